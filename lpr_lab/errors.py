@@ -1,0 +1,56 @@
+"""What can go wrong, as a family of exceptions that the command line maps to exit codes.
+
+    LprError                    1   something failed while working
+    ├── UsageError              2   a wrong name, value or combination; nothing was started
+    │   └── UnsupportedModelError   a model that cannot be upcycled, with what was found in it
+    ├── MissingError            3   a model, corpus, run or file that is not there (or not reachable)
+    │   └── DamagedError            it is there but incomplete or altered; the message names the piece
+    └── ComparisonRefusedError  4   two things that must not be compared (different test sets, another base)
+
+Every message says what was given, what was expected, and what to do next.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class LprError(Exception):
+    """Something failed while working."""
+
+    exit_code = 1
+
+
+class UsageError(LprError, ValueError):
+    """A wrong name, value or combination. Raised before any work starts."""
+
+    exit_code = 2
+
+
+class UnsupportedModelError(UsageError):
+    """A model that cannot be upcycled; the message says what was found and why it does not fit."""
+
+
+class MissingError(LprError):
+    """A model, corpus, run or file that is not there, or that cannot be reached."""
+
+    exit_code = 3
+
+
+class DamagedError(MissingError):
+    """Something is there but incomplete or altered; the message names the piece."""
+
+
+class ComparisonRefusedError(LprError):
+    """Two things that must not be compared, such as scores on different test sets."""
+
+    exit_code = 4
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """Return `` Did you mean 'x'?`` for the known name closest to `given`, or an empty string.
+
+    >>> did_you_mean("smolm2-135m", ["smollm2-135m", "gemma3-270m"])
+    " Did you mean 'smollm2-135m'?"
+    """
+    close = difflib.get_close_matches(str(given), [str(name) for name in known], n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,1 @@
+"""The instruments: bits per byte, forgetting and gain, routing, generation."""

@@ -1,0 +1,1 @@
+"""Views: theme, token strip, plots. Shared by dashboard, notebooks and reports."""
