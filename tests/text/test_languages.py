@@ -11,9 +11,10 @@ from lpr_lab.text.languages import LANGUAGES, get_language, get_languages
 def test_every_row_is_well_formed():
     assert len(LANGUAGES) >= 40
     for code, language in LANGUAGES.items():
-        assert code == language.code and re.fullmatch(r"[a-z]{2}", code)
+        assert re.fullmatch(r"[a-z]{2}", code)
+        assert language.code == code
         assert re.fullmatch(r"[a-z]{3}_[A-Z][a-z]{3}", language.flores), language
-        assert language.name and language.script and language.endonym
+        assert all((language.name, language.script, language.endonym))
     assert len({language.flores for language in LANGUAGES.values()}) == len(LANGUAGES)
 
 
