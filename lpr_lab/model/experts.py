@@ -1,0 +1,144 @@
+"""New experts as stacks of matrices, and sending tokens to them.
+
+Expert 0 is never here: it is the base model's own MLP, called as the module it is. The new experts of one expansion
+are one 3-D parameter each for the way up and the way down, so that an expert without tokens still has a gradient (of
+zeros) and no rank ever waits for another.
+
+Letters: T tokens, D model width, F hidden width, n new experts of one stack, E experts in all, K chosen per token.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from lpr_lab.model.families import MLPWeights
+from lpr_lab.model.router import Routing
+
+
+class ExpertStack(nn.Module):
+    """The new experts that one expansion adds to one layer.
+
+    Args:
+        mlp: the MLP they are copies of.
+        num_experts: n, how many.
+    """
+
+    def __init__(self, mlp: MLPWeights, num_experts: int) -> None:
+        super().__init__()
+        self.num_experts = num_experts
+        self.gated = mlp.gated
+        self.dropout = mlp.dropout
+        self.activation = mlp.activation
+        # Exact copies: with combine weights that sum to 1 the upcycled layer is the dense layer (paper §2.2).
+        self.up = nn.Parameter(mlp.up.detach().clone().expand(num_experts, -1, -1).contiguous())
+        self.down = nn.Parameter(mlp.down.detach().clone().expand(num_experts, -1, -1).contiguous())
+        self.up_bias = _stacked(mlp.up_bias, num_experts)
+        self.down_bias = _stacked(mlp.down_bias, num_experts)
+
+    def expert(self, index: int, x: torch.Tensor) -> torch.Tensor:
+        """Apply one expert to all of `x` [T, D] -> [T, D]."""
+        hidden = F.linear(x, self.up[index], None if self.up_bias is None else self.up_bias[index])
+        hidden = self._activate(hidden)
+        output = F.linear(hidden, self.down[index], None if self.down_bias is None else self.down_bias[index])
+        return F.dropout(output, self.dropout, self.training)
+
+    def grouped(self, x: torch.Tensor, tokens_per_expert: torch.Tensor) -> torch.Tensor:
+        """Apply each expert to its own rows in one grouped matrix product.
+
+        Args:
+            x: [rows, D], the rows of expert 0 of this stack first, then expert 1, and so on.
+            tokens_per_expert: int64 [n], how many rows each has; they sum to `rows`.
+        """
+        ends = tokens_per_expert.cumsum(0).to(torch.int32)
+        dtype = _compute_dtype(x)
+        hidden = F.grouped_mm(x.to(dtype), self.up.to(dtype).transpose(-2, -1), offs=ends)
+        if self.up_bias is not None:
+            hidden = hidden + self.up_bias.repeat_interleave(tokens_per_expert, dim=0, output_size=len(x))
+        hidden = self._activate(hidden)
+        output = F.grouped_mm(hidden.to(dtype), self.down.to(dtype).transpose(-2, -1), offs=ends)
+        if self.down_bias is not None:
+            output = output + self.down_bias.repeat_interleave(tokens_per_expert, dim=0, output_size=len(x))
+        return F.dropout(output, self.dropout, self.training)
+
+    def _activate(self, hidden: torch.Tensor) -> torch.Tensor:
+        if not self.gated:
+            return self.activation(hidden)
+        gate, up = hidden.chunk(2, dim=-1)
+        return self.activation(gate) * up
+
+
+def _stacked(bias: torch.Tensor | None, num_experts: int) -> nn.Parameter | None:
+    return None if bias is None else nn.Parameter(bias.detach().clone().expand(num_experts, -1).contiguous())
+
+
+def _compute_dtype(x: torch.Tensor) -> torch.dtype:
+    # grouped_mm is not on autocast's list, so the cast that autocast would make is made here.
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
+def mix(x: torch.Tensor, routing: Routing, original: nn.Module, stacks: Sequence[ExpertStack]) -> torch.Tensor:
+    """Send each token to its chosen experts and sum their outputs by the combine weights (paper eq. 3).
+
+    Args:
+        x: [T, D].
+        routing: chosen experts and weights, [T, K].
+        original: expert 0, the base model's own MLP.
+        stacks: the new experts, expansion by expansion; numbered on from 1.
+
+    Returns:
+        [T, D] in the dtype of `x`.
+
+    Every row is computed once per chosen expert and never for the others. When all experts are chosen (K = E) there
+    is nothing to sort and each expert simply sees all tokens.
+    """
+    num_experts = 1 + sum(stack.num_experts for stack in stacks)
+    if routing.expert_ids.shape[-1] == num_experts:
+        return _mix_all(x, routing, original, stacks)
+    return _mix_sorted(x, routing, original, stacks)
+
+
+def mix_by_loop(x: torch.Tensor, routing: Routing, original: nn.Module, stacks: Sequence[ExpertStack]) -> torch.Tensor:
+    """Compute what `mix` computes by a plain loop over experts: the form that tests compare with."""
+    experts = [original, *((lambda x, s=s, i=i: s.expert(i, x)) for s in stacks for i in range(s.num_experts))]
+    output = torch.zeros_like(x)
+    for number, expert in enumerate(experts):
+        token, slot = torch.where(routing.expert_ids == number)
+        if len(token):
+            weight = routing.expert_weights[token, slot].unsqueeze(-1)
+            output = output.index_add(0, token, (expert(x[token]) * weight).to(x.dtype))
+    return output
+
+
+def _mix_all(x: torch.Tensor, routing: Routing, original: nn.Module, stacks: Sequence[ExpertStack]) -> torch.Tensor:
+    weights = torch.empty_like(routing.expert_weights).scatter(1, routing.expert_ids, routing.expert_weights)
+    output = weights[:, :1] * original(x)
+    number = 1
+    for stack in stacks:
+        for index in range(stack.num_experts):
+            output = output + weights[:, number : number + 1] * stack.expert(index, x)
+            number += 1
+    return output.to(x.dtype)
+
+
+def _mix_sorted(x: torch.Tensor, routing: Routing, original: nn.Module, stacks: Sequence[ExpertStack]) -> torch.Tensor:
+    num_tokens, top_k = routing.expert_ids.shape
+    chosen = routing.expert_ids.reshape(-1)
+    order = chosen.argsort(stable=True)
+    rows = x[order // top_k]
+    num_experts = 1 + sum(stack.num_experts for stack in stacks)
+    tokens_per_expert = torch.bincount(chosen, minlength=num_experts)
+    # One number leaves the device per stack and layer: where the rows of each part end.
+    parts = [1, *(stack.num_experts for stack in stacks)]
+    sizes = torch.stack([part.sum() for part in tokens_per_expert.split(parts)]).tolist()
+    counts = tokens_per_expert.split(parts)[1:]
+    pieces = rows.split(sizes)
+    outputs = [original(pieces[0]).to(x.dtype)]
+    outputs += [stack.grouped(piece, count).to(x.dtype) for stack, piece, count in zip(stacks, pieces[1:], counts, strict=True)]
+    # Undo the sort by its inverse permutation and sum each token's K rows: no index_add, so the same result every time.
+    back = torch.empty_like(order)
+    back[order] = torch.arange(len(order), device=order.device)
+    unsorted = torch.cat(outputs)[back].view(num_tokens, top_k, -1)
+    return (unsorted * routing.expert_weights.unsqueeze(-1)).sum(1).to(x.dtype)

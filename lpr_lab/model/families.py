@@ -1,0 +1,149 @@
+"""Finds each decoder layer's MLP in a Hugging Face causal LM, or refuses with the reason and what was found.
+
+Discovery is by structure, not by model name: the decoder layers are the one `ModuleList` as long as
+`config.num_hidden_layers`, and an MLP is recognised by the linear maps it is made of. Three layouts cover the dense
+decoders: `gate_proj/up_proj/down_proj` (Llama, Mistral, Qwen, Gemma, OLMo, SmolLM), a fused `gate_up_proj/down_proj`
+(Phi-3), and two plain maps (GPT-NeoX, GPT-2, whose `Conv1D` stores its weight transposed).
+
+Letters: D model width, F hidden width of the MLP.
+"""
+
+from typing import NamedTuple
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from lpr_lab.errors import UnsupportedModelError
+
+_PLAIN_NAMES = (("dense_h_to_4h", "dense_4h_to_h"), ("c_fc", "c_proj"), ("fc1", "fc2"), ("up_proj", "down_proj"))
+_ACTIVATION_NAMES = ("act_fn", "activation_fn", "act", "activation")
+_MLP_NAMES = ("mlp", "feed_forward", "ffn")
+_MIXTURE_FIELDS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+
+
+class MLPWeights(NamedTuple):
+    """The linear maps of one MLP in one canonical form, as views or copies of the model's own tensors.
+
+    Attributes:
+        up: [2F, D] when gated (gate rows first, then up rows), else [F, D].
+        down: [D, F].
+        up_bias: [2F] or [F], or None.
+        down_bias: [D], or None.
+        gated: True for `down(act(gate(x)) * up(x))`, False for `down(act(up(x)))`.
+        activation: the elementwise function between them.
+        dropout: probability of the dropout on the output, 0 where there is none.
+    """
+
+    up: torch.Tensor
+    down: torch.Tensor
+    up_bias: torch.Tensor | None
+    down_bias: torch.Tensor | None
+    gated: bool
+    activation: nn.Module
+    dropout: float
+
+
+class DecoderMLP(NamedTuple):
+    """Where one MLP sits: decoder layer index, dotted module path from the causal LM, and the module itself."""
+
+    layer: int
+    path: str
+    module: nn.Module
+
+
+def refuse_by_config(config: PretrainedConfig, name: str) -> None:
+    """Refuse, before any weight is loaded, what cannot be upcycled by its configuration alone.
+
+    Raises:
+        UnsupportedModelError: an encoder-decoder, or a model that already is a mixture of experts.
+    """
+    if config.is_encoder_decoder:
+        raise UnsupportedModelError(
+            f"{name} is an encoder-decoder ({config.model_type}); expected a decoder-only causal language model. "
+            "Choose one such as smollm2-135m, a Llama, a Qwen or a Gemma."
+        )
+    text_config = config.get_text_config()
+    for field in _MIXTURE_FIELDS:
+        experts = getattr(text_config, field, None)
+        if isinstance(experts, int) and experts > 1:
+            raise UnsupportedModelError(
+                f"{name} already is a mixture of experts ({config.model_type}, {field} = {experts}); expected a dense "
+                "model. Expand the dense model it was made from."
+            )
+
+
+def find_decoder_mlps(model: PreTrainedModel) -> list[DecoderMLP]:
+    """Return the MLP of every decoder layer, in order.
+
+    Args:
+        model: a causal LM, dense or already upcycled here (then the mixture layer that stands in the MLP's place).
+
+    Raises:
+        UnsupportedModelError: no decoder stack, or a layer whose feed-forward block is none of the known layouts; the
+            message lists what was found.
+    """
+    name = model.config.name_or_path or type(model).__name__
+    refuse_by_config(model.config, name)
+    num_layers = model.config.get_text_config().num_hidden_layers
+    stacks = [
+        (path, module)
+        for path, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == num_layers
+    ]
+    if not stacks:
+        raise UnsupportedModelError(
+            f"{name} ({type(model).__name__}) has no stack of {num_layers} decoder layers; expected a decoder-only "
+            "transformer."
+        )
+    path, layers = stacks[0]
+    return [_mlp_of_layer(name, index, f"{path}.{index}", layer) for index, layer in enumerate(layers)]
+
+
+def _mlp_of_layer(name: str, index: int, path: str, layer: nn.Module) -> DecoderMLP:
+    children = dict(layer.named_children())
+    for candidate in _MLP_NAMES:
+        if candidate in children:
+            mlp = children[candidate]
+            read_mlp(mlp.base_layer if isinstance(mlp, BaseTunerLayer) else mlp, f"{name}, layer {index}")
+            return DecoderMLP(index, f"{path}.{candidate}", children[candidate])
+    raise UnsupportedModelError(
+        f"Layer {index} of {name} has no feed-forward block that can be upcycled; expected one of "
+        f"{', '.join(_MLP_NAMES)}, found {', '.join(children)}."
+    )
+
+
+def read_mlp(mlp: nn.Module, where: str = "this model") -> MLPWeights:
+    """Read an MLP's linear maps in canonical form.
+
+    Raises:
+        UnsupportedModelError: the module is none of the known layouts.
+    """
+    maps = {key: child for key, child in mlp.named_children() if isinstance(child, nn.Linear | Conv1D)}
+    activation = next((getattr(mlp, key) for key in _ACTIVATION_NAMES if key in dict(mlp.named_children())), None)
+    dropout = next((child.p for _, child in mlp.named_children() if isinstance(child, nn.Dropout)), 0.0)
+    if activation is not None:
+        if set(maps) == {"gate_proj", "up_proj", "down_proj"}:
+            gate, up, down = (_weight_and_bias(maps[key]) for key in ("gate_proj", "up_proj", "down_proj"))
+            bias = None if gate[1] is None or up[1] is None else torch.cat([gate[1], up[1]])
+            return MLPWeights(torch.cat([gate[0], up[0]]), down[0], bias, down[1], True, activation, dropout)
+        if set(maps) == {"gate_up_proj", "down_proj"}:
+            up, down = _weight_and_bias(maps["gate_up_proj"]), _weight_and_bias(maps["down_proj"])
+            return MLPWeights(up[0], down[0], up[1], down[1], True, activation, dropout)
+        for up_name, down_name in _PLAIN_NAMES:
+            if set(maps) == {up_name, down_name}:
+                up, down = _weight_and_bias(maps[up_name]), _weight_and_bias(maps[down_name])
+                return MLPWeights(up[0], down[0], up[1], down[1], False, activation, dropout)
+    found = ", ".join(f"{key}: {type(child).__name__}" for key, child in mlp.named_children()) or "nothing"
+    raise UnsupportedModelError(
+        f"The feed-forward block {type(mlp).__name__} of {where} cannot be upcycled: expected gate/up/down, a fused "
+        f"gate_up/down or two plain linear maps with an activation between them, found {found}."
+    )
+
+
+def _weight_and_bias(linear: nn.Module) -> tuple[torch.Tensor, torch.Tensor | None]:
+    weight = linear.weight.detach()
+    bias = None if linear.bias is None else linear.bias.detach()
+    return (weight.T if isinstance(linear, Conv1D) else weight), bias
