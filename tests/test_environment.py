@@ -1,0 +1,47 @@
+"""Dependencies are declared once; the other ways to install must lead to the same set."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+CONDA_TEXT = (ROOT / "environment.yml").read_text(encoding="utf-8")
+CONDA = yaml.safe_load(CONDA_TEXT)
+
+
+def _name(requirement: str) -> str:
+    return re.split(r"[<>=!~ \[;]", requirement, maxsplit=1)[0].lower().replace("_", "-")
+
+
+def test_conda_installs_the_project_itself_and_declares_no_package_twice():
+    from_conda = [entry for entry in CONDA["dependencies"] if isinstance(entry, str)]
+    (from_pip,) = (entry["pip"] for entry in CONDA["dependencies"] if isinstance(entry, dict))
+    assert len(from_pip) == 1
+    extras = re.fullmatch(r"-e \.\[([a-z,]+)\]", from_pip[0])
+    assert extras, from_pip
+    assert set(extras[1].split(",")) <= set(PROJECT["optional-dependencies"])
+    declared = {_name(entry) for entry in PROJECT["dependencies"]}
+    assert not declared & {_name(entry) for entry in from_conda}
+
+
+def test_conda_asks_for_the_same_python():
+    assert f"python{PROJECT['requires-python']}" in CONDA["dependencies"]
+
+
+def test_the_conda_file_stays_short():
+    lines = [line for line in CONDA_TEXT.splitlines() if line.strip() and not line.startswith("#")]
+    assert len(lines) <= 15
+
+
+def test_torch_is_a_plain_pin_so_that_gpu_users_get_their_build():
+    (torch,) = (entry for entry in PROJECT["dependencies"] if _name(entry) == "torch")
+    assert torch == "torch==2.13.0"
+
+
+def test_no_package_is_declared_in_two_places():
+    names = [_name(entry) for entry in PROJECT["dependencies"]]
+    names += [_name(entry) for extra in PROJECT["optional-dependencies"].values() for entry in extra]
+    assert sorted(names) == sorted(set(names))
