@@ -1,0 +1,90 @@
+"""YAML that means the same to every reader: text stays text, also when it looks like a number or like Norwegian.
+
+YAML 1.1 reads `no` as false, `1:30` as 90 and a bare date as a date; a language code must survive all that. So values
+that are text are always written in quotes, and on reading only `true` and `false` are booleans (YAML 1.2).
+"""
+
+import re
+from pathlib import Path
+from typing import Any, ClassVar
+
+import yaml
+from yaml.composer import ComposerError
+
+from lpr_lab.errors import DamagedError, MissingError
+
+MAX_BYTES = 1_000_000  # far above any settings file; a bound on what the parser is given
+
+
+class _Dumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def represent_mapping(self, tag: str, mapping: Any, flow_style: bool | None = None) -> yaml.MappingNode:
+        node = super().represent_mapping(tag, mapping, flow_style)
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value.isidentifier():
+                key.style = None  # plain unless that would change its type: the emitter still quotes `no`
+        return node
+
+
+_Dumper.add_representer(str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"'))
+
+
+class _Loader(yaml.SafeLoader):
+    yaml_implicit_resolvers: ClassVar[dict] = {}  # filled below with the YAML 1.2 core schema
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):  # a few nested aliases expand to gigabytes
+            event = self.peek_event()
+            raise ComposerError(None, None, "aliases (*name) are not accepted", event.start_mark)
+        return super().compose_node(parent, index)
+
+
+for _tag, _pattern, _first in [
+    ("null", r"~|null|Null|NULL|", [*"~nN", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", [*"tTfF"]),
+    ("int", r"[-+]?(?:0|[1-9][0-9]*)", [*"-+0123456789"]),
+    (
+        "float",
+        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        [*"-+.0123456789"],
+    ),
+]:
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})\Z"), _first)
+
+
+def dump_yaml(value: Any) -> str:
+    """Return a JSON-able value as YAML in which every text value is quoted; keys keep their order.
+
+    >>> print(dump_yaml({"expanded": ["no"], "seed": 0}), end="")
+    expanded:
+    - "no"
+    seed: 0
+    """
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=2**31)
+
+
+def parse_yaml(text: str, name: str) -> Any:
+    """Read YAML 1.2 scalars, lists and mappings; `name` says in errors where the text came from.
+
+    Raises:
+        DamagedError: it is not YAML, or it uses aliases, or it is too large to be a settings file.
+    """
+    if len(text) > MAX_BYTES:
+        raise DamagedError(f"{name} has {len(text):,} characters; a settings file has at most {MAX_BYTES:,}.")
+    try:
+        return yaml.load(text, Loader=_Loader)  # a SafeLoader: builds no objects
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise DamagedError(f"{name} is not readable as YAML ({reason}).") from error
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file, naming it when it is missing or damaged."""
+    try:
+        return parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    except FileNotFoundError as error:
+        raise MissingError(f"{path} is missing.") from error
+    except UnicodeDecodeError as error:
+        raise DamagedError(f"{path} is not UTF-8 text ({error}).") from error
