@@ -1,0 +1,94 @@
+"""What a run was made with: Python, packages, commit, processor. Recorded with every run and shown by `doctor`."""
+
+import os
+import platform
+import subprocess
+import sys
+from hashlib import sha256
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    "lpr_lab",
+    "torch",
+    "transformers",
+    "peft",
+    "accelerate",
+    "datasets",
+    "safetensors",
+    "tokenizers",
+    "gguf",
+    "numpy",
+    "pandas",
+    "gradio",
+    "plotly",
+    "papermill",
+)
+CHECKOUT = Path(__file__).resolve().parents[2]  # the folder that holds lpr_lab/, notebooks/ and runs/
+
+
+def package_versions(names: tuple[str, ...] = PACKAGES) -> dict[str, str | None]:
+    """Return the installed version of each package, None where it is absent."""
+    versions: dict[str, str | None] = {}
+    for name in names:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = None
+    return versions
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(CHECKOUT), *arguments], capture_output=True, text=True, errors="replace", timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def git_state() -> dict[str, Any] | None:
+    """Return the commit this code was run from and whether it was changed since, or None outside a checkout."""
+    if not (CHECKOUT / ".git").exists():
+        return None
+    commit = _git("rev-parse", "HEAD")
+    if commit is None:
+        return None
+    changes = _git("diff", "HEAD")
+    state: dict[str, Any] = {"commit": commit.strip(), "dirty": bool(changes)}
+    if changes:
+        state["diff_sha256"] = sha256(changes.encode()).hexdigest()
+    return state
+
+
+def processor_name() -> str:
+    """Return the processor's model name, or its architecture where the system does not say more."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def describe() -> dict[str, Any]:
+    """Return the environment as JSON-able facts. Torch is asked for device and threads only if it is already loaded."""
+    torch = sys.modules.get("torch")
+    facts: dict[str, Any] = {
+        "schema_version": 1,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": processor_name(),
+        "num_processors": os.cpu_count(),
+        "packages": package_versions(),
+        "git": git_state(),
+        "threads": None,
+        "device": None,
+    }
+    if torch is not None:
+        facts["threads"] = torch.get_num_threads()
+        facts["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    return facts

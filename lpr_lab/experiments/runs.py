@@ -1,0 +1,389 @@
+"""The run directory: one folder of plain files per experiment. The only module that knows its file names.
+
+    20261122-081130Z-demo-el-hu-tr-7f3a/     UTC time, kind, slug, four random digits
+      run.json         what it is                    status.json      where it stands (see run_status.py)
+      config.yaml      every setting, resolved       config.input.yaml  what the person gave
+      env.json data.json   made with, made from      metrics.jsonl    one line per number while training
+      results.json     the final numbers             tables/ figures/ traces/ generations/ prompts/
+      stages/<stage>/checkpoint-<step>/  checkpoint/ while training; the sealed result
+      notebook.ipynb   the executed copy             logs/run.log  notes.md
+
+Everything but `metrics.jsonl` and `generations/` (which only grow) is replaced whole. Nothing here imports torch, and
+pandas only when a table is asked for: the dashboard and `lpr-lab runs list` read with this module.
+"""
+
+import errno
+import json
+import os
+import re
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lpr_lab.errors import DamagedError, LprError, MissingError, UsageError, did_you_mean
+from lpr_lab.experiments.run_files import RunFiles
+from lpr_lab.experiments.run_status import (
+    Status,
+    StatusFile,
+    Worker,
+    error_tail_of,
+    sigterm_as_interrupt,
+    utc_now,
+)
+from lpr_lab.experiments.yaml_files import dump_yaml
+from lpr_lab.storage import friendly_disk_errors, read_json, staged_directory, write_json, write_text
+
+SCHEMA_VERSION = 1
+RUN_ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,80}")
+EXAMPLES = "examples"
+_RESERVED = (EXAMPLES, "latest", "latest.txt", "README.md")
+
+
+def default_runs_dir() -> Path:
+    """Return the folder runs are made in: `$LPR_LAB_RUNS`, else `runs/` in the current folder."""
+    return Path(os.environ.get("LPR_LAB_RUNS") or "runs").expanduser()
+
+
+class Run(RunFiles):
+    """One run directory. Make one with `Run.create`, find them with `Run.open`, `list_runs` and their like.
+
+    Attributes:
+        path: the folder.
+        problem: None, or one sentence that says why this run cannot be read; then only `.id` and `.path` are sure.
+        is_example: whether it was committed with the code (no weights, never worked on).
+    """
+
+    def __init__(self, path: Path):
+        super().__init__(path)
+        self.is_example = path.parent.name == EXAMPLES
+        self.problem: str | None = None
+        self._status_file = StatusFile(path / "status.json")
+        self._worker: Worker | None = None
+        self._facts: dict[str, Any] = {}
+        try:
+            self._facts = _checked_facts(path / "run.json")
+            self._status_file.read()
+        except LprError as error:
+            self.problem = str(error)
+        except OSError as error:
+            self.problem = f"{path} cannot be read ({error.strerror})."
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    @classmethod
+    def create(
+        cls,
+        root: Path | str,
+        *,
+        kind: str,
+        slug: str,
+        title: str,
+        config: Mapping[str, Any] | None = None,
+        config_input: Mapping[str, Any] | None = None,
+        parents: Sequence[str] = (),
+    ) -> "Run":
+        """Make a new run directory; it appears complete or not at all, and no two starts ever share one.
+
+        Args:
+            root: the folder of runs; made when absent.
+            kind: what sort of experiment, one short word (`demo`, `expand`, `review`, `eval`).
+            slug: a few words for the folder name, such as the expanded languages; anything unfit becomes a hyphen.
+            title: one line for people.
+            config: every setting, JSON-able; None when only what the person gave is known (see `write_config`).
+            config_input: what the person gave, when that is not `config`.
+            parents: ids of the runs it builds on.
+
+        Raises:
+            UsageError: the settings hold something that is not JSON (a path, a NaN, a class).
+        """
+        root = Path(root)
+        given = config if config_input is None else config_input
+        files = {"config.yaml": config, "config.input.yaml": {} if given is None else given}
+        texts = {name: dump_yaml(as_json(value)) for name, value in files.items() if value is not None}
+        now = datetime.now(UTC)
+        words = [part for part in (_slug(kind), _slug(slug)[:40].strip("-")) if part]
+        with friendly_disk_errors("starting a run", root):
+            root.mkdir(parents=True, exist_ok=True)
+        for _ in range(100):
+            run_id = "-".join([f"{now:%Y%m%d-%H%M%S}Z", *words, secrets.token_hex(2)])
+            try:
+                with staged_directory(root / run_id) as stage:
+                    facts = {"schema_version": SCHEMA_VERSION, "id": run_id, "kind": kind, "title": title}
+                    facts |= {"created": f"{now:%Y-%m-%dT%H:%M:%SZ}", "parents": list(parents), "status": "status.json"}
+                    pages = ("routing", "retention", "compare")
+                    facts["app_view"] = {page: f"/{page}?run={run_id}" for page in pages}
+                    write_json(stage / "run.json", facts)
+                    for name, text in texts.items():
+                        write_text(stage / name, text)
+                    StatusFile(stage / "status.json").write(Status())
+            except OSError as error:  # the rename refuses to replace a run that has the same name
+                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                    raise
+                continue
+            _point_latest(root, run_id)
+            return cls(root / run_id)
+        raise LprError(f"No free name for a run was found in {root} in 100 tries; look at what is in that folder.")
+
+    @classmethod
+    def open(cls, root: Path | str, run_id: str) -> "Run":
+        """Open a run by id, examples included.
+
+        Raises:
+            UsageError: `run_id` is not the name of a run (so no path is ever followed from one).
+            MissingError: there is no such run.
+            DamagedError: there is, but it cannot be read.
+        """
+        root = Path(root)
+        if not RUN_ID_PATTERN.fullmatch(run_id) or run_id in _RESERVED:
+            raise UsageError(f"{run_id!r} is not a run id. `lpr-lab runs list` shows the ids.")
+        for path in (root / run_id, root / EXAMPLES / run_id):
+            if path.is_dir():
+                run = cls(path)
+                if run.problem:
+                    raise DamagedError(run.problem)
+                return run
+        hint = did_you_mean(run_id, [run.id for run in list_runs(root)])
+        raise MissingError(f"There is no run {run_id!r} in {root}.{hint} `lpr-lab runs list` shows the ids.")
+
+    # What it is
+
+    @property
+    def kind(self) -> str:
+        """What sort of experiment, one word."""
+        return str(self._facts.get("kind", "unknown"))
+
+    @property
+    def title(self) -> str:
+        """One line for people."""
+        return str(self._facts.get("title", self.id))
+
+    @property
+    def created(self) -> str:
+        """UTC, `2026-11-22T08:11:30Z`; empty when the run cannot be read."""
+        return str(self._facts.get("created", ""))
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        """Ids of the runs it builds on."""
+        return tuple(str(parent) for parent in self._facts.get("parents") or ())
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Record the settings as resolved by the code, for a run that was made from what a person gave.
+
+        Raises:
+            UsageError: other settings were recorded before; the message names those that differ.
+        """
+        resolved = as_json(config)
+        if self.is_resolved:
+            before = self.config
+            differing = sorted(key for key in before.keys() | resolved.keys() if before.get(key) != resolved.get(key))
+            if differing:
+                raise UsageError(
+                    f"Run {self.id} was made with other settings ({', '.join(differing)} differ). Start a new run."
+                )
+        else:
+            write_text(self.path / "config.yaml", dump_yaml(resolved))
+            self.__dict__.pop("config", None)  # cached from config.input.yaml
+
+    # Where it stands
+
+    @property
+    def status(self) -> Status:
+        """Where it stands now, read afresh."""
+        return self._status_file.read()
+
+    def start(self, stage: str | None = None) -> None:
+        """Begin (or take up again) work in this process: lock, `running`, heartbeat until `finish` or the process ends.
+
+        Raises:
+            UsageError: it is finished or an example, or another process works on it.
+        """
+        if self._worker is not None:
+            if stage is not None:
+                self._status_file.update(stage=stage)
+            return
+        if self.is_example or self.status.recorded_state == "finished":
+            what = "is an example" if self.is_example else "is finished"
+            raise UsageError(f"Run {self.id} {what} and is never written over. Start a new run.")
+        worker = Worker(self._status_file)
+        worker.start(stage)
+        self._worker = worker
+        self.repair()
+        if not (self.path / "env.json").exists():
+            self.write_env()
+
+    @contextmanager
+    def working(self, stage: str | None = None) -> Iterator["Run"]:
+        """Work on one stage: an exception leaves the run `failed`, Ctrl-C or SIGTERM `interrupted`, both re-raised.
+
+        When the block ends well the run stays `running` for the next stage; `finish` ends it.
+        """
+        self.start(stage)
+        try:
+            with sigterm_as_interrupt():
+                yield self
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            self.stop("interrupted")
+            raise
+        except BaseException as error:
+            self.stop("failed", error=error)
+            raise
+
+    def stop(self, state: str, *, error: BaseException | None = None, error_tail: str | None = None) -> None:
+        """Let go of the run as `interrupted`, `failed` (with what went wrong) or `finished`."""
+        changes: dict[str, Any] = {"error_tail": error_tail, "exit_code": 0 if state == "finished" else None}
+        if state == "interrupted":
+            changes["exit_code"] = 130
+        if state == "failed":
+            changes["exit_code"] = error.exit_code if isinstance(error, LprError) else 1
+        if error is not None:
+            changes["error_tail"] = error_tail_of(error)
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.stop(state, **changes)
+        else:
+            self._status_file.update(state=state, ended=utc_now(), **changes)
+
+    def finish(self, results: Mapping[str, Any] | None = None) -> None:
+        """Write the results, if given here, and say `finished`."""
+        if results is not None:
+            self.write_results(results)
+        self.stop("finished")
+
+    def mark_done(self, phase: str) -> None:
+        """Record a phase that a resumed run need not repeat."""
+        done = self.status.done_phases
+        if phase not in done:
+            self._status_file.update(done_phases=(*done, phase))
+
+    def is_done(self, phase: str) -> bool:
+        """Whether `mark_done(phase)` was called, in this or an earlier attempt."""
+        return phase in self.status.done_phases
+
+
+# Finding runs
+
+
+def list_runs(root: Path | str) -> list[Run]:
+    """Return every run, newest first, examples last; one that cannot be read is there with `.problem` set."""
+    root = Path(root)
+    own = _runs_in(root)
+    examples = _runs_in(root / EXAMPLES)
+    return own + examples
+
+
+def _runs_in(folder: Path) -> list[Run]:
+    try:
+        paths = [
+            path
+            for path in folder.iterdir()
+            if RUN_ID_PATTERN.fullmatch(path.name)
+            and path.name not in _RESERVED
+            and path.is_dir()
+            and not path.is_symlink()
+        ]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise MissingError(f"The runs folder {folder} cannot be read ({error.strerror}). Name another one.") from error
+    runs = [Run(path) for path in paths]
+    return sorted(runs, key=lambda run: (run.created or run.id, run.id), reverse=True)
+
+
+def newest_run(root: Path | str) -> Run | None:
+    """Return the newest readable run that is not an example, or None."""
+    return next((run for run in list_runs(root) if run.problem is None and not run.is_example), None)
+
+
+def find_same_config(root: Path | str, config: Mapping[str, Any], kind: str) -> Run | None:
+    """Return the newest run of a kind whose settings, resolved or as given, equal `config`, whatever its state."""
+    wanted = as_json(config)
+    for run in list_runs(root):
+        if run.problem is not None or run.is_example or run.kind != kind:
+            continue
+        try:
+            if wanted in (run.config, run.config_input):
+                return run
+        except LprError:
+            continue
+    return None
+
+
+def start_run(
+    config: Mapping[str, Any],
+    *,
+    kind: str,
+    slug: str,
+    title: str,
+    run_dir: Path | str = "",
+    root: Path | str | None = None,
+) -> Run:
+    """Return the run to work in, started: the one given, or the newest unfinished with these settings, or a new one.
+
+    Args:
+        config: every setting, resolved.
+        kind: see `Run.create`.
+        slug: see `Run.create`.
+        title: see `Run.create`.
+        run_dir: a run directory made before (by `lpr-lab run`, say); its settings must not have been others.
+        root: the folder of runs; `default_runs_dir()` when not given.
+    """
+    if run_dir:
+        run = Run(Path(run_dir))
+        if run.problem:
+            raise DamagedError(run.problem)
+        run.write_config(config)
+    else:
+        root = default_runs_dir() if root is None else Path(root)
+        before = find_same_config(root, config, kind)
+        resumable = before is not None and before.status.state not in ("finished", "running")
+        run = before if before is not None and resumable else None
+        run = run or Run.create(root, kind=kind, slug=slug, title=title, config=config)
+    run.start()
+    return run
+
+
+def as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as they come back from JSON (tuples as lists, keys as text), or refuse what JSON cannot hold.
+
+    Raises:
+        UsageError: it holds a path, a NaN, a class and the like.
+    """
+    try:
+        return json.loads(json.dumps(dict(settings), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"The settings of a run hold text, numbers, booleans, lists and mappings: {error}.") from error
+
+
+# Small pieces
+
+
+def _checked_facts(path: Path) -> dict[str, Any]:
+    facts = read_json(path)
+    version = facts.get("schema_version") if isinstance(facts, dict) else None
+    if not isinstance(version, int):
+        raise DamagedError(f"{path} does not say which schema_version it has.")
+    if version > SCHEMA_VERSION:
+        raise DamagedError(
+            f"{path} was written by a newer lpr_lab (schema {version}; this one reads up to {SCHEMA_VERSION}). Upgrade."
+        )
+    return facts
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def _point_latest(root: Path, run_id: str) -> None:
+    """Let `latest` lead to the newest run: a symlink, or the id in `latest.txt` where links are not possible."""
+    aside = root / f".latest-{os.getpid()}-{secrets.token_hex(3)}"
+    try:
+        aside.symlink_to(run_id, target_is_directory=True)
+        os.replace(aside, root / "latest")
+    except OSError:
+        aside.unlink(missing_ok=True)
+        write_text(root / "latest.txt", run_id + "\n")
