@@ -1,7 +1,7 @@
 """The languages that this project knows by name: codes, script and writing direction.
 
-One table. The key is the ISO 639-1 code, used everywhere in this project; the FLORES code (`ell_Grek`) is what data sets
-and evaluation suites use, and `get_language` takes either.
+One table. The key is the ISO 639-1 code, used everywhere in this project; the FLORES code (`ell_Grek`) is what data
+sets and evaluation suites use, and `get_language` takes either.
 """
 
 from collections.abc import Iterable
@@ -127,8 +127,8 @@ def get_language(code: str) -> Language:
     found = LANGUAGES.get(key) or _BY_FLORES.get(key)
     if found is None:
         raise UsageError(
-            f"Unknown language code {code!r}.{_suggestion(key)} Expected an ISO 639-1 code such as 'el' or a FLORES code "
-            "such as 'ell_Grek'; lpr_lab.text.languages.LANGUAGES lists them."
+            f"Unknown language code {code!r}.{_suggestion(key)} Expected an ISO 639-1 code such as 'el' or a FLORES "
+            "code such as 'ell_Grek'; lpr_lab.text.languages.LANGUAGES lists them."
         )
     return found
 

@@ -1,0 +1,263 @@
+"""Base models by name: embedded (`smollm2-135m`), on the Hugging Face hub (`org/name`), or a local folder.
+
+Whatever the name, the model is loaded from a folder on disk: an embedded one from the cache, a hub one from the hub's
+own cache. The configuration is looked at first, so that a model that cannot be upcycled is refused before its weights
+are fetched. Code that comes with a model is never run, and only safetensors weights are read.
+"""
+
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from lpr_lab.errors import DamagedError, MissingError, UnsupportedModelError, UsageError, did_you_mean
+from lpr_lab.model.embedded import EMBEDDED, EmbeddedBase, ensure
+from lpr_lab.storage import friendly_disk_errors, read_json, verify
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["EMBEDDED", "EmbeddedBase", "load_base", "load_tokenizer", "resolve_base"]
+
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_CONFIG_FILES = ["config.json", "adapter_config.json"]
+_MODEL_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+_OTHER_FILES = ["*/*", "consolidated*"]  # copies in other formats, which some repositories carry
+
+
+def load_base(
+    name: str | Path = "smollm2-135m", *, dtype: torch.dtype = torch.float32, device: str | torch.device | None = None
+) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+    """Load a base model and its tokenizer, ready for evaluation.
+
+    Args:
+        name: an embedded base (`EMBEDDED`), a hub id, or a local folder.
+        dtype: of the weights in memory.
+        device: where to put the model; None leaves it on the CPU.
+
+    Returns:
+        The model in evaluation mode, and its tokenizer with a padding token set. `model.name_or_path` is what to give
+        to `load_base` for the same model: the name, or the absolute path of a folder.
+
+    Raises:
+        UsageError: a name that cannot be one.
+        UnsupportedModelError: an encoder-decoder, or not a causal language model.
+        MissingError: not there, or not reachable.
+
+    >>> model, tokenizer = load_base("smollm2-135m")  # doctest: +SKIP
+    """
+    from transformers import AutoModelForCausalLM
+
+    path = resolve_base(name)
+    tokenizer = _tokenizer_in(path, name)
+    with without_progress_bars():
+        model = AutoModelForCausalLM.from_pretrained(
+            path, dtype=dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True
+        )
+    model.name_or_path = model.config._name_or_path = _canonical(name)
+    if device is not None:
+        model.to(device)
+    return model.eval(), tokenizer
+
+
+def load_tokenizer(name: str | Path = "smollm2-135m") -> "PreTrainedTokenizerBase":
+    """Load the tokenizer of a base model, with a padding token set.
+
+    Raises:
+        As `load_base`.
+    """
+    return _tokenizer_in(resolve_base(name), name)
+
+
+def _tokenizer_in(path: Path, name: str | Path) -> "PreTrainedTokenizerBase":
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, ImportError) as error:
+        raise MissingError(
+            f"The tokenizer of {str(name)!r} cannot be loaded from {path} ({_first_line(error)}); "
+            "put the tokenizer files beside the weights."
+        ) from error
+    if tokenizer.pad_token is None:
+        known = tokenizer.get_vocab()
+        tokenizer.pad_token = "<|endoftext|>" if "<|endoftext|>" in known else tokenizer.eos_token
+    return tokenizer
+
+
+def resolve_base(name: str | Path) -> Path:
+    """Return the folder that holds a base model, fetching it first when that is needed.
+
+    Raises:
+        As `load_base`.
+    """
+    text = str(name).strip()
+    if text in EMBEDDED:
+        path = ensure(EMBEDDED[text])
+        try:
+            verify(path)
+        except DamagedError as error:
+            raise DamagedError(f"{error} Delete {path} and run the same command again; it is then made anew.") from None
+        return path
+    if isinstance(name, Path) or text.startswith(("/", ".", "~")) or (text and Path(text).is_dir()):
+        return _local_folder(Path(text).expanduser())
+    if not _HUB_NAME.fullmatch(text):
+        raise UsageError(
+            f"{text!r} cannot be the name of a model; expected one of {', '.join(EMBEDDED)}, a hub id such as "
+            "'org/model', or the path of a folder."
+        )
+    if "/" not in text and did_you_mean(text, EMBEDDED):
+        raise UsageError(f"There is no embedded base {text!r}.{did_you_mean(text, EMBEDDED)}")
+    return _hub_folder(text)
+
+
+def _canonical(name: str | Path) -> str:
+    text = str(name).strip()
+    folder = Path(text).expanduser()
+    return str(folder.resolve()) if text not in EMBEDDED and folder.is_dir() else text
+
+
+def _local_folder(path: Path) -> Path:
+    if not path.is_dir():
+        what = "is a file" if path.exists() else "does not exist"
+        raise MissingError(f"{path} {what}; expected a folder with config.json, safetensors weights and a tokenizer.")
+    check_supported(path, str(path))
+    if not _is_complete(path):
+        raise MissingError(
+            f"{path} has no complete safetensors weights; save the model with save_pretrained, which writes them."
+        )
+    return path
+
+
+def _is_complete(folder: Path) -> bool:
+    """Whether all safetensors files that the folder should have are there."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        return all((folder / shard).is_file() for shard in set(read_json(index)["weight_map"].values()))
+    return (folder / "model.safetensors").is_file()
+
+
+# -- the hub -----------------------------------------------------------------------------------------------------------
+
+
+def _hub_folder(name: str) -> Path:
+    """Return the hub cache's folder of a model; the network is asked only when something is missing."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=_MODEL_FILES, local_files_only=True))
+        if (folder / "config.json").is_file() and _is_complete(folder):
+            check_supported(folder, name)
+            return folder
+    except LocalEntryNotFoundError:
+        pass
+    with _hub_errors(name), friendly_disk_errors(f"fetching {name}", Path.home()):
+        folder = Path(snapshot_download(name, allow_patterns=_CONFIG_FILES))
+        check_supported(folder, name)
+        print(f"Fetching {name} from the hub; its licence is on its page there.", file=sys.stderr)
+        folder = Path(snapshot_download(name, allow_patterns=_MODEL_FILES, ignore_patterns=_OTHER_FILES))
+    if not _is_complete(folder):
+        raise MissingError(f"{name} has no complete safetensors weights on the hub; choose a model that has them.")
+    return folder
+
+
+@contextmanager
+def _hub_errors(name: str) -> Iterator[None]:
+    """Turn the hub's errors into one sentence each."""
+    import httpx
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+    )
+
+    embedded = f"or use the embedded {next(iter(EMBEDDED))!r}"
+    try:
+        yield
+    except GatedRepoError as error:  # a kind of RepositoryNotFoundError, hence first
+        raise MissingError(
+            f"{name} is gated: accept its terms on its hub page and log in with `hf auth login`, {embedded}."
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise MissingError(
+            f"There is no model {name!r} on the hub, no embedded base and no folder of that name."
+            f"{did_you_mean(name, EMBEDDED)} If it is private, log in with `hf auth login`."
+        ) from error
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, httpx.TransportError) as error:
+        raise MissingError(
+            f"{name} is not complete in the hub's cache and the hub cannot be reached; connect to the network "
+            f"(and unset HF_HUB_OFFLINE), give a local folder, {embedded}."
+        ) from error
+    except HfHubHTTPError as error:
+        raise MissingError(f"The hub did not deliver {name} ({_first_line(error)}); try again, {embedded}.") from error
+
+
+# -- what can be a base ------------------------------------------------------------------------------------------------
+
+
+def check_supported(folder: Path, name: str) -> None:
+    """Refuse, from its configuration alone, a model that is not a decoder-only causal language model.
+
+    Whether its layers can be upcycled is decided later, on the loaded model (`model/families.py`).
+
+    Raises:
+        MissingError: no configuration there.
+        UnsupportedModelError: with what was found.
+    """
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    expected = "expected a decoder-only causal language model such as Llama, Qwen or GPT-NeoX"
+    # transformers would load the adapter over its base without a word, and the base would not be the base.
+    if (folder / "adapter_config.json").is_file():
+        raise UnsupportedModelError(
+            f"{name} holds an adapter (adapter_config.json), not a base model; open an expansion with load_expansion, "
+            "or give the base it was made from."
+        )
+    if not (folder / "config.json").is_file():
+        raise MissingError(f"{name} has no config.json; expected a model folder in the transformers format.")
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        kind = read_json(folder / "config.json").get("model_type")
+        raise UnsupportedModelError(
+            f"{name} is of type {kind!r}, which this version of transformers cannot load without running code that "
+            f"comes with the model; {expected}."
+        ) from error
+    if config.is_encoder_decoder:
+        raise UnsupportedModelError(f"{name} is an encoder-decoder ({config.model_type}); {expected}.")
+    classes = config.architectures or []
+    causal = {
+        known
+        for names in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
+        for known in ([names] if isinstance(names, str) else names)
+        if known.endswith(("ForCausalLM", "LMHeadModel"))
+    }
+    if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or (classes and not causal.intersection(classes)):
+        found = f"{config.model_type}, {', '.join(classes)}" if classes else config.model_type
+        raise UnsupportedModelError(f"{name} is not a causal language model ({found}); {expected}.")
+
+
+@contextmanager
+def without_progress_bars() -> Iterator[None]:
+    """Silence transformers' own bars: loading takes a second, and notebooks keep every bar."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]
