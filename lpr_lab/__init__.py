@@ -1,0 +1,79 @@
+"""Expand language models to new languages without forgetting the old ones: MoE-LPR and LayerMoE, as one method.
+
+    similarity -> allocate -> upcycle -> expand (stage 1) -> review (stage 2) -> analyse -> evaluate -> present
+
+A model that is good at some *original* languages gets new experts beside its own, frozen feed-forward blocks; they
+learn the *expanded* languages, and routers learn to leave the original languages to the original expert.
+
+    import lpr_lab as lab
+
+    model, tokenizer = lab.load_base("smollm2-135m")
+    corpus = lab.load_corpus("demo", languages=["en", "es", "el", "hu", "tr"])
+    model = lab.upcycle(model, lab.uniform(num_layers=30))
+    lab.expand(model, tokenizer, corpus, languages=["el", "hu", "tr"], out="runs/mine/expand")
+    lab.review(model, tokenizer, corpus, original=["en", "es"], expanded=["el", "hu", "tr"], out="runs/mine/review")
+    report = lab.evaluate(model, tokenizer, corpus, languages=["en", "es", "el", "hu", "tr"], original=["en", "es"])
+
+Each verb is loaded on first use, so importing this package is quick and does not import torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_VERBS = {
+    "load_base": "lpr_lab.model.bases",
+    "load_corpus": "lpr_lab.text.corpus",
+    "Allocation": "lpr_lab.method.allocation",
+    "uniform": "lpr_lab.method.allocation",
+    "upcycle": "lpr_lab.method.upcycle",
+    "count_parameters": "lpr_lab.method.upcycle",
+    "TrainSettings": "lpr_lab.method.training",
+    "fit_routers": "lpr_lab.method.closed_form",
+    "expand": "lpr_lab.method.expand",
+    "review": "lpr_lab.method.review",
+    "lm_loss": "lpr_lab.method.losses",
+    "load_balancing_loss": "lpr_lab.method.losses",
+    "lpr_loss": "lpr_lab.method.losses",
+    "router_z_loss": "lpr_lab.method.losses",
+    "evaluate": "lpr_lab.measure.bits",
+    "trace": "lpr_lab.measure.routing",
+    "generate_pair": "lpr_lab.measure.generation",
+    "save_expansion": "lpr_lab.model.files",
+    "load_expansion": "lpr_lab.model.files",
+    "load_tokenizer": "lpr_lab.model.files",
+    "run": "lpr_lab.experiments.pipeline",
+    "start_run": "lpr_lab.experiments.pipeline",
+    "recipes": "lpr_lab.experiments.recipes",
+}
+
+__all__ = [*_VERBS]
+
+if TYPE_CHECKING:
+    from lpr_lab.experiments import recipes
+    from lpr_lab.experiments.pipeline import run, start_run
+    from lpr_lab.measure.bits import evaluate
+    from lpr_lab.measure.generation import generate_pair
+    from lpr_lab.measure.routing import trace
+    from lpr_lab.method.allocation import Allocation, uniform
+    from lpr_lab.method.closed_form import fit_routers
+    from lpr_lab.method.expand import expand
+    from lpr_lab.method.losses import lm_loss, load_balancing_loss, lpr_loss, router_z_loss
+    from lpr_lab.method.review import review
+    from lpr_lab.method.training import TrainSettings
+    from lpr_lab.method.upcycle import count_parameters, upcycle
+    from lpr_lab.model.bases import load_base
+    from lpr_lab.model.files import load_expansion, load_tokenizer, save_expansion
+    from lpr_lab.text.corpus import load_corpus
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _VERBS:
+        raise AttributeError(f"lpr_lab has no {name!r}; it has {', '.join(_VERBS)}.")
+    module = import_module(_VERBS[name])
+    return module if name == "recipes" else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_VERBS]

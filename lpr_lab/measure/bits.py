@@ -1,0 +1,220 @@
+"""Bits per UTF-8 byte, per language, of the base and the expanded model on the same documents.
+
+Perplexity per token cannot be compared across tokenizers or scripts, and within one tokenizer it rewards languages
+that are cut into many easy pieces. Bits per byte can: `total nats / (ln 2 · total UTF-8 bytes)`. Special tokens are not
+scored, every byte of every document is, and lower is better.
+
+Base and expanded are scored on one copy of the weights (`disable_adapter`) and on the same documents, so the
+difference between them is paired and its interval comes from resampling documents.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from peft import PeftModel
+from torch.nn import functional as F
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lpr_lab.errors import UsageError
+from lpr_lab.measure.forgetting import change_rows
+from lpr_lab.measure.routing import LoadCounter
+from lpr_lab.model.capture import record_routing
+from lpr_lab.model.precision import resolve_precision
+from lpr_lab.progress import progress
+from lpr_lab.text.corpus import Corpus, Document
+from lpr_lab.text.packing import PackedBlocks, pack
+
+COLUMNS = ["language", "role", "model", "dataset", "bits_per_byte", "ci_low", "ci_high", "n_documents"]
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """One language's documents of one split, and what each model needed for each of them.
+
+    Attributes:
+        language: ISO 639-1 code.
+        role: `original` or `expanded`.
+        dataset: name of the split.
+        fingerprint: SHA-256 over ids and texts; scores with different fingerprints are not comparable.
+        num_bytes: UTF-8 bytes per document, int [documents].
+        nats: model name -> negative log-likelihood per document in nats, float [documents].
+    """
+
+    language: str
+    role: str
+    dataset: str
+    fingerprint: str
+    num_bytes: np.ndarray
+    nats: dict[str, np.ndarray]
+
+    def bits_per_byte(self, model: str) -> float:
+        """Return this model's bits per byte over all documents."""
+        return float(self.nats[model].sum() / (np.log(2) * self.num_bytes.sum()))
+
+
+@dataclass
+class Report:
+    """Scores of base and expanded model per language and test set, with 95 % intervals over documents."""
+
+    sets: list[TestSet]
+    bootstrap: int
+    seed: int
+    load: pd.DataFrame = field(default_factory=pd.DataFrame)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per language, test set and model: bits per byte (lower is better) with its interval."""
+        rows = []
+        for test in self.sets:
+            draws = self._draws(test)
+            size = test.num_bytes[draws].sum(1)
+            for model, nats in test.nats.items():
+                resampled = nats[draws].sum(1) / (np.log(2) * size)
+                low, high = np.quantile(resampled, [0.025, 0.975])
+                rows.append(
+                    [test.language, test.role, model, test.dataset, test.bits_per_byte(model), low, high, len(nats)]
+                )
+        return pd.DataFrame(rows, columns=COLUMNS)
+
+    def changes(self) -> pd.DataFrame:
+        """Return the paired change from base to expanded per language and test set (see `measure.forgetting`)."""
+        paired = [test for test in self.sets if {"base", "expanded"} <= set(test.nats)]
+        return change_rows(paired, [self._draws(test) for test in paired])
+
+    def _draws(self, test: TestSet) -> np.ndarray:
+        # One generator per test set, so that adding a language does not move the intervals of the others.
+        generator = np.random.default_rng([self.seed, int(test.fingerprint[:8], 16)])
+        return generator.integers(0, len(test.num_bytes), (self.bootstrap, len(test.num_bytes)))
+
+
+@torch.no_grad()
+def evaluate(
+    model: PeftModel | PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    corpus: Corpus,
+    *,
+    languages: Sequence[str],
+    original: Sequence[str] = (),
+    splits: Sequence[str] = ("heldout", "dev"),
+    tokens_per_language: int = 4096,
+    block_tokens: int = 256,
+    batch_blocks: int = 4,
+    bootstrap: int = 1000,
+    precision: str = "auto",
+    seed: int = 0,
+) -> Report:
+    """Score base and expanded model on the same documents, in bits per UTF-8 byte.
+
+    Args:
+        model: an expanded model, or a plain causal LM (then there is only `base`).
+        tokenizer: the base model's.
+        corpus: splits it lacks are left out.
+        languages: which to score.
+        original: those of them that the base model is good at; the others count as expanded.
+        splits: `heldout` is another source and genre than the training text, `dev` the same source.
+        tokens_per_language: whole documents up to this many tokens, drawn in an order fixed by their ids.
+        block_tokens: S; longer documents are scored in pieces of this context.
+        batch_blocks: blocks per forward pass.
+        bootstrap: resamples for the intervals.
+        precision: auto, fp32 or bf16; the same for both models.
+        seed: of the resampling.
+
+    Returns:
+        A `Report`; `.to_frame()` and `.changes()` are tidy tables, `.load` is the expert load seen on the way.
+
+    Raises:
+        UsageError: none of the splits has documents in one of the languages.
+    """
+    tests = []
+    for split in [split for split in splits if split in corpus.splits]:
+        for language in languages:
+            documents = _choose(corpus.documents(split, language), tokens_per_language, tokenizer)
+            if documents:
+                tests.append((split, language, documents))
+    missing = set(languages) - {language for _, language, _ in tests}
+    if missing:
+        raise UsageError(
+            f"The corpus {corpus.name} has no documents in {', '.join(sorted(missing))} in the splits "
+            f"{', '.join(splits)}; it has {', '.join(corpus.languages)}."
+        )
+    packed = [pack(documents, tokenizer, block_tokens, languages=[language]) for _, language, documents in tests]
+    expanded = isinstance(model, PeftModel)
+    counter = LoadCounter()
+    sets = []
+    passes = 2 if expanded else 1
+    with progress(passes * sum(blocks.input_ids.numel() for blocks in packed), "Evaluating", "token") as bar:
+        for (split, language, documents), blocks in zip(tests, packed, strict=True):
+            role = "original" if language in original else "expanded"
+            options = {"batch_blocks": batch_blocks, "precision": precision, "bar": bar}
+            with model.disable_adapter() if expanded else nullcontext():
+                nats = {"base": document_nats(model, blocks, **options)}
+            if expanded:
+                with record_routing(model) as record:
+                    see = counter.watch(record, language=language, role=role, dataset=split)
+                    nats["expanded"] = document_nats(model, blocks, after_batch=see, **options)
+            sizes = np.array([len(document.text.encode()) for document in documents])
+            sets.append(TestSet(language, role, split, _fingerprint(documents), sizes, nats))
+    settings = {"precision": resolve_precision(precision), "block_tokens": block_tokens, "bootstrap": bootstrap}
+    return Report(sets, bootstrap, seed, counter.to_frame(), settings)
+
+
+def document_nats(
+    model: torch.nn.Module,
+    blocks: PackedBlocks,
+    *,
+    batch_blocks: int = 4,
+    precision: str = "auto",
+    after_batch: Any = None,
+    bar: Any = None,
+) -> np.ndarray:
+    """Return the negative log-likelihood of every packed document in nats, float64 [documents].
+
+    Documents do not see one another, every token is scored once, and separators are not scored.
+    """
+    device = next(model.parameters()).device
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=resolve_precision(precision) == "bf16")
+    totals = np.zeros(blocks.num_documents)
+    with autocast:
+        for start in range(0, len(blocks), batch_blocks):
+            batch = blocks.select(range(start, min(start + batch_blocks, len(blocks))))
+            ids, positions = batch["input_ids"].to(device), batch["position_ids"].to(device)
+            logits = model(input_ids=ids, position_ids=positions, use_cache=False).logits
+            targets = batch["targets"].flatten()
+            scored = (targets >= 0) & (targets != blocks.separator_id)
+            losses = F.cross_entropy(
+                logits.float().flatten(0, 1), targets.to(device), ignore_index=-100, reduction="none"
+            ).cpu()
+            owners = batch["document_index"].flatten()[scored].numpy()
+            np.add.at(totals, owners, losses[scored].double().numpy())
+            if after_batch is not None:
+                after_batch((batch["language_id"] >= 0).flatten() & (batch["input_ids"] != blocks.separator_id).flatten())
+            if bar is not None:
+                bar.update(ids.numel())
+    return totals
+
+
+def _choose(documents: Sequence[Document], max_tokens: int, tokenizer: PreTrainedTokenizerBase) -> list[Document]:
+    """Take whole documents, in an order fixed by their ids, until the token budget is spent; at least one."""
+    ordered = sorted(documents, key=lambda document: hashlib.sha256(document.id.encode()).hexdigest())
+    chosen: list[Document] = []
+    spent = 0
+    for document in ordered:
+        size = len(tokenizer(document.text, add_special_tokens=False)["input_ids"]) + 1
+        if chosen and spent + size > max_tokens:
+            break
+        chosen.append(document)
+        spent += size
+    return chosen
+
+
+def _fingerprint(documents: Sequence[Document]) -> str:
+    digest = hashlib.sha256()
+    for document in documents:
+        digest.update(f"{document.id}\0{document.text}\0".encode())
+    return digest.hexdigest()

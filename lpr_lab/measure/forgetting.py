@@ -1,0 +1,86 @@
+"""What was gained and what was forgotten, as a paired change of bits per byte.
+
+    forgetting = bpb(expanded) - bpb(base)   on original languages,   positive is worse
+    gain       = bpb(base) - bpb(expanded)   on expanded languages,   positive is better
+    change     = bpb(expanded) / bpb(base) - 1, in percent, for both; negative is better
+
+Intervals are 95 % percentile intervals of a paired bootstrap over documents: both models are resampled together, so
+what makes a document hard cancels. A change whose interval contains 0 is called `no clear change`.
+
+Raw text can flatter: an instruct model that meets raw text gets better at it in any language, which hides forgetting
+(docs/log.md). A claim about forgetting needs a control; the difference alone does not make it.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+
+COLUMNS = [
+    "language",
+    "role",
+    "dataset",
+    "before",
+    "after",
+    "change_percent",
+    "ci_low",
+    "ci_high",
+    "n_documents",
+    "verdict",
+    "test_set",
+]
+
+
+class PairedScores(Protocol):
+    """What `change_rows` needs of a test set (see `measure.bits.TestSet`)."""
+
+    language: str
+    role: str
+    dataset: str
+    fingerprint: str
+    num_bytes: np.ndarray
+    nats: dict[str, np.ndarray]
+
+    def bits_per_byte(self, model: str) -> float: ...
+
+
+def change_rows(sets: Sequence[PairedScores], draws: Sequence[np.ndarray]) -> pd.DataFrame:
+    """Return one row per test set: bits per byte before and after, change in percent, interval and verdict.
+
+    Args:
+        sets: scored under `base` and `expanded`.
+        draws: per set, document indices of each bootstrap resample, int [resamples, documents].
+    """
+    rows = []
+    for test, draw in zip(sets, draws, strict=True):
+        before, after = test.bits_per_byte("base"), test.bits_per_byte("expanded")
+        ratios = test.nats["expanded"][draw].sum(1) / test.nats["base"][draw].sum(1)
+        low, high = 100 * (np.quantile(ratios, [0.025, 0.975]) - 1)
+        rows.append(
+            [
+                test.language,
+                test.role,
+                test.dataset,
+                before,
+                after,
+                100 * (after / before - 1),
+                low,
+                high,
+                len(test.num_bytes),
+                verdict(low, high),
+                test.fingerprint[:16],
+            ]
+        )
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def verdict(low: float, high: float) -> str:
+    """Name a change of bits per byte by its 95 % interval: `better` (fewer bits), `worse` or `no clear change`.
+
+    >>> verdict(-3.0, -1.0), verdict(-0.5, 0.5), verdict(0.2, 0.9)
+    ('better', 'no clear change', 'worse')
+    """
+    if high < 0:
+        return "better"
+    return "worse" if low > 0 else "no clear change"

@@ -1,0 +1,238 @@
+"""Training checkpoints that are whole or absent, and a resume that fails closed.
+
+    <stage dir>/checkpoint-000120/    adapter_config.json  adapter_model.safetensors   what is trained
+                                      optimizer.safetensors                            moments, by parameter name
+                                      state.json                                       step, clock, RNG, schedule, versions
+                                      MANIFEST.json                                    sizes and SHA-256, written last
+
+A checkpoint counts only with a complete manifest. Resume takes the newest complete one; a directory that does not
+verify is moved to `.quarantine/` with the reason, never deleted and never used. Nothing here is a pickle, and the
+optimizer's moments are matched by parameter name: experts have equal shapes, so matching by position could swap them
+without anyone noticing.
+"""
+
+import os
+import platform
+import random
+import re
+import shutil
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+
+from lpr_lab import storage
+from lpr_lab.errors import DamagedError, LprError, UsageError
+from lpr_lab.model.adapter import trainable_parameters
+from lpr_lab.model.files import load_adapter_tensors, save_adapter
+
+_NAME = re.compile(r"^checkpoint-(\d{6,})$")
+_PACKAGES = ("torch", "transformers", "peft", "accelerate", "numpy")
+
+
+@dataclass
+class Progress:
+    """How far a stage has come.
+
+    Attributes:
+        step: optimiser steps done.
+        tokens: tokens trained on, padding excluded.
+        seconds: training time over all sessions of this stage.
+    """
+
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+
+
+def save_checkpoint(
+    directory: Path,
+    model: PeftModel,
+    optimizer: torch.optim.Optimizer,
+    scheduler: Any,
+    progress: Progress,
+    facts: dict[str, Any],
+    *,
+    keep: int = 2,
+) -> Path:
+    """Write `checkpoint-<step>` below `directory` by the commit protocol, then drop the oldest beyond `keep`.
+
+    Args:
+        directory: the stage's folder.
+        model: the expanded model being trained.
+        optimizer: its parameters must be those of `trainable_parameters(model)`, in that order.
+        scheduler: anything with `state_dict()` of plain numbers.
+        progress: where the stage stands.
+        facts: what must be equal on resume (settings, data ledger, base fingerprint).
+        keep: at least 2, because the newest may be damaged by what interrupts us.
+    """
+    names = [name for name, _ in trainable_parameters(model)]
+    target = directory / f"checkpoint-{progress.step:06d}"
+    if target.exists():
+        return target
+    _require_space(directory)
+    moments, counters = _optimizer_tensors(optimizer, names)
+    state = {
+        "progress": vars(progress),
+        "scheduler": {k: v for k, v in scheduler.state_dict().items() if isinstance(v, int | float | list | str)},
+        "optimizer_steps": counters,
+        "parameters": names,
+        "rng": _rng_state(),
+        "facts": facts,
+        "environment": environment(),
+    }
+    with storage.staged_directory(target, sealed={"kind": "training-checkpoint", "step": progress.step}) as stage:
+        save_adapter(model, stage)
+        save_file(moments, str(stage / "optimizer.safetensors"))
+        storage.write_json(stage / "state.json", state)
+    for old in sorted(_complete(directory))[:-keep]:
+        storage.remove_directory(directory / f"checkpoint-{old:06d}")
+    return target
+
+
+def newest_checkpoint(directory: Path, say: Any = print) -> Path | None:
+    """Return the newest checkpoint that verifies, moving damaged ones aside; None when there is none.
+
+    Args:
+        directory: the stage's folder; it need not exist.
+        say: told about every checkpoint that had to be refused, with the piece that is wrong.
+    """
+    for step in sorted(_complete(directory), reverse=True):
+        path = directory / f"checkpoint-{step:06d}"
+        try:
+            storage.verify(path)
+        except DamagedError as error:
+            aside = directory / ".quarantine"
+            aside.mkdir(exist_ok=True)
+            storage.write_text(aside / f"{path.name}.reason.txt", f"{error}\n")
+            shutil.rmtree(aside / path.name, ignore_errors=True)
+            os.rename(path, aside / path.name)
+            say(f"Refused a checkpoint and moved it to {aside}: {error}")
+            continue
+        return path
+    return None
+
+
+def load_checkpoint(
+    path: Path, model: PeftModel, optimizer: torch.optim.Optimizer, scheduler: Any, facts: dict[str, Any]
+) -> Progress:
+    """Restore everything a checkpoint holds; refuse when anything is missing or was made with other settings.
+
+    Raises:
+        DamagedError: a tensor of the adapter or the optimizer is missing or misshapen.
+        UsageError: the stage's settings, data or base differ from those of the checkpoint.
+    """
+    state = storage.read_json(path / "state.json")
+    differing = [key for key in sorted(set(facts) | set(state["facts"])) if facts.get(key) != state["facts"].get(key)]
+    if differing:
+        raise UsageError(
+            f"{path} was made with other settings ({', '.join(differing)}), so continuing it would mix two "
+            "experiments. Use a new output folder, or the settings it was made with."
+        )
+    names = [name for name, _ in trainable_parameters(model)]
+    if state["parameters"] != names:
+        raise DamagedError(f"{path} holds optimizer state for other parameters than the ones that learn in this stage.")
+    load_adapter_tensors(model, path / "adapter_model.safetensors")
+    _restore_optimizer(optimizer, names, load_file(path / "optimizer.safetensors"), state["optimizer_steps"], path)
+    scheduler.load_state_dict(state["scheduler"])
+    _restore_rng(state["rng"])
+    return Progress(**state["progress"])
+
+
+def environment() -> dict[str, Any]:
+    """Return what a bit-exact repetition depends on: versions, processor capability, threads, world size."""
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in _PACKAGES},
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+    }
+
+
+def _complete(directory: Path) -> list[int]:
+    if not directory.is_dir():
+        return []
+    return [int(match[1]) for path in directory.iterdir() if (match := _NAME.match(path.name)) and path.is_dir()]
+
+
+def _require_space(directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    newest = max(_complete(directory), default=None)
+    if newest is None:
+        return
+    size = sum(file.stat().st_size for file in (directory / f"checkpoint-{newest:06d}").iterdir() if file.is_file())
+    free = shutil.disk_usage(directory).free
+    if free < 1.2 * size:
+        raise LprError(
+            f"The disk has {free / 1e6:.0f} MB free and the next checkpoint needs {size / 1e6:.0f} MB. The training so "
+            f"far is safe in {directory}; free some space and run the same command again."
+        )
+
+
+def _optimizer_tensors(
+    optimizer: torch.optim.Optimizer, names: list[str]
+) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    by_name = dict(zip(optimizer_names(optimizer), parameters, strict=True))
+    tensors, counters = {}, {}
+    for name in names:
+        state = optimizer.state[by_name[name]]
+        counters[name] = float(state["step"]) if state else 0.0
+        for key in ("exp_avg", "exp_avg_sq"):
+            if key in state:
+                tensors[f"{key}/{name}"] = state[key].detach().to("cpu").contiguous()
+    return tensors, counters
+
+
+def optimizer_names(optimizer: torch.optim.Optimizer) -> list[str]:
+    """Return the parameter names of an optimizer that was built from (name, parameter) pairs, in its order."""
+    return [name for group in optimizer.param_groups for name in group["param_names"]]
+
+
+def _restore_optimizer(
+    optimizer: torch.optim.Optimizer,
+    names: list[str],
+    tensors: dict[str, torch.Tensor],
+    counters: dict[str, float],
+    path: Path,
+) -> None:
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    by_name = dict(zip(optimizer_names(optimizer), parameters, strict=True))
+    for name in names:
+        parameter = by_name[name]
+        if not counters.get(name):
+            continue
+        state: dict[str, torch.Tensor] = {"step": torch.tensor(counters[name])}
+        for key in ("exp_avg", "exp_avg_sq"):
+            tensor = tensors.get(f"{key}/{name}")
+            if tensor is None or tensor.shape != parameter.shape:
+                raise DamagedError(f"{path}/optimizer.safetensors lacks {key} of {name}, or it has the wrong shape.")
+            state[key] = tensor.to(parameter.device)
+        optimizer.state[parameter] = state
+
+
+def _rng_state() -> dict[str, Any]:
+    kind, keys, position, has_gauss, cached = np.random.get_state()
+    python_version, python_state, python_gauss = random.getstate()
+    return {
+        "torch": torch.get_rng_state().numpy().tobytes().hex(),
+        "cuda": [s.cpu().numpy().tobytes().hex() for s in torch.cuda.get_rng_state_all()] if torch.cuda.is_available() else [],
+        "numpy": [kind, np.asarray(keys).tolist(), int(position), int(has_gauss), float(cached)],
+        "python": [python_version, list(python_state), python_gauss],
+    }
+
+
+def _restore_rng(state: dict[str, Any]) -> None:
+    torch.set_rng_state(torch.frombuffer(bytearray.fromhex(state["torch"]), dtype=torch.uint8))
+    if torch.cuda.is_available() and state["cuda"]:
+        torch.cuda.set_rng_state_all([torch.frombuffer(bytearray.fromhex(s), dtype=torch.uint8) for s in state["cuda"]])
+    kind, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
+    python_version, python_state, python_gauss = state["python"]
+    random.setstate((python_version, tuple(python_state), python_gauss))

@@ -1,0 +1,101 @@
+"""The equations of both stages, as pure functions of tensors.
+
+Stage 1 minimises `lm_loss + load_balancing_coef · mean over layers of load_balancing_loss` (MoE-LPR eq. 4-8), stage 2
+`lm_loss + lpr_coef · mean over layers of lpr_loss` (eq. 9-11).
+
+The released code differs from the paper in two places; its forms are variants by name, so that published numbers can
+be reproduced, and are never the default.
+
+Letters: T tokens, E experts, K chosen per token, V vocabulary.
+"""
+
+import torch
+from torch.nn import functional as F
+
+from lpr_lab.errors import UsageError
+from lpr_lab.model.router import ORIGINAL_EXPERT
+
+VARIANTS = ("paper", "released")
+IGNORED = -100
+
+
+def lm_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return the next-token loss in nats, mean over scored positions.
+
+    Args:
+        logits: [T, V].
+        targets: int64 [T], the token to predict at each position; -100 is not scored.
+    """
+    return F.cross_entropy(logits.float(), targets, ignore_index=IGNORED)
+
+
+def load_balancing_loss(
+    router_logits: torch.Tensor, top_k: int, mask: torch.Tensor | None = None, variant: str = "paper"
+) -> torch.Tensor:
+    """Return one layer's load-balancing loss: 1 when tokens and probability are spread evenly, whatever E is.
+
+    `sum_i f_i P_i` with `f_i = E/(K T) · #{tokens that chose i}` and `P_i` the mean probability of expert i (MoE-LPR
+    eq. 5-7). With E = K every expert is always chosen, the loss is constant and has no gradient.
+
+    Args:
+        router_logits: [T, E], before softmax.
+        top_k: K.
+        mask: bool [T], True on tokens that count (not padding); all of them by default.
+        variant: `released` omits the 1/K, so it is K at uniform routing, as the authors' code computes it.
+
+    Returns:
+        A scalar; 0 when no token counts.
+    """
+    _check(variant)
+    probs = router_logits.float().softmax(-1)
+    num_experts = probs.shape[-1]
+    top_k = min(top_k, num_experts)
+    counts = torch.ones(len(probs), device=probs.device) if mask is None else mask.to(probs.dtype)
+    total = counts.sum().clamp(min=1)
+    chosen = F.one_hot(probs.topk(top_k, dim=-1).indices, num_experts).sum(1)
+    fraction = (chosen * counts[:, None]).sum(0) * num_experts / total
+    if variant == "paper":
+        fraction = fraction / top_k
+    probability = (probs * counts[:, None]).sum(0) / total
+    return (fraction * probability).sum()
+
+
+def lpr_loss(router_logits: torch.Tensor, is_original: torch.Tensor, variant: str = "paper") -> torch.Tensor:
+    """Return one layer's language-priors routing loss: `-log p0`, mean over tokens of original languages.
+
+    It is 0 for a router that sends every original-language token to the original expert, and it asks nothing of
+    tokens of expanded languages (MoE-LPR eq. 9-10).
+
+    Args:
+        router_logits: [T, E], before softmax.
+        is_original: bool [T], True where the token's document is in an original language.
+        variant: `released` applies softmax twice, as the authors' code does: its floor is log(1 + (E-1)/e), never 0,
+            and its gradient is weakest where routing is most wrong.
+
+    Returns:
+        A scalar; 0 (with a zero gradient) when no token is original.
+
+    >>> perfect = torch.tensor([[50.0, 0.0], [0.0, 50.0]])
+    >>> round(float(lpr_loss(perfect, torch.tensor([True, False]))), 6)
+    0.0
+    """
+    _check(variant)
+    scores = router_logits.float()
+    if variant == "released":
+        scores = scores.softmax(-1)
+    penalty = -scores.log_softmax(-1)[:, ORIGINAL_EXPERT]
+    is_original = is_original.to(penalty.dtype)
+    return (penalty * is_original).sum() / is_original.sum().clamp(min=1)
+
+
+def router_z_loss(router_logits: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+    """Return the mean squared log-sum-exp of one layer's router logits [T, E], which keeps them from growing."""
+    squared = router_logits.float().logsumexp(-1).square()
+    if mask is None:
+        return squared.mean()
+    return (squared * mask).sum() / mask.sum().clamp(min=1)
+
+
+def _check(variant: str) -> None:
+    if variant not in VARIANTS:
+        raise UsageError(f"variant = {variant!r}; expected one of {', '.join(VARIANTS)}.")

@@ -1,0 +1,95 @@
+"""Stage 2, the review: train only the routers, on a little replay, with the language-priors routing loss.
+
+Original-language tokens are pulled to the original expert; tokens of expanded languages only have the language-model
+loss, which keeps their routing (MoE-LPR §2.4). The balance loss of stage 1 is gone.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import PreTrainedTokenizerBase
+
+from lpr_lab.errors import UsageError
+from lpr_lab.method.expand import lm_term, pack_by_language
+from lpr_lab.method.losses import lpr_loss
+from lpr_lab.method.schedule import BlockSchedule
+from lpr_lab.method.training import Batch, Metrics, Term, TrainSettings, train
+from lpr_lab.model.adapter import set_trainable
+from lpr_lab.model.capture import RoutingRecord
+from lpr_lab.text.corpus import Corpus
+
+
+def review(
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    corpus: Corpus,
+    *,
+    original: Sequence[str],
+    expanded: Sequence[str],
+    out: Path,
+    settings: TrainSettings | None = None,
+    lpr_coef: float = 0.1,
+    lpr_variant: str = "paper",
+    replay_share: float = 1 / 3,
+    log: Callable[[Metrics], None] | None = None,
+) -> dict[str, Any]:
+    """Review the original languages (stage 2): only routers learn.
+
+    Args:
+        model: after `expand`; changed in place.
+        tokenizer: the base model's.
+        corpus: originals come from its `replay` split, expanded languages from `train`, as in the paper.
+        original: languages the base model is good at.
+        expanded: languages of stage 1.
+        out: folder for checkpoints.
+        settings: budgets and rates; 20,480 tokens by default.
+        lpr_coef: gamma of the paper, 0.1.
+        lpr_variant: `paper` (-log p0) or `released` (softmax twice).
+        replay_share: share of blocks that are in original languages; 1/3 in the paper (50k documents to 100k).
+        log: called with the numbers of every step.
+
+    Returns:
+        steps, tokens, seconds, what stopped it, coefficients and variants, last metrics.
+
+    Raises:
+        UsageError: no original language, or a replay share outside (0, 1].
+    """
+    settings = settings or TrainSettings(tokens=20_480)
+    if not original:
+        raise UsageError("The review needs at least one original language to replay, for example original=['en'].")
+    if not 0 < replay_share <= 1 or (replay_share < 1 and not expanded):
+        raise UsageError(f"replay_share = {replay_share}; expected more than 0 and at most 1.")
+    splits = {language: "replay" for language in original}
+    weights = {language: replay_share / len(original) for language in original}
+    if replay_share < 1:
+        splits |= {language: "train" for language in expanded}
+        weights |= {language: (1 - replay_share) / len(expanded) for language in expanded}
+    blocks = pack_by_language(corpus, tokenizer, splits, settings)
+    set_trainable(model, experts=False, routers=True)
+    terms = [lm_term(), lpr_term(len(original), lpr_coef, lpr_variant)]
+    schedule = BlockSchedule(blocks, blocks_per_step=settings.blocks_per_step, seed=settings.seed + 1, weights=weights)
+    result = train(model, schedule, terms, settings, out=out, label="Stage 2, review", log=log)
+    return result | {"original": list(original), "expanded": list(expanded), "lpr_variant": lpr_variant}
+
+
+def lpr_term(num_original: int, coefficient: float, variant: str) -> Term:
+    """Language-priors routing loss, mean over layers and original-language tokens of the step.
+
+    Args:
+        num_original: the first so many languages of the packed blocks are the original ones.
+        coefficient: gamma.
+        variant: see `losses.lpr_loss`.
+    """
+
+    def is_original(batch: Batch) -> torch.Tensor:
+        return ((batch["language_id"] >= 0) & (batch["language_id"] < num_original)).flatten()
+
+    def total(batch: Batch, logits: torch.Tensor, record: RoutingRecord) -> torch.Tensor:
+        mask = is_original(batch)
+        per_layer = [lpr_loss(routing.router_logits, mask, variant) for routing in record.routing.values()]
+        return torch.stack(per_layer).mean() * mask.sum()
+
+    return Term("lpr_loss", coefficient, count=lambda batch: float(is_original(batch).sum()), total=total)

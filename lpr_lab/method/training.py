@@ -1,0 +1,282 @@
+"""One plain training loop, read from top to bottom; both stages run through it.
+
+Batches in, named loss terms out. Hugging Face Accelerate carries devices, mixed precision and several processes; the
+loop does not know run directories or languages. What a stage trains on is a `BlockSchedule`, what it minimises a list
+of `Term`s.
+
+Each term is a sum over tokens divided by how many such tokens the *whole* optimiser step has, over all micro-batches
+and ranks. So gradients do not depend on how a step is split.
+"""
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from peft import PeftModel
+from transformers import get_cosine_with_min_lr_schedule_with_warmup
+
+from lpr_lab.errors import LprError, UsageError
+from lpr_lab.method.checkpoints import Progress, load_checkpoint, newest_checkpoint, save_checkpoint
+from lpr_lab.method.schedule import BlockSchedule
+from lpr_lab.model.adapter import expansion_config, trainable_parameters
+from lpr_lab.model.capture import RoutingRecord, record_routing
+from lpr_lab.model.precision import resolve_precision
+from lpr_lab.progress import progress as progress_bar
+
+Batch = dict[str, torch.Tensor]
+Metrics = dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """How a stage trains. `tokens` and `max_minutes` both end it cleanly; the first one reached counts."""
+
+    tokens: int
+    """Token budget of the stage, padding included."""
+    max_minutes: float | None = None
+    """Wall-clock cap over all sessions of the stage."""
+    block_tokens: int = 256
+    """S, tokens of a packed block (1,024 in the papers' stage 1, 512 in stage 2)."""
+    blocks_per_step: int = 4
+    """Blocks of one optimiser step over all ranks (512 in the papers)."""
+    blocks_per_forward: int = 4
+    """Blocks that fit into memory at once; the rest is gradient accumulation."""
+    learning_rate: float = 3e-4
+    """Peak learning rate of experts (5e-5 in the papers, with 45,000 steps)."""
+    router_learning_rate: float = 1e-3
+    """Peak learning rate of routers (the papers use one rate for all)."""
+    warmup_fraction: float = 0.05
+    final_learning_rate_fraction: float = 0.1
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    precision: str = "auto"
+    """`fp32`, `bf16` (autocast; weights stay as they are), or `auto`: bf16 where the processor computes with it."""
+    checkpoint_minutes: float = 2.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.blocks_per_step % self.blocks_per_forward:
+            raise UsageError(
+                f"blocks_per_step = {self.blocks_per_step} is not a multiple of blocks_per_forward = "
+                f"{self.blocks_per_forward}."
+            )
+        if self.tokens < self.block_tokens * self.blocks_per_step:
+            raise UsageError(
+                f"tokens = {self.tokens} is less than one step of {self.blocks_per_step} x {self.block_tokens} tokens."
+            )
+        resolve_precision(self.precision)
+
+    @property
+    def num_steps(self) -> int:
+        """Optimiser steps that the token budget pays for."""
+        return self.tokens // (self.block_tokens * self.blocks_per_step)
+
+
+@dataclass(frozen=True)
+class Term:
+    """One named part of a stage's loss.
+
+    Attributes:
+        name: as it is logged, unweighted.
+        coefficient: its weight in the loss.
+        count: given a batch on the CPU, how many elements the term is a mean over. It is asked for the whole step
+            before any forward pass, so every micro-batch is divided by the same number.
+        total: given (batch, logits, record), the sum over those elements as a scalar with a gradient.
+    """
+
+    name: str
+    coefficient: float
+    count: Callable[[Batch], float]
+    total: Callable[[Batch, torch.Tensor, RoutingRecord], torch.Tensor]
+
+
+def train(
+    model: PeftModel,
+    schedule: BlockSchedule,
+    terms: Sequence[Term],
+    settings: TrainSettings,
+    *,
+    out: Path,
+    label: str,
+    log: Callable[[Metrics], None] | None = None,
+    facts: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Train what is trainable in `model` and return what happened; resumes from the newest checkpoint in `out`.
+
+    Args:
+        model: an upcycled model; the stage has said what learns (`set_trainable`).
+        schedule: the blocks of every step.
+        terms: the parts of the loss.
+        settings: budgets, rates, precision.
+        out: the stage's folder, for checkpoints.
+        label: of the progress bar.
+        log: called after every step with numbers by name (`step`, `tokens`, `seconds`, `loss`, each term, `lr`, ...).
+        facts: further settings that a checkpoint must share to be continued.
+
+    Returns:
+        steps, tokens, seconds, tokens_per_second, stopped_by (`tokens` or `max_minutes`), last metrics.
+
+    Raises:
+        LprError: the loss is not finite; the message names the step and its blocks.
+        KeyboardInterrupt: after the step under way was finished and saved.
+    """
+    accelerator = Accelerator(
+        mixed_precision="bf16" if resolve_precision(settings.precision) == "bf16" else "no",
+        cpu=not torch.cuda.is_available(),
+    )
+    named = list(trainable_parameters(model))
+    if not named:
+        raise UsageError("Nothing learns in this stage: call it on a model from lpr_lab.upcycle.")
+    groups = _parameter_groups(named, settings)
+    optimizer = torch.optim.AdamW(groups, weight_decay=settings.weight_decay, betas=(0.9, 0.95))
+    scheduler = get_cosine_with_min_lr_schedule_with_warmup(
+        optimizer,
+        num_warmup_steps=math.ceil(settings.warmup_fraction * settings.num_steps),
+        num_training_steps=settings.num_steps,
+        min_lr_rate=settings.final_learning_rate_fraction,
+    )
+    facts = {
+        "settings": {k: v for k, v in asdict(settings).items() if k not in ("max_minutes", "checkpoint_minutes")},
+        "data": schedule.ledger(min(settings.num_steps, 32)),
+        "base": expansion_config(model).base_fingerprint,
+        "world_size": accelerator.num_processes,
+        "terms": {term.name: term.coefficient for term in terms},
+        **(facts or {}),
+    }
+    done = Progress()
+    checkpoint = newest_checkpoint(out, accelerator.print)
+    if checkpoint is not None:
+        done = load_checkpoint(checkpoint, model, optimizer, scheduler, facts)
+        accelerator.print(f"{label}: resuming from {checkpoint.name} ({done.tokens:,} tokens done).")
+    wrapped = accelerator.prepare_model(model)
+    was_training = model.training
+    model.train()
+    metrics: Metrics = {}
+    stopped_by = "tokens"
+    last_saved = time.monotonic()
+    try:
+        with (
+            record_routing(model) as record,
+            progress_bar(settings.tokens, label, "token", initial=done.step * schedule.tokens_per_step) as bar,
+            _interrupts_wait() as interrupted,
+        ):
+            while done.step < settings.num_steps:
+                started = time.monotonic()
+                # One seed per step: dropout and the like are the same however often the stage was resumed.
+                torch.manual_seed(hash((settings.seed, done.step, accelerator.process_index)) % 2**63)
+                lr = optimizer.param_groups[0]["lr"]
+                metrics = _step(accelerator, wrapped, schedule, done.step, terms, settings, optimizer, record)
+                scheduler.step()
+                done.step += 1
+                done.tokens += int(metrics.pop("num_tokens"))
+                done.seconds += time.monotonic() - started
+                metrics |= {"lr": lr, "tokens_per_second": done.tokens / done.seconds}
+                bar.update(schedule.tokens_per_step)
+                bar.set_postfix(loss=f"{metrics['loss']:.3f}", refresh=False)
+                if log is not None and accelerator.is_main_process:
+                    log({"step": done.step, "tokens": done.tokens, "seconds": done.seconds, **metrics})
+                out_of_time = settings.max_minutes is not None and done.seconds >= 60 * settings.max_minutes
+                stop = out_of_time or interrupted.is_set() or done.step == settings.num_steps
+                if stop or time.monotonic() - last_saved >= 60 * settings.checkpoint_minutes:
+                    if accelerator.is_main_process:
+                        save_checkpoint(out, model, optimizer, scheduler, done, facts)
+                    accelerator.wait_for_everyone()
+                    last_saved = time.monotonic()
+                if interrupted.is_set():
+                    raise KeyboardInterrupt(f"{label} was interrupted after step {done.step}; its work is saved.")
+                if out_of_time and done.step < settings.num_steps:
+                    stopped_by = "max_minutes"
+                    break
+    finally:
+        model.train(was_training)
+        for parameter in model.parameters():
+            parameter.grad = None
+    return {
+        "steps": done.step,
+        "tokens": done.tokens,
+        "seconds": round(done.seconds, 1),
+        "tokens_per_second": round(done.tokens / max(done.seconds, 1e-9), 1),
+        "stopped_by": stopped_by,
+        "precision": accelerator.mixed_precision.replace("no", "fp32"),
+        "coefficients": {term.name: term.coefficient for term in terms},
+        "last": metrics,
+    }
+
+
+def _step(
+    accelerator: Accelerator,
+    model: torch.nn.Module,
+    schedule: BlockSchedule,
+    step: int,
+    terms: Sequence[Term],
+    settings: TrainSettings,
+    optimizer: torch.optim.Optimizer,
+    record: RoutingRecord,
+) -> Metrics:
+    """Make one optimiser step and return its numbers, each term unweighted under its own name."""
+    whole = schedule.batch(step)
+    counts = {term.name: max(term.count(whole), 1) for term in terms}
+    rank, world = accelerator.process_index, accelerator.num_processes
+    mine = {key: value[rank::world] for key, value in whole.items()}
+    pieces = range(0, len(mine["input_ids"]), settings.blocks_per_forward)
+    sums = torch.zeros(len(terms), device=accelerator.device)
+    for start in pieces:
+        batch = {k: v[start : start + settings.blocks_per_forward].to(accelerator.device) for k, v in mine.items()}
+        last = start == pieces[-1]
+        with accelerator.no_sync(model) if not last else nullcontext():
+            logits = model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False).logits
+            totals = [term.total(batch, logits, record) / counts[term.name] for term in terms]
+            # Ranks average their gradients; the terms are already divided by the counts of all ranks.
+            loss = world * sum(term.coefficient * total for term, total in zip(terms, totals, strict=True))
+            accelerator.backward(loss)
+            sums += torch.stack([total.detach().float() for total in totals])
+    sums = accelerator.reduce(sums, "sum")
+    values = dict(zip((term.name for term in terms), sums.tolist(), strict=True))
+    loss_value = sum(term.coefficient * values[term.name] for term in terms)
+    norm = accelerator.clip_grad_norm_([p for _, p in trainable_parameters(model)], settings.max_grad_norm)
+    if not math.isfinite(loss_value) or not math.isfinite(float(norm)):
+        raise LprError(
+            f"Step {step + 1} gave loss {loss_value} with gradient norm {float(norm)} on blocks {schedule.at(step)}; "
+            "nothing was updated. Lower the learning rate or look at these blocks, then run again from the last "
+            "checkpoint."
+        )
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    num_tokens = int((whole["language_id"] >= 0).sum())
+    return {"loss": loss_value, **values, "grad_norm": float(norm), "num_tokens": num_tokens}
+
+
+def _parameter_groups(named: list[tuple[str, torch.nn.Parameter]], settings: TrainSettings) -> list[dict[str, Any]]:
+    routers = [(n, p) for n, p in named if "moe_lpr_router" in n]
+    experts = [(n, p) for n, p in named if "moe_lpr_router" not in n]
+    groups = [(experts, settings.learning_rate), (routers, settings.router_learning_rate)]
+    return [{"params": members, "lr": rate} for members, rate in groups if members]
+
+
+@contextmanager
+def _interrupts_wait() -> Iterator[threading.Event]:
+    """Let the step under way finish when Ctrl-C or a termination arrives; a second one stops at once."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+
+    def wait(number: int, frame: Any) -> None:
+        if event.is_set():
+            raise KeyboardInterrupt
+        event.set()
+
+    before = {number: signal.signal(number, wait) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield event
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

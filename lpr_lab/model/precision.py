@@ -1,0 +1,22 @@
+"""Which floating-point precision to compute in on this machine."""
+
+import torch
+
+from lpr_lab.errors import UsageError
+
+PRECISIONS = ("auto", "fp32", "bf16")
+
+
+def resolve_precision(precision: str) -> str:
+    """Return `bf16` or `fp32` for `auto`: bf16 on GPUs that have it and on processors with native bf16 arithmetic.
+
+    bf16 is autocast: weights stay as they are, matrix products are rounded. Processors that only emulate bf16 are
+    slower with it and stay with fp32. Measured numbers are in docs/log.md.
+    """
+    if precision not in PRECISIONS:
+        raise UsageError(f"precision = {precision!r}; expected one of {', '.join(PRECISIONS)}.")
+    if precision != "auto":
+        return precision
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
