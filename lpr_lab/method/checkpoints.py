@@ -140,6 +140,8 @@ def load_checkpoint(
     load_adapter_tensors(model, path / "adapter_model.safetensors")
     _restore_optimizer(optimizer, names, load_file(path / "optimizer.safetensors"), state["optimizer_steps"], path)
     scheduler.load_state_dict(state["scheduler"])
+    for group, rate in zip(optimizer.param_groups, scheduler.get_last_lr(), strict=True):
+        group["lr"] = rate  # a scheduler remembers the rate, but only `step` writes it into the optimizer
     _restore_rng(state["rng"])
     return Progress(**state["progress"])
 

@@ -6,12 +6,12 @@ dense model computes, whatever the routers say (MoE-LPR §2.2).
 
 from collections.abc import Sequence
 
-from peft import PeftModel, TaskType, get_peft_model
+from peft import PeftModel, TaskType
 from transformers import PreTrainedModel
 
 from lpr_lab.errors import UnsupportedModelError, UsageError
 from lpr_lab.method.allocation import Allocation
-from lpr_lab.model.adapter import MoeLprConfig, moe_layers, set_trainable
+from lpr_lab.model.adapter import MoeLprConfig, moe_layers, set_trainable, wrap
 from lpr_lab.model.families import find_decoder_mlps
 from lpr_lab.model.files import base_fingerprint
 
@@ -80,11 +80,9 @@ def upcycle(
         seed=seed,
         dispatch=dispatch,
     )
-    # Experts keep the base's dtype (PEFT would lift them to float32 and a bfloat16 base would meet float32 experts).
-    expanded = get_peft_model(model, config, autocast_adapter_dtype=False)
+    expanded = wrap(model, config)
     set_trainable(expanded, experts=True, routers=True)
-    assert isinstance(expanded, PeftModel)
-    return expanded.eval() if not model.training else expanded
+    return expanded.train(model.training)
 
 
 def count_parameters(model: PeftModel) -> dict[str, int]:

@@ -8,16 +8,18 @@ PEFT reaches a method through three mappings and a closed enum of names. `regist
 place where this project touches the inside of another library.
 """
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from peft import PeftConfig, PeftModel
+from peft import PeftConfig, PeftModel, PeftModelForCausalLM
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils import PeftType
 from torch import nn
+from transformers import PreTrainedModel
 
 from lpr_lab.errors import UsageError
 from lpr_lab.model.context import ForwardContext
@@ -186,6 +188,17 @@ class MoeLprModel(BaseTuner):
 
     def _unload_and_optionally_merge(self, *args: Any, **kwargs: Any) -> nn.Module:
         raise UsageError("An expansion cannot be merged into a dense model; use model.disable_adapter() for the base.")
+
+
+def wrap(base: PreTrainedModel, config: MoeLprConfig) -> PeftModel:
+    """Put an expansion on a base model, in place, with experts in the base's dtype and routers in float32.
+
+    PEFT would lift experts to float32, and a bfloat16 base would meet float32 experts in the middle of a layer.
+    """
+    with warnings.catch_warnings():
+        # PEFT 0.21 asks transformers for a property under its old name.
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+        return PeftModelForCausalLM(base, config, autocast_adapter_dtype=False)
 
 
 def moe_layers(model: nn.Module) -> list[MoELayer]:

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lpr_lab import storage
 from lpr_lab.errors import ComparisonRefusedError, DamagedError, MissingError
-from lpr_lab.model.adapter import MoeLprConfig, expansion_config
+from lpr_lab.model.adapter import MoeLprConfig, expansion_config, wrap
 from lpr_lab.model.bases import load_base
 from lpr_lab.model.bases import load_tokenizer as load_base_tokenizer
 
@@ -108,7 +108,7 @@ def load_expansion(
         raise DamagedError(f"{directory} holds a {config.peft_type} adapter, not an expansion.")
     base, _ = load_base(config.base_name, dtype=dtype, device=device)
     check_base(base, config)
-    model = PeftModel(base, config, autocast_adapter_dtype=False)
+    model = wrap(base, config)
     load_adapter_tensors(model, directory / "adapter_model.safetensors")
     return model.eval()
 

@@ -1,0 +1,216 @@
+"""Stage 1 and stage 2: what learns, what stays, how a step is split, and what an interrupted stage leaves."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from lpr_lab.errors import UsageError
+from lpr_lab.method import training
+from lpr_lab.method.expand import expand
+from lpr_lab.method.review import review
+from lpr_lab.method.training import TrainSettings
+from lpr_lab.method.upcycle import upcycle
+from lpr_lab.model.adapter import moe_layers
+
+SETTINGS = TrainSettings(
+    tokens=6 * 4 * 32,
+    block_tokens=32,
+    blocks_per_step=4,
+    blocks_per_forward=4,
+    learning_rate=1e-2,
+    router_learning_rate=1e-2,
+    precision="fp32",
+)
+
+
+def snapshot(model):
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def changed(model, before):
+    return {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
+
+
+def expand_tiny(tiny_model, tiny_tokenizer, tiny_corpus, out, settings=SETTINGS, allocation=(1, 3), **options):
+    model = upcycle(tiny_model("llama"), allocation)
+    result = expand(model, tiny_tokenizer, tiny_corpus, languages=["el", "tr"], out=out, settings=settings, **options)
+    return model, result
+
+
+def test_expand_changes_new_experts_and_routers_and_nothing_else(tiny_model, tiny_tokenizer, tiny_corpus, tmp_path):
+    model = upcycle(tiny_model("llama"), [1, 3])
+    before = snapshot(model)
+    expand(model, tiny_tokenizer, tiny_corpus, languages=["el", "tr"], out=tmp_path, settings=SETTINGS)
+    assert changed(model, before)
+    assert all("moe_lpr_experts" in name or "moe_lpr_router" in name for name in changed(model, before))
+
+
+def test_expand_lowers_the_loss_on_what_it_sees(tiny_model, tiny_tokenizer, tiny_corpus, tmp_path):
+    losses = []
+    longer = dataclasses.replace(SETTINGS, tokens=40 * 4 * 32, learning_rate=3e-2)
+    expand_tiny(tiny_model, tiny_tokenizer, tiny_corpus, tmp_path, longer, log=lambda m: losses.append(m["lm_loss"]))
+    assert sum(losses[-4:]) < 0.85 * sum(losses[:4])
+
+
+def test_expand_sees_no_token_of_an_original_language(tiny_model, tiny_tokenizer, tiny_corpus, tmp_path, monkeypatch):
+    seen = []
+    original = training.BlockSchedule.batch
+    monkeypatch.setattr(
+        training.BlockSchedule, "batch", lambda self, step: seen.append(self.languages) or original(self, step)
+    )
+    expand_tiny(tiny_model, tiny_tokenizer, tiny_corpus, tmp_path)
+    assert set(seen) == {("el", "tr")}
+
+
+def test_review_changes_routers_and_nothing_else(tiny_model, tiny_tokenizer, tiny_corpus, tmp_path):
+    model, _ = expand_tiny(tiny_model, tiny_tokenizer, tiny_corpus, tmp_path / "1")
+    before = snapshot(model)
+    review(
+        model, tiny_tokenizer, tiny_corpus, original=["en"], expanded=["el"], out=tmp_path / "2", settings=SETTINGS
+    )
+    assert changed(model, before)
+    assert all("moe_lpr_router" in name for name in changed(model, before))
+
+
+def test_review_moves_original_tokens_to_the_original_expert(tiny_model, tiny_tokenizer, tiny_corpus, tmp_path):
+    model, _ = expand_tiny(tiny_model, tiny_tokenizer, tiny_corpus, tmp_path / "1")
+    losses = []
+    longer = dataclasses.replace(SETTINGS, tokens=20 * 4 * 32, router_learning_rate=0.1)
+    options = {"settings": longer, "log": lambda m: losses.append(m["lpr_loss"])}
+    review(
+        model, tiny_tokenizer, tiny_corpus, original=["en"], expanded=["el"], out=tmp_path / "2", lpr_coef=1.0, **options
+    )
+    assert sum(losses[-4:]) < 0.6 * sum(losses[:4])
+
+
+def test_the_base_is_bit_identical_after_training(tiny_model, tiny_tokenizer, tiny_corpus, tmp_path):
+    dense = tiny_model("llama")
+    ids = torch.arange(20)[None] + 5
+    expected = dense(ids).logits.detach().clone()
+    model = upcycle(dense, [1, 1])
+    expand(model, tiny_tokenizer, tiny_corpus, languages=["el"], out=tmp_path, settings=SETTINGS)
+    with model.disable_adapter(), torch.no_grad():
+        assert torch.equal(model(ids).logits, expected)
+
+
+def test_disabling_the_adapter_does_not_make_frozen_parts_learn(tiny_model):
+    model = upcycle(tiny_model("llama"), [1, 1])
+    for layer in moe_layers(model):
+        layer.router.weight.requires_grad_(False)
+    with model.disable_adapter():
+        pass
+    assert not any(layer.router.weight.requires_grad for layer in moe_layers(model))
+
+
+@pytest.mark.parametrize("stage", ["expand", "review"])
+def test_gradients_do_not_depend_on_gradient_accumulation(stage, tiny_model, tiny_tokenizer, tiny_corpus, tmp_path):
+    """The first optimiser step, split 1 x 4 and 4 x 1, with a different number of original tokens in each block."""
+    results = []
+    for blocks_per_forward in (4, 1):
+        torch.manual_seed(0)
+        model = upcycle(tiny_model("llama"), [1, 1])
+        settings = dataclasses.replace(SETTINGS, tokens=4 * 32, blocks_per_forward=blocks_per_forward)
+        out = tmp_path / f"{stage}{blocks_per_forward}"
+        metrics = []
+        options = {"settings": settings, "out": out, "log": metrics.append}
+        if stage == "expand":
+            expand(model, tiny_tokenizer, tiny_corpus, languages=["el", "tr"], **options)
+        else:
+            review(model, tiny_tokenizer, tiny_corpus, original=["en", "es"], expanded=["el", "tr"], **options)
+        results.append((metrics[0], snapshot(model)))
+    (first, weights), (second, others) = results
+    assert first["grad_norm"] == pytest.approx(second["grad_norm"], rel=1e-4)
+    assert first["loss"] == pytest.approx(second["loss"], rel=1e-5)
+    # Adam turns a gradient into a step of fixed size, so compare steps only where the gradient is not noise.
+    assert all(torch.allclose(weights[name], others[name], atol=2e-3) for name in weights)
+
+
+def test_a_stage_that_was_cut_and_resumed_ends_bit_identical(tiny_model, tiny_tokenizer, tiny_corpus, tmp_path):
+    whole, _ = expand_tiny(tiny_model, tiny_tokenizer, tiny_corpus, tmp_path / "whole")
+
+    class Cut(Exception):
+        pass
+
+    def cut_after_three(metrics):
+        if metrics["step"] == 4:
+            raise Cut
+
+    every_step = dataclasses.replace(SETTINGS, checkpoint_minutes=0.0)
+    with pytest.raises(Cut):
+        expand_tiny(tiny_model, tiny_tokenizer, tiny_corpus, tmp_path / "cut", every_step, log=cut_after_three)
+    assert (tmp_path / "cut" / "checkpoint-000003").is_dir()
+    steps = []
+    resumed, _ = expand_tiny(
+        tiny_model, tiny_tokenizer, tiny_corpus, tmp_path / "cut", every_step, log=lambda m: steps.append(m["step"])
+    )
+    assert steps == [4, 5, 6]
+    other = snapshot(resumed)
+    assert all(torch.equal(tensor, other[name]) for name, tensor in snapshot(whole).items())
+
+
+def test_resume_refuses_a_damaged_checkpoint_by_name_and_takes_the_one_before(
+    tiny_model, tiny_tokenizer, tiny_corpus, tmp_path, capsys
+):
+    every_step = dataclasses.replace(SETTINGS, checkpoint_minutes=0.0)
+    expand_tiny(tiny_model, tiny_tokenizer, tiny_corpus, tmp_path, every_step)
+    newest = tmp_path / "checkpoint-000006" / "optimizer.safetensors"
+    damaged = bytearray(newest.read_bytes())
+    damaged[-1] ^= 1
+    newest.write_bytes(damaged)
+    steps = []
+    expand_tiny(tiny_model, tiny_tokenizer, tiny_corpus, tmp_path, every_step, log=lambda m: steps.append(m["step"]))
+    assert steps == [6]
+    assert "optimizer.safetensors" in capsys.readouterr().out
+    assert (tmp_path / ".quarantine" / "checkpoint-000006.reason.txt").exists()
+
+
+def test_resume_refuses_other_settings(tiny_model, tiny_tokenizer, tiny_corpus, tmp_path):
+    expand_tiny(tiny_model, tiny_tokenizer, tiny_corpus, tmp_path)
+    with pytest.raises(UsageError, match="settings"):
+        hotter = dataclasses.replace(SETTINGS, learning_rate=0.1)
+        expand_tiny(tiny_model, tiny_tokenizer, tiny_corpus, tmp_path, hotter)
+
+
+def test_the_clock_stops_a_stage_cleanly_with_a_checkpoint(tiny_model, tiny_tokenizer, tiny_corpus, tmp_path):
+    capped = dataclasses.replace(SETTINGS, tokens=400 * 4 * 32, max_minutes=0.001)
+    _, result = expand_tiny(tiny_model, tiny_tokenizer, tiny_corpus, tmp_path, capped)
+    assert result["stopped_by"] == "max_minutes"
+    (checkpoint,) = tmp_path.glob("checkpoint-*")
+    assert json.loads((checkpoint / "MANIFEST.json").read_text())["step"] == result["steps"]
+
+
+def test_a_loss_that_is_not_finite_stops_before_anything_is_updated(
+    tiny_model, tiny_tokenizer, tiny_corpus, tmp_path, monkeypatch
+):
+    model = upcycle(tiny_model("llama"), [1, 1])
+    moe_layers(model)[0].stacks[0].up.data[0, 0, 0] = float("nan")
+    before = snapshot(model)
+    with pytest.raises(Exception, match="Step 1 gave loss nan"):
+        expand(model, tiny_tokenizer, tiny_corpus, languages=["el"], out=tmp_path, settings=SETTINGS)
+    assert all("moe_lpr_experts.default.0.up" in name for name in changed(model, before))
+    assert not list(tmp_path.glob("checkpoint-*"))
+
+
+def test_activation_checkpointing_gives_the_same_step(tiny_model, tiny_tokenizer, tiny_corpus, tmp_path):
+    results = []
+    for checkpointing in (False, True):
+        model = upcycle(tiny_model("llama"), [1, 1], router_input="token_and_mean", router_bias=True)
+        if checkpointing:
+            model.get_base_model().activation_checkpointing_enable()
+        metrics = []
+        settings = dataclasses.replace(SETTINGS, tokens=4 * 32)
+        out = tmp_path / str(checkpointing)
+        review(
+            model, tiny_tokenizer, tiny_corpus, original=["en"], expanded=["el"], out=out, settings=settings,
+            log=metrics.append,
+        )
+        results.append(metrics[0])
+    assert results[0]["grad_norm"] == pytest.approx(results[1]["grad_norm"], rel=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"tokens": 10}, {"blocks_per_step": 3, "blocks_per_forward": 2}, {"precision": "fp8"}])
+def test_settings_that_make_no_sense_are_refused_before_work(options):
+    with pytest.raises(UsageError):
+        TrainSettings(**{"tokens": 100_000, **options})
