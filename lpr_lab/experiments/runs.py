@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from lpr_lab.errors import DamagedError, LprError, MissingError, UsageError, did_you_mean
+from lpr_lab.experiments import environment
 from lpr_lab.experiments.run_files import RunFiles
 from lpr_lab.experiments.run_status import (
     Status,
@@ -43,8 +44,14 @@ _RESERVED = (EXAMPLES, "latest", "latest.txt", "README.md")
 
 
 def default_runs_dir() -> Path:
-    """Return the folder runs are made in: `$LPR_LAB_RUNS`, else `runs/` in the current folder."""
-    return Path(os.environ.get("LPR_LAB_RUNS") or "runs").expanduser()
+    """Return the folder of runs: `$LPR_LAB_RUNS`, else `runs/` of the checkout one is in, else `runs/` here."""
+    explicit = os.environ.get("LPR_LAB_RUNS")
+    if explicit:
+        return Path(explicit).expanduser()
+    # A notebook runs in notebooks/, and its runs belong beside all others.
+    checkout = environment.CHECKOUT
+    inside = Path.cwd().is_relative_to(checkout) and (checkout / "notebooks").is_dir()
+    return (checkout if inside else Path.cwd()) / "runs"
 
 
 class Run(RunFiles):
@@ -240,7 +247,7 @@ class Run(RunFiles):
             changes["exit_code"] = 130
         if state == "failed":
             changes["exit_code"] = error.exit_code if isinstance(error, LprError) else 1
-        if error is not None:
+        if error is not None and error_tail is None:
             changes["error_tail"] = error_tail_of(error)
         worker, self._worker = self._worker, None
         if worker is not None:

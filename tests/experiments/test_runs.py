@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from lpr_lab.errors import DamagedError, LprError, MissingError, UsageError
-from lpr_lab.experiments import run_status
+from lpr_lab.experiments import environment, run_status
 from lpr_lab.experiments.runs import Run, default_runs_dir, find_same_config, list_runs, newest_run, start_run
 from lpr_lab.measure.trace import RoutingTrace
 from lpr_lab.storage import write_json, write_text
@@ -352,11 +352,14 @@ def test_a_damaged_config_is_named_and_skipped_in_searches(tmp_path):
     assert id_of(find_same_config(tmp_path, CONFIG, "demo")) == good.id
 
 
-def test_runs_folder_comes_from_the_environment(monkeypatch, tmp_path):
+def test_runs_folder_comes_from_the_environment_else_the_checkout_else_here(monkeypatch, tmp_path):
     monkeypatch.setenv("LPR_LAB_RUNS", str(tmp_path))
     assert default_runs_dir() == tmp_path
     monkeypatch.delenv("LPR_LAB_RUNS")
-    assert default_runs_dir() == Path("runs")
+    monkeypatch.chdir(environment.CHECKOUT / "notebooks")
+    assert default_runs_dir() == environment.CHECKOUT / "runs"
+    monkeypatch.chdir(tmp_path)
+    assert default_runs_dir() == tmp_path / "runs"
 
 
 # Files

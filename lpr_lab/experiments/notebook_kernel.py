@@ -1,0 +1,113 @@
+"""The process that a notebook runs in: this very interpreter, interrupted gently, never left behind.
+
+Importing this module imports papermill and Jupyter's client; `notebooks.py` does so when it is about to execute.
+"""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+from ipykernel.kernelspec import get_kernel_dict
+from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+from papermill.clientwrap import PapermillNotebookClient
+from papermill.engines import NBClientEngine, papermill_engines
+from papermill.log import logger
+
+ENGINE = "lpr_lab"
+
+
+class _ThisInterpreter(KernelSpecManager):
+    """Answers every name with this interpreter: a `python3` kernel installed for the user may be quite another one."""
+
+    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+        return KernelSpec(resource_dir="", **get_kernel_dict())
+
+
+class _Client(PapermillNotebookClient):
+    """Runs the cells; `interrupt` stops the one that is running and all that would follow."""
+
+    running: ClassVar["_Client | None"] = None
+    interrupted = False
+
+    def create_kernel_manager(self) -> Any:
+        manager = super().create_kernel_manager()
+        manager.kernel_spec_manager = _ThisInterpreter()
+        return manager
+
+    def execute(self, **kwargs: Any) -> Any:
+        _Client.running = self
+        try:
+            return super().execute(**kwargs)
+        finally:
+            _Client.running = None
+
+    def execute_cell(self, cell: Any, cell_index: int, **kwargs: Any) -> Any:
+        if self.interrupted:
+            raise KeyboardInterrupt
+        return super().execute_cell(cell, cell_index, **kwargs)
+
+    def interrupt(self) -> bool:
+        """Send the kernel what Ctrl-C sends; False when there is no kernel yet or it was interrupted before."""
+        pid = getattr(self.km and self.km.provisioner, "pid", None)
+        if self.interrupted or pid is None:
+            return False
+        self.interrupted = True
+        os.kill(pid, signal.SIGINT)
+        return True
+
+
+class _Engine(NBClientEngine):
+    @classmethod
+    def execute_managed_notebook(
+        cls,
+        nb_man: Any,
+        kernel_name: str,
+        log_output: bool = False,
+        stdout_file: Any = None,
+        stderr_file: Any = None,
+        start_timeout: int = 60,
+        execution_timeout: int | None = None,
+        kernel_cwd: str | None = None,
+        kernel_env: dict[str, str] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        client = _Client(
+            nb_man,
+            timeout=execution_timeout,
+            startup_timeout=start_timeout,
+            kernel_name=kernel_name,
+            log=logger,
+            log_output=log_output,
+            stdout_file=stdout_file,
+            stderr_file=stderr_file,
+            coalesce_streams=True,  # else a progress bar becomes an output per update
+            extra_arguments=["--log-level=40"],  # the kernel's own start-up remarks are not for the person
+        )
+        return client.execute(cwd=kernel_cwd, env=kernel_env)
+
+
+papermill_engines.register(ENGINE, _Engine)
+
+
+@contextmanager
+def graceful_signals() -> Iterator[None]:
+    """Pass the first Ctrl-C or SIGTERM on to the kernel, so that its cell can clean up; the second one ends at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: Any) -> None:
+        if _Client.running is None or not _Client.running.interrupt():
+            raise KeyboardInterrupt
+        print("\nStopping after what it is doing right now; Ctrl-C again stops at once.", file=sys.stderr, flush=True)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

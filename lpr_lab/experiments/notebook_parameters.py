@@ -1,0 +1,243 @@
+"""The parameters of a notebook: what it declares, and the values a person gives, cast strictly to what is declared.
+
+A notebook's parameters are the assignments of literals in its one cell tagged `parameters`. Papermill guesses the type
+of a value from its looks (`nan` becomes a number, `no` becomes false, an unknown name is only warned about) and writes
+names into code unchecked; here the declared type decides, and a name must be a declared one.
+"""
+
+import ast
+import io
+import json
+import math
+import re
+import tokenize
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lpr_lab.errors import DamagedError, MissingError, UsageError, did_you_mean
+from lpr_lab.experiments.yaml_files import read_yaml
+from lpr_lab.storage import read_json
+
+_TYPES = {"str": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict}
+_WHAT = {
+    "str": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "list": 'a list as JSON, such as \'["el", "tr"]\'',
+    "dict": "a mapping as JSON, such as '{\"el\": 0.5}'",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """One parameter as the notebook declares it.
+
+    Attributes:
+        name: a Python name.
+        type: `str`, `int`, `float`, `bool`, `list` or `dict`, from the annotation or else from the default.
+        default: the literal in the notebook.
+        optional: whether None is a value too.
+        help: the comment beside it.
+    """
+
+    name: str
+    type: str
+    default: Any
+    optional: bool
+    help: str = ""
+
+    def from_text(self, text: str) -> Any:
+        """Cast what was typed on a command line.
+
+        Raises:
+            UsageError: the text is not of the declared type.
+        """
+        if self.optional and text in ("None", "none", "null"):
+            return None
+        match self.type:
+            case "str":
+                return text
+            case "int" if re.fullmatch(r"[+-]?[0-9]+(_[0-9]+)*", text):
+                return int(text)
+            case "float" if re.fullmatch(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?", text):
+                return self.checked(float(text))
+            case "bool" if text.lower() in ("true", "false"):
+                return text.lower() == "true"
+            case "list" | "dict":
+                try:
+                    return self.checked(json.loads(text))
+                except (ValueError, RecursionError) as error:
+                    if isinstance(error, UsageError):
+                        raise
+        raise self._refusal(text)
+
+    def checked(self, value: Any) -> Any:
+        """Return a value that has a type already, from a file say, if that type is the declared one.
+
+        Raises:
+            UsageError: it is not; a whole number passes as a number, nothing else is converted.
+        """
+        if value is None and self.optional:
+            return None
+        if self.type == "float" and type(value) is int:
+            value = float(value)
+        if type(value) is not _TYPES[self.type] or (isinstance(value, float) and not math.isfinite(value)):
+            raise self._refusal(value)
+        declared = {type(item) for item in self.default} if isinstance(self.default, list) else set()
+        if len(declared) == 1 and isinstance(value, list):
+            (item_type,) = declared
+            value = [float(item) if item_type is float and type(item) is int else item for item in value]
+            if any(type(item) is not item_type for item in value):
+                raise UsageError(
+                    f"Every item of parameter {self.name} is {_WHAT.get(item_type.__name__, 'of one kind')}, "
+                    f"which {json.dumps(value, ensure_ascii=False)} is not. Put quotes around text."
+                )
+        return value
+
+    def _refusal(self, value: Any) -> UsageError:
+        shown = repr(value) if isinstance(value, str) else json.dumps(value, default=str)
+        quotes = " Put quotes around it." if self.type == "str" else ""
+        return UsageError(f"Parameter {self.name} is {_WHAT[self.type]}, not {shown}.{quotes}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotebookFile:
+    """A notebook as it lies on disk: its path, its title, its parameters and the code of its cells."""
+
+    path: Path
+    title: str
+    parameters: dict[str, Parameter]
+    code: tuple[str, ...]
+
+
+def read_notebook(path: Path | str) -> NotebookFile:
+    """Read what a notebook declares, without running anything.
+
+    Raises:
+        MissingError: there is no such file.
+        DamagedError: it is not a notebook.
+        UsageError: its parameters cell is missing, doubled, or holds more than assignments of literals.
+    """
+    path = Path(path)
+    if path.suffix != ".ipynb" or not path.is_file():
+        raise MissingError(f"There is no notebook {path} (a file that ends in .ipynb).")
+    content = read_json(path.resolve())
+    try:
+        cells = [
+            (cell["cell_type"], "".join(cell["source"]), cell["metadata"].get("tags", [])) for cell in content["cells"]
+        ]
+        language = content["metadata"].get("kernelspec", {}).get("language", "python")
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DamagedError(f"{path} is not a notebook of format 4 ({error!r}).") from error
+    if language != "python":
+        raise UsageError(f"{path} is a notebook in {language}; only Python notebooks are run here.")
+    tagged = [source for kind, source, tags in cells if kind == "code" and "parameters" in tags]
+    if len(tagged) != 1:
+        raise UsageError(f"{path} has {len(tagged)} cells tagged `parameters`; it needs exactly one.")
+    headings = [
+        line[2:] for kind, source, _ in cells if kind == "markdown" for line in source.splitlines() if line[:2] == "# "
+    ]
+    return NotebookFile(
+        path=path.resolve(),
+        title=headings[0].strip() if headings else path.stem,
+        parameters=declared_parameters(tagged[0], str(path)),
+        code=tuple(source for kind, source, _ in cells if kind == "code"),
+    )
+
+
+def declared_parameters(source: str, where: str) -> dict[str, Parameter]:
+    """Return the parameters that a cell declares, in order.
+
+    Raises:
+        UsageError: the cell holds anything but `name = literal`, with or without a type.
+    """
+    try:
+        statements = ast.parse(source).body
+    except SyntaxError as error:
+        raise UsageError(f"The parameters cell of {where} is not Python (line {error.lineno}: {error.msg}).") from error
+    comments = _comments(source)
+    found: dict[str, Parameter] = {}
+    for statement in statements:
+        if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
+            continue  # a docstring
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                annotation = ""
+            case ast.AnnAssign(target=ast.Name(id=name), annotation=note, value=ast.expr() as value):
+                annotation = ast.unparse(note)
+            case _:
+                raise UsageError(
+                    f"Line {statement.lineno} of the parameters cell of {where} is not `name = literal`. "
+                    "Compute in a later cell."
+                )
+        try:
+            default = ast.literal_eval(value)
+        except ValueError as error:
+            raise UsageError(
+                f"Parameter {name} of {where} is computed, not a literal; it would go stale when another one changes. "
+                "Compute it in a later cell."
+            ) from error
+        type_name = annotation.replace("None", "").strip(" |").partition("[")[0] or type(default).__name__
+        if type_name not in _TYPES:
+            raise UsageError(
+                f"Parameter {name} of {where} has the type {type_name}; give it one of {', '.join(_TYPES)}, "
+                "such as `minutes: float | None = None`."
+            )
+        found[name] = Parameter(
+            name=name,
+            type=type_name,
+            default=default,
+            optional=default is None or "None" in annotation,
+            help=comments.get(statement.end_lineno or statement.lineno, ""),
+        )
+    return found
+
+
+def _comments(source: str) -> dict[int, str]:
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    return {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
+
+
+def resolve(
+    declared: Mapping[str, Parameter],
+    assignments: Iterable[str] = (),
+    file: Path | None = None,
+    values: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return a value for every declared parameter: its default, overridden by the file, by values, by assignments.
+
+    Args:
+        declared: what the notebook declares.
+        assignments: `name=value` as typed; what stands after the first `=` is the value, to the letter.
+        file: a YAML or JSON mapping from name to value.
+        values: the same, given by code.
+
+    Raises:
+        UsageError: an unknown name, a value of another type, or a text without `=`.
+    """
+    resolved = {name: parameter.default for name, parameter in declared.items()}
+    given: dict[str, Any] = {}
+    if file is not None:
+        content = read_yaml(file)
+        if not isinstance(content, dict):
+            raise UsageError(f"{file} does not hold `name: value` lines.")
+        given |= content
+    given |= values or {}
+    for name, value in given.items():
+        resolved[str(name)] = _known(declared, str(name)).checked(value)
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals:
+            raise UsageError(f"{assignment!r} is not name=value. Write `-p {name}=…`.")
+        resolved[name.strip()] = _known(declared, name.strip()).from_text(text)
+    return resolved
+
+
+def _known(declared: Mapping[str, Parameter], name: str) -> Parameter:
+    if name not in declared:
+        known = ", ".join(declared) or "none"
+        raise UsageError(f"The notebook has no parameter {name!r}.{did_you_mean(name, declared)} It has: {known}.")
+    return declared[name]

@@ -1,0 +1,262 @@
+"""Run a notebook through papermill, strictly: checked parameters, this interpreter, one run directory, live output.
+
+    lpr-lab run notebooks/00_quickstart.ipynb -p recipe=moe_lpr
+
+finds or makes the run directory first, hands it to the notebook as its parameter `run_dir`, shows what the cells print
+while they run, and leaves the executed copy in the run directory as `notebook.ipynb`, also when a cell failed. Plain
+`papermill in.ipynb out.ipynb` and Jupyter run the same notebooks; then the notebook makes its own run directory.
+"""
+
+import os
+import re
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from lpr_lab import errors
+from lpr_lab.errors import LprError, MissingError, UsageError
+from lpr_lab.experiments import environment
+from lpr_lab.experiments.notebook_parameters import NotebookFile, read_notebook, resolve
+from lpr_lab.experiments.runs import Run, as_json, list_runs
+from lpr_lab.storage import fsync, read_json, write_json
+
+RUN_DIR = "run_dir"
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")  # colours in tracebacks
+START_TIMEOUT_SECONDS = 120
+_LIVE_GRACE_SECONDS = 5.0  # a kernel whose parent was killed notices within about a second
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotebookRun:
+    """What came of `run_notebook`.
+
+    Attributes:
+        run: the run directory.
+        parameters: every parameter and its value, `run_dir` left out.
+        how: `new`, `resumed`, or `reused` (it was finished before and nothing was executed).
+    """
+
+    run: Run
+    parameters: dict[str, Any]
+    how: str
+
+
+def notebooks_dir() -> Path:
+    """Return the folder of this project's notebooks.
+
+    Raises:
+        MissingError: the package was installed without its checkout.
+    """
+    folder = environment.CHECKOUT / "notebooks"
+    if not folder.is_dir():
+        raise MissingError(
+            f"The notebooks are not beside the package ({folder} is missing): they come with the checkout. "
+            "Clone the repository and install it with `pip install -e .`."
+        )
+    return folder
+
+
+def run_notebook(
+    path: Path | str,
+    *,
+    runs_dir: Path | str,
+    assignments: tuple[str, ...] = (),
+    parameters_file: Path | None = None,
+    values: Mapping[str, Any] | None = None,
+    kind: str | None = None,
+    name: str | None = None,
+    new: bool = False,
+    output: TextIO | None = None,
+) -> NotebookRun:
+    """Run a notebook in a run directory; a finished run with the same parameters is reused, an unfinished one resumed.
+
+    Args:
+        path: the notebook.
+        runs_dir: the folder of runs.
+        assignments: `name=value` as typed (see `notebook_parameters.resolve`).
+        parameters_file: YAML or JSON with values by name.
+        values: values by name, given by code.
+        kind: see `Run.create`; the notebook's name without its number when not given.
+        name: words for the folder's name; the expanded languages or the notebook's name when not given.
+        new: make a new run whatever there is.
+        output: where to show what the cells print; stderr when not given.
+
+    Raises:
+        UsageError: wrong parameters, or another process works on the run.
+        LprError: a cell failed; an error of ours keeps its kind and its exit code.
+        KeyboardInterrupt: Ctrl-C or SIGTERM came; the run is marked interrupted.
+    """
+    notebook = read_notebook(path)
+    if RUN_DIR not in notebook.parameters:
+        raise UsageError(f'{path} has no parameter `{RUN_DIR} = ""`, so it cannot be told where its run directory is.')
+    parameters = resolve(notebook.parameters, assignments, parameters_file, values)
+    if parameters.pop(RUN_DIR):
+        raise UsageError(f"`{RUN_DIR}` is set by this command. Use --runs-dir to say where runs are kept.")
+    stem = notebook.path.stem.lstrip("0123456789_-") or notebook.path.stem
+    given = as_json({"notebook": stem, "parameters": parameters})
+    kind = kind or stem
+    run, how = (None, "new") if new else _run_before(Path(runs_dir), given, kind, notebook)
+    if run is None:
+        slug = name or " ".join(str(code) for code in parameters.get("expanded") or ())
+        title = name or notebook.title
+        run = Run.create(Path(runs_dir).resolve(), kind=kind, slug=slug, title=title, config_input=given)
+    if how != "reused":
+        _execute(notebook, parameters, run, output or sys.stderr)
+    return NotebookRun(run=run, parameters=parameters, how=how)
+
+
+def _run_before(root: Path, given: Mapping[str, Any], kind: str, notebook: NotebookFile) -> tuple[Run | None, str]:
+    """Return the newest run of this notebook with these parameters, and whether it is to be reused or resumed.
+
+    A finished run counts only if the notebook's code is still the same; an unfinished one is resumed also after the
+    notebook was mended, which is the usual reason to start it again.
+    """
+    for run in list_runs(root.resolve()):
+        try:
+            same = not run.problem and not run.is_example and run.kind == kind and run.config_input == given
+        except LprError:
+            continue
+        if not same:
+            continue
+        deadline = time.monotonic() + _LIVE_GRACE_SECONDS
+        while run.status.is_live and time.monotonic() < deadline:
+            time.sleep(0.2)
+        state = run.status.state
+        if state == "running":
+            raise UsageError(
+                f"Run {run.id} with the same parameters is being worked on by process {run.status.pid}. "
+                "Wait for it, stop it, or use --new."
+            )
+        if state != "finished":
+            return run, "resumed"
+        if _executed_code(run) == notebook.code:
+            return run, "reused"
+        return None, "new"
+    return None, "new"
+
+
+def _executed_code(run: Run) -> tuple[str, ...]:
+    """Return the code cells of the executed copy, without the parameters that were put in."""
+    try:
+        cells = read_json(run.notebook_path)["cells"]
+        return tuple(
+            "".join(cell["source"])
+            for cell in cells
+            if cell["cell_type"] == "code" and "injected-parameters" not in cell["metadata"].get("tags", [])
+        )
+    except (LprError, KeyError, TypeError):
+        return ()  # no copy, or not one of ours: then nothing can be said
+
+
+class _Tee:
+    """What the cells print, to the terminal as it comes and to the run's log."""
+
+    def __init__(self, terminal: TextIO, log: TextIO):
+        self._targets = (terminal, log)
+
+    def write(self, text: str) -> None:
+        for target in self._targets:
+            target.write(text)
+
+    def flush(self) -> None:
+        for target in self._targets:
+            target.flush()
+
+
+def _execute(notebook: NotebookFile, parameters: Mapping[str, Any], run: Run, terminal: TextIO) -> None:
+    # Papermill and what it stands on take seconds to import: not before the parameters are known to be right.
+    from nbclient.exceptions import DeadKernelError
+    from papermill import execute_notebook
+    from papermill.exceptions import PapermillExecutionError
+
+    from lpr_lab.experiments import notebook_kernel
+
+    partial = run.path / ".notebook.partial.ipynb"
+    run.log_path.parent.mkdir(exist_ok=True)
+    try:
+        with run.log_path.open("a", encoding="utf-8") as log, notebook_kernel.graceful_signals():
+            tee = _Tee(terminal, log)
+            execute_notebook(
+                _as_literal(notebook.path),  # resolved to an existing file, so never taken for an address
+                _as_literal(partial),
+                {**parameters, RUN_DIR: str(run.path)},
+                engine_name=notebook_kernel.ENGINE,
+                kernel_name="python3",
+                language="python",
+                progress_bar=False,  # the cells show their own progress
+                stdout_file=tee,
+                stderr_file=tee,
+                start_timeout=START_TIMEOUT_SECONDS,
+                kernel_cwd=str(notebook.path.parent),
+                kernel_env=_kernel_environment(run),
+            )
+    except KeyboardInterrupt:
+        _settle(run, "interrupted")
+        raise
+    except PapermillExecutionError as error:
+        if error.ename == "KeyboardInterrupt":
+            _settle(run, "interrupted")
+            raise KeyboardInterrupt from error
+        ours = getattr(errors, error.ename, None)
+        if isinstance(ours, type) and issubclass(ours, LprError):
+            failure = ours(error.evalue)
+        else:
+            failure = LprError(
+                f"Cell {error.exec_count} of {notebook.path.name} failed with {error.ename}: {error.evalue}. "
+                f"The copy with the traceback is {run.notebook_path}."
+            )
+        _settle(run, "failed", failure, _ANSI.sub("", "\n".join(error.traceback))[-4000:])
+        raise failure from None
+    except DeadKernelError as error:
+        failure = LprError(
+            f"The notebook's Python process died without a word (out of memory?) in run {run.id}. "
+            "Run the same command again: it resumes."
+        )
+        _settle(run, "failed", failure)
+        raise failure from error
+    except Exception as error:
+        _settle(run, "failed", error)
+        raise
+    finally:
+        _keep_copy(partial, run.notebook_path)
+    if run.status.recorded_state != "finished":  # a notebook need not say so itself
+        run.stop("finished")
+
+
+def _as_literal(path: Path) -> str:
+    """Papermill fills braces in paths like a format string; doubled they stand for themselves."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
+def _kernel_environment(run: Run) -> dict[str, str]:
+    path = os.pathsep.join([str(environment.CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "PYTHONPATH": path, "LPR_LAB_RUNS": str(run.path.parent)}
+
+
+def _settle(run: Run, state: str, error: BaseException | None = None, tail: str | None = None) -> None:
+    """Say how it ended, unless the notebook has said so itself in more detail."""
+    if run.status.recorded_state == state:
+        return
+    run.stop(state, error=error, error_tail=tail)
+
+
+def _keep_copy(partial: Path, target: Path) -> None:
+    """Give the executed copy its name, with progress bars reduced to their last line and no paths of this machine."""
+    if not partial.exists():
+        return
+    try:
+        content = read_json(partial)
+    except LprError:
+        return  # cut short by a full disk; what there is stays under the staging name
+    for cell in content["cells"]:
+        for stream in (output for output in cell.get("outputs", []) if output.get("output_type") == "stream"):
+            text = "".join(stream["text"])
+            stream["text"] = "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
+    for key in ("input_path", "output_path"):
+        content["metadata"].get("papermill", {}).pop(key, None)
+    write_json(partial, content)
+    os.replace(partial, target)
+    fsync(target.parent)

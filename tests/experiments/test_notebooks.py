@@ -1,0 +1,209 @@
+"""Tiny notebooks through the real kernel. Each costs about two seconds, so each is asked several questions."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+
+from lpr_lab.errors import LprError, MissingError, UsageError
+from lpr_lab.experiments import environment, notebooks
+from lpr_lab.experiments.notebooks import run_notebook
+from lpr_lab.experiments.runs import Run, list_runs
+
+PARAMETERS = 'language = "el"\ntokens = 5\nrun_dir = ""  # set by lpr-lab run'
+START = """
+from pathlib import Path
+from lpr_lab.experiments.runs import start_run
+run = start_run({"language": language, "tokens": tokens}, kind="small", slug="x", title="x", run_dir=run_dir)
+"""
+
+PRINTING = """
+import os, sys
+print("language is", language)
+for step in range(5):
+    print(f"\\rstep {step}", end="", file=sys.stderr, flush=True)
+"""
+
+
+def write_notebook(folder: Path, *cells: str, name: str = "03_small.ipynb", parameters: str = PARAMETERS) -> Path:
+    book = nbformat.v4.new_notebook(
+        metadata={"kernelspec": {"name": "python3", "display_name": "x", "language": "python"}}
+    )
+    book.cells = [nbformat.v4.new_markdown_cell("# A small notebook"), nbformat.v4.new_code_cell(parameters)]
+    book.cells[1].metadata["tags"] = ["parameters"]
+    book.cells += [nbformat.v4.new_code_cell(cell) for cell in cells]
+    folder.mkdir(exist_ok=True)
+    nbformat.write(book, folder / name)
+    return folder / name
+
+
+def test_a_notebook_runs_here_in_its_own_folder_and_is_reused_when_started_again(tmp_path):
+    path = write_notebook(
+        tmp_path / "note{books}",
+        START,
+        PRINTING,
+        "run.finish({'prefix': sys.prefix, 'folder': os.getcwd(), 'language': language, 'tokens': tokens})",
+    )
+    shown = io.StringIO()
+    done = run_notebook(path, runs_dir=tmp_path / "r{u}ns", assignments=("language=nan",), output=shown)
+    assert done.how == "new" and done.run.status.state == "finished"
+    assert done.run.results == {"prefix": sys.prefix, "folder": str(path.parent), "language": "nan", "tokens": 5}
+    assert (done.run.kind, done.run.title) == ("small", "A small notebook")
+    assert done.run.config == {"language": "nan", "tokens": 5}
+    assert done.run.config_input == {"notebook": "small", "parameters": {"language": "nan", "tokens": 5}}
+    assert "language is nan\n" in shown.getvalue() and "\rstep 0" in shown.getvalue()
+    with done.run.log_path.open(newline="") as log:
+        assert log.read() == shown.getvalue()
+    copy = done.run.notebook_path.read_text()
+    assert "language is nan" in copy and "step 4" in copy
+    assert "step 3" not in copy and '"input_path"' not in copy and len(copy) < 10_000
+    assert not list(done.run.path.glob(".notebook*"))
+    nbformat.validate(nbformat.read(done.run.notebook_path, as_version=4))
+
+    again = run_notebook(path, runs_dir=tmp_path / "r{u}ns", values={"language": "nan"}, output=shown)
+    assert (again.how, again.run.id) == ("reused", done.run.id)
+    write_notebook(path.parent, START, "run.finish({'changed': True})")
+    changed = run_notebook(path, runs_dir=tmp_path / "r{u}ns", values={"language": "nan"}, output=shown)
+    assert changed.how == "new" and changed.run.results == {"changed": True}
+
+
+def test_a_notebook_that_never_takes_up_its_run_is_finished_when_it_ends(tmp_path):
+    done = run_notebook(write_notebook(tmp_path, "1 + 1"), runs_dir=tmp_path / "runs", output=io.StringIO())
+    assert done.run.status.state == "finished"
+
+
+def test_a_failed_cell_keeps_the_copy_and_the_error_and_the_mended_notebook_resumes(tmp_path):
+    path = write_notebook(tmp_path, START, "run.mark_done('corpus')", "raise ValueError('seven')")
+    with pytest.raises(LprError, match=r"failed with ValueError: seven\. The copy with the traceback is") as caught:
+        run_notebook(path, runs_dir=tmp_path / "runs", output=io.StringIO())
+    assert caught.value.exit_code == 1
+    (run,) = list_runs(tmp_path / "runs")
+    assert run.status.state == "failed"
+    assert "ValueError: seven" in (run.status.error_tail or "") and "\x1b" not in (run.status.error_tail or "")
+    assert "ValueError" in run.notebook_path.read_text()
+
+    write_notebook(tmp_path, START, "assert run.is_done('corpus')\nfrom lpr_lab.errors import MissingError")
+    with_ours = write_notebook(
+        tmp_path, START, "from lpr_lab.errors import MissingError\nraise MissingError('No corpus.')"
+    )
+    with pytest.raises(MissingError, match=r"^No corpus\.$"):
+        run_notebook(with_ours, runs_dir=tmp_path / "runs", output=io.StringIO())
+    assert (run.status.state, run.status.exit_code, run.status.attempts) == ("failed", 3, 2)
+
+    mended = write_notebook(tmp_path, START, "assert run.is_done('corpus')")
+    done = run_notebook(mended, runs_dir=tmp_path / "runs", output=io.StringIO())
+    assert (done.how, done.run.id, done.run.status.state) == ("resumed", run.id, "finished")
+
+
+def start_and_wait_until_it_prints(path: Path, runs: Path, text: str) -> subprocess.Popen:
+    code = (
+        "import sys; from lpr_lab.experiments.notebooks import run_notebook\n"
+        "try:\n"
+        f"    run_notebook({str(path)!r}, runs_dir={str(runs)!r})\n"
+        "except KeyboardInterrupt:\n"
+        "    sys.exit(130)\n"
+    )
+    environ = {**os.environ, "PYTHONPATH": str(environment.CHECKOUT)}
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env=environ)
+    assert process.stderr is not None
+    assert any(text in line for line in process.stderr)
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.notebook)])
+def test_an_interrupt_reaches_the_cell_and_leaves_the_run_interrupted(tmp_path, number):
+    cell = (
+        "import sys, time\n"
+        "try:\n"
+        "    with run.working('expand'):\n"
+        "        print('busy', file=sys.stderr)\n"
+        "        time.sleep(60)\n"
+        "finally:\n"
+        "    time.sleep(0.3); run.mark_done('tidied')"
+    )
+    path = write_notebook(tmp_path, START, cell, "raise SystemError('no later cell is run')")
+    process = start_and_wait_until_it_prints(path, tmp_path / "runs", "busy")
+    process.send_signal(number)
+    assert process.wait(timeout=20) == 130
+    (run,) = list_runs(tmp_path / "runs")
+    assert run.status.recorded_state == "interrupted"
+    assert run.status.exit_code == 130
+    assert run.is_done("tidied")
+    assert run.notebook_path.is_file()
+
+
+def test_a_killed_command_leaves_no_kernel_and_is_resumed(tmp_path):
+    busy = "import sys, time\nprint('busy', file=sys.stderr)\ntime.sleep(60)"
+    path = write_notebook(tmp_path, START, busy)
+    process = start_and_wait_until_it_prints(path, tmp_path / "runs", "busy")
+    kernels = psutil.Process(process.pid).children(recursive=True)
+    assert kernels
+    process.kill()
+    process.wait()
+    (run,) = list_runs(tmp_path / "runs")
+    write_notebook(tmp_path, START)
+    done = run_notebook(path, runs_dir=tmp_path / "runs", output=io.StringIO())
+    assert (done.how, done.run.id) == ("resumed", run.id)
+    assert psutil.wait_procs(kernels, timeout=5)[1] == []
+
+
+def test_a_kernel_that_dies_is_one_sentence(tmp_path):
+    path = write_notebook(tmp_path, START, "import os\nos._exit(9)")
+    with pytest.raises(LprError, match="died without a word"):
+        run_notebook(path, runs_dir=tmp_path / "runs", output=io.StringIO())
+    (run,) = list_runs(tmp_path / "runs")
+    assert run.status.state == "failed"
+
+
+def test_a_run_that_is_being_worked_on_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(notebooks, "_LIVE_GRACE_SECONDS", 0.1)
+    path = write_notebook(tmp_path)
+    run = Run.create(
+        tmp_path / "runs",
+        kind="small",
+        slug="x",
+        title="x",
+        config_input={"notebook": "small", "parameters": {"language": "el", "tokens": 5}},
+    )
+    run.start()
+    with pytest.raises(UsageError, match=f"being worked on by process {os.getpid()}"):
+        run_notebook(path, runs_dir=tmp_path / "runs")
+    run.stop("interrupted")
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"assignments": ("langauge=el",)}, "Did you mean 'language'"),
+        ({"assignments": ("tokens=many",)}, "whole number"),
+        ({"assignments": ("run_dir=/tmp",)}, "set by this command"),
+    ],
+)
+def test_wrong_parameters_start_nothing(tmp_path, given, says):
+    path = write_notebook(tmp_path)
+    with pytest.raises(UsageError, match=says):
+        run_notebook(path, runs_dir=tmp_path / "runs", **given)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_notebook_that_cannot_be_told_its_run_directory_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="no parameter `run_dir"):
+        run_notebook(write_notebook(tmp_path, parameters="a = 1"), runs_dir=tmp_path / "runs")
+
+
+def test_checking_parameters_does_not_wait_for_papermill():
+    code = "import sys, lpr_lab.experiments.notebooks; print('papermill' in sys.modules, 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
+
+
+def test_a_package_without_its_checkout_says_where_the_notebooks_are(monkeypatch, tmp_path):
+    monkeypatch.setattr(environment, "CHECKOUT", tmp_path)
+    with pytest.raises(MissingError, match="come with the checkout"):
+        notebooks.notebooks_dir()
