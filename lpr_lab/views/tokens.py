@@ -1,0 +1,299 @@
+"""The token strip: a text as its tokens, each showing which experts did the work; one renderer for app and notebooks.
+
+The HTML carries the whole trace, so that choosing a token, a layer or a colouring never asks Python again. In reading
+mode the text is one paragraph of inline pieces that differ in background only: anything more (padding, borders,
+direction changes) would break the joining of Arabic letters and the order of mixed directions. Every piece of text goes
+through `html.escape`; the script below writes text with `textContent` only.
+"""
+
+import base64
+import html
+import json
+import unicodedata
+import uuid
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lpr_lab.errors import LprError
+from lpr_lab.measure.trace import RoutingTrace
+from lpr_lab.text.graphemes import Run, clusters, runs
+from lpr_lab.text.languages import get_language
+from lpr_lab.views import theme
+from lpr_lab.views.layers import render_layer_table, render_profile
+from lpr_lab.views.numbers import percent
+
+MAX_TOKENS = 2048
+"""Tokens drawn at once; what is beyond is announced, not hidden."""
+
+LONG = 250
+"""From this many tokens on, the token panel and the layers stay in sight while the text scrolls."""
+
+MODES = ("reading", "tokens")
+COLOURINGS = ("original", "expert", "gain")
+
+_NAMES = {
+    " ": "·",
+    "\n": "⏎",
+    "\r": "␍",
+    "\t": "→",
+    "\u200b": "ZWSP",
+    "\u200c": "ZWNJ",
+    "\u200d": "ZWJ",
+    "\u00a0": "NBSP",
+}
+
+
+def render_token_strip(
+    trace: RoutingTrace,
+    *,
+    layer: int | None = None,
+    token: int | None = None,
+    mode: str = "reading",
+    colour: str = "original",
+    standalone: bool = False,
+) -> str:
+    """Return the strip as HTML.
+
+    Args:
+        trace: what to draw; at most `MAX_TOKENS` tokens of it.
+        layer: decoder layer shown first; None, or a layer without a router, for the mean over all.
+        token: index of the token that is selected at first.
+        mode: `reading` (the text) or `tokens` (one chip per token, in sequence order).
+        colour: what colour says: weight on the `original` expert, the chosen `expert`, or the `gain` in bits.
+        standalone: bring style and script along, for notebooks and files; the app has them once per page.
+    """
+    if not trace.num_tokens:
+        return '<p class="lpr-note">There is no token to show: the text is empty.</p>'
+    shown = min(trace.num_tokens, MAX_TOKENS)
+    pieces = trace.token_bytes[:shown]
+    language = get_language(trace.language) if trace.language else None
+    payload = _payload(trace, shown)
+    state = {
+        "layer": "all" if layer is None or layer not in trace.layers else str(layer),
+        "token": str(token) if token is not None and 0 <= token < shown else "",
+        "mode": mode if mode in MODES else MODES[0],
+        "colour": colour if colour in COLOURINGS and (colour != "gain" or payload["bits"]) else COLOURINGS[0],
+    }
+    attributes = " ".join(f'data-{name}="{html.escape(value)}"' for name, value in state.items())
+    direction = language.direction if language else "auto"
+    code = f' lang="{html.escape(language.code)}"' if language else ""
+    classes = ["lpr-strip"] + ["lpr-alone"] * standalone + ["lpr-long"] * (shown > LONG)
+    parts = [
+        f'<section class="{" ".join(classes)}" aria-label="Token view" {attributes} '
+        f'data-trace="{html.escape(json.dumps(payload, ensure_ascii=False))}">',
+        _toolbar(payload, state),
+        '<p class="lpr-legend"></p>',
+        f'<p class="lpr-text" role="listbox" aria-orientation="horizontal" dir="{direction}"{code} '
+        'aria-label="Tokens in sequence order. Arrow keys move, up and down change the layer, Enter pins.">',
+        _reading(trace, pieces, reverse=direction == "rtl"),
+        '</p><div class="lpr-chips" role="listbox" dir="ltr" aria-label="Tokens, earlier to later" hidden></div>',
+        _cap_notice(trace, shown),
+        '<div class="lpr-foot"><div class="lpr-token"></div>',
+        render_profile(trace) if len(trace.layers) else "",
+        "</div>",
+        render_layer_table(trace) if len(trace.layers) else "",
+        '<p class="lpr-live" role="status"></p></section>',
+    ]
+    return ("<style>" + style() + "</style>" if standalone else "") + "".join(parts) + (_loader() if standalone else "")
+
+
+def show_token_strip(trace: RoutingTrace, **options: Any) -> None:
+    """Show the strip below a notebook cell; takes the options of `render_token_strip`."""
+    try:
+        from IPython.display import HTML, display
+    except ImportError as error:
+        raise LprError("show_token_strip needs a notebook; elsewhere use render_token_strip(trace).") from error
+    display(HTML(render_token_strip(trace, standalone=True, **options)))
+
+
+@cache
+def style() -> str:
+    """Return the strip's CSS with its colours, usable outside the app; dark follows the notebook, else the system."""
+    undecided = "body:not([data-jp-theme-light]):not(.vscode-light)"
+    return (
+        theme.css_constants()
+        + theme.css_colours(":root")
+        + f"@media (prefers-color-scheme:dark){{{theme.css_colours(undecided, dark=True)}}}"
+        + theme.css_colours('body[data-jp-theme-light="false"],body.vscode-dark', dark=True)
+        + strip_css()
+    )
+
+
+@cache
+def strip_css() -> str:
+    """Return the strip's rules alone, for pages that set the colour variables themselves."""
+    return Path(__file__).with_name("token_strip.css").read_text(encoding="utf-8")
+
+
+@cache
+def script() -> str:
+    """Return the strip's JavaScript: it defines `lprTokenStrip(section)`, which brings one strip to life."""
+    return Path(__file__).with_name("token_strip.js").read_text(encoding="utf-8")
+
+
+def _loader() -> str:
+    return f"<script>{script()}\ndocument.querySelectorAll('.lpr-strip').forEach(window.lprTokenStrip);</script>"
+
+
+# ------------------------------------------------------------------------------------------------- reading mode
+
+
+def _reading(trace: RoutingTrace, pieces: list[bytes | None], reverse: bool) -> str:
+    weight = trace.original_weight.mean(axis=0) if len(trace.layers) else np.ones(trace.num_tokens)
+    placed: set[int] = set()
+    out = []
+    for run in runs(pieces):
+        options = [index for index in run.tokens if index not in placed]
+        placed.update(options)
+        out.append(_draw(run, options, weight, len(pieces), reverse))
+    return "".join(out)
+
+
+def _draw(run: Run, options: list[int], weight: np.ndarray, total: int, reverse: bool) -> str:
+    text = html.escape(_visible(run.text)).replace("\r", "&#13;")
+    kind = (
+        " lpr-special" if run.kind == "special" else " lpr-newline" if run.text and not run.text.strip("\r\n") else ""
+    )
+    tokens = " ".join(map(str, run.tokens))
+    if len(run.tokens) == 1:
+        index = run.tokens[0]
+        role = _option(index, run.text, weight[index], total) if options else ""
+        tone, alpha = _tone(weight[index])
+        return f'<span class="lpr-t {tone}{kind}" data-t="{tokens}" style="--a:{alpha}"{role}>{text}</span>'
+    inner = text
+    if options:
+        first, *others = (
+            f"<span{_option(index, run.text, weight[index], total)}>{text if index == options[0] else ''}</span>"
+            for index in options
+        )
+        inner = first + "".join(others)
+    segments = segment_style([float(weight[index]) for index in run.tokens], reverse)
+    return f'<span class="lpr-t lpr-shared{kind}" data-t="{tokens}" style="{segments}">{inner}</span>'
+
+
+def _option(index: int, text: str, weight: float, total: int) -> str:
+    said = text.strip() or ("special token" if not text else "white space")
+    label = f"token {index + 1} of {total}, {said}, original expert {percent(weight)} over all layers"
+    return f' role="option" tabindex="-1" aria-selected="false" data-i="{index}" aria-label="{html.escape(label)}"'
+
+
+def _tone(weight: float) -> tuple[str, float]:
+    """Return the class (mostly original, or mostly new) and how strong the tint is, from 0.03 at a half to 0.17."""
+    return ("lpr-o" if weight >= 0.5 else "lpr-n"), round(0.03 + 0.14 * abs(2 * float(weight) - 1), 3)
+
+
+def segment_style(weights: list[float], reverse: bool) -> str:
+    """Return the style of a character made by several tokens: one underline segment each, in reading order."""
+    count = len(weights)
+    tone, alpha = _tone(sum(weights) / count)
+    colour = "original" if tone == "lpr-o" else "new"
+    images, positions = [], []
+    for index, weight in enumerate(weights):
+        tone = "original" if weight >= 0.5 else "new"
+        place = (count - 1 - index if reverse else index) / max(count - 1, 1)
+        images.append(f"var(--lpr-line-{tone})")
+        positions.append(f"{100 * place:.1f}% 100%")
+    line = f"calc({100 / count:.2f}% - 1px) 3px"
+    return (
+        f"--tone:var(--lpr-{colour});--a:{alpha};background-image:{','.join(images)},var(--lpr-wash);"
+        f"background-size:{','.join([line] * count)},calc(100% - 1px) 100%;"
+        f"background-position:{','.join(positions)},{'100%' if reverse else '0'} 0"
+    )
+
+
+def _visible(text: str) -> str:
+    """Show control characters, which HTML would drop, as their pictures; line breaks and tabs stay."""
+    return "".join(chr(0x2400 + ord(c)) if ord(c) < 32 and c not in "\t\n\r" else c for c in text)
+
+
+# ---------------------------------------------------------------------------------------- toolbar, table, payload
+
+
+def _toolbar(payload: dict[str, Any], state: dict[str, str]) -> str:
+    if not payload["layers"]:
+        return '<p class="lpr-note">This model has no router: every token takes the one path there is.</p>'
+    group = uuid.uuid4().hex[:8]
+    colourings = {"original": "Original weight", "expert": "Chosen expert"}
+    if payload["bits"]:
+        colourings["gain"] = "Change in bits"
+    return (
+        '<div class="lpr-bar">'
+        + _choices(group, "mode", "Show", {"reading": "Reading", "tokens": "Tokens"}, state["mode"])
+        + _choices(group, "colour", "Colour", colourings, state["colour"])
+        + "</div>"
+    )
+
+
+def _choices(group: str, name: str, title: str, options: dict[str, str], chosen: str) -> str:
+    buttons = "".join(
+        f'<label><input type="radio" name="{name}-{group}" data-set="{name}" value="{value}"'
+        f"{' checked' if value == chosen else ''}><span>{html.escape(label)}</span></label>"
+        for value, label in options.items()
+    )
+    return f'<fieldset class="lpr-choices"><legend class="lpr-label">{title}</legend><div>{buttons}</div></fieldset>'
+
+
+def _cap_notice(trace: RoutingTrace, shown: int) -> str:
+    if shown == trace.num_tokens:
+        return ""
+    return f'<p class="lpr-note">Showing the first {shown:,} of {trace.num_tokens:,} tokens.</p>'
+
+
+def _payload(trace: RoutingTrace, shown: int) -> dict[str, Any]:
+    """Return what the script needs: ids as bytes, weights as 16-bit shares, both base64 and [L, T, K]."""
+    weights = np.round(np.clip(trace.expert_weights[:, :shown], 0, 1) * 65535).astype("<u2")
+    bits = None
+    if trace.log_prob is not None and trace.base_log_prob is not None:
+        surprise = -np.stack([trace.base_log_prob[:shown], trace.log_prob[:shown]]) / np.log(2)
+        bits = [[None if np.isnan(v) else round(float(v), 3) for v in row] for row in surprise]
+    return {
+        "layers": [int(layer) for layer in trace.layers],
+        "experts": [int(count) for count in trace.num_experts],
+        "k": int(trace.expert_ids.shape[2]) if len(trace.layers) else 0,
+        "ids": base64.b64encode(trace.expert_ids[:, :shown].astype(np.uint8).tobytes()).decode(),
+        "weights": base64.b64encode(weights.tobytes()).decode(),
+        "bits": bits,
+        "tokens": _token_facts(trace, shown),
+    }
+
+
+def _token_facts(trace: RoutingTrace, shown: int) -> list[list[Any]]:
+    """Return per token: chip label, whole character(s), bytes in hex, vocabulary id, part, parts."""
+    pieces = trace.token_bytes[:shown]
+    whole: dict[int, list[str]] = {index: [] for index in range(shown)}
+    part: dict[int, tuple[int, int]] = {}
+    for cluster in clusters(pieces):
+        for order, index in enumerate(cluster.tokens):
+            whole[index].append(cluster.text)
+            if len(cluster.tokens) > 1:
+                part.setdefault(index, (order + 1, len(cluster.tokens)))
+    facts = []
+    for index, piece in enumerate(pieces):
+        data = "" if piece is None else piece.hex(" ").upper()
+        facts.append(
+            [chip_label(piece), "".join(whole[index]), data, int(trace.token_ids[index]), *part.get(index, (1, 1))]
+        )
+    return facts
+
+
+def chip_label(piece: bytes | None) -> str:
+    """Return what a chip shows: text with white space and invisible characters named, bytes of a part in hex."""
+    if piece is None:
+        return "special"
+    if not piece:
+        return "∅"
+    out = []
+    for run in runs([piece]):
+        out.append(run.text.strip("⟨⟩") if run.kind == "invalid" else "".join(map(_name, run.text)))
+    return " ".join(out) if len(out) > 1 else out[0]
+
+
+def _name(character: str) -> str:
+    if character in _NAMES:
+        return _NAMES[character]
+    if unicodedata.category(character) in ("Cc", "Cf"):
+        return f"U+{ord(character):04X}"
+    return character

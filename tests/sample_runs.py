@@ -1,0 +1,151 @@
+"""Run directories for tests of views and dashboard: written by the real code, filled with made-up numbers, no torch.
+
+The sentences were written for these tests. Tokens are cut by bytes in a fixed pseudo-random way, so that characters,
+vowel signs and emoji are split as byte-level vocabularies split them.
+"""
+
+import random
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lpr_lab.experiments.runs import Run
+from lpr_lab.measure.trace import RoutingTrace
+
+SENTENCES = {
+    "en": "The ferry leaves at seven, rain or shine.",
+    "es": "El niño compró tres libros en la plaza.",
+    "el": "Η γάτα κοιμάται πάνω στο ζεστό πεζούλι.",
+    "hu": "A tűzhely mellett mindig jut egy szék a vendégnek.",
+    "tr": "Yağmur dindi, çocuklar bahçeye koştu.",
+    "ar": "خرج الأولاد إلى الحديقة بعد المطر.",
+    "bn": "ছেলেটি নদীর ধারে বসে গান গায়।",
+    "zh": "雨停了，孩子们跑进花园。",
+}
+MIXED = "She said שלום, then مرحبا — a 👨‍👩‍👧‍👦 family 🇬🇷!\n\tTwice."
+HOSTILE = "<script>boom()</script> ${boom()} `boom` \\u \\x &amp; {{boom}} <img src=x onerror=boom()> \x07"
+ORIGINAL = ("en", "es")
+EXPANDED = ("el", "hu", "tr")
+
+
+def cut(text: str, seed: int = 0) -> list[bytes]:
+    """Cut a text into pieces of bytes: whole short words, and others anywhere, also inside characters."""
+    rng = random.Random(seed)
+    pieces = []
+    for word in re.findall(r"\s?\S+|\s+", text):
+        data = word.encode()
+        while data:
+            size = len(data) if len(data) <= 4 else rng.choice((2, 3, 4, 5, 6))
+            pieces.append(data[:size])
+            data = data[size:]
+    return pieces
+
+
+def make_trace(
+    text: str, language: str | None = None, *, num_layers: int = 30, num_experts: int = 2, seed: int = 0
+) -> RoutingTrace:
+    """Make a trace in which original languages go to expert 0 and all others to new experts, with some noise."""
+    rng = np.random.default_rng(seed)
+    token_bytes: list[bytes | None] = [None, *cut(text, seed)]
+    count = len(token_bytes)
+    center = 0.97 if language in ORIGINAL else 0.04
+    depth = np.linspace(-1, 1, num_layers)[:, None]
+    original = np.clip(
+        center + rng.normal(0, 0.03, (num_layers, count)) - 0.06 * np.sign(center - 0.5) * depth**2, 0, 1
+    )
+    layers = np.arange(num_layers)
+    experts = np.full(num_layers, num_experts)
+    if num_experts > 2:
+        experts = 2 + (layers * 7) % (num_experts - 1)
+    other = np.stack([rng.integers(1, experts[row], count) for row in range(num_layers)])
+    first_is_original = original >= 0.5
+    ids = np.stack([np.where(first_is_original, 0, other), np.where(first_is_original, other, 0)], axis=-1)
+    weights = np.stack([np.maximum(original, 1 - original), np.minimum(original, 1 - original)], axis=-1)
+    base = -np.abs(rng.normal(4, 2, count))
+    gain = rng.normal(0.0 if language in ORIGINAL else 1.2, 0.8, count)
+    base[0] = np.nan
+    return RoutingTrace(
+        text=text,
+        language=language,
+        token_ids=[int(value) for value in rng.integers(0, 49152, count)],
+        token_bytes=token_bytes,
+        layers=layers,
+        num_experts=experts,
+        expert_ids=ids.astype(np.int64),
+        expert_weights=weights.astype(np.float32),
+        original_weight=original.astype(np.float32),
+        log_prob=np.minimum(base + gain, -0.01),
+        base_log_prob=base,
+        model={"base": "smollm2-135m", "top_k": 2},
+    )
+
+
+def change_table() -> pd.DataFrame:
+    rows = [
+        ("en", "original", "dev", 1.512, 1.508, -0.26, -0.61, 0.08, 40, "no clear change"),
+        ("es", "original", "dev", 2.214, 2.190, -1.08, -1.52, -0.66, 40, "better"),
+        ("el", "expanded", "dev", 2.103, 1.571, -25.3, -26.4, -24.1, 40, "better"),
+        ("hu", "expanded", "dev", 3.260, 2.760, -15.3, -16.2, -14.5, 40, "better"),
+        ("tr", "expanded", "dev", 2.880, 2.486, -13.7, -14.6, -12.7, 40, "better"),
+        ("en", "original", "heldout", 1.494, 1.499, 0.33, 0.05, 0.62, 24, "worse"),
+        ("es", "original", "heldout", 2.233, 2.207, -1.16, -1.71, -0.60, 24, "better"),
+        ("el", "expanded", "heldout", 2.119, 1.658, -21.8, -23.0, -20.4, 24, "better"),
+        ("hu", "expanded", "heldout", 3.372, 2.948, -12.6, -13.7, -11.4, 24, "better"),
+        ("tr", "expanded", "heldout", 2.913, 2.617, -10.2, -11.4, -8.9, 24, "better"),
+    ]
+    columns = "language role dataset before after change_percent ci_low ci_high n_documents verdict".split()
+    return pd.DataFrame(rows, columns=columns).assign(test_set=lambda table: [f"{i:016x}" for i in range(len(table))])
+
+
+def load_table(num_layers: int = 30) -> pd.DataFrame:
+    rng = np.random.default_rng(3)
+    rows = []
+    for code in ORIGINAL + EXPANDED:
+        role = "original" if code in ORIGINAL else "expanded"
+        for layer in range(num_layers):
+            mass = float(np.clip((0.97 if role == "original" else 0.03) + rng.normal(0, 0.015), 0, 1))
+            for expert, value in ((0, mass), (1, 1 - mass)):
+                rows.append((code, role, "heldout", layer, expert, 0.5, value, 3072))
+    return pd.DataFrame(rows, columns="language role dataset layer expert share mass n_tokens".split())
+
+
+def log_training(run: Run, stage: str = "expand", steps: int = 60) -> None:
+    for step in range(1, steps + 1, max(steps // 30, 1)):
+        numbers = {"lm_loss": 2.9 * step**-0.12, "tokens_per_second": 900 + step % 7, "learning_rate": 3e-4}
+        run.log_metrics({"step": step, "tokens": step * 1024, "t": step * 1.1, **numbers}, stage=stage)
+
+
+def make_run(
+    root: Path, *, title: str = "Greek, Hungarian and Turkish for SmolLM2", finished: bool = True, **create
+) -> Run:
+    """Make a complete run like the demo's, without weights."""
+    config = {
+        "recipe": "route_first",
+        "base": "smollm2-135m",
+        "original": list(ORIGINAL),
+        "expanded": list(EXPANDED),
+        "top_k": 2,
+        "expand": {"tokens": 61440, "learning_rate": 3e-4, "block_tokens": 256},
+        "seed": 0,
+    }
+    run = Run.create(root, **{"kind": "demo", "slug": "el hu tr", "title": title, "config": config, **create})
+    for code, text in SENTENCES.items():
+        run.write_trace(code, make_trace(text, code))
+    run.write_trace("mixed", make_trace(MIXED))
+    run.write_table("change", change_table())
+    run.write_table("load", load_table())
+    for stage in ("fit_routers", "expand"):
+        run.mark_done(stage)
+    log_training(run)
+    change = change_table()
+    summary = {
+        role: float(change[(change.role == role) & (change.dataset == "heldout")].change_percent.mean())
+        for role in ("original", "expanded")
+    }
+    results = {"schema_version": 1, "recipe": "route_first", "base": "smollm2-135m", "original": list(ORIGINAL)}
+    results |= {"expanded": list(EXPANDED), "retention": change.to_dict("records"), "summary": summary}
+    if finished:
+        run.finish(results)
+    return run
