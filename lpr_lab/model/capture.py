@@ -7,9 +7,12 @@ Letters: B batch, S sequence, T = B·S tokens, D model width, E experts.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import cast
 
 import torch
+from peft import PeftModel
 from torch import nn
+from transformers import PreTrainedModel
 
 from lpr_lab.model.adapter import forward_context
 from lpr_lab.model.families import find_decoder_mlps
@@ -62,7 +65,7 @@ def watch_mlp_inputs(model: nn.Module, see: Callable[[int, torch.Tensor], None])
 
     Works on dense and on upcycled models, adapter enabled or not: what is seen is the tensor the router reads.
     """
-    inner = model.get_base_model() if hasattr(model, "peft_config") else model
+    inner = cast("PreTrainedModel", model.get_base_model() if isinstance(model, PeftModel) else model)
     handles = []
     try:
         for mlp in find_decoder_mlps(inner):

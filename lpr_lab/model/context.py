@@ -35,18 +35,23 @@ class RunningSums(DummyLayer):
         self.counts = None if self.counts is None else change(self.counts)
 
     def reset(self) -> None:
+        """Forget everything: the cache is used for another generation."""
         self.sums, self.counts = {}, None
 
     def reorder_cache(self, beam_idx: torch.Tensor) -> None:
+        """Follow beam search, which keeps some rows and drops others."""
         self._apply(lambda value: value.index_select(0, beam_idx.to(value.device)))
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Keep some rows."""
         self._apply(lambda value: value[indices.to(value.device)])
 
     def batch_repeat_interleave(self, repeats: int) -> None:
+        """Repeat each row, for several generations from one prompt."""
         self._apply(lambda value: value.repeat_interleave(repeats, dim=0))
 
     def crop(self, tokens_to_remove: int) -> None:
+        """Refuse to take tokens back: a sum does not say what its last terms were."""
         if tokens_to_remove:
             raise UsageError(
                 "A router that reads the running mean cannot take tokens back from a generation, which assisted "
@@ -121,8 +126,9 @@ class ForwardContext:
         past = next((layer for layer in cache.layers if isinstance(layer, RunningSums)), None) if cache else None
         self._past = past
         self._present = past or RunningSums()
-        padded = attention_mask is not None and attention_mask.dim() == 2
-        self._valid = attention_mask[:, -length:].to(device).bool() if padded else None
+        self._valid = None
+        if attention_mask is not None and attention_mask.dim() == 2:
+            self._valid = attention_mask[:, -length:].to(device).bool()
         self._document_start = None
         if position_ids is not None and attention_mask is None and cache is None:
             restarts = torch.ones(batch, length, dtype=torch.bool, device=device)

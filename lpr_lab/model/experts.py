@@ -136,7 +136,9 @@ def _mix_sorted(x: torch.Tensor, routing: Routing, original: nn.Module, stacks: 
     counts = tokens_per_expert.split(parts)[1:]
     pieces = rows.split(sizes)
     outputs = [original(pieces[0]).to(x.dtype)]
-    outputs += [stack.grouped(piece, count).to(x.dtype) for stack, piece, count in zip(stacks, pieces[1:], counts, strict=True)]
+    outputs += [
+        stack.grouped(piece, count).to(x.dtype) for stack, piece, count in zip(stacks, pieces[1:], counts, strict=True)
+    ]
     # Undo the sort by its inverse permutation and sum each token's K rows: no index_add, so the same result every time.
     back = torch.empty_like(order)
     back[order] = torch.arange(len(order), device=order.device)

@@ -107,7 +107,7 @@ def _mlp_of_layer(name: str, index: int, path: str, layer: nn.Module) -> Decoder
     for candidate in _MLP_NAMES:
         if candidate in children:
             mlp = children[candidate]
-            read_mlp(mlp.base_layer if isinstance(mlp, BaseTunerLayer) else mlp, f"{name}, layer {index}")
+            read_mlp(mlp.get_base_layer() if isinstance(mlp, BaseTunerLayer) else mlp, f"{name}, layer {index}")
             return DecoderMLP(index, f"{path}.{candidate}", children[candidate])
     raise UnsupportedModelError(
         f"Layer {index} of {name} has no feed-forward block that can be upcycled; expected one of "
@@ -143,7 +143,7 @@ def read_mlp(mlp: nn.Module, where: str = "this model") -> MLPWeights:
     )
 
 
-def _weight_and_bias(linear: nn.Module) -> tuple[torch.Tensor, torch.Tensor | None]:
+def _weight_and_bias(linear: nn.Linear | Conv1D) -> tuple[torch.Tensor, torch.Tensor | None]:
     weight = linear.weight.detach()
     bias = None if linear.bias is None else linear.bias.detach()
     return (weight.T if isinstance(linear, Conv1D) else weight), bias
