@@ -44,7 +44,7 @@ _VERBS = {
     "load_expansion": "lpr_lab.model.files",
     "load_tokenizer": "lpr_lab.model.files",
     "run": "lpr_lab.experiments.pipeline",
-    "start_run": "lpr_lab.experiments.pipeline",
+    "start_run": "lpr_lab.experiments.runs",
     "recipes": "lpr_lab.experiments.recipes",
 }
 
@@ -52,7 +52,8 @@ __all__ = [*_VERBS]
 
 if TYPE_CHECKING:
     from lpr_lab.experiments import recipes
-    from lpr_lab.experiments.pipeline import run, start_run
+    from lpr_lab.experiments.pipeline import run
+    from lpr_lab.experiments.runs import start_run
     from lpr_lab.measure.bits import evaluate
     from lpr_lab.measure.generation import generate_pair
     from lpr_lab.measure.routing import trace

@@ -89,6 +89,15 @@ class RunFiles:
     # What it found
 
     @property
+    def phases(self) -> dict[str, Any]:
+        """What each phase recorded so far, by phase; results are made from it."""
+        return self._optional_json("phases.json") or {}
+
+    def record_phase(self, phase: str, facts: Mapping[str, Any]) -> None:
+        """Record what a phase found, so that a resumed run need not find it again."""
+        write_json(self.path / "phases.json", {**self.phases, phase: dict(facts)})
+
+    @property
     def results(self) -> dict[str, Any] | None:
         """The final numbers, or None while there are none."""
         return self._optional_json("results.json")

@@ -193,7 +193,9 @@ def document_nats(
             owners = batch["document_index"].flatten()[scored].numpy()
             np.add.at(totals, owners, losses[scored].double().numpy())
             if after_batch is not None:
-                after_batch((batch["language_id"] >= 0).flatten() & (batch["input_ids"] != blocks.separator_id).flatten())
+                after_batch(
+                    (batch["language_id"] >= 0).flatten() & (batch["input_ids"] != blocks.separator_id).flatten()
+                )
             if bar is not None:
                 bar.update(ids.numel())
     return totals

@@ -45,7 +45,9 @@ class PairStep:
 class _Side:
     """One of the two generations: its cache, its tokens, its random numbers."""
 
-    def __init__(self, model: PeftModel, prompt: torch.Tensor, *, expanded: bool, temperature: float, seed: int) -> None:
+    def __init__(
+        self, model: PeftModel, prompt: torch.Tensor, *, expanded: bool, temperature: float, seed: int
+    ) -> None:
         self.model = model
         self.expanded = expanded
         self.temperature = temperature

@@ -69,9 +69,7 @@ def original_weight_by_language(load: pd.DataFrame) -> pd.DataFrame:
 
 
 @torch.no_grad()
-def trace(
-    model: PeftModel, tokenizer: PreTrainedTokenizerBase, text: str, language: str | None = None
-) -> RoutingTrace:
+def trace(model: PeftModel, tokenizer: PreTrainedTokenizerBase, text: str, language: str | None = None) -> RoutingTrace:
     """Trace one text: for every token and layer the chosen experts and their weights, and both models' log-probability.
 
     The text is read as a document of its own: the separator token of training stands before it.

@@ -224,7 +224,9 @@ def _rng_state() -> dict[str, Any]:
     python_version, python_state, python_gauss = random.getstate()
     return {
         "torch": torch.get_rng_state().numpy().tobytes().hex(),
-        "cuda": [s.cpu().numpy().tobytes().hex() for s in torch.cuda.get_rng_state_all()] if torch.cuda.is_available() else [],
+        "cuda": [s.cpu().numpy().tobytes().hex() for s in torch.cuda.get_rng_state_all()]
+        if torch.cuda.is_available()
+        else [],
         "numpy": [kind, np.asarray(keys).tolist(), int(position), int(has_gauss), float(cached)],
         "python": [python_version, list(python_state), python_gauss],
     }

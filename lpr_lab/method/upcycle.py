@@ -58,7 +58,9 @@ def upcycle(
             "lpr_lab.load_base and upcycle that."
         )
     mlps = find_decoder_mlps(model)
-    counts = list(allocation.new_experts if isinstance(allocation, Allocation) else Allocation(tuple(allocation)).new_experts)
+    counts = list(
+        allocation.new_experts if isinstance(allocation, Allocation) else Allocation(tuple(allocation)).new_experts
+    )
     if len(counts) != len(mlps):
         raise UsageError(
             f"The allocation names {len(counts)} layers, but the model has {len(mlps)}. Use one number per layer, "
@@ -95,5 +97,3 @@ def count_parameters(model: PeftModel) -> dict[str, int]:
         per_expert = sum(p.numel() for p in layer.stacks[0].parameters()) // layer.stacks[0].num_experts
         idle += per_expert * (layer.num_experts - min(layer.top_k, layer.num_experts))
     return {"base": total - new - routers, "new_experts": new, "routers": routers, "active_per_token": total - idle}
-
-

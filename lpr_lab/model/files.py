@@ -144,4 +144,3 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     config = PeftConfig.from_pretrained(str(find_adapter(path)))
     assert isinstance(config, MoeLprConfig)
     return load_base_tokenizer(config.base_name)
-

@@ -67,9 +67,7 @@ def test_expand_sees_no_token_of_an_original_language(tiny_model, tiny_tokenizer
 def test_review_changes_routers_and_nothing_else(tiny_model, tiny_tokenizer, tiny_corpus, tmp_path):
     model, _ = expand_tiny(tiny_model, tiny_tokenizer, tiny_corpus, tmp_path / "1")
     before = snapshot(model)
-    review(
-        model, tiny_tokenizer, tiny_corpus, original=["en"], expanded=["el"], out=tmp_path / "2", settings=SETTINGS
-    )
+    review(model, tiny_tokenizer, tiny_corpus, original=["en"], expanded=["el"], out=tmp_path / "2", settings=SETTINGS)
     assert changed(model, before)
     assert all("moe_lpr_router" in name for name in changed(model, before))
 
@@ -80,7 +78,14 @@ def test_review_moves_original_tokens_to_the_original_expert(tiny_model, tiny_to
     longer = dataclasses.replace(SETTINGS, tokens=20 * 4 * 32, router_learning_rate=0.1)
     options = {"settings": longer, "log": lambda m: losses.append(m["lpr_loss"])}
     review(
-        model, tiny_tokenizer, tiny_corpus, original=["en"], expanded=["el"], out=tmp_path / "2", lpr_coef=1.0, **options
+        model,
+        tiny_tokenizer,
+        tiny_corpus,
+        original=["en"],
+        expanded=["el"],
+        out=tmp_path / "2",
+        lpr_coef=1.0,
+        **options,
     )
     assert sum(losses[-4:]) < 0.6 * sum(losses[:4])
 
@@ -203,14 +208,22 @@ def test_activation_checkpointing_gives_the_same_step(tiny_model, tiny_tokenizer
         settings = dataclasses.replace(SETTINGS, tokens=4 * 32)
         out = tmp_path / str(checkpointing)
         review(
-            model, tiny_tokenizer, tiny_corpus, original=["en"], expanded=["el"], out=out, settings=settings,
+            model,
+            tiny_tokenizer,
+            tiny_corpus,
+            original=["en"],
+            expanded=["el"],
+            out=out,
+            settings=settings,
             log=metrics.append,
         )
         results.append(metrics[0])
     assert results[0]["grad_norm"] == pytest.approx(results[1]["grad_norm"], rel=1e-5)
 
 
-@pytest.mark.parametrize("options", [{"tokens": 10}, {"blocks_per_step": 3, "blocks_per_forward": 2}, {"precision": "fp8"}])
+@pytest.mark.parametrize(
+    "options", [{"tokens": 10}, {"blocks_per_step": 3, "blocks_per_forward": 2}, {"precision": "fp8"}]
+)
 def test_settings_that_make_no_sense_are_refused_before_work(options):
     with pytest.raises(UsageError):
         TrainSettings(**{"tokens": 100_000, **options})

@@ -1,0 +1,96 @@
+"""Everything an experiment is made with, in one frozen object that a run directory stores as `config.yaml`.
+
+Each verb's settings live beside the verb; here they are only composed.
+"""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from lpr_lab.errors import UsageError, did_you_mean
+
+STEPS = ("fit_routers", "expand", "review")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageBudget:
+    """How much one training stage may take, and how fast it learns (see `method.training.TrainSettings`)."""
+
+    tokens: int
+    """Token budget, padding included."""
+    max_minutes: float | None = None
+    """Wall-clock cap; the stage ends cleanly with a checkpoint."""
+    learning_rate: float = 3e-4
+    router_learning_rate: float = 1e-3
+    blocks_per_step: int = 4
+    block_tokens: int = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """One experiment: a recipe's steps with every setting resolved.
+
+    `recipes` has the named ones; change a field with `dataclasses.replace` or by keyword.
+    """
+
+    recipe: str
+    """Name of the recipe it came from."""
+    steps: tuple[str, ...]
+    """Verbs in order, out of fit_routers, expand, review."""
+    base: str = "smollm2-135m"
+    corpus: str = "demo"
+    original: tuple[str, ...] = ("en", "es")
+    expanded: tuple[str, ...] = ("el", "hu", "tr")
+    new_experts_per_layer: int = 1
+    top_k: int = 2
+    router_input: str = "token"
+    router_bias: bool = False
+    fit_tokens_per_language: int = 4096
+    """Text per language for routers fitted in closed form."""
+    stage1: StageBudget = field(default_factory=lambda: StageBudget(tokens=61_440))
+    stage2: StageBudget = field(default_factory=lambda: StageBudget(tokens=20_480))
+    load_balancing_coef: float = 0.01
+    lpr_coef: float = 0.1
+    loss_variant: str = "paper"
+    """`paper`, or `released` for the authors' code (both losses)."""
+    replay_share: float = 1 / 3
+    eval_tokens_per_language: int = 3072
+    bootstrap: int = 1000
+    precision: str = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        unknown = [step for step in self.steps if step not in STEPS]
+        if unknown or not self.steps:
+            raise UsageError(f"steps = {self.steps}; expected some of {', '.join(STEPS)}.")
+        both = set(self.original) & set(self.expanded)
+        if both:
+            raise UsageError(f"{', '.join(sorted(both))} cannot be both an original and an expanded language.")
+        if not self.original or not self.expanded:
+            raise UsageError("An experiment needs at least one original and one expanded language.")
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Original languages first, then the expanded ones."""
+        return (*self.original, *self.expanded)
+
+    def to_config(self) -> dict[str, Any]:
+        """Return every setting as plain JSON values."""
+        config = asdict(self)
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in config.items()}
+
+    @staticmethod
+    def from_config(config: dict[str, Any]) -> "Experiment":
+        """Rebuild an experiment from `to_config`, refusing settings it does not know.
+
+        Raises:
+            UsageError: an unknown setting, with the closest known one.
+        """
+        known = Experiment.__dataclass_fields__
+        for key in config:
+            if key not in known:
+                raise UsageError(f"There is no setting {key!r}.{did_you_mean(key, known)}")
+        values = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
+        for stage in ("stage1", "stage2"):
+            if isinstance(values.get(stage), dict):
+                values[stage] = StageBudget(**values[stage])
+        return Experiment(**values)

@@ -1,0 +1,109 @@
+"""What the method promises, checked against what a run measured. Torch-free.
+
+Two kinds of claims: exact ones, which must hold for every run however short, and measured ones, which need training.
+Thresholds are for the demo (SmolLM2, some 60,000 tokens); a claim that does not hold is reported, never hidden.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pandas as pd
+
+MIN_GAIN_PERCENT = 8.0
+MAX_FORGETTING_PERCENT = 3.0
+MIN_ORIGINAL_WEIGHT = 0.9
+MIN_SEPARATION = 0.4
+MAX_START_DIFFERENCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim with what was measured.
+
+    Attributes:
+        name: short and stable, for code.
+        text: for people.
+        measured: the number it is about.
+        target: what it is compared with.
+        holds: whether it does.
+        is_exact: exact claims hold for every run; the others need enough training.
+    """
+
+    name: str
+    text: str
+    measured: float
+    target: float
+    holds: bool
+    is_exact: bool = False
+
+
+def check(changes: pd.DataFrame, original_weight: pd.DataFrame, exactness: dict[str, float]) -> list[Claim]:
+    """Check the claims on held-out text, or on dev text where the corpus has no held-out set.
+
+    Args:
+        changes: table of `Report.changes()`.
+        original_weight: table of `measure.routing.original_weight_by_language`.
+        exactness: `start_difference` (max |Δlogit| of upcycled against base) and `base_difference` (after training,
+            adapter off, against the base before).
+    """
+    dataset = "heldout" if "heldout" in set(changes["dataset"]) else str(changes["dataset"].iloc[0])
+    changes = changes[changes["dataset"] == dataset]
+    weights = original_weight[original_weight["dataset"] == dataset]
+    expanded, original = changes[changes["role"] == "expanded"], changes[changes["role"] == "original"]
+    kept = weights[weights["role"] == "original"]["original_weight"]
+    given = weights[weights["role"] == "expanded"]["original_weight"]
+    start, base = exactness["start_difference"], exactness["base_difference"]
+    smallest_gain = -float(expanded["change_percent"].max())
+    largest_rise = float(original["change_percent"].max())
+    separation = float(kept.min() - given.max())
+    return [
+        Claim(
+            "starts_equal",
+            "Before training the upcycled model computes what the base computes (largest difference of a logit).",
+            start,
+            MAX_START_DIFFERENCE,
+            start < MAX_START_DIFFERENCE,
+            is_exact=True,
+        ),
+        Claim(
+            "base_untouched",
+            "After training, with the adapter off, the model is the base, bit for bit (largest difference of a logit).",
+            base,
+            0.0,
+            base == 0.0,
+            is_exact=True,
+        ),
+        Claim(
+            "gain",
+            f"Bits per byte of every expanded language fall by at least {MIN_GAIN_PERCENT:g} % (smallest fall, %).",
+            smallest_gain,
+            MIN_GAIN_PERCENT,
+            smallest_gain >= MIN_GAIN_PERCENT,
+        ),
+        Claim(
+            "retention",
+            f"Bits per byte of no original language rise by {MAX_FORGETTING_PERCENT:g} % or more (largest rise, %).",
+            largest_rise,
+            MAX_FORGETTING_PERCENT,
+            largest_rise < MAX_FORGETTING_PERCENT,
+        ),
+        Claim(
+            "original_to_original",
+            f"Mean weight of the original expert is at least {MIN_ORIGINAL_WEIGHT:g} on every original language.",
+            float(kept.min()),
+            MIN_ORIGINAL_WEIGHT,
+            float(kept.min()) >= MIN_ORIGINAL_WEIGHT,
+        ),
+        Claim(
+            "languages_separated",
+            f"That weight is at least {MIN_SEPARATION:g} lower on every expanded language (smallest distance).",
+            separation,
+            MIN_SEPARATION,
+            separation >= MIN_SEPARATION,
+        ),
+    ]
+
+
+def as_records(claims: list[Claim]) -> list[dict[str, Any]]:
+    """Return claims as plain dictionaries for `results.json`."""
+    return [asdict(claim) for claim in claims]
