@@ -1,7 +1,10 @@
 """Dependencies are declared once; the other ways to install must lead to the same set."""
 
+import ast
 import re
+import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import yaml
@@ -45,3 +48,19 @@ def test_no_package_is_declared_in_two_places():
     names = [_name(entry) for entry in PROJECT["dependencies"]]
     names += [_name(entry) for extra in PROJECT["optional-dependencies"].values() for entry in extra]
     assert sorted(names) == sorted(set(names))
+
+
+def test_every_package_that_the_code_imports_is_declared():
+    sources = [*ROOT.glob("*.py"), *(ROOT / "lpr_lab").rglob("*.py")]
+    imported: set[str] = set()
+    for node in (node for path in sources for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            imported.add(node.module.split(".")[0])
+    imported -= {*sys.stdlib_module_names, "lpr_lab"}
+    provided_by = packages_distributions()
+    optional = {_name(entry) for entry in PROJECT["optional-dependencies"]["eval"]}
+    declared = {_name(entry) for entry in PROJECT["dependencies"]} | optional
+    undeclared = {name for name in imported if not {_name(d) for d in provided_by.get(name, [name])} & declared}
+    assert not undeclared, f"imported, but not among the dependencies of pyproject.toml: {sorted(undeclared)}"
