@@ -1,0 +1,314 @@
+"""Tidy tables to figures. Each title says the finding; colour never says anything alone.
+
+Blue is the original expert and the original languages, orange the new experts and the expanded languages. A circle is
+the base model, a triangle the expanded one, pointing where it went.
+"""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from lpr_lab.errors import UsageError
+from lpr_lab.text.languages import LANGUAGES
+from lpr_lab.views import theme
+from lpr_lab.views.numbers import change as change_text
+from lpr_lab.views.numbers import percent
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from lpr_lab.experiments.runs import Run
+
+Table = Any
+"""A `pandas.DataFrame`; the type pandas declares for itself is lost at the first filter."""
+
+ROLES = {"original": "Original languages", "expanded": "Expanded languages"}
+ROLE_COLOURS = {"original": theme.ORIGINAL, "expanded": theme.NEW}
+GREY = "#7d8695"
+"""A contrast of 3:1 or more on both grounds."""
+
+MAX_POINTS = 2000
+"""Per curve; more are thinned evenly."""
+
+
+def language_name(code: str) -> str:
+    """Return the English name of a language code, or the code itself when it is not in our table."""
+    return LANGUAGES[code].name if code in LANGUAGES else code
+
+
+def dataset_name(name: str) -> str:
+    """Return what a data set is called for people."""
+    return {"dev": "Dev text, same genre as training", "heldout": "Held-out text, another genre"}.get(name, name)
+
+
+def retention_finding(change: Table) -> str:
+    """Return one sentence: mean change of bits per byte on both kinds of languages, with the range."""
+    parts = []
+    for role, verb in (("expanded", "need"), ("original", "need")):
+        rows = change[change["role"] == role]
+        if rows.empty:
+            continue
+        mean = float(rows["change_percent"].mean())
+        more = "fewer" if mean < 0 else "more"
+        span = ""
+        if len(rows) > 1:
+            low, high = rows["change_percent"].min(), rows["change_percent"].max()
+            span = f" ({change_text(low)} to {change_text(high)})"
+        parts.append(f"{role} languages {verb} {abs(mean):.1f}% {more} bits{span}")
+    text = "; ".join(parts)
+    return text[:1].upper() + text[1:] if text else "Nothing was measured"
+
+
+def retention(change: Table, template: str = "lpr") -> "go.Figure":
+    """Draw bits per byte of the base (circle) and the expanded model (triangle) per language, one data set at a time.
+
+    Args:
+        change: columns language, role, before, after, change_percent, ci_low, ci_high; one row per language.
+        template: `lpr` or `lpr_dark`.
+
+    Raises:
+        UsageError: rows of several data sets, which must not share an axis.
+    """
+    import plotly.graph_objects as go
+
+    theme.register()
+    if "dataset" in change and change["dataset"].nunique() > 1:
+        raise UsageError("retention() draws one data set at a time; filter the table by its `dataset` column first.")
+    figure = go.Figure()
+    ticks: dict[float, str] = {}
+    y = 0.0
+    for role, title in ROLES.items():
+        rows = change[change["role"] == role]
+        if rows.empty:
+            continue
+        figure.add_annotation(
+            x=0, xref="paper", y=y, text=f"<b>{title}</b>", showarrow=False, xanchor="left", font={"size": 12}
+        )
+        places = [y + 1 + index for index in range(len(rows))]
+        ticks |= {place: language_name(code) for place, code in zip(places, rows["language"], strict=True)}
+        _dumbbells(figure, rows, places, role)
+        y = places[-1] + 1.35
+    low, high = change[["before", "after"]].min().min(), change[["before", "after"]].max().max()
+    margin = 0.08 * (high - low) or 0.1
+    figure.update_layout(
+        template=template,
+        title=retention_finding(change),
+        height=int(130 + 34 * y),
+        xaxis={"title": "bits per byte, lower is better", "range": [low - margin, high + 4.2 * margin]},
+        yaxis={
+            "tickvals": list(ticks),
+            "ticktext": list(ticks.values()),
+            "range": [y - 0.6, -0.6],
+            "showgrid": False,
+            "zeroline": False,
+        },
+    )
+    return figure
+
+
+def _dumbbells(figure: Any, rows: Table, places: list[float], role: str) -> None:
+    colour = ROLE_COLOURS[role]
+    line_x, line_y = [], []
+    for place, row in zip(places, rows.itertuples(), strict=True):
+        line_x += [row.before, row.after, None]
+        line_y += [place, place, None]
+        interval = f"{change_text(row.ci_low)} to {change_text(row.ci_high)}"
+        figure.add_annotation(
+            x=max(row.before, row.after),
+            y=place,
+            text=f"{change_text(row.change_percent)}",
+            showarrow=False,
+            xanchor="left",
+            xshift=12,
+            hovertext=f"95% interval {interval}",
+            font={"size": 12},
+        )
+    what = ROLES[role].lower()
+    figure.add_scatter(
+        x=line_x, y=line_y, mode="lines", line={"color": colour, "width": 2}, hoverinfo="skip", showlegend=False
+    )
+    named = [language_name(code) for code in rows["language"]]
+    hover = "%{customdata}: %{x:.3f} bits per byte"
+    figure.add_scatter(
+        x=rows["before"],
+        y=places,
+        mode="markers",
+        name=f"base, {what}",
+        customdata=named,
+        hovertemplate=f"{hover}<extra>base</extra>",
+        marker={"symbol": "circle", "size": 11, "color": GREY},
+    )
+    left = [after <= before for before, after in zip(rows["before"], rows["after"], strict=True)]
+    figure.add_scatter(
+        x=rows["after"],
+        y=places,
+        mode="markers",
+        name=f"expanded model, {what}",
+        customdata=named,
+        hovertemplate=f"{hover}<extra>expanded</extra>",
+        marker={
+            "symbol": ["triangle-left" if is_left else "triangle-right" for is_left in left],
+            "size": 15,
+            "color": colour,
+        },
+    )
+
+
+def load_heatmap(load: Table, template: str = "lpr") -> "go.Figure":
+    """Draw the mean weight of the original expert per layer (down) and language (across), in per cent.
+
+    Args:
+        load: columns language, role, layer, expert, mass; one data set.
+        template: `lpr` or `lpr_dark`.
+    """
+    import plotly.graph_objects as go
+
+    theme.register()
+    rows = load[load["expert"] == 0]
+    table = rows.pivot_table(index="layer", columns="language", values="mass", sort=True)
+    codes = _by_role(rows)
+    table = table[codes]
+    values = 100 * table.to_numpy()
+    figure = go.Figure(
+        go.Heatmap(
+            z=values,
+            x=[language_name(code) for code in codes],
+            y=[str(layer) for layer in table.index],
+            zmin=0,
+            zmax=100,
+            colorscale=theme.SEQUENTIAL,
+            xgap=2,
+            ygap=1,
+            texttemplate="%{z:.0f}" if values.size <= 200 else None,
+            hovertemplate="%{x}, layer %{y}: %{z:.1f}%<extra></extra>",
+            colorbar={"title": {"text": "weight on the<br>original expert, %"}, "thickness": 12, "outlinewidth": 0},
+        )
+    )
+    boundary = sum(1 for code in codes if _role_of(rows, code) == "original") - 0.5
+    if -0.5 < boundary < len(codes) - 0.5:
+        figure.add_vline(x=boundary, line={"color": GREY, "width": 3})
+    figure.update_layout(
+        template=template,
+        title=_load_finding(rows),
+        height=130 + 21 * len(table),
+        xaxis={"side": "top", "showgrid": False},
+        yaxis={"autorange": "reversed", "title": "layer", "showgrid": False, "type": "category", "dtick": 5},
+    )
+    return figure
+
+
+def layer_profile(load: Table, template: str = "lpr") -> "go.Figure":
+    """Draw the mean weight of the original expert over depth, one line per language, solid for original ones."""
+    import plotly.graph_objects as go
+
+    theme.register()
+    rows = load[load["expert"] == 0]
+    figure = go.Figure()
+    for role, codes in (("original", _of_role(rows, "original")), ("expanded", _of_role(rows, "expanded"))):
+        for position, code in enumerate(codes):
+            line = rows[rows["language"] == code].sort_values("layer")
+            figure.add_scatter(
+                x=line["layer"],
+                y=100 * line["mass"],
+                mode="lines+markers",
+                name=language_name(code),
+                line={"color": ROLE_COLOURS[role], "width": 2, "dash": "solid" if role == "original" else "dash"},
+                marker={"symbol": _SYMBOLS[position % len(_SYMBOLS)], "size": 7},
+                hovertemplate=f"{language_name(code)}, layer %{{x}}: %{{y:.1f}}%<extra></extra>",
+            )
+    figure.update_layout(
+        template=template,
+        title=_load_finding(rows),
+        height=380,
+        xaxis={"title": "layer", "showgrid": False},
+        yaxis={"title": "weight on the original expert, %", "range": [-3, 103]},
+    )
+    return figure
+
+
+_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "pentagon")
+
+
+def training_curves(metrics: Table, name: str = "lm_loss", template: str = "lpr") -> "go.Figure":
+    """Draw one number over tokens, a panel per stage: every recorded point, and a running mean through those points.
+
+    Args:
+        metrics: columns step, tokens, stage, name, value.
+        name: which number, one of `metric_names(metrics)`.
+        template: `lpr` or `lpr_dark`.
+    """
+    from plotly.subplots import make_subplots
+
+    theme.register()
+    rows = metrics[(metrics["name"] == name) & metrics["value"].notna()]
+    stages = list(dict.fromkeys(rows["stage"]))
+    if not stages:
+        raise UsageError(f"No {name!r} was recorded; there are {', '.join(metric_names(metrics)) or 'no numbers yet'}.")
+    titles = [stage.replace("_", " ") for stage in stages]
+    figure = make_subplots(rows=1, cols=len(stages), shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.03)
+    finding = []
+    for column, stage in enumerate(stages, start=1):
+        part = rows[rows["stage"] == stage].sort_values("step")
+        part = part.iloc[:: max(1, len(part) // MAX_POINTS)]
+        smooth = part["value"].ewm(span=max(2, len(part) // 8)).mean()
+        common = {"x": part["tokens"], "row": 1, "col": column, "showlegend": False}
+        hover = f"{name} %{{y:.4g}} after %{{x:,}} tokens<extra></extra>"
+        figure.add_scatter(
+            **common,
+            y=part["value"],
+            mode="markers",
+            marker={"size": 4, "color": GREY, "opacity": 0.6},
+            hovertemplate=hover,
+        )
+        figure.add_scatter(**common, y=smooth, mode="lines", line={"color": theme.NEW, "width": 2.5}, hoverinfo="skip")
+        figure.update_xaxes(title="tokens", row=1, col=column)
+        finding.append(f"{stage.replace('_', ' ')} {part['value'].iloc[0]:.3g} → {part['value'].iloc[-1]:.3g}")
+    figure.update_layout(template=template, title=f"{name}: {', '.join(finding)}", height=320)
+    figure.update_yaxes(title=name, col=1)
+    return figure
+
+
+def metric_names(metrics: Table) -> list[str]:
+    """Return the names of the recorded numbers, losses first."""
+    names = list(dict.fromkeys(metrics["name"]))
+    return sorted(names, key=lambda name: (name != "lm_loss", "loss" not in name, name in ("seconds", "lr"), name))
+
+
+def show(figure: "go.Figure", run: "Run | None" = None, name: str | None = None) -> None:
+    """Show a figure below a notebook cell without carrying plotly.js along; with a run and a name, keep its JSON there.
+
+    What is displayed is the plotly mimetype alone, so that an executed notebook stays small.
+    """
+    from IPython.display import display
+
+    value = json.loads(str(figure.to_json()))
+    if run is not None and name is not None:
+        run.write_figure(name, value)
+    display({"application/vnd.plotly.v1+json": value, "text/plain": figure.layout.title.text or "figure"}, raw=True)
+
+
+def take_title(figure: "go.Figure") -> str:
+    """Remove the title from a figure and return it, for pages that set it as a heading that can wrap."""
+    title = figure.layout.title.text or ""
+    figure.update_layout(title=None, margin={"t": 40})
+    return title
+
+
+def _load_finding(rows: Table) -> str:
+    parts = []
+    for role, title in ROLES.items():
+        part = rows[rows["role"] == role]
+        if not part.empty:
+            parts.append(f"{title}: {percent(part['mass'].mean())} on the original expert")
+    return "; ".join(parts)
+
+
+def _of_role(rows: Table, role: str) -> list[str]:
+    return list(dict.fromkeys(rows[rows["role"] == role]["language"]))
+
+
+def _by_role(rows: Table) -> list[str]:
+    return _of_role(rows, "original") + _of_role(rows, "expanded")
+
+
+def _role_of(rows: Table, code: str) -> str:
+    return str(rows[rows["language"] == code]["role"].iloc[0])

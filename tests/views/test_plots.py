@@ -1,0 +1,99 @@
+"""Figures say what the tables say, in words as well as in marks."""
+
+import json
+
+import pandas as pd
+import pytest
+from sample_runs import change_table, load_table
+
+from lpr_lab.errors import UsageError
+from lpr_lab.experiments.runs import Run
+from lpr_lab.views import plots
+
+
+@pytest.fixture
+def heldout() -> pd.DataFrame:
+    return change_table().query("dataset == 'heldout'")
+
+
+def all_text(figure) -> str:
+    return json.dumps(json.loads(figure.to_json()), ensure_ascii=False)
+
+
+def test_the_title_of_retention_is_its_finding(heldout):
+    title = plots.retention(heldout).layout.title.text
+    assert title == (
+        "Expanded languages need 14.9% fewer bits (−21.8% to −10.2%); "
+        "original languages need 0.4% fewer bits (−1.2% to +0.3%)"
+    )
+
+
+def test_retention_draws_original_languages_above_expanded_ones(heldout):
+    figure = plots.retention(heldout)
+    names = dict(zip(figure.layout.yaxis.tickvals, figure.layout.yaxis.ticktext, strict=True))
+    assert list(names.values()) == ["English", "Spanish", "Greek", "Hungarian", "Turkish"]
+    assert figure.layout.yaxis.range[0] > figure.layout.yaxis.range[1]  # downwards
+    assert list(names) == sorted(names)
+
+
+def test_retention_tells_base_and_expanded_apart_by_shape(heldout):
+    traces = {trace.name: trace for trace in plots.retention(heldout).data if trace.mode == "markers"}
+    assert traces["base, original languages"].marker.symbol == "circle"
+    assert traces["expanded model, original languages"].marker.symbol == ("triangle-right", "triangle-left")
+
+
+def test_retention_refuses_two_data_sets_on_one_axis():
+    with pytest.raises(UsageError, match="one data set at a time"):
+        plots.retention(change_table())
+
+
+def test_the_load_heatmap_has_layer_0_on_top_and_original_languages_first():
+    figure = plots.load_heatmap(load_table())
+    heat = figure.data[0]
+    assert list(heat.x) == ["English", "Spanish", "Greek", "Hungarian", "Turkish"]
+    assert heat.y[0] == "0" and figure.layout.yaxis.autorange == "reversed"
+    assert heat.zmin == 0 and heat.zmax == 100
+    assert "Original languages: 97% on the original expert" in figure.layout.title.text
+
+
+def test_lines_of_the_layer_profile_differ_in_more_than_colour():
+    lines = plots.layer_profile(load_table()).data
+    assert len({(line.line.dash, line.marker.symbol) for line in lines}) == len(lines)
+
+
+def test_smoothing_adds_no_point():
+    metrics = pd.DataFrame(
+        {
+            "step": range(1, 9),
+            "tokens": [1024 * n for n in range(1, 9)],
+            "stage": ["expand"] * 5 + ["review"] * 3,
+            "name": "lm_loss",
+            "value": [3.0, 2.5, None, 2.2, 2.1, 2.2, 2.1, 2.0],
+        }
+    )
+    points, line, *_ = plots.training_curves(metrics).data
+    assert list(points.x) == list(line.x) == [1024, 2048, 4096, 5120]
+    assert plots.training_curves(metrics).layout.title.text == "lm_loss: expand 3 → 2.1, review 2.2 → 2"
+    with pytest.raises(UsageError, match="there are lm_loss"):
+        plots.training_curves(metrics, "accuracy")
+
+
+def test_both_templates_are_registered_and_name_no_remote_font(heldout):
+    for template in ("lpr", "lpr_dark"):
+        text = all_text(plots.retention(heldout, template=template))
+        assert "http" not in text and "Noto Sans Bengali" in text
+
+
+def test_showing_a_figure_keeps_its_json_in_the_run_and_shows_no_script(tmp_path, heldout, monkeypatch):
+    shown: list[dict] = []
+    monkeypatch.setattr("IPython.display.display", lambda bundle, raw: shown.append(bundle))
+    run = Run.create(tmp_path, kind="test", slug="x", title="x", config={})
+    plots.show(plots.retention(heldout), run, "retention")
+    assert set(shown[0]) == {"application/vnd.plotly.v1+json", "text/plain"}
+    assert run.figures()["retention"]["data"]
+
+
+def test_a_page_can_take_the_title_out(heldout):
+    figure = plots.retention(heldout)
+    assert plots.take_title(figure).startswith("Expanded languages")
+    assert figure.layout.title.text is None
