@@ -1,4 +1,4 @@
-"""The whole story on one page: load, upcycle, train, save, evaluate, trace, generate. The only module that knows the order.
+"""The whole story on one page: load, upcycle, train, save, evaluate, trace, generate. Only this module knows the order.
 
 Every phase leaves its result in the run directory and is marked done, so a run that was interrupted anywhere continues
 with the same call and repeats nothing that was finished.
@@ -156,8 +156,7 @@ def measure(story: Story) -> None:
         run.write_table("original_weight", original_weight_by_language(report.load))
         with torch.no_grad(), story.model.disable_adapter():
             logits = story.model(_probe(story.tokenizer)).logits
-        _remember(
-            run,
+        run.record_phase(
             "measure",
             {"base_difference": float((logits - story.base_logits).abs().max()), "settings": report.settings},
         )
@@ -180,10 +179,7 @@ def show(story: Story, max_new_tokens: int = 32) -> None:
             prompt = sample_texts.PROMPTS.get(language)
             if prompt is None or prompt in said:
                 continue
-            last = None
-            for last in generate_pair(story.model, story.tokenizer, prompt, max_new_tokens):
-                pass
-            assert last is not None
+            *_, last = generate_pair(story.model, story.tokenizer, prompt, max_new_tokens)
             run.append_generation(
                 {
                     "language": language,

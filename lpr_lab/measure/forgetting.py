@@ -42,7 +42,9 @@ class PairedScores(Protocol):
     num_bytes: np.ndarray
     nats: dict[str, np.ndarray]
 
-    def bits_per_byte(self, model: str) -> float: ...
+    def bits_per_byte(self, model: str) -> float:
+        """Return this model's bits per byte over all documents."""
+        ...
 
 
 def change_rows(sets: Sequence[PairedScores], draws: Sequence[np.ndarray]) -> pd.DataFrame:

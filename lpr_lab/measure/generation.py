@@ -139,11 +139,11 @@ def _generate(
 
 
 def visible_text(pieces: list[bytes | None]) -> str:
-    """Return the text of a byte stream that is still being written.
+    r"""Return the text of a byte stream that is still being written.
 
     Bytes at the end that begin a character are held back; bytes that can never become one show as `⟨E0⟩`.
 
-    >>> visible_text([b"caf", b"\\xc3"]), visible_text([b"caf", b"\\xc3", b"\\xa9"])
+    >>> visible_text([b"caf", b"\xc3"]), visible_text([b"caf", b"\xc3", b"\xa9"])
     ('caf', 'café')
     """
     rest = b"".join(piece for piece in pieces if piece is not None)

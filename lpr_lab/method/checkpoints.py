@@ -2,7 +2,7 @@
 
     <stage dir>/checkpoint-000120/    adapter_config.json  adapter_model.safetensors   what is trained
                                       optimizer.safetensors                            moments, by parameter name
-                                      state.json                                       step, clock, RNG, schedule, versions
+                                      state.json                                       step, clock, RNG, rates, versions
                                       MANIFEST.json                                    sizes and SHA-256, written last
 
 A checkpoint counts only with a complete manifest. Resume takes the newest complete one; a directory that does not
@@ -219,8 +219,13 @@ def _restore_optimizer(
         optimizer.state[parameter] = state
 
 
+def _has_cuda() -> bool:
+    return torch.cuda.is_available()
+
+
 def _rng_state() -> dict[str, Any]:
-    kind, keys, position, has_gauss, cached = np.random.get_state()
+    # The global generators are saved for code of others that draws from them; this project never does.
+    kind, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002
     python_version, python_state, python_gauss = random.getstate()
     return {
         "torch": torch.get_rng_state().numpy().tobytes().hex(),
@@ -234,9 +239,9 @@ def _rng_state() -> dict[str, Any]:
 
 def _restore_rng(state: dict[str, Any]) -> None:
     torch.set_rng_state(torch.frombuffer(bytearray.fromhex(state["torch"]), dtype=torch.uint8))
-    if torch.cuda.is_available() and state["cuda"]:
+    if _has_cuda() and state["cuda"]:
         torch.cuda.set_rng_state_all([torch.frombuffer(bytearray.fromhex(s), dtype=torch.uint8) for s in state["cuda"]])
     kind, keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state((kind, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), position, has_gauss, cached))  # noqa: NPY002
     python_version, python_state, python_gauss = state["python"]
     random.setstate((python_version, tuple(python_state), python_gauss))

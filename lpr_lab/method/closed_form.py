@@ -77,7 +77,7 @@ class _LayerStatistics:
         self.held_labels.append(labels[spoken])
 
     def solve(self, ridge: float) -> torch.Tensor:
-        """Return the direction θ [U] that is +1 on original tokens and -1 on expanded ones, classes weighing the same."""
+        """Return the direction [U] that is +1 on original tokens and -1 on expanded ones, classes weighing the same."""
         weight = torch.tensor([1 - _SEPARATOR_SHARE, 1.0, _SEPARATOR_SHARE], dtype=torch.float64)
         weight = weight.to(self.count) / self.count.clamp(min=1)
         sign = torch.tensor([1.0, -1.0, 1.0], dtype=torch.float64).to(self.count)

@@ -61,7 +61,7 @@ def expand(
     settings = settings or TrainSettings(tokens=61_440)
     if not languages:
         raise UsageError("Stage 1 needs at least one expanded language, for example languages=['el'].")
-    blocks = pack_by_language(corpus, tokenizer, {language: "train" for language in languages}, settings)
+    blocks = pack_by_language(corpus, tokenizer, dict.fromkeys(languages, "train"), settings)
     set_trainable(model, experts=True, routers=train_routers)
     terms = [lm_term()]
     if train_routers:

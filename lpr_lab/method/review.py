@@ -62,10 +62,10 @@ def review(
         raise UsageError("The review needs at least one original language to replay, for example original=['en'].")
     if not 0 < replay_share <= 1 or (replay_share < 1 and not expanded):
         raise UsageError(f"replay_share = {replay_share}; expected more than 0 and at most 1.")
-    splits = {language: "replay" for language in original}
+    splits = dict.fromkeys(original, "replay")
     weights = {language: replay_share / len(original) for language in original}
     if replay_share < 1:
-        splits |= {language: "train" for language in expanded}
+        splits |= dict.fromkeys(expanded, "train")
         weights |= {language: (1 - replay_share) / len(expanded) for language in expanded}
     blocks = pack_by_language(corpus, tokenizer, splits, settings)
     set_trainable(model, experts=False, routers=True)

@@ -1,4 +1,4 @@
-"""Which blocks every training step sees: fixed by the seed, known in advance, the same on every rank and after a resume.
+"""Which blocks every training step sees: fixed by the seed, known in advance, the same on all ranks and after a resume.
 
 Languages take turns in the proportions asked for; within a language, blocks come in a shuffled order that is reshuffled
 when all have been seen. Nothing depends on what was drawn before, so a resumed stage continues exactly where it was.
@@ -58,7 +58,7 @@ class BlockSchedule:
         return {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
 
     def ledger(self, steps: int) -> str:
-        """Return a SHA-256 over the blocks of the first `steps` steps: equal ledgers saw the same text in the same order."""
+        """Return a SHA-256 over the blocks of the first `steps` steps: equal ledgers saw the same text in one order."""
         digest = hashlib.sha256()
         for step in range(steps):
             digest.update(repr(self.at(step)).encode())

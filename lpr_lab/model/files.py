@@ -66,7 +66,7 @@ def load_adapter_tensors(model: PeftModel, path: Path) -> None:
     """
     expected = {name: tuple(tensor.shape) for name, tensor in adapter_tensors(model).items()}
     with safe_open(str(path), framework="pt") as file:
-        found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
         for name, shape in expected.items():
             if name not in found:
                 raise DamagedError(f"{path} lacks the tensor {name}; it was saved from another expansion.")
