@@ -158,14 +158,21 @@ def fit_routers(
         with progress(total * block_tokens, "Fitting routers", "token") as bar:
             for language, blocks in packed.items():
                 used = min(num_blocks, len(blocks))
-                for start in range(0, used, batch_blocks):
-                    batch = blocks.select(range(start, min(start + batch_blocks, used)))
-                    keep_apart = start >= 0.75 * used
+                kept_from = used - max(used // 4, 1)
+                for start, end in _batches(kept_from, used, batch_blocks):
+                    batch = blocks.select(range(start, end))
+                    keep_apart = start >= kept_from
                     labels = _labels(batch, int(language in expanded), blocks.separator_id).to(device)
                     ids, positions = batch["input_ids"].to(device), batch["position_ids"].to(device)
                     model(input_ids=ids, position_ids=positions, use_cache=False)
                     bar.update(ids.numel())
     return [_set_router(layers[index], statistics[index], ridge) for index in sorted(layers)]
+
+
+def _batches(kept_from: int, end: int, size: int) -> list[tuple[int, int]]:
+    """Cut [0, end) into batches of at most `size` blocks, with a cut at `kept_from`."""
+    starts = [*range(0, kept_from, size), *range(kept_from, end, size)]
+    return [(start, min(start + size, kept_from if start < kept_from else end)) for start in starts]
 
 
 def _uses_mean(layer: MoELayer) -> bool:

