@@ -322,3 +322,11 @@ def tiny_model(tiny_tokenizer):
 def family_model(request, tiny_model):
     """One small random model of each family that the project supports."""
     return tiny_model(request.param)
+
+
+@pytest.fixture(scope="session")
+def tiny_corpus(sentences):
+    """Documents of three sentences in four languages."""
+    from tiny_corpus import TinyCorpus
+
+    return TinyCorpus(sentences, ("en", "es", "el", "tr"))

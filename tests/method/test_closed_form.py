@@ -8,6 +8,7 @@ from lpr_lab.method.closed_form import _auc, _calibrate, fit_routers
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.capture import record_routing
+from tiny_corpus import TinyCorpus
 
 OPTIONS = {"original": ["en", "es"], "expanded": ["el"], "tokens_per_language": 512, "block_tokens": 64}
 
@@ -31,8 +32,6 @@ def test_fitted_routers_send_each_side_to_its_experts(tiny_model, tiny_tokenizer
 
 def test_shuffled_language_labels_give_routers_that_know_nothing(tiny_model, tiny_tokenizer, tiny_corpus, sentences):
     """The control: with the same languages on both sides there is nothing to find."""
-    from tests.method.conftest import TinyCorpus
-
     mixed = {"en": [*sentences["en"][:3], *sentences["el"][:3]], "tr": [*sentences["el"][3:], *sentences["en"][3:]]}
     model = upcycle(tiny_model("llama"), (1, 1), router_input="token_and_mean", router_bias=True)
     corpus = TinyCorpus(mixed, ("en", "tr"))

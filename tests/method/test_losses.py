@@ -20,7 +20,9 @@ def test_balance_loss_is_one_at_uniform_routing_whatever_the_number_of_experts(n
 
 def test_balance_loss_of_the_released_code_is_top_k_times_the_papers():
     logits = torch.randn(50, 6)
-    assert load_balancing_loss(logits, 2, variant="released") == pytest.approx(2 * float(load_balancing_loss(logits, 2)))
+    assert load_balancing_loss(logits, 2, variant="released") == pytest.approx(
+        2 * float(load_balancing_loss(logits, 2))
+    )
 
 
 def test_balance_loss_is_constant_without_gradient_when_all_experts_are_chosen():

@@ -1,15 +1,14 @@
-"""A tiny corpus in three languages whose texts we wrote, for the stages to train on."""
-
-import pytest
+"""A tiny corpus for tests: sentences we wrote, repeated in groups until there is enough to pack; all splits alike."""
 
 from lpr_lab.text.corpus import Document
 
 
 class TinyCorpus:
-    """Sentences of the fixture, repeated in shuffled groups until there is enough to pack; every split has the same."""
+    """What `load_corpus` returns, as far as the verbs use it."""
 
     name = "tiny"
     splits = ("train", "replay", "dev", "heldout")
+    manifest: dict = {}  # noqa: RUF012
 
     def __init__(self, sentences: dict[str, list[str]], languages: tuple[str, ...]) -> None:
         self.languages = languages
@@ -22,10 +21,6 @@ class TinyCorpus:
         }
 
     def documents(self, split: str, language: str) -> tuple[Document, ...]:
+        """Return the documents of one language; every split has the same."""
         assert split in self.splits
         return self._documents[language]
-
-
-@pytest.fixture(scope="session")
-def tiny_corpus(sentences) -> TinyCorpus:
-    return TinyCorpus(sentences, ("en", "es", "el", "tr"))
