@@ -3,6 +3,7 @@
 Importing this module imports papermill and Jupyter's client; `notebooks.py` does so when it is about to execute.
 """
 
+import logging
 import os
 import signal
 import sys
@@ -91,6 +92,7 @@ class _Engine(NBClientEngine):
 
 
 papermill_engines.register(ENGINE, _Engine)
+logger.setLevel(logging.ERROR)  # it warns of parameters that it cannot parse (`x: float | None`); ours are checked
 
 
 @contextmanager

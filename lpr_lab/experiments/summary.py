@@ -1,0 +1,71 @@
+"""A finished run in five lines of words, for terminals and notebooks: what was taught, gained and kept, and where."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lpr_lab.errors import LprError
+from lpr_lab.text.languages import get_language
+
+_DATASETS = {"heldout": "held-out text", "dev": "text like that of training"}
+
+
+def summary_lines(results: Mapping[str, Any]) -> list[str]:
+    """Return what `results.json` of an expansion says, in words.
+
+    The held-out set is quoted where there is one. Changes are those of bits per byte: below zero is better.
+
+    Raises:
+        KeyError: these are the results of something else.
+    """
+    datasets = [row["dataset"] for row in results["change"]]
+    dataset = "heldout" if "heldout" in datasets else datasets[0]
+    change = [row for row in results["change"] if row["dataset"] == dataset]
+    weights = [row for row in results["routing"]["original_weight"] if row["dataset"] == dataset]
+    known, taught = (_list([_name(code) for code in results[role]]) for role in ("original", "expanded"))
+    return [
+        f"{results['base']}, which knew {known}, was taught {taught} in {_duration(results['seconds'])}"
+        f" (recipe {results['recipe']}).",
+        f"Taught, in bits per byte of {_DATASETS.get(dataset, dataset)}: {_changes(change, 'expanded')}.",
+        f"Known before, in the same: {_changes(change, 'original')}.",
+        f"Weight of the original expert there: {_weights(weights, 'original')}; {_weights(weights, 'expanded')}.",
+        _claims(results["claims"]),
+    ]
+
+
+def _name(code: str) -> str:
+    try:
+        return get_language(code).name
+    except LprError:
+        return code
+
+
+def _list(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]])) if words else "no language"
+
+
+def _duration(seconds: Mapping[str, float]) -> str:
+    total = sum(seconds.values())
+    return f"{total / 60:.0f} minutes" if total >= 90 else f"{total:.0f} seconds"
+
+
+def _changes(rows: Sequence[Mapping[str, Any]], role: str) -> str:
+    return ", ".join(
+        f"{_name(row['language'])} {row['before']:.3f} → {row['after']:.3f} ({_percent(row['change_percent'])},"
+        f" 95 % interval {_percent(row['ci_low'])} to {_percent(row['ci_high'])})"
+        for row in rows
+        if row["role"] == role
+    )
+
+
+def _percent(value: float) -> str:
+    return f"{value:+.1f} %".replace("-", "−")
+
+
+def _weights(rows: Sequence[Mapping[str, Any]], role: str) -> str:
+    return ", ".join(f"{_name(row['language'])} {row['original_weight']:.2f}" for row in rows if row["role"] == role)
+
+
+def _claims(claims: Sequence[Mapping[str, Any]]) -> str:
+    broken = [claim["name"].replace("_", " ") for claim in claims if not claim["holds"]]
+    held = f"{len(claims) - len(broken)} of the {len(claims)} things the method promises hold"
+    return f"{held}; not: {', '.join(broken)}." if broken else f"All {len(claims)} things the method promises hold."
