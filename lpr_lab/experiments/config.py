@@ -89,8 +89,9 @@ class Experiment:
         for key in config:
             if key not in known:
                 raise UsageError(f"There is no setting {key!r}.{did_you_mean(key, known)}")
-        values = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
-        for stage in ("stage1", "stage2"):
-            if isinstance(values.get(stage), dict):
-                values[stage] = StageBudget(**values[stage])
+        values: dict[str, Any] = {}
+        for key, value in config.items():
+            if isinstance(value, list):
+                value = tuple(value)
+            values[key] = StageBudget(**value) if isinstance(value, dict) else value
         return Experiment(**values)

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lpr_lab.errors import UsageError
-from lpr_lab.measure.forgetting import change_rows
+from lpr_lab.measure.forgetting import ScoredDocuments, change_rows
 from lpr_lab.measure.routing import LoadCounter
 from lpr_lab.model.capture import record_routing
 from lpr_lab.model.precision import resolve_precision
@@ -33,36 +33,11 @@ from lpr_lab.text.packing import PackedBlocks, pack
 COLUMNS = ["language", "role", "model", "dataset", "bits_per_byte", "ci_low", "ci_high", "n_documents"]
 
 
-@dataclass(frozen=True)
-class TestSet:
-    """One language's documents of one split, and what each model needed for each of them.
-
-    Attributes:
-        language: ISO 639-1 code.
-        role: `original` or `expanded`.
-        dataset: name of the split.
-        fingerprint: SHA-256 over ids and texts; scores with different fingerprints are not comparable.
-        num_bytes: UTF-8 bytes per document, int [documents].
-        nats: model name -> negative log-likelihood per document in nats, float [documents].
-    """
-
-    language: str
-    role: str
-    dataset: str
-    fingerprint: str
-    num_bytes: np.ndarray
-    nats: dict[str, np.ndarray]
-
-    def bits_per_byte(self, model: str) -> float:
-        """Return this model's bits per byte over all documents."""
-        return float(self.nats[model].sum() / (np.log(2) * self.num_bytes.sum()))
-
-
 @dataclass
 class Report:
     """Scores of base and expanded model per language and test set, with 95 % intervals over documents."""
 
-    sets: list[TestSet]
+    sets: list[ScoredDocuments]
     bootstrap: int
     seed: int
     load: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -87,7 +62,7 @@ class Report:
         paired = [test for test in self.sets if {"base", "expanded"} <= set(test.nats)]
         return change_rows(paired, [self._draws(test) for test in paired])
 
-    def _draws(self, test: TestSet) -> np.ndarray:
+    def _draws(self, test: ScoredDocuments) -> np.ndarray:
         # One generator per test set, so that adding a language does not move the intervals of the others.
         generator = np.random.default_rng([self.seed, int(test.fingerprint[:8], 16)])
         return generator.integers(0, len(test.num_bytes), (self.bootstrap, len(test.num_bytes)))
@@ -159,7 +134,7 @@ def evaluate(
                     see = counter.watch(record, language=language, role=role, dataset=split)
                     nats["expanded"] = document_nats(model, blocks, after_batch=see, **options)
             sizes = np.array([len(document.text.encode()) for document in documents])
-            sets.append(TestSet(language, role, split, _fingerprint(documents), sizes, nats))
+            sets.append(ScoredDocuments(language, role, split, _fingerprint(documents), sizes, nats))
     settings = {"precision": resolve_precision(precision), "block_tokens": block_tokens, "bootstrap": bootstrap}
     return Report(sets, bootstrap, seed, counter.to_frame(), settings)
 

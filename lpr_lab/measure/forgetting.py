@@ -12,7 +12,7 @@ Raw text can flatter: an instruct model that meets raw text gets better at it in
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -32,8 +32,18 @@ COLUMNS = [
 ]
 
 
-class PairedScores(Protocol):
-    """What `change_rows` needs of a test set (see `measure.bits.TestSet`)."""
+@dataclass(frozen=True)
+class ScoredDocuments:
+    """One language's documents of one split, and what each model needed for each of them.
+
+    Attributes:
+        language: ISO 639-1 code.
+        role: `original` or `expanded`.
+        dataset: name of the split.
+        fingerprint: SHA-256 over ids and texts; scores with different fingerprints are not comparable.
+        num_bytes: UTF-8 bytes per document, int [documents].
+        nats: model name -> negative log-likelihood per document in nats, float [documents].
+    """
 
     language: str
     role: str
@@ -44,10 +54,10 @@ class PairedScores(Protocol):
 
     def bits_per_byte(self, model: str) -> float:
         """Return this model's bits per byte over all documents."""
-        ...
+        return float(self.nats[model].sum() / (np.log(2) * self.num_bytes.sum()))
 
 
-def change_rows(sets: Sequence[PairedScores], draws: Sequence[np.ndarray]) -> pd.DataFrame:
+def change_rows(sets: Sequence[ScoredDocuments], draws: Sequence[np.ndarray]) -> pd.DataFrame:
     """Return one row per test set: bits per byte before and after, change in percent, interval and verdict.
 
     Args:

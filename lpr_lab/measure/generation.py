@@ -120,7 +120,8 @@ def _generate(
     separator = separator_token_id(tokenizer)
     ids = [separator, *tokenizer(prompt, add_special_tokens=False)["input_ids"]]
     tensor = torch.tensor([ids], device=next(model.parameters()).device)
-    stops = {separator} | ({tokenizer.eos_token_id} if tokenizer.eos_token_id is not None else set())
+    end = tokenizer.eos_token_id
+    stops = {separator, end} if isinstance(end, int) else {separator}
     sides = [_Side(model, tensor, expanded=flag, temperature=temperature, seed=seed) for flag in (False, True)]
     while not all(side.finished for side in sides):
         for side in sides:

@@ -64,8 +64,9 @@ class LoadCounter:
 
 def original_weight_by_language(load: pd.DataFrame) -> pd.DataFrame:
     """Return the mean weight of expert 0 over all layers per language and data set: 1 is entirely the base model."""
-    rows = load[load["expert"] == 0].groupby(["dataset", "role", "language"], sort=False)["mass"]
-    return rows.mean().reset_index(name="original_weight")
+    original = load.loc[load["expert"] == 0]
+    means = original.groupby(["dataset", "role", "language"], sort=False, as_index=False).agg({"mass": "mean"})
+    return pd.DataFrame(means).rename(columns={"mass": "original_weight"})
 
 
 @torch.no_grad()

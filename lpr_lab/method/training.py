@@ -238,20 +238,22 @@ def _step(
             loss = world * sum(term.coefficient * total for term, total in zip(terms, totals, strict=True))
             accelerator.backward(loss)
             sums += torch.stack([total.detach().float() for total in totals])
-    sums = accelerator.reduce(sums, "sum")
-    values = dict(zip((term.name for term in terms), sums.tolist(), strict=True))
+    reduced = accelerator.reduce(sums, "sum")
+    assert isinstance(reduced, torch.Tensor)
+    values = dict(zip((term.name for term in terms), reduced.tolist(), strict=True))
     loss_value = sum(term.coefficient * values[term.name] for term in terms)
-    norm = accelerator.clip_grad_norm_([p for _, p in trainable_parameters(model)], settings.max_grad_norm)
-    if not math.isfinite(loss_value) or not math.isfinite(float(norm)):
+    clipped = accelerator.clip_grad_norm_([p for _, p in trainable_parameters(model)], settings.max_grad_norm)
+    norm = 0.0 if clipped is None else float(clipped)
+    if not math.isfinite(loss_value) or not math.isfinite(norm):
         raise LprError(
-            f"Step {step + 1} gave loss {loss_value} with gradient norm {float(norm)} on blocks {schedule.at(step)}; "
+            f"Step {step + 1} gave loss {loss_value} with gradient norm {norm} on blocks {schedule.at(step)}; "
             "nothing was updated. Lower the learning rate or look at these blocks, then run again from the last "
             "checkpoint."
         )
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     num_tokens = int((whole["language_id"] >= 0).sum())
-    return {"loss": loss_value, **values, "grad_norm": float(norm), "num_tokens": num_tokens}
+    return {"loss": loss_value, **values, "grad_norm": norm, "num_tokens": num_tokens}
 
 
 def _parameter_groups(named: list[tuple[str, torch.nn.Parameter]], settings: TrainSettings) -> list[dict[str, Any]]:

@@ -78,7 +78,7 @@ def upcycle(
         router_input=router_input,
         router_bias=router_bias,
         base_fingerprint=base_fingerprint(model),
-        base_name=model.config.name_or_path,
+        base_name=model.config.name_or_path or "",
         seed=seed,
         dispatch=dispatch,
     )

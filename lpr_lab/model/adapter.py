@@ -113,12 +113,16 @@ class MoELayer(nn.Module, BaseTunerLayer):
     @property
     def router(self) -> Router:
         """The active adapter's router."""
-        return self.moe_lpr_router[self.active_adapters[0]]
+        router = self.moe_lpr_router[self.active_adapters[0]]
+        assert isinstance(router, Router)
+        return router
 
     @property
     def stacks(self) -> list[ExpertStack]:
         """The active adapter's new experts, one stack per expansion."""
-        return list(self.moe_lpr_experts[self.active_adapters[0]])
+        stacks = self.moe_lpr_experts[self.active_adapters[0]]
+        assert isinstance(stacks, nn.ModuleList)
+        return [stack for stack in stacks if isinstance(stack, ExpertStack)]
 
     @property
     def num_experts(self) -> int:
@@ -159,7 +163,9 @@ class MoeLprModel(BaseTuner):
 
     def _pre_injection_hook(self, model: nn.Module, config: MoeLprConfig, adapter_name: str) -> None:
         self.context = ForwardContext()
-        self.context.attach(model.base_model)
+        decoder = model.base_model
+        assert isinstance(decoder, nn.Module)
+        self.context.attach(decoder)
 
     @staticmethod
     def _prepare_adapter_config(peft_config: MoeLprConfig, model_config: dict) -> MoeLprConfig:

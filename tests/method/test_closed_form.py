@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+from tiny_corpus import TinyCorpus
 
 from lpr_lab.errors import UsageError
 from lpr_lab.method.closed_form import _auc, _calibrate, fit_routers
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.capture import record_routing
-from tiny_corpus import TinyCorpus
 
 OPTIONS = {"original": ["en", "es"], "expanded": ["el"], "tokens_per_language": 512, "block_tokens": 64}
 

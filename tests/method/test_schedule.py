@@ -1,4 +1,4 @@
-"""Which blocks a step sees: fixed by the seed, in the proportions asked for, nothing skipped or repeated in an epoch."""
+"""Which blocks a step sees: fixed by the seed, in the proportions asked for, every block once in an epoch."""
 
 from collections import Counter
 

@@ -173,8 +173,8 @@ def test_resume_refuses_a_damaged_checkpoint_by_name_and_takes_the_one_before(
 
 def test_resume_refuses_other_settings(tiny_model, tiny_tokenizer, tiny_corpus, tmp_path):
     expand_tiny(tiny_model, tiny_tokenizer, tiny_corpus, tmp_path)
+    hotter = dataclasses.replace(SETTINGS, learning_rate=0.1)
     with pytest.raises(UsageError, match="settings"):
-        hotter = dataclasses.replace(SETTINGS, learning_rate=0.1)
         expand_tiny(tiny_model, tiny_tokenizer, tiny_corpus, tmp_path, hotter)
 
 
