@@ -105,10 +105,11 @@ class Parameter:
 
 @dataclass(frozen=True, kw_only=True)
 class NotebookFile:
-    """A notebook as it lies on disk: its path, its title, its parameters and the code of its cells."""
+    """A notebook as it lies on disk: its path, title, kind of run (empty when it does not say), parameters and code."""
 
     path: Path
     title: str
+    kind: str
     parameters: dict[str, Parameter]
     code: tuple[str, ...]
 
@@ -130,6 +131,7 @@ def read_notebook(path: Path | str) -> NotebookFile:
             (cell["cell_type"], "".join(cell["source"]), cell["metadata"].get("tags", [])) for cell in content["cells"]
         ]
         language = content["metadata"].get("kernelspec", {}).get("language", "python")
+        kind = str(content["metadata"].get("lpr_lab", {}).get("kind", ""))
     except (KeyError, TypeError, AttributeError) as error:
         raise DamagedError(f"{path} is not a notebook of format 4 ({error!r}).") from error
     if language != "python":
@@ -143,6 +145,7 @@ def read_notebook(path: Path | str) -> NotebookFile:
     return NotebookFile(
         path=path.resolve(),
         title=headings[0].strip() if headings else path.stem,
+        kind=kind,
         parameters=declared_parameters(tagged[0], str(path)),
         code=tuple(source for kind, source, _ in cells if kind == "code"),
     )

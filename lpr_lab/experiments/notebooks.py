@@ -81,7 +81,7 @@ def run_notebook(
         assignments: `name=value` as typed (see `notebook_parameters.resolve`).
         parameters_file: YAML or JSON with values by name.
         values: values by name, given by code.
-        kind: see `Run.create`; the notebook's name without its number when not given.
+        kind: see `Run.create`; when not given the notebook's own (`lpr_lab.kind` in its metadata), else its name.
         name: words for the folder's name; the expanded languages or the notebook's name when not given.
         new: make a new run whatever there is.
         output: where to show what the cells print; stderr when not given.
@@ -99,7 +99,7 @@ def run_notebook(
         raise UsageError(f"`{RUN_DIR}` is set by this command. Use --runs-dir to say where runs are kept.")
     stem = notebook.path.stem.lstrip("0123456789_-") or notebook.path.stem
     given = as_json({"notebook": stem, "parameters": parameters})
-    kind = kind or stem
+    kind = kind or notebook.kind or stem
     run, how = (None, "new") if new else _run_before(Path(runs_dir), given, kind, notebook)
     if run is None:
         slug = name or " ".join(str(code) for code in parameters.get("expanded") or ())
@@ -192,7 +192,7 @@ def _execute(notebook: NotebookFile, parameters: Mapping[str, Any], run: Run, te
                 stdout_file=tee,
                 stderr_file=tee,
                 start_timeout=START_TIMEOUT_SECONDS,
-                kernel_cwd=str(notebook.path.parent),
+                kernel_cwd=str(Path.cwd()),  # a path that was typed as a parameter means what it means in the shell
                 kernel_env=_kernel_environment(run),
             )
     except KeyboardInterrupt:

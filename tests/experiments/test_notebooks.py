@@ -31,19 +31,19 @@ for step in range(5):
 """
 
 
-def write_notebook(folder: Path, *cells: str, name: str = "03_small.ipynb", parameters: str = PARAMETERS) -> Path:
-    book = nbformat.v4.new_notebook(
-        metadata={"kernelspec": {"name": "python3", "display_name": "x", "language": "python"}}
-    )
+def write_notebook(folder: Path, *cells: str, parameters: str = PARAMETERS, **metadata) -> Path:
+    kernel = {"name": "python3", "display_name": "x", "language": "python"}
+    book = nbformat.v4.new_notebook(metadata={"kernelspec": kernel, **metadata})
     book.cells = [nbformat.v4.new_markdown_cell("# A small notebook"), nbformat.v4.new_code_cell(parameters)]
     book.cells[1].metadata["tags"] = ["parameters"]
     book.cells += [nbformat.v4.new_code_cell(cell) for cell in cells]
     folder.mkdir(exist_ok=True)
-    nbformat.write(book, folder / name)
-    return folder / name
+    nbformat.write(book, folder / "03_small.ipynb")
+    return folder / "03_small.ipynb"
 
 
-def test_a_notebook_runs_here_in_its_own_folder_and_is_reused_when_started_again(tmp_path):
+def test_a_notebook_runs_here_with_this_interpreter_and_is_reused_when_started_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     path = write_notebook(
         tmp_path / "note{books}",
         START,
@@ -53,7 +53,7 @@ def test_a_notebook_runs_here_in_its_own_folder_and_is_reused_when_started_again
     shown = io.StringIO()
     done = run_notebook(path, runs_dir=tmp_path / "r{u}ns", assignments=("language=nan",), output=shown)
     assert done.how == "new" and done.run.status.state == "finished"
-    assert done.run.results == {"prefix": sys.prefix, "folder": str(path.parent), "language": "nan", "tokens": 5}
+    assert done.run.results == {"prefix": sys.prefix, "folder": str(tmp_path), "language": "nan", "tokens": 5}
     assert (done.run.kind, done.run.title) == ("small", "A small notebook")
     assert done.run.config == {"language": "nan", "tokens": 5}
     assert done.run.config_input == {"notebook": "small", "parameters": {"language": "nan", "tokens": 5}}
@@ -74,8 +74,9 @@ def test_a_notebook_runs_here_in_its_own_folder_and_is_reused_when_started_again
 
 
 def test_a_notebook_that_never_takes_up_its_run_is_finished_when_it_ends(tmp_path):
-    done = run_notebook(write_notebook(tmp_path, "1 + 1"), runs_dir=tmp_path / "runs", output=io.StringIO())
-    assert done.run.status.state == "finished"
+    path = write_notebook(tmp_path, "1 + 1", lpr_lab={"kind": "sum"})
+    done = run_notebook(path, runs_dir=tmp_path / "runs", output=io.StringIO())
+    assert (done.run.kind, done.run.status.state) == ("sum", "finished")
 
 
 def test_a_failed_cell_keeps_the_copy_and_the_error_and_the_mended_notebook_resumes(tmp_path):
