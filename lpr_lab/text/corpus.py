@@ -1,6 +1,25 @@
-"""Text as the rest of the project sees it: documents with a language, in named splits."""
+"""Text as the rest of the project sees it: documents with a language, in named splits, with a manifest.
 
-from dataclasses import dataclass
+    train     expansion (stage 1) learns from it
+    replay    original languages, shown again in review (stage 2)
+    dev       the same source as train, for early stopping and a first look
+    heldout   another source and genre, where there is one: the main table
+
+`load_corpus` makes one from the embedded `demo` profile, from files, or from a data set on the hub.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lpr_lab.errors import UsageError, did_you_mean
+from lpr_lab.text.splits import SPLITS
+
+DEMO_LANGUAGES = ("en", "es", "zh", "el", "hu", "tr")
 
 
 @dataclass(frozen=True)
@@ -8,9 +27,135 @@ class Document:
     """One text: a help page, a message, a record of a data set."""
 
     id: str
-    """Unique within a corpus; aligned translations share it."""
+    """Unique within its language; translations of each other share it."""
     language: str
     """ISO 639-1."""
     text: str
     source: str
     """Where it came from: a package, a file or a data set."""
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """Documents by split and language."""
+
+    name: str
+    languages: tuple[str, ...]
+    """ISO 639-1 codes, in the order asked for."""
+    texts: Mapping[tuple[str, str], tuple[Document, ...]]
+    """(split, language) -> documents."""
+    sources: Sequence[Mapping[str, Any]] = field(default=(), kw_only=True)
+    """What it was made from: package or file, version, sha256, licence."""
+    preparation: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+    """Language -> what was dropped and why, leakage before and after."""
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Return the splits that have at least one document, in the order of `SPLITS`."""
+        return tuple(split for split in SPLITS if any(self.texts.get((split, code)) for code in self.languages))
+
+    def documents(self, split: str, language: str | None = None) -> tuple[Document, ...]:
+        """Return the documents of a split, of one language or of all, language by language.
+
+        A language without text in that split gives none (the held-out campaign is not translated into every language).
+
+        Raises:
+            UsageError: a split or language that this corpus does not have.
+        """
+        if split not in self.splits:
+            raise UsageError(
+                f"The corpus {self.name!r} has no split {split!r}; it has {', '.join(self.splits)}."
+                + did_you_mean(split, self.splits)
+            )
+        if language is not None and language not in self.languages:
+            raise UsageError(
+                f"The corpus {self.name!r} has no language {language!r}; it has {', '.join(self.languages)}. "
+                "Name it in load_corpus(languages=...)."
+            )
+        chosen = self.languages if language is None else (language,)
+        return tuple(document for code in chosen for document in self.texts.get((split, code), ()))
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """What this corpus is, JSON-able: sources, and per language and split the size and SHA-256 of the content."""
+        return {
+            "schema_version": 1,
+            "name": self.name,
+            "languages": list(self.languages),
+            "sources": [dict(source) for source in self.sources],
+            "texts": {
+                code: {split: _describe(self.texts[split, code]) for split in SPLITS if self.texts.get((split, code))}
+                for code in self.languages
+            },
+            "preparation": dict(self.preparation),
+        }
+
+    def fingerprint(self) -> str:
+        """Return 64 hex digits that are equal for equal content: the same texts in the same splits and languages."""
+        texts = self.manifest["texts"]
+        content = {f"{code}/{split}": texts[code][split]["sha256"] for code in texts for split in texts[code]}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _describe(documents: Sequence[Document]) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    for document in documents:
+        digest.update(json.dumps([document.id, document.text]).encode())
+    return {
+        "n_documents": len(documents),
+        "characters": sum(len(document.text) for document in documents),
+        "sha256": digest.hexdigest(),
+    }
+
+
+def load_corpus(
+    source: str | Path | Sequence[str | Path] | Mapping[str, Any] = "demo",
+    *,
+    languages: Sequence[str] | None = None,
+    text_column: str | None = None,
+    configs: Mapping[str, str] | None = None,
+    hub_split: str = "train",
+    max_documents: int = 20_000,
+) -> Corpus:
+    """Load text in the given languages.
+
+    Args:
+        source: `"demo"`; or a JSONL, TXT or Parquet file, a folder of them, or a list of either; or a mapping from
+            language to such paths; or the name of a data set on the hub.
+        languages: ISO 639-1 or FLORES codes. None takes the six demo languages, or those found in the files.
+        text_column: the column that holds the text; None looks for the usual names.
+        configs: hub only: language to configuration, such as `{"el": "ell_Grek"}`; None looks for the language's code.
+        hub_split: hub only: which split of the data set to stream.
+        max_documents: hub only: how many documents to take per language.
+
+    JSONL and Parquet records have `text`, and may have `language` (or `lang`), `id` and `split` (train, replay, dev,
+    heldout). A TXT file has one document per paragraph, paragraphs being divided by blank lines. Where no split is
+    given, documents are dealt to train, replay and dev by the hash of their content, and what dev and replay share
+    with train is dropped.
+
+    Raises:
+        UsageError: an unknown language, no text, or too few documents to divide.
+        MissingError: a source that is not there or cannot be reached.
+
+    >>> corpus = load_corpus("demo", languages=["en", "el"])  # doctest: +SKIP
+    >>> corpus.documents("dev", "el")[0].language  # doctest: +SKIP
+    'el'
+    """
+    if source == "demo":
+        from lpr_lab.text.demo import load_demo
+
+        return load_demo(languages if languages is not None else DEMO_LANGUAGES)
+    from lpr_lab.text.files import load_files, looks_like_path
+
+    if not isinstance(source, str) or looks_like_path(source):
+        return load_files(source, languages=languages, text_column=text_column)
+    from lpr_lab.text.hub import load_hub
+
+    return load_hub(
+        source,
+        languages=languages,
+        text_column=text_column,
+        configs=configs or {},
+        hub_split=hub_split,
+        max_documents=max_documents,
+    )

@@ -1,0 +1,205 @@
+"""The `demo` corpus: LibreOffice's help to train on, a fantasy campaign to test on, made from Debian packages.
+
+Each language is prepared once and kept in the cache as JSONL with a manifest: help pages as documents, split by page
+(the same page is in the same split in every language), text left in English dropped, repeats dropped. The held-out
+documents are messages of `wesnoth-*-utbs` of 40 characters or more in English: those that exist in every language that
+was asked for, so that scores of different languages are about the same content.
+
+Licences of the text: MPL-2.0 (help) and GPL-2.0-or-later (campaign). It stays in the cache; nothing of it is in this
+repository.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from lpr_lab.errors import DamagedError, UsageError
+from lpr_lab.progress import progress
+from lpr_lab.storage import cache_dir, friendly_disk_errors, read_jsonl, staged_directory, verify
+from lpr_lab.text.corpus import Corpus, Document
+from lpr_lab.text.debian import INSTEAD, Package, get_packages
+from lpr_lab.text.languages import LANGUAGES, get_languages
+from lpr_lab.text.sources import (
+    FICTION_LICENCE,
+    FICTION_PACKAGE,
+    HELP_LANGUAGES,
+    HELP_LICENCE,
+    help_package,
+    read_fiction,
+    read_help,
+)
+from lpr_lab.text.splits import Block, LanguageFilter, assign_split, drop_duplicates, min_characters
+
+_PREPARATION_VERSION = 1
+"""Raise it with every change to what is read, filtered or split: what was prepared before is then left aside."""
+
+_MIN_FICTION_CHARACTERS = 40
+
+_MIN_FICTION_MESSAGES = 500
+"""A language with fewer is left out of the held-out text, rather than cutting that of all others down to its own."""
+
+Pages = dict[str, dict[str, str]]
+
+
+def load_demo(languages: Sequence[str]) -> Corpus:
+    """Return the demo corpus in the given languages, fetching and preparing what is not in the cache.
+
+    Raises:
+        UsageError: a language that the demo does not have.
+        MissingError: nothing cached and no apt-get, no network or no such package.
+    """
+    codes = [language.code for language in get_languages(languages)]
+    unknown = sorted(set(codes) - set(HELP_LANGUAGES))
+    if unknown:
+        raise UsageError(
+            f"The demo corpus has no text in {', '.join(unknown)}; it has {', '.join(HELP_LANGUAGES)}. For others, "
+            f"{INSTEAD}."
+        )
+    packages = get_packages([help_package(code) for code in {*codes, "en"}] + [FICTION_PACKAGE])
+    helps = _prepare_help(codes, packages)
+    fiction = _prepare_fiction(packages[FICTION_PACKAGE])
+
+    documents: dict[tuple[str, str], tuple[Document, ...]] = {}
+    preparation: dict[str, Any] = {}
+    for code in codes:
+        name = help_package(code)
+        preparation[code] = {key: helps[code][1][key] for key in ("filter", "duplicates")}
+        records = read_jsonl(helps[code][0] / "documents.jsonl")
+        for split in ("train", "replay", "dev"):
+            documents[split, code] = tuple(
+                Document(record["id"], code, record["text"], name) for record in records if record["split"] == split
+            )
+    folder, facts = fiction
+    translated = {code: _read_messages(folder / f"{code}.jsonl") for code in codes if code in facts["languages"]}
+    common = set.intersection(*map(set, translated.values())) if translated else set()
+    for code, messages in translated.items():
+        documents["heldout", code] = tuple(
+            Document(key, code, text, facts["package"]) for key, text in messages.items() if key in common
+        )
+    sources = [_describe(packages[help_package(code)], HELP_LICENCE, "train, replay, dev") for code in codes]
+    sources.append(_describe(packages[FICTION_PACKAGE], FICTION_LICENCE, "heldout"))
+    return Corpus("demo", tuple(codes), documents, sources=sources, preparation=preparation)
+
+
+def _describe(package: Package, licence: str, used_for: str) -> dict[str, str]:
+    return {
+        "package": package.name,
+        "version": package.version,
+        "sha256": package.sha256,
+        "licence": licence,
+        "used_for": used_for,
+    }
+
+
+def _read_messages(path: Path) -> dict[str, str]:
+    return {record["id"]: record["text"] for record in read_jsonl(path)}
+
+
+# -- prepared folders --------------------------------------------------------------------------------------------------
+
+
+def _prepared(name: str, packages: Sequence[Package]) -> Path:
+    """Return the folder of one prepared text; another version of a package or of this code is another folder."""
+    key = json.dumps([_PREPARATION_VERSION, *((package.name, package.sha256) for package in packages)])
+    return cache_dir() / "corpora" / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    try:
+        return verify(folder)
+    except DamagedError as error:
+        raise DamagedError(f"{error} Delete {folder} and run the same command again; it is then made anew.") from None
+
+
+def _lock(folder: Path) -> FileLock:
+    with friendly_disk_errors("preparing the demo corpus", folder.parent):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder.parent / ".lock")
+
+
+def _prepare_help(codes: Sequence[str], packages: dict[str, Package]) -> dict[str, tuple[Path, dict[str, Any]]]:
+    english = packages[help_package("en")]
+    folders = {code: _prepared(f"help-{code}", [packages[help_package(code)], english]) for code in codes}
+    if any(not folder.is_dir() for folder in folders.values()):
+        with _lock(next(iter(folders.values()))):
+            missing = [code for code, folder in folders.items() if not folder.is_dir()]
+            with progress(len(missing), "Preparing help pages", unit="language") as bar:
+                english_pages = read_help(english) if missing else {}
+                for code in missing:
+                    bar.set_postfix_str(LANGUAGES[code].name)
+                    pages = english_pages if code == "en" else read_help(packages[help_package(code)])
+                    _write_help(code, pages, english_pages, folders[code])
+                    bar.update(1)
+    return {code: (folder, _facts(folder)) for code, folder in folders.items()}
+
+
+def _write_help(code: str, pages: Pages, english: Pages, folder: Path) -> None:
+    kept, dropped = filter_pages(code, pages, english)
+    blocks, duplicates = drop_duplicates(kept, within_splits=True)
+    documents: dict[str, list[str]] = {}
+    for block in blocks:
+        documents.setdefault(block.document, []).append(block.text)
+    lines = [{"id": path, "split": assign_split(path), "text": "\n".join(texts)} for path, texts in documents.items()]
+    facts = {"schema_version": 1, "language": code, "filter": dropped, "duplicates": duplicates}
+    with staged_directory(folder, sealed=facts) as stage:
+        _write_jsonl(stage / "documents.jsonl", lines)
+
+
+def filter_pages(code: str, pages: Pages, english: Pages) -> tuple[list[Block], dict[str, int]]:
+    """Return the blocks of help pages that are in their language, and characters kept and dropped by reason."""
+    candidates = [
+        (path, key, text)
+        for path, paragraphs in pages.items()
+        for key, text in paragraphs.items()
+        if len(text) >= min_characters(text)
+    ]
+    source = {(path, key): text for path, paragraphs in english.items() for key, text in paragraphs.items()}
+    judge = LanguageFilter(code, (text for _, _, text in candidates), (t for t in source.values() if len(t) >= 20))
+    characters: Counter[str] = Counter()
+    kept = []
+    for path, key, text in candidates:
+        reason = judge.reason_to_drop(text, source.get((path, key)))
+        characters[reason or "kept"] += len(text)
+        if reason is None:
+            kept.append(Block(path, assign_split(path), text))
+    return kept, dict(sorted(characters.items()))
+
+
+def _prepare_fiction(package: Package) -> tuple[Path, dict[str, Any]]:
+    folder = _prepared("fiction", [package])
+    if not folder.is_dir():
+        with _lock(folder):
+            if not folder.is_dir():
+                _write_fiction(read_fiction(package, list(LANGUAGES)), package, folder)
+    return folder, _facts(folder)
+
+
+def _write_fiction(messages: Pages, package: Package, folder: Path) -> None:
+    english = messages["en"]
+    long_enough = [key for key, text in english.items() if len(text) >= _MIN_FICTION_CHARACTERS]
+    kept: dict[str, list[dict[str, str]]] = {}
+    for code, texts in messages.items():
+        if len(texts) < _MIN_FICTION_MESSAGES:
+            continue
+        judge = LanguageFilter(code, texts.values(), english.values())
+        kept[code] = [
+            {"id": key, "text": texts[key]}
+            for key in long_enough
+            if key in texts and not judge.reason_to_drop(texts[key], english[key])
+        ]
+    enough = sorted(code for code, records in kept.items() if len(records) >= _MIN_FICTION_MESSAGES)
+    facts = {"schema_version": 1, "package": package.name, "languages": enough}
+    with staged_directory(folder, sealed=facts) as stage:
+        for code in enough:
+            _write_jsonl(stage / f"{code}.jsonl", kept[code])
+
+
+def _write_jsonl(path: Path, records: Sequence[dict[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        for record in records:
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")

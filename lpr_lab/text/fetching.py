@@ -1,0 +1,86 @@
+"""Child processes that download into folders, watched: a progress bar from the folders' growth, a log, an exit code."""
+
+import os
+import re
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from lpr_lab.progress import progress
+
+_POLL_SECONDS = 0.2
+
+NO_NETWORK = re.compile(
+    r"connection broken|NewConnectionError|ConnectionError|Temporary failure|timed out|ProxyError|unreachable|SSLError"
+    r"|Could not resolve|Could not connect|Unable to connect|Connection failed|Connection refused",
+    re.IGNORECASE,
+)
+"""What pip and apt say when there is no network."""
+
+NO_SPACE = re.compile(r"No space left|Disk quota|not enough (free )?space", re.IGNORECASE)
+"""What they say when the disk is full."""
+
+
+def run_watched(
+    command: Sequence[str],
+    *,
+    folders: Sequence[Path],
+    total_bytes: int | None,
+    label: str,
+    environment: Mapping[str, str] | None = None,
+    working_directory: Path | None = None,
+) -> tuple[int, str]:
+    """Run a command that downloads into `folders`, show how much has arrived, and return (exit code, output).
+
+    Args:
+        command: what to run, without a shell.
+        folders: where it writes, temporary files included; their growth is the progress.
+        total_bytes: what should arrive; None when that is not known.
+        label: what is being fetched, in a few words.
+        environment: variables set on top of ours.
+        working_directory: where it runs; None for here.
+
+    The child is killed when we are interrupted. Output is both streams, in order.
+    """
+    before = sum(map(_bytes_below, folders))
+    # English messages whatever the user's language: they are matched above.
+    variables = {**os.environ, "LC_ALL": "C.UTF-8", **(environment or {})}
+    log = folders[0] / ".output.log"
+    with log.open("w") as log_file, progress(total_bytes, label, unit="B") as bar:
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log_file,
+            stderr=subprocess.STDOUT,
+            env=variables,
+            cwd=working_directory,
+        )
+        try:
+            while child.poll() is None:
+                time.sleep(_POLL_SECONDS)
+                arrived = sum(map(_bytes_below, folders)) - before
+                bar.update(max(min(arrived, total_bytes or arrived) - bar.n, 0))
+        finally:
+            child.kill()
+            child.wait()
+        if child.returncode == 0 and total_bytes is not None:
+            bar.update(total_bytes - bar.n)
+    output = log.read_text(errors="replace")
+    log.unlink()
+    return child.returncode, output
+
+
+def last_line(output: str) -> str:
+    """Return the last line that says something, to be quoted in an error."""
+    return next((line.strip() for line in reversed(output.splitlines()) if line.strip()), "no output")
+
+
+def _bytes_below(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            total += path.stat().st_size
+        except FileNotFoundError:  # files are moved while we look
+            continue
+    return total

@@ -1,0 +1,186 @@
+"""Corpora from data sets on the Hugging Face hub, by name: the first documents of each language, streamed once.
+
+What was streamed is kept in the cache, so that the next load reads the same documents without a network. The hub
+cannot be reached from where this project is tested: the tests put a small stand-in in the place of `datasets`.
+"""
+
+import datetime
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from lpr_lab.errors import DamagedError, LprError, MissingError, UsageError, did_you_mean
+from lpr_lab.progress import progress
+from lpr_lab.storage import cache_dir, friendly_disk_errors, read_jsonl, staged_directory, verify
+from lpr_lab.text.corpus import Corpus
+from lpr_lab.text.files import LANGUAGE_COLUMNS, Record, find_text_column, make_corpus
+from lpr_lab.text.languages import Language, get_languages
+
+_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+def load_hub(
+    name: str,
+    *,
+    languages: Sequence[str] | None,
+    text_column: str | None,
+    configs: Mapping[str, str],
+    hub_split: str,
+    max_documents: int,
+) -> Corpus:
+    """Stream a data set into a corpus; see `load_corpus`.
+
+    Raises:
+        UsageError: a name that cannot be one, no languages, or no configuration for a language.
+        MissingError: no such data set, or the hub cannot be reached and nothing is cached.
+    """
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} is no corpus; expected 'demo', a .jsonl, .txt or .parquet file, or a hub data set such as "
+            "'org/name'."
+        )
+    if "/" not in name and did_you_mean(name, ["demo"]):
+        raise UsageError(f"There is no corpus {name!r}.{did_you_mean(name, ['demo'])}")
+    if not languages:
+        raise UsageError(f"Which languages to take from {name}? Give languages=['el', ...].")
+    if max_documents < 1:
+        raise UsageError(f"max_documents={max_documents} takes nothing; expected at least 1.")
+    records: list[Record] = []
+    sources: list[dict[str, Any]] = []
+    for language in get_languages(languages):
+        key = [name, language.code, configs.get(language.code), hub_split, text_column, max_documents]
+        digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]
+        folder = cache_dir() / "corpora" / f"hub-{name.replace('/', '--')}-{language.code}-{digest}"
+        if not folder.is_dir():
+            with friendly_disk_errors(f"fetching {name}", folder):
+                folder.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder.parent / ".lock"):
+                if not folder.is_dir():
+                    _stream(name, language, configs.get(language.code), hub_split, text_column, max_documents, folder)
+        facts = _facts(folder)
+        sources.append({key: value for key, value in facts.items() if key != "files"})
+        records += [
+            Record(row["text"], language.code, row["id"], None, name) for row in read_jsonl(folder / "documents.jsonl")
+        ]
+    return make_corpus(name, records, [language.code for language in get_languages(languages)], sources)
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    try:
+        return verify(folder)
+    except DamagedError as error:
+        raise DamagedError(f"{error} Delete {folder} and run the same command again to fetch it anew.") from None
+
+
+def _stream(
+    name: str,
+    language: Language,
+    config: str | None,
+    hub_split: str,
+    text_column: str | None,
+    max_documents: int,
+    folder: Path,
+) -> None:
+    """Write the first `max_documents` of one language into `folder`."""
+    import datasets
+
+    with _hub_errors(name):
+        chosen, filtered = (
+            (config, False)
+            if config is not None
+            else choose_config(name, language, datasets.get_dataset_config_names(name))
+        )
+        rows = datasets.load_dataset(name, chosen, split=hub_split, streaming=True)
+        taken: list[dict[str, str]] = []
+        with progress(max_documents, f"Streaming {name}, {language.name}", unit="document") as bar:
+            for number, row in enumerate(_of_language(rows, language, name) if filtered else rows):
+                text = row[find_text_column(row, text_column, name)]
+                if text and text.strip():
+                    taken.append({"id": str(row.get("id", number)), "text": text})
+                    bar.update(1)
+                if len(taken) == max_documents:
+                    break
+    facts = {
+        "schema_version": 1,
+        "dataset": name,
+        "config": chosen,
+        "split": hub_split,
+        "language": language.code,
+        "max_documents": max_documents,
+        "fetched": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "licence": "see the data set's page on the hub",
+    }
+    with (
+        staged_directory(folder, sealed=facts) as stage,
+        (stage / "documents.jsonl").open("w", encoding="utf-8") as file,
+    ):
+        for row in taken:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def choose_config(name: str, language: Language, available: Sequence[str]) -> tuple[str, bool]:
+    """Return the configuration for a language, and whether its rows must be filtered by a language column.
+
+    A configuration fits by the language's codes (`el`, `ell_Grek`, `ell`), alone or after a date or prefix
+    (`20231101.el`); of several, the last in order, which is the newest date.
+
+    Raises:
+        UsageError: none fits, and there is more than one.
+    """
+    codes = {language.code, language.flores, language.flores.replace("_", "-"), language.flores[:3]}
+    codes = {code.lower() for code in codes}
+    exact = [config for config in available if config.lower() in codes]
+    dated = [config for config in available if re.split(r"[.\-_]", config.lower())[-1] in codes]
+    if exact or dated:
+        return max(exact or dated), False
+    if len(available) == 1:
+        return available[0], True
+    listed = ", ".join(available[:12]) + (", …" if len(available) > 12 else "")
+    raise UsageError(
+        f"{name} has no configuration that is plainly {language.name}; it has {listed}. "
+        f"Name it with configs={{{language.code!r}: '...'}}."
+    )
+
+
+def _of_language(rows: Iterable[Mapping[str, Any]], language: Language, name: str) -> Iterator[Mapping[str, Any]]:
+    """Yield the rows whose language column is this language; a data set without such a column is of one language."""
+    codes = {language.code, language.flores.lower(), language.flores[:3]}
+    for row in rows:
+        given = next((str(row[column]).lower() for column in LANGUAGE_COLUMNS if row.get(column)), None)
+        if given is None or given in codes:
+            yield row
+
+
+@contextmanager
+def _hub_errors(name: str) -> Iterator[None]:
+    """Turn the errors of `datasets` and of the hub into one sentence each."""
+    import httpx
+    from datasets.exceptions import DatasetNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    instead = "or use load_corpus('demo') or your own files"
+    try:
+        yield
+    except LprError:
+        raise
+    except DatasetNotFoundError as error:
+        raise MissingError(
+            f"There is no data set {name!r} on the hub, or it is gated or private; check the name, log in with "
+            f"`hf auth login`, {instead}."
+        ) from error
+    except (OfflineModeIsEnabled, LocalEntryNotFoundError, httpx.TransportError, ConnectionError) as error:
+        raise MissingError(
+            f"{name} is not in the cache and the hub cannot be reached; connect to the network (and unset "
+            f"HF_HUB_OFFLINE), {instead}."
+        ) from error
+    except (HfHubHTTPError, ValueError) as error:
+        detail = str(error).strip().split("\n")[0]
+        raise MissingError(
+            f"The hub did not deliver {name} ({detail}); check hub_split and configs, {instead}."
+        ) from error

@@ -1,0 +1,287 @@
+"""Splits that do not leak into each other: by path, without repeated text, in the language that they claim.
+
+Help pages, web pages and message files repeat themselves across files, so that a split by file alone puts a third of
+the dev text into train. Therefore text is compared block by block (a block is one line of a document, usually a
+paragraph) after the split: a block of a later split goes when an earlier split has the same block, or shares `NGRAM`
+words in a row with it.
+"""
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import regex
+
+from lpr_lab.errors import UsageError
+from lpr_lab.text.languages import Language, get_language
+
+SPLITS = ("train", "replay", "dev", "heldout")
+"""In the order of precedence: a text that would be in two of them stays in the first. `heldout` comes from another
+source and genre, where there is one."""
+
+DEALT = SPLITS[:3]
+"""What one source is divided into."""
+
+NGRAM = 13
+"""Words in a row that two texts may not share; in scripts without spaces, characters."""
+
+_SCRIPTS = {"Japanese": r"[\p{Han}\p{Hiragana}\p{Katakana}]"}
+_UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
+_WORDS = regex.compile(rf"{_UNSPACED}|(?:(?!{_UNSPACED})\w)+")
+_UNSPACED_LETTER = regex.compile(_UNSPACED)
+_LETTERS = regex.compile(r"\p{L}")
+_MODEL_CHARACTERS = 400_000
+
+
+class Block(NamedTuple):
+    """One line of one document."""
+
+    document: str
+    split: str
+    text: str
+
+
+def assign_split(path: str) -> str:
+    """Return the split of a document by its language-independent path or content: 80 % train, 15 % replay, 5 % dev.
+
+    The same path gets the same split in every language and on every machine, so replay never shows the content of the
+    training pages in another language.
+    """
+    bucket = int(hashlib.sha256(path.encode()).hexdigest(), 16) % 100
+    return "train" if bucket < 80 else "replay" if bucket < 95 else "dev"
+
+
+def min_characters(text: str) -> int:
+    """Return how long a block must be to say something: 20 characters, or 8 in a script without spaces."""
+    return 8 if _UNSPACED_LETTER.search(text) else 20
+
+
+# -- duplicates --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Leakage:
+    """How much of one split's characters the earlier splits give away, as fractions of its characters."""
+
+    characters: int
+    exact: float
+    """In blocks that an earlier split has as well."""
+    ngram: float
+    """In other blocks that share `NGRAM` words in a row with an earlier split."""
+
+
+def drop_duplicates(blocks: Sequence[Block], *, within_splits: bool) -> tuple[list[Block], dict[str, Any]]:
+    """Drop the blocks that an earlier split has as well, or with which it shares `NGRAM` words in a row.
+
+    Blocks are compared after lower-casing, with every digit read as 0. Blocks shorter than `min_characters` are not
+    compared: a heading or a closing bracket may well be the same everywhere.
+
+    Args:
+        blocks: of one language.
+        within_splits: drop repeats inside a split, too; the first one stays.
+
+    Returns:
+        The blocks kept, in the order given, and a report: characters, and leakage before and after.
+    """
+    table = _Comparison(blocks)
+    kept = table.is_short.copy()
+    for number in range(len(SPLITS)):
+        own = (table.split == number) & ~table.is_short
+        # What was dropped from an earlier split still counts as seen: it was dropped because something holds it.
+        earlier = (table.split < number) & ~table.is_short
+        repeated = table.repeats(own, earlier, within=within_splits)
+        kept |= own & ~repeated & ~table.share_ngram(own, earlier)
+    remaining = [block for block, keep in zip(blocks, kept, strict=True) if keep]
+    before = table.leakage(np.ones(len(blocks), dtype=bool))
+    # Measured again on what is left, rather than taken to be 0.
+    after = table.leakage(kept)
+    report = {
+        "characters_before": sum(len(block.text) for block in blocks),
+        "characters_after": sum(len(block.text) for block in remaining),
+        "leakage": {
+            split: {"before": asdict(before[split]), "after": asdict(after[split]) if split in after else None}
+            for split in before
+        },
+    }
+    return remaining, report
+
+
+class _Comparison:
+    """Blocks in the form in which they are compared; all masks are bool `[blocks]`."""
+
+    def __init__(self, blocks: Sequence[Block]):
+        keys = [regex.sub(r"\d", "0", " ".join(block.text.lower().split())) for block in blocks]
+        numbers: dict[str, int] = {}
+        self.key = np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+        self.split = np.array([SPLITS.index(block.split) for block in blocks], dtype=np.int64)
+        self.characters = np.array([len(block.text) for block in blocks], dtype=np.int64)
+        self.is_short = np.array([len(block.text) < min_characters(block.text) for block in blocks], dtype=bool)
+        self.grams, self.gram_block = _hash_ngrams(keys)
+
+    def repeats(self, own: np.ndarray, earlier: np.ndarray, *, within: bool) -> np.ndarray:
+        """Return which of `own` are equal to an earlier block (or, `within`, to one before it in `own`)."""
+        found = own & np.isin(self.key, self.key[earlier])
+        if within:
+            places = np.flatnonzero(own)
+            first = np.zeros_like(own)
+            first[places[np.unique(self.key[places], return_index=True)[1]]] = True
+            found |= own & ~first
+        return found
+
+    def share_ngram(self, own: np.ndarray, earlier: np.ndarray) -> np.ndarray:
+        """Return which of `own` share `NGRAM` words in a row with an earlier block."""
+        mine = own[self.gram_block]
+        shared = np.isin(self.grams[mine], self.grams[earlier[self.gram_block]])
+        found = np.zeros_like(own)
+        found[self.gram_block[mine][shared]] = True
+        return found
+
+    def leakage(self, present: np.ndarray) -> dict[str, Leakage]:
+        """Measure what the splits before each split give away of it, among the blocks present; short ones aside."""
+        found: dict[str, Leakage] = {}
+        for number in range(1, len(SPLITS)):
+            own = present & (self.split == number) & ~self.is_short
+            earlier = present & (self.split < number) & ~self.is_short
+            total = int(self.characters[own].sum())
+            if total:
+                exact = self.repeats(own, earlier, within=False)
+                ngram = self.share_ngram(own & ~exact, earlier)
+                given_away = [float(self.characters[mask].sum() / total) for mask in (exact, ngram)]
+                found[SPLITS[number]] = Leakage(total, *given_away)
+        return found
+
+
+def _hash_ngrams(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the hash (uint64) of every `NGRAM` words in a row, and the number of the text that each belongs to.
+
+    Arrays rather than sets: a corpus from the hub has tens of millions of them.
+    """
+    numbers: dict[str, int] = {}
+    words: list[np.ndarray] = []
+    for text in texts:
+        found = _WORDS.findall(text)
+        words.append(np.array([numbers.setdefault(word, len(numbers) + 1) for word in found], dtype=np.uint64))
+    lengths = np.array([len(found) for found in words], dtype=np.int64)
+    owner = np.repeat(np.arange(len(texts)), lengths)
+    if len(owner) < NGRAM:
+        return np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.int64)
+    # A polynomial in a fixed odd base, modulo 2^64 by overflow; the words' numbers are spread over all bits first.
+    spread = np.concatenate(words) * np.uint64(0x9E3779B97F4A7C15)
+    spread ^= spread >> np.uint64(29)
+    windows = len(owner) - NGRAM + 1
+    hashes = np.zeros(windows, dtype=np.uint64)
+    for place in range(NGRAM):
+        hashes = hashes * np.uint64(0xD6E8FEB86659FD93) + spread[place : place + windows]
+    inside = owner[:windows] == owner[NGRAM - 1 :]
+    return hashes[inside], owner[:windows][inside]
+
+
+# -- language ----------------------------------------------------------------------------------------------------------
+
+
+class LanguageFilter:
+    """Tells the text of one language from English that was left untranslated among it.
+
+    Three questions per block: is it the same as its English source, are most of its letters of another script, and, for
+    languages in Latin script, do its letter triples look more like the English source than like the rest of this text.
+    The last two models are counted from the texts at hand; nothing is fetched.
+    """
+
+    MIN_SCRIPT_SHARE = 0.3
+    """Low, because technical prose is full of Latin names; a sentence left in English has a share near 0."""
+
+    def __init__(self, language: str, texts: Iterable[str], english: Iterable[str]):
+        """Learn from the blocks of a language and from English ones of the same kind."""
+        self.language = get_language(language)
+        self._log_odds: dict[str, float] | None = None
+        if self.language.script == "Latin" and self.language.code != "en":
+            english = list(english)
+            untranslated = set(english)
+            own = [text for text in texts if text not in untranslated]
+            self._log_odds = _log_odds(_count_triples(own), _count_triples(english))
+
+    def reason_to_drop(self, text: str, english: str | None = None) -> str | None:
+        """Return `same_as_english`, `wrong_script` or `looks_english`, or None for a text to keep.
+
+        Args:
+            text: one block.
+            english: the block that it translates, when that is known.
+        """
+        if self.language.code != "en" and text == english:
+            return "same_as_english"
+        if script_share(text, self.language) < self.MIN_SCRIPT_SHARE:
+            return "wrong_script"
+        if self._log_odds is not None and sum(self._log_odds.get(triple, 0.0) for triple in _triples(text)) < 0:
+            return "looks_english"
+        return None
+
+
+def script_share(text: str, language: Language) -> float:
+    """Return the share of a text's letters that belong to its language's script; 0 for a text without letters."""
+    letters = len(_LETTERS.findall(text))
+    return len(_script_pattern(language.script).findall(text)) / letters if letters else 0.0
+
+
+@cache
+def _script_pattern(script: str) -> regex.Pattern[str]:
+    letters = _SCRIPTS.get(script, rf"\p{{Script={script}}}")
+    return regex.compile(rf"(?=\p{{L}}){letters}")
+
+
+def _count_triples(texts: Sequence[str]) -> Counter[str]:
+    """Count letter triples in about `_MODEL_CHARACTERS` of text, taken evenly from all of it."""
+    every = max(1, sum(map(len, texts)) // _MODEL_CHARACTERS)
+    counts: Counter[str] = Counter()
+    for text in texts[::every]:
+        counts.update(_triples(text))
+    return counts
+
+
+def _triples(text: str) -> Iterable[str]:
+    line = " " + " ".join(_WORDS.findall(text.lower())) + " "
+    return map("".join, zip(line, line[1:], line[2:], strict=False))
+
+
+def _log_odds(own: Counter[str], english: Counter[str]) -> dict[str, float]:
+    """Return triple -> log odds for `own` against `english`, with add-one smoothing; 0 for a triple in neither."""
+    num_own = own.total() + len(own) + 1
+    num_english = english.total() + len(english) + 1
+    return {
+        triple: math.log((own[triple] + 1) / num_own) - math.log((english[triple] + 1) / num_english)
+        for triple in own.keys() | english.keys()
+    }
+
+
+# -- documents that come without a split -------------------------------------------------------------------------------
+
+
+def deal_splits(documents: Sequence[str], what: str) -> list[str]:
+    """Return a split for each document of one language by the hash of its content, no split left empty.
+
+    By value, as `assign_split`; where that leaves a split empty, as in a very small corpus, by rank of the hash.
+
+    Raises:
+        UsageError: fewer documents than splits.
+    """
+    num_different = len(set(documents))
+    if num_different < len(DEALT):
+        raise UsageError(
+            f"{what} has {num_different} different document(s), which cannot be divided into {', '.join(DEALT)}; "
+            f"give at least {len(DEALT)}, and some hundreds for a result that means something."
+        )
+    by_value = [assign_split(text) for text in documents]
+    if set(by_value) == set(DEALT):
+        return by_value
+    ranked = sorted(set(documents), key=lambda text: hashlib.sha256(text.encode()).digest())
+    num_dev = max(1, round(0.05 * len(ranked)))
+    num_replay = max(1, round(0.15 * len(ranked)))
+    rank = {text: place for place, text in enumerate(ranked)}
+    return [
+        "dev" if rank[text] < num_dev else "replay" if rank[text] < num_dev + num_replay else "train"
+        for text in documents
+    ]
