@@ -12,7 +12,8 @@ from the restarts (sdpa and eager attention; `use_cache=False`). So a model is c
 
     model(input_ids=…, position_ids=…, use_cache=False)
 
-and nothing else. Models that build their masks another way (no position ids, recurrent state) are not covered by this.
+and nothing else. Some models build their masks another way (OPT, BLOOM, Falcon, recurrent ones) and would read across
+documents without a word; `refuse_if_documents_mix` finds out on the model itself.
 
 Shapes: N blocks, S positions in a block, B blocks in a batch.
 """
@@ -24,11 +25,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from lpr_lab.errors import UsageError, did_you_mean
+from lpr_lab.errors import UnsupportedModelError, UsageError, did_you_mean
 from lpr_lab.text.languages import get_languages
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from lpr_lab.text.corpus import Document
 
@@ -199,6 +200,38 @@ def pack(
         separator_id=separator_id,
         num_documents=len(pieces),
     )
+
+
+@torch.no_grad()
+def refuse_if_documents_mix(model: "PreTrainedModel") -> None:
+    """Check on the model itself that position restarts keep packed documents apart: two passes of a dozen tokens.
+
+    Raises:
+        UnsupportedModelError: changing the first document changed the model's output for the second.
+    """
+    num_tokens, device = model.get_input_embeddings().weight.shape[0], model.device
+    positions = torch.tensor([[0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4, 5]], device=device)
+    first = (torch.arange(12, device=device)[None] * 7 + 1) % num_tokens
+    second = first.clone()
+    second[:, :6] = (first[:, :6] + 3) % num_tokens
+    was_training = model.training
+    model.eval()  # dropout would change every output
+    try:
+        outputs = [model(input_ids=ids, position_ids=positions, use_cache=False).logits for ids in (first, second)]
+    except TypeError as error:
+        raise UnsupportedModelError(
+            f"{model.config.model_type} takes no position_ids, so packed documents cannot be kept apart in it; choose "
+            "a model with positions of its own, such as Llama, Qwen or GPT-NeoX."
+        ) from error
+    finally:
+        model.train(was_training)
+    # Not exactly 0 where tokens share a computation, as in a mixture of experts; a real leak is far above rounding.
+    rounding = 16 * torch.finfo(outputs[0].dtype).eps * outputs[0].abs().max()
+    if (outputs[0] - outputs[1])[:, 6:].abs().max() > rounding:
+        raise UnsupportedModelError(
+            f"{model.config.model_type} attends across packed documents (it takes no notice of position restarts), so "
+            "languages would mix; choose a model whose attention follows position_ids, such as Llama, Qwen or GPT-NeoX."
+        )
 
 
 def _tokenize(

@@ -32,7 +32,8 @@ NGRAM = 13
 
 _SCRIPTS = {"Japanese": r"[\p{Han}\p{Hiragana}\p{Katakana}]"}
 _UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
-_WORDS = regex.compile(rf"{_UNSPACED}|(?:(?!{_UNSPACED})\w)+")
+_WORDS = regex.compile(r"\w+")
+_WORDS_AND_UNSPACED = regex.compile(rf"{_UNSPACED}|(?:(?!{_UNSPACED})\w)+")
 _UNSPACED_LETTER = regex.compile(_UNSPACED)
 _LETTERS = regex.compile(r"\p{L}")
 _MODEL_CHARACTERS = 400_000
@@ -59,6 +60,12 @@ def assign_split(path: str) -> str:
 def min_characters(text: str) -> int:
     """Return how long a block must be to say something: 20 characters, or 8 in a script without spaces."""
     return 8 if _UNSPACED_LETTER.search(text) else 20
+
+
+def _words(text: str) -> list[str]:
+    """Return the words of a text; in scripts without spaces, every character is one."""
+    # The pattern that tells them apart is several times slower, and most texts do not need it.
+    return (_WORDS_AND_UNSPACED if _UNSPACED_LETTER.search(text) else _WORDS).findall(text)
 
 
 # -- duplicates --------------------------------------------------------------------------------------------------------
@@ -164,7 +171,7 @@ def _hash_ngrams(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     numbers: dict[str, int] = {}
     words: list[np.ndarray] = []
     for text in texts:
-        found = _WORDS.findall(text)
+        found = _words(text)
         words.append(np.array([numbers.setdefault(word, len(numbers) + 1) for word in found], dtype=np.uint64))
     lengths = np.array([len(found) for found in words], dtype=np.int64)
     owner = np.repeat(np.arange(len(texts)), lengths)
@@ -243,7 +250,7 @@ def _count_triples(texts: Sequence[str]) -> Counter[str]:
 
 
 def _triples(text: str) -> Iterable[str]:
-    line = " " + " ".join(_WORDS.findall(text.lower())) + " "
+    line = " " + " ".join(_words(text.lower())) + " "
     return map("".join, zip(line, line[1:], line[2:], strict=False))
 
 

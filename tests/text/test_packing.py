@@ -5,11 +5,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from lpr_lab.errors import UsageError
+from lpr_lab.errors import UnsupportedModelError, UsageError
 from lpr_lab.text.corpus import Document
-from lpr_lab.text.packing import NO_TARGET, PackedBlocks, pack, separator_token_id
+from lpr_lab.text.packing import NO_TARGET, PackedBlocks, pack, refuse_if_documents_mix, separator_token_id
 
 TEXTS = {
     "en": "The old bridge hums when the wind comes down from the hills.",
@@ -191,3 +192,22 @@ def test_a_packed_document_scores_as_it_does_alone(model):
     scores_together = logits(model, together)[together.document_index == 1]
     scores_alone = logits(model, alone)[alone.document_index == 0]
     torch.testing.assert_close(scores_together, scores_alone, atol=1e-4, rtol=1e-4)
+
+
+def test_a_model_that_keeps_documents_apart_passes_the_check(model):
+    model.train()
+    refuse_if_documents_mix(model)
+    assert model.training
+
+
+@pytest.mark.parametrize("family", ["opt", "bloom", "mamba"])
+def test_a_model_that_reads_across_documents_is_refused(family):
+    tiny = {
+        "opt": {"ffn_dim": 48, "word_embed_proj_dim": 32, "num_attention_heads": 4},
+        "bloom": {"n_head": 4},
+        "mamba": {"state_size": 4},
+    }[family]
+    config = CONFIG_MAPPING[family](**tiny, **{"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 1})
+    leaky = AutoModelForCausalLM.from_config(config)
+    with pytest.raises(UnsupportedModelError, match=family):
+        refuse_if_documents_mix(leaky)
