@@ -69,7 +69,7 @@ def run(experiment: Experiment, out: str | Path = "", root: str | Path | None = 
 
     Example:
         >>> finished = run(recipes.route_first(expanded=("el",)))  # doctest: +SKIP
-        >>> finished.results["summary"]
+        >>> finished.results["summary"]  # doctest: +SKIP
     """
     current = start(experiment, out, root)
     story = prepare(experiment, current)
