@@ -29,7 +29,7 @@ def expand(
     corpus: Corpus,
     *,
     languages: Sequence[str],
-    out: Path,
+    out: str | Path,
     settings: TrainSettings | None = None,
     load_balancing_coef: float = 0.01,
     load_balancing_variant: str = "paper",
@@ -69,7 +69,7 @@ def expand(
         if router_z_coef:
             terms.append(z_term(model, router_z_coef))
     schedule = BlockSchedule(blocks, blocks_per_step=settings.blocks_per_step, seed=settings.seed)
-    result = train(model, schedule, terms, settings, out=out, label="Stage 1, expand", log=log)
+    result = train(model, schedule, terms, settings, out=Path(out), label="Stage 1, expand", log=log)
     return result | {"languages": list(languages), "load_balancing_variant": load_balancing_variant}
 
 

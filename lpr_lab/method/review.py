@@ -29,7 +29,7 @@ def review(
     *,
     original: Sequence[str],
     expanded: Sequence[str],
-    out: Path,
+    out: str | Path,
     settings: TrainSettings | None = None,
     lpr_coef: float = 0.1,
     lpr_variant: str = "paper",
@@ -71,7 +71,7 @@ def review(
     set_trainable(model, experts=False, routers=True)
     terms = [lm_term(), lpr_term(len(original), lpr_coef, lpr_variant)]
     schedule = BlockSchedule(blocks, blocks_per_step=settings.blocks_per_step, seed=settings.seed + 1, weights=weights)
-    result = train(model, schedule, terms, settings, out=out, label="Stage 2, review", log=log)
+    result = train(model, schedule, terms, settings, out=Path(out), label="Stage 2, review", log=log)
     return result | {"original": list(original), "expanded": list(expanded), "lpr_variant": lpr_variant}
 
 

@@ -152,6 +152,7 @@ def train(
         **(facts or {}),
     }
     done = Progress()
+    out = Path(out)
     checkpoint = newest_checkpoint(out, accelerator.print)
     if checkpoint is not None:
         done = load_checkpoint(checkpoint, model, optimizer, scheduler, facts)
