@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
@@ -304,13 +304,15 @@ def _run_notebook(
 
 
 def _serve(folder: Path, port: int, no_browser: bool, page: str) -> None:
+    from threading import Event
+
     from lpr_lab.dashboard import serve
 
-    has_screen = sys.platform in ("darwin", "win32") or bool(
-        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    )
-    _say(f"Dashboard: http://127.0.0.1:{port}/{page}  (Ctrl-C stops it)")
-    serve(folder, port=port, page=page, open_browser=has_screen and not no_browser)
+    has_screen = sys.platform in ("darwin", "win32") or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
+    with suppress(KeyboardInterrupt):  # the way to end it, so no error
+        address = serve(folder, port=port, page=page, open_browser=has_screen and not no_browser, block=False)
+        _say(f"Dashboard: {address}/{page}  (Ctrl-C stops it)")
+        Event().wait()
 
 
 def main() -> None:

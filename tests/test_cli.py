@@ -256,6 +256,27 @@ def test_ctrl_c_ends_with_130_and_a_run_to_go_on_with(runs, tmp_path):
     assert run.status.state == "interrupted"
 
 
+# Serving
+
+
+def test_app_says_where_it_listens_only_when_it_does_and_ctrl_c_ends_it_well(runs, monkeypatch):
+    asked = {}
+
+    def serve(folder, **options):
+        asked.update(options, folder=folder)
+        return "http://127.0.0.1:7999"
+
+    def wait(self, timeout=None):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lpr_lab.dashboard.serve", serve)
+    monkeypatch.setattr("threading.Event.wait", wait)
+    done = call("app", "--port", "7999", "--no-browser")
+    assert done.exit_code == 0, done.stderr
+    assert done.stderr == "Dashboard: http://127.0.0.1:7999/  (Ctrl-C stops it)\n"
+    assert asked == {"folder": runs, "port": 7999, "page": "", "open_browser": False, "block": False}
+
+
 # Doctor
 
 

@@ -207,8 +207,8 @@ def _execute(notebook: NotebookFile, parameters: Mapping[str, Any], run: Run, te
             failure = ours(error.evalue)
         else:
             failure = LprError(
-                f"Cell {error.exec_count} of {notebook.path.name} failed with {error.ename}: {error.evalue}. "
-                f"The copy with the traceback is {run.notebook_path}."
+                f"Cell {error.exec_count} of {notebook.path.name} failed with {error.ename}: "
+                f"{error.evalue.rstrip('.')}. The copy with the traceback is {run.notebook_path}."
             )
         _settle(run, "failed", failure, _ANSI.sub("", "\n".join(error.traceback))[-4000:])
         raise failure from None
@@ -245,8 +245,10 @@ def _as_literal(path: Path) -> str:
 
 
 def _kernel_environment(run: Run) -> dict[str, str]:
-    path = os.pathsep.join([str(environment.CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {**os.environ, "PYTHONPATH": path, "LPR_LAB_RUNS": str(run.path.parent)}
+    path = os.pathsep.join(filter(None, [str(environment.CHECKOUT), os.environ.get("PYTHONPATH")]))
+    # Progress bars here are text; tqdm would complain that it finds no widgets.
+    warnings = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), "ignore:IProgress not found"]))
+    return {**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": warnings, "LPR_LAB_RUNS": str(run.path.parent)}
 
 
 def _settle(run: Run, state: str, error: BaseException | None = None, tail: str | None = None) -> None:

@@ -30,7 +30,7 @@ def test_it_asks_a_question_then_has_its_parameters_then_starts_a_run(path):
 def test_every_parameter_is_a_literal_with_a_comment_and_run_dir_is_one(path):
     parameters = read_notebook(path).parameters
     assert parameters["run_dir"].default == ""
-    assert [name for name, parameter in parameters.items() if not parameter.help and name != "seed"] == []
+    assert [name for name, parameter in parameters.items() if not parameter.help] == []
 
 
 def test_it_is_committed_without_outputs_for_the_python3_kernel(path):
