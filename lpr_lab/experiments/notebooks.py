@@ -22,7 +22,8 @@ from lpr_lab import errors
 from lpr_lab.errors import LprError, MissingError, UsageError
 from lpr_lab.experiments import environment
 from lpr_lab.experiments.notebook_parameters import NotebookFile, read_notebook, resolve
-from lpr_lab.experiments.runs import Run, as_json, list_runs
+from lpr_lab.experiments.runs import Run, discard, list_runs
+from lpr_lab.experiments.yaml_files import as_json
 from lpr_lab.storage import fsync, read_json, write_json
 
 RUN_DIR = "run_dir"
@@ -105,8 +106,14 @@ def run_notebook(
         slug = name or " ".join(str(code) for code in parameters.get("expanded") or ())
         title = name or notebook.title
         run = Run.create(Path(runs_dir).resolve(), kind=kind, slug=slug, title=title, config_input=given)
-    if how != "reused":
-        _execute(notebook, parameters, run, output or sys.stderr)
+    if how == "reused":
+        return NotebookRun(run=run, parameters=parameters, how=how)
+    try:
+        _execute(notebook, parameters, run, output or sys.stderr, how)
+    except UsageError:
+        if how == "new" and not run.status.done_phases:
+            discard(run)  # a wrong value that only the code behind the notebook could notice: nothing was begun
+        raise
     return NotebookRun(run=run, parameters=parameters, how=how)
 
 
@@ -168,7 +175,10 @@ class _Tee:
             target.flush()
 
 
-def _execute(notebook: NotebookFile, parameters: Mapping[str, Any], run: Run, terminal: TextIO) -> None:
+def _execute(notebook: NotebookFile, parameters: Mapping[str, Any], run: Run, terminal: TextIO, how: str) -> None:
+    doing = "Going on with" if how == "resumed" else "Running"
+    terminal.write(f"{doing} {notebook.path.name} in {run.path}\n")
+    terminal.flush()
     _import_papermill()
     from nbclient.exceptions import DeadKernelError
     from papermill import execute_notebook

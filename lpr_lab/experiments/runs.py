@@ -13,7 +13,6 @@ pandas only when a table is asked for: the dashboard and `lpr-lab runs list` rea
 """
 
 import errno
-import json
 import os
 import re
 import secrets
@@ -34,8 +33,15 @@ from lpr_lab.experiments.run_status import (
     sigterm_as_interrupt,
     utc_now,
 )
-from lpr_lab.experiments.yaml_files import dump_yaml
-from lpr_lab.storage import friendly_disk_errors, read_json, staged_directory, write_json, write_text
+from lpr_lab.experiments.yaml_files import as_json, dump_yaml
+from lpr_lab.storage import (
+    friendly_disk_errors,
+    read_json,
+    remove_directory,
+    staged_directory,
+    write_json,
+    write_text,
+)
 
 SCHEMA_VERSION = 1
 RUN_ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,80}")
@@ -320,6 +326,16 @@ def find_same_config(root: Path | str, config: Mapping[str, Any], kind: str) -> 
     return None
 
 
+def discard(run: Run) -> None:
+    """Remove a run in which nothing was done, because it could not even begin."""
+    remove_directory(run.path)
+    newest = newest_run(run.path.parent)
+    if newest is not None:
+        _point_latest(run.path.parent, newest.id)
+    else:
+        (run.path.parent / "latest").unlink(missing_ok=True)
+
+
 def start_run(
     config: Mapping[str, Any],
     *,
@@ -352,18 +368,6 @@ def start_run(
         run = run or Run.create(root, kind=kind, slug=slug, title=title, config=config)
     run.start()
     return run
-
-
-def as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings as they come back from JSON (tuples as lists, keys as text), or refuse what JSON cannot hold.
-
-    Raises:
-        UsageError: it holds a path, a NaN, a class and the like.
-    """
-    try:
-        return json.loads(json.dumps(dict(settings), allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"The settings of a run hold text, numbers, booleans, lists and mappings: {error}.") from error
 
 
 # Small pieces

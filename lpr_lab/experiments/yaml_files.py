@@ -4,14 +4,16 @@ YAML 1.1 reads `no` as false, `1:30` as 90 and a bare date as a date; a language
 that are text are always written in quotes, and on reading only `true` and `false` are booleans (YAML 1.2).
 """
 
+import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 import yaml
 from yaml.composer import ComposerError
 
-from lpr_lab.errors import DamagedError, MissingError
+from lpr_lab.errors import DamagedError, MissingError, UsageError
 
 MAX_BYTES = 1_000_000  # far above any settings file; a bound on what the parser is given
 
@@ -88,3 +90,15 @@ def read_yaml(path: Path) -> Any:
         raise MissingError(f"{path} is missing.") from error
     except UnicodeDecodeError as error:
         raise DamagedError(f"{path} is not UTF-8 text ({error}).") from error
+
+
+def as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as they come back from JSON (tuples as lists, keys as text), or refuse what JSON cannot hold.
+
+    Raises:
+        UsageError: it holds a path, a NaN, a class and the like.
+    """
+    try:
+        return json.loads(json.dumps(dict(settings), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"The settings of a run hold text, numbers, booleans, lists and mappings: {error}.") from error

@@ -59,7 +59,7 @@ def test_a_notebook_runs_here_with_this_interpreter_and_is_reused_when_started_a
     assert done.run.config_input == {"notebook": "small", "parameters": {"language": "nan", "tokens": 5}}
     assert "language is nan\n" in shown.getvalue() and "\rstep 0" in shown.getvalue()
     with done.run.log_path.open(newline="") as log:
-        assert log.read() == shown.getvalue()
+        assert shown.getvalue() == f"Running {path.name} in {done.run.path}\n{log.read()}"
     copy = done.run.notebook_path.read_text()
     assert "language is nan" in copy and "step 4" in copy
     assert "step 3" not in copy and '"input_path"' not in copy and len(copy) < 10_000
@@ -100,6 +100,13 @@ def test_a_failed_cell_keeps_the_copy_and_the_error_and_the_mended_notebook_resu
     mended = write_notebook(tmp_path, START, "assert run.is_done('corpus')")
     done = run_notebook(mended, runs_dir=tmp_path / "runs", output=io.StringIO())
     assert (done.how, done.run.id, done.run.status.state) == ("resumed", run.id, "finished")
+
+
+def test_a_value_that_only_the_code_can_refuse_leaves_nothing(tmp_path):
+    path = write_notebook(tmp_path, START, "from lpr_lab.errors import UsageError\nraise UsageError('No language xx.')")
+    with pytest.raises(UsageError, match=r"^No language xx\.$"):
+        run_notebook(path, runs_dir=tmp_path / "runs", output=io.StringIO())
+    assert list((tmp_path / "runs").iterdir()) == []
 
 
 def start_and_wait_until_it_prints(path: Path, runs: Path, text: str) -> subprocess.Popen:
