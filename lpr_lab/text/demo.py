@@ -60,7 +60,7 @@ def load_demo(languages: Sequence[str]) -> Corpus:
             f"The demo corpus has no text in {', '.join(unknown)}; it has {', '.join(HELP_LANGUAGES)}. For others, "
             f"{INSTEAD}."
         )
-    packages = get_packages([help_package(code) for code in {*codes, "en"}] + [FICTION_PACKAGE])
+    packages = get_packages([help_package(code) for code in dict.fromkeys([*codes, "en"])] + [FICTION_PACKAGE])
     helps = _prepare_help(codes, packages)
     fiction = _prepare_fiction(packages[FICTION_PACKAGE])
 

@@ -115,8 +115,8 @@ def _divide(records: list[Record], code: str, what: str) -> tuple[list[tuple[Doc
         for line in record.text.splitlines()
         if line.strip()
     ]
-    kept, report = drop_duplicates(blocks, within_splits=False)
-    report["repeated_documents_left_out"] = len(records) - len(different)
+    kept, duplicates = drop_duplicates(blocks, within_splits=False)
+    report = {"duplicates": duplicates, "repeated_documents_left_out": len(records) - len(different)}
     lines: dict[int, list[str]] = {}
     for block in kept:
         lines.setdefault(int(block.document), []).append(block.text)

@@ -209,7 +209,7 @@ def refuse_if_documents_mix(model: "PreTrainedModel") -> None:
     Raises:
         UnsupportedModelError: changing the first document changed the model's output for the second.
     """
-    num_tokens, device = model.get_input_embeddings().weight.shape[0], model.device
+    num_tokens, device = int(model.config.vocab_size), model.device
     positions = torch.tensor([[0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4, 5]], device=device)
     first = (torch.arange(12, device=device)[None] * 7 + 1) % num_tokens
     second = first.clone()

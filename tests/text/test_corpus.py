@@ -1,0 +1,77 @@
+"""What a corpus answers, whatever it was made from."""
+
+import json
+
+import pytest
+
+from lpr_lab.errors import UsageError
+from lpr_lab.text.corpus import Corpus, Document, load_corpus
+
+
+def corpus(**texts: list[str]) -> Corpus:
+    """`train_el=["..."]` -> a corpus."""
+    documents = {
+        tuple(key.split("_")): tuple(
+            Document(f"{key}{i}", key.split("_")[1], text, "here") for i, text in enumerate(lines)
+        )
+        for key, lines in texts.items()
+    }
+    languages = tuple(dict.fromkeys(code for _, code in documents))
+    return Corpus("toy", languages, {(split, code): value for (split, code), value in documents.items()})
+
+
+def test_documents_come_by_split_and_language_in_the_order_asked_for():
+    toy = corpus(train_el=["ένα", "δύο"], train_en=["one"], dev_en=["two"])
+    assert [document.text for document in toy.documents("train")] == ["ένα", "δύο", "one"]
+    assert [document.text for document in toy.documents("train", "en")] == ["one"]
+    assert toy.documents("dev", "el") == ()
+    assert toy.splits == ("train", "dev")
+
+
+def test_an_unknown_split_or_language_is_named_with_what_there_is():
+    toy = corpus(train_el=["ένα"])
+    with pytest.raises(UsageError, match=r"no split 'trian'; it has train\. Did you mean 'train'"):
+        toy.documents("trian")
+    with pytest.raises(UsageError, match="no language 'hu'; it has el"):
+        toy.documents("train", "hu")
+
+
+def test_the_fingerprint_follows_content_split_and_language_and_nothing_else():
+    one = corpus(train_el=["a"], dev_el=["b"])
+    same = Corpus("other name", ("el",), one.texts, sources=[{"package": "x"}])
+    assert one.fingerprint() == same.fingerprint()
+    others = [
+        corpus(train_el=["a"], dev_el=["c"]),
+        corpus(train_el=["b"], dev_el=["a"]),
+        corpus(train_en=["a"], dev_en=["b"]),
+    ]
+    assert len({one.fingerprint(), *(other.fingerprint() for other in others)}) == 4
+
+
+def test_the_manifest_is_plain_json():
+    manifest = corpus(train_el=["ένα", "δύο"]).manifest
+    assert json.loads(json.dumps(manifest)) == manifest
+    assert manifest["texts"]["el"]["train"]["n_documents"] == 2
+    assert manifest["texts"]["el"]["train"]["characters"] == 6
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("dmeo", "Did you mean 'demo'"),
+        ("", "is no corpus; expected 'demo'"),
+        ("two words", "is no corpus; expected 'demo'"),
+        ([], "No file was given"),
+    ],
+)
+def test_a_source_that_cannot_be_one_is_refused_with_what_was_meant(source, words):
+    with pytest.raises(UsageError, match=words):
+        load_corpus(source, languages=["el"])
+
+
+@pytest.mark.parametrize(
+    ("languages", "words"), [(["xx"], "Unknown language code 'xx'"), ([], "No language was given")]
+)
+def test_unknown_or_no_languages_are_refused(languages, words):
+    with pytest.raises(UsageError, match=words):
+        load_corpus("demo", languages=languages)
