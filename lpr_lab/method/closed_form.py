@@ -26,10 +26,6 @@ from lpr_lab.model.precision import resolve_precision
 from lpr_lab.progress import progress
 from lpr_lab.text.corpus import Corpus
 
-_SEPARATOR_SHARE = 0.05
-"""Share of the original class's weight that goes to separators: the first position carries every later token's
-attention, so it belongs to the original expert in every language."""
-
 _CERTAINTY = 0.998
 """What calibration aims at for a token it is sure of; 1 would ask for infinite logits where classes separate."""
 
@@ -57,32 +53,28 @@ class _LayerStatistics:
     """What one layer needs for ridge regression, accumulated batch by batch: u uᵀ and u per class, plus a holdout."""
 
     def __init__(self, num_features: int, device: torch.device) -> None:
-        # Three classes: original, expanded, separators. Accumulated in double, multiplied in single precision.
-        self.outer = torch.zeros(3, num_features, num_features, dtype=torch.float64, device=device)
-        self.sum = torch.zeros(3, num_features, dtype=torch.float64, device=device)
-        self.count = torch.zeros(3, dtype=torch.float64, device=device)
+        # Two classes, original and expanded. Summed in double; each batch's products are in single precision.
+        self.outer = torch.zeros(2, num_features, num_features, dtype=torch.float64, device=device)
+        self.sum = torch.zeros(2, num_features, dtype=torch.float64, device=device)
+        self.count = torch.zeros(2, dtype=torch.float64, device=device)
         self.held_features: list[torch.Tensor] = []
         self.held_labels: list[torch.Tensor] = []
 
     def add(self, features: torch.Tensor, labels: torch.Tensor) -> None:
-        for label in range(3):
+        for label in range(2):
             rows = features[labels == label]
             self.outer[label] += (rows.T @ rows).double()
             self.sum[label] += rows.sum(0).double()
             self.count[label] += len(rows)
 
     def hold(self, features: torch.Tensor, labels: torch.Tensor) -> None:
-        spoken = labels < 2
-        self.held_features.append(features[spoken].half())
-        self.held_labels.append(labels[spoken])
+        self.held_features.append(features.half())
+        self.held_labels.append(labels)
 
     def solve(self, ridge: float) -> torch.Tensor:
         """Return the direction [U] that is +1 on original tokens and -1 on expanded ones, classes weighing the same."""
-        weight = torch.tensor([1 - _SEPARATOR_SHARE, 1.0, _SEPARATOR_SHARE], dtype=torch.float64)
-        weight = weight.to(self.count) / self.count.clamp(min=1)
-        sign = torch.tensor([1.0, -1.0, 1.0], dtype=torch.float64).to(self.count)
-        normal = (self.outer * weight[:, None, None]).sum(0)
-        target = (self.sum * (weight * sign)[:, None]).sum(0)
+        normal = (self.outer / self.count[:, None, None]).sum(0)
+        target = self.sum[0] / self.count[0] - self.sum[1] / self.count[1]
         penalty = ridge * normal.diagonal()[:-1].mean() * torch.eye(len(normal)).to(normal)
         penalty[-1, -1] = 0  # the constant is free
         return torch.linalg.solve(normal + penalty, target).float()
@@ -147,10 +139,13 @@ def fit_routers(
     def see(layer: int, x: torch.Tensor) -> None:
         if layer not in layers:
             return
-        features = _features(layers[layer], x, context.running_mean(layer, x) if _uses_mean(layers[layer]) else None)
-        known = statistics.setdefault(layer, _LayerStatistics(features.shape[1], device))
-        spoken = labels >= 0
-        (known.hold if keep_apart else known.add)(features[spoken], labels[spoken])
+        # The pass may be in bf16, the normal equations may not: rounded to 8 bits they lose what tells languages apart.
+        with torch.autocast(device.type, enabled=False):
+            mean = context.running_mean(layer, x) if _uses_mean(layers[layer]) else None
+            features = _features(layers[layer], x, mean)
+            known = statistics.setdefault(layer, _LayerStatistics(features.shape[1], device))
+            spoken = labels >= 0
+            (known.hold if keep_apart else known.add)(features[spoken], labels[spoken])
 
     total = sum(min(num_blocks, len(blocks)) for blocks in packed.values())
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=resolve_precision(precision) == "bf16")
@@ -189,9 +184,9 @@ def _features(layer: MoELayer, x: torch.Tensor, mean: torch.Tensor | None) -> to
 
 
 def _labels(batch: dict[str, torch.Tensor], is_expanded: int, separator_id: int) -> torch.Tensor:
-    """Return int64 [T]: 0 original, 1 expanded, 2 separator, -1 padding."""
+    """Return int64 [T]: 0 original, 1 expanded, -1 padding and separators, which are of no language."""
     labels = torch.full(batch["input_ids"].shape, is_expanded)
-    labels[batch["input_ids"] == separator_id] = 2
+    labels[batch["input_ids"] == separator_id] = -1
     labels[batch["language_id"] < 0] = -1
     return labels.flatten()
 
@@ -222,7 +217,7 @@ def _set_router(layer: MoELayer, statistics: _LayerStatistics, ridge: float) -> 
         auc=_auc(scores, is_original),
         original_weight_on_original=float(p0[is_original].mean()),
         original_weight_on_expanded=float(p0[~is_original].mean()),
-        num_tokens=int(statistics.count[:2].sum()),
+        num_tokens=int(statistics.count.sum()),
     )
 
 

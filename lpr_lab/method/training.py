@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from peft import PeftModel
 from transformers import get_cosine_with_min_lr_schedule_with_warmup
 
@@ -128,6 +129,8 @@ def train(
         LprError: the loss is not finite; the message names the step and its blocks.
         KeyboardInterrupt: after the step under way was finished and saved.
     """
+    # Accelerate keeps one state per process; a stage may compute in another precision than the one before it.
+    AcceleratorState._reset_state()
     accelerator = Accelerator(
         mixed_precision="bf16" if resolve_precision(settings.precision) == "bf16" else "no",
         cpu=not torch.cuda.is_available(),
@@ -197,6 +200,8 @@ def train(
                     stopped_by = "max_minutes"
                     break
     finally:
+        # Accelerate wraps `forward` in autocast; whoever uses the model next decides its precision anew.
+        accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
         model.train(was_training)
         for parameter in model.parameters():
             parameter.grad = None

@@ -42,6 +42,16 @@ def test_shuffled_language_labels_give_routers_that_know_nothing(tiny_model, tin
     assert sum(fit.auc for fit in fits) < sum(fit.auc for fit in true_fits)
 
 
+def test_a_pass_in_bfloat16_finds_the_same_routers(tiny_model, tiny_tokenizer, tiny_corpus):
+    """The features may be rounded; the normal equations made from them may not."""
+    aucs = []
+    for precision in ("fp32", "bf16"):
+        model = upcycle(tiny_model("llama"), (1, 1), router_input="token_and_mean", router_bias=True)
+        fits = fit_routers(model, tiny_tokenizer, tiny_corpus, precision=precision, ridge=1e-6, **OPTIONS)
+        aucs.append([fit.auc for fit in fits])
+    assert aucs[0] == pytest.approx(aucs[1], abs=0.01)
+
+
 def test_fitting_changes_routers_and_nothing_else(tiny_model, tiny_tokenizer, tiny_corpus):
     model = upcycle(tiny_model("llama"), (1, 1), router_bias=True)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}

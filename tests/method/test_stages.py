@@ -100,6 +100,17 @@ def test_the_base_is_bit_identical_after_training(tiny_model, tiny_tokenizer, ti
         assert torch.equal(model(ids).logits, expected)
 
 
+def test_training_in_bfloat16_leaves_the_models_own_precision_alone(tiny_model, tiny_tokenizer, tiny_corpus, tmp_path):
+    dense = tiny_model("llama")
+    ids = torch.arange(20)[None] + 5
+    expected = dense(ids).logits.detach().clone()
+    model = upcycle(dense, [1, 1])
+    settings = dataclasses.replace(SETTINGS, precision="bf16")
+    expand(model, tiny_tokenizer, tiny_corpus, languages=["el"], out=tmp_path, settings=settings)
+    with model.disable_adapter(), torch.no_grad():
+        assert torch.equal(model(ids).logits, expected)
+
+
 def test_disabling_the_adapter_does_not_make_frozen_parts_learn(tiny_model):
     model = upcycle(tiny_model("llama"), [1, 1])
     for layer in moe_layers(model):
