@@ -53,7 +53,7 @@ class Experiment:
     loss_variant: str = "paper"
     """`paper`, or `released` for the authors' code (both losses)."""
     replay_share: float = 1 / 3
-    eval_tokens_per_language: int = 3072
+    eval_tokens_per_language: int = 4096
     bootstrap: int = 1000
     precision: str = "auto"
     seed: int = 0

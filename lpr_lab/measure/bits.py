@@ -11,7 +11,7 @@ difference between them is paired and its interval comes from resampling documen
 import hashlib
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -78,6 +78,7 @@ def evaluate(
     original: Sequence[str] = (),
     splits: Sequence[str] = ("heldout", "dev"),
     tokens_per_language: int = 4096,
+    max_document_tokens: int = 256,
     block_tokens: int = 256,
     batch_blocks: int = 4,
     bootstrap: int = 1000,
@@ -93,7 +94,8 @@ def evaluate(
         languages: which to score.
         original: those of them that the base model is good at; the others count as expanded.
         splits: `heldout` is another source and genre than the training text, `dev` the same source.
-        tokens_per_language: whole documents up to this many tokens, drawn in an order fixed by their ids.
+        tokens_per_language: documents up to this many tokens, drawn in an order fixed by their ids.
+        max_document_tokens: a longer document is scored on its beginning, so that no single one decides the result.
         block_tokens: S; longer documents are scored in pieces of this context.
         batch_blocks: blocks per forward pass.
         bootstrap: resamples for the intervals.
@@ -109,7 +111,7 @@ def evaluate(
     tests = []
     for split in [split for split in splits if split in corpus.splits]:
         for language in languages:
-            documents = _choose(corpus.documents(split, language), tokens_per_language, tokenizer)
+            documents = _choose(corpus.documents(split, language), tokens_per_language, max_document_tokens, tokenizer)
             if documents:
                 tests.append((split, language, documents))
     missing = set(languages) - {language for _, language, _ in tests}
@@ -176,13 +178,19 @@ def document_nats(
     return totals
 
 
-def _choose(documents: Sequence[Document], max_tokens: int, tokenizer: PreTrainedTokenizerBase) -> list[Document]:
-    """Take whole documents, in an order fixed by their ids, until the token budget is spent; at least one."""
+def _choose(
+    documents: Sequence[Document], max_tokens: int, max_document_tokens: int, tokenizer: PreTrainedTokenizerBase
+) -> list[Document]:
+    """Take documents, in an order fixed by their ids, until the token budget is spent; at least one."""
     ordered = sorted(documents, key=lambda document: hashlib.sha256(document.id.encode()).hexdigest())
     chosen: list[Document] = []
     spent = 0
     for document in ordered:
-        size = len(tokenizer(document.text, add_special_tokens=False)["input_ids"]) + 1
+        encoded = tokenizer(document.text, add_special_tokens=False, return_offsets_mapping=True)
+        ends = [end for _, end in encoded["offset_mapping"]]
+        if len(ends) > max_document_tokens:
+            document = replace(document, text=document.text[: ends[max_document_tokens - 1]])
+        size = min(len(ends), max_document_tokens) + 1
         if chosen and spent + size > max_tokens:
             break
         chosen.append(document)

@@ -79,3 +79,9 @@ def test_a_plain_model_is_scored_as_base_only(tiny_model, tiny_tokenizer, tiny_c
 def test_a_language_without_documents_is_refused(tiny_model, tiny_tokenizer, tiny_corpus):
     with pytest.raises(UsageError, match="no documents in es in the splits nothing"):
         evaluate(tiny_model("llama"), tiny_tokenizer, tiny_corpus, languages=["es"], splits=["nothing"])
+
+
+def test_no_long_document_decides_a_result(tiny_model, tiny_tokenizer, tiny_corpus):
+    options = {**OPTIONS, "tokens_per_language": 100, "max_document_tokens": 20}
+    report = evaluate(tiny_model("llama"), tiny_tokenizer, tiny_corpus, **options)
+    assert set(report.to_frame()["n_documents"]) == {4}
