@@ -1,0 +1,94 @@
+"""The quickstart from first cell to last, on a tiny random model and a few sentences: seconds instead of minutes."""
+
+import io
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from lpr_lab.experiments import environment
+from lpr_lab.experiments.notebooks import notebooks_dir, run_notebook
+from lpr_lab.experiments.runs import list_runs
+
+EXACT = {"starts_equal", "base_untouched"}
+
+
+@pytest.fixture
+def tiny_parameters(tmp_path, tiny_model, tiny_tokenizer, sentences):
+    """Parameters for a model and texts small enough for a test."""
+    base = tmp_path / "base"
+    tiny_model("llama").save_pretrained(base)
+    tiny_tokenizer.save_pretrained(base)
+    texts = tmp_path / "texts.jsonl"
+    rng = random.Random(0)
+    with texts.open("w", encoding="utf-8") as file:
+        for language in ("en", "el"):
+            for split in ("train", "replay", "dev", "heldout"):
+                for number in range(12):
+                    words = " ".join(rng.sample(sentences[language], 3)).split()
+                    rng.shuffle(words)
+                    record = {"id": f"{split}-{number}", "language": language, "split": split, "text": " ".join(words)}
+                    file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    return {
+        "base": str(base),
+        "corpus": str(texts),
+        "original": ["en"],
+        "expanded": ["el"],
+        "stage1_tokens": 2048,
+        "stage2_tokens": 2048,
+        "eval_tokens_per_language": 512,
+    }
+
+
+@pytest.mark.notebook
+@pytest.mark.parametrize("recipe", ["route_first", "moe_lpr"])
+def test_the_quickstart_tells_the_whole_story(tmp_path, tiny_parameters, recipe):
+    shown = io.StringIO()
+    done = run_notebook(
+        notebooks_dir() / "00_quickstart.ipynb",
+        runs_dir=tmp_path / "runs",
+        values=tiny_parameters | {"recipe": recipe},
+        output=shown,
+    )
+    run = done.run
+    assert run.status.state == "finished" and run.kind == "expansion"
+    assert run.results is not None and run.results["recipe"] == recipe
+    assert {claim["name"] for claim in run.results["claims"] if claim["is_exact"] and claim["holds"]} == EXACT
+    assert run.config["base"] == tiny_parameters["base"]
+    assert run.has_checkpoint and run.data is not None and run.env is not None
+    assert {"change", "load", "retention"} <= set(run.table_names())
+    assert set(run.figures()) == {"training", "retention", "load", "layers"}
+    assert run.trace_names() == ("el", "en") and len(run.generations()) == 2
+    assert not run.metrics().empty
+    copy = run.notebook_path.read_text()
+    assert len(copy) < 1_000_000 and "application/vnd.plotly.v1+json" in copy and "lpr-lab app" in copy
+    assert "which knew English, was taught Greek" in shown.getvalue()
+
+
+@pytest.mark.notebook
+def test_ctrl_c_in_stage_1_and_the_same_command_again_complete_the_demo(tmp_path, tiny_parameters):
+    parameters = tmp_path / "parameters.json"
+    parameters.write_text(json.dumps(tiny_parameters | {"stage1_tokens": 65536, "precision": "fp32"}))
+    command = [sys.executable, "-m", "lpr_lab", "demo", "--no-app", "-f", str(parameters), "--json"]
+    environ = {**os.environ, "PYTHONPATH": str(environment.CHECKOUT), "LPR_LAB_RUNS": str(tmp_path / "runs")}
+
+    first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ)
+    assert first.stderr is not None
+    assert any("Stage 1" in line and "loss" in line for line in first.stderr)
+    first.send_signal(signal.SIGINT)
+    first.communicate(timeout=60)
+    assert first.returncode == 130
+    (run,) = list_runs(tmp_path / "runs")
+    assert run.status.state == "interrupted" and not run.is_done("expand")
+
+    second = subprocess.run(command, capture_output=True, text=True, env=environ, timeout=300)
+    assert second.returncode == 0, second.stderr
+    assert "Going on with" in second.stderr and "resuming from checkpoint" in second.stderr + run.log_path.read_text()
+    result = json.loads(second.stdout)
+    assert (result["id"], result["how"], result["state"]) == (run.id, "resumed", "finished")
+    losses = run.metrics().query("stage == 'expand' and name == 'lm_loss'")
+    assert losses["step"].tolist() == list(range(1, 65))
