@@ -26,6 +26,10 @@ from lpr_lab.model.precision import resolve_precision
 from lpr_lab.progress import progress
 from lpr_lab.text.corpus import Corpus
 
+_ORIGINAL_WEIGHT = 3.0
+"""How much more an original-language token counts in calibration: sent astray it is forgetting, while a token of an
+expanded language that stays with the original expert only misses some gain."""
+
 _CERTAINTY = 0.998
 """What calibration aims at for a token it is sure of; 1 would ask for infinite logits where classes separate."""
 
@@ -222,10 +226,11 @@ def _set_router(layer: MoELayer, statistics: _LayerStatistics, ridge: float) -> 
 
 
 def _calibrate(scores: torch.Tensor, is_original: torch.Tensor) -> tuple[float, float]:
-    """Fit p0 = sigmoid(scale · score + shift) by Newton's method, the two classes weighing the same."""
+    """Fit p0 = sigmoid(scale · score + shift) by Newton's method, the original class weighing `_ORIGINAL_WEIGHT`."""
     design = torch.stack([scores.double(), torch.ones_like(scores, dtype=torch.float64)], dim=1)
     target = torch.where(is_original, _CERTAINTY, 1 - _CERTAINTY).double()
-    weight = torch.where(is_original, 0.5 / is_original.sum(), 0.5 / (~is_original).sum()).double()
+    weight = torch.where(is_original, _ORIGINAL_WEIGHT / is_original.sum(), 1 / (~is_original).sum()).double()
+    weight = weight / weight.sum()
     theta = torch.zeros(2, dtype=torch.float64, device=scores.device)
     for _ in range(50):
         p = (design @ theta).sigmoid()
