@@ -7,10 +7,12 @@ vowel signs and emoji are split as byte-level vocabularies split them.
 import random
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from lpr_lab.experiments import recipes, scorecard
 from lpr_lab.experiments.runs import Run
 from lpr_lab.measure.trace import RoutingTrace
 
@@ -26,6 +28,12 @@ SENTENCES = {
 }
 MIXED = "She said שלום, then مرحبا — a 👨‍👩‍👧‍👦 family 🇬🇷!\n\tTwice."
 HOSTILE = "<script>boom()</script> ${boom()} `boom` \\u \\x &amp; {{boom}} <img src=x onerror=boom()> \x07"
+PAIRS = [
+    ("el", "Μια φορά κι έναν καιρό", ", υπήρχε ένα μικρό μικρό μικρό", ", υπήρχε ένα χωριό δίπλα στη θάλασσα.", 9),
+    ("hu", "Egyszer volt, hol nem volt,", " a kis kis kis", " élt egyszer egy öreg halász.", 1),
+    ("en", "Once upon a time", ", there was a small house.", ", there was a small house.", None),
+    ("ar", "كان يا ما كان", " في في في", " في قديم الزمان صيّاد.", 2),
+]
 ORIGINAL = ("en", "es")
 EXPANDED = ("el", "hu", "tr")
 
@@ -117,35 +125,65 @@ def log_training(run: Run, stage: str = "expand", steps: int = 60) -> None:
         run.log_metrics({"step": step, "tokens": step * 1024, "t": step * 1.1, **numbers}, stage=stage)
 
 
-def make_run(
-    root: Path, *, title: str = "Greek, Hungarian and Turkish for SmolLM2", finished: bool = True, **create
-) -> Run:
-    """Make a complete run like the demo's, without weights."""
-    config = {
+def weight_table() -> pd.DataFrame:
+    load = load_table()
+    rows = load[load.expert == 0].groupby(["dataset", "role", "language"], sort=False)["mass"]
+    return rows.mean().reset_index(name="original_weight")
+
+
+def results() -> dict[str, Any]:
+    """What the pipeline writes at the end of an expansion."""
+    change, weights = change_table(), weight_table()
+    summary = {
+        dataset: {
+            role: {
+                "mean_change_percent": float(part.change_percent.mean()),
+                "worst_change_percent": float(part.change_percent.max()),
+                "original_weight": float(weights[weights.role == role].original_weight.mean()),
+            }
+            for role, part in rows.groupby("role", sort=False)
+        }
+        for dataset, rows in change.groupby("dataset", sort=False)
+    }
+    exactness = {"start_difference": 3.5e-5, "base_difference": 0.0}
+    return {
+        "schema_version": 1,
         "recipe": "route_first",
         "base": "smollm2-135m",
         "original": list(ORIGINAL),
         "expanded": list(EXPANDED),
-        "top_k": 2,
-        "expand": {"tokens": 61440, "learning_rate": 3e-4, "block_tokens": 256},
-        "seed": 0,
+        "summary": summary,
+        "claims": scorecard.as_records(scorecard.check(change, weights, exactness)),
+        "change": change.to_dict("records"),
+        "routing": {"original_weight": weights.to_dict("records")},
+        "exactness": exactness,
+        "parameters": {"new": 79_626_240, "total": 214_141_248},
+        "seconds": {"prepare": 21.4, "fit_routers": 48.0, "expand": 402.2, "measure": 96.1, "show": 14.9},
     }
-    run = Run.create(root, **{"kind": "demo", "slug": "el hu tr", "title": title, "config": config, **create})
+
+
+def make_run(root: Path, *, finished: bool = True, **create: Any) -> Run:
+    """Make a complete run like the demo's, without weights."""
+    given: dict[str, Any] = {
+        "kind": "expansion",
+        "slug": "route-first el hu tr",
+        "title": "smollm2-135m: el, hu, tr beside en, es",
+        "config": recipes.route_first().to_config(),
+    }
+    run = Run.create(root, **(given | create))
+    run.write_env()
     for code, text in SENTENCES.items():
         run.write_trace(code, make_trace(text, code))
     run.write_trace("mixed", make_trace(MIXED))
     run.write_table("change", change_table())
     run.write_table("load", load_table())
-    for stage in ("fit_routers", "expand"):
-        run.mark_done(stage)
+    for phase in ("prepare", "fit_routers", "expand", "save", "measure", "show"):
+        run.mark_done(phase)
     log_training(run)
-    change = change_table()
-    summary = {
-        role: float(change[(change.role == role) & (change.dataset == "heldout")].change_percent.mean())
-        for role in ("original", "expanded")
-    }
-    results = {"schema_version": 1, "recipe": "route_first", "base": "smollm2-135m", "original": list(ORIGINAL)}
-    results |= {"expanded": list(EXPANDED), "retention": change.to_dict("records"), "summary": summary}
+    for language, prompt, base, expanded, diverged_at in PAIRS:
+        record = {"language": language, "prompt": prompt, "base": base, "expanded": expanded}
+        record |= {"diverged_at": diverged_at, "max_new_tokens": 32, "temperature": 0.0, "seed": 0}
+        run.append_generation(record)
     if finished:
-        run.finish(results)
+        run.finish(results())
     return run

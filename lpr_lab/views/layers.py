@@ -17,7 +17,7 @@ def render_profile(trace: RoutingTrace) -> str:
         label = str(layer) if row % step == 0 else ""
         columns.append(_column(str(layer), label, mass[row], int(trace.num_experts[row])))
     return (
-        '<div class="lpr-layers"><p class="lpr-caption"><b>Weight of each expert, by layer</b> '
+        '<div class="lpr-layers"><p class="lpr-title"><b>Weight of each expert, by layer</b> '
         '<span class="lpr-of">whole text</span> <output class="lpr-reading"></output></p>'
         '<div class="lpr-profile" role="slider" tabindex="0" aria-label="Layer" aria-orientation="horizontal" '
         f'aria-valuemin="0" aria-valuemax="{len(trace.layers)}" aria-valuenow="0" aria-valuetext="all layers">'

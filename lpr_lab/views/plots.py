@@ -43,7 +43,7 @@ def dataset_name(name: str) -> str:
 def retention_finding(change: Table) -> str:
     """Return one sentence: mean change of bits per byte on both kinds of languages, with the range."""
     parts = []
-    for role, verb in (("expanded", "need"), ("original", "need")):
+    for role in ("expanded", "original"):
         rows = change[change["role"] == role]
         if rows.empty:
             continue
@@ -53,7 +53,7 @@ def retention_finding(change: Table) -> str:
         if len(rows) > 1:
             low, high = rows["change_percent"].min(), rows["change_percent"].max()
             span = f" ({change_text(low)} to {change_text(high)})"
-        parts.append(f"{role} languages {verb} {abs(mean):.1f}% {more} bits{span}")
+        parts.append(f"{role} languages need {abs(mean):.1f}% {more} bits{span}")
     text = "; ".join(parts)
     return text[:1].upper() + text[1:] if text else "Nothing was measured"
 
@@ -85,7 +85,7 @@ def retention(change: Table, template: str = "lpr") -> "go.Figure":
         )
         places = [y + 1 + index for index in range(len(rows))]
         ticks |= {place: language_name(code) for place, code in zip(places, rows["language"], strict=True)}
-        _dumbbells(figure, rows, places, role)
+        _dumbbells(figure, rows, places, role, first=not figure.data)
         y = places[-1] + 1.35
     low, high = change[["before", "after"]].min().min(), change[["before", "after"]].max().max()
     margin = 0.08 * (high - low) or 0.1
@@ -93,7 +93,12 @@ def retention(change: Table, template: str = "lpr") -> "go.Figure":
         template=template,
         title=retention_finding(change),
         height=int(130 + 34 * y),
-        xaxis={"title": "bits per byte, lower is better", "range": [low - margin, high + 4.2 * margin]},
+        margin={"r": 56},
+        xaxis={
+            "title": "bits per byte, lower is better",
+            "range": [low - margin, high + margin],
+            "zeroline": False,
+        },
         yaxis={
             "tickvals": list(ticks),
             "ticktext": list(ticks.values()),
@@ -105,7 +110,7 @@ def retention(change: Table, template: str = "lpr") -> "go.Figure":
     return figure
 
 
-def _dumbbells(figure: Any, rows: Table, places: list[float], role: str) -> None:
+def _dumbbells(figure: Any, rows: Table, places: list[float], role: str, first: bool) -> None:
     colour = ROLE_COLOURS[role]
     line_x, line_y = [], []
     for place, row in zip(places, rows.itertuples(), strict=True):
@@ -122,7 +127,6 @@ def _dumbbells(figure: Any, rows: Table, places: list[float], role: str) -> None
             hovertext=f"95% interval {interval}",
             font={"size": 12},
         )
-    what = ROLES[role].lower()
     figure.add_scatter(
         x=line_x, y=line_y, mode="lines", line={"color": colour, "width": 2}, hoverinfo="skip", showlegend=False
     )
@@ -132,7 +136,9 @@ def _dumbbells(figure: Any, rows: Table, places: list[float], role: str) -> None
         x=rows["before"],
         y=places,
         mode="markers",
-        name=f"base, {what}",
+        name="base model",
+        legendgroup="base",
+        showlegend=first,
         customdata=named,
         hovertemplate=f"{hover}<extra>base</extra>",
         marker={"symbol": "circle", "size": 11, "color": GREY},
@@ -142,7 +148,7 @@ def _dumbbells(figure: Any, rows: Table, places: list[float], role: str) -> None
         x=rows["after"],
         y=places,
         mode="markers",
-        name=f"expanded model, {what}",
+        name=f"expanded model on {ROLES[role].lower()}",
         customdata=named,
         hovertemplate=f"{hover}<extra>expanded</extra>",
         marker={
@@ -155,6 +161,8 @@ def _dumbbells(figure: Any, rows: Table, places: list[float], role: str) -> None
 
 def load_heatmap(load: Table, template: str = "lpr") -> "go.Figure":
     """Draw the mean weight of the original expert per layer (down) and language (across), in per cent.
+
+    All orange is all on the new experts, all blue all on the original one, as in the token strip.
 
     Args:
         load: columns language, role, layer, expert, mass; one data set.
@@ -175,12 +183,17 @@ def load_heatmap(load: Table, template: str = "lpr") -> "go.Figure":
             y=[str(layer) for layer in table.index],
             zmin=0,
             zmax=100,
-            colorscale=theme.SEQUENTIAL,
+            colorscale=_ORANGE_TO_BLUE,
             xgap=2,
             ygap=1,
             texttemplate="%{z:.0f}" if values.size <= 200 else None,
             hovertemplate="%{x}, layer %{y}: %{z:.1f}%<extra></extra>",
-            colorbar={"title": {"text": "weight on the<br>original expert, %"}, "thickness": 12, "outlinewidth": 0},
+            colorbar={
+                "title": {"text": "original expert, %", "side": "right"},
+                "thickness": 10,
+                "outlinewidth": 0,
+                "tickvals": [0, 50, 100],
+            },
         )
     )
     boundary = sum(1 for code in codes if _role_of(rows, code) == "original") - 0.5
@@ -189,7 +202,7 @@ def load_heatmap(load: Table, template: str = "lpr") -> "go.Figure":
     figure.update_layout(
         template=template,
         title=_load_finding(rows),
-        height=130 + 21 * len(table),
+        height=110 + 18 * len(table),
         xaxis={"side": "top", "showgrid": False},
         yaxis={"autorange": "reversed", "title": "layer", "showgrid": False, "type": "category", "dtick": 5},
     )
@@ -225,6 +238,9 @@ def layer_profile(load: Table, template: str = "lpr") -> "go.Figure":
     return figure
 
 
+_ORANGE_TO_BLUE = [(0, "rgba(224,112,27,.55)"), (0.5, "rgba(128,134,149,.12)"), (1, "rgba(31,127,196,.55)")]
+"""Half transparent, as tints in the token strip: figures in the cells stay readable on light and dark ground."""
+
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "pentagon")
 
 
@@ -249,7 +265,7 @@ def training_curves(metrics: Table, name: str = "lm_loss", template: str = "lpr"
     for column, stage in enumerate(stages, start=1):
         part = rows[rows["stage"] == stage].sort_values("step")
         part = part.iloc[:: max(1, len(part) // MAX_POINTS)]
-        smooth = part["value"].ewm(span=max(2, len(part) // 8)).mean()
+        smooth = part["value"].rolling(max(3, len(part) // 10), center=True, min_periods=1).mean()
         common = {"x": part["tokens"], "row": 1, "col": column, "showlegend": False}
         hover = f"{name} %{{y:.4g}} after %{{x:,}} tokens<extra></extra>"
         figure.add_scatter(
@@ -260,7 +276,7 @@ def training_curves(metrics: Table, name: str = "lm_loss", template: str = "lpr"
             hovertemplate=hover,
         )
         figure.add_scatter(**common, y=smooth, mode="lines", line={"color": theme.NEW, "width": 2.5}, hoverinfo="skip")
-        figure.update_xaxes(title="tokens", row=1, col=column)
+        figure.update_xaxes(title="tokens", zeroline=False, row=1, col=column)
         finding.append(f"{stage.replace('_', ' ')} {part['value'].iloc[0]:.3g} → {part['value'].iloc[-1]:.3g}")
     figure.update_layout(template=template, title=f"{name}: {', '.join(finding)}", height=320)
     figure.update_yaxes(title=name, col=1)

@@ -282,7 +282,7 @@ def _token_facts(trace: RoutingTrace, shown: int) -> list[list[Any]]:
 def chip_label(piece: bytes | None) -> str:
     """Return what a chip shows: text with white space and invisible characters named, bytes of a part in hex."""
     if piece is None:
-        return "special"
+        return "◆"
     if not piece:
         return "∅"
     out = []

@@ -38,8 +38,9 @@ def test_retention_draws_original_languages_above_expanded_ones(heldout):
 
 def test_retention_tells_base_and_expanded_apart_by_shape(heldout):
     traces = {trace.name: trace for trace in plots.retention(heldout).data if trace.mode == "markers"}
-    assert traces["base, original languages"].marker.symbol == "circle"
-    assert traces["expanded model, original languages"].marker.symbol == ("triangle-right", "triangle-left")
+    assert traces["base model"].marker.symbol == "circle"
+    after = traces["expanded model on original languages"].marker.symbol
+    assert after == ("triangle-right", "triangle-left")
 
 
 def test_retention_refuses_two_data_sets_on_one_axis():

@@ -147,7 +147,7 @@ def test_segments_run_with_the_reading_direction():
         (b"\xe0\xa6", "E0 A6"),
         (b"a\xe0", "a E0"),
         (b"", "∅"),
-        (None, "special"),
+        (None, "◆"),
         (b"\x07", "U+0007"),
     ],
 )
