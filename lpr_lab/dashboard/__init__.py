@@ -1,0 +1,101 @@
+"""The window: four pages over run directories. Imports neither torch nor gradio until something is built or asked for.
+
+    build(runs_dir)  -> the pages, as a `gradio.Blocks`
+    serve(runs_dir)  -> the same, served on this machine
+
+A page is a file with two kinds of functions: some turn a run and a `View` (what the address asks for) into words, HTML
+and figures, the others wire those to widgets. Numbers come from run directories; models are loaded only when asked.
+"""
+
+import os
+import threading
+import webbrowser
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lpr_lab.errors import UsageError
+
+if TYPE_CHECKING:
+    import gradio
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def build(runs_dir: str | Path) -> "gradio.Blocks":
+    """Build the dashboard on a folder of runs; the folder may be empty, or appear later."""
+    # Read when gradio is imported; nothing may leave this machine.
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+
+    from lpr_lab.dashboard import pages
+
+    return pages.assemble(Path(runs_dir))
+
+
+def serve(
+    runs_dir: str | Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int | None = 7860,
+    page: str = "",
+    open_browser: bool = True,
+    auth_file: str | None = None,
+    block: bool = True,
+) -> str:
+    """Serve the dashboard and return its address.
+
+    Args:
+        runs_dir: the folder of runs.
+        host: this machine only (`127.0.0.1`, `localhost`, `::1`).
+        port: None takes the first free one from 7860 on.
+        page: what to open first, such as `routing?run=ID`.
+        open_browser: open it in a browser.
+        auth_file: not yet supported; named so that the refusal below can name the way out.
+        block: wait until interrupted; otherwise serve in the background until the process ends.
+
+    Raises:
+        UsageError: a host that others could reach, or a port in use.
+    """
+    if host not in LOOPBACK:
+        raise UsageError(
+            f"Refusing to serve on {host}: everyone who reaches it could read the runs and use the model, and sign-in "
+            "(--auth-file) is not available yet. Serve on 127.0.0.1 and use an SSH tunnel."
+        )
+    if auth_file is not None:
+        raise UsageError("--auth-file is not available yet; serve on 127.0.0.1 and use an SSH tunnel.")
+    demo = build(runs_dir)
+
+    from lpr_lab.dashboard import pages
+
+    try:
+        _, address, _ = demo.launch(
+            server_name=host,
+            server_port=port,
+            prevent_thread_lock=True,
+            quiet=True,
+            **pages.launch_options(host),
+        )
+    except OSError as error:
+        raise UsageError(f"Port {port} is in use; choose another with --port, or stop what serves there.") from error
+    address = str(address).rstrip("/")
+    threading.Thread(target=_warm_up, daemon=True).start()
+    if open_browser:
+        webbrowser.open(f"{address}/{page.lstrip('/')}")
+    if block:
+        demo.block_thread()
+    return address
+
+
+def _warm_up() -> None:
+    """Import what the first page will need, while the browser is still opening."""
+    import pandas
+    import plotly.graph_objects
+
+    from lpr_lab.views import theme
+
+    theme.register()
+    del pandas, plotly
+
+
+__all__ = ["LOOPBACK", "build", "serve"]

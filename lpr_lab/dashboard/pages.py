@@ -1,0 +1,51 @@
+"""The pages put together, and how they are launched."""
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.components.navbar import Navbar
+from starlette.middleware import Middleware
+
+from lpr_lab.dashboard import compare, look, retention, routing, runs
+from lpr_lab.dashboard.guard import Guard
+
+
+def assemble(runs_dir: Path) -> gr.Blocks:
+    """Return the app with its four pages."""
+    with gr.Blocks(title="lpr_lab", analytics_enabled=False, fill_width=True, delete_cache=(600, 3600)) as demo:
+        _without_navbar()
+        runs.page(demo, runs_dir)
+    for name, module in (("Routing", routing), ("Retention", retention), ("Compare", compare)):
+        with demo.route(name, f"/{name.lower()}"):
+            _without_navbar()
+            module.page(demo, runs_dir)
+    demo.queue(max_size=16, default_concurrency_limit=1, api_open=False)
+    return demo
+
+
+def _without_navbar() -> None:
+    # Ours keeps run and language when the page changes.
+    Navbar(visible=False)
+
+
+def launch_options(host: str = "127.0.0.1") -> dict[str, Any]:
+    """Return the arguments of `Blocks.launch` that make the app ours, quiet and private."""
+    hosts = tuple({host, "127.0.0.1", "localhost", "::1"})
+    return {
+        "share": False,
+        "ssr_mode": False,
+        "show_error": False,
+        "run_history": False,
+        "footer_links": [],
+        "max_file_size": "1mb",
+        "max_threads": 8,
+        "state_session_capacity": 64,
+        "enable_monitoring": False,
+        "pwa": False,
+        "mcp_server": False,
+        "strict_cors": True,
+        "theme": look.gradio_theme(),
+        "head": look.head(),
+        "app_kwargs": {"middleware": [Middleware(Guard, hosts=hosts)]},
+    }

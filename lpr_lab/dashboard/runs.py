@@ -1,0 +1,177 @@
+"""Page `/`: what have I run, where does it stand, and what came of it?"""
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from lpr_lab.dashboard import shell
+from lpr_lab.dashboard.run_detail import metrics_of, render_detail
+from lpr_lab.dashboard.shell import FILES, Scene, esc, html_block
+from lpr_lab.errors import LprError
+from lpr_lab.experiments.runs import Run
+from lpr_lab.views import plots
+from lpr_lab.views.numbers import NOT_MEASURED, change
+
+QUESTION = "What have I run, and what came of it?"
+MAX_ROWS = 200
+
+
+def headline(run: Run) -> dict[str, float]:
+    """Return mean change of bits per byte in per cent by role, on held-out text where there is any; empty when none."""
+    summary = (run.results or {}).get("summary") or {}
+    by_role = summary.get("heldout") or next(iter(summary.values()), {})
+    found = {}
+    for role in ("expanded", "original"):
+        value = by_role.get(role, {}).get("mean_change_percent") if isinstance(by_role, dict) else None
+        if isinstance(value, int | float):
+            found[role] = float(value)
+    return found
+
+
+def finding(scene: Scene) -> str:
+    """Return the page's answer in a sentence about the chosen run, and one about the others."""
+    run = scene.run
+    if run is None:
+        return ""
+    try:
+        numbers, (original, expanded) = headline(run), shell.languages_of(run)
+        base = str((run.results or run.config).get("base") or "The base")
+    except LprError as error:
+        return esc(str(error))
+    taught = f'<span class="lpr-expanded">{esc(_list(expanded))}</span>'
+    kept = f'<span class="lpr-original">{esc(_list(original))}</span>'
+    if numbers:
+        parts = [f"{esc(base)} learned {taught}"]
+        if "expanded" in numbers:
+            parts[0] += f": {_amount(numbers['expanded'])} bits per byte"
+        if "original" in numbers:
+            parts.append(f"{kept} {_amount(numbers['original'])}")
+        text = "; ".join(parts) + "."
+    else:
+        state = shell.STATES.get(run.status.state, ("", run.status.state))[1]
+        text = f"{esc(base)} and {taught}: {esc(state)}." if expanded else f"{esc(run.title)}: {esc(state)}."
+    return text + f'<span class="lpr-more">{esc(_inventory(scene))}</span>'
+
+
+def _amount(value: float) -> str:
+    return f"{abs(value):.1f}% {'fewer' if value < 0 else 'more'}"
+
+
+def _list(codes: list[str]) -> str:
+    names = [plots.language_name(code) for code in codes]
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]])) if names else "no language"
+
+
+def _inventory(scene: Scene) -> str:
+    own = [run for run in scene.runs if not run.is_example]
+    examples = len(scene.runs) - len(own)
+    parts = [f"{len(own)} run{'s' if len(own) != 1 else ''} in this folder" if own else "No run of your own yet"]
+    states = [run.status.state for run in own if run.problem is None]
+    parts += [f"{states.count(state)} {state}" for state in shell.STATES if state != "finished" and state in states]
+    if examples:
+        parts.append(f"{examples} example{'s' if examples != 1 else ''} that came with the code")
+    return ", ".join(parts) + "."
+
+
+def render_list(scene: Scene) -> str:
+    """Return the table of runs; choosing one shows it below."""
+    if not scene.runs:
+        return ""
+    rows = "".join(_row(run, scene) for run in scene.runs[:MAX_ROWS])
+    more = len(scene.runs) - MAX_ROWS
+    cap = f'<p class="lpr-note">Showing the newest {MAX_ROWS} of {len(scene.runs)} runs.</p>' if more > 0 else ""
+    return (
+        '<div class="lpr-scroll"><table class="lpr-table lpr-runs">'
+        '<caption class="lpr-hidden">Runs, newest first</caption>'
+        '<thead><tr><th scope="col">Run</th><th scope="col">State</th><th scope="col">Languages</th>'
+        '<th scope="col" class="lpr-number"><abbr title="Mean change of bits per byte on the expanded languages; below '
+        'zero is better">Expanded</abbr></th><th scope="col" class="lpr-number"><abbr title="Mean change of bits per '
+        'byte on the original languages; below zero is better">Original</abbr></th></tr></thead>'
+        f"<tbody>{rows}</tbody></table></div>{cap}"
+        '<p class="lpr-caption">Expanded, original: mean change of bits per byte on held-out text against the base; '
+        "below zero is better.</p>"
+    )
+
+
+def _row(run: Run, scene: Scene) -> str:
+    if run.problem is not None:
+        return _broken_row(run, run.problem)
+    try:
+        numbers = headline(run)
+        original, expanded = shell.languages_of(run)
+        recipe = str((run.results or run.config).get("recipe") or run.kind)
+    except LprError as error:
+        return _broken_row(run, str(error))
+    chosen = scene.run is not None and scene.run.id == run.id
+    query = esc(scene.view.to_query(run=run.id, text="", tok=None))
+    current = ' aria-current="true"' if chosen else ""
+    cells = [
+        f'<a href="/?{query}" data-pick="{query}"{current}>{esc(run.title)}</a> {shell.example_badge(run)}'
+        f"<small>{esc(recipe.replace('_', ' '))} · {esc(shell.age(run.created))}</small>",
+        shell.state_badge(run.status.state),
+        shell.language_chips(original, "original") + shell.language_chips(expanded, "expanded"),
+    ]
+    body = f'<th scope="row">{cells[0]}</th>' + "".join(f"<td>{cell}</td>" for cell in cells[1:])
+    for role in ("expanded", "original"):
+        value = numbers.get(role)
+        text = change(value) if value is not None else f'<span title="not measured">{NOT_MEASURED}</span>'
+        body += f'<td class="lpr-number" data-label="{role}">{text}</td>'
+    return f'<tr class="{"lpr-chosen" if chosen else ""}">{body}</tr>'
+
+
+def _broken_row(run: Run, reason: str) -> str:
+    mark = '<span class="lpr-state lpr-state-failed"><i aria-hidden="true">⚠</i> unreadable</span>'
+    return f'<tr class="lpr-broken"><th scope="row">{esc(run.id)}</th><td colspan="4">{mark} {esc(reason)}</td></tr>'
+
+
+def curves(run: Run | None, name: str | None) -> tuple[Any, Any, str, Any]:
+    """Return the updates of card, picker of numbers, finding and plot; all hidden while nothing was recorded."""
+    metrics = metrics_of(run)
+    if metrics is None:
+        return gr.update(visible=False), gr.skip(), "", gr.update(value=None)
+    names = plots.metric_names(metrics)
+    shown = name if name in names else names[0]
+    figure = plots.training_curves(metrics, shown)
+    title = f'<h2 class="lpr-subfinding">{esc(plots.take_title(figure))}</h2>'
+    return gr.update(visible=True), gr.update(choices=names, value=shown), title, figure
+
+
+def page(demo: gr.Blocks, runs_dir: Path) -> None:
+    """Wire the page."""
+    html_block(shell.header("Runs"))
+    top = html_block(shell.head(QUESTION))
+    listing = html_block()
+    detail = html_block()
+    with gr.Column(visible=False, elem_classes="lpr-card lpr-curves") as card:
+        number = gr.Dropdown([], label="Training, number by number", elem_classes="lpr-narrow")
+        said = html_block()
+        plot = gr.Plot(show_label=False, elem_classes="lpr-plot")
+    clock = gr.Timer(5, active=False)
+
+    def show(request: gr.Request) -> list[Any]:
+        scene = shell.look(runs_dir, request.query_params)
+        return [
+            shell.head(QUESTION, finding(scene), scene.notice, view=scene.view),
+            render_list(scene) if scene.runs else shell.no_runs(runs_dir),
+            render_detail(scene.run, scene.runs) if scene.run else "",
+            gr.Timer(active=scene.run is not None and scene.run.status.is_live),
+        ]
+
+    def draw(request: gr.Request) -> tuple[Any, Any, str, Any]:
+        scene = shell.look(runs_dir, request.query_params)
+        return curves(scene.run, scene.view.view)
+
+    def draw_number(name: str, request: gr.Request) -> tuple[Any, Any, str, Any]:
+        return curves(shell.look(runs_dir, request.query_params).run, name)
+
+    # Two events, so that words do not wait for curves.
+    words, drawn = [top, listing, detail, clock], [card, number, said, plot]
+    demo.load(show, None, words, **FILES)
+    demo.load(draw, None, drawn, **FILES)
+    clock.tick(show, None, words, **FILES)
+    clock.tick(draw, None, drawn, **FILES)
+    for links in (listing, detail):
+        links.click(show, None, words, **FILES)
+        links.click(draw, None, drawn, **FILES)
+    number.input(draw_number, [number], drawn, **FILES)

@@ -1,0 +1,218 @@
+"""What all pages share: header, heads, notices, badges, the run picker, and the component that shows our HTML.
+
+Most of it returns strings; only `html_block` and the functions below the last line know gradio. Text that came from a
+file or a person goes through `esc`.
+"""
+
+import html
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from lpr_lab.dashboard.view import View
+from lpr_lab.errors import LprError
+from lpr_lab.experiments.run_status import seconds_since
+from lpr_lab.experiments.runs import Run, list_runs
+from lpr_lab.text.languages import LANGUAGES
+from lpr_lab.views.numbers import duration
+from lpr_lab.views.plots import language_name
+
+PAGES = {"Runs": "/", "Routing": "/routing", "Retention": "/retention", "Compare": "/compare"}
+
+esc = html.escape
+
+
+def html_block(value: str = "", **options: Any) -> gr.HTML:
+    """Make the component that shows our HTML: no template language ever sees the value, one script brings it to life.
+
+    Not a subclass of `gr.HTML`: gradio writes a stub file beside the source of every subclass.
+    """
+    return gr.HTML(
+        value,
+        html_template="${value}",
+        apply_default_css=False,
+        padding=False,
+        js_on_load="window.lpr.attach(element, watch, trigger)",
+        **options,
+    )
+
+
+# Reading files is quick and may happen side by side; models wait for one another.
+FILES: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+MODEL: dict[str, Any] = {
+    "concurrency_id": "model",
+    "concurrency_limit": 1,
+    "show_progress": "hidden",
+    "api_visibility": "private",
+}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a page is about right now: the runs there are, the one chosen, and what to tell the reader first."""
+
+    runs: list[Run]
+    run: Run | None
+    view: View
+    notice: str = ""
+    """HTML, or empty."""
+
+
+def look(runs_dir: Path, query: Any) -> Scene:
+    """Find the run that an address asks for, or the newest readable one; a run that is not there is said, not fatal."""
+    view = View.from_query(dict(query))
+    try:
+        runs = list_runs(runs_dir)
+    except LprError as error:
+        return Scene([], None, view, notice("warn", esc(str(error))))
+    readable = {run.id: run for run in runs if run.problem is None}
+    asked = str(dict(query).get("run", ""))
+    if view.run in readable:
+        return Scene(runs, readable[view.run], view)
+    newest = next(iter(readable.values()), None)
+    said = ""
+    if asked:
+        broken = next((run.problem for run in runs if run.id == view.run and run.problem), None)
+        reason = esc(broken) if broken else f"Run “{esc(asked[:80])}” isn't in this folder."
+        said = notice("warn", reason + (" Showing the newest one instead." if newest else ""))
+    chosen = View.from_query({**dict(query), "run": newest.id if newest else ""})
+    return Scene(runs, newest, chosen, said)
+
+
+# ------------------------------------------------------------------------------------------------------- pieces
+
+
+def header(active: str) -> str:
+    """Return the top of every page: name, pages, brightness. The script keeps run and language in the links."""
+    links = "".join(
+        f'<a href="{path}" data-page="{path}"{" aria-current=page" if name == active else ""}>{name}</a>'
+        for name, path in PAGES.items()
+    )
+    return (
+        '<header class="lpr-header"><a class="lpr-skip" href="#" data-skip>Skip to content</a>'
+        '<a class="lpr-brand" href="/" aria-label="lpr_lab, all runs">'
+        '<svg viewBox="0 0 28 20" aria-hidden="true"><circle cx="10" cy="10" r="8.5" fill="var(--lpr-original)"/>'
+        '<circle cx="18" cy="10" r="7.5" fill="none" stroke="var(--lpr-new)" stroke-width="2.5" '
+        'stroke-dasharray="3.4 2.1"/></svg>lpr_lab</a>'
+        f'<nav aria-label="Pages">{links}</nav>'
+        '<button type="button" class="lpr-theme" data-theme-toggle aria-label="Light or dark">'
+        '<svg viewBox="0 0 20 20" aria-hidden="true"><circle cx="10" cy="10" r="7" fill="none" stroke="currentColor" '
+        'stroke-width="1.8"/><path d="M10 3a7 7 0 0 1 0 14z" fill="currentColor"/></svg></button></header>'
+    )
+
+
+def head(question: str, finding: str = "", more: str = "", *, view: View | None = None) -> str:
+    """Return a page's heading: the question it answers, and, as HTML, the answer in a sentence and notices."""
+    ready = f' data-lpr-page="ready" data-query="{esc(view.to_query())}"' if view is not None else ""
+    lead = f'<p class="lpr-finding">{finding}</p>' if finding else ""
+    return f'<div class="lpr-head" id="lpr-main" tabindex="-1"{ready}><h1>{esc(question)}</h1>{lead}{more}</div>'
+
+
+def notice(kind: str, text: str) -> str:
+    """Return a notice; `kind` is `info`, `warn` or `bad`, which the first word says too."""
+    word = {"info": "Note", "warn": "Notice", "bad": "Failed"}[kind]
+    return f'<p class="lpr-notice lpr-{kind}" role="note"><b>{word}.</b> {text}</p>'
+
+
+def command(line: str) -> str:
+    """Return a command to copy."""
+    return f'<code class="lpr-command">{esc(line)}</code>'
+
+
+def no_runs(runs_dir: Path) -> str:
+    """Return what a page shows when there is no run at all: how to make one."""
+    return (
+        '<section class="lpr-card lpr-empty"><h2>No runs yet</h2>'
+        f"<p>There is no run in <code>{esc(str(runs_dir))}</code>. Make the first one: it takes about ten minutes on "
+        f"two processor cores and opens here when it is done.</p>{command('lpr-lab demo')}</section>"
+    )
+
+
+def missing(what: str, how: str, line: str = "") -> str:
+    """Return a card that says which result is not there and how to get it."""
+    return (
+        f'<section class="lpr-card lpr-empty"><h2>{esc(what)}</h2><p>{esc(how)}</p>'
+        f"{command(line) if line else ''}</section>"
+    )
+
+
+def status(text: str, *, busy: bool = False, bad: bool = False) -> str:
+    """Return the status line of what is being computed."""
+    kind = " lpr-busy" if busy else " lpr-bad-line" if bad else ""
+    return f'<p class="lpr-status-line{kind}" role="status">{esc(text)}</p>'
+
+
+STATES = {
+    "finished": ("●", "finished"),
+    "running": ("◐", "running"),
+    "queued": ("○", "queued"),
+    "interrupted": ("‖", "interrupted"),
+    "failed": ("✕", "failed"),
+    "stalled": ("?", "stalled?"),
+}
+
+
+def state_badge(state: str) -> str:
+    """Return a run's state as glyph and word."""
+    glyph, word = STATES.get(state, ("?", state))
+    return f'<span class="lpr-state lpr-state-{esc(state)}"><i aria-hidden="true">{glyph}</i> {esc(word)}</span>'
+
+
+def example_badge(run: Run) -> str:
+    """Return the badge of a run that came with the code, or nothing."""
+    if not run.is_example:
+        return ""
+    return '<span class="lpr-badge" title="Came with the code: read only, without weights">example</span>'
+
+
+def language_chips(codes: Iterable[str], role: str) -> str:
+    """Return languages as chips: solid underline for original ones, dashed for expanded ones."""
+    return "".join(
+        f'<span class="lpr-chip-lang lpr-{role}" title="{esc(role)} language">{esc(language_name(code))}</span>'
+        for code in codes
+    )
+
+
+def age(timestamp: str | None) -> str:
+    """Return how long ago a UTC time was: `12 s ago`, `3 h 5 min ago`."""
+    seconds = seconds_since(timestamp)
+    return "" if seconds is None else f"{duration(seconds)} ago"
+
+
+def languages_of(run: Run) -> tuple[list[str], list[str]]:
+    """Return a run's original and expanded languages, from its results or else its settings."""
+    source = run.results or run.config
+    pick = [source.get(role) or run.config.get(role) or [] for role in ("original", "expanded")]
+    return [str(code) for code in pick[0]], [str(code) for code in pick[1]]
+
+
+def direction_of(code: str) -> str:
+    """Return `ltr` or `rtl` for a language we know, `auto` for others."""
+    return LANGUAGES[code].direction if code in LANGUAGES else "auto"
+
+
+# ---------------------------------------------------------------------------------------------------- with gradio
+
+
+def run_choices(runs: list[Run]) -> list[tuple[str, str]]:
+    """Return (label, id) of the readable runs for the picker, newest first."""
+    choices = []
+    for run in runs:
+        if run.problem is None:
+            mark = " · example" if run.is_example else ""
+            choices.append((f"{run.title}  ·  {run.created[:10]} {run.id.rsplit('-', 1)[-1]}{mark}", run.id))
+    return choices
+
+
+def run_picker() -> gr.Dropdown:
+    """Make the run picker; `show_runs` fills it."""
+    return gr.Dropdown([], label="Run", elem_classes="lpr-run", interactive=True, min_width=300, scale=0)
+
+
+def show_runs(scene: Scene) -> Any:
+    """Return the update that fills the run picker."""
+    choices = run_choices(scene.runs)
+    return gr.update(choices=choices, value=scene.run.id if scene.run else None, visible=bool(choices))

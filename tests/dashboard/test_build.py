@@ -1,0 +1,89 @@
+"""The app is built without a model library, offered on this machine only, and keeps to itself."""
+
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+
+from lpr_lab.dashboard import build, serve
+from lpr_lab.errors import UsageError
+
+
+def test_importing_the_dashboard_is_quick_and_brings_neither_torch_nor_gradio():
+    code = "import time; t = time.process_time(); import lpr_lab.dashboard; print(time.process_time() - t)\n"
+    code += "import sys; print('torch' in sys.modules, 'gradio' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    seconds, modules = done.stdout.splitlines()
+    assert float(seconds) < 2 and modules == "False False"
+
+
+def test_building_the_pages_needs_no_torch_and_no_runs(tmp_path):
+    code = f"from lpr_lab.dashboard import build; build({str(tmp_path / 'absent')!r})\n"
+    code += "import sys; print([n for n in ('torch', 'transformers', 'peft') if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_building_leaves_no_file_behind(tmp_path):
+    from pathlib import Path
+
+    import lpr_lab.dashboard
+
+    before = set(Path(lpr_lab.dashboard.__file__).parent.iterdir())
+    build(tmp_path)
+    assert {path for path in Path(lpr_lab.dashboard.__file__).parent.iterdir() if path.suffix != ""} <= before
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.7", "example.org"])
+def test_serving_beyond_this_machine_is_refused(tmp_path, host):
+    with pytest.raises(UsageError, match="sign-in"):
+        serve(tmp_path, host=host)
+
+
+def test_models_wait_for_one_another_and_files_do_not(tmp_path):
+    demo = build(tmp_path)
+    by_queue = {fn.queue: fn for fn in demo.fns.values()}
+    assert set(by_queue) == {True, False}
+    for fn in demo.fns.values():
+        assert fn.api_visibility == "private"
+        if fn.queue and fn.fn is not None:
+            assert fn.concurrency_id == "model" and fn.concurrency_limit == 1
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    return serve(tmp_path_factory.mktemp("runs"), port=None, open_browser=False, block=False)
+
+
+def lower(headers) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}
+
+
+def fetch(url: str, **headers: str) -> tuple[int, dict[str, str], str]:
+    request = urllib.request.Request(url, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status, lower(answer.headers), answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, lower(error.headers), error.read().decode()
+
+
+@pytest.mark.slow
+def test_the_server_answers_this_machine_and_refuses_a_rebound_name(address):
+    started = time.monotonic()
+    status, headers, text = fetch(address)
+    assert status == 200 and time.monotonic() - started < 5
+    assert headers["x-frame-options"] == "DENY" and "frame-ancestors 'none'" in headers["content-security-policy"]
+    assert "lprTokenStrip" in text
+    assert fetch(address, Host="evil.example")[0] == 421
+    assert fetch(f"{address}/gradio_api/file=/etc/passwd")[0] in (403, 404)
+
+
+@pytest.mark.slow
+def test_a_port_in_use_is_one_sentence(address, tmp_path):
+    port = int(address.rsplit(":", 1)[1])
+    with pytest.raises(UsageError, match=f"Port {port} is in use"):
+        serve(tmp_path, port=port, open_browser=False, block=False)
