@@ -26,7 +26,7 @@ from lpr_lab.model.precision import resolve_precision
 from lpr_lab.progress import progress
 from lpr_lab.text.corpus import Corpus
 
-_ORIGINAL_WEIGHT = 3.0
+_ORIGINAL_WEIGHT = 2.0
 """How much more an original-language token counts in calibration: sent astray it is forgetting, while a token of an
 expanded language that stays with the original expert only misses some gain."""
 
