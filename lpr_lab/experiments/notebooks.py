@@ -110,9 +110,9 @@ def run_notebook(
         return NotebookRun(run=run, parameters=parameters, how=how)
     try:
         _execute(notebook, parameters, run, output or sys.stderr, how)
-    except UsageError:
+    except (UsageError, MissingError):
         if how == "new" and not run.status.done_phases:
-            discard(run)  # a wrong value that only the code behind the notebook could notice: nothing was begun
+            discard(run)  # a wrong or missing thing that only the code behind the notebook could notice
         raise
     return NotebookRun(run=run, parameters=parameters, how=how)
 

@@ -103,8 +103,8 @@ def test_a_failed_cell_keeps_the_copy_and_the_error_and_the_mended_notebook_resu
 
 
 def test_a_value_that_only_the_code_can_refuse_leaves_nothing(tmp_path):
-    path = write_notebook(tmp_path, START, "from lpr_lab.errors import UsageError\nraise UsageError('No language xx.')")
-    with pytest.raises(UsageError, match=r"^No language xx\.$"):
+    path = write_notebook(tmp_path, START, "from lpr_lab.errors import MissingError\nraise MissingError('No model x.')")
+    with pytest.raises(MissingError, match=r"^No model x\.$"):
         run_notebook(path, runs_dir=tmp_path / "runs", output=io.StringIO())
     assert list((tmp_path / "runs").iterdir()) == []
 
