@@ -207,34 +207,31 @@ def generate(
         with HUB.use(run) as loaded:
             from lpr_lab.measure.generation import generate_pair
 
-            steps = generate_pair(
-                loaded.model,
-                loaded.tokenizer,
+            device = loaded.device
+            limits = {key: record[key] for key in ("max_new_tokens", "temperature", "seed")}
+            steps = generate_pair(loaded.model, loaded.tokenizer, prompt, **limits)
+        shown_at = 0.0
+        while True:
+            with HUB.use(run):
+                step = next(steps, None)
+            if step is None:
+                break
+            pair = Pair(
                 prompt,
-                max_new_tokens=record["max_new_tokens"],
-                temperature=record["temperature"],
-                seed=record["seed"],
+                language or "",
+                step.base_text,
+                step.expanded_text,
+                step.diverged_at,
+                len(step.base_ids),
+                len(step.expanded_ids),
+                step.seconds,
+                is_running=not (step.base_finished and step.expanded_finished),
             )
-            shown_at = 0.0
-            for step in steps:
-                pair = Pair(
-                    prompt,
-                    language or "",
-                    step.base_text,
-                    step.expanded_text,
-                    step.diverged_at,
-                    len(step.base_ids),
-                    len(step.expanded_ids),
-                    step.seconds,
-                    is_running=not (step.base_finished and step.expanded_finished),
-                )
-                if pair.is_running and time.monotonic() - shown_at >= 1 / UPDATES_PER_SECOND:
-                    shown_at = time.monotonic()
-                    longest = max(len(step.base_ids), len(step.expanded_ids))
-                    line = status(
-                        f"Writing on {loaded.device}: {longest} of at most {int(tokens)} tokens each…", busy=True
-                    )
-                    yield line, shell.head(QUESTION, finding(pair)), render_pair(pair)
+            if pair.is_running and time.monotonic() - shown_at >= 1 / UPDATES_PER_SECOND:
+                shown_at = time.monotonic()
+                longest = max(len(step.base_ids), len(step.expanded_ids))
+                line = status(f"Writing on {device}: {longest} of at most {int(tokens)} tokens each…", busy=True)
+                yield line, shell.head(QUESTION, finding(pair)), render_pair(pair)
     except LprError as error:
         yield status(str(error), bad=True), keep, keep
         return

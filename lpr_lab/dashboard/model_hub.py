@@ -1,8 +1,8 @@
 """The one model that this process holds, loaded when a page first needs it and kept until another run is asked for.
 
 Nothing of torch is imported before that. One lock serves everything that touches the model, so two readers never load
-two models, and one model at a time is in memory. Gradio's queue lets one model event run at once; the lock also covers
-whoever comes by another way.
+two models, and one model at a time is in memory. Hold it for one computation, never across a `yield`: the steps of a
+generator run in different threads, and one that was stopped may not go on at all.
 """
 
 import threading
@@ -33,7 +33,7 @@ class ModelHub:
     """Holds at most one expanded model."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
         self._path: Path | None = None
         self._loaded: Loaded | None = None
 

@@ -191,13 +191,15 @@ def trace_own(runs_dir: Path, text: str, language: str | None, query: dict[str, 
     started = time.monotonic()
     try:
         with HUB.use(run) as loaded:
-            if first:
-                yield status(f"Model loaded in {loaded.seconds:.1f} s; tracing…", busy=True), keep, keep
-            from lpr_lab.measure.routing import trace as trace_text
+            seconds, device = loaded.seconds, loaded.device
+        if first:
+            yield status(f"Model loaded in {seconds:.1f} s; tracing…", busy=True), keep, keep
+        from lpr_lab.measure.routing import trace as trace_text
 
-            asked = time.monotonic()
+        asked = time.monotonic()
+        with HUB.use(run) as loaded:
             trace = trace_text(loaded.model, loaded.tokenizer, text, language or None)
-            took, device = time.monotonic() - asked, loaded.device
+        took = time.monotonic() - asked
     except LprError as error:
         yield status(str(error), bad=True), keep, keep
         return

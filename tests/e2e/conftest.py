@@ -1,0 +1,150 @@
+"""The real app in a real browser, on a runs folder with a tiny random model; nothing leaves this machine.
+
+Set CHROMIUM to name a browser. Where there is none the tests are skipped, loudly; with LPR_LAB_REQUIRE_BROWSER=1 (the
+full check sets it) they fail instead, so that a skip cannot hide.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from sample_runs import HOSTILE, MIXED, SENTENCES, make_run, make_trace
+
+from lpr_lab.dashboard import serve
+from lpr_lab.experiments.runs import Run
+
+pytest.importorskip("playwright", reason="the browser tests need playwright (pip install -e '.[dev]')")
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+PATIENCE_MS = 30_000
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    found = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if found and Path(found).exists():
+        return found
+    reason = "NO BROWSER: install Debian's `chromium`, or set CHROMIUM to one; the app was not tested."
+    if os.environ.get("LPR_LAB_REQUIRE_BROWSER") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def browser(chromium) -> Iterator[Browser]:
+    quiet = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync")
+    background = ("--disable-background-networking", "--disable-component-update", "--disable-extensions")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=[*quiet, *background])
+        expect.set_options(timeout=PATIENCE_MS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def runs_dir(tmp_path_factory, tiny_model, tiny_tokenizer) -> Path:
+    """Three runs: one with made-up numbers and hostile texts, one with a real tiny model, and a broken one."""
+    folder = tmp_path_factory.mktemp("served") / "runs"
+    stored = make_run(folder, title="Stored numbers")
+    stored.write_trace("hostile", make_trace(HOSTILE))
+    stored.write_trace("long", make_trace("ένα δύο τρία " * 900, "el", num_layers=4))
+    broken = make_run(folder, title="Broken")
+    (broken.path / "run.json").write_text("{", encoding="utf-8")
+    _with_weights(folder, tmp_path_factory.mktemp("base"), tiny_model, tiny_tokenizer)
+    return folder
+
+
+def _with_weights(folder: Path, base_folder: Path, tiny_model, tokenizer) -> Run:
+    """Make a run whose adapter is a tiny expansion with random new experts and routers."""
+    import torch
+
+    from lpr_lab.measure.routing import trace
+    from lpr_lab.method.allocation import uniform
+    from lpr_lab.method.upcycle import upcycle
+    from lpr_lab.model.bases import load_base
+    from lpr_lab.model.files import save_expansion
+
+    tiny_model("llama", num_layers=3).save_pretrained(base_folder)
+    tokenizer.save_pretrained(base_folder)
+    base, tokenizer = load_base(str(base_folder))
+    model = upcycle(base, uniform(3, 1))
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.3)
+    config = {"recipe": "route_first", "base": str(base_folder), "original": ["en", "es"], "expanded": ["el", "th"]}
+    run = Run.create(folder, kind="expansion", slug="tiny", title="Tiny model", config=config)
+    save_expansion(model, run.checkpoint_dir)
+    for code in ("en", "el"):
+        run.write_trace(code, trace(model, tokenizer, SENTENCES[code], code))
+    run.finish({"schema_version": 1, **config})
+    return run
+
+
+@pytest.fixture(scope="session")
+def stored(runs_dir) -> str:
+    return next(
+        path.name for path in runs_dir.iterdir() if "route-first" in path.name and _title(path) == "Stored numbers"
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny(runs_dir) -> str:
+    return next(path.name for path in runs_dir.iterdir() if "tiny" in path.name)
+
+
+def _title(path: Path) -> str:
+    run = Run(path)
+    return "" if run.problem else run.title
+
+
+@pytest.fixture(scope="session")
+def address(runs_dir) -> str:
+    return serve(runs_dir, port=None, open_browser=False, block=False)
+
+
+@pytest.fixture(scope="session")
+def empty_address(tmp_path_factory) -> str:
+    return serve(tmp_path_factory.mktemp("nothing"), port=None, open_browser=False, block=False)
+
+
+@pytest.fixture
+def open_page(browser, address, request, tmp_path) -> Iterator:
+    """Open pages under guard: no console error, no page error, no dialog, no request beyond this machine."""
+    contexts, complaints = [], []
+
+    def open_(path: str = "/", *, at: str = address, **options) -> Page:
+        context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+        contexts.append(context)
+        context.set_default_timeout(PATIENCE_MS)
+        page = context.new_page()
+        page.on("console", lambda m: complaints.append(f"console: {m.text}") if m.type == "error" else None)
+        page.on("pageerror", lambda error: complaints.append(f"page error: {error}"))
+        page.on("dialog", lambda dialog: (complaints.append("a dialog opened"), dialog.dismiss()))
+        page.on("request", lambda r: None if _is_here(r.url) else complaints.append(f"request to {r.url}"))
+        page.goto(at + path)
+        page.wait_for_selector("[data-lpr-page=ready]")
+        return page
+
+    yield open_
+    for number, context in enumerate(contexts):
+        for page in context.pages:
+            assert page.evaluate("window.boom") is None
+            assert "�" not in (page.evaluate("document.getElementById('lpr-text')?.innerText") or "")
+            if getattr(request.node, "failed", False):
+                page.screenshot(path=str(tmp_path / f"page-{number}.png"))
+        context.close()
+    assert not complaints
+
+
+def _is_here(url: str) -> bool:
+    return urlsplit(url).scheme in ("data", "blob") or urlsplit(url).hostname == "127.0.0.1"
+
+
+@pytest.fixture
+def texts() -> dict[str, str]:
+    return {**SENTENCES, "mixed": MIXED, "hostile": HOSTILE}
