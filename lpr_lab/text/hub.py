@@ -13,12 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from lpr_lab.errors import DamagedError, LprError, MissingError, UsageError, did_you_mean
 from lpr_lab.progress import progress
-from lpr_lab.storage import cache_dir, friendly_disk_errors, read_jsonl, staged_directory, verify
+from lpr_lab.storage import cache_dir, read_jsonl, staged_directory, verify
 from lpr_lab.text.corpus import Corpus
+from lpr_lab.text.fetching import locked
 from lpr_lab.text.files import LANGUAGE_COLUMNS, Record, find_text_column, make_corpus
 from lpr_lab.text.languages import Language, get_languages
 
@@ -58,9 +57,7 @@ def load_hub(
         digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]
         folder = cache_dir() / "corpora" / f"hub-{name.replace('/', '--')}-{language.code}-{digest}"
         if not folder.is_dir():
-            with friendly_disk_errors(f"fetching {name}", folder):
-                folder.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder.parent / ".lock"):
+            with locked(folder.parent, f"fetching {name}"):
                 if not folder.is_dir():
                     _stream(name, language, configs.get(language.code), hub_split, text_column, max_documents, folder)
         facts = _facts(folder)
