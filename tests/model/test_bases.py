@@ -9,6 +9,8 @@ import huggingface_hub
 import pytest
 import torch
 from huggingface_hub import errors
+from tokenizers import pre_tokenizers
+from transformers import AutoModelForCausalLM
 
 from lpr_lab.errors import DamagedError, LprError, MissingError, UnsupportedModelError, UsageError
 from lpr_lab.model import embedded
@@ -272,6 +274,65 @@ def test_fetching_says_the_licence_checks_converts_and_cleans_up(monkeypatch, tm
     assert embedded.ensure(base) == base.path
     assert "CC0-1.0" in capsys.readouterr().err
     assert {path.name for path in base.path.parent.iterdir()} <= {".toy.lock", "toy"}
+
+
+def tiny_gguf(path, template: str) -> None:
+    """A Llama of one layer with the bytes as its vocabulary, its matrices in 8 bits."""
+    import gguf
+    import numpy as np
+
+    width, hidden = 32, 64
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *letters, letters[0] + letters[1]]
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_context_length(64)
+    writer.add_embedding_length(width)
+    writer.add_feed_forward_length(hidden)
+    writer.add_block_count(1)
+    writer.add_head_count(2)
+    writer.add_head_count_kv(2)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_freq_base(10_000.0)
+    writer.add_vocab_size(len(tokens))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([3] * 3 + [1] * (len(letters) + 1))
+    writer.add_token_merges([f"{letters[0]} {letters[1]}"])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_pad_token_id(2)
+    writer.add_chat_template(template)
+    random = np.random.default_rng(0)
+    shapes = {"token_embd": (len(tokens), width), "blk.0.ffn_down": (width, hidden)}
+    shapes |= {f"blk.0.attn_{name}": (width, width) for name in ("q", "k", "v", "output")}
+    shapes |= {f"blk.0.ffn_{name}": (hidden, width) for name in ("gate", "up")}
+    for name, shape in shapes.items():
+        weights = gguf.quantize(random.normal(size=shape).astype("float32"), gguf.GGMLQuantizationType.Q8_0)
+        writer.add_tensor(f"{name}.weight", weights, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
+    for name in ("output_norm", "blk.0.attn_norm", "blk.0.ffn_norm"):
+        writer.add_tensor(f"{name}.weight", np.ones(width, dtype="float32"))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def test_conversion_keeps_weights_tokenizer_and_template_and_forgets_the_quantisation(tmp_path, monkeypatch):
+    template = "{% for message in messages %}<|im_start|>{{ message['content'] }}<|im_end|>{% endfor %}"
+    (tmp_path / "work").mkdir()
+    tiny_gguf(tmp_path / "work" / "model.gguf", template)
+    base, _ = made_of(tmp_path, b"GGUF", pad_token="<|endoftext|>")
+    embedded.convert(base, tmp_path / "work" / "model.gguf", {"LICENSE": b"as you like"})
+    monkeypatch.setitem(EMBEDDED, "toy", base)
+    model, tokenizer = load_base("toy")
+    original = AutoModelForCausalLM.from_pretrained(tmp_path / "work", gguf_file="model.gguf", dtype=torch.float32)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), original.parameters(), strict=True))
+    text = "Ein Käfer 🐞 läuft."
+    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+    assert tokenizer.apply_chat_template([{"content": "Hi"}], tokenize=False) == "<|im_start|>Hi<|im_end|>"
+    assert (tokenizer.pad_token_id, tokenizer.eos_token_id, model.config.pad_token_id) == (0, 2, None)
+    assert model.generation_config.eos_token_id == [0, 2]
+    assert (base.path / "LICENSE").read_text() == "as you like"
 
 
 def test_an_altered_cached_model_is_refused_by_name(monkeypatch, folder):
