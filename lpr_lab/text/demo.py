@@ -73,6 +73,11 @@ def load_demo(languages: Sequence[str]) -> Corpus:
             documents[split, code] = tuple(
                 Document(record["id"], code, record["text"], name) for record in records if record["split"] == split
             )
+        if not documents["train", code] or not documents["dev", code]:
+            raise UsageError(
+                f"The help pages of {LANGUAGES[code].name} are nearly all left in English, so the demo has no text in "
+                f"{code!r}; {INSTEAD}."
+            )
     folder, facts = fiction
     translated = {code: _read_messages(folder / f"{code}.jsonl") for code in codes if code in facts["languages"]}
     common = set.intersection(*map(set, translated.values())) if translated else set()

@@ -149,6 +149,18 @@ def test_a_language_that_the_demo_does_not_have_is_refused_before_anything_is_fe
     assert archive.requests == []
 
 
+def test_a_folder_that_was_never_translated_is_refused(packages, sentences):
+    pages = {
+        f"usr/share/libreoffice/help/hu/text/{path}": help_page(
+            {"c": f"{sentences['en'][1]} Never translated, {path}."}
+        )
+        for path in PAGES
+    }
+    packages.add("libreoffice-help-hu", pages)
+    with pytest.raises(UsageError, match="Hungarian are nearly all left in English"):
+        load("en", "hu")
+
+
 def test_without_apt_the_hub_and_files_are_named(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MissingError, match=r"no apt-get.*hub dataset"):
