@@ -91,4 +91,4 @@ def why_not(run: Run) -> str | None:
         return "This run is still working; its weights are written near its end."
     if state == "finished":
         return "This run has no weights in this folder."
-    return f"This run ({state}) has no weights: it ended before they were written."
+    return f"This run ({state}) has no weights: it did not come that far."

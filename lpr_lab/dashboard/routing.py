@@ -26,6 +26,9 @@ OWN = "own"
 """Value of the text picker for a text of one's own; stored ones are called `own-<8 hex digits>`."""
 
 MAX_CHARACTERS = 4000
+MAX_OWN = 12
+"""Texts of one's own that the picker offers; the others stay reachable by their address."""
+
 ORIGINAL_TARGET = 0.9
 """What the method promises on original languages at least (experiments/scorecard.py), on expanded ones at most half."""
 
@@ -86,16 +89,17 @@ def examples(run: Run) -> list[tuple[str, str]]:
     names = list(run.trace_names())
     ranked = [code for code in (*original, *expanded) if code in names]
     ranked += [name for name in names if name not in ranked and not name.startswith(f"{OWN}-")]
-    own = [name for name in names if name.startswith(f"{OWN}-")]
+    own = [name for name in names if name.startswith(f"{OWN}-")][:MAX_OWN]
     labels = [(language_name(name) if name in LANGUAGES else name.capitalize(), name) for name in ranked]
     return labels + [(f"Own text {number}", name) for number, name in enumerate(own, start=1)]
 
 
 def read(run: Run, view: View) -> tuple[str, RoutingTrace | None]:
-    """Return the name of the text the address asks for, or of the first there is, and its trace."""
+    """Return the name of the text the address asks for, else of the first expanded language, and its trace."""
     names = [name for _, name in examples(run)]
-    wanted = next((name for name in (view.text, view.lang) if name in names), None)
-    name = wanted or (names[0] if names else "")
+    _, expanded = shell.languages_of(run)
+    wanted = (view.text, view.lang, *expanded, *names)
+    name = next((name for name in wanted if name in run.trace_names()), "")
     return name, run.read_trace(name) if name else None
 
 
@@ -109,21 +113,42 @@ def show_trace(run: Run, trace: RoutingTrace, name: str, view: View, notice: str
     return shell.head(QUESTION, sentence, notice, view=view), f'<div class="lpr-card">{strip}</div>'
 
 
-def overview(run: Run | None) -> tuple[str, Any]:
-    """Return heading and plot of the weight on the original expert by layer and language, or an honest absence."""
+def overview(run: Run | None) -> tuple[str, Any, str]:
+    """Return heading, plot and table of the original expert's weight by layer and language, or an honest absence."""
     load = run.read_table("load") if run else None
     if load is None or load.empty:
-        return "", gr.update(visible=False, value=None)
+        return "", gr.update(visible=False, value=None), ""
     data = sorted(set(load["dataset"]), key=lambda name: name != "heldout")[0]
     rows = load[load["dataset"] == data]
     figure = plots.load_heatmap(rows)
     title = plots.take_title(figure)
-    n = int(rows["n_tokens"].groupby(rows["language"]).first().sum())
-    caption = f"{dataset_name(data)}; {n:,} tokens in all; layer 0 on top, the original languages left of the line."
-    return (
+    tokens = int(rows["n_tokens"].groupby(rows["language"]).first().sum())
+    caption = (
+        f"{dataset_name(data)}; {tokens:,} tokens in all; layer 0 on top, the original languages left of the line."
+    )
+    heading = (
         f'<section class="lpr-section"><h2>Over whole documents</h2><p class="lpr-subfinding">{esc(title)}.</p>'
-        f'<p class="lpr-caption">{esc(caption)}</p></section>',
-        gr.update(value=figure, visible=True),
+        f'<p class="lpr-caption">{esc(caption)}</p></section>'
+    )
+    return heading, gr.update(value=figure, visible=True), _load_table(rows[rows["expert"] == 0])
+
+
+def _load_table(rows: Any) -> str:
+    """Return the plot's numbers as a table."""
+    table = rows.pivot_table(index="layer", columns="language", values="mass")
+    codes = list(dict.fromkeys(rows["language"]))
+    heads = "".join(f'<th scope="col" class="lpr-number">{esc(language_name(code))}</th>' for code in codes)
+    body = "".join(
+        f'<tr><th scope="row">{layer}</th>'
+        + "".join(f'<td class="lpr-number">{percent(table.loc[layer, code])}</td>' for code in codes)
+        + "</tr>"
+        for layer in table.index
+    )
+    return (
+        '<details class="lpr-fold"><summary>Show as a table</summary><div class="lpr-scroll">'
+        '<table class="lpr-table lpr-plain"><caption class="lpr-hidden">Mean weight of the original expert by layer '
+        f'and language</caption><thead><tr><th scope="col">Layer</th>{heads}</tr></thead><tbody>{body}</tbody></table>'
+        "</div></details>"
     )
 
 
@@ -136,6 +161,7 @@ def compose(scene: Scene, runs_dir: Path) -> dict[str, Any]:
         "go": gr.update(interactive=False),
         "overview": "",
         "plot": gr.update(visible=False, value=None),
+        "table": "",
     }
     run = scene.run
     if run is None:
@@ -146,7 +172,7 @@ def compose(scene: Scene, runs_dir: Path) -> dict[str, Any]:
         choices = examples(run)
         asks_own = scene.view.text == OWN or not choices
         name, trace = (OWN, None) if asks_own else read(run, scene.view)
-        parts["overview"], parts["plot"] = overview(run)
+        parts["overview"], parts["plot"], parts["table"] = overview(run)
     except LprError as error:
         more = scene.notice + shell.notice("bad", esc(str(error)))
         return parts | {"top": shell.head(QUESTION, more=more, view=scene.view), "strip": ""}
@@ -246,12 +272,13 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     strip = html_block(elem_id="lpr-text")
     below = html_block()
     plot = gr.Plot(show_label=False, visible=False, elem_classes="lpr-plot lpr-card")
-    outputs = [top, run, picker, own, why, go, strip, below, plot]
+    table = html_block()
+    outputs = [top, run, picker, own, why, go, strip, below, plot, table]
 
     def draw(query: dict[str, Any]) -> list[Any]:
         scene = shell.look(runs_dir, query)
         parts = compose(scene, runs_dir)
-        keys = ("picker", "own", "why", "go", "strip", "overview", "plot")
+        keys = ("picker", "own", "why", "go", "strip", "overview", "plot", "table")
         return [parts["top"], shell.show_runs(scene), *(parts[key] for key in keys)]
 
     def load(request: gr.Request) -> list[Any]:

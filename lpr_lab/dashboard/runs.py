@@ -11,7 +11,7 @@ from lpr_lab.dashboard.shell import FILES, Scene, esc, html_block
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.runs import Run
 from lpr_lab.views import plots
-from lpr_lab.views.numbers import NOT_MEASURED, change
+from lpr_lab.views.numbers import NOT_MEASURED, change, duration
 
 QUESTION = "What have I run, and what came of it?"
 MAX_ROWS = 200
@@ -49,9 +49,27 @@ def finding(scene: Scene) -> str:
             parts.append(f"{kept} {_amount(numbers['original'])}")
         text = "; ".join(parts) + "."
     else:
-        state = shell.STATES.get(run.status.state, ("", run.status.state))[1]
-        text = f"{esc(base)} and {taught}: {esc(state)}." if expanded else f"{esc(run.title)}: {esc(state)}."
+        text = _standing(run, esc(base), taught if expanded else esc(run.title))
     return text + f'<span class="lpr-more">{esc(_inventory(scene))}</span>'
+
+
+def _standing(run: Run, base: str, taught: str) -> str:
+    """Say where an unmeasured run stands."""
+    status = run.status
+    where = esc((status.stage or "its start").replace("_", " "))
+    match status.state:
+        case "running":
+            return f"{base} is learning {taught}: at {where} now."
+        case "stalled":
+            silence = duration(status.heartbeat_age_seconds)
+            return f"{base} was learning {taught} and has shown no sign of life for {silence}."
+        case "interrupted":
+            return f"{base} was learning {taught} and was interrupted at {where}."
+        case "failed":
+            return f"{base} was learning {taught} and failed at {where}."
+        case "queued":
+            return f"{base} is to learn {taught}; nothing was started yet."
+    return f"{base} learned {taught}; nothing was measured."
 
 
 def _amount(value: float) -> str:

@@ -189,7 +189,8 @@ def load_heatmap(load: Table, template: str = "lpr") -> "go.Figure":
             texttemplate="%{z:.0f}" if values.size <= 200 else None,
             hovertemplate="%{x}, layer %{y}: %{z:.1f}%<extra></extra>",
             colorbar={
-                "title": {"text": "original expert, %", "side": "right"},
+                "title": {"text": "original expert, %", "side": "right", "font": {"size": 12}},
+                "tickfont": {"size": 11},
                 "thickness": 10,
                 "outlinewidth": 0,
                 "tickvals": [0, 50, 100],
@@ -280,6 +281,7 @@ def training_curves(metrics: Table, name: str = "lm_loss", template: str = "lpr"
         finding.append(f"{stage.replace('_', ' ')} {part['value'].iloc[0]:.3g} → {part['value'].iloc[-1]:.3g}")
     figure.update_layout(template=template, title=f"{name}: {', '.join(finding)}", height=320)
     figure.update_yaxes(title=name, col=1)
+    figure.update_annotations(font_size=13)
     return figure
 
 

@@ -74,6 +74,6 @@ def test_a_run_without_weights_is_refused_in_a_sentence(tmp_path):
     with pytest.raises(MissingError, match="still working"), ModelHub().use(run):
         pass
     run.stop("failed", error_tail="x")
-    assert why_not(run) == "This run (failed) has no weights: it ended before they were written."
+    assert why_not(run) == "This run (failed) has no weights: it did not come that far."
     example = Run.create(tmp_path / "examples", kind="test", slug="x", title="x", config={})
     assert "came with the code" in (why_not(example) or "")

@@ -136,6 +136,15 @@ def test_the_routing_headline_says_where_the_weight_went_and_where_it_should(run
     assert f'lang="{code}"' in parts["strip"]
 
 
+def test_the_first_text_shown_is_of_an_expanded_language(runs_dir, run):
+    assert routing.compose(shell.look(runs_dir, {}), runs_dir)["picker"]["value"] == "el"
+
+
+def test_the_plot_over_documents_has_a_table_that_says_the_same(runs_dir, run):
+    table = words(routing.compose(shell.look(runs_dir, {}), runs_dir)["table"])
+    assert re.search(r"Layer English Spanish Greek Hungarian Turkish 0 \S+% ", table)
+
+
 def test_a_text_that_missed_the_target_is_told_so(run):
     trace = make_trace("Hello.", "el")
     trace.language = "en"
