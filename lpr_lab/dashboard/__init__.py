@@ -8,6 +8,7 @@ and figures, the others wire those to widgets. Numbers come from run directories
 """
 
 import os
+import sys
 import threading
 import webbrowser
 from pathlib import Path
@@ -50,7 +51,7 @@ def serve(
         host: this machine only (`127.0.0.1`, `localhost`, `::1`).
         port: None takes the first free one from 7860 on.
         page: what to open first, such as `routing?run=ID`.
-        open_browser: open it in a browser.
+        open_browser: open it in a browser, where this machine has a screen.
         auth_file: not yet supported; named so that the refusal below can name the way out.
         block: wait until interrupted; otherwise serve in the background until the process ends.
 
@@ -80,11 +81,16 @@ def serve(
         raise UsageError(f"Port {port} is in use; choose another with --port, or stop what serves there.") from error
     address = str(address).rstrip("/")
     threading.Thread(target=_warm_up, daemon=True).start()
-    if open_browser:
+    if open_browser and _has_screen():
         webbrowser.open(f"{address}/{page.lstrip('/')}")
     if block:
         demo.block_thread()
     return address
+
+
+def _has_screen() -> bool:
+    # Without one, Python would start a text browser in the terminal.
+    return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 def _warm_up() -> None:

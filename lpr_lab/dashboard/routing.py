@@ -46,7 +46,7 @@ def finding(trace: RoutingTrace, role: str | None) -> str:
     if not len(trace.layers) or not trace.is_text.any():
         return "This model has no router: every token took the one path there is."
     share = trace.original_share()
-    name = esc(language_name(trace.language)) if trace.language else "This text"
+    name = esc(language_name(trace.language or ""))
     experts = "the new experts" if int(trace.num_experts.max()) > 2 else "the new expert"
     if role == "original":
         judged = (
@@ -61,10 +61,10 @@ def finding(trace: RoutingTrace, role: str | None) -> str:
             f'{name} is an <span class="lpr-expanded">expanded language</span>: {percent(1 - share)} of the weight '
             f"went to {experts}, {percent(share)} to the original one."
         )
-    unknown = "is neither an original nor an expanded language of this run"
-    known = unknown if trace.language else "has no language given"
     split = f"{percent(share)} of the weight went to the original expert, {percent(1 - share)} to {experts}"
-    return f"{name} {known}: {split}."
+    if not trace.language:
+        return f"No language was said for this text: {split}."
+    return f"{name} is neither an original nor an expanded language of this run: {split}."
 
 
 def detail(trace: RoutingTrace) -> str:

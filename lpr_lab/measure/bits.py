@@ -28,7 +28,7 @@ from lpr_lab.model.capture import record_routing
 from lpr_lab.model.precision import resolve_precision
 from lpr_lab.progress import progress
 from lpr_lab.text.corpus import Corpus, Document
-from lpr_lab.text.packing import PackedBlocks, pack
+from lpr_lab.text.packing import PackedBlocks, pack, refuse_if_documents_mix
 
 COLUMNS = ["language", "role", "model", "dataset", "bits_per_byte", "ci_low", "ci_high", "n_documents"]
 
@@ -121,6 +121,7 @@ def evaluate(
             f"{', '.join(splits)}; it has {', '.join(corpus.languages)}."
         )
     packed = [pack(documents, tokenizer, block_tokens, languages=[language]) for _, language, documents in tests]
+    refuse_if_documents_mix(model)
     expanded = isinstance(model, PeftModel)
     counter = LoadCounter()
     sets = []

@@ -31,6 +31,7 @@ from lpr_lab.model.adapter import expansion_config, trainable_parameters
 from lpr_lab.model.capture import RoutingRecord, record_routing
 from lpr_lab.model.precision import resolve_precision
 from lpr_lab.progress import progress as progress_bar
+from lpr_lab.text.packing import refuse_if_documents_mix
 
 Batch = dict[str, torch.Tensor]
 Metrics = dict[str, float]
@@ -161,6 +162,7 @@ def train(
         done = load_checkpoint(checkpoint, model, optimizer, scheduler, facts)
         accelerator.print(f"{label}: resuming from {checkpoint.name} ({done.tokens:,} tokens done).")
     wrapped = accelerator.prepare_model(model)
+    refuse_if_documents_mix(model)
     was_training = model.training
     model.train()
     metrics: Metrics = {}
