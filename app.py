@@ -3,18 +3,23 @@
 import argparse
 import os
 import sys
+import threading
+from contextlib import suppress
 
 from lpr_lab.dashboard import serve
 from lpr_lab.errors import LprError
 
 parser = argparse.ArgumentParser(description="Open the lpr_lab dashboard on a folder of runs.")
-parser.add_argument("--runs-dir", default=os.environ.get("LPR_LAB_RUNS", "runs"), help="folder of runs")
+parser.add_argument("--runs-dir", default=os.environ.get("LPR_LAB_RUNS") or "runs", help="folder of runs")
 parser.add_argument("--host", default="127.0.0.1", help="this machine only, for now")
 parser.add_argument("--port", type=int, default=7860)
 parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
 given = parser.parse_args()
 try:
-    print(f"Dashboard: http://{given.host}:{given.port}/  (Ctrl-C stops it)", flush=True)
-    serve(given.runs_dir, host=given.host, port=given.port, open_browser=not given.no_browser)
+    address = serve(given.runs_dir, host=given.host, port=given.port, open_browser=not given.no_browser, block=False)
 except LprError as error:
-    sys.exit(f"{error}")
+    print(error, file=sys.stderr)
+    sys.exit(error.exit_code)
+print(f"Dashboard: {address}/  (Ctrl-C stops it)", flush=True)
+with suppress(KeyboardInterrupt):
+    threading.Event().wait()

@@ -5,6 +5,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -28,8 +29,6 @@ def test_building_the_pages_needs_no_torch_and_no_runs(tmp_path):
 
 
 def test_building_leaves_no_file_behind(tmp_path):
-    from pathlib import Path
-
     import lpr_lab.dashboard
 
     before = set(Path(lpr_lab.dashboard.__file__).parent.iterdir())
@@ -41,6 +40,19 @@ def test_building_leaves_no_file_behind(tmp_path):
 def test_serving_beyond_this_machine_is_refused(tmp_path, host):
     with pytest.raises(UsageError, match="sign-in"):
         serve(tmp_path, host=host)
+
+
+def test_the_script_refuses_in_one_sentence_with_the_exit_code_of_a_wrong_value(tmp_path):
+    script = Path(__file__).parents[2] / "app.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--host", "0.0.0.0", "--runs-dir", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=script.parent,
+    )
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("Refusing to serve on 0.0.0.0") and "Traceback" not in done.stderr
 
 
 def test_models_wait_for_one_another_and_files_do_not(tmp_path):

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sample_runs import HOSTILE, MIXED, SENTENCES, make_trace
 
-from lpr_lab.views.tokens import MAX_TOKENS, chip_label, render_token_strip, segment_style, style
+from lpr_lab.views.tokens import MAX_TOKENS, chip_label, render_token_strip, segment_style, show_token_strip, style
 
 
 class Page(HTMLParser):
@@ -159,3 +159,10 @@ def test_attribute_values_cannot_break_out():
     strip = render_token_strip(make_trace('" onmouseover="boom()'))
     assert 'onmouseover="boom' not in strip
     assert html.escape('" onmouseover="boom()') in strip or "&quot;" in strip
+
+
+def test_a_notebook_shows_the_strip_with_all_it_needs(monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    show_token_strip(make_trace("Hello."), mode="tokens")
+    assert "window.lprTokenStrip" in shown[0].data and 'data-mode="tokens"' in shown[0].data
