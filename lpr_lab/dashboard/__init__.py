@@ -8,6 +8,7 @@ and figures, the others wire those to widgets. Numbers come from run directories
 """
 
 import os
+import socket
 import sys
 import threading
 import webbrowser
@@ -34,6 +35,12 @@ def build(runs_dir: str | Path) -> "gradio.Blocks":
     return pages.assemble(Path(runs_dir))
 
 
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def serve(
     runs_dir: str | Path,
     *,
@@ -49,7 +56,7 @@ def serve(
     Args:
         runs_dir: the folder of runs.
         host: this machine only (`127.0.0.1`, `localhost`, `::1`).
-        port: None takes the first free one from 7860 on.
+        port: None takes any free one, never 7860, where people expect their own.
         page: what to open first, such as `routing?run=ID`.
         open_browser: open it in a browser, where this machine has a screen.
         auth_file: not yet supported; named so that the refusal below can name the way out.
@@ -72,7 +79,7 @@ def serve(
     try:
         _, address, _ = demo.launch(
             server_name=host,
-            server_port=port,
+            server_port=port or _free_port(),
             prevent_thread_lock=True,
             quiet=True,
             **pages.launch_options(host),
