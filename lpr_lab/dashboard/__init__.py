@@ -48,7 +48,6 @@ def serve(
     port: int | None = 7860,
     page: str = "",
     open_browser: bool = True,
-    auth_file: str | None = None,
     block: bool = True,
 ) -> str:
     """Serve the dashboard and return its address.
@@ -59,7 +58,6 @@ def serve(
         port: None takes any free one, never 7860, where people expect their own.
         page: what to open first, such as `routing?run=ID`.
         open_browser: open it in a browser, where this machine has a screen.
-        auth_file: not yet supported; named so that the refusal below can name the way out.
         block: wait until interrupted; otherwise serve in the background until the process ends.
 
     Raises:
@@ -67,11 +65,9 @@ def serve(
     """
     if host not in LOOPBACK:
         raise UsageError(
-            f"Refusing to serve on {host}: everyone who reaches it could read the runs and use the model, and sign-in "
-            "(--auth-file) is not available yet. Serve on 127.0.0.1 and use an SSH tunnel."
+            f"Refusing to serve on {host}: everyone who reaches it could read the runs and use the model, and there is "
+            "no sign-in. Serve on 127.0.0.1 and use an SSH tunnel."
         )
-    if auth_file is not None:
-        raise UsageError("--auth-file is not available yet; serve on 127.0.0.1 and use an SSH tunnel.")
     demo = build(runs_dir)
 
     from lpr_lab.dashboard import pages
