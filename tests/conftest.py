@@ -51,11 +51,22 @@ def same_seed() -> None:
 
 
 @pytest.fixture(autouse=True)
-def isolated_home(request, monkeypatch, tmp_path_factory) -> None:
-    """Keep the user's runs out of every test, and the user's cache out of all but those that need the real model."""
+def isolated_home(request, monkeypatch, tmp_path_factory):
+    """Keep the user's settings and runs out of every test, and the user's cache out of all but those of the real model.
+
+    What the code under test leaves in the environment (`--quiet` does) is gone afterwards.
+    """
+    before = set(os.environ)
+    for name in [name for name in os.environ if name.startswith("LPR_LAB_")]:
+        is_wanted = name == "LPR_LAB_REQUIRE_BROWSER" or request.node.get_closest_marker("real")
+        if not is_wanted:
+            monkeypatch.delenv(name)
     monkeypatch.setenv("LPR_LAB_RUNS", str(tmp_path_factory.mktemp("runs")))
     if request.node.get_closest_marker("real") is None:
         monkeypatch.setenv("LPR_LAB_CACHE", str(tmp_path_factory.mktemp("cache")))
+    yield
+    for name in [name for name in os.environ if name.startswith("LPR_LAB_") and name not in before]:
+        del os.environ[name]
 
 
 def _is_here(host: object) -> bool:

@@ -77,3 +77,9 @@ def test_the_same_seed_gives_the_same_tiny_model(tiny_model):
     for a, b in zip(first.parameters(), second.parameters(), strict=True):
         assert (a == b).all()
     assert (first.get_input_embeddings().weight != other.get_input_embeddings().weight).any()
+
+
+@pytest.mark.parametrize("time", ["first", "second"])
+def test_what_a_test_leaves_in_the_environment_does_not_reach_the_next(time):
+    assert "LPR_LAB_QUIET" not in os.environ
+    os.environ["LPR_LAB_QUIET"] = time
