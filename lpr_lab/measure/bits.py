@@ -121,8 +121,9 @@ def evaluate(
             f"{', '.join(splits)}; it has {', '.join(corpus.languages)}."
         )
     packed = [pack(documents, tokenizer, block_tokens, languages=[language]) for _, language, documents in tests]
-    refuse_if_documents_mix(model)
     expanded = isinstance(model, PeftModel)
+    with model.disable_adapter() if expanded else nullcontext():
+        refuse_if_documents_mix(model)
     counter = LoadCounter()
     sets = []
     passes = 2 if expanded else 1

@@ -161,8 +161,9 @@ def train(
     if checkpoint is not None:
         done = load_checkpoint(checkpoint, model, optimizer, scheduler, facts)
         accelerator.print(f"{label}: resuming from {checkpoint.name} ({done.tokens:,} tokens done).")
+    with model.disable_adapter():  # a property of the base's attention, looked at in the base's own precision
+        refuse_if_documents_mix(model)
     wrapped = accelerator.prepare_model(model)
-    refuse_if_documents_mix(model)
     was_training = model.training
     model.train()
     metrics: Metrics = {}

@@ -29,6 +29,7 @@ from lpr_lab.errors import UnsupportedModelError, UsageError, did_you_mean
 from lpr_lab.text.languages import get_languages
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from lpr_lab.text.corpus import Document
@@ -206,7 +207,7 @@ def pack(
 
 
 @torch.no_grad()
-def refuse_if_documents_mix(model: "PreTrainedModel") -> None:
+def refuse_if_documents_mix(model: "PreTrainedModel | PeftModel") -> None:
     """Check on the model itself that position restarts keep packed documents apart: two passes of a dozen tokens.
 
     Raises:

@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from lpr_lab.errors import UsageError
+from lpr_lab.errors import UnsupportedModelError, UsageError
 from lpr_lab.method import training
 from lpr_lab.method.expand import expand
 from lpr_lab.method.review import review
@@ -238,3 +238,13 @@ def test_activation_checkpointing_gives_the_same_step(tiny_model, tiny_tokenizer
 def test_settings_that_make_no_sense_are_refused_before_work(options):
     with pytest.raises(UsageError):
         TrainSettings(**{"tokens": 100_000, **options})
+
+
+def test_a_base_that_mixes_packed_documents_is_refused_before_training(tiny_tokenizer, tiny_corpus, tmp_path):
+    from transformers import FalconConfig, FalconForCausalLM
+
+    config = FalconConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=4, vocab_size=len(tiny_tokenizer))
+    model = upcycle(FalconForCausalLM(config).eval(), [1])
+    with pytest.raises(UnsupportedModelError, match="attends across packed documents"):
+        expand(model, tiny_tokenizer, tiny_corpus, languages=["el"], out=tmp_path, settings=SETTINGS)
+    assert not list(tmp_path.glob("checkpoint-*"))
