@@ -305,7 +305,10 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     run.input(choose_run, [run], outputs, **FILES)
     language.input(choose_language, [language], outputs, **FILES)
     begin = gr.on([go.click, prompt.submit], working, None, [go, stop], **FILES)
-    writing = begin.then(write, [prompt, language, tokens, temperature, seed], [line, top, panes], **MODEL)
+    # Not "once": a generation that was just stopped still counts as pending for a moment, and the next one would be
+    # dropped without a word. The button is off while one is being written, so there are never two from one page.
+    asked = [prompt, language, tokens, temperature, seed]
+    writing = begin.then(write, asked, [line, top, panes], trigger_mode="multiple", **MODEL)
     writing.then(resting, None, [go, stop], **FILES)
 
     def stopped() -> tuple[Any, Any, str]:
