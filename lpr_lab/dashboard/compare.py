@@ -314,4 +314,6 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     def stopped() -> tuple[Any, Any, str]:
         return *resting(), status("Stopped; what was written stays.")
 
-    stop.click(stopped, None, [go, stop, line], cancels=[writing], **FILES)
+    # Said only once the cancelling is through: what still streams in would write over it, and a generation begun too
+    # early would be cancelled with the one before.
+    stop.click(None, None, None, cancels=[writing], **FILES).then(stopped, None, [go, stop, line], **FILES)
