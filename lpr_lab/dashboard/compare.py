@@ -266,7 +266,7 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     )
     with gr.Row(elem_classes="lpr-actions") as settings:
         tokens = gr.Slider(8, MAX_NEW_TOKENS, value=48, step=8, label="New tokens, at most", **NARROW)
-        temperature = gr.Slider(0, 1.5, value=0, step=0.1, label="Temperature, 0 is greedy", **NARROW)
+        temperature = gr.Slider(0, 1.5, value=0, step=0.1, label="Temperature (0: greedy)", **NARROW)
         seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=96, scale=0)
         go = gr.Button("Continue", variant="primary", scale=0, min_width=110, interactive=False)
         stop = gr.Button("Stop", scale=0, min_width=80, interactive=False)

@@ -135,7 +135,8 @@ def _claims(run: Run) -> str:
 
 
 def _short(value: float) -> str:
-    return f"{value:.1e}".replace("e-0", "e-") if 0 < abs(value) < 1e-3 else f"{value:.3g}"
+    text = f"{value:.1e}".replace("e-0", "e-") if 0 < abs(value) < 1e-3 else f"{value:.3g}"
+    return "−" + text[1:] if text.startswith("-") else text
 
 
 def _lineage(run: Run, runs: list[Run]) -> str:
