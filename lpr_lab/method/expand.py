@@ -10,15 +10,13 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
 from lpr_lab.errors import UsageError
-from lpr_lab.method.losses import IGNORED, load_balancing_loss, router_z_loss
 from lpr_lab.method.schedule import BlockSchedule
-from lpr_lab.method.training import Batch, Metrics, Term, TrainSettings, train
-from lpr_lab.model.adapter import moe_layers, set_trainable
-from lpr_lab.model.capture import RoutingRecord
+from lpr_lab.method.terms import balance_term, lm_term, z_term
+from lpr_lab.method.training import Metrics, TrainSettings, train
+from lpr_lab.model.adapter import set_trainable
 from lpr_lab.text.corpus import Corpus
 from lpr_lab.text.packing import PackedBlocks, pack
 
@@ -95,44 +93,3 @@ def pack_by_language(
                 break
         packed[language] = pack(shuffled, tokenizer, settings.block_tokens, languages=languages)
     return packed
-
-
-def lm_term() -> Term:
-    """Next-token loss, mean over all scored tokens of the step."""
-    return Term(
-        "lm_loss",
-        1.0,
-        count=lambda batch: float((batch["targets"] != IGNORED).sum()),
-        total=lambda batch, logits, _: F.cross_entropy(
-            logits.float().flatten(0, 1), batch["targets"].flatten(), ignore_index=IGNORED, reduction="sum"
-        ),
-    )
-
-
-def balance_term(model: PeftModel, coefficient: float, variant: str) -> Term:
-    """Load-balancing loss, mean over layers; each micro-batch counts by its tokens."""
-    top_k = moe_layers(model)[0].top_k
-
-    def total(batch: Batch, logits: torch.Tensor, record: RoutingRecord) -> torch.Tensor:
-        mask = (batch["language_id"] >= 0).flatten()
-        per_layer = [
-            load_balancing_loss(routing.router_logits, top_k, mask, variant) for routing in record.routing.values()
-        ]
-        return torch.stack(per_layer).mean() * mask.sum()
-
-    return Term("load_balancing_loss", coefficient, count=_num_tokens, total=total)
-
-
-def z_term(model: PeftModel, coefficient: float) -> Term:
-    """Router z-loss, mean over layers and tokens."""
-
-    def total(batch: Batch, logits: torch.Tensor, record: RoutingRecord) -> torch.Tensor:
-        mask = (batch["language_id"] >= 0).flatten()
-        per_layer = [router_z_loss(routing.router_logits, mask) for routing in record.routing.values()]
-        return torch.stack(per_layer).mean() * mask.sum()
-
-    return Term("router_z_loss", coefficient, count=_num_tokens, total=total)
-
-
-def _num_tokens(batch: Batch) -> float:
-    return float((batch["language_id"] >= 0).sum())

@@ -8,17 +8,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
 from lpr_lab.errors import UsageError
-from lpr_lab.method.expand import lm_term, pack_by_language
-from lpr_lab.method.losses import lpr_loss
+from lpr_lab.method.expand import pack_by_language
 from lpr_lab.method.schedule import BlockSchedule
-from lpr_lab.method.training import Batch, Metrics, Term, TrainSettings, train
+from lpr_lab.method.terms import lm_term, lpr_term
+from lpr_lab.method.training import Metrics, TrainSettings, train
 from lpr_lab.model.adapter import set_trainable
-from lpr_lab.model.capture import RoutingRecord
 from lpr_lab.text.corpus import Corpus
 
 
@@ -73,23 +71,3 @@ def review(
     schedule = BlockSchedule(blocks, blocks_per_step=settings.blocks_per_step, seed=settings.seed + 1, weights=weights)
     result = train(model, schedule, terms, settings, out=Path(out), label="Stage 2, review", log=log)
     return result | {"original": list(original), "expanded": list(expanded), "lpr_variant": lpr_variant}
-
-
-def lpr_term(num_original: int, coefficient: float, variant: str) -> Term:
-    """Language-priors routing loss, mean over layers and original-language tokens of the step.
-
-    Args:
-        num_original: the first so many languages of the packed blocks are the original ones.
-        coefficient: gamma.
-        variant: see `losses.lpr_loss`.
-    """
-
-    def is_original(batch: Batch) -> torch.Tensor:
-        return ((batch["language_id"] >= 0) & (batch["language_id"] < num_original)).flatten()
-
-    def total(batch: Batch, logits: torch.Tensor, record: RoutingRecord) -> torch.Tensor:
-        mask = is_original(batch)
-        per_layer = [lpr_loss(routing.router_logits, mask, variant) for routing in record.routing.values()]
-        return torch.stack(per_layer).mean() * mask.sum()
-
-    return Term("lpr_loss", coefficient, count=lambda batch: float(is_original(batch).sum()), total=total)
