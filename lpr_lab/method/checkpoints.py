@@ -16,7 +16,7 @@ import platform
 import random
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -43,11 +43,13 @@ class Progress:
         step: optimiser steps done.
         tokens: tokens trained on, padding excluded.
         seconds: training time over all sessions of this stage.
+        counts: by name of a term of the loss, how many tokens it saw.
     """
 
     step: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    counts: dict[str, int] = field(default_factory=dict)
 
 
 def save_checkpoint(

@@ -65,7 +65,7 @@ def expand(
     if train_routers:
         terms.append(balance_term(model, load_balancing_coef, load_balancing_variant))
         if router_z_coef:
-            terms.append(z_term(model, router_z_coef))
+            terms.append(z_term(router_z_coef))
     schedule = BlockSchedule(blocks, blocks_per_step=settings.blocks_per_step, seed=settings.seed)
     result = train(model, schedule, terms, settings, out=Path(out), label="Stage 1, expand", log=log)
     return result | {"languages": list(languages), "load_balancing_variant": load_balancing_variant}

@@ -1,7 +1,8 @@
 """The equations of both stages, as pure functions of tensors.
 
 Stage 1 minimises `lm_loss + load_balancing_coef · mean over layers of load_balancing_loss` (MoE-LPR eq. 4-8), stage 2
-`lm_loss + lpr_coef · mean over layers of lpr_loss` (eq. 9-11).
+`lm_loss + lpr_coef · mean over layers of lpr_loss` (eq. 9-11), and where layers have a routing classifier also
+`classifier_coef · mean over those layers of classifier_loss` (LayerMoE).
 
 The released code differs from the paper in two places; its forms are variants by name, so that published numbers can
 be reproduced, and are never the default.
@@ -29,19 +30,42 @@ def lm_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return F.cross_entropy(logits.float(), targets, ignore_index=IGNORED)
 
 
+def expert_counts(router_logits: torch.Tensor, top_k: int, mask: torch.Tensor | None = None) -> torch.Tensor:
+    """Return how many tokens have each expert among their top K, int64 [E]; a layer with E < K chooses all it has.
+
+    Args:
+        router_logits: [T, E], before softmax.
+        top_k: K.
+        mask: bool [T], True on tokens that count; all of them by default.
+
+    >>> expert_counts(torch.tensor([[3.0, 2.0, 1.0], [1.0, 3.0, 2.0]]), top_k=2)
+    tensor([1, 2, 1])
+    """
+    num_experts = router_logits.shape[-1]
+    ids = router_logits.float().softmax(-1).topk(min(top_k, num_experts), dim=-1).indices
+    chosen = F.one_hot(ids, num_experts).sum(1)
+    return (chosen if mask is None else chosen * mask[:, None]).sum(0)
+
+
 def load_balancing_loss(
-    router_logits: torch.Tensor, top_k: int, mask: torch.Tensor | None = None, variant: str = "paper"
+    router_logits: torch.Tensor,
+    top_k: int,
+    mask: torch.Tensor | None = None,
+    variant: str = "paper",
+    step_counts: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return one layer's load-balancing loss: 1 when tokens and probability are spread evenly, whatever E is.
 
     `sum_i f_i P_i` with `f_i = E/(K T) · #{tokens that chose i}` and `P_i` the mean probability of expert i (MoE-LPR
-    eq. 5-7). With E = K every expert is always chosen, the loss is constant and has no gradient.
+    eq. 5-7). Only P_i has a gradient. With E = K every expert is always chosen, the loss is constant and has none.
 
     Args:
         router_logits: [T, E], before softmax.
         top_k: K.
         mask: bool [T], True on tokens that count (not padding); all of them by default.
         variant: `released` omits the 1/K, so it is K at uniform routing, as the authors' code computes it.
+        step_counts: [E], the `expert_counts` of the whole step when these tokens are only a part of it. f_i is then
+            that of the step, and the losses of the parts, averaged by their numbers of tokens, are the step's.
 
     Returns:
         A scalar; 0 when no token counts.
@@ -49,14 +73,13 @@ def load_balancing_loss(
     _check(variant)
     probs = router_logits.float().softmax(-1)
     num_experts = probs.shape[-1]
-    top_k = min(top_k, num_experts)
-    counts = torch.ones(len(probs), device=probs.device) if mask is None else mask.to(probs.dtype)
-    total = counts.sum().clamp(min=1)
-    chosen = F.one_hot(probs.topk(top_k, dim=-1).indices, num_experts).sum(1)
-    fraction = (chosen * counts[:, None]).sum(0) * num_experts / total
-    if variant == "paper":
-        fraction = fraction / top_k
-    probability = (probs * counts[:, None]).sum(0) / total
+    counts = expert_counts(router_logits, top_k, mask) if step_counts is None else step_counts
+    # Every token makes K choices, so the counts sum to K T.
+    fraction = num_experts * counts / counts.sum().clamp(min=1)
+    if variant == "released":
+        fraction = fraction * min(top_k, num_experts)
+    weight = torch.ones(len(probs), device=probs.device) if mask is None else mask.to(probs.dtype)
+    probability = (probs * weight[:, None]).sum(0) / weight.sum().clamp(min=1)
     return (fraction * probability).sum()
 
 
@@ -86,6 +109,31 @@ def lpr_loss(router_logits: torch.Tensor, is_original: torch.Tensor, variant: st
     penalty = -scores.log_softmax(-1)[:, ORIGINAL_EXPERT]
     is_original = is_original.to(penalty.dtype)
     return (penalty * is_original).sum() / is_original.sum().clamp(min=1)
+
+
+def classifier_loss(
+    classifier_logits: torch.Tensor, is_original: torch.Tensor, mask: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return one layer's routing-classifier loss: cross-entropy of original against expanded, mean over tokens.
+
+    The released code has one decision per packed block instead of one per token (LayerMoE, `classify_loss_func`):
+    give it one row per block, with the group of the block's first token.
+
+    Args:
+        classifier_logits: [T, 2]; class 0 is original, class 1 expanded.
+        is_original: bool [T], True where the token's document is in an original language.
+        mask: bool [T], True on tokens that count (not padding); all of them by default.
+
+    Returns:
+        A scalar; 0 (with a zero gradient) when no token counts.
+
+    >>> undecided = torch.zeros(4, 2)
+    >>> round(float(classifier_loss(undecided, torch.tensor([True, True, False, False]))), 4)  # log 2
+    0.6931
+    """
+    penalty = F.cross_entropy(classifier_logits.float(), (~is_original).long(), reduction="none")
+    weight = torch.ones_like(penalty) if mask is None else mask.to(penalty.dtype)
+    return (penalty * weight).sum() / weight.sum().clamp(min=1)
 
 
 def router_z_loss(router_logits: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:

@@ -4,14 +4,75 @@ A term knows how many elements of a step it is a mean over, before any forward p
 `training` can divide every micro-batch by the same number, and gradients do not depend on how a step is split.
 """
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
 import torch
 from peft import PeftModel
 from torch.nn import functional as F
 
-from lpr_lab.method.losses import IGNORED, load_balancing_loss, lpr_loss, router_z_loss
-from lpr_lab.method.training import Batch, Term
+from lpr_lab.errors import UsageError
+from lpr_lab.method.losses import (
+    IGNORED,
+    classifier_loss,
+    expert_counts,
+    load_balancing_loss,
+    lpr_loss,
+    router_z_loss,
+)
 from lpr_lab.model.adapter import moe_layers
-from lpr_lab.model.capture import RoutingRecord
+from lpr_lab.model.router import Routing
+
+Batch = dict[str, torch.Tensor]
+SCOPES = ("step", "micro_batch")
+CLASSIFIERS = ("token", "sequence")
+
+
+@dataclass(frozen=True)
+class Forward:
+    """One micro-batch after its forward pass: all that a term is computed from. Letters: B blocks, S, T = B·S, V.
+
+    Attributes:
+        batch: its blocks, int64 [B, S] per field (see `text.packing`).
+        logits: [B, S, V].
+        routing: layer index -> `Routing` of the T tokens.
+        observed: the term's own `observe`, summed over the whole step; None when this is the whole step.
+    """
+
+    batch: Batch
+    logits: torch.Tensor
+    routing: dict[int, Routing]
+    observed: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Term:
+    """One named part of a stage's loss.
+
+    Attributes:
+        name: as it is logged, unweighted.
+        coefficient: its weight in the loss.
+        count: given a batch on the CPU, how many elements the term is a mean over. It is asked for the whole step
+            before any forward pass, so every micro-batch is divided by the same number.
+        total: the sum over those elements of one micro-batch, as a scalar with a gradient.
+        observe: given a micro-batch and its routing, integers that `total` must know of the whole step, as a flat
+            tensor. It costs a forward pass without gradient for every micro-batch of a step that is split.
+        unit: what is counted.
+        form: which variant of the equation this is, by name.
+    """
+
+    name: str
+    coefficient: float
+    count: Callable[[Batch], int]
+    total: Callable[[Forward], torch.Tensor]
+    observe: Callable[[Batch, dict[int, Routing]], torch.Tensor] | None = None
+    unit: str = "tokens"
+    form: Mapping[str, str] = field(default_factory=dict)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what distinguishes this term from another of its name: the coefficient and the form."""
+        return {"coefficient": self.coefficient, **self.form}
 
 
 def lm_term() -> Term:
@@ -19,39 +80,80 @@ def lm_term() -> Term:
     return Term(
         "lm_loss",
         1.0,
-        count=lambda batch: float((batch["targets"] != IGNORED).sum()),
-        total=lambda batch, logits, _: F.cross_entropy(
-            logits.float().flatten(0, 1), batch["targets"].flatten(), ignore_index=IGNORED, reduction="sum"
+        count=lambda batch: int((batch["targets"] != IGNORED).sum()),
+        total=lambda forward: F.cross_entropy(
+            forward.logits.float().flatten(0, 1),
+            forward.batch["targets"].flatten(),
+            ignore_index=IGNORED,
+            reduction="sum",
         ),
     )
 
 
-def balance_term(model: PeftModel, coefficient: float, variant: str) -> Term:
-    """Load-balancing loss, mean over layers; each micro-batch counts by its tokens."""
-    top_k = moe_layers(model)[0].top_k
+def balance_term(model: PeftModel, coefficient: float, variant: str = "paper", scope: str = "step") -> Term:
+    """Load-balancing loss, mean over layers and, in P_i, over the tokens of the step.
 
-    def total(batch: Batch, logits: torch.Tensor, record: RoutingRecord) -> torch.Tensor:
-        mask = (batch["language_id"] >= 0).flatten()
+    Its `f_i`, the share of tokens that chose expert i, is not differentiated, but it multiplies the gradient of every
+    token, so it must be that of the whole step before the first backward pass. When a step is split over micro-batches
+    or ranks and some layer has more experts than top-k, each micro-batch is therefore run once more without gradient
+    and without the language-model head, for its counts. On SmolLM2 with 3 new experts per layer this makes a step
+    {COST}; nothing is run twice when a step is one micro-batch, when E = K everywhere (f_i is 1) or when the
+    coefficient is 0.
+
+    Args:
+        model: the expanded model.
+        coefficient: alpha.
+        variant: see `losses.load_balancing_loss`.
+        scope: `step`, or `micro_batch`: f_i of each micro-batch by itself, as in the papers' runs. It costs nothing,
+            but its gradient depends on how a step is split, and it is biased upwards.
+
+    Raises:
+        UsageError: an unknown scope.
+    """
+    if scope not in SCOPES:
+        raise UsageError(f"load_balancing_scope = {scope!r}; expected one of {', '.join(SCOPES)}.")
+    layers = moe_layers(model)
+    top_k = layers[0].top_k
+    needs_step = scope == "step" and coefficient != 0 and any(layer.num_experts > top_k for layer in layers)
+
+    def observe(batch: Batch, routing: dict[int, Routing]) -> torch.Tensor:
+        mask = _is_text(batch)
+        return torch.cat([expert_counts(of_layer.router_logits, top_k, mask) for of_layer in routing.values()])
+
+    def total(forward: Forward) -> torch.Tensor:
+        mask = _is_text(forward.batch)
+        logits = [of_layer.router_logits for of_layer in forward.routing.values()]
+        counts: list[torch.Tensor | None] = [None] * len(logits)
+        if forward.observed is not None:
+            counts = [*forward.observed.split([of_layer.shape[-1] for of_layer in logits])]
         per_layer = [
-            load_balancing_loss(routing.router_logits, top_k, mask, variant) for routing in record.routing.values()
+            load_balancing_loss(of_layer, top_k, mask, variant, of_step)
+            for of_layer, of_step in zip(logits, counts, strict=True)
         ]
         return torch.stack(per_layer).mean() * mask.sum()
 
-    return Term("load_balancing_loss", coefficient, count=_num_tokens, total=total)
+    return Term(
+        "load_balancing_loss",
+        coefficient,
+        count=_num_tokens,
+        total=total,
+        observe=observe if needs_step else None,
+        form={"variant": variant, "scope": scope},
+    )
 
 
-def z_term(model: PeftModel, coefficient: float) -> Term:
+def z_term(coefficient: float) -> Term:
     """Router z-loss, mean over layers and tokens."""
 
-    def total(batch: Batch, logits: torch.Tensor, record: RoutingRecord) -> torch.Tensor:
-        mask = (batch["language_id"] >= 0).flatten()
-        per_layer = [router_z_loss(routing.router_logits, mask) for routing in record.routing.values()]
+    def total(forward: Forward) -> torch.Tensor:
+        mask = _is_text(forward.batch)
+        per_layer = [router_z_loss(of_layer.router_logits, mask) for of_layer in forward.routing.values()]
         return torch.stack(per_layer).mean() * mask.sum()
 
     return Term("router_z_loss", coefficient, count=_num_tokens, total=total)
 
 
-def lpr_term(num_original: int, coefficient: float, variant: str) -> Term:
+def lpr_term(num_original: int, coefficient: float, variant: str = "paper") -> Term:
     """Language-priors routing loss, mean over layers and original-language tokens of the step.
 
     Args:
@@ -60,16 +162,71 @@ def lpr_term(num_original: int, coefficient: float, variant: str) -> Term:
         variant: see `losses.lpr_loss`.
     """
 
-    def is_original(batch: Batch) -> torch.Tensor:
-        return ((batch["language_id"] >= 0) & (batch["language_id"] < num_original)).flatten()
-
-    def total(batch: Batch, logits: torch.Tensor, record: RoutingRecord) -> torch.Tensor:
-        mask = is_original(batch)
-        per_layer = [lpr_loss(routing.router_logits, mask, variant) for routing in record.routing.values()]
+    def total(forward: Forward) -> torch.Tensor:
+        mask = _is_original(forward.batch, num_original)
+        per_layer = [lpr_loss(of_layer.router_logits, mask, variant) for of_layer in forward.routing.values()]
         return torch.stack(per_layer).mean() * mask.sum()
 
-    return Term("lpr_loss", coefficient, count=lambda batch: float(is_original(batch).sum()), total=total)
+    return Term(
+        "lpr_loss",
+        coefficient,
+        count=lambda batch: int(_is_original(batch, num_original).sum()),
+        total=total,
+        form={"variant": variant},
+    )
 
 
-def _num_tokens(batch: Batch) -> float:
-    return float((batch["language_id"] >= 0).sum())
+def classifier_term(num_original: int, coefficient: float, kind: str = "token") -> Term:
+    """Routing-classifier loss, mean over the layers that have a classifier and over tokens (or blocks) of the step.
+
+    Args:
+        num_original: the first so many languages of the packed blocks are the original ones.
+        coefficient: 0.1 in the released scripts.
+        kind: `token`, or `sequence` as released: one decision per block, whose label is the group of its first token.
+
+    Raises:
+        UsageError: an unknown kind.
+    """
+    if kind not in CLASSIFIERS:
+        raise UsageError(f"classifier kind = {kind!r}; expected one of {', '.join(CLASSIFIERS)}.")
+    # What is judged: every token, or the first of each block, which stands for all (their logits are equal).
+    judged = slice(None) if kind == "token" else slice(1)
+
+    def count(batch: Batch) -> int:
+        return int((batch["language_id"][:, judged] >= 0).sum())
+
+    def total(forward: Forward) -> torch.Tensor:
+        batch = {"language_id": forward.batch["language_id"][:, judged]}
+        is_original, mask = _is_original(batch, num_original), _is_text(batch)
+        shape = forward.batch["language_id"].shape
+        per_layer = [
+            classifier_loss(of_layer.classifier_logits.view(*shape, 2)[:, judged].flatten(0, 1), is_original, mask)
+            for of_layer in forward.routing.values()
+            if of_layer.classifier_logits is not None
+        ]
+        if not per_layer:
+            raise UsageError("No layer routes by a classifier, so there is none to train; leave the term out.")
+        return torch.stack(per_layer).mean() * mask.sum()
+
+    return Term(
+        "classifier_loss",
+        coefficient,
+        count=count,
+        total=total,
+        unit="tokens" if kind == "token" else "blocks",
+        form={"variant": kind},
+    )
+
+
+def _is_text(batch: Batch) -> torch.Tensor:
+    """Return bool [T], False on padding."""
+    return (batch["language_id"] >= 0).flatten()
+
+
+def _is_original(batch: Batch, num_original: int) -> torch.Tensor:
+    """Return bool [T], True on tokens of original languages, the first `num_original` of the packed blocks."""
+    return ((batch["language_id"] >= 0) & (batch["language_id"] < num_original)).flatten()
+
+
+def _num_tokens(batch: Batch) -> int:
+    return int(_is_text(batch).sum())

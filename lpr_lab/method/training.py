@@ -5,7 +5,9 @@ loop does not know run directories or languages. What a stage trains on is a `Bl
 of `Term`s.
 
 Each term is a sum over tokens divided by how many such tokens the *whole* optimiser step has, over all micro-batches
-and ranks. So gradients do not depend on how a step is split.
+and ranks. So gradients do not depend on how a step is split: one process with one micro-batch, gradient accumulation
+and several processes (`torchrun`) give the same ones up to rounding. Dropout is the exception, where a base has it (of
+the usual families GPT-2 does): its masks are drawn per micro-batch and rank.
 """
 
 import math
@@ -22,18 +24,19 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from peft import PeftModel
+from tqdm import tqdm
 from transformers import get_cosine_with_min_lr_schedule_with_warmup
 
 from lpr_lab.errors import LprError, UsageError
 from lpr_lab.method.checkpoints import Progress, load_checkpoint, newest_checkpoint, save_checkpoint
 from lpr_lab.method.schedule import BlockSchedule
+from lpr_lab.method.terms import Batch, Forward, Term
 from lpr_lab.model.adapter import expansion_config, trainable_parameters
 from lpr_lab.model.capture import RoutingRecord, record_routing
 from lpr_lab.model.precision import resolve_precision
 from lpr_lab.progress import progress as progress_bar
 from lpr_lab.text.packing import refuse_if_documents_mix
 
-Batch = dict[str, torch.Tensor]
 Metrics = dict[str, float]
 
 
@@ -82,24 +85,6 @@ class TrainSettings:
         return self.tokens // (self.block_tokens * self.blocks_per_step)
 
 
-@dataclass(frozen=True)
-class Term:
-    """One named part of a stage's loss.
-
-    Attributes:
-        name: as it is logged, unweighted.
-        coefficient: its weight in the loss.
-        count: given a batch on the CPU, how many elements the term is a mean over. It is asked for the whole step
-            before any forward pass, so every micro-batch is divided by the same number.
-        total: given (batch, logits, record), the sum over those elements as a scalar with a gradient.
-    """
-
-    name: str
-    coefficient: float
-    count: Callable[[Batch], float]
-    total: Callable[[Batch, torch.Tensor, RoutingRecord], torch.Tensor]
-
-
 def train(
     model: PeftModel,
     schedule: BlockSchedule,
@@ -124,9 +109,12 @@ def train(
         facts: further settings that a checkpoint must share to be continued.
 
     Returns:
-        steps, tokens, seconds, tokens_per_second, stopped_by (`tokens` or `max_minutes`), last metrics.
+        steps, tokens, seconds, tokens_per_second, stopped_by (`tokens` or `max_minutes`), precision, last metrics, and
+        `terms`: for each its coefficient, its variant and how many tokens it saw over all sessions of the stage.
 
     Raises:
+        UsageError: nothing learns, several processes cannot share a step equally, or the checkpoint there was made
+            with other settings.
         LprError: the loss is not finite; the message names the step and its blocks.
         KeyboardInterrupt: after the step under way was finished and saved.
     """
@@ -139,6 +127,11 @@ def train(
     named = list(trainable_parameters(model))
     if not named:
         raise UsageError("Nothing learns in this stage: call it on a model from lpr_lab.upcycle.")
+    if settings.blocks_per_step % accelerator.num_processes:
+        raise UsageError(
+            f"blocks_per_step = {settings.blocks_per_step} cannot be shared equally by {accelerator.num_processes} "
+            "processes; use a multiple of their number."
+        )
     groups = _parameter_groups(named, settings)
     optimizer = torch.optim.AdamW(groups, weight_decay=settings.weight_decay, betas=(0.9, 0.95))
     scheduler = get_cosine_with_min_lr_schedule_with_warmup(
@@ -152,12 +145,13 @@ def train(
         "data": schedule.ledger(min(settings.num_steps, 32)),
         "base": expansion_config(model).base_fingerprint,
         "world_size": accelerator.num_processes,
-        "terms": {term.name: term.coefficient for term in terms},
+        "terms": {term.name: term.describe() for term in terms},
         **(facts or {}),
     }
     done = Progress()
     out = Path(out)
-    checkpoint = newest_checkpoint(out, accelerator.print)
+    with accelerator.main_process_first():  # one process moves damaged checkpoints aside, the others find it done
+        checkpoint = newest_checkpoint(out, accelerator.print)
     if checkpoint is not None:
         done = load_checkpoint(checkpoint, model, optimizer, scheduler, facts)
         accelerator.print(f"{label}: resuming from {checkpoint.name} ({done.tokens:,} tokens done).")
@@ -172,32 +166,37 @@ def train(
     try:
         with (
             record_routing(model) as record,
-            progress_bar(settings.tokens, label, "token", initial=done.step * schedule.tokens_per_step) as bar,
+            progress_bar(settings.tokens, label, "token", initial=done.step * schedule.tokens_per_step)
+            if accelerator.is_main_process
+            else tqdm(disable=True) as bar,
             _interrupts_wait() as interrupted,
         ):
             while done.step < settings.num_steps:
                 started = time.monotonic()
-                # One seed per step: dropout and the like are the same however often the stage was resumed.
-                torch.manual_seed(hash((settings.seed, done.step, accelerator.process_index)) % 2**63)
                 lr = optimizer.param_groups[0]["lr"]
-                metrics = _step(accelerator, wrapped, schedule, done.step, terms, settings, optimizer, record)
+                metrics, counts = _step(accelerator, wrapped, schedule, done.step, terms, settings, optimizer, record)
                 scheduler.step()
                 done.step += 1
                 done.tokens += int(metrics.pop("num_tokens"))
+                done.counts = {name: done.counts.get(name, 0) + count for name, count in counts.items()}
                 done.seconds += time.monotonic() - started
                 metrics |= {"lr": lr, "tokens_per_second": done.tokens / done.seconds}
                 bar.update(schedule.tokens_per_step)
                 bar.set_postfix(loss=f"{metrics['loss']:.3f}", refresh=False)
                 if log is not None and accelerator.is_main_process:
                     log({"step": done.step, "tokens": done.tokens, "seconds": done.seconds, **metrics})
-                out_of_time = settings.max_minutes is not None and done.seconds >= 60 * settings.max_minutes
-                stop = out_of_time or interrupted.is_set() or done.step == settings.num_steps
-                if stop or time.monotonic() - last_saved >= 60 * settings.checkpoint_minutes:
+                interrupt, out_of_time, due = _anyone(
+                    accelerator,
+                    interrupted.is_set(),
+                    settings.max_minutes is not None and done.seconds >= 60 * settings.max_minutes,
+                    time.monotonic() - last_saved >= 60 * settings.checkpoint_minutes,
+                )
+                if interrupt or out_of_time or due or done.step == settings.num_steps:
                     if accelerator.is_main_process:
                         save_checkpoint(out, model, optimizer, scheduler, done, facts)
                     accelerator.wait_for_everyone()
                     last_saved = time.monotonic()
-                if interrupted.is_set():
+                if interrupt:
                     raise KeyboardInterrupt(f"{label} was interrupted after step {done.step}; its work is saved.")
                 if out_of_time and done.step < settings.num_steps:
                     stopped_by = "max_minutes"
@@ -215,7 +214,7 @@ def train(
         "tokens_per_second": round(done.tokens / max(done.seconds, 1e-9), 1),
         "stopped_by": stopped_by,
         "precision": accelerator.mixed_precision.replace("no", "fp32"),
-        "coefficients": {term.name: term.coefficient for term in terms},
+        "terms": {term.name: term.describe() | {term.unit: done.counts.get(term.name, 0)} for term in terms},
         "last": metrics,
     }
 
@@ -229,20 +228,31 @@ def _step(
     settings: TrainSettings,
     optimizer: torch.optim.Optimizer,
     record: RoutingRecord,
-) -> Metrics:
-    """Make one optimiser step and return its numbers, each term unweighted under its own name."""
+) -> tuple[Metrics, dict[str, int]]:
+    """Make one optimiser step; return its numbers, each term unweighted under its own name, and what each term saw."""
     whole = schedule.batch(step)
-    counts = {term.name: max(term.count(whole), 1) for term in terms}
+    counts = {term.name: term.count(whole) for term in terms}
     rank, world = accelerator.process_index, accelerator.num_processes
-    mine = {key: value[rank::world] for key, value in whole.items()}
-    pieces = range(0, len(mine["input_ids"]), settings.blocks_per_forward)
+    mine = {key: value[rank::world].to(accelerator.device) for key, value in whole.items()}
+    size = settings.blocks_per_forward
+    starts = range(0, len(mine["input_ids"]), size)
+    micro_batches = [{key: value[start : start + size] for key, value in mine.items()} for start in starts]
+
+    def seed(index: int) -> None:
+        # Dropout and the like are the same whenever a micro-batch is run, also after a resume.
+        torch.manual_seed(hash((settings.seed, step, rank, index)) % 2**63)
+
+    observed = _observe(accelerator, model, micro_batches, terms, record, seed)
     sums = torch.zeros(len(terms), device=accelerator.device)
-    for start in pieces:
-        batch = {k: v[start : start + settings.blocks_per_forward].to(accelerator.device) for k, v in mine.items()}
-        last = start == pieces[-1]
+    for index, batch in enumerate(micro_batches):
+        last = index == len(micro_batches) - 1
         with accelerator.no_sync(model) if not last else nullcontext():
+            seed(index)
             logits = model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False).logits
-            totals = [term.total(batch, logits, record) / counts[term.name] for term in terms]
+            totals = [
+                term.total(Forward(batch, logits, record.routing, observed.get(term.name))) / max(counts[term.name], 1)
+                for term in terms
+            ]
             # Ranks average their gradients; the terms are already divided by the counts of all ranks.
             loss = world * sum(term.coefficient * total for term, total in zip(terms, totals, strict=True))
             accelerator.backward(loss)
@@ -262,7 +272,42 @@ def _step(
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     num_tokens = int((whole["language_id"] >= 0).sum())
-    return {"loss": loss_value, **values, "grad_norm": norm, "num_tokens": num_tokens}
+    return {"loss": loss_value, **values, "grad_norm": norm, "num_tokens": num_tokens}, counts
+
+
+@torch.no_grad()
+def _observe(
+    accelerator: Accelerator,
+    model: torch.nn.Module,
+    micro_batches: list[Batch],
+    terms: Sequence[Term],
+    record: RoutingRecord,
+    seed: Callable[[int], None],
+) -> dict[str, torch.Tensor]:
+    """Return what terms must know of the whole step before any backward pass, by term name; usually nothing."""
+    observers = {term.name: term.observe for term in terms if term.observe is not None}
+    if not observers or (len(micro_batches) == 1 and accelerator.num_processes == 1):
+        return {}
+    # The decoder alone: nobody asks for logits, and DistributedDataParallel need not know of this pass.
+    decoder = accelerator.unwrap_model(model).get_base_model().base_model
+    sums: dict[str, torch.Tensor] = {}
+    for index, batch in enumerate(micro_batches):
+        seed(index)
+        with accelerator.autocast():
+            decoder(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False)
+        for name, observe in observers.items():
+            seen = observe(batch, record.routing)
+            sums[name] = sums[name] + seen if name in sums else seen
+    reduced = accelerator.reduce(sums, "sum")
+    assert isinstance(reduced, dict)
+    return reduced
+
+
+def _anyone(accelerator: Accelerator, *wishes: bool) -> list[bool]:
+    """Return for each wish whether any process has it: clocks and signals differ, and one that stops alone hangs."""
+    votes = accelerator.reduce(torch.tensor(wishes, dtype=torch.int64, device=accelerator.device), "sum")
+    assert isinstance(votes, torch.Tensor)
+    return [vote > 0 for vote in votes.tolist()]
 
 
 def _parameter_groups(named: list[tuple[str, torch.nn.Parameter]], settings: TrainSettings) -> list[dict[str, Any]]:

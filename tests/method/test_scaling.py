@@ -1,0 +1,81 @@
+"""Gradients do not depend on how a step is split: over micro-batches, or over processes that torchrun starts."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from one_step import EXPANDED, ORIGINAL, SETTINGS, STAGES, RaggedCorpus, gradients
+from safetensors.torch import load_file
+
+from lpr_lab.method.expand import pack_by_language
+
+HELPERS = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_model, tiny_tokenizer, sentences, tmp_path_factory):
+    """A tiny base and sentences on disk, where other processes find them."""
+    path = tmp_path_factory.mktemp("scaling")
+    tiny_model("llama").save_pretrained(path / "base")
+    tiny_tokenizer.save_pretrained(path / "base")
+    (path / "sentences.json").write_text(json.dumps(sentences))
+    return path
+
+
+@pytest.fixture(scope="module")
+def torchrun(folder):
+    """Two processes have run both stages; their files are in the folder."""
+    environment = {**os.environ, "PYTHONPATH": f"{HELPERS.parent}:{HELPERS}", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    finished = subprocess.run(
+        [*command, str(HELPERS / "one_step.py"), str(folder)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr[-4000:]
+    return folder
+
+
+def assert_equal_gradients(found, expected):
+    assert sorted(found) == sorted(expected)
+    for name, gradient in expected.items():
+        assert gradient.abs().max() > 0, name
+        assert (found[name] - gradient).abs().max() < 1e-5 * gradient.abs().max(), name
+
+
+def test_the_blocks_of_these_tests_are_ragged(tiny_tokenizer, sentences):
+    splits = dict.fromkeys((*ORIGINAL, *EXPANDED), "train")
+    blocks = pack_by_language(RaggedCorpus(sentences), tiny_tokenizer, splits, SETTINGS)
+    tokens = {language: int((packed.language_id >= 0).sum()) for language, packed in blocks.items()}
+    assert all(len(packed) == 1 for packed in blocks.values())
+    assert len(set(tokens.values())) == 4, tokens  # and half of the blocks of a review have no original token at all
+
+
+@pytest.mark.parametrize("blocks_per_forward", [2, 1])
+@pytest.mark.parametrize("stage", STAGES)
+def test_gradients_do_not_depend_on_gradient_accumulation(stage, blocks_per_forward, folder, tmp_path):
+    expected = gradients(stage, folder, tmp_path / "whole", blocks_per_forward=4)
+    assert_equal_gradients(gradients(stage, folder, tmp_path / "split", blocks_per_forward), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", STAGES)
+def test_gradients_do_not_depend_on_the_number_of_processes(stage, torchrun, tmp_path):
+    expected = gradients(stage, torchrun, tmp_path, blocks_per_forward=4)
+    assert_equal_gradients(load_file(torchrun / f"{stage}.safetensors"), expected)
+
+
+@pytest.mark.slow
+def test_a_stage_of_two_processes_resumes_bit_identical_from_the_one_checkpoint_they_share(torchrun):
+    whole, cut = load_file(torchrun / "whole.safetensors"), load_file(torchrun / "cut.safetensors")
+    assert sorted(whole) == sorted(cut)
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+    results = [json.loads((torchrun / f"{name}.json").read_text()) for name in ("whole", "cut")]
+    assert results[0]["terms"] == results[1]["terms"]
