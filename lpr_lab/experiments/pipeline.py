@@ -31,7 +31,7 @@ from lpr_lab.method.review import review
 from lpr_lab.method.training import TrainSettings
 from lpr_lab.method.upcycle import count_parameters, upcycle
 from lpr_lab.model.bases import load_base
-from lpr_lab.model.files import find_adapter, load_adapter_tensors, save_expansion
+from lpr_lab.model.files import find_adapter, restore_expansion, save_expansion
 from lpr_lab.text.corpus import Corpus, load_corpus
 
 KIND = "expansion"
@@ -109,7 +109,7 @@ def train(story: Story) -> None:
     """Run the recipe's steps, each from where it was left, and write the sealed adapter to `checkpoint/`."""
     run, experiment = story.run, story.experiment
     if run.is_done("save"):
-        load_adapter_tensors(story.model, find_adapter(run.path) / "adapter_model.safetensors")
+        restore_expansion(story.model, find_adapter(run.path))
         return
     steps: dict[str, Callable[[Story, Path], dict[str, Any]]] = {
         "fit_routers": _fit_routers,
@@ -325,9 +325,7 @@ def _load_step_before(story: Story, step: str | None) -> None:
     steps = story.experiment.steps
     before = steps[: steps.index(step)] if step is not None else steps
     if before:
-        folder = story.run.stage_dir(before[-1]) / "adapter"
-        storage.verify(folder)
-        load_adapter_tensors(story.model, folder / "adapter_model.safetensors")
+        restore_expansion(story.model, story.run.stage_dir(before[-1]) / "adapter")
 
 
 def _probe(tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:

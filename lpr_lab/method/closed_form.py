@@ -20,8 +20,9 @@ from transformers import PreTrainedTokenizerBase
 from lpr_lab.errors import UsageError
 from lpr_lab.method.expand import pack_by_language
 from lpr_lab.method.training import TrainSettings
-from lpr_lab.model.adapter import MoELayer, forward_context, moe_layers
+from lpr_lab.model.adapter import forward_context, moe_layers
 from lpr_lab.model.capture import watch_mlp_inputs
+from lpr_lab.model.mixture import MoELayer
 from lpr_lab.model.precision import resolve_precision
 from lpr_lab.progress import progress
 from lpr_lab.text.corpus import Corpus

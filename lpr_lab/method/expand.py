@@ -16,7 +16,8 @@ from lpr_lab.errors import UsageError
 from lpr_lab.method.schedule import BlockSchedule
 from lpr_lab.method.terms import balance_term, lm_term, z_term
 from lpr_lab.method.training import Metrics, TrainSettings, train
-from lpr_lab.model.adapter import set_trainable
+from lpr_lab.model.adapter import expansion_config
+from lpr_lab.model.stages import set_trainable
 from lpr_lab.text.corpus import Corpus
 from lpr_lab.text.packing import PackedBlocks, pack
 
@@ -60,7 +61,14 @@ def expand(
     if not languages:
         raise UsageError("Stage 1 needs at least one expanded language, for example languages=['el'].")
     blocks = pack_by_language(corpus, tokenizer, dict.fromkeys(languages, "train"), settings)
+    config = expansion_config(model)
+    if len([stage for stage in config.stages if stage["expansion"] == config.stages[-1]["expansion"]]) > 1:
+        raise UsageError(
+            f"The experts of this expansion are at rest since {config.stages[-1]['name']!r} began, so that earlier "
+            "stages can be selected again. Call lpr_lab.upcycle for new experts, or load the adapter of stage 1."
+        )
     set_trainable(model, experts=True, routers=train_routers)
+    config.groups[-1] = list(languages)
     terms = [lm_term()]
     if train_routers:
         terms.append(balance_term(model, load_balancing_coef, load_balancing_variant))

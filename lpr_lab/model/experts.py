@@ -18,10 +18,10 @@ from lpr_lab.model.router import Routing
 
 
 class ExpertStack(nn.Module):
-    """The new experts that one expansion adds to one layer.
+    """The new experts that one expansion adds to one layer. They hold no numbers (NaN) until something fills them.
 
     Args:
-        mlp: the MLP they are copies of.
+        mlp: the MLP whose form they share.
         num_experts: n, how many.
     """
 
@@ -31,11 +31,18 @@ class ExpertStack(nn.Module):
         self.gated = mlp.gated
         self.dropout = mlp.dropout
         self.activation = mlp.activation
-        # Exact copies: with combine weights that sum to 1 the upcycled layer is the dense layer (paper §2.2).
-        self.up = nn.Parameter(mlp.up.detach().clone().expand(num_experts, -1, -1).contiguous())
-        self.down = nn.Parameter(mlp.down.detach().clone().expand(num_experts, -1, -1).contiguous())
-        self.up_bias = _stacked(mlp.up_bias, num_experts)
-        self.down_bias = _stacked(mlp.down_bias, num_experts)
+        self.up = _empty(mlp.up, num_experts)
+        self.down = _empty(mlp.down, num_experts)
+        self.up_bias = None if mlp.up_bias is None else _empty(mlp.up_bias, num_experts)
+        self.down_bias = None if mlp.down_bias is None else _empty(mlp.down_bias, num_experts)
+
+    @torch.no_grad()
+    def copy_from(self, mlp: MLPWeights) -> None:
+        """Make every expert an exact copy of `mlp`."""
+        for name in ("up", "down", "up_bias", "down_bias"):
+            mine = getattr(self, name)
+            if mine is not None:
+                mine.copy_(getattr(mlp, name).detach().expand_as(mine))
 
     def expert(self, index: int, x: torch.Tensor) -> torch.Tensor:
         """Apply one expert to all of `x` [T, D] -> [T, D]."""
@@ -69,8 +76,8 @@ class ExpertStack(nn.Module):
         return self.activation(gate) * up
 
 
-def _stacked(bias: torch.Tensor | None, num_experts: int) -> nn.Parameter | None:
-    return None if bias is None else nn.Parameter(bias.detach().clone().expand(num_experts, -1).contiguous())
+def _empty(like: torch.Tensor, num_experts: int) -> nn.Parameter:
+    return nn.Parameter(torch.full((num_experts, *like.shape), torch.nan, dtype=like.dtype, device=like.device))
 
 
 def _compute_dtype(x: torch.Tensor) -> torch.dtype:

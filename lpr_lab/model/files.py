@@ -17,9 +17,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lpr_lab import storage
 from lpr_lab.errors import ComparisonRefusedError, DamagedError, MissingError
-from lpr_lab.model.adapter import MoeLprConfig, expansion_config, wrap
+from lpr_lab.model.adapter import expansion_config, wrap
+from lpr_lab.model.adapter_config import MoeLprConfig
 from lpr_lab.model.bases import load_base
 from lpr_lab.model.bases import load_tokenizer as load_base_tokenizer
+from lpr_lab.model.stages import conform
 
 ADAPTER = "checkpoint"
 _REFUSED_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".py")
@@ -77,6 +79,20 @@ def load_adapter_tensors(model: PeftModel, path: Path) -> None:
             raise DamagedError(f"{path} holds tensors that this expansion does not have, such as {surplus[0]}.")
         state = {name: file.get_tensor(name) for name in expected}
     set_peft_model_state_dict(model, state)
+
+
+def restore_expansion(model: PeftModel, directory: Path) -> None:
+    """Bring an expanded model to where a saved adapter of it stands: stages and experts are added or dropped.
+
+    Raises:
+        DamagedError: the directory does not verify, or lacks a tensor.
+        UsageError: the adapter has another history than the model.
+    """
+    storage.verify(directory)
+    config = PeftConfig.from_pretrained(str(directory))
+    assert isinstance(config, MoeLprConfig)
+    conform(model, config)
+    load_adapter_tensors(model, directory / "adapter_model.safetensors")
 
 
 def load_expansion(

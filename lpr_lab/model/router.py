@@ -8,7 +8,7 @@ digit or a comma carries no language but what came before it does.
 Letters: B batch, S sequence, T = B·S tokens, D model width, E experts, K chosen per token.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -25,11 +25,22 @@ class Routing(NamedTuple):
         router_logits: [T, E] float32, before softmax.
         expert_ids: [T, K] int64, chosen experts, best first.
         expert_weights: [T, K], combine weights; they sum to 1 for every token.
+        classifier_logits: [T, 2] float32, original against expanded, where a routing classifier stands before the
+            router; tokens it calls original have ids 0 and weights (1, 0, ...).
     """
 
     router_logits: torch.Tensor
     expert_ids: torch.Tensor
     expert_weights: torch.Tensor
+    classifier_logits: torch.Tensor | None = None
+
+    def behind_classifier(self, classifier_logits: torch.Tensor) -> "Routing":
+        """Return this routing with the tokens that a classifier calls original at expert 0 alone (LayerMoE, fig. 2)."""
+        is_original = classifier_logits.argmax(-1, keepdim=True) == 0
+        alone = torch.zeros_like(self.expert_weights)
+        alone[:, 0] = 1
+        ids = torch.where(is_original, torch.full_like(self.expert_ids, ORIGINAL_EXPERT), self.expert_ids)
+        return Routing(self.router_logits, ids, torch.where(is_original, alone, self.expert_weights), classifier_logits)
 
     def original_weight(self) -> torch.Tensor:
         """Return the combine weight of expert 0 for every token, [T]; 0 where it was not chosen."""
@@ -55,12 +66,13 @@ def route(router_logits: torch.Tensor, top_k: int) -> Routing:
 class Router(nn.Module):
     """A linear router, kept in float32 whatever the model's dtype.
 
+    It holds no numbers (NaN) until `starts` or a file fills it.
+
     Args:
         width: D.
         num_experts: E, the original one included.
         uses_mean: also read the causal running mean of the inputs.
         has_bias: give each expert a constant. The papers' router has none; a router fitted in closed form needs one.
-        generator: for the Xavier-normal start of the papers.
     """
 
     def __init__(
@@ -70,17 +82,16 @@ class Router(nn.Module):
         *,
         uses_mean: bool = False,
         has_bias: bool = False,
-        generator: torch.Generator | None = None,
         device: torch.device | None = None,
     ) -> None:
         super().__init__()
-        options = {"dtype": torch.float32, "device": device}
-        self.weight = nn.Parameter(torch.empty(num_experts, width, **options))
-        self.mean_weight = nn.Parameter(torch.zeros(num_experts, width, **options)) if uses_mean else None
-        self.bias = nn.Parameter(torch.zeros(num_experts, **options)) if has_bias else None
-        with torch.no_grad():
-            start = nn.init.xavier_normal_(torch.empty(num_experts, width), generator=generator)
-            self.weight.copy_(start)
+
+        def empty(*shape: int) -> nn.Parameter:
+            return nn.Parameter(torch.full(shape, torch.nan, dtype=torch.float32, device=device))
+
+        self.weight = empty(num_experts, width)
+        self.mean_weight = empty(num_experts, width) if uses_mean else None
+        self.bias = empty(num_experts) if has_bias else None
 
     def forward(self, x: torch.Tensor, running_mean: torch.Tensor | None) -> torch.Tensor:
         """Return router logits [T, E] in float32 for inputs [T, D] and, if this router uses it, their running mean."""
@@ -90,3 +101,25 @@ class Router(nn.Module):
                 assert running_mean is not None, "a router that uses the running mean was called without it"
                 logits = logits + F.linear(running_mean, self.mean_weight)
         return logits
+
+
+class RoutingClassifier(Router):
+    """Stands before a router and sends what it takes for an original language past it (LayerMoE).
+
+    Two scores, original and expanded, from the same input as the router's. `pools_sequence` is the released form: the
+    inputs of the whole sequence are summed, future tokens, padding and other documents included, and all its tokens
+    get one decision. It is there to reproduce published numbers; in cached generation it sees one token at a time.
+    """
+
+    def __init__(self, width: int, *, pools_sequence: bool = False, **options: Any) -> None:
+        super().__init__(width, 2, **options)
+        self.pools_sequence = pools_sequence
+
+    def classify(self, x: torch.Tensor, running_mean: torch.Tensor | None) -> torch.Tensor:
+        """Return logits [T, 2] for inputs [B, S, D] and their running mean [B, S, D]."""
+        batch, length, width = x.shape
+        if self.pools_sequence:
+            pooled = self(x.float().sum(1), None if running_mean is None else running_mean.sum(1))
+            return pooled[:, None].expand(batch, length, 2).reshape(-1, 2)
+        mean = None if running_mean is None else running_mean.reshape(-1, width)
+        return self(x.reshape(-1, width), mean)

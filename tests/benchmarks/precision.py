@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional as F
 
 import lpr_lab as lab
-from lpr_lab.model.adapter import set_trainable
+from lpr_lab.model.stages import set_trainable
 
 
 def main(repeats: int) -> None:

@@ -9,9 +9,10 @@ import torch
 
 from lpr_lab.errors import UnsupportedModelError, UsageError
 from lpr_lab.method.upcycle import upcycle
-from lpr_lab.model.adapter import forward_context, moe_layers, set_trainable
+from lpr_lab.model.adapter import forward_context, moe_layers
 from lpr_lab.model.capture import record_routing, watch_mlp_inputs
 from lpr_lab.model.experts import mix_by_loop
+from lpr_lab.model.stages import set_trainable
 
 INPUTS = ("token", "token_and_mean")
 
@@ -206,10 +207,19 @@ def test_an_allocation_of_the_wrong_length_is_refused(tiny_model):
         upcycle(tiny_model("llama"), (1, 1, 1))
 
 
-def test_upcycling_twice_is_refused(tiny_model):
-    model = upcycle(tiny_model("llama"), (1, 1))
-    with pytest.raises(UnsupportedModelError, match="already carries an adapter"):
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
+def test_a_model_with_another_kind_of_adapter_is_refused(tiny_model):
+    from peft import LoraConfig, get_peft_model
+
+    model = get_peft_model(tiny_model("llama"), LoraConfig(r=2, target_modules=["q_proj"]))
+    with pytest.raises(UnsupportedModelError, match="not an expansion"):
         upcycle(model, (1, 1))
+
+
+def test_the_model_inside_an_expansion_is_refused(tiny_model):
+    model = upcycle(tiny_model("llama"), (1, 1))
+    with pytest.raises(UnsupportedModelError, match="inside an expansion"):
+        upcycle(model.get_base_model(), (1, 1))
 
 
 def test_a_model_that_already_is_a_mixture_is_refused():
