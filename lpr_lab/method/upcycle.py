@@ -9,6 +9,7 @@ earlier experts are frozen (LayerMoE's lifelong setting).
 
 import dataclasses
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from peft import PeftModel, TaskType
@@ -105,7 +106,7 @@ def _counts(model: PreTrainedModel | PeftModel, allocation: Allocation | Sequenc
                 "one. Load the base again with lpr_lab.load_base and upcycle that."
             )
         require_newest_stage(model)
-        mlps = find_decoder_mlps(model.get_base_model())
+        mlps = find_decoder_mlps(cast("PreTrainedModel", model.get_base_model()))
     elif all_layers(model):
         raise UnsupportedModelError(
             "This is the model inside an expansion; pass the PeftModel that lpr_lab.upcycle returned, or load the base "
@@ -155,7 +156,7 @@ def _add_expansion(
                 f"{name} = {value!r}, but the first expansion of this model has {getattr(own, name)!r}; all expansions "
                 "of one model share it."
             )
-    mlps = find_decoder_mlps(model.get_base_model())
+    mlps = find_decoder_mlps(cast("PreTrainedModel", model.get_base_model()))
     known = dict(zip(own.layer_paths, zip(*own.new_experts, strict=True), strict=True))
     chosen = [(mlp, count) for mlp, count in zip(mlps, counts, strict=True) if count or mlp.path in known]
     none = (0,) * len(own.new_experts)
