@@ -1,0 +1,219 @@
+"""How alike languages look in each layer: LayerMoE's similarity, in one pass per language.
+
+The papers average the cosine over *all* pairs of tokens of two languages: a matrix of 100,000 × 100,000 in the released
+script. But a mean of dot products of two sets is the dot product of the two means:
+
+    mean over u, v of  <u/|u|, v/|v|>   =   < mean of u/|u| , mean of v/|v| >
+
+so one running sum of unit vectors per language and layer is enough, and every pair of languages comes free.
+
+Letters: B batch, S sequence, T = B·S tokens, D model width, L layers, n languages.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lpr_lab.errors import UsageError
+from lpr_lab.method.similarity_table import STATES, SimilarityTable
+from lpr_lab.model.capture import decoder_of, watch_attention_outputs, watch_mlp_inputs
+from lpr_lab.model.families import find_decoder_mlps
+from lpr_lab.model.precision import resolve_precision
+from lpr_lab.progress import progress
+from lpr_lab.text.corpus import Corpus, Document
+from lpr_lab.text.packing import PackedBlocks, pack, refuse_if_documents_mix
+
+
+@torch.no_grad()
+def measure_similarity(
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    corpus: Corpus,
+    *,
+    original: Sequence[str],
+    expanded: Sequence[str],
+    tokens_per_language: int = 20_000,
+    state: str = "mlp_input",
+    original_split: str = "replay",
+    expanded_split: str = "train",
+    block_tokens: int = 256,
+    batch_blocks: int = 4,
+    precision: str = "auto",
+    seed: int = 0,
+) -> SimilarityTable:
+    """Measure how alike original and expanded languages look in each layer of the model as it is now.
+
+    For a second expansion call it on the expanded model, with the languages of earlier expansions among `original`
+    (LayerMoE, lifelong). Separators, padding and the first token of a block, which has lost its document's beginning,
+    do not count.
+
+    Args:
+        model: dense or expanded; an expanded model is measured with its adapter as it stands.
+        tokenizer: the base model's.
+        corpus: with the splits named below.
+        original: languages the model is good at.
+        expanded: languages it is to learn.
+        tokens_per_language: tokens counted per language (the papers: 100,000); fewer where there is less text.
+        state: `mlp_input`, what the MLP and the router read, as in the released code; `attention_output`, the
+            attention block's output before norms and residual, as the paper writes.
+        original_split: which text stands for original languages.
+        expanded_split: which text stands for expanded languages.
+        block_tokens: S of the packed blocks.
+        batch_blocks: B, blocks per forward pass.
+        precision: of the pass: auto, fp32 or bf16; unit vectors and sums are at least float32 always.
+        seed: which documents are drawn.
+
+    Returns:
+        A `SimilarityTable` over all decoder layers.
+
+    Raises:
+        UsageError: no language on one side, one on both, a language without text, or an unknown state.
+        UnsupportedModelError: no MLPs or attention blocks of a known form, or a model that mixes packed documents.
+
+    Example:
+        >>> table = measure_similarity(model, tokenizer, corpus, original=["en"], expanded=["el"])  # doctest: +SKIP
+        >>> table.similarity.argmax()  # the layer where they are most alike  # doctest: +SKIP
+    """
+    if state not in STATES:
+        raise UsageError(f"state = {state!r}; expected one of {', '.join(STATES)}.")
+    if tokens_per_language < 2 or batch_blocks < 1:
+        raise UsageError(
+            f"tokens_per_language = {tokens_per_language} and batch_blocks = {batch_blocks}; expected at least 2 and 1."
+        )
+    languages = _checked_languages(original, expanded)
+    splits = dict.fromkeys(original, original_split) | dict.fromkeys(expanded, expanded_split)
+    documents = {code: _drawn(corpus, splits[code], code, seed) for code in languages}
+    watch = {"mlp_input": watch_mlp_inputs, "attention_output": watch_attention_outputs}[state]
+    inner = model.get_base_model() if isinstance(model, PeftModel) else model
+    assert isinstance(inner, PreTrainedModel)
+    expert_parameters = tuple(_num_parameters(mlp.module) for mlp in find_decoder_mlps(inner))
+    refuse_if_documents_mix(model)
+    decoder = decoder_of(model)
+    was_training = model.training
+    model.eval()  # dropout would blur every vector
+    means, num_tokens = [], []
+    # No cache of rounded weights: it would hold a second copy of the model.
+    autocast = torch.autocast(
+        model.device.type, torch.bfloat16, enabled=resolve_precision(precision) == "bf16", cache_enabled=False
+    )
+    sums = _UnitSums(len(expert_parameters))
+    try:
+        with watch(model, sums.see), autocast, progress(None, "Similarity", "token") as bar:
+            bar.total = tokens_per_language * len(languages)
+            for code in languages:
+                blocks = _pack_enough(documents[code], tokenizer, block_tokens, code, tokens_per_language)
+                sums.begin(tokens_per_language)
+                for start in range(0, len(blocks), batch_blocks):
+                    if sums.num_tokens == tokens_per_language:
+                        break  # the last document was a long one
+                    batch = blocks.select(range(start, min(start + batch_blocks, len(blocks))))
+                    bar.update(sums.count(batch))
+                    ids, positions = batch["input_ids"].to(model.device), batch["position_ids"].to(model.device)
+                    decoder(input_ids=ids, position_ids=positions, use_cache=False)
+                means.append(sums.means())
+                num_tokens.append(sums.num_tokens)
+    finally:
+        model.train(was_training)
+    return SimilarityTable(
+        original=tuple(original),
+        expanded=tuple(expanded),
+        pairs=mean_cosines(np.stack(means), num_tokens),
+        num_tokens=tuple(num_tokens),
+        expert_parameters=expert_parameters,
+        state=state,
+    )
+
+
+def mean_cosines(means: np.ndarray, num_tokens: Sequence[int]) -> np.ndarray:
+    """Return the mean cosine over all token pairs, per layer and pair of languages: float64 [L, n, n].
+
+    Args:
+        means: mean unit vectors, float64 [n, L, D].
+        num_tokens: how many unit vectors each mean is made of. Within one language a token is not paired with itself:
+            those N of the N² cosines are 1 and are taken out.
+    """
+    pairs = np.einsum("ald,bld->lab", means, means)
+    for index, count in enumerate(num_tokens):
+        pairs[:, index, index] = (count * pairs[:, index, index] - 1) / (count - 1)
+    return pairs
+
+
+class _UnitSums:
+    """The running sum of unit vectors of one language, per layer: L·D numbers, and nothing per token."""
+
+    def __init__(self, num_layers: int) -> None:
+        self._num_layers = num_layers
+        self.begin(0)
+
+    def begin(self, max_tokens: int) -> None:
+        """Start another language, of which `max_tokens` count."""
+        self._sums: dict[int, torch.Tensor] = {}
+        self._counted = torch.empty(0)
+        self._left = max_tokens
+        self.num_tokens = 0
+
+    def count(self, batch: dict[str, torch.Tensor]) -> int:
+        """Say which tokens of the next pass count, float [T] of 0 and 1, and return how many."""
+        # Position 0 is a separator, or the first token of a block: without context, and with the outsized vector that
+        # models give to whatever comes first.
+        counts = ((batch["language_id"] >= 0) & (batch["position_ids"] > 0)).flatten()
+        counts &= counts.cumsum(0) <= self._left
+        self._counted = counts.float()
+        self._left -= int(counts.sum())
+        self.num_tokens += int(counts.sum())
+        return int(counts.sum())
+
+    def see(self, layer: int, x: torch.Tensor) -> None:
+        """Add the unit vectors of [B, S, D]."""
+        with torch.autocast(x.device.type, enabled=False):
+            rows = x.flatten(0, 1).float()
+            lengths = torch.linalg.vector_norm(rows, dim=-1).clamp(min=torch.finfo(torch.float32).tiny)
+            total = (self._counted.to(rows.device) / lengths) @ rows
+        self._sums[layer] = self._sums.get(layer, torch.zeros(())) + total.double().cpu()
+
+    def means(self) -> np.ndarray:
+        """Return the mean unit vectors, float64 [L, D]."""
+        return torch.stack([self._sums[layer] for layer in range(self._num_layers)]).numpy() / self.num_tokens
+
+
+def _checked_languages(original: Sequence[str], expanded: Sequence[str]) -> tuple[str, ...]:
+    languages = (*original, *expanded)
+    if not original or not expanded:
+        raise UsageError("Similarity is between languages: name at least one original and one expanded language.")
+    twice = sorted({code for code in languages if languages.count(code) > 1})
+    if twice:
+        raise UsageError(f"{', '.join(twice)} is named twice; name each language once, as original or as expanded.")
+    return languages
+
+
+def _drawn(corpus: Corpus, split: str, language: str, seed: int) -> list[Document]:
+    """Return a language's documents in random order."""
+    documents = corpus.documents(split, language)
+    if not documents:
+        raise UsageError(f"The corpus {corpus.name} has no {split} text in {language!r}.")
+    order = torch.randperm(len(documents), generator=torch.Generator().manual_seed(seed)).tolist()
+    return [documents[index] for index in order]
+
+
+def _pack_enough(
+    documents: list[Document], tokenizer: PreTrainedTokenizerBase, block_tokens: int, language: str, tokens: int
+) -> PackedBlocks:
+    """Pack as many of the documents as `tokens` counted tokens take, and no more: what is not used costs memory."""
+    chosen, found = [], 0
+    for document in documents:
+        chosen.append(document)
+        ids = tokenizer(document.text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+        found += len(ids)
+        num_blocks = -(-(found + len(chosen)) // block_tokens)  # one separator per document
+        if found - num_blocks >= tokens:  # a block's first token may not count
+            break
+    return pack(chosen, tokenizer, block_tokens, languages=[language])
+
+
+def _num_parameters(mlp: torch.nn.Module) -> int:
+    base = mlp.get_base_layer() if isinstance(mlp, BaseTunerLayer) else mlp
+    return sum(parameter.numel() for parameter in base.parameters())
