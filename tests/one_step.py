@@ -30,7 +30,7 @@ SETTINGS = TrainSettings(
     tokens=4 * 48, block_tokens=48, blocks_per_step=4, blocks_per_forward=4, max_grad_norm=1e9, precision="fp32"
 )
 STAGES = ("expand", "review")
-ORIGINAL, EXPANDED = ("en", "es"), ("el", "tr")
+ORIGINAL, EXPANDED = ("en", "es"), ("el", "hu", "tr")
 
 
 class RaggedCorpus(TinyCorpus):
@@ -38,7 +38,7 @@ class RaggedCorpus(TinyCorpus):
 
     def __init__(self, sentences: dict[str, list[str]]) -> None:
         super().__init__(sentences, (*ORIGINAL, *EXPANDED))
-        words = {"en": 6, "es": 3, "el": 2, "tr": 5}
+        words = {"en": 6, "es": 3, "el": 2, "hu": 5, "tr": 4}
         self._documents = {
             language: (Document("0", language, " ".join(sentences[language][0].split()[:count]), "tiny"),)
             for language, count in words.items()
@@ -46,7 +46,7 @@ class RaggedCorpus(TinyCorpus):
 
 
 def load(folder: Path) -> tuple[Any, Any, RaggedCorpus]:
-    """Return a tiny expanded model with 4 experts in one layer and 2 in the other, its tokenizer and a ragged corpus."""
+    """Return a tiny expanded model with 4 experts in one layer and 2 in the other, its tokenizer, a ragged corpus."""
     base = AutoModelForCausalLM.from_pretrained(folder / "base")
     model = upcycle(base, (3, 1))
     generator = torch.Generator().manual_seed(3)
@@ -104,6 +104,7 @@ def main(folder: Path) -> None:
         found = gradients(stage, folder, folder / stage, blocks_per_forward=1)
         if PartialState().is_main_process:
             save_file(found, folder / f"{stage}.safetensors")
+    assert PartialState().num_processes == 2
     resume(folder)
 
 

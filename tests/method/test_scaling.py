@@ -11,7 +11,10 @@ import torch
 from one_step import EXPANDED, ORIGINAL, SETTINGS, STAGES, RaggedCorpus, gradients
 from safetensors.torch import load_file
 
+from lpr_lab.errors import UsageError
 from lpr_lab.method.expand import pack_by_language
+from lpr_lab.method.terms import balance_term
+from lpr_lab.method.upcycle import upcycle
 
 HELPERS = Path(__file__).parents[1]
 
@@ -55,7 +58,7 @@ def test_the_blocks_of_these_tests_are_ragged(tiny_tokenizer, sentences):
     blocks = pack_by_language(RaggedCorpus(sentences), tiny_tokenizer, splits, SETTINGS)
     tokens = {language: int((packed.language_id >= 0).sum()) for language, packed in blocks.items()}
     assert all(len(packed) == 1 for packed in blocks.values())
-    assert len(set(tokens.values())) == 4, tokens  # and half of the blocks of a review have no original token at all
+    assert len(set(tokens.values())) == 5, tokens  # and half of the blocks of a review have no original token at all
 
 
 @pytest.mark.parametrize("blocks_per_forward", [2, 1])
@@ -79,3 +82,17 @@ def test_a_stage_of_two_processes_resumes_bit_identical_from_the_one_checkpoint_
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
     results = [json.loads((torchrun / f"{name}.json").read_text()) for name in ("whole", "cut")]
     assert results[0]["terms"] == results[1]["terms"]
+
+
+def test_nothing_is_run_twice_for_layers_that_always_choose_every_expert(tiny_model):
+    """The extra pass is paid only where the balance loss has a gradient, and only for the paper's exact form."""
+    narrow, wide = upcycle(tiny_model("llama"), (1, 1)), upcycle(tiny_model("llama"), (1, 2))
+    assert balance_term(narrow, 0.01).observe is None
+    assert balance_term(wide, 0.0).observe is None
+    assert balance_term(wide, 0.01, scope="micro_batch").observe is None
+    assert balance_term(wide, 0.01).observe is not None
+
+
+def test_an_unknown_scope_is_refused(tiny_model):
+    with pytest.raises(UsageError, match="step, micro_batch"):
+        balance_term(upcycle(tiny_model("llama"), (1, 2)), 0.01, scope="batch")
