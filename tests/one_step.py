@@ -63,7 +63,7 @@ def run(stage: str, model: Any, tokenizer: Any, corpus: RaggedCorpus, **options:
     if stage == "expand":
         options = {"load_balancing_coef": 1.0, "router_z_coef": 0.1, **options}
         return expand(model, tokenizer, corpus, languages=EXPANDED, **options)
-    options = {"lpr_coef": 1.0, "replay_share": 0.5, **options}
+    options = {"lpr_coef": 1.0, "replay_share": 0.5, "classifier_layers": [0], "classifier_coef": 1.0, **options}
     return review(model, tokenizer, corpus, original=ORIGINAL, expanded=EXPANDED, **options)
 
 

@@ -32,7 +32,7 @@ from lpr_lab.method.checkpoints import Progress, load_checkpoint, newest_checkpo
 from lpr_lab.method.schedule import BlockSchedule
 from lpr_lab.method.terms import Batch, Forward, Term
 from lpr_lab.model.adapter import expansion_config, trainable_parameters
-from lpr_lab.model.capture import RoutingRecord, record_routing
+from lpr_lab.model.capture import RoutingRecord, decoder_of, record_routing
 from lpr_lab.model.precision import resolve_precision
 from lpr_lab.progress import progress as progress_bar
 from lpr_lab.text.packing import refuse_if_documents_mix
@@ -57,7 +57,7 @@ class TrainSettings:
     learning_rate: float = 3e-4
     """Peak learning rate of experts (5e-5 in the papers, with 45,000 steps)."""
     router_learning_rate: float = 1e-3
-    """Peak learning rate of routers (the papers use one rate for all)."""
+    """Peak learning rate of routers and routing classifiers (the papers use one rate for all)."""
     warmup_fraction: float = 0.05
     final_learning_rate_fraction: float = 0.1
     weight_decay: float = 0.0
@@ -289,7 +289,7 @@ def _observe(
     if not observers or (len(micro_batches) == 1 and accelerator.num_processes == 1):
         return {}
     # The decoder alone: nobody asks for logits, and DistributedDataParallel need not know of this pass.
-    decoder = accelerator.unwrap_model(model).get_base_model().base_model
+    decoder = decoder_of(accelerator.unwrap_model(model))
     sums: dict[str, torch.Tensor] = {}
     for index, batch in enumerate(micro_batches):
         seed(index)
@@ -311,8 +311,8 @@ def _anyone(accelerator: Accelerator, *wishes: bool) -> list[bool]:
 
 
 def _parameter_groups(named: list[tuple[str, torch.nn.Parameter]], settings: TrainSettings) -> list[dict[str, Any]]:
-    routers = [(n, p) for n, p in named if "moe_lpr_router" in n]
-    experts = [(n, p) for n, p in named if "moe_lpr_router" not in n]
+    experts = [(n, p) for n, p in named if "moe_lpr_experts" in n]
+    routers = [(n, p) for n, p in named if "moe_lpr_experts" not in n]  # and routing classifiers
     groups = [(experts, settings.learning_rate), (routers, settings.router_learning_rate)]
     return [{"params": members, "lr": rate} for members, rate in groups if members]
 

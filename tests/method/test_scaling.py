@@ -39,7 +39,7 @@ def torchrun(folder):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert finished.returncode == 0, finished.stderr[-4000:]
