@@ -4,15 +4,28 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lpr_lab.errors import UsageError
-from lpr_lab.method.losses import lm_loss, load_balancing_loss, lpr_loss, router_z_loss
+from lpr_lab.method.losses import (
+    classifier_loss,
+    expert_counts,
+    lm_loss,
+    load_balancing_loss,
+    lpr_loss,
+    router_z_loss,
+)
+from lpr_lab.method.terms import Forward, classifier_term, lm_term, lpr_term
+from lpr_lab.method.upcycle import upcycle
+from lpr_lab.model.adapter import moe_layers
+from lpr_lab.model.capture import record_routing
+from lpr_lab.model.router import Routing
 
 
+@settings(deadline=None)  # the first example pays for torch's start
 @given(st.integers(2, 8), st.integers(1, 4))
-def test_balance_loss_is_one_at_uniform_routing_whatever_the_number_of_experts(num_experts, top_k):
+def test_claim_3_balance_loss_is_one_at_uniform_routing_whatever_the_number_of_experts(num_experts, top_k):
     # Every expert is first choice of as many tokens, with the same probabilities.
     logits = torch.stack([torch.roll(torch.linspace(1, 0, num_experts), shift) for shift in range(num_experts)])
     assert load_balancing_loss(logits, min(top_k, num_experts)) == pytest.approx(1.0, abs=1e-5)
@@ -25,9 +38,10 @@ def test_balance_loss_of_the_released_code_is_top_k_times_the_papers():
     )
 
 
-def test_balance_loss_is_constant_without_gradient_when_all_experts_are_chosen():
-    logits = torch.randn(50, 2, requires_grad=True)
-    loss = load_balancing_loss(logits, 2)
+@pytest.mark.parametrize("num_experts", [2, 3, 5])
+def test_claim_3_balance_loss_is_constant_without_gradient_when_all_experts_are_chosen(num_experts):
+    logits = torch.randn(50, num_experts, requires_grad=True)
+    loss = load_balancing_loss(logits, num_experts)
     loss.backward()
     assert float(loss.detach()) == pytest.approx(1.0)
     assert logits.grad is not None
@@ -39,6 +53,25 @@ def test_balance_loss_grows_when_one_expert_takes_all():
     logits[:, 0] = 10
     logits[:, 1] = 5
     assert load_balancing_loss(logits, 2) > 1.5
+
+
+def test_balance_loss_of_a_layer_with_fewer_experts_than_top_k_is_that_of_all_chosen():
+    assert load_balancing_loss(torch.randn(50, 2), 4) == pytest.approx(1.0)
+
+
+def test_balance_losses_of_parts_average_to_that_of_the_whole_given_its_counts():
+    logits = torch.randn(50, 5)
+    counts = expert_counts(logits, 2)
+    parts = [load_balancing_loss(part, 2, step_counts=counts) * len(part) for part in logits.split([7, 40, 3])]
+    assert float(sum(parts)) / 50 == pytest.approx(float(load_balancing_loss(logits, 2)), rel=1e-5)
+    alone = [load_balancing_loss(part, 2) * len(part) for part in logits.split([7, 40, 3])]
+    assert float(sum(alone)) / 50 > 1.01 * float(load_balancing_loss(logits, 2))  # the papers' micro-batches
+
+
+def test_expert_counts_are_choices_of_unmasked_tokens():
+    logits = torch.randn(50, 5)
+    assert int(expert_counts(logits, 2).sum()) == 100
+    assert torch.equal(expert_counts(logits, 2, torch.arange(50) < 20), expert_counts(logits[:20], 2))
 
 
 def test_balance_loss_leaves_out_masked_tokens():
@@ -59,22 +92,116 @@ def test_lpr_loss_ignores_tokens_of_expanded_languages():
     assert logits.grad[:4].any()
 
 
-def test_lpr_loss_is_zero_and_finite_without_any_original_token():
+@pytest.mark.parametrize("variant", ["paper", "released"])
+def test_claim_4_lpr_loss_is_zero_and_finite_without_any_original_token(variant):
     logits = torch.randn(10, 3, requires_grad=True)
-    loss = lpr_loss(logits, torch.zeros(10, dtype=torch.bool))
+    loss = lpr_loss(logits, torch.zeros(10, dtype=torch.bool), variant)
     loss.backward()
     assert float(loss.detach()) == 0.0
     assert logits.grad is not None
-    assert torch.isfinite(logits.grad).all()
+    assert not logits.grad.any()  # and so not NaN either
+
+
+def test_claim_4_lpr_loss_has_a_gradient_only_through_routers(tiny_model):
+    model = upcycle(tiny_model("llama"), (1, 2))
+    for parameter in model.parameters():  # also what no stage would train
+        parameter.requires_grad_(True)
+    with record_routing(model) as record:
+        model(torch.arange(5, 25)[None], use_cache=False)
+    lpr_loss(record.routing[0].router_logits, torch.ones(20, dtype=torch.bool)).backward()
+    first = moe_layers(model)[0]
+    assert first.router.weight.grad is not None and first.router.weight.grad.any()
+    assert all(parameter.grad is None for stack in first.stacks for parameter in stack.parameters())
+    assert all(parameter.grad is None for parameter in first.base_layer.parameters())
 
 
 @pytest.mark.parametrize("num_experts", [2, 3, 4, 6])
-def test_lpr_loss_of_the_released_code_never_falls_below_its_floor(num_experts):
+def test_claim_4_lpr_loss_of_the_released_code_never_falls_below_its_floor(num_experts):
     logits = torch.zeros(1, num_experts)
     logits[0, 0] = 100
     floor = math.log(1 + (num_experts - 1) / math.e)
     assert lpr_loss(logits, torch.tensor([True]), variant="released") == pytest.approx(floor, abs=1e-5)
     assert lpr_loss(logits, torch.tensor([True])) == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize(("p0", "percent"), [(0.01, 1), (1 / 6, 17), (0.5, 46), (0.9, 73)])
+def test_claim_4_the_released_lpr_loss_pulls_least_where_routing_is_most_wrong(p0, percent):
+    """Its gradient on expert 0's logit in percent of the paper's, for six experts, the other five alike."""
+    slopes = []
+    for variant in ("released", "paper"):
+        logits = torch.full((1, 6), math.log((1 - p0) / 5))
+        logits[0, 0] = math.log(p0)
+        logits.requires_grad_(True)
+        lpr_loss(logits, torch.tensor([True]), variant).backward()
+        assert logits.grad is not None
+        slopes.append(float(logits.grad[0, 0]))
+    assert 100 * slopes[0] / slopes[1] == pytest.approx(percent, abs=0.5)
+
+
+def test_classifier_loss_is_the_cross_entropy_with_class_0_the_original():
+    logits, is_original = torch.randn(6, 2), torch.tensor([True, False, True, True, False, False])
+    expected = -torch.where(is_original, logits.log_softmax(-1)[:, 0], logits.log_softmax(-1)[:, 1]).mean()
+    assert classifier_loss(logits, is_original) == pytest.approx(float(expected), rel=1e-5)
+    sure = torch.where(is_original[:, None], torch.tensor([50.0, 0.0]), torch.tensor([0.0, 50.0]))
+    assert classifier_loss(sure, is_original) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_classifier_loss_leaves_out_masked_tokens():
+    logits, is_original, mask = torch.randn(10, 2), torch.arange(10) % 3 == 0, torch.arange(10) < 4
+    assert classifier_loss(logits, is_original, mask) == pytest.approx(
+        float(classifier_loss(logits[:4], is_original[:4])), rel=1e-5
+    )
+
+
+def test_classifier_loss_is_zero_with_a_zero_gradient_when_nothing_counts():
+    logits = torch.randn(10, 2, requires_grad=True)
+    loss = classifier_loss(logits, torch.ones(10, dtype=torch.bool), torch.zeros(10, dtype=torch.bool))
+    loss.backward()
+    assert float(loss.detach()) == 0.0
+    assert logits.grad is not None
+    assert not logits.grad.any()
+
+
+@pytest.fixture
+def mixed_forward():
+    """Two blocks of four tokens, languages 0 and 1 original, 2 expanded, -1 padding; one layer of two has a classifier."""
+    languages = torch.tensor([[0, 0, 2, -1], [2, 1, 1, 1]])
+    nothing = torch.empty(8, 0)
+    routing = {
+        0: Routing(torch.randn(8, 3), nothing, nothing),
+        1: Routing(torch.randn(8, 3), nothing, nothing, torch.randn(8, 2)),
+    }
+    return Forward({"language_id": languages}, torch.empty(0), routing)
+
+
+def test_classifier_term_is_a_sum_over_tokens_of_layers_with_a_classifier(mixed_forward):
+    term = classifier_term(2, 0.1)
+    assert term.count(mixed_forward.batch) == 7
+    logits = mixed_forward.routing[1].classifier_logits
+    wanted = torch.tensor([0, 0, 1, 0, 1, 0, 0, 0])  # the fourth is padding
+    expected = -logits.log_softmax(-1)[torch.arange(8), wanted][[0, 1, 2, 4, 5, 6, 7]].sum()
+    assert term.total(mixed_forward) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_released_classifier_term_judges_a_block_by_its_first_token(mixed_forward):
+    term = classifier_term(2, 0.1, kind="sequence")
+    assert (term.count(mixed_forward.batch), term.unit) == (2, "blocks")
+    log_probs = mixed_forward.routing[1].classifier_logits.log_softmax(-1)
+    assert term.total(mixed_forward) == pytest.approx(float(-log_probs[0, 0] - log_probs[4, 1]), rel=1e-5)
+
+
+def test_classifier_term_refuses_an_unknown_kind_and_a_model_without_classifiers(mixed_forward):
+    with pytest.raises(UsageError, match="token, sequence"):
+        classifier_term(2, 0.1, kind="document")
+    del mixed_forward.routing[1]
+    with pytest.raises(UsageError, match="No layer routes by a classifier"):
+        classifier_term(2, 0.1).total(mixed_forward)
+
+
+def test_terms_count_what_they_are_a_mean_over(mixed_forward):
+    batch = mixed_forward.batch | {"targets": torch.tensor([[4, 4, 4, -100], [4, 4, 4, -100]])}
+    assert (lm_term().count(batch), lpr_term(2, 0.1).count(batch)) == (6, 5)
+    assert lpr_term(2, 0.1, "released").describe() == {"coefficient": 0.1, "variant": "released"}
 
 
 def test_router_z_loss_is_the_squared_log_sum_exp():
