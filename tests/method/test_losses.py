@@ -164,7 +164,7 @@ def test_classifier_loss_is_zero_with_a_zero_gradient_when_nothing_counts():
 
 @pytest.fixture
 def mixed_forward():
-    """Two blocks of four tokens, languages 0 and 1 original, 2 expanded, -1 padding; one layer of two has a classifier."""
+    """Two blocks of four tokens, languages 0 and 1 original, 2 expanded, -1 padding; one layer has a classifier."""
     languages = torch.tensor([[0, 0, 2, -1], [2, 1, 1, 1]])
     nothing = torch.empty(8, 0)
     routing = {
