@@ -1,38 +1,46 @@
 """Routers in closed form: one forward pass and a linear solve per layer, no gradient through the model.
 
-A router that sends original-language tokens to expert 0 and the others to the new experts is a linear classifier of
-MLP inputs. Found by gradient through the whole model it takes tens of thousands of steps; found by ridge regression it
-takes one pass over some thousand tokens. Fitted before stage 1 ("route first") the new experts only ever see, and
-only ever serve, the languages they are for, and there is nothing left to review.
+A router that sends each language group to its experts is a linear classifier of MLP inputs. Found by gradient through
+the whole model it takes tens of thousands of steps; solved for, it takes one pass over some thousand tokens.
+
+    route first      `fit_routers` before stage 1: new experts only ever see, and only ever serve, their languages
+    local review     `local_review` after stage 1, in place of the papers' gradient review or as its start
 
 This is not in the papers; trials and numbers are in docs/log.md.
 
-Letters: D model width, U = number of router features (D, or 2D with the running mean, plus 1), E experts.
+The algebra is in `linear_fit`, the pass over the text in `router_statistics`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 
+import pandas as pd
 import torch
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
 from lpr_lab.errors import UsageError
-from lpr_lab.method.expand import pack_by_language
-from lpr_lab.method.training import TrainSettings
-from lpr_lab.model.adapter import forward_context, moe_layers
-from lpr_lab.model.capture import watch_mlp_inputs
+from lpr_lab.method.linear_fit import (
+    ExpertClass,
+    LabelledRows,
+    area_under_curve,
+    divide_experts,
+    fit_rows,
+    router_matrix,
+    set_router,
+)
+from lpr_lab.method.router_statistics import RouterStatistics, gather_statistics
+from lpr_lab.model.adapter import expansion_config, moe_layers
+from lpr_lab.model.adapter_config import MoeLprConfig
 from lpr_lab.model.mixture import MoELayer
-from lpr_lab.model.precision import resolve_precision
-from lpr_lab.progress import progress
+from lpr_lab.model.router import ORIGINAL_EXPERT
+from lpr_lab.model.stages import enter_stage, require_newest_stage
 from lpr_lab.text.corpus import Corpus
 
-_ORIGINAL_WEIGHT = 2.0
-"""How much more an original-language token counts in calibration: sent astray it is forgetting, while a token of an
-expanded language that stays with the original expert only misses some gain."""
-
-_CERTAINTY = 0.998
-"""What calibration aims at for a token it is sure of; 1 would ask for infinite logits where classes separate."""
+SOLVERS = ("ridge", "logistic", "means")
+DIVISIONS = ("languages", "as_is")
 
 
 @dataclass(frozen=True)
@@ -42,50 +50,58 @@ class RouterFit:
     Attributes:
         layer: decoder layer index.
         auc: area under the ROC curve, original against expanded, over tokens; 0.5 is chance.
+        accuracy: share of tokens whose likeliest class of experts is their language's.
         original_weight_on_original: mean probability of expert 0 on original-language tokens.
-        original_weight_on_expanded: the same on tokens of expanded languages.
-        num_tokens: tokens it was fitted on.
+        original_weight_on_expanded: the same on tokens of expanded languages that have experts in this layer.
     """
 
     layer: int
     auc: float
+    accuracy: float
     original_weight_on_original: float
     original_weight_on_expanded: float
-    num_tokens: int
 
 
-class _LayerStatistics:
-    """What one layer needs for ridge regression, accumulated batch by batch: u uᵀ and u per class, plus a holdout."""
+@dataclass(frozen=True)
+class RouterFits:
+    """What a fit found, layer by layer, and the statistics it was made from."""
 
-    def __init__(self, num_features: int, device: torch.device) -> None:
-        # Two classes, original and expanded. Summed in double; each batch's products are in single precision.
-        self.outer = torch.zeros(2, num_features, num_features, dtype=torch.float64, device=device)
-        self.sum = torch.zeros(2, num_features, dtype=torch.float64, device=device)
-        self.count = torch.zeros(2, dtype=torch.float64, device=device)
-        self.held_features: list[torch.Tensor] = []
-        self.held_labels: list[torch.Tensor] = []
+    layers: list[RouterFit]
+    statistics: RouterStatistics
 
-    def add(self, features: torch.Tensor, labels: torch.Tensor) -> None:
-        for label in range(2):
-            rows = features[labels == label]
-            self.outer[label] += (rows.T @ rows).double()
-            self.sum[label] += rows.sum(0).double()
-            self.count[label] += len(rows)
-
-    def hold(self, features: torch.Tensor, labels: torch.Tensor) -> None:
-        self.held_features.append(features.half())
-        self.held_labels.append(labels)
-
-    def solve(self, ridge: float) -> torch.Tensor:
-        """Return the direction [U] that is +1 on original tokens and -1 on expanded ones, classes weighing the same."""
-        normal = (self.outer / self.count[:, None, None]).sum(0)
-        target = self.sum[0] / self.count[0] - self.sum[1] / self.count[1]
-        penalty = ridge * normal.diagonal()[:-1].mean() * torch.eye(len(normal)).to(normal)
-        penalty[-1, -1] = 0  # the constant is free
-        return torch.linalg.solve(normal + penalty, target).float()
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per layer."""
+        return pd.DataFrame([vars(fit) for fit in self.layers])
 
 
-@torch.no_grad()
+@dataclass(frozen=True, kw_only=True)
+class FitSettings:
+    """How routers are fitted."""
+
+    solver: str = "ridge"
+    """`ridge` regression; `logistic` regression, which holds all rows in memory for the while; or `means`: rows are the
+    mean state of each class's languages, a start for training rather than a solution (FlexOlmo, arXiv 2507.07024), and
+    the only one for routers without a constant."""
+    divide: str = "languages"
+    """Among several new experts of one group: `languages` gives expert j every language whose number is j modulo their
+    count; `as_is` leaves it to the rows that the router has."""
+    tokens_per_language: int = 4096
+    """How much text each language contributes; a quarter of it is kept apart, for calibration and for the report."""
+    penalty: float = 0.01
+    """Of ridge regression, as a share of the mean diagonal of the second moment."""
+    block_tokens: int = 256
+    batch_blocks: int = 4
+    """Blocks per forward pass."""
+    precision: str = "auto"
+    seed: int = 0
+    """Which documents are drawn."""
+
+    def __post_init__(self) -> None:
+        for name, known in (("solver", SOLVERS), ("divide", DIVISIONS)):
+            if getattr(self, name) not in known:
+                raise UsageError(f"{name} = {getattr(self, name)!r}; expected one of {', '.join(known)}.")
+
+
 def fit_routers(
     model: PeftModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -93,161 +109,165 @@ def fit_routers(
     *,
     original: Sequence[str],
     expanded: Sequence[str],
-    tokens_per_language: int = 4096,
-    ridge: float = 0.01,
-    block_tokens: int = 256,
-    batch_blocks: int = 4,
-    precision: str = "auto",
-    seed: int = 0,
-) -> list[RouterFit]:
-    """Fit every router so that expert 0 gets the original languages and the new experts the expanded ones.
+    settings: FitSettings | None = None,
+    earlier: RouterStatistics | None = None,
+) -> RouterFits:
+    """Fit every router before stage 1, so that each language group finds its own experts ("route first").
 
-    The base model (adapter off) is run once over `replay` text of the original and `train` text of the expanded
-    languages. Per layer, ridge regression finds the direction, and a scale and shift are fitted by logistic
-    regression on documents kept apart. Among several new experts the router keeps its random start, so that they
-    divide the expanded tokens by a fixed random rule.
+    Original languages go to expert 0, each expansion's languages to the experts it added. Where a layer has no expert
+    for a group, that group goes to expert 0 there. The original languages and the newest group are read by the base
+    model (the new experts are still copies of it), earlier groups by the model as it was finished for them.
 
     Args:
-        model: from `upcycle(..., router_bias=True)`; its routers are overwritten.
+        model: from `upcycle(..., router_bias=True)`; the routers of its newest stage are overwritten.
         tokenizer: the base model's.
-        corpus: with the splits `replay` and `train`.
+        corpus: originals come from its `replay` split, the others from `train`.
         original: languages for expert 0.
-        expanded: languages for the new experts.
-        tokens_per_language: how much text each language contributes; a quarter of it is kept apart.
-        ridge: penalty, as a share of the mean diagonal of the feature covariance.
-        block_tokens: S of the packed blocks.
-        batch_blocks: blocks per forward pass.
-        precision: of the pass: auto, fp32 or bf16.
-        seed: which documents are drawn.
+        expanded: languages of the newest expansion. Those of earlier ones are known from the adapter.
+        settings: solver, amount of text.
+        earlier: statistics of all earlier groups, the originals included (`RouterFits.statistics` of their fit). Their
+            text is then not read, and `corpus` need not have it.
 
     Returns:
-        One `RouterFit` per mixture layer, measured on the documents kept apart.
+        One `RouterFit` per mixture layer, measured on documents kept apart, and the statistics.
 
     Raises:
-        UsageError: a router without bias, or no language on one side.
+        UsageError: a router without bias, no language on one side, or `earlier` of other groups.
     """
-    layers = {layer.layer: layer for layer in moe_layers(model)}
-    if not layers or any(layer.router.bias is None for layer in layers.values()):
+    settings = settings or FitSettings()
+    groups = _groups(model, original, expanded, settings)
+    config = expansion_config(model)
+    config.original = list(original)
+    return _fit(model, tokenizer, corpus, groups, [*_finished_stages(config), None], settings, earlier)
+
+
+def local_review(
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    corpus: Corpus,
+    *,
+    original: Sequence[str],
+    expanded: Sequence[str],
+    settings: FitSettings | None = None,
+    earlier: RouterStatistics | None = None,
+    classifier_layers: Sequence[int] = (),
+) -> RouterFits:
+    """Fit the routers after stage 1, in a stage of their own: the review without backpropagation.
+
+    As `fit_routers`, but the newest group is read by the model as stage 1 left it, for that is what its tokens meet;
+    the original languages by the base, for where all routers are right they meet nothing else. Follow it with `review`
+    to have it as the start of the gradient review.
+
+    Args:
+        model: after `expand`.
+        tokenizer: as in `fit_routers`.
+        corpus: as there.
+        original: as there.
+        expanded: as there.
+        settings: as there; by default the routing that stage 1 learned within a group stays (`divide="as_is"`).
+        earlier: as there.
+        classifier_layers: decoder layers that also get a routing classifier, fitted in the same way.
+
+    Returns:
+        As `fit_routers`.
+
+    Raises:
+        UsageError: as there, or a layer without experts among `classifier_layers`.
+    """
+    settings = settings or FitSettings(divide="as_is")
+    groups = _groups(model, original, expanded, settings)
+    enter_stage(model, "local review", classifiers=classifier_layers)
+    config = expansion_config(model)
+    config.original = list(original)
+    after_stage1 = config.stages[-2]["name"]
+    return _fit(model, tokenizer, corpus, groups, [*_finished_stages(config), after_stage1], settings, earlier)
+
+
+def _groups(
+    model: PeftModel, original: Sequence[str], expanded: Sequence[str], settings: FitSettings
+) -> list[list[str]]:
+    """Return all language groups, the original one first, or say what keeps routers from being fitted."""
+    require_newest_stage(model)
+    config = expansion_config(model)
+    if settings.solver != "means" and not config.router_bias:
         raise UsageError("Routers fitted in closed form need a constant: call lpr_lab.upcycle(..., router_bias=True).")
     if not original or not expanded:
-        raise UsageError("fit_routers needs at least one original and one expanded language.")
-    splits = dict.fromkeys(original, "replay") | dict.fromkeys(expanded, "train")
-    settings = TrainSettings(tokens=tokens_per_language * len(splits), block_tokens=block_tokens, seed=seed)
-    packed = pack_by_language(corpus, tokenizer, splits, settings)
-    num_blocks = max(tokens_per_language // block_tokens, 4)
-    device = next(model.parameters()).device
-    statistics: dict[int, _LayerStatistics] = {}
-    context = forward_context(model)
-    keep_apart = False
-    labels = torch.empty(0)
-
-    def see(layer: int, x: torch.Tensor) -> None:
-        if layer not in layers:
-            return
-        # The pass may be in bf16, the normal equations may not: rounded to 8 bits they lose what tells languages apart.
-        with torch.autocast(device.type, enabled=False):
-            mean = context.running_mean(layer, x) if _uses_mean(layers[layer]) else None
-            features = _features(layers[layer], x, mean)
-            known = statistics.setdefault(layer, _LayerStatistics(features.shape[1], device))
-            spoken = labels >= 0
-            (known.hold if keep_apart else known.add)(features[spoken], labels[spoken])
-
-    total = sum(min(num_blocks, len(blocks)) for blocks in packed.values())
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=resolve_precision(precision) == "bf16")
-    with watch_mlp_inputs(model, see), model.disable_adapter(), autocast:
-        with progress(total * block_tokens, "Fitting routers", "token") as bar:
-            for language, blocks in packed.items():
-                used = min(num_blocks, len(blocks))
-                kept_from = used - max(used // 4, 1)
-                for start, end in _batches(kept_from, used, batch_blocks):
-                    batch = blocks.select(range(start, end))
-                    keep_apart = start >= kept_from
-                    labels = _labels(batch, int(language in expanded), blocks.separator_id).to(device)
-                    ids, positions = batch["input_ids"].to(device), batch["position_ids"].to(device)
-                    model(input_ids=ids, position_ids=positions, use_cache=False)
-                    bar.update(ids.numel())
-    return [_set_router(layers[index], statistics[index], ridge) for index in sorted(layers)]
+        raise UsageError("Fitting routers needs at least one original and one expanded language.")
+    groups = [list(original), *config.groups[:-1], list(expanded)]
+    nameless = [f"G{number}" for number, group in enumerate(groups) if not group]
+    if nameless:
+        raise UsageError(f"The adapter does not say which languages {', '.join(nameless)} has; train it first.")
+    codes = [code for group in groups for code in group]
+    twice = sorted({code for code in codes if codes.count(code) > 1})
+    if twice:
+        raise UsageError(f"{', '.join(twice)} is in more than one language group.")
+    return groups
 
 
-def _batches(kept_from: int, end: int, size: int) -> list[tuple[int, int]]:
-    """Cut [0, end) into batches of at most `size` blocks, with a cut at `kept_from`."""
-    starts = [*range(0, kept_from, size), *range(kept_from, end, size)]
-    return [(start, min(start + size, kept_from if start < kept_from else end)) for start in starts]
+def _finished_stages(config: MoeLprConfig) -> list[str | None]:
+    """Return as what the original languages and each earlier group are read: the base, and each group's last stage."""
+    newest = len(config.new_experts) - 1
+    last = {stage["expansion"]: stage["name"] for stage in config.stages}
+    return [None, *(last[expansion] for expansion in range(newest))]
 
 
-def _uses_mean(layer: MoELayer) -> bool:
-    return layer.router.mean_weight is not None
+def _fit(
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    corpus: Corpus,
+    groups: list[list[str]],
+    stages: list[str | None],
+    settings: FitSettings,
+    earlier: RouterStatistics | None,
+) -> RouterFits:
+    if earlier is not None and earlier.groups != groups[:-1]:
+        raise UsageError(f"The statistics are of the groups {earlier.groups}; expected those of {groups[:-1]}.")
+    if earlier is not None and settings.solver == "logistic":
+        raise UsageError("Logistic regression needs the text of all groups; use solver='ridge' with kept statistics.")
+    start = 0 if earlier is None else len(groups) - 1
+    statistics = gather_statistics(
+        model,
+        tokenizer,
+        corpus,
+        groups[start:],
+        stages=stages[start:],
+        splits=["replay", *["train"] * (len(groups) - 1)][start:],
+        tokens_per_language=settings.tokens_per_language,
+        block_tokens=settings.block_tokens,
+        batch_blocks=settings.batch_blocks,
+        keep_rows=settings.solver == "logistic",
+        precision=settings.precision,
+        seed=settings.seed,
+    )
+    if earlier is not None:
+        statistics = earlier.joined(statistics)
+    fits = [_set_routers(layer, statistics, settings) for layer in moe_layers(model)]
+    return RouterFits(fits, statistics)
 
 
-def _features(layer: MoELayer, x: torch.Tensor, mean: torch.Tensor | None) -> torch.Tensor:
-    """Return what the router reads as one row per token, [T, U]: input, running mean if used, and a constant 1."""
-    parts = [x.float().flatten(0, 1)]
-    if mean is not None:
-        parts.append(mean.flatten(0, 1))
-    parts.append(torch.ones(len(parts[0]), 1, device=x.device))
-    return torch.cat(parts, dim=1)
-
-
-def _labels(batch: dict[str, torch.Tensor], is_expanded: int, separator_id: int) -> torch.Tensor:
-    """Return int64 [T]: 0 original, 1 expanded, -1 padding and separators, which are of no language."""
-    labels = torch.full(batch["input_ids"].shape, is_expanded)
-    labels[batch["input_ids"] == separator_id] = -1
-    labels[batch["language_id"] < 0] = -1
-    return labels.flatten()
-
-
-def _set_router(layer: MoELayer, statistics: _LayerStatistics, ridge: float) -> RouterFit:
-    direction = statistics.solve(ridge)
-    held = torch.cat(statistics.held_features).float()
-    is_original = torch.cat(statistics.held_labels) == 0
-    scores = held @ direction
-    scale, shift = _calibrate(scores, is_original)
-    logit = scale * scores + shift
-    router = layer.router
-    width = router.weight.shape[1]
-    router.weight[0] = scale * direction[:width]
-    if router.mean_weight is not None:
-        router.mean_weight.zero_()
-        router.mean_weight[0] = scale * direction[width : 2 * width]
-    assert router.bias is not None
-    new_experts = layer.num_experts - 1
-    if new_experts == 1:
-        router.weight[1] = 0
-    # The new experts together weigh as much as one of logit 0, however many they are.
-    router.bias.fill_(-torch.log(torch.tensor(float(new_experts))).item())
-    router.bias[0] = scale * direction[-1] + shift
-    p0 = logit.sigmoid()
+@torch.no_grad()
+def _set_routers(layer: MoELayer, statistics: RouterStatistics, settings: FitSettings) -> RouterFit:
+    """Fit and set one layer's router, and its classifier if it has one; say how well it does."""
+    known = statistics.layers[layer.layer]
+    held = LabelledRows.of(known.held)
+    classes = divide_experts(layer, statistics.groups, settings.divide)
+    start = router_matrix(layer.router)
+    weight = layer.router.weight
+    solve = partial(fit_rows, known, statistics.groups, solver=settings.solver, penalty=settings.penalty)
+    set_router(layer.router, solve(classes, start=start))
+    original, *later = statistics.groups
+    if layer.classifier is not None:
+        sides = [ExpertClass(original, [0]), ExpertClass(list(chain(*later)), [1])]
+        set_router(layer.classifier, solve(sides, start=torch.zeros_like(start[:2])))
+    logits = held.features.to(weight.device) @ router_matrix(layer.router).T
+    p0 = logits.softmax(-1)[:, ORIGINAL_EXPERT]
+    is_original, has_experts = held.is_of(original), ~held.is_of(classes[0].languages)
+    served = torch.stack([logits[:, part.experts].logsumexp(-1) for part in classes], dim=1).argmax(1)
+    right = torch.stack([held.is_of(part.languages) for part in classes], dim=1).float().argmax(1)
     return RouterFit(
         layer=layer.layer,
-        auc=_auc(scores, is_original),
+        auc=area_under_curve(p0.logit()[is_original | has_experts], is_original[is_original | has_experts]),
+        accuracy=float((served == right).float().mean()),
         original_weight_on_original=float(p0[is_original].mean()),
-        original_weight_on_expanded=float(p0[~is_original].mean()),
-        num_tokens=int(statistics.count.sum()),
+        original_weight_on_expanded=float(p0[has_experts].mean()),
     )
-
-
-def _calibrate(scores: torch.Tensor, is_original: torch.Tensor) -> tuple[float, float]:
-    """Fit p0 = sigmoid(scale · score + shift) by Newton's method, the original class weighing `_ORIGINAL_WEIGHT`."""
-    design = torch.stack([scores.double(), torch.ones_like(scores, dtype=torch.float64)], dim=1)
-    target = torch.where(is_original, _CERTAINTY, 1 - _CERTAINTY).double()
-    weight = torch.where(is_original, _ORIGINAL_WEIGHT / is_original.sum(), 1 / (~is_original).sum()).double()
-    weight = weight / weight.sum()
-    theta = torch.zeros(2, dtype=torch.float64, device=scores.device)
-    for _ in range(50):
-        p = (design @ theta).sigmoid()
-        gradient = design.T @ (weight * (p - target))
-        hessian = (design * (weight * p * (1 - p))[:, None]).T @ design + 1e-6 * torch.eye(2).to(theta)
-        step = torch.linalg.solve(hessian, gradient)
-        theta = theta - step * min(1.0, 5.0 / float(step.norm().clamp(min=1e-12)))
-        if float(step.norm()) < 1e-6:
-            break
-    return float(theta[0]), float(theta[1])
-
-
-def _auc(scores: torch.Tensor, positive: torch.Tensor) -> float:
-    """Area under the ROC curve: the chance that a positive scores above a negative."""
-    order = scores.argsort()
-    ranks = torch.empty_like(order, dtype=torch.float64)
-    ranks[order] = torch.arange(1, len(scores) + 1, dtype=torch.float64, device=scores.device)
-    num_positive, num_negative = int(positive.sum()), int((~positive).sum())
-    return float((ranks[positive].sum() - num_positive * (num_positive + 1) / 2) / max(num_positive * num_negative, 1))

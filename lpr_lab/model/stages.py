@@ -29,8 +29,8 @@ def conform(model: PeftModel, config: MoeLprConfig) -> None:
     own = expansion_config(model)
     if _history(own)[: len(config.stages)] != _history(config)[: len(own.stages)]:
         raise UsageError(
-            f"The expansion in memory ({_names(own)}) and the one to become ({_names(config)}) have different histories; "
-            "load it on a fresh base with lpr_lab.load_expansion."
+            f"The expansion in memory ({_names(own)}) and this one ({_names(config)}) have different histories. Load "
+            "it on a fresh base with lpr_lab.load_expansion."
         )
     cast("MoeLprModel", model.base_model).conform(str(model.active_adapter), config)
     select_stage(model, config.stages[-1]["name"])
