@@ -107,7 +107,7 @@ def _mlp_of_layer(name: str, index: int, path: str, layer: nn.Module) -> Decoder
     for candidate in _MLP_NAMES:
         if candidate in children:
             mlp = children[candidate]
-            read_mlp(mlp.get_base_layer() if isinstance(mlp, BaseTunerLayer) else mlp, f"{name}, layer {index}")
+            _maps_of(mlp.get_base_layer() if isinstance(mlp, BaseTunerLayer) else mlp, f"{name}, layer {index}")
             return DecoderMLP(index, f"{path}.{candidate}", children[candidate])
     raise UnsupportedModelError(
         f"Layer {index} of {name} has no feed-forward block that can be upcycled; expected one of "
@@ -121,29 +121,46 @@ def read_mlp(mlp: nn.Module, where: str = "this model") -> MLPWeights:
     Raises:
         UnsupportedModelError: the module is none of the known layouts.
     """
-    maps = {key: child for key, child in mlp.named_children() if isinstance(child, nn.Linear | Conv1D)}
-    activation = next((getattr(mlp, key) for key in _ACTIVATION_NAMES if key in dict(mlp.named_children())), None)
-    dropout = next((child.p for _, child in mlp.named_children() if isinstance(child, nn.Dropout)), 0.0)
-    if activation is not None:
-        if set(maps) == {"gate_proj", "up_proj", "down_proj"}:
-            gate, up, down = (_weight_and_bias(maps[key]) for key in ("gate_proj", "up_proj", "down_proj"))
-            bias = None if gate[1] is None or up[1] is None else torch.cat([gate[1], up[1]])
-            return MLPWeights(torch.cat([gate[0], up[0]]), down[0], bias, down[1], True, activation, dropout)
-        if set(maps) == {"gate_up_proj", "down_proj"}:
-            up, down = _weight_and_bias(maps["gate_up_proj"]), _weight_and_bias(maps["down_proj"])
-            return MLPWeights(up[0], down[0], up[1], down[1], True, activation, dropout)
+    up_names, down_name, gated = _maps_of(mlp, where)
+    ups = [_weight_and_bias(mlp.get_submodule(name)) for name in up_names]
+    down = _weight_and_bias(mlp.get_submodule(down_name))
+    biases = [bias for _, bias in ups if bias is not None]
+    return MLPWeights(
+        up=ups[0][0] if len(ups) == 1 else torch.cat([weight for weight, _ in ups]),
+        down=down[0],
+        up_bias=torch.cat(biases) if len(biases) == len(ups) else None,
+        down_bias=down[1],
+        gated=gated,
+        activation=next(getattr(mlp, key) for key in _ACTIVATION_NAMES if key in dict(mlp.named_children())),
+        dropout=next((child.p for _, child in mlp.named_children() if isinstance(child, nn.Dropout)), 0.0),
+    )
+
+
+def _maps_of(mlp: nn.Module, where: str) -> tuple[tuple[str, ...], str, bool]:
+    """Return the names of the maps up, that of the map down, and whether it is gated; copies no weight.
+
+    Raises:
+        UnsupportedModelError: the module is none of the known layouts.
+    """
+    children = dict(mlp.named_children())
+    maps = {key for key, child in children.items() if isinstance(child, nn.Linear | Conv1D)}
+    if any(key in children for key in _ACTIVATION_NAMES):
+        if maps == {"gate_proj", "up_proj", "down_proj"}:
+            return ("gate_proj", "up_proj"), "down_proj", True
+        if maps == {"gate_up_proj", "down_proj"}:
+            return ("gate_up_proj",), "down_proj", True
         for up_name, down_name in _PLAIN_NAMES:
-            if set(maps) == {up_name, down_name}:
-                up, down = _weight_and_bias(maps[up_name]), _weight_and_bias(maps[down_name])
-                return MLPWeights(up[0], down[0], up[1], down[1], False, activation, dropout)
-    found = ", ".join(f"{key}: {type(child).__name__}" for key, child in mlp.named_children()) or "nothing"
+            if maps == {up_name, down_name}:
+                return (up_name,), down_name, False
+    found = ", ".join(f"{key}: {type(child).__name__}" for key, child in children.items()) or "nothing"
     raise UnsupportedModelError(
         f"The feed-forward block {type(mlp).__name__} of {where} cannot be upcycled: expected gate/up/down, a fused "
         f"gate_up/down or two plain linear maps with an activation between them, found {found}."
     )
 
 
-def _weight_and_bias(linear: nn.Linear | Conv1D) -> tuple[torch.Tensor, torch.Tensor | None]:
+def _weight_and_bias(linear: nn.Module) -> tuple[torch.Tensor, torch.Tensor | None]:
+    assert isinstance(linear, nn.Linear | Conv1D)
     weight = linear.weight.detach()
     bias = None if linear.bias is None else linear.bias.detach()
     return (weight.T if isinstance(linear, Conv1D) else weight), bias
