@@ -91,8 +91,8 @@ def measure_similarity(
     inner = model.get_base_model() if isinstance(model, PeftModel) else model
     assert isinstance(inner, PreTrainedModel)
     expert_parameters = tuple(_num_parameters(mlp.module) for mlp in find_decoder_mlps(inner))
-    refuse_if_documents_mix(model)
     decoder = decoder_of(model)
+    refuse_if_documents_mix(decoder)
     was_training = model.training
     model.eval()  # dropout would blur every vector
     means, num_tokens = [], []

@@ -110,12 +110,12 @@ def causal_lm_of(model: nn.Module) -> PreTrainedModel:
     return cast("PreTrainedModel", model.get_base_model() if isinstance(model, PeftModel) else model)
 
 
-def decoder_of(model: nn.Module) -> nn.Module:
+def decoder_of(model: nn.Module) -> PreTrainedModel:
     """Return the model without its head: calling it saves the product with the vocabulary, often the largest of all.
 
     Takes what the model takes (`input_ids`, `position_ids`, `use_cache`), expansion included.
     """
-    return cast("nn.Module", causal_lm_of(model).base_model)
+    return cast("PreTrainedModel", causal_lm_of(model).base_model)
 
 
 def _attention_blocks(model: PreTrainedModel) -> list[nn.Module]:

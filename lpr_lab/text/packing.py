@@ -210,6 +210,8 @@ def pack(
 def refuse_if_documents_mix(model: "PreTrainedModel | PeftModel") -> None:
     """Check on the model itself that position restarts keep packed documents apart: two passes of a dozen tokens.
 
+    Takes a causal LM, or its decoder alone, whose states say the same without the product with the vocabulary.
+
     Raises:
         UnsupportedModelError: changing the first document changed the model's output for the second.
     """
@@ -221,7 +223,7 @@ def refuse_if_documents_mix(model: "PreTrainedModel | PeftModel") -> None:
     was_training = model.training
     model.eval()  # dropout would change every output
     try:
-        outputs = [model(input_ids=ids, position_ids=positions, use_cache=False).logits for ids in (first, second)]
+        outputs = [model(input_ids=ids, position_ids=positions, use_cache=False)[0] for ids in (first, second)]
     except TypeError as error:
         raise UnsupportedModelError(
             f"{model.config.model_type} takes no position_ids, so packed documents cannot be kept apart in it; choose "
