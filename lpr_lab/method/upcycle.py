@@ -19,8 +19,9 @@ from lpr_lab.errors import UnsupportedModelError, UsageError
 from lpr_lab.method.allocation import Allocation
 from lpr_lab.model.adapter import expansion_config, moe_layers, wrap
 from lpr_lab.model.adapter_config import PREFIX, MoeLprConfig
+from lpr_lab.model.bases import canonical_name, path_for_auto_classes
 from lpr_lab.model.families import find_decoder_mlps, read_mlp
-from lpr_lab.model.files import base_fingerprint
+from lpr_lab.model.fingerprint import base_fingerprint
 from lpr_lab.model.mixture import all_layers
 from lpr_lab.model.stages import conform, require_newest_stage, set_trainable
 from lpr_lab.model.starts import check_starts, start_experts, start_router
@@ -128,6 +129,7 @@ def _first_expansion(
     model: PreTrainedModel, counts: list[int], top_k: int, router_input: str, router_bias: bool, dispatch: str
 ) -> PeftModel:
     chosen = [(mlp, count) for mlp, count in zip(find_decoder_mlps(model), counts, strict=True) if count]
+    base_name = canonical_name(model.config.name_or_path or "")
     config = MoeLprConfig(
         task_type=TaskType.CAUSAL_LM,
         layer_paths=[mlp.path for mlp, _ in chosen],
@@ -139,7 +141,9 @@ def _first_expansion(
         router_input=router_input,
         router_bias=router_bias,
         base_fingerprint=base_fingerprint(model),
-        base_name=model.config.name_or_path or "",
+        base_fingerprint_bfloat16=base_fingerprint(model, torch.bfloat16),
+        base_name=base_name,
+        base_model_name_or_path=path_for_auto_classes(base_name),
         dispatch=dispatch,
     )
     return wrap(model, config)

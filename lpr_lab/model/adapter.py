@@ -15,6 +15,7 @@ PEFT reaches a method through three mappings and a closed enum of names. `regist
 place where this project touches the inside of another library.
 """
 
+import re
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -23,13 +24,16 @@ from peft import PeftModel, PeftModelForCausalLM
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.tuners_utils import BaseTuner
 from peft.utils import PeftType
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from lpr_lab.errors import UsageError
+from lpr_lab.errors import DamagedError, UsageError
 from lpr_lab.model.adapter_config import METHOD, PREFIX, MoeLprConfig
 from lpr_lab.model.context import ForwardContext
+from lpr_lab.model.fingerprint import check_base
 from lpr_lab.model.mixture import MoELayer, all_layers
+
+_ONE_ADAPTER = "This model already carries an expansion; load one adapter at a time, on a fresh base."
 
 
 class MoeLprModel(BaseTuner):
@@ -39,6 +43,11 @@ class MoeLprModel(BaseTuner):
     tuner_layer_cls = MoELayer
 
     def _pre_injection_hook(self, model: nn.Module, config: MoeLprConfig, adapter_name: str) -> None:
+        """Look at the base before anything is put on it, whatever the way here."""
+        if all_layers(model):
+            raise UsageError(_ONE_ADAPTER)
+        if not config.base_is_checked:
+            check_base(model, config)
         self.context = ForwardContext()
         decoder = model.base_model
         assert isinstance(decoder, nn.Module)
@@ -63,7 +72,7 @@ class MoeLprModel(BaseTuner):
         parameter_name: str | None = None,
     ) -> None:
         if isinstance(target, MoELayer):
-            raise UsageError("This model already carries an expansion; load one adapter at a time.")
+            raise UsageError(_ONE_ADAPTER)
         layer = MoELayer(target, peft_config.layer_indices[peft_config.layer_paths.index(current_key)], self.context)
         layer.set_adapter(adapter_name)
         layer.conform(adapter_name, peft_config, peft_config.experts_of(current_key))
@@ -85,6 +94,34 @@ class MoeLprModel(BaseTuner):
                 parent = self.model.get_submodule(parent_path)
                 self._create_and_replace(config, adapter_name, module, name, parent, path)
 
+    @classmethod
+    def _remove_adapter_name_from_key(cls, key: str, adapter_name: str) -> str:
+        """Return a parameter's name in the saved file, where it does not depend on what the adapter is called."""
+        return saved_name(key, adapter_name)
+
+    @classmethod
+    def _remap_adapter_state_dict_for_load(
+        cls, model: nn.Module, config: Any, adapter_name: str, state_dict: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Give saved tensors the names they have in the model; refuse a set that is not complete.
+
+        PEFT itself would go on with a warning. Values get the precision that the model keeps them in.
+        """
+        named = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
+        expected = {name: p for name, p in model.named_parameters() if PREFIX in name}
+        shapes = (
+            {saved_name(name, adapter_name): tuple(tensor.shape) for name, tensor in tensors.items()}
+            for tensors in (expected, named)
+        )
+        refuse_mismatch("The adapter", *shapes)
+        return {name: tensor.to(expected[name].dtype) for name, tensor in named.items()}
+
+    def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
+        """Leave every tensor as it is: routers are float32 already, and experts must match the base's MLP.
+
+        PEFT would lift experts to float32, and a bfloat16 base would meet them in the middle of a layer.
+        """
+
     def _unload_and_optionally_merge(self, *args: Any, **kwargs: Any) -> nn.Module:
         raise UsageError("An expansion cannot be merged into a dense model; use model.disable_adapter() for the base.")
 
@@ -92,12 +129,46 @@ class MoeLprModel(BaseTuner):
 def wrap(base: PreTrainedModel, config: MoeLprConfig) -> PeftModel:
     """Put an expansion on a base model, in place, with experts in the base's dtype and routers in float32.
 
-    PEFT would lift experts to float32, and a bfloat16 base would meet float32 experts in the middle of a layer.
+    The caller vouches for the base: it is the one `config` was made for, or has been through `check_base`.
     """
+    vars(config)["base_is_checked"] = True
     with warnings.catch_warnings():
         # PEFT 0.21 asks transformers for a property under its old name.
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
-        return PeftModelForCausalLM(base, config, autocast_adapter_dtype=False)
+        return PeftModelForCausalLM(base, config)
+
+
+def saved_name(name: str, adapter_name: str) -> str:
+    """Return a parameter's name in the saved file, where it does not depend on what the adapter is called.
+
+    >>> saved_name("model.layers.0.mlp.moe_lpr_router.default.1.weight", "default")
+    'model.layers.0.mlp.moe_lpr_router.1.weight'
+    """
+    return re.sub(rf"({PREFIX}[a-z]+)\.{re.escape(adapter_name)}\.", r"\1.", name)
+
+
+def refuse_mismatch(what: str, expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]]) -> None:
+    """Refuse saved tensors that are not exactly those a model needs, naming the first that is wrong.
+
+    Args:
+        what: the file, or whatever holds them.
+        expected: name to shape.
+        found: the same of what is there.
+
+    Raises:
+        DamagedError: a tensor is missing, has another shape, or is too many.
+    """
+    for name, shape in expected.items():
+        if name not in found:
+            raise DamagedError(
+                f"{what} lacks the tensor {name}: it was cut short, saved from another expansion, or is one of several "
+                "files, which only lpr_lab.load_expansion reads together."
+            )
+        if found[name] != shape:
+            raise DamagedError(f"{what}: {name} has shape {found[name]}, expected {shape}.")
+    surplus = sorted(set(found) - set(expected))
+    if surplus:
+        raise DamagedError(f"{what} holds tensors that this expansion does not have, such as {surplus[0]}.")
 
 
 def moe_layers(model: nn.Module) -> list[MoELayer]:
@@ -113,9 +184,11 @@ def forward_context(model: nn.Module) -> ForwardContext:
     return layers[0].context
 
 
-def expansion_config(model: PeftModel) -> MoeLprConfig:
+def expansion_config(model: nn.Module) -> MoeLprConfig:
     """Return the active expansion's configuration, or say that there is none."""
-    config = getattr(model, "peft_config", {}).get(getattr(model, "active_adapter", "default"))
+    layers = all_layers(model)
+    # Asked of a layer, because a model that transformers itself put the adapter on has no `active_adapter`.
+    config = getattr(model, "peft_config", {}).get(layers[0].active_adapters[0]) if layers else None
     if not isinstance(config, MoeLprConfig):
         raise UsageError(
             f"{type(model).__name__} is not an expanded model. Call lpr_lab.upcycle or lpr_lab.load_expansion first."

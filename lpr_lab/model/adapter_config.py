@@ -1,7 +1,9 @@
 """What an expansion consists of, stored as `adapter_config.json`: where, how many experts, for whom, which stages."""
 
+import warnings
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 from peft import PeftConfig
 from peft.utils import PeftType
@@ -31,7 +33,10 @@ class MoeLprConfig(PeftConfig):
         router_input: `token` (the papers) or `token_and_mean` (also the causal running mean of the document).
         router_bias: whether routers have a constant per expert.
         base_fingerprint: SHA-256 over the base model's tensors; another base is refused.
+        base_fingerprint_bfloat16: the same over the tensors rounded to bfloat16, for a base that is loaded so.
         base_name: the name by which `load_base` finds the base again.
+        base_model_name_or_path: where the `Auto` classes of transformers and PEFT look for the base; a path of this
+            machine unless the base is on the hub.
         dispatch: `grouped` (fast) or `loop` (the oracle of the tests).
     """
 
@@ -46,9 +51,11 @@ class MoeLprConfig(PeftConfig):
     router_input: str = "token"
     router_bias: bool = False
     base_fingerprint: str = ""
+    base_fingerprint_bfloat16: str = ""
     base_name: str = ""
     dispatch: str = "grouped"
     target_modules: None = None  # PEFT reads it; layers are named by `layer_paths`, one by one
+    base_is_checked: ClassVar[bool] = False  # set on one object by `wrap`, never stored
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -64,6 +71,15 @@ class MoeLprConfig(PeftConfig):
             raise UsageError(
                 f"classifier_input = {self.classifier_input!r}; expected one of {', '.join(CLASSIFIER_INPUTS)}."
             )
+
+        if self.base_model_name_or_path and Path(self.base_model_name_or_path).is_absolute():
+            if not Path(self.base_model_name_or_path).is_dir():
+                warnings.warn(
+                    f"The base of this expansion is not at {self.base_model_name_or_path}, where AutoPeftModel... and "
+                    "AutoModel... look for it. Open the adapter with lpr_lab.load_expansion(path) instead; a base that "
+                    "was moved is given to it as base=...",
+                    stacklevel=2,
+                )
 
     def experts_of(self, path: str) -> list[int]:
         """Return how many experts each expansion adds to the layer at `path`."""

@@ -21,7 +21,15 @@ from lpr_lab.storage import friendly_disk_errors, read_json, verify
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["EMBEDDED", "EmbeddedBase", "load_base", "load_tokenizer", "resolve_base"]
+__all__ = [
+    "EMBEDDED",
+    "EmbeddedBase",
+    "canonical_name",
+    "load_base",
+    "load_tokenizer",
+    "path_for_auto_classes",
+    "resolve_base",
+]
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _CONFIG_FILES = ["config.json", "adapter_config.json"]
@@ -58,7 +66,7 @@ def load_base(
         model = AutoModelForCausalLM.from_pretrained(
             path, dtype=dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True
         )
-    model.name_or_path = model.config._name_or_path = _canonical(name)
+    model.name_or_path = model.config._name_or_path = canonical_name(name)
     if device is not None:
         torch.nn.Module.to(model, device)
     return model.eval(), tokenizer
@@ -115,10 +123,20 @@ def resolve_base(name: str | Path) -> Path:
     return _hub_folder(text)
 
 
-def _canonical(name: str | Path) -> str:
+def path_for_auto_classes(name: str | None) -> str | None:
+    """Return where the `Auto` classes of transformers and PEFT find a base: the folder of an embedded one, a hub id.
+
+    >>> path_for_auto_classes("HuggingFaceTB/SmolLM2-135M")
+    'HuggingFaceTB/SmolLM2-135M'
+    """
+    return str(EMBEDDED[name].path) if name in EMBEDDED else name or None
+
+
+def canonical_name(name: str | Path) -> str:
+    """Return the name by which `load_base` finds the same base from anywhere: folders become absolute paths."""
     text = str(name).strip()
     folder = Path(text).expanduser()
-    return str(folder.resolve()) if text not in EMBEDDED and folder.is_dir() else text
+    return str(folder.resolve()) if text and text not in EMBEDDED and folder.is_dir() else text
 
 
 def _local_folder(path: Path) -> Path:

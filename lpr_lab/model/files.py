@@ -1,84 +1,159 @@
 """Saving, verifying and loading expansions.
 
-An adapter directory holds `adapter_config.json`, `adapter_model.safetensors` and a `MANIFEST.json` with the SHA-256
-of both. It is loaded onto the base it was made from and no other: the configuration carries a fingerprint of the base
-model's tensors. Nothing is ever unpickled.
+An adapter directory holds `adapter_config.json`, the tensors in `adapter_model.safetensors` and a `MANIFEST.json` with
+the SHA-256 of every file. Large adapters go on in `adapter_model-00002.safetensors` and so on, with an index beside
+them. Nothing is ever unpickled.
+
+Four doors lead to an expanded model. Each looks at the base's tensors first (`check_base`), and gives the same logits
+or refuses:
+
+    lab.load_expansion(path)                          finds the base, verifies every file, reads all of them
+    PeftModel.from_pretrained(base, path)             on a base that is in memory
+    AutoPeftModelForCausalLM.from_pretrained(path)    looks for the base where it was when the expansion was made
+    AutoModelForCausalLM.from_pretrained(path)        the same, without a PeftModel around it
+
+The last three belong to PEFT and transformers. They know the method once `lpr_lab.model.adapter` is imported, compare
+no file with the manifest, and read only the first file of tensors: what they leave unfilled is refused at the end of
+loading.
 """
 
-import hashlib
+import warnings
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors import safe_open
+from peft import PeftConfig, PeftModel
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from lpr_lab import storage
-from lpr_lab.errors import ComparisonRefusedError, DamagedError, MissingError
-from lpr_lab.model.adapter import expansion_config, wrap
-from lpr_lab.model.adapter_config import MoeLprConfig
+from lpr_lab.errors import DamagedError, MissingError, UsageError
+from lpr_lab.model.adapter import expansion_config, refuse_mismatch, saved_name, wrap
+from lpr_lab.model.adapter_config import METHOD, PREFIX, MoeLprConfig
 from lpr_lab.model.bases import load_base
 from lpr_lab.model.bases import load_tokenizer as load_base_tokenizer
+from lpr_lab.model.fingerprint import check_base
 from lpr_lab.model.stages import conform
 
 ADAPTER = "checkpoint"
+TENSORS = "adapter_model.safetensors"
+INDEX = f"{TENSORS}.index.json"
+MAX_SHARD_BYTES = 5_000_000_000
 _REFUSED_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".py")
 
 
-def base_fingerprint(model: PreTrainedModel) -> str:
-    """Return the SHA-256 over a dense model's parameters: names, shapes and values (as float32), 64 hex digits.
-
-    A base that was stored in bfloat16 has the same fingerprint whether it is loaded as bfloat16 or as float32.
-    """
-    digest = hashlib.sha256()
-    for name, parameter in sorted(model.named_parameters()):
-        values = parameter.detach().to("cpu", torch.float32).contiguous()
-        digest.update(f"{name} {tuple(values.shape)}".encode())
-        digest.update(values.numpy().data)
-    return digest.hexdigest()
-
-
-def adapter_tensors(model: PeftModel) -> dict[str, torch.Tensor]:
+def _parameters(model: PeftModel) -> dict[str, torch.nn.Parameter]:
     """Return everything that is new in an expanded model, by its name in the saved file."""
-    state = get_peft_model_state_dict(model, save_embedding_layers=False)
-    return {name: tensor.detach().to("cpu").contiguous() for name, tensor in state.items()}
+    adapter = str(model.active_adapter)
+    return {saved_name(name, adapter): tensor for name, tensor in model.named_parameters() if PREFIX in name}
 
 
-def save_adapter(model: PeftModel, directory: Path) -> None:
-    """Write the adapter's configuration and tensors into an existing directory (usually a staged one)."""
-    config = expansion_config(model)
-    config.save_pretrained(str(directory))
-    save_file(adapter_tensors(model), str(directory / "adapter_model.safetensors"), metadata={"format": "pt"})
+def save_adapter(
+    model: PeftModel, directory: Path, *, dtype: torch.dtype | None = None, max_shard_bytes: int = MAX_SHARD_BYTES
+) -> None:
+    """Write the adapter's configuration and tensors into an existing directory (usually a staged one).
+
+    Args:
+        model: an expanded model.
+        directory: where to.
+        dtype: of the experts; see `save_expansion`.
+        max_shard_bytes: see `save_expansion`.
+    """
+    expansion_config(model).save_pretrained(str(directory))
+    parameters = _parameters(model)
+    dtypes = {name: dtype if dtype and "experts" in name else tensor.dtype for name, tensor in parameters.items()}
+    sizes = {name: tensor.numel() * dtypes[name].itemsize for name, tensor in parameters.items()}
+    shards = _divide(sizes, max_shard_bytes)
+    files = [TENSORS, *(f"adapter_model-{number:05d}.safetensors" for number in range(2, len(shards) + 1))]
+    for file, names in zip(files, shards, strict=True):  # copies of one file's tensors at a time
+        tensors = {name: parameters[name].detach().to("cpu", dtypes[name]).contiguous() for name in names}
+        save_file(tensors, str(directory / file), metadata={"format": "pt"})
+    if len(files) > 1:
+        weight_map = {name: file for file, names in zip(files, shards, strict=True) for name in names}
+        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
+        storage.write_json(directory / INDEX, index)
 
 
-def save_expansion(model: PeftModel, directory: Path, facts: dict[str, Any] | None = None) -> None:
-    """Write a sealed adapter directory, whole or not at all; an existing one is replaced."""
+def _divide(sizes: dict[str, int], most: int) -> list[list[str]]:
+    """Divide names into consecutive groups of at most `most` bytes; what is larger alone has a group of its own."""
+    groups: list[list[str]] = [[]]
+    filled = 0
+    for name, size in sizes.items():
+        if groups[-1] and filled + size > most:
+            groups.append([])
+            filled = 0
+        groups[-1].append(name)
+        filled += size
+    return groups
+
+
+def save_expansion(
+    model: PeftModel,
+    directory: str | Path,
+    facts: dict[str, Any] | None = None,
+    *,
+    dtype: torch.dtype | None = None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+) -> None:
+    """Write a sealed adapter directory, whole or not at all; an existing one is replaced.
+
+    Args:
+        model: an expanded model; all its expansions and stages are saved.
+        directory: where to.
+        facts: anything to put into the manifest.
+        dtype: of the experts in the file: `torch.bfloat16` rounds them and halves it, None leaves them as they are.
+            Routers and classifiers are always float32.
+        max_shard_bytes: a larger adapter is divided over several files, which only this library reads together.
+
+    Raises:
+        UsageError: another dtype, or not an expanded model.
+    """
+    if dtype not in (None, torch.float32, torch.bfloat16):
+        raise UsageError(f"dtype = {dtype}; expected torch.float32, torch.bfloat16, or None for the experts' own.")
+    expansion_config(model)
+    directory = Path(directory)
     if directory.exists():
         storage.remove_directory(directory)
     with storage.staged_directory(directory, sealed={"kind": "adapter", **(facts or {})}) as stage:
-        save_adapter(model, stage)
+        save_adapter(model, stage, dtype=dtype, max_shard_bytes=max_shard_bytes)
 
 
 def load_adapter_tensors(model: PeftModel, path: Path) -> None:
-    """Load a saved adapter file into an expanded model, refusing missing, surplus or misshapen tensors by name.
+    """Load a saved adapter into an expanded model, refusing missing, surplus or misshapen tensors by name.
 
-    PEFT's own loader only warns about missing keys; a half-loaded expansion would run and be wrong.
+    All names and shapes are compared before the first number is read. Then every tensor goes from its file straight
+    to its place, so that nothing large is held twice.
+
+    Args:
+        model: of the form that the adapter's configuration says.
+        path: the file of tensors; with an index beside it, the first of those that the index names.
+
+    Raises:
+        DamagedError: with the file and the tensor.
     """
-    expected = {name: tuple(tensor.shape) for name, tensor in adapter_tensors(model).items()}
-    with safe_open(str(path), framework="pt") as file:
-        found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
-        for name, shape in expected.items():
-            if name not in found:
-                raise DamagedError(f"{path} lacks the tensor {name}; it was saved from another expansion.")
-            if found[name] != shape:
-                raise DamagedError(f"{path}: {name} has shape {found[name]}, expected {shape}.")
-        surplus = sorted(set(found) - set(expected))
-        if surplus:
-            raise DamagedError(f"{path} holds tensors that this expansion does not have, such as {surplus[0]}.")
-        state = {name: file.get_tensor(name) for name in expected}
-    set_peft_model_state_dict(model, state)
+    parameters = _parameters(model)
+    with ExitStack() as stack:
+        readers: dict[str, Any] = {}
+        for file in _files_of(path):
+            try:
+                reader: Any = stack.enter_context(safe_open(str(file), framework="pt"))
+            except (SafetensorError, FileNotFoundError) as error:
+                raise DamagedError(f"{file} cannot be read as safetensors ({error}).") from error
+            readers |= dict.fromkeys(reader.keys(), reader)
+        found = {name: tuple(reader.get_slice(name).get_shape()) for name, reader in readers.items()}
+        refuse_mismatch(str(path), {name: tuple(tensor.shape) for name, tensor in parameters.items()}, found)
+        with torch.no_grad():
+            for name, tensor in parameters.items():
+                tensor.copy_(readers[name].get_tensor(name))
+
+
+def _files_of(path: Path) -> list[Path]:
+    index = path.with_name(INDEX)
+    if not index.is_file():
+        return [path]
+    return [path.with_name(name) for name in sorted(set(storage.read_json(index)["weight_map"].values()))]
 
 
 def restore_expansion(model: PeftModel, directory: Path) -> None:
@@ -89,14 +164,16 @@ def restore_expansion(model: PeftModel, directory: Path) -> None:
         UsageError: the adapter has another history than the model.
     """
     storage.verify(directory)
-    config = PeftConfig.from_pretrained(str(directory))
-    assert isinstance(config, MoeLprConfig)
-    conform(model, config)
-    load_adapter_tensors(model, directory / "adapter_model.safetensors")
+    conform(model, read_config(directory))
+    load_adapter_tensors(model, directory / TENSORS)
 
 
 def load_expansion(
-    path: str | Path, *, dtype: torch.dtype = torch.float32, device: str | torch.device | None = None
+    path: str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device | None = None,
+    base: str | Path | None = None,
 ) -> PeftModel:
     """Load an expanded model from a run directory or an adapter directory, with its base.
 
@@ -104,14 +181,16 @@ def load_expansion(
         path: `runs/<run>`, or a directory with `adapter_config.json`.
         dtype: of the base and the experts; routers stay in float32.
         device: where to put it; the processor by default.
+        base: the name or folder of the base, if it is no longer where it was when the expansion was made.
 
     Returns:
         The `peft.PeftModel` in evaluation mode; `model.disable_adapter()` is the base.
 
     Raises:
-        MissingError: no adapter there.
+        MissingError: no adapter there, or no base.
         DamagedError: a file is missing, altered, or not an expansion's.
-        ComparisonRefusedError: the base found under the recorded name is not the one it was trained on.
+        ComparisonRefusedError: the base found under the recorded name is not the one the expansion was made on, or is
+            loaded in float16.
     """
     directory = find_adapter(path)
     if (directory / storage.MANIFEST).exists():
@@ -119,24 +198,34 @@ def load_expansion(
     for file in directory.iterdir():
         if file.suffix in _REFUSED_SUFFIXES:
             raise DamagedError(f"{directory} holds {file.name}, a kind of file that can run code; remove it.")
-    config = PeftConfig.from_pretrained(str(directory))
-    if not isinstance(config, MoeLprConfig):
-        raise DamagedError(f"{directory} holds a {config.peft_type} adapter, not an expansion.")
-    base, _ = load_base(config.base_name, dtype=dtype, device=device)
-    check_base(base, config)
-    model = wrap(base, config)
-    load_adapter_tensors(model, directory / "adapter_model.safetensors")
+    config = read_config(directory)
+    name = base if base is not None else config.base_name
+    try:
+        dense, _ = load_base(name, dtype=dtype, device=device)
+    except MissingError as error:
+        raise type(error)(
+            f"{error} If the base of {path} is elsewhere, say where: load_expansion(…, base=…)."
+        ) from error
+    check_base(dense, config)
+    model = wrap(dense, config)
+    load_adapter_tensors(model, directory / TENSORS)
     return model.eval()
 
 
-def check_base(base: PreTrainedModel, config: MoeLprConfig) -> None:
-    """Refuse a base whose tensors are not those the expansion was trained on."""
-    fingerprint = base_fingerprint(base)
-    if fingerprint != config.base_fingerprint:
-        raise ComparisonRefusedError(
-            f"This expansion belongs to another base model: it was trained on {config.base_name!r} with fingerprint "
-            f"{config.base_fingerprint[:12]}, the one loaded has {fingerprint[:12]}. Load the base it names."
-        )
+def read_config(directory: Path) -> MoeLprConfig:
+    """Read the configuration in an adapter directory.
+
+    Raises:
+        DamagedError: it is not an expansion's.
+    """
+    kind = storage.read_json(directory / "adapter_config.json").get("peft_type")
+    if kind != METHOD:
+        raise DamagedError(f"{directory} holds a {kind} adapter, not an expansion.")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The base of this expansion")  # it is looked for by its name here
+        config = PeftConfig.from_pretrained(str(directory))
+    assert isinstance(config, MoeLprConfig)
+    return config
 
 
 def find_adapter(path: str | Path) -> Path:
@@ -157,6 +246,4 @@ def find_adapter(path: str | Path) -> Path:
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     """Load the tokenizer of the base that an expansion was made from."""
-    config = PeftConfig.from_pretrained(str(find_adapter(path)))
-    assert isinstance(config, MoeLprConfig)
-    return load_base_tokenizer(config.base_name)
+    return load_base_tokenizer(read_config(find_adapter(path)).base_name)

@@ -159,9 +159,16 @@ class MoELayer(nn.Module, BaseTunerLayer):
             if PREFIX in name and parameter.isnan().any():
                 raise DamagedError(
                     f"Layer {self.layer} has no numbers for {name}: the adapter was loaded in part, or training made "
-                    "it not finite. Load it with lpr_lab.load_expansion, which names what a file lacks."
+                    "it not finite. Its file may lack this tensor or be one of several, which only "
+                    "lpr_lab.load_expansion reads together; it names what is missing."
                 )
         self._is_filled = True
+
+    def train(self, mode: bool = True) -> "MoELayer":
+        """Switch to training or evaluation; every way of loading ends with the latter, which an empty layer refuses."""
+        if not mode and not self._is_filled:
+            self._refuse_if_empty()
+        return super().train(mode)
 
     # PEFT switches `requires_grad` on for the whole adapter whenever it is enabled again. Which part of an expansion
     # learns is the business of the stages (`set_trainable`), so enabling only toggles the flag here.

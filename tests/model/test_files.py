@@ -10,6 +10,7 @@ from lpr_lab.errors import ComparisonRefusedError, DamagedError, MissingError
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model import files
 from lpr_lab.model.adapter import moe_layers
+from lpr_lab.model.fingerprint import base_fingerprint
 from lpr_lab.storage import MANIFEST
 
 
@@ -99,8 +100,8 @@ def test_a_folder_without_weights_says_how_to_make_some(tmp_path):
 
 def test_the_fingerprint_does_not_depend_on_the_dtype_a_base_is_loaded_in(tiny_model):
     model = tiny_model("llama").bfloat16()
-    as_bfloat16 = files.base_fingerprint(model)
-    assert files.base_fingerprint(model.float()) == as_bfloat16
+    as_bfloat16 = base_fingerprint(model)
+    assert base_fingerprint(model.float()) == as_bfloat16
 
 
 def test_the_configuration_is_readable_json_with_the_allocation(saved):
