@@ -6,57 +6,47 @@ with the same call and repeats nothing that was finished.
 
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 from peft import PeftModel
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lpr_lab import storage
 from lpr_lab.experiments import sample_texts, scorecard
-from lpr_lab.experiments.config import Experiment, StageBudget
+from lpr_lab.experiments.config import Experiment
 from lpr_lab.experiments.runs import Run, start_run
+from lpr_lab.experiments.steps import STEPS, Story, plan
 from lpr_lab.measure.bits import evaluate
 from lpr_lab.measure.generation import generate_pair
 from lpr_lab.measure.routing import original_weight_by_language, trace
-from lpr_lab.method.allocation import uniform
-from lpr_lab.method.closed_form import fit_routers
-from lpr_lab.method.expand import expand
-from lpr_lab.method.review import review
-from lpr_lab.method.training import TrainSettings
 from lpr_lab.method.upcycle import count_parameters, upcycle
+from lpr_lab.model.adapter import expansion_config
 from lpr_lab.model.bases import load_base
-from lpr_lab.model.files import find_adapter, restore_expansion, save_expansion
-from lpr_lab.text.corpus import Corpus, load_corpus
+from lpr_lab.model.files import find_adapter, load_expansion, load_tokenizer, restore_expansion, save_expansion
+from lpr_lab.model.stages import stage_names, standing
+from lpr_lab.text.corpus import load_corpus
 
 KIND = "expansion"
 _PROBE_TOKENS = 64
 
 
-@dataclass
-class Story:
-    """What the phases hand to one another: the model as it stands, and what it was made from."""
-
-    experiment: Experiment
-    run: Run
-    model: PeftModel
-    tokenizer: PreTrainedTokenizerBase
-    corpus: Corpus
-    base_logits: torch.Tensor
-    """Logits of the untouched base on a short probe, float32: what `disable_adapter` must give for ever."""
-    stages: dict[str, Any] = field(default_factory=dict)
-
-
 def start(experiment: Experiment, run_dir: str | Path = "", root: str | Path | None = None) -> Run:
     """Return the run to work in: the one given, the newest unfinished one with these settings, or a new one."""
-    slug = f"{experiment.recipe} {' '.join(experiment.expanded)}"
-    title = f"{experiment.base}: {', '.join(experiment.expanded)} beside {', '.join(experiment.original)}"
-    return start_run(experiment.to_config(), kind=KIND, slug=slug, title=title, run_dir=run_dir, root=root)
+    beside = [*experiment.original, *experiment.earlier]
+    return start_run(
+        experiment.to_config(),
+        kind=KIND,
+        slug=f"{experiment.recipe} {' '.join(experiment.expanded)}",
+        title=f"{experiment.base}: {', '.join(experiment.expanded)} beside {', '.join(beside)}",
+        run_dir=run_dir,
+        root=root,
+        parents=[experiment.parent] if experiment.parent else [],
+    )
 
 
 def run(experiment: Experiment, out: str | Path = "", root: str | Path | None = None) -> Run:
@@ -81,28 +71,34 @@ def run(experiment: Experiment, out: str | Path = "", root: str | Path | None = 
 
 
 def prepare(experiment: Experiment, run: Run) -> Story:
-    """Load base and corpus and upcycle; checks that the upcycled model computes what the base computes."""
+    """Load base (or the parent's model) and corpus, and upcycle; checks what the upcycled model computes."""
     with run.working("prepare"), _timed(run, "prepare"):
-        model, tokenizer = load_base(experiment.base)
         corpus = load_corpus(experiment.corpus, languages=list(experiment.languages))
         run.write_data(corpus.manifest)
+        parent = Run.open(run.path.parent, experiment.parent) if experiment.parent else None
+        if parent is None:
+            model, tokenizer = load_base(experiment.base)
+        else:
+            model, tokenizer = load_expansion(parent.path), load_tokenizer(parent.path)
         probe = _probe(tokenizer)
-        with torch.no_grad():
-            base_logits = model(probe).logits
-        num_layers = model.config.get_text_config().num_hidden_layers
+        base_logits = _logits(model, probe, None)
+        parent_logits = None if parent is None else _logits(model, probe, "")
         expanded = upcycle(
             model,
-            uniform(num_layers, experiment.new_experts_per_layer),
+            plan(experiment, run, model, tokenizer, corpus),
             experiment.top_k,
             router_input=experiment.router_input,
             router_bias=experiment.router_bias,
+            router_init=experiment.router_init,
+            router_rows=experiment.router_rows,
+            expert_init=experiment.expert_init,
+            expert_init_amount=experiment.expert_init_amount,
             seed=experiment.seed,
         )
-        with torch.no_grad():
-            difference = float((expanded(probe).logits - base_logits).abs().max())
+        difference = float((_logits(expanded, probe, "") - base_logits).abs().max())
         run.record_phase("upcycle", {"start_difference": difference, "parameters": count_parameters(expanded)})
         run.mark_done("prepare")
-    return Story(experiment, run, expanded, tokenizer, corpus, base_logits)
+    return Story(experiment, run, expanded, tokenizer, corpus, base_logits, parent, parent_logits)
 
 
 def train(story: Story) -> None:
@@ -111,11 +107,6 @@ def train(story: Story) -> None:
     if run.is_done("save"):
         restore_expansion(story.model, find_adapter(run.path))
         return
-    steps: dict[str, Callable[[Story, Path], dict[str, Any]]] = {
-        "fit_routers": _fit_routers,
-        "expand": _expand,
-        "review": _review,
-    }
     for step in experiment.steps:
         folder = run.stage_dir(step)
         with run.working(step):
@@ -123,7 +114,7 @@ def train(story: Story) -> None:
                 continue
             with _timed(run, step):
                 _load_step_before(story, step)
-                run.record_phase(step, steps[step](story, folder))
+                run.record_phase(step, STEPS[step](story, folder))
                 # Kept until the run is finished, so that the next step can start from it after an interruption.
                 save_expansion(story.model, folder / "adapter")
                 run.mark_done(step)
@@ -145,21 +136,26 @@ def measure(story: Story) -> None:
             story.corpus,
             languages=experiment.languages,
             original=experiment.original,
+            stages=stage_names(story.model)[:-1],
             tokens_per_language=experiment.eval_tokens_per_language,
             bootstrap=experiment.bootstrap,
             precision=experiment.precision,
             seed=experiment.seed,
         )
-        run.write_table("retention", report.to_frame())
+        scores = report.to_frame()
+        run.write_table("retention", scores[scores["model"].isin(["base", "expanded"])])
+        run.write_table("stages", scores.replace({"model": {"expanded": stage_names(story.model)[-1]}}))
         run.write_table("change", report.changes())
+        if story.parent is not None:
+            run.write_table("change_from_parent", report.changes(before=_parent_stage(story)))
         run.write_table("load", report.load)
         run.write_table("original_weight", original_weight_by_language(report.load))
-        with torch.no_grad(), story.model.disable_adapter():
-            logits = story.model(_probe(story.tokenizer)).logits
-        run.record_phase(
-            "measure",
-            {"base_difference": float((logits - story.base_logits).abs().max()), "settings": report.settings},
-        )
+        probe = _probe(story.tokenizer)
+        differences = {"base_difference": float((_logits(story.model, probe, None) - story.base_logits).abs().max())}
+        if story.parent_logits is not None:
+            as_parent = _logits(story.model, probe, _parent_stage(story))
+            differences["parent_difference"] = float((as_parent - story.parent_logits).abs().max())
+        run.record_phase("measure", {**differences, "settings": report.settings})
         run.mark_done("measure")
 
 
@@ -203,17 +199,18 @@ def finish(story: Story) -> dict[str, Any]:
     with run.working("finish"):
         changes, weights = _table(run, "change"), _table(run, "original_weight")
         phases = run.phases
-        exactness = {
-            "start_difference": phases["upcycle"]["start_difference"],
-            "base_difference": phases["measure"]["base_difference"],
-        }
-        claims = scorecard.check(changes, weights, exactness)
+        exactness = {key: value for key, value in phases["measure"].items() if key.endswith("_difference")}
+        if not experiment.parent and experiment.expert_init == "copy":
+            exactness["start_difference"] = phases["upcycle"]["start_difference"]
+        claims = scorecard.check(changes, weights, exactness, run.read_table("change_from_parent"), experiment.earlier)
         results = {
             "schema_version": 1,
             "recipe": experiment.recipe,
             "base": experiment.base,
             "original": list(experiment.original),
+            "earlier": list(experiment.earlier),
             "expanded": list(experiment.expanded),
+            "lineage": _lineage(run),
             "summary": summarise(changes, weights),
             "claims": scorecard.as_records(claims),
             "retention": _table(run, "retention").to_dict("records"),
@@ -221,6 +218,7 @@ def finish(story: Story) -> dict[str, Any]:
             "routing": {"original_weight": weights.to_dict("records")},
             "exactness": exactness,
             "parameters": phases["upcycle"]["parameters"],
+            "plan": phases["plan"],
             "stages": {step: phases[step] for step in experiment.steps},
             "seconds": phases["seconds"],
         }
@@ -249,75 +247,7 @@ def summarise(changes: pd.DataFrame, weights: pd.DataFrame) -> dict[str, Any]:
     return summary
 
 
-# One function per step of a recipe
-
-
-def _fit_routers(story: Story, folder: Path) -> dict[str, Any]:
-    experiment = story.experiment
-    fits = fit_routers(
-        story.model,
-        story.tokenizer,
-        story.corpus,
-        original=experiment.original,
-        expanded=experiment.expanded,
-        tokens_per_language=experiment.fit_tokens_per_language,
-        precision=experiment.precision,
-        seed=experiment.seed,
-    )
-    table = pd.DataFrame([vars(fit) for fit in fits])
-    story.run.write_table("router_fit", table)
-    return {"auc_mean": float(table["auc"].mean()), "auc_min": float(table["auc"].min())}
-
-
-def _expand(story: Story, folder: Path) -> dict[str, Any]:
-    experiment = story.experiment
-    return expand(
-        story.model,
-        story.tokenizer,
-        story.corpus,
-        languages=experiment.expanded,
-        out=folder,
-        settings=_settings(experiment, experiment.stage1),
-        load_balancing_coef=experiment.load_balancing_coef,
-        load_balancing_variant=experiment.loss_variant,
-        train_routers="fit_routers" not in experiment.steps,
-        log=_logger(story.run, "expand"),
-    )
-
-
-def _review(story: Story, folder: Path) -> dict[str, Any]:
-    experiment = story.experiment
-    return review(
-        story.model,
-        story.tokenizer,
-        story.corpus,
-        original=experiment.original,
-        expanded=experiment.expanded,
-        out=folder,
-        settings=_settings(experiment, experiment.stage2),
-        lpr_coef=experiment.lpr_coef,
-        lpr_variant=experiment.loss_variant,
-        replay_share=experiment.replay_share,
-        log=_logger(story.run, "review"),
-    )
-
-
 # Small pieces
-
-
-def _settings(experiment: Experiment, budget: StageBudget) -> TrainSettings:
-    blocks = budget.blocks_per_step
-    return TrainSettings(
-        tokens=budget.tokens,
-        max_minutes=budget.max_minutes,
-        learning_rate=budget.learning_rate,
-        router_learning_rate=budget.router_learning_rate,
-        block_tokens=budget.block_tokens,
-        blocks_per_step=blocks,
-        blocks_per_forward=next(size for size in (4, 3, 2, 1) if blocks % size == 0),
-        precision=experiment.precision,
-        seed=experiment.seed,
-    )
 
 
 def _load_step_before(story: Story, step: str | None) -> None:
@@ -334,20 +264,6 @@ def _probe(tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
     return torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"][:_PROBE_TOKENS]])
 
 
-def _logger(run: Run, stage: str) -> Callable[[dict[str, float]], None]:
-    """Return a function that logs every step; its first call drops what an interrupted attempt logged beyond it."""
-    fresh = True
-
-    def log(metrics: dict[str, float]) -> None:
-        nonlocal fresh
-        if fresh:
-            run.truncate_metrics(stage, int(metrics["step"]) - 1)
-            fresh = False
-        run.log_metrics({"t": metrics["seconds"], **metrics}, stage=stage)
-
-    return log
-
-
 @contextmanager
 def _timed(run: Run, phase: str) -> Iterator[None]:
     started = time.monotonic()
@@ -355,6 +271,27 @@ def _timed(run: Run, phase: str) -> Iterator[None]:
     yield
     seconds = run.phases.get("seconds", {})
     run.record_phase("seconds", {**seconds, phase: round(seconds.get(phase, 0) + time.monotonic() - started, 1)})
+
+
+def _logits(model: PreTrainedModel | PeftModel, probe: torch.Tensor, stage: str | None) -> torch.Tensor:
+    """Return the logits of the base (None), of the model as it stands (""), or of one of its stages."""
+    is_expanded = isinstance(model, PeftModel)
+    with torch.no_grad(), standing(model, stage) if is_expanded and stage != "" else nullcontext():
+        return model(probe).logits
+
+
+def _parent_stage(story: Story) -> str:
+    """Return the name of the stage that the parent run ended with."""
+    stages = expansion_config(story.model).stages
+    return [stage["name"] for stage in stages if stage["expansion"] < stages[-1]["expansion"]][-1]
+
+
+def _lineage(run: Run) -> list[dict[str, Any]]:
+    """Return the runs that this one goes on from, the oldest first, each with what it taught."""
+    if not run.config.get("parent"):
+        return []
+    parent = Run.open(run.path.parent, run.config["parent"])
+    return [*_lineage(parent), {"run": parent.id, "expanded": list(parent.config["expanded"])}]
 
 
 def _table(run: Run, name: str) -> pd.DataFrame:

@@ -1,22 +1,37 @@
 """Named experiments, as functions: each is a sequence of verbs with settings, and differs in what its name says.
 
-    moe_lpr       upcycle -> expand (experts and routers) -> review (routers)      the papers' two stages
-    route_first   upcycle -> fit_routers (closed form) -> expand (experts only)    one stage, nothing to review
+    moe_lpr        upcycle -> expand (experts and routers) -> review (routers)      MoE-LPR's two stages
+    layer_moe      the same on experts allocated by similarity, with classifiers    LayerMoE
+    route_first    upcycle -> fit_routers (closed form) -> expand (experts only)    one stage, nothing to review
+    local_review   upcycle -> expand -> local_review (routers in closed form)       the review without backpropagation
+    guided_review  upcycle -> expand -> local_review -> review                      that as the start of the papers' own
 
-A variant is a recipe with fields replaced: `recipes.route_first(base="path/to/model", expanded=("el",))`.
+A variant is a recipe with fields replaced: `recipes.route_first(base="path/to/model", expanded=("el",))`. A further
+language group goes on from a finished run: `recipes.further(run, expanded=("el",))`.
 """
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from lpr_lab.errors import UsageError, did_you_mean
+from lpr_lab.errors import DamagedError, MissingError, UsageError, did_you_mean
 from lpr_lab.experiments.config import Experiment
+from lpr_lab.experiments.runs import Run
 
 
 def moe_lpr(**changes: Any) -> Experiment:
     """The papers' own recipe (MoE-LPR §2.3-2.4): both stages by gradient, routers without bias on the token alone."""
     return replace(Experiment(recipe="moe_lpr", steps=("expand", "review")), **changes)
+
+
+def layer_moe(**changes: Any) -> Experiment:
+    """LayerMoE: two new experts per layer on average, where languages differ most; classifiers where they are alike.
+
+    A quarter of the layers has a classifier, as in the released Qwen runs (7 of 24).
+    """
+    experiment = moe_lpr(recipe="layer_moe", new_experts_per_layer=2, allocation="similarity", classifiers=7)
+    return replace(experiment, **changes)
 
 
 def route_first(**changes: Any) -> Experiment:
@@ -27,7 +42,51 @@ def route_first(**changes: Any) -> Experiment:
     return replace(experiment, **changes)
 
 
-RECIPES: dict[str, Callable[..., Experiment]] = {"route_first": route_first, "moe_lpr": moe_lpr}
+def local_review(**changes: Any) -> Experiment:
+    """Stage 1 by gradient as in the papers, then routers fitted in closed form in place of stage 2 (ours)."""
+    experiment = Experiment(
+        recipe="local_review",
+        steps=("expand", "local_review"),
+        router_input="token_and_mean",
+        router_bias=True,
+        fit_divide="as_is",
+    )
+    return replace(experiment, **changes)
+
+
+def guided_review(**changes: Any) -> Experiment:
+    """The papers' two stages with the local review between them: stage 2 starts from fitted routers (ours)."""
+    return replace(local_review(recipe="guided_review", steps=("expand", "local_review", "review")), **changes)
+
+
+def further(run: Run | str | Path, **changes: Any) -> Experiment:
+    """Return the next language group's experiment: all settings of a finished run, whose model it goes on from.
+
+    Args:
+        run: the run, or its directory.
+        changes: at least `expanded`, the languages of the new group.
+
+    Raises:
+        UsageError: no `expanded`, or the run has no weights.
+    """
+    run = run if isinstance(run, Run) else Run(Path(run))
+    if run.problem:
+        raise DamagedError(run.problem)
+    if not changes.get("expanded"):
+        raise UsageError("A further group needs its languages, for example recipes.further(run, expanded=('el',)).")
+    if not run.has_checkpoint:
+        raise MissingError(f"Run {run.id} has no weights to go on from; finish it first, or make it again.")
+    before = Experiment.from_config(run.config)
+    return replace(before, **{"parent": run.id, "earlier": (*before.earlier, *before.expanded), **changes})
+
+
+RECIPES: dict[str, Callable[..., Experiment]] = {
+    "route_first": route_first,
+    "moe_lpr": moe_lpr,
+    "layer_moe": layer_moe,
+    "local_review": local_review,
+    "guided_review": guided_review,
+}
 
 
 def named(recipe: str, **changes: Any) -> Experiment:

@@ -199,6 +199,11 @@ class RunFiles:
         return self.path / "checkpoint"
 
     @property
+    def statistics_dir(self) -> Path:
+        """Where the sealed router statistics are or will be: what a further language group needs of the text so far."""
+        return self.path / "statistics"
+
+    @property
     def has_checkpoint(self) -> bool:
         """Whether the final adapter is there and was sealed; loading verifies its bytes."""
         return (self.checkpoint_dir / MANIFEST).is_file()

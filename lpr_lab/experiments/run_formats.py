@@ -26,6 +26,22 @@ _TRACE_ARRAYS = ("layers", "num_experts", "expert_ids", "expert_weights", "origi
 _OPTIONAL_ARRAYS = ("log_prob", "base_log_prob")
 
 
+SCHEMA_VERSION = 1
+
+
+def checked_facts(path: Path) -> dict[str, Any]:
+    """Return what `run.json` says, or refuse one that is not ours or newer than this code."""
+    facts = read_json(path)
+    version = facts.get("schema_version") if isinstance(facts, dict) else None
+    if not isinstance(version, int):
+        raise DamagedError(f"{path} does not say which schema_version it has.")
+    if version > SCHEMA_VERSION:
+        raise DamagedError(
+            f"{path} was written by a newer lpr_lab (schema {version}; this one reads up to {SCHEMA_VERSION}). Upgrade."
+        )
+    return facts
+
+
 def checked_name(name: str, what: str) -> str:
     """Return a name that is safe as a file name, or refuse it.
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from lpr_lab.errors import DamagedError, LprError, MissingError, UsageError, did_you_mean
-from lpr_lab.experiments import environment
+from lpr_lab.experiments import environment, run_formats
 from lpr_lab.experiments.run_files import RunFiles
 from lpr_lab.experiments.run_status import (
     Status,
@@ -36,14 +36,12 @@ from lpr_lab.experiments.run_status import (
 from lpr_lab.experiments.yaml_files import as_json, dump_yaml
 from lpr_lab.storage import (
     friendly_disk_errors,
-    read_json,
     remove_directory,
     staged_directory,
     write_json,
     write_text,
 )
 
-SCHEMA_VERSION = 1
 RUN_ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,80}")
 EXAMPLES = "examples"
 _RESERVED = (EXAMPLES, "latest", "latest.txt", "README.md")
@@ -77,7 +75,7 @@ class Run(RunFiles):
         self._worker: Worker | None = None
         self._facts: dict[str, Any] = {}
         try:
-            self._facts = _checked_facts(path / "run.json")
+            self._facts = run_formats.checked_facts(path / "run.json")
             self._status_file.read()
         except LprError as error:
             self.problem = str(error)
@@ -125,7 +123,7 @@ class Run(RunFiles):
             run_id = "-".join([f"{now:%Y%m%d-%H%M%S}Z", *words, secrets.token_hex(2)])
             try:
                 with staged_directory(root / run_id) as stage:
-                    facts = {"schema_version": SCHEMA_VERSION, "id": run_id, "kind": kind, "title": title}
+                    facts = {"schema_version": run_formats.SCHEMA_VERSION, "id": run_id, "kind": kind, "title": title}
                     facts |= {"created": f"{now:%Y-%m-%dT%H:%M:%SZ}", "parents": list(parents), "status": "status.json"}
                     pages = ("routing", "retention", "compare")
                     facts["app_view"] = {page: f"/{page}?run={run_id}" for page in pages}
@@ -344,6 +342,7 @@ def start_run(
     title: str,
     run_dir: Path | str = "",
     root: Path | str | None = None,
+    parents: Sequence[str] = (),
 ) -> Run:
     """Return the run to work in, started: the one given, or the newest unfinished with these settings, or a new one.
 
@@ -354,6 +353,7 @@ def start_run(
         title: see `Run.create`.
         run_dir: a run directory made before (by `lpr-lab run`, say); its settings must not have been others.
         root: the folder of runs; `default_runs_dir()` when not given.
+        parents: ids of the runs it builds on.
     """
     if run_dir:
         run = Run(Path(run_dir))
@@ -365,24 +365,12 @@ def start_run(
         before = find_same_config(root, config, kind)
         resumable = before is not None and before.status.state not in ("finished", "running")
         run = before if before is not None and resumable else None
-        run = run or Run.create(root, kind=kind, slug=slug, title=title, config=config)
+        run = run or Run.create(root, kind=kind, slug=slug, title=title, config=config, parents=parents)
     run.start()
     return run
 
 
 # Small pieces
-
-
-def _checked_facts(path: Path) -> dict[str, Any]:
-    facts = read_json(path)
-    version = facts.get("schema_version") if isinstance(facts, dict) else None
-    if not isinstance(version, int):
-        raise DamagedError(f"{path} does not say which schema_version it has.")
-    if version > SCHEMA_VERSION:
-        raise DamagedError(
-            f"{path} was written by a newer lpr_lab (schema {version}; this one reads up to {SCHEMA_VERSION}). Upgrade."
-        )
-    return facts
 
 
 def _slug(text: str) -> str:

@@ -4,6 +4,7 @@ Two kinds of claims: exact ones, which must hold for every run however short, an
 Thresholds are for the demo (SmolLM2, some 60,000 tokens); a claim that does not hold is reported, never hidden.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -37,7 +38,13 @@ class Claim:
     is_exact: bool = False
 
 
-def check(changes: pd.DataFrame, original_weight: pd.DataFrame, exactness: dict[str, float]) -> list[Claim]:
+def check(
+    changes: pd.DataFrame,
+    original_weight: pd.DataFrame,
+    exactness: dict[str, float],
+    from_parent: pd.DataFrame | None = None,
+    earlier: Sequence[str] = (),
+) -> list[Claim]:
     """Check the claims on held-out text, or on dev text where the corpus has no held-out set.
 
     Args:
@@ -45,6 +52,8 @@ def check(changes: pd.DataFrame, original_weight: pd.DataFrame, exactness: dict[
         original_weight: table of `measure.routing.original_weight_by_language`.
         exactness: `start_difference` (max |Δlogit| of upcycled against base) and `base_difference` (after training,
             adapter off, against the base before).
+        from_parent: for a further language group, the same table from the parent run's model to this one.
+        earlier: languages of the groups before it.
     """
     dataset = "heldout" if "heldout" in set(changes["dataset"]) else str(changes["dataset"].iloc[0])
     changes = changes[changes["dataset"] == dataset]
@@ -52,19 +61,12 @@ def check(changes: pd.DataFrame, original_weight: pd.DataFrame, exactness: dict[
     expanded, original = changes[changes["role"] == "expanded"], changes[changes["role"] == "original"]
     kept = weights[weights["role"] == "original"]["original_weight"]
     given = weights[weights["role"] == "expanded"]["original_weight"]
-    start, base = exactness["start_difference"], exactness["base_difference"]
+    base = exactness["base_difference"]
     smallest_gain = -float(expanded["change_percent"].max())
     largest_rise = float(original["change_percent"].max())
     separation = float(kept.min() - given.max())
     return [
-        Claim(
-            "starts_equal",
-            "Before training the upcycled model computes what the base computes (largest difference of a logit).",
-            start,
-            MAX_START_DIFFERENCE,
-            start < MAX_START_DIFFERENCE,
-            is_exact=True,
-        ),
+        *_beginning(exactness),
         Claim(
             "base_untouched",
             "After training, with the adapter off, the model is the base, bit for bit (largest difference of a logit).",
@@ -101,6 +103,56 @@ def check(changes: pd.DataFrame, original_weight: pd.DataFrame, exactness: dict[
             MIN_SEPARATION,
             separation >= MIN_SEPARATION,
         ),
+        *_earlier_groups(from_parent, earlier, dataset),
+    ]
+
+
+def _beginning(exactness: dict[str, float]) -> list[Claim]:
+    """Return what must hold of the model this one began with, where anything must."""
+    claims = []
+    if "start_difference" in exactness:
+        start = exactness["start_difference"]
+        claims.append(
+            Claim(
+                "starts_equal",
+                "Before training the upcycled model computes what the base computes (largest difference of a logit).",
+                start,
+                MAX_START_DIFFERENCE,
+                start < MAX_START_DIFFERENCE,
+                is_exact=True,
+            )
+        )
+    if "parent_difference" in exactness:
+        parent = exactness["parent_difference"]
+        claims.append(
+            Claim(
+                "parent_untouched",
+                "With the parent's last stage selected the model is the parent's, bit for bit (largest difference of a "
+                "logit).",
+                parent,
+                0.0,
+                parent == 0.0,
+                is_exact=True,
+            )
+        )
+    return claims
+
+
+def _earlier_groups(from_parent: pd.DataFrame | None, earlier: Sequence[str], dataset: str) -> list[Claim]:
+    """Return the claim that earlier language groups were kept, where there are any."""
+    if from_parent is None or not earlier:
+        return []
+    rows = from_parent[(from_parent["dataset"] == dataset) & from_parent["language"].isin(earlier)]
+    rise = float(rows["change_percent"].max())
+    return [
+        Claim(
+            "earlier_groups_kept",
+            f"Bits per byte of no language of an earlier group rise by {MAX_FORGETTING_PERCENT:g} % or more from the "
+            "parent's model (largest rise, %).",
+            rise,
+            MAX_FORGETTING_PERCENT,
+            rise < MAX_FORGETTING_PERCENT,
+        )
     ]
 
 

@@ -26,6 +26,7 @@ from lpr_lab.measure.forgetting import ScoredDocuments, change_rows
 from lpr_lab.measure.routing import LoadCounter
 from lpr_lab.model.capture import record_routing
 from lpr_lab.model.precision import resolve_precision
+from lpr_lab.model.stages import standing
 from lpr_lab.progress import progress
 from lpr_lab.text.corpus import Corpus, Document
 from lpr_lab.text.packing import PackedBlocks, pack, refuse_if_documents_mix
@@ -57,10 +58,15 @@ class Report:
                 )
         return pd.DataFrame(rows, columns=COLUMNS)
 
-    def changes(self) -> pd.DataFrame:
-        """Return the paired change from base to expanded per language and test set (see `measure.forgetting`)."""
-        paired = [test for test in self.sets if {"base", "expanded"} <= set(test.nats)]
-        return change_rows(paired, [self._draws(test) for test in paired])
+    def changes(self, before: str = "base", after: str = "expanded") -> pd.DataFrame:
+        """Return the paired change between two models per language and test set (see `measure.forgetting`).
+
+        Args:
+            before: `base`, `expanded`, or a stage that was scored.
+            after: the same.
+        """
+        paired = [test for test in self.sets if {before, after} <= set(test.nats)]
+        return change_rows(paired, [self._draws(test) for test in paired], before, after)
 
     def _draws(self, test: ScoredDocuments) -> np.ndarray:
         # One generator per test set, so that adding a language does not move the intervals of the others.
@@ -77,6 +83,7 @@ def evaluate(
     languages: Sequence[str],
     original: Sequence[str] = (),
     splits: Sequence[str] = ("heldout", "dev"),
+    stages: Sequence[str] = (),
     tokens_per_language: int = 4096,
     max_document_tokens: int = 256,
     block_tokens: int = 256,
@@ -94,6 +101,7 @@ def evaluate(
         languages: which to score.
         original: those of them that the base model is good at; the others count as expanded.
         splits: `heldout` is another source and genre than the training text, `dev` the same source.
+        stages: earlier stages of the same adapter to score as well, such as `G1 expand`; each costs one more pass.
         tokens_per_language: documents up to this many tokens, drawn in an order fixed by their ids.
         max_document_tokens: a longer document is scored on its beginning, so that no single one decides the result.
         block_tokens: S; longer documents are scored in pieces of this context.
@@ -126,17 +134,20 @@ def evaluate(
         refuse_if_documents_mix(model)
     counter = LoadCounter()
     sets = []
-    passes = 2 if expanded else 1
+    passes = 2 + len(stages) if expanded else 1
     with progress(passes * sum(blocks.input_ids.numel() for blocks in packed), "Evaluating", "token") as bar:
         for (split, language, documents), blocks in zip(tests, packed, strict=True):
             role = "original" if language in original else "expanded"
             options = {"batch_blocks": batch_blocks, "precision": precision, "bar": bar}
             with model.disable_adapter() if expanded else nullcontext():
                 nats = {"base": document_nats(model, blocks, **options)}
-            if expanded:
+            if isinstance(model, PeftModel):
                 with record_routing(model) as record:
                     see = counter.watch(record, language=language, role=role, dataset=split)
                     nats["expanded"] = document_nats(model, blocks, after_batch=see, **options)
+                for stage in stages:
+                    with standing(model, stage):
+                        nats[stage] = document_nats(model, blocks, **options)
             sizes = np.array([len(document.text.encode()) for document in documents])
             sets.append(ScoredDocuments(language, role, split, _fingerprint(documents), sizes, nats))
     settings = {"precision": resolve_precision(precision), "block_tokens": block_tokens, "bootstrap": bootstrap}

@@ -57,26 +57,30 @@ class ScoredDocuments:
         return float(self.nats[model].sum() / (np.log(2) * self.num_bytes.sum()))
 
 
-def change_rows(sets: Sequence[ScoredDocuments], draws: Sequence[np.ndarray]) -> pd.DataFrame:
+def change_rows(
+    sets: Sequence[ScoredDocuments], draws: Sequence[np.ndarray], before: str = "base", after: str = "expanded"
+) -> pd.DataFrame:
     """Return one row per test set: bits per byte before and after, change in percent, interval and verdict.
 
     Args:
-        sets: scored under `base` and `expanded`.
+        sets: scored under both models.
         draws: per set, document indices of each bootstrap resample, int [resamples, documents].
+        before: name of one model.
+        after: name of the other.
     """
     rows = []
     for test, draw in zip(sets, draws, strict=True):
-        before, after = test.bits_per_byte("base"), test.bits_per_byte("expanded")
-        ratios = test.nats["expanded"][draw].sum(1) / test.nats["base"][draw].sum(1)
+        bits_before, bits_after = test.bits_per_byte(before), test.bits_per_byte(after)
+        ratios = test.nats[after][draw].sum(1) / test.nats[before][draw].sum(1)
         low, high = 100 * (np.quantile(ratios, [0.025, 0.975]) - 1)
         rows.append(
             [
                 test.language,
                 test.role,
                 test.dataset,
-                before,
-                after,
-                100 * (after / before - 1),
+                bits_before,
+                bits_after,
+                100 * (bits_after / bits_before - 1),
                 low,
                 high,
                 len(test.num_bytes),

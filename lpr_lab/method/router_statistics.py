@@ -8,8 +8,7 @@ Letters: D model width, U = number of router features (D, or 2D with the running
 """
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from lpr_lab.method.training import TrainSettings
 from lpr_lab.model.adapter import expansion_config, forward_context
 from lpr_lab.model.capture import watch_mlp_inputs
 from lpr_lab.model.precision import resolve_precision
-from lpr_lab.model.stages import select_stage, selected_stage
+from lpr_lab.model.stages import standing
 from lpr_lab.progress import progress
 from lpr_lab.text.corpus import Corpus
 from lpr_lab.text.packing import PackedBlocks
@@ -163,7 +162,13 @@ def gather_statistics(
     split_of = {code: split for group, split in zip(groups, splits, strict=True) for code in group}
     stage_of = {code: stage for group, stage in zip(groups, stages, strict=True) for code in group}
     share_of = {code: 1 / len(group) for group in groups for code in group}
-    settings = TrainSettings(tokens=tokens_per_language * len(split_of), block_tokens=block_tokens, seed=seed)
+    settings = TrainSettings(
+        tokens=tokens_per_language * len(split_of),
+        block_tokens=block_tokens,
+        blocks_per_step=1,
+        blocks_per_forward=1,
+        seed=seed,
+    )
     packed = pack_by_language(corpus, tokenizer, split_of, settings)
     num_blocks = max(tokens_per_language // block_tokens, 4)
     device = next(model.parameters()).device
@@ -202,7 +207,7 @@ def gather_statistics(
             )
             weight, stride = share_of[language] / num_fitted, max(-(-num_held // HELD_ROWS), 1)
             num_tokens += num_fitted
-            with _standing(model, stage_of[language]):
+            with standing(model, stage_of[language]):
                 for start, end in _batches(kept_from, used, batch_blocks):
                     batch = blocks.select(range(start, end))
                     is_held = start >= kept_from
@@ -220,21 +225,6 @@ def router_features(x: torch.Tensor, mean: torch.Tensor | None) -> torch.Tensor:
         parts.append(mean.flatten(0, 1))
     parts.append(torch.ones(len(parts[0]), 1, device=x.device))
     return torch.cat(parts, dim=1)
-
-
-@contextmanager
-def _standing(model: PeftModel, stage: str | None) -> Iterator[None]:
-    """Have the model at a stage, or as the base, inside the block."""
-    before = selected_stage(model)
-    if stage is None:
-        with model.disable_adapter():
-            yield
-        return
-    select_stage(model, stage)
-    try:
-        yield
-    finally:
-        select_stage(model, before)
 
 
 def _append(rows: dict[str, torch.Tensor], language: str, features: torch.Tensor) -> None:

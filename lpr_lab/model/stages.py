@@ -5,7 +5,8 @@ they were. So "before the review" and "after it" are two selections of one model
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -112,6 +113,21 @@ def select_stage(model: PeftModel, name: str) -> None:
     for layer in all_layers(model):
         layer.stage = stage
         layer.expansion = expansion_config(model).stages[stage]["expansion"]
+
+
+@contextmanager
+def standing(model: PeftModel, stage: str | None) -> Iterator[None]:
+    """Have the model at a stage, or as the base (None), inside the block."""
+    if stage is None:
+        with model.disable_adapter():
+            yield
+        return
+    before = selected_stage(model)
+    select_stage(model, stage)
+    try:
+        yield
+    finally:
+        select_stage(model, before)
 
 
 def stage_names(model: PeftModel) -> list[str]:

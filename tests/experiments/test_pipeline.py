@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from lpr_lab.errors import UsageError
-from lpr_lab.experiments import pipeline, recipes
+from lpr_lab.errors import MissingError, UsageError
+from lpr_lab.experiments import pipeline, recipes, steps
 from lpr_lab.experiments.config import Experiment, StageBudget
 from lpr_lab.model.files import load_expansion
+from lpr_lab.model.stages import stage_names
 
 BUDGET = StageBudget(tokens=4 * 2 * 32, block_tokens=32, blocks_per_step=2, learning_rate=1e-2)
 
@@ -38,16 +39,19 @@ def experiment(materials, recipe="route_first", **changes) -> Experiment:
         "original": ("en", "es"),
         "expanded": ("el", "tr"),
         "fit_tokens_per_language": 512,
+        "similarity_tokens": 512,
         "stage1": BUDGET,
         "stage2": BUDGET,
         "eval_tokens_per_language": 300,
         "bootstrap": 50,
         "precision": "fp32",
     }
+    if recipe == "layer_moe":
+        settings["classifiers"] = 1
     return recipes.named(recipe, **{**settings, **changes})
 
 
-@pytest.mark.parametrize("recipe", ["route_first", "moe_lpr"])
+@pytest.mark.parametrize("recipe", ["route_first", "moe_lpr", "layer_moe", "local_review", "guided_review"])
 def test_a_run_tells_the_whole_story(materials, tmp_path, recipe):
     run = pipeline.run(experiment(materials, recipe), root=tmp_path)
     assert run.status.state == "finished"
@@ -60,10 +64,70 @@ def test_a_run_tells_the_whole_story(materials, tmp_path, recipe):
     assert all(claim["holds"] for claim in results["claims"] if claim["is_exact"])
     assert results["exactness"]["base_difference"] == 0.0
     metrics = run.metrics()
-    assert set(metrics["stage"]) == {step for step in run.config["steps"] if step != "fit_routers"}
+    assert set(metrics["stage"]) == set(run.config["steps"]) & {"expand", "review"}
     assert {"lm_loss", "lr", "grad_norm"} <= set(metrics["name"])
     assert not list((run.path / "stages").glob("*"))  # what only a resume needed is gone
     load_expansion(run.path)
+
+
+def test_what_was_before_and_after_the_review_is_scored_on_the_same_documents(materials, tmp_path):
+    run = pipeline.run(experiment(materials, "moe_lpr"), root=tmp_path)
+    stages = run.read_table("stages")
+    assert list(dict.fromkeys(stages["model"])) == ["base", "G1 review", "G1 expand"]
+    assert (stages.groupby(["language", "dataset"])["n_documents"].nunique() == 1).all()
+    assert set(run.read_table("retention")["model"]) == {"base", "expanded"}
+
+
+def test_layer_moe_plans_by_similarity_and_puts_classifiers_where_languages_are_alike(materials, tmp_path):
+    run = pipeline.run(experiment(materials, "layer_moe"), root=tmp_path)
+    plan = run.phases["plan"]
+    assert sum(plan["new_experts"]) == 4  # two per layer on average
+    fewest = plan["similarity"].index(max(plan["similarity"]))
+    assert plan["new_experts"][fewest] == min(plan["new_experts"])
+    assert len(plan["classifier_layers"]) == 1
+    assert "similarity" in run.table_names()
+    assert "classifier_loss" in set(run.metrics()["name"])
+
+
+@pytest.mark.parametrize("recipe", ["route_first", "moe_lpr"])
+def test_a_further_group_goes_on_from_a_run_and_keeps_what_was_there(materials, tmp_path, recipe, monkeypatch):
+    first = pipeline.run(experiment(materials, recipe, expanded=("el",)), root=tmp_path)
+    second = recipes.further(first, expanded=("tr",))
+    assert second.languages == ("en", "es", "el", "tr")
+    plain, cuts = pipeline.evaluate, []
+
+    def cut_once(*args, **kwargs):
+        if not cuts:
+            cuts.append(True)
+            raise KeyboardInterrupt
+        return plain(*args, **kwargs)
+
+    monkeypatch.setattr(pipeline, "evaluate", cut_once)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(second, root=tmp_path)
+    run = pipeline.run(second, root=tmp_path)
+    assert run.parents == (first.id,)
+    results = run.results
+    assert results["lineage"] == [{"run": first.id, "expanded": ["el"]}]
+    assert results["earlier"] == ["el"]
+    claims = {claim["name"]: claim for claim in results["claims"]}
+    assert claims["parent_untouched"]["measured"] == 0.0 == claims["base_untouched"]["measured"]
+    assert "earlier_groups_kept" in claims
+    assert "starts_equal" not in claims
+    own = {"route_first": ["G1 expand", "G2 expand"], "moe_lpr": ["G1 expand", "G1 review", "G2 expand", "G2 review"]}
+    assert sorted(set(run.read_table("stages")["model"]) - {"base"}) == own[recipe]
+    model = load_expansion(run.path)
+    assert stage_names(model) == own[recipe]
+    if recipe == "route_first":
+        assert results["stages"]["fit_routers"]["earlier_groups_from_statistics"]
+
+
+def test_a_further_group_needs_its_languages_and_a_run_with_weights(materials, tmp_path):
+    run = pipeline.start(experiment(materials), root=tmp_path)
+    with pytest.raises(UsageError, match="needs its languages"):
+        recipes.further(run)
+    with pytest.raises(MissingError, match="no weights to go on from"):
+        recipes.further(run, expanded=("hu",))
 
 
 def test_an_interrupted_run_resumes_and_ends_as_one_that_was_not(materials, tmp_path, monkeypatch):
@@ -78,8 +142,8 @@ def test_an_interrupted_run_resumes_and_ends_as_one_that_was_not(materials, tmp_
     with pytest.raises(KeyboardInterrupt):
         pipeline.run(experiment(materials), root=tmp_path / "cut")
     monkeypatch.setattr(pipeline, "evaluate", plain)
-    monkeypatch.setattr(pipeline, "expand", cut)  # trained before: must not be trained again
-    monkeypatch.setattr(pipeline, "fit_routers", cut)
+    monkeypatch.setattr(steps, "expand", cut)  # trained before: must not be trained again
+    monkeypatch.setattr(steps, "fit_routers", cut)
     resumed = pipeline.run(experiment(materials), root=tmp_path / "cut")
     assert len([path for path in (tmp_path / "cut").iterdir() if path.name != "latest"]) == 1
     assert resumed.results["change"] == whole.results["change"]

@@ -1,0 +1,228 @@
+"""The steps that a recipe is made of: each calls one verb with the experiment's settings and says what it found."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lpr_lab import storage
+from lpr_lab.experiments.config import Experiment, StageBudget
+from lpr_lab.experiments.runs import Run
+from lpr_lab.method.allocation import Allocation, allocate, uniform
+from lpr_lab.method.closed_form import FitSettings, RouterFits, fit_routers, local_review
+from lpr_lab.method.expand import expand
+from lpr_lab.method.review import review
+from lpr_lab.method.router_statistics import RouterStatistics
+from lpr_lab.method.similarity import measure_similarity
+from lpr_lab.method.similarity_table import SimilarityTable
+from lpr_lab.method.training import TrainSettings
+from lpr_lab.text.corpus import Corpus
+
+STATISTICS = "router_statistics.safetensors"
+
+
+@dataclass
+class Story:
+    """What the phases hand to one another: the model as it stands, and what it was made from."""
+
+    experiment: Experiment
+    run: Run
+    model: PeftModel
+    tokenizer: PreTrainedTokenizerBase
+    corpus: Corpus
+    base_logits: torch.Tensor
+    """Logits of the untouched base on a short probe, float32: what `disable_adapter` must give for ever."""
+    parent: Run | None = None
+    """The run whose model this one goes on from."""
+    parent_logits: torch.Tensor | None = None
+    """What that model made of the probe: what its last stage must give for ever."""
+
+
+def plan(
+    experiment: Experiment,
+    run: Run,
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    corpus: Corpus,
+) -> Allocation:
+    """Return how many new experts each layer gets, measuring similarity where the plan depends on it.
+
+    What was planned is recorded in the run, and an interrupted run keeps to it.
+    """
+    if "plan" in run.phases:
+        return Allocation(tuple(run.phases["plan"]["new_experts"]))
+    num_layers = model.config.get_text_config().num_hidden_layers
+    table = None
+    if experiment.classifiers or (isinstance(experiment.allocation, str) and experiment.allocation != "uniform"):
+        table = measure_similarity(
+            model,
+            tokenizer,
+            corpus,
+            original=(*experiment.original, *experiment.earlier),
+            expanded=experiment.expanded,
+            tokens_per_language=experiment.similarity_tokens,
+            state=experiment.similarity_state,
+            precision=experiment.precision,
+            seed=experiment.seed,
+        )
+        run.write_table("similarity", table.to_frame())
+    allocation = _allocation(experiment, num_layers, table)
+    facts: dict[str, Any] = {"allocation": experiment.allocation, "new_experts": list(allocation.new_experts)}
+    if table is not None:
+        facts["similarity"] = [round(float(value), 6) for value in table.similarity]
+        candidates = [layer for layer in table.most_similar_layers(num_layers) if allocation.new_experts[layer]]
+        facts["classifier_layers"] = sorted(candidates[: experiment.classifiers])
+    run.record_phase("plan", facts)
+    return allocation
+
+
+def _allocation(experiment: Experiment, num_layers: int, table: SimilarityTable | None) -> Allocation:
+    if not isinstance(experiment.allocation, str):
+        return Allocation(experiment.allocation)
+    if table is None or experiment.allocation == "uniform":
+        return uniform(num_layers, experiment.new_experts_per_layer)
+    budget = num_layers * experiment.new_experts_per_layer
+    if experiment.allocation_rule == "round_up":
+        budget += num_layers  # the paper's delta counts expert 0 of every layer
+    return allocate(table, budget, experiment.allocation_rule, by=experiment.allocation, seed=experiment.seed)
+
+
+def _fit_routers(story: Story, folder: Path) -> dict[str, Any]:
+    fits = fit_routers(
+        story.model,
+        story.tokenizer,
+        story.corpus,
+        original=story.experiment.original,
+        expanded=story.experiment.expanded,
+        settings=_fit_settings(story.experiment),
+        earlier=_kept_statistics(story),
+    )
+    return _keep_fit(story, fits)
+
+
+def _local_review(story: Story, folder: Path) -> dict[str, Any]:
+    fits = local_review(
+        story.model,
+        story.tokenizer,
+        story.corpus,
+        original=story.experiment.original,
+        expanded=story.experiment.expanded,
+        settings=_fit_settings(story.experiment),
+        earlier=_kept_statistics(story),
+        classifier_layers=story.run.phases["plan"].get("classifier_layers", ()),
+    )
+    return _keep_fit(story, fits)
+
+
+def _fit_settings(experiment: Experiment) -> FitSettings:
+    return FitSettings(
+        solver=experiment.fit_solver,
+        divide=experiment.fit_divide,
+        tokens_per_language=experiment.fit_tokens_per_language,
+        precision=experiment.precision,
+        seed=experiment.seed,
+    )
+
+
+def _kept_statistics(story: Story) -> RouterStatistics | None:
+    """Return what the parent run kept of the earlier groups, which stands in for their text."""
+    if story.parent is None or story.experiment.fit_solver == "logistic":
+        return None
+    folder = story.parent.statistics_dir
+    if not folder.is_dir():
+        return None
+    storage.verify(folder)
+    return RouterStatistics.load(folder / STATISTICS)
+
+
+def _keep_fit(story: Story, fits: RouterFits) -> dict[str, Any]:
+    run = story.run
+    table = fits.to_frame()
+    run.write_table("router_fit", table)
+    if run.statistics_dir.exists():
+        storage.remove_directory(run.statistics_dir)
+    with storage.staged_directory(run.statistics_dir, sealed={"kind": "router-statistics"}) as stage:
+        fits.statistics.save(stage / STATISTICS)
+    return {
+        "auc_mean": float(table["auc"].mean()),
+        "auc_min": float(table["auc"].min()),
+        "accuracy_mean": float(table["accuracy"].mean()),
+        "num_tokens": fits.statistics.num_tokens,
+        "earlier_groups_from_statistics": _kept_statistics(story) is not None,
+    }
+
+
+def _expand(story: Story, folder: Path) -> dict[str, Any]:
+    experiment = story.experiment
+    return expand(
+        story.model,
+        story.tokenizer,
+        story.corpus,
+        languages=experiment.expanded,
+        out=folder,
+        settings=_settings(experiment, experiment.stage1),
+        load_balancing_coef=experiment.load_balancing_coef,
+        load_balancing_variant=experiment.loss_variant,
+        train_routers="fit_routers" not in experiment.steps,
+        log=_logger(story.run, "expand"),
+    )
+
+
+def _review(story: Story, folder: Path) -> dict[str, Any]:
+    experiment = story.experiment
+    return review(
+        story.model,
+        story.tokenizer,
+        story.corpus,
+        original=experiment.original,
+        expanded=(*experiment.earlier, *experiment.expanded),
+        out=folder,
+        settings=_settings(experiment, experiment.stage2),
+        lpr_coef=experiment.lpr_coef,
+        lpr_variant=experiment.loss_variant,
+        replay_share=experiment.replay_share,
+        classifier_layers=story.run.phases["plan"].get("classifier_layers", ()),
+        classifier_input=experiment.classifier_input,
+        log=_logger(story.run, "review"),
+    )
+
+
+STEPS: dict[str, Callable[[Story, Path], dict[str, Any]]] = {
+    "fit_routers": _fit_routers,
+    "expand": _expand,
+    "local_review": _local_review,
+    "review": _review,
+}
+
+
+def _settings(experiment: Experiment, budget: StageBudget) -> TrainSettings:
+    blocks = budget.blocks_per_step
+    return TrainSettings(
+        tokens=budget.tokens,
+        max_minutes=budget.max_minutes,
+        learning_rate=budget.learning_rate,
+        router_learning_rate=budget.router_learning_rate,
+        block_tokens=budget.block_tokens,
+        blocks_per_step=blocks,
+        blocks_per_forward=next(size for size in (4, 3, 2, 1) if blocks % size == 0),
+        precision=experiment.precision,
+        seed=experiment.seed,
+    )
+
+
+def _logger(run: Run, stage: str) -> Callable[[dict[str, float]], None]:
+    """Return a function that logs every step; its first call drops what an interrupted attempt logged beyond it."""
+    fresh = True
+
+    def log(metrics: dict[str, float]) -> None:
+        nonlocal fresh
+        if fresh:
+            run.truncate_metrics(stage, int(metrics["step"]) - 1)
+            fresh = False
+        run.log_metrics({"t": metrics["seconds"], **metrics}, stage=stage)
+
+    return log
