@@ -10,7 +10,7 @@ so one running sum of unit vectors per language and layer is enough, and every p
 Letters: B batch, S sequence, T = B·S tokens, D model width, L layers, n languages.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lpr_lab.errors import UsageError
 from lpr_lab.method.similarity_table import STATES, SimilarityTable
-from lpr_lab.model.capture import decoder_of, watch_attention_outputs, watch_mlp_inputs
+from lpr_lab.model.capture import causal_lm_of, decoder_of, watch_attention_outputs, watch_mlp_inputs
 from lpr_lab.model.families import find_decoder_mlps
 from lpr_lab.model.precision import resolve_precision
 from lpr_lab.progress import progress
@@ -41,7 +41,7 @@ def measure_similarity(
     original_split: str = "replay",
     expanded_split: str = "train",
     block_tokens: int = 256,
-    batch_blocks: int = 4,
+    batch_blocks: int = 1,
     precision: str = "auto",
     seed: int = 0,
 ) -> SimilarityTable:
@@ -63,7 +63,7 @@ def measure_similarity(
         original_split: which text stands for original languages.
         expanded_split: which text stands for expanded languages.
         block_tokens: S of the packed blocks.
-        batch_blocks: B, blocks per forward pass.
+        batch_blocks: B, blocks per forward pass; 1 takes the least memory, more is quicker on a GPU.
         precision: of the pass: auto, fp32 or bf16; unit vectors and sums are at least float32 always.
         seed: which documents are drawn.
 
@@ -88,9 +88,7 @@ def measure_similarity(
     splits = dict.fromkeys(original, original_split) | dict.fromkeys(expanded, expanded_split)
     documents = {code: _drawn(corpus, splits[code], code, seed) for code in languages}
     watch = {"mlp_input": watch_mlp_inputs, "attention_output": watch_attention_outputs}[state]
-    inner = model.get_base_model() if isinstance(model, PeftModel) else model
-    assert isinstance(inner, PreTrainedModel)
-    expert_parameters = tuple(_num_parameters(mlp.module) for mlp in find_decoder_mlps(inner))
+    expert_parameters = tuple(_num_parameters(mlp.module) for mlp in find_decoder_mlps(causal_lm_of(model)))
     decoder = decoder_of(model)
     refuse_if_documents_mix(decoder)
     was_training = model.training
@@ -102,15 +100,13 @@ def measure_similarity(
     )
     sums = _UnitSums(len(expert_parameters))
     try:
-        with watch(model, sums.see), autocast, progress(None, "Similarity", "token") as bar:
-            bar.total = tokens_per_language * len(languages)
+        total = tokens_per_language * len(languages)
+        with watch(model, sums.see), autocast, progress(total, "Similarity", "token") as bar:
             for code in languages:
-                blocks = _pack_enough(documents[code], tokenizer, block_tokens, code, tokens_per_language)
                 sums.begin(tokens_per_language)
-                for start in range(0, len(blocks), batch_blocks):
+                for batch in _batches(_packed(documents[code], tokenizer, block_tokens, code), batch_blocks):
                     if sums.num_tokens == tokens_per_language:
-                        break  # the last document was a long one
-                    batch = blocks.select(range(start, min(start + batch_blocks, len(blocks))))
+                        break
                     bar.update(sums.count(batch))
                     ids, positions = batch["input_ids"].to(model.device), batch["position_ids"].to(model.device)
                     decoder(input_ids=ids, position_ids=positions, use_cache=False)
@@ -199,19 +195,24 @@ def _drawn(corpus: Corpus, split: str, language: str, seed: int) -> list[Documen
     return [documents[index] for index in order]
 
 
-def _pack_enough(
-    documents: list[Document], tokenizer: PreTrainedTokenizerBase, block_tokens: int, language: str, tokens: int
-) -> PackedBlocks:
-    """Pack as many of the documents as `tokens` counted tokens take, and no more: what is not used costs memory."""
-    chosen, found = [], 0
+def _packed(
+    documents: list[Document], tokenizer: PreTrainedTokenizerBase, block_tokens: int, language: str
+) -> Iterator[PackedBlocks]:
+    """Pack documents, a few blocks' worth at a time, so that a long text is never in memory as a whole."""
+    chosen, characters = [], 0
     for document in documents:
         chosen.append(document)
-        ids = tokenizer(document.text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
-        found += len(ids)
-        num_blocks = -(-(found + len(chosen)) // block_tokens)  # one separator per document
-        if found - num_blocks >= tokens:  # a block's first token may not count
-            break
-    return pack(chosen, tokenizer, block_tokens, languages=[language])
+        characters += len(document.text)
+        if characters > 32 * block_tokens or document is documents[-1]:
+            yield pack(chosen, tokenizer, block_tokens, languages=[language])
+            chosen, characters = [], 0
+
+
+def _batches(parts: Iterable[PackedBlocks], batch_blocks: int) -> Iterator[dict[str, torch.Tensor]]:
+    """Cut packed blocks into batches of at most `batch_blocks`."""
+    for blocks in parts:
+        for start in range(0, len(blocks), batch_blocks):
+            yield blocks.select(range(start, min(start + batch_blocks, len(blocks))))
 
 
 def _num_parameters(mlp: torch.nn.Module) -> int:
