@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lpr_lab.errors import ComparisonRefusedError, DamagedError, MissingError
+from lpr_lab.errors import ComparisonRefusedError, DamagedError, MissingError, UsageError
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model import files
 from lpr_lab.model.adapter import moe_layers
@@ -109,3 +109,106 @@ def test_the_configuration_is_readable_json_with_the_allocation(saved):
     config = json.loads((run / "checkpoint" / "adapter_config.json").read_text())
     assert config["new_experts"] == [[1, 2]]
     assert config["peft_type"] == "MOE_LPR"
+
+
+@pytest.fixture
+def trained(tiny_model, tiny_tokenizer, tmp_path):
+    """A base on disk and an expansion of it in memory, moved by hand."""
+    tiny_model("llama").save_pretrained(tmp_path / "base")
+    tiny_tokenizer.save_pretrained(tmp_path / "base")
+    model = upcycle(files.load_base(tmp_path / "base")[0], (1, 2))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "moe_lpr_" in name:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    return model.eval()
+
+
+@torch.no_grad()
+def test_experts_in_bfloat16_are_half_the_file_and_routers_stay_exact(trained, tmp_path):
+    files.save_expansion(trained, tmp_path / "whole", dtype=torch.float32)
+    files.save_expansion(trained, tmp_path / "half", dtype=torch.bfloat16)
+    whole, half = (load_file(tmp_path / name / files.TENSORS) for name in ("whole", "half"))
+    for name, tensor in whole.items():
+        kind = torch.bfloat16 if "experts" in name else torch.float32
+        assert half[name].dtype == kind
+        assert torch.equal(half[name], tensor.to(kind))
+    loaded = files.load_expansion(tmp_path / "half")
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
+    for layer in moe_layers(trained):
+        for parameter in layer.stacks[0].parameters():
+            parameter.copy_(parameter.bfloat16())
+    ids = torch.arange(5, 25)[None]
+    assert torch.equal(loaded(ids).logits, trained(ids).logits)
+
+
+@torch.no_grad()
+def test_a_large_adapter_is_divided_over_files_and_read_back_whole(trained, tmp_path):
+    files.save_expansion(trained, tmp_path / "adapter", max_shard_bytes=20_000)
+    index = json.loads((tmp_path / "adapter" / files.INDEX).read_text())
+    shards = sorted(path.name for path in (tmp_path / "adapter").glob("*.safetensors"))
+    assert shards[0] == "adapter_model-00002.safetensors"
+    assert set(index["weight_map"].values()) == set(shards)
+    listed = json.loads((tmp_path / "adapter" / MANIFEST).read_text())["files"]
+    assert {*shards, files.INDEX, "adapter_config.json"} == set(listed)
+    sizes = {name: sum(t.nbytes for t in load_file(tmp_path / "adapter" / name).values()) for name in shards}
+    assert sum(sizes.values()) == index["metadata"]["total_size"]
+    assert all(size <= 20_000 or list(index["weight_map"].values()).count(name) == 1 for name, size in sizes.items()), (
+        "only a tensor that is larger alone may exceed the limit"
+    )
+    ids = torch.arange(5, 25)[None]
+    expected = trained(ids).logits
+    assert torch.equal(files.load_expansion(tmp_path / "adapter")(ids).logits, expected)
+    for parameter in trained.parameters():
+        parameter.add_(parameter.requires_grad)
+    files.restore_expansion(trained, tmp_path / "adapter")
+    assert torch.equal(trained(ids).logits, expected)
+
+
+def test_a_flipped_byte_in_any_of_several_files_is_refused_by_name(trained, tmp_path):
+    for number in range(5):
+        files.save_expansion(trained, tmp_path / "adapter", max_shard_bytes=20_000)
+        names = sorted(path.name for path in (tmp_path / "adapter").iterdir() if path.name != MANIFEST)
+        assert len(names) == 5
+        path = tmp_path / "adapter" / names[number]
+        content = bytearray(path.read_bytes())
+        content[-3] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(DamagedError, match=names[number]):
+            files.load_expansion(tmp_path / "adapter")
+
+
+def test_a_missing_or_cut_shard_is_refused_by_name_also_without_a_manifest(trained, tmp_path):
+    files.save_expansion(trained, tmp_path / "adapter", max_shard_bytes=20_000)
+    (tmp_path / "adapter" / MANIFEST).unlink()
+    shard = tmp_path / "adapter" / "adapter_model-00002.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-5])
+    with pytest.raises(DamagedError, match="adapter_model-00002"):
+        files.load_expansion(tmp_path / "adapter")
+    shard.unlink()
+    with pytest.raises(DamagedError, match="adapter_model-00002"):
+        files.load_expansion(tmp_path / "adapter")
+
+
+def test_a_refused_file_leaves_the_model_as_it_was(trained, tmp_path):
+    files.save_expansion(upcycle(files.load_base(tmp_path / "base")[0], (1, 1)), tmp_path / "other")
+    before = {name: parameter.clone() for name, parameter in trained.named_parameters()}
+    with pytest.raises(DamagedError, match=r"router\.0\.weight has shape \(2, 32\), expected \(3, 32\)"):
+        files.load_adapter_tensors(trained, tmp_path / "other" / files.TENSORS)
+    assert all(torch.equal(parameter, before[name]) for name, parameter in trained.named_parameters())
+
+
+def test_another_dtype_for_experts_is_refused_before_anything_is_replaced(trained, tmp_path):
+    files.save_expansion(trained, tmp_path / "adapter")
+    with pytest.raises(UsageError, match=r"torch\.bfloat16"):
+        files.save_expansion(trained, tmp_path / "adapter", dtype=torch.float16)
+    assert (tmp_path / "adapter" / files.TENSORS).is_file()
+
+
+def test_another_kind_of_adapter_is_refused(trained, tmp_path):
+    files.save_expansion(trained, tmp_path / "adapter")
+    path = tmp_path / "adapter" / "adapter_config.json"
+    (tmp_path / "adapter" / MANIFEST).unlink()
+    path.write_text(json.dumps({**json.loads(path.read_text()), "peft_type": "LORA"}))
+    with pytest.raises(DamagedError, match="LORA adapter"):
+        files.load_expansion(tmp_path / "adapter")
