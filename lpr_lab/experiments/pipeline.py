@@ -6,7 +6,7 @@ with the same call and repeats nothing that was finished.
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -144,7 +144,7 @@ def measure(story: Story) -> None:
         )
         scores = report.to_frame()
         run.write_table("retention", scores[scores["model"].isin(["base", "expanded"])])
-        run.write_table("stages", scores.replace({"model": {"expanded": stage_names(story.model)[-1]}}))
+        run.write_table("stages", _by_stage(scores, stage_names(story.model)))
         run.write_table("change", report.changes())
         if story.parent is not None:
             run.write_table("change_from_parent", report.changes(before=_parent_stage(story)))
@@ -278,6 +278,13 @@ def _logits(model: PreTrainedModel | PeftModel, probe: torch.Tensor, stage: str 
     is_expanded = isinstance(model, PeftModel)
     with torch.no_grad(), standing(model, stage) if is_expanded and stage != "" else nullcontext():
         return model(probe).logits
+
+
+def _by_stage(scores: pd.DataFrame, stages: Sequence[str]) -> pd.DataFrame:
+    """Return scores in the order in which the model changed: the base, then stage after stage."""
+    named = scores.replace({"model": {"expanded": stages[-1]}}).rename(columns={"model": "stage"})
+    order = {name: place for place, name in enumerate(["base", *stages])}
+    return named.sort_values("stage", key=lambda column: column.map(order), kind="stable").reset_index(drop=True)
 
 
 def _parent_stage(story: Story) -> str:

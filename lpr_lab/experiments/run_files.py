@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lpr_lab.errors import DamagedError, MissingError
 from lpr_lab.experiments import environment, run_formats
-from lpr_lab.experiments.yaml_files import read_yaml
+from lpr_lab.experiments.yaml_files import as_json, dump_yaml, read_yaml
 from lpr_lab.storage import MANIFEST, append_jsonl, read_json, read_jsonl, write_json, write_text
 
 if TYPE_CHECKING:
@@ -129,6 +129,16 @@ class RunFiles:
     def write_env(self, **facts: Any) -> None:
         """Write `env.json`: Python, packages, commit, device, threads, and any further facts such as seeds."""
         write_json(self.path / "env.json", environment.describe() | facts)
+
+    @property
+    def plan(self) -> dict[str, Any] | None:
+        """Settings of an experiment that follows this run's plan, for the functions of `recipes`; None without one."""
+        path = self.path / "plan.yaml"
+        return _mapping(path) if path.exists() else None
+
+    def write_plan(self, plan: Mapping[str, Any]) -> None:
+        """Write `plan.yaml`: new experts layer by layer, and what they were planned for."""
+        write_text(self.path / "plan.yaml", dump_yaml(as_json(plan)))
 
     def write_table(self, name: str, table: "pd.DataFrame") -> None:
         """Write `tables/<name>.csv`."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lpr_lab.errors import MissingError, UsageError
-from lpr_lab.experiments import pipeline, recipes, steps
+from lpr_lab.experiments import lifelong, pipeline, recipes, steps
 from lpr_lab.experiments.config import Experiment, StageBudget
 from lpr_lab.model.files import load_expansion
 from lpr_lab.model.stages import stage_names
@@ -73,7 +73,7 @@ def test_a_run_tells_the_whole_story(materials, tmp_path, recipe):
 def test_what_was_before_and_after_the_review_is_scored_on_the_same_documents(materials, tmp_path):
     run = pipeline.run(experiment(materials, "moe_lpr"), root=tmp_path)
     stages = run.read_table("stages")
-    assert list(dict.fromkeys(stages["model"])) == ["base", "G1 review", "G1 expand"]
+    assert list(dict.fromkeys(stages["stage"])) == ["base", "G1 expand", "G1 review"]
     assert (stages.groupby(["language", "dataset"])["n_documents"].nunique() == 1).all()
     assert set(run.read_table("retention")["model"]) == {"base", "expanded"}
 
@@ -115,7 +115,7 @@ def test_a_further_group_goes_on_from_a_run_and_keeps_what_was_there(materials, 
     assert "earlier_groups_kept" in claims
     assert "starts_equal" not in claims
     own = {"route_first": ["G1 expand", "G2 expand"], "moe_lpr": ["G1 expand", "G1 review", "G2 expand", "G2 review"]}
-    assert sorted(set(run.read_table("stages")["model"]) - {"base"}) == own[recipe]
+    assert list(dict.fromkeys(run.read_table("stages")["stage"])) == ["base", *own[recipe]]
     model = load_expansion(run.path)
     assert stage_names(model) == own[recipe]
     if recipe == "route_first":
@@ -181,3 +181,26 @@ def test_unknown_recipes_settings_and_languages_are_refused_before_work(material
         experiment(materials, original=("en",), expanded=("en", "el"))
     with pytest.raises(UsageError, match="at least one original"):
         experiment(materials, original=())
+
+
+def test_retention_of_every_group_is_known_after_every_stage(materials, tmp_path, monkeypatch):
+    made = experiment(materials, stage1=BUDGET)
+    groups = [["el"], ["tr"]]
+    run = lifelong.start(made, groups, root=tmp_path)
+    children = lifelong.run_groups(made, groups, run)
+    results = lifelong.finish(run, children)
+    table = run.read_table("retention_by_stage")
+    assert list(dict.fromkeys(table["stage"])) == ["base", "G1 expand", "G2 expand"]
+    assert dict(zip(table["language"], table["group"], strict=True)) == {"en": "G0", "es": "G0", "el": "G1", "tr": "G2"}
+    assert (table[table["stage"] == "base"]["change_percent"] == 0).all()
+    assert len(table) == 4 * 2 * 3
+    assert [entry["expanded"] for entry in results["runs"]] == groups
+    assert run.status.state == "finished"
+    monkeypatch.setattr(pipeline, "run", None)
+    assert [child.id for child in lifelong.run_groups(made, groups, run)] == [child.id for child in children]
+
+
+@pytest.mark.parametrize("groups", [[["el"]], [["el"], []]])
+def test_one_group_or_an_empty_one_is_refused(materials, tmp_path, groups):
+    with pytest.raises(UsageError, match="at least two groups"):
+        lifelong.start(experiment(materials), groups, root=tmp_path)

@@ -1,0 +1,104 @@
+"""Several language groups one after the other, each a run of its own that goes on from the one before.
+
+LayerMoE's lifelong setting: what a group learned must survive the next one. The last run's adapter holds every stage,
+so all of them are scored on the same documents, and "what is left of group 1 after group 2" is a paired comparison.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+
+from lpr_lab.errors import UsageError
+from lpr_lab.experiments import pipeline, recipes
+from lpr_lab.experiments.config import Experiment
+from lpr_lab.experiments.runs import Run, start_run
+
+KIND = "lifelong"
+
+
+def start(experiment: Experiment, groups: Sequence[Sequence[str]], run_dir: str = "", root: str | None = None) -> Run:
+    """Return the run that holds the whole sequence together: the one given, an unfinished one, or a new one.
+
+    Args:
+        experiment: what every group is taught with; its `expanded` is replaced by each group in turn.
+        groups: languages, group by group, at least two groups.
+        run_dir: a run directory made before.
+        root: the folder of runs.
+    """
+    if len(groups) < 2 or not all(groups):
+        raise UsageError(f"groups = {groups}; expected at least two groups with at least one language each.")
+    arrow = " then ".join(", ".join(group) for group in groups)
+    config = {**experiment.to_config(), "expanded": [], "groups": [list(group) for group in groups]}
+    return start_run(
+        config,
+        kind=KIND,
+        slug=f"{experiment.recipe} {' '.join(code for group in groups for code in group)}",
+        title=f"{experiment.base}: {arrow}",
+        run_dir=run_dir,
+        root=root,
+    )
+
+
+def run_groups(experiment: Experiment, groups: Sequence[Sequence[str]], run: Run) -> list[Run]:
+    """Teach one group after the other and return their runs; those that are finished are not made again.
+
+    The token budget of stage 1 is per language here: a group of two gets twice that of a group of one.
+    """
+    done: list[Run] = []
+    for number, group in enumerate(groups, 1):
+        key = f"group_{number}"
+        if key in run.phases:
+            done.append(Run.open(run.path.parent, run.phases[key]["run"]))
+            continue
+        stage1 = replace(experiment.stage1, tokens=experiment.stage1.tokens * len(group))
+        changes: dict[str, Any] = {"expanded": tuple(group), "stage1": stage1}
+        following = recipes.further(done[-1], **changes) if done else replace(experiment, **changes)
+        done.append(pipeline.run(following, root=run.path.parent))
+        run.record_phase(key, {"run": done[-1].id, "languages": list(group)})
+    return done
+
+
+def retention(children: Sequence[Run]) -> pd.DataFrame:
+    """Return bits per byte of every language after every stage, and its change from the base.
+
+    Args:
+        children: the runs of all groups, in order.
+
+    Returns:
+        Columns language, group (G0 are the original languages), dataset, stage (`base`, then in the order of training),
+        bits_per_byte, ci_low, ci_high, n_documents, change_percent (from the base).
+    """
+    last = children[-1]
+    table = last.read_table("stages")
+    if table is None:
+        raise UsageError(f"Run {last.id} has no table of stages; finish it first.")
+    group_of = dict.fromkeys(last.config["original"], "G0")
+    for number, child in enumerate(children, 1):
+        group_of |= dict.fromkeys(child.config["expanded"], f"G{number}")
+    keys = ["language", "dataset"]
+    base = table[table["stage"] == "base"].set_index(keys)["bits_per_byte"]
+    before = table[keys].apply(tuple, axis=1).map(base)
+    change = 100 * (table["bits_per_byte"] / before - 1)
+    return table.assign(group=table["language"].map(group_of), change_percent=change).drop(columns="role")
+
+
+def finish(run: Run, children: Sequence[Run]) -> dict[str, Any]:
+    """Write `results.json` of the whole sequence: retention after every stage, and what held in each run."""
+    with run.working("finish"):
+        table = retention(children)
+        run.write_table("retention_by_stage", table)
+        results = {
+            "schema_version": 1,
+            "runs": [{"run": child.id, "expanded": list(child.config["expanded"])} for child in children],
+            "retention_by_stage": table.to_dict("records"),
+            "claims": [
+                {**claim, "group": f"G{number}"}
+                for number, child in enumerate(children, 1)
+                for claim in (child.results or {}).get("claims", [])
+            ],
+        }
+        run.write_results(results)
+        run.finish()
+    return results

@@ -1,0 +1,89 @@
+"""What each stage of a model gained and lost, drawn: one line per language, one place per stage.
+
+A group's colour is that of the expert it was given: blue the original languages, orange the first group, and so on.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from lpr_lab.errors import UsageError
+from lpr_lab.views import theme
+from lpr_lab.views.numbers import change as change_text
+from lpr_lab.views.plots import language_name
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+Table = Any
+"""A `pandas.DataFrame`; the type pandas declares for itself is lost at the first filter."""
+
+_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "pentagon")
+_DASHES = ("solid", "dash", "dot", "dashdot")
+
+
+def retention_finding(table: Table) -> str:
+    """Return one sentence: how far the languages of the groups before the last moved after their own was taught."""
+    stages = list(dict.fromkeys(table["stage"]))
+    largest: tuple[float, str] | None = None
+    for language, rows in table.groupby("language", sort=False):
+        group = str(rows["group"].iloc[0])
+        own = ["base"] if group == "G0" else [stage for stage in stages if stage.split()[0] == group]
+        if not own or own[-1] == stages[-1]:
+            continue
+        bits = rows.set_index("stage")["bits_per_byte"]
+        moved = 100 * (float(bits[stages[-1]]) / float(bits[own[-1]]) - 1)
+        if largest is None or moved > largest[0]:
+            largest = (moved, language_name(str(language)))
+    if largest is None:
+        return "There is one group only, so nothing could be lost"
+    moved, name = largest
+    return f"What was known before changed by {change_text(moved)} at most ({name}) when the last group was taught"
+
+
+def retention_by_stage(table: Table, template: str = "lpr") -> "go.Figure":
+    """Draw the change of bits per byte from the base, stage after stage, one line per language.
+
+    Args:
+        table: columns language, group, dataset, stage (in order), bits_per_byte, ci_low, ci_high, change_percent.
+        template: `lpr` or `lpr_dark`.
+
+    Raises:
+        UsageError: rows of several data sets, which must not share an axis.
+    """
+    import plotly.graph_objects as go
+
+    theme.register()
+    if table["dataset"].nunique() > 1:
+        raise UsageError("retention_by_stage() draws one data set at a time; filter the table by `dataset` first.")
+    figure = go.Figure()
+    groups = sorted(set(table["group"]))
+    for group in groups:
+        rows = table[table["group"] == group]
+        for position, code in enumerate(dict.fromkeys(rows["language"])):
+            line = rows[rows["language"] == code]
+            base = float(line["bits_per_byte"].iloc[0])
+            name = language_name(code)
+            figure.add_scatter(
+                x=line["stage"],
+                y=line["change_percent"],
+                error_y={
+                    "type": "data",
+                    "symmetric": False,
+                    "array": 100 * (line["ci_high"] - line["bits_per_byte"]) / base,
+                    "arrayminus": 100 * (line["bits_per_byte"] - line["ci_low"]) / base,
+                    "thickness": 1,
+                },
+                mode="lines+markers",
+                name=f"{name} ({group})",
+                line={"color": theme.expert_colour(int(group[1:])), "width": 2, "dash": _DASHES[position % 4]},
+                marker={"symbol": _SYMBOLS[position % len(_SYMBOLS)], "size": 9},
+                customdata=line["bits_per_byte"],
+                hovertemplate=f"{name}, %{{x}}: %{{y:+.1f}}% (%{{customdata:.3f}} bits per byte)<extra></extra>",
+            )
+    figure.update_layout(
+        template=template,
+        title=retention_finding(table),
+        height=420,
+        xaxis={"title": "stage", "showgrid": False, "type": "category"},
+        yaxis={"title": "bits per byte, change from the base, %", "zeroline": True},
+    )
+    return figure
