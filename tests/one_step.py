@@ -20,6 +20,7 @@ from tiny_corpus import TinyCorpus
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from lpr_lab.errors import UsageError
 from lpr_lab.method.expand import expand
 from lpr_lab.method.review import review
 from lpr_lab.method.training import TrainSettings
@@ -106,6 +107,11 @@ def main(folder: Path) -> None:
             save_file(found, folder / f"{stage}.safetensors")
     assert PartialState().num_processes == 2
     resume(folder)
+    uneven = replace(SETTINGS, blocks_per_step=3, blocks_per_forward=3)
+    try:
+        run("expand", *load(folder), out=folder / "uneven", settings=uneven)
+    except UsageError as error:
+        (folder / "refused.txt").write_text(str(error))
 
 
 if __name__ == "__main__":

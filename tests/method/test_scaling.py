@@ -84,6 +84,11 @@ def test_a_stage_of_two_processes_resumes_bit_identical_from_the_one_checkpoint_
     assert results[0]["terms"] == results[1]["terms"]
 
 
+@pytest.mark.slow
+def test_a_step_that_processes_cannot_share_equally_is_refused(torchrun):
+    assert "blocks_per_step = 3 cannot be shared equally by 2 processes" in (torchrun / "refused.txt").read_text()
+
+
 def test_nothing_is_run_twice_for_layers_that_always_choose_every_expert(tiny_model):
     """The extra pass is paid only where the balance loss has a gradient, and only for the paper's exact form."""
     narrow, wide = upcycle(tiny_model("llama"), (1, 1)), upcycle(tiny_model("llama"), (1, 2))
