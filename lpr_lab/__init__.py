@@ -27,10 +27,16 @@ _VERBS = {
     "load_corpus": "lpr_lab.text.corpus",
     "Allocation": "lpr_lab.method.allocation",
     "uniform": "lpr_lab.method.allocation",
+    "allocate": "lpr_lab.method.allocation",
+    "measure_similarity": "lpr_lab.method.similarity",
+    "SimilarityTable": "lpr_lab.method.similarity_table",
     "upcycle": "lpr_lab.method.upcycle",
     "count_parameters": "lpr_lab.method.upcycle",
     "TrainSettings": "lpr_lab.method.training",
     "fit_routers": "lpr_lab.method.closed_form",
+    "local_review": "lpr_lab.method.closed_form",
+    "FitSettings": "lpr_lab.method.closed_form",
+    "RouterStatistics": "lpr_lab.method.router_statistics",
     "expand": "lpr_lab.method.expand",
     "review": "lpr_lab.method.review",
     "lm_loss": "lpr_lab.method.losses",
@@ -40,6 +46,8 @@ _VERBS = {
     "evaluate": "lpr_lab.measure.bits",
     "trace": "lpr_lab.measure.routing",
     "generate_pair": "lpr_lab.measure.generation",
+    "stage_names": "lpr_lab.model.stages",
+    "select_stage": "lpr_lab.model.stages",
     "save_expansion": "lpr_lab.model.files",
     "load_expansion": "lpr_lab.model.files",
     "load_tokenizer": "lpr_lab.model.files",
@@ -57,15 +65,19 @@ if TYPE_CHECKING:
     from lpr_lab.measure.bits import evaluate
     from lpr_lab.measure.generation import generate_pair
     from lpr_lab.measure.routing import trace
-    from lpr_lab.method.allocation import Allocation, uniform
-    from lpr_lab.method.closed_form import fit_routers
+    from lpr_lab.method.allocation import Allocation, allocate, uniform
+    from lpr_lab.method.closed_form import FitSettings, fit_routers, local_review
     from lpr_lab.method.expand import expand
     from lpr_lab.method.losses import lm_loss, load_balancing_loss, lpr_loss, router_z_loss
     from lpr_lab.method.review import review
+    from lpr_lab.method.router_statistics import RouterStatistics
+    from lpr_lab.method.similarity import measure_similarity
+    from lpr_lab.method.similarity_table import SimilarityTable
     from lpr_lab.method.training import TrainSettings
     from lpr_lab.method.upcycle import count_parameters, upcycle
     from lpr_lab.model.bases import load_base
     from lpr_lab.model.files import load_expansion, load_tokenizer, save_expansion
+    from lpr_lab.model.stages import select_stage, stage_names
     from lpr_lab.text.corpus import load_corpus
 
 
