@@ -5,7 +5,7 @@ No torch here: plans are made and drawn from a table that was measured elsewhere
 Letters: L decoder layers, n languages, the original ones first.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -74,26 +74,30 @@ class SimilarityTable:
         between = self.between_expanded
         return self.expanded_to_original if between is None else (self.expanded_to_original + between) / 2
 
-    def most_similar_layers(self, k: int, by: str = "expanded_to_original") -> tuple[int, ...]:
+    def most_similar_layers(
+        self, k: int, by: str = "expanded_to_original", among: Iterable[int] | None = None
+    ) -> tuple[int, ...]:
         """Return the k layers where languages are most alike, in decoder order: there a linear router errs most.
 
         LayerMoE puts its routing classifiers there (7 of 24 layers). Of equal layers the earlier one is taken.
 
         Args:
-            k: how many, 0 to L.
+            k: how many.
             by: `expanded_to_original`, `between_expanded` or `similarity`.
+            among: choose from these layers, such as those that get new experts; from all when None.
 
         Raises:
             UsageError: more layers than there are, or no such curve.
         """
         if by not in CURVES:
             raise UsageError(f"by = {by!r}; expected one of {', '.join(CURVES)}.")
-        if not 0 <= k <= len(self.pairs):
-            raise UsageError(f"Asked for the {k} most similar layers; the model has {len(self.pairs)}.")
+        candidates = sorted(self.layers if among is None else set(among))
+        if not 0 <= k <= len(candidates):
+            raise UsageError(f"Asked for the {k} most similar layers; there are {len(candidates)} to choose from.")
         curve = getattr(self, by)
         if curve is None:
             raise UsageError("With one expanded language there is no similarity between expanded ones.")
-        return tuple(sorted(np.argsort(-curve, kind="stable")[:k].tolist()))
+        return tuple(sorted(sorted(candidates, key=lambda layer: -curve[layer])[:k]))
 
     def to_frame(self) -> "pd.DataFrame":
         """Return one row per layer and two languages (each pair once): layer, language_a, language_b, similarity.

@@ -285,6 +285,65 @@ def training_curves(metrics: Table, name: str = "lm_loss", template: str = "lpr"
     return figure
 
 
+def plan(layers: Table, template: str = "lpr") -> "go.Figure":
+    """Draw how alike languages are over depth, and beneath it how many new experts each layer gets.
+
+    Args:
+        layers: columns layer, similarity, expanded_to_original, between_expanded (may be empty), new_experts,
+            classifier; one row per layer.
+        template: `lpr` or `lpr_dark`.
+    """
+    from plotly.subplots import make_subplots
+
+    theme.register()
+    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.62, 0.38], vertical_spacing=0.06)
+    for column, name, colour, dash, symbol in (
+        ("expanded_to_original", "expanded to original", theme.ORIGINAL, "dash", "circle"),
+        ("between_expanded", "between expanded", theme.NEW, "dot", "square"),
+        ("similarity", "mean of both: what the rule reads", GREY, "solid", "diamond"),
+    ):
+        if layers[column].notna().any():
+            figure.add_scatter(
+                x=layers["layer"],
+                y=layers[column],
+                mode="lines+markers",
+                name=name,
+                line={"color": colour, "width": 3 if dash == "solid" else 1.5, "dash": dash},
+                marker={"symbol": symbol, "size": 6},
+                hovertemplate=f"layer %{{x}}, {name}: %{{y:.3f}}<extra></extra>",
+                row=1,
+                col=1,
+            )
+    figure.add_bar(
+        x=layers["layer"],
+        y=layers["new_experts"],
+        name="new experts",
+        marker={"color": theme.NEW},
+        text=layers["new_experts"],
+        textposition="outside",
+        cliponaxis=False,
+        hovertemplate="layer %{x}: %{y} new experts<extra></extra>",
+        row=2,
+        col=1,
+    )
+    chosen = layers[layers["classifier"]]
+    figure.add_scatter(
+        x=chosen["layer"],
+        y=[-0.12 * layers["new_experts"].max()] * len(chosen),
+        mode="markers",
+        name="routing classifier",
+        marker={"symbol": "triangle-up", "size": 10, "color": theme.ORIGINAL},
+        hovertemplate="layer %{x}: routing classifier<extra></extra>",
+        row=2,
+        col=1,
+    )
+    figure.update_layout(template=template, title=_plan_finding(layers), height=520, bargap=0.25)
+    figure.update_xaxes(title="layer", showgrid=False, row=2, col=1)
+    figure.update_yaxes(title="mean cosine", rangemode="tozero", row=1, col=1)
+    figure.update_yaxes(title="new experts", showgrid=False, tickformat="d", row=2, col=1)
+    return figure
+
+
 def metric_names(metrics: Table) -> list[str]:
     """Return the names of the recorded numbers, losses first."""
     names = list(dict.fromkeys(metrics["name"]))
@@ -318,6 +377,14 @@ def _load_finding(rows: Table) -> str:
         if not part.empty:
             parts.append(f"{title}: {percent(part['mass'].mean())} on the original expert")
     return "; ".join(parts)
+
+
+def _plan_finding(layers: Table) -> str:
+    low, high = (layers.loc[place] for place in (layers["similarity"].idxmin(), layers["similarity"].idxmax()))
+    return (
+        f"Least alike in layer {low['layer']} ({low['similarity']:.2f}), which gets {low['new_experts']} new experts; "
+        f"most alike in layer {high['layer']} ({high['similarity']:.2f}), which gets {high['new_experts']}"
+    )
 
 
 def _of_role(rows: Table, role: str) -> list[str]:

@@ -226,6 +226,9 @@ def test_the_most_similar_layers_come_in_decoder_order_and_ties_go_to_the_earlie
     table = table_of([value * np.ones((4, 4)) for value in values])
     assert table.most_similar_layers(3) == (1, 2, 3)
     assert table.most_similar_layers(0) == ()
+    assert table.most_similar_layers(2, among=(0, 1, 4)) == (1, 4)
+    with pytest.raises(UsageError, match="4 most similar layers; there are 3"):
+        table.most_similar_layers(4, among=(0, 1, 4))
     with pytest.raises(UsageError, match="6 most similar"):
         table.most_similar_layers(6)
     with pytest.raises(UsageError, match="expected one of"):

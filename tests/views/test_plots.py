@@ -79,6 +79,39 @@ def test_smoothing_adds_no_point():
         plots.training_curves(metrics, "accuracy")
 
 
+@pytest.fixture
+def planned() -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "layer": [0, 1, 2],
+            "similarity": [0.2, 0.1, 0.4],
+            "expanded_to_original": [0.1, 0.1, 0.5],
+            "between_expanded": [0.3, 0.1, 0.3],
+            "new_experts": [2, 4, 1],
+            "classifier": [False, False, True],
+        }
+    )
+
+
+def test_the_plan_has_experts_beneath_the_curve_they_follow_from(planned):
+    figure = plots.plan(planned)
+    assert figure.layout.title.text == (
+        "Least alike in layer 1 (0.10), which gets 4 new experts; most alike in layer 2 (0.40), which gets 1"
+    )
+    traces = {trace.name: trace for trace in figure.data}
+    bars, curve = traces["new experts"], traces["mean of both: what the rule reads"]
+    assert list(bars.y) == [2, 4, 1] and list(curve.y) == [0.2, 0.1, 0.4]
+    assert figure.layout[f"yaxis{bars.yaxis[1:]}"].domain[1] < figure.layout.yaxis.domain[0]
+    assert list(traces["routing classifier"].x) == [2]
+    lines = [trace for trace in figure.data if trace.type == "scatter" and trace.mode == "lines+markers"]
+    assert len({(line.line.dash, line.marker.symbol) for line in lines}) == 3
+
+
+def test_with_one_expanded_language_the_plan_has_no_curve_between_expanded_ones(planned):
+    figure = plots.plan(planned.assign(between_expanded=float("nan")))
+    assert "between expanded" not in [trace.name for trace in figure.data]
+
+
 def test_both_templates_are_registered_and_name_no_remote_font(heldout):
     for template in ("lpr", "lpr_dark"):
         text = all_text(plots.retention(heldout, template=template))
