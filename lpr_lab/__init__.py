@@ -43,6 +43,7 @@ _VERBS = {
     "load_balancing_loss": "lpr_lab.method.losses",
     "lpr_loss": "lpr_lab.method.losses",
     "router_z_loss": "lpr_lab.method.losses",
+    "classifier_loss": "lpr_lab.method.losses",
     "evaluate": "lpr_lab.measure.bits",
     "trace": "lpr_lab.measure.routing",
     "generate_pair": "lpr_lab.measure.generation",
@@ -68,7 +69,7 @@ if TYPE_CHECKING:
     from lpr_lab.method.allocation import Allocation, allocate, uniform
     from lpr_lab.method.closed_form import FitSettings, fit_routers, local_review
     from lpr_lab.method.expand import expand
-    from lpr_lab.method.losses import lm_loss, load_balancing_loss, lpr_loss, router_z_loss
+    from lpr_lab.method.losses import classifier_loss, lm_loss, load_balancing_loss, lpr_loss, router_z_loss
     from lpr_lab.method.review import review
     from lpr_lab.method.router_statistics import RouterStatistics
     from lpr_lab.method.similarity import measure_similarity

@@ -32,6 +32,7 @@ def expand(
     settings: TrainSettings | None = None,
     load_balancing_coef: float = 0.01,
     load_balancing_variant: str = "paper",
+    load_balancing_scope: str = "step",
     router_z_coef: float = 0.0,
     train_routers: bool = True,
     log: Callable[[Metrics], None] | None = None,
@@ -47,6 +48,8 @@ def expand(
         settings: budgets and rates; 61,440 tokens by default, which ten minutes on two cores pay for.
         load_balancing_coef: alpha of the paper, 0.01. Layers with as many experts as top-k have a constant loss.
         load_balancing_variant: `paper` or `released` (see `losses`).
+        load_balancing_scope: `step`, exact however a step is split, or `micro_batch` as in the papers' runs (see
+            `terms.balance_term`).
         router_z_coef: weight of the router z-loss, off in the papers.
         train_routers: False when routers were fitted before (`fit_routers`) and stay as they are.
         log: called with the numbers of every step.
@@ -71,7 +74,7 @@ def expand(
     config.groups[-1] = list(languages)
     terms = [lm_term()]
     if train_routers:
-        terms.append(balance_term(model, load_balancing_coef, load_balancing_variant))
+        terms.append(balance_term(model, load_balancing_coef, load_balancing_variant, load_balancing_scope))
         if router_z_coef:
             terms.append(z_term(router_z_coef))
     schedule = BlockSchedule(blocks, blocks_per_step=settings.blocks_per_step, seed=settings.seed)
