@@ -7,17 +7,18 @@ import gradio as gr
 from gradio.components.navbar import Navbar
 from starlette.middleware import Middleware
 
-from lpr_lab.dashboard import compare, look, retention, routing, runs
+from lpr_lab.dashboard import compare, experts, look, plan, retention, routing, runs, shell
 from lpr_lab.dashboard.guard import Guard
 
 
 def assemble(runs_dir: Path) -> gr.Blocks:
-    """Return the app with its four pages."""
+    """Return the app with its six pages."""
     with gr.Blocks(title="lpr_lab", analytics_enabled=False, fill_width=True, delete_cache=(600, 3600)) as demo:
         _without_navbar()
         runs.page(demo, runs_dir)
-    for name, module in (("Routing", routing), ("Retention", retention), ("Compare", compare)):
-        with demo.route(name, f"/{name.lower()}"):
+    modules = {"Routing": routing, "Experts": experts, "Retention": retention, "Compare": compare, "Plan": plan}
+    for name, module in modules.items():
+        with demo.route(name, shell.PAGES[name]):
             _without_navbar()
             module.page(demo, runs_dir)
     demo.queue(max_size=16, default_concurrency_limit=1, api_open=False)

@@ -20,7 +20,14 @@ from lpr_lab.text.languages import LANGUAGES
 from lpr_lab.views.numbers import duration
 from lpr_lab.views.plots import language_name
 
-PAGES = {"Runs": "/", "Routing": "/routing", "Retention": "/retention", "Compare": "/compare"}
+PAGES = {
+    "Runs": "/",
+    "Routing": "/routing",
+    "Experts": "/experts",
+    "Retention": "/retention",
+    "Compare": "/compare",
+    "Plan": "/plan",
+}
 
 esc = html.escape
 

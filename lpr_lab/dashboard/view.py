@@ -9,27 +9,70 @@ from urllib.parse import urlencode
 from lpr_lab.experiments.runs import RUN_ID_PATTERN
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,80}")
+_MAX_LISTED = 512
+_RUNS = ("run", "run2")
+_NUMBERS = ("layer", "expert", "tok", "budget", "topk", "seed")
+_LISTS = ("langs", "runs", "experts")
 
 
 @dataclass(frozen=True)
 class View:
-    """The query of an address, read leniently: what is malformed is as if it were not there."""
+    """The query of an address, read leniently: what is malformed is as if it were not there.
+
+    >>> View.from_query({"run": "../etc", "langs": "el,en", "layer": "3"})  # doctest: +ELLIPSIS
+    View(run='', run2='', ... langs='el,en', ... layer=3, ...)
+    """
 
     run: str = ""
     """Run id."""
+    run2: str = ""
+    """Id of the run it is compared with."""
+    stage: str = ""
+    """Stage of the run's model; empty for the newest."""
+    stage2: str = ""
+    """Stage that it is compared with."""
+    base: str = ""
+    """Name of a base model."""
     lang: str = ""
     """Language code."""
+    langs: str = ""
+    """Language codes, with commas between them."""
     text: str = ""
     """Name of a stored example, trace or prompt."""
     data: str = ""
     """Data set, such as `heldout`."""
     layer: int | None = None
+    expert: int | None = None
     tok: int | None = None
     mode: str = ""
     """`reading` or `tokens`."""
     view: str = ""
     """What colour says in the token strip, or which number the curves show."""
     seed: int | None = None
+    kind: str = ""
+    """Runs of one kind only."""
+    state: str = ""
+    """Runs in one state only."""
+    runs: str = ""
+    """Ids of runs to compare, with commas between them."""
+    experts: str = ""
+    """New experts per layer, with commas between them."""
+    rule: str = ""
+    """How a budget of experts is divided."""
+    round: str = ""
+    """How parts of experts become whole ones."""
+    budget: int | None = None
+    topk: int | None = None
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """The codes in `langs`."""
+        return tuple(filter(None, self.langs.split(",")))
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """The ids in `runs`."""
+        return tuple(filter(None, self.runs.split(",")))
 
     @classmethod
     def from_query(cls, query: Mapping[str, Any]) -> "View":
@@ -37,10 +80,12 @@ class View:
         values: dict[str, Any] = {}
         for field in fields(cls):
             raw = str(query.get(field.name, ""))
-            if field.name in ("layer", "tok", "seed"):
-                values[field.name] = int(raw) if re.fullmatch(r"\d{1,9}", raw) else None
+            if field.name in _NUMBERS:
+                values[field.name] = int(raw) if re.fullmatch(r"[0-9]{1,9}", raw) else None
+            elif field.name in _LISTS:
+                values[field.name] = _list(raw)
             else:
-                pattern = RUN_ID_PATTERN if field.name == "run" else _NAME
+                pattern = RUN_ID_PATTERN if field.name in _RUNS else _NAME
                 values[field.name] = raw if pattern.fullmatch(raw) else ""
         return cls(**values)
 
@@ -48,9 +93,14 @@ class View:
         """Return the query of this view with some values changed, without what is empty."""
         view = replace(self, **changes)
         values = {field.name: getattr(view, field.name) for field in fields(self)}
-        return urlencode({key: value for key, value in values.items() if value not in ("", None)})
+        return urlencode({key: value for key, value in values.items() if value not in ("", None)}, safe=",")
 
     def link(self, page: str, **changes: Any) -> str:
         """Return the address of a page with this view; `page` is `/`, `/routing` and so on."""
         query = self.to_query(**changes)
         return f"{page}?{query}" if query else page
+
+
+def _list(raw: str) -> str:
+    names = raw.split(",") if len(raw) <= 100 * _MAX_LISTED else []
+    return ",".join(name for name in names[:_MAX_LISTED] if _NAME.fullmatch(name))
