@@ -9,8 +9,10 @@ from urllib.parse import urlencode
 from lpr_lab.experiments.runs import RUN_ID_PATTERN
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,80}")
+_STAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,80}")
 _MAX_LISTED = 512
 _RUNS = ("run", "run2")
+_STAGES = ("stage", "stage2")
 _NUMBERS = ("layer", "expert", "tok", "budget", "topk", "seed")
 _LISTS = ("langs", "runs", "experts")
 
@@ -28,7 +30,7 @@ class View:
     run2: str = ""
     """Id of the run it is compared with."""
     stage: str = ""
-    """Stage of the run's model; empty for the newest."""
+    """Stage of the run's model, such as `G1 review`; empty for the newest."""
     stage2: str = ""
     """Stage that it is compared with."""
     base: str = ""
@@ -85,7 +87,7 @@ class View:
             elif field.name in _LISTS:
                 values[field.name] = _list(raw)
             else:
-                pattern = RUN_ID_PATTERN if field.name in _RUNS else _NAME
+                pattern = RUN_ID_PATTERN if field.name in _RUNS else _STAGE if field.name in _STAGES else _NAME
                 values[field.name] = raw if pattern.fullmatch(raw) else ""
         return cls(**values)
 
