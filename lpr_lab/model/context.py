@@ -69,6 +69,7 @@ class ForwardContext:
 
     def __init__(self) -> None:
         self.recorders: list[Any] = []
+        self.steering: Any = None
         self._valid: torch.Tensor | None = None
         self._document_start: torch.Tensor | None = None
         self._shape: tuple[int, int] | None = None

@@ -126,10 +126,14 @@ class MoELayer(nn.Module, BaseTunerLayer):
             return self.base_layer(x, *args, **kwargs)
         if not self._is_filled:
             self._refuse_if_empty()
-        router, classifier = self.router, self.classifier
+        router, classifier, steering = self.router, self.classifier, self.context.steering
         mean = self.context.running_mean(self.layer, x) if router.mean_weight is not None else None
         tokens = x.reshape(-1, x.shape[-1])
-        routing = route(router(tokens, None if mean is None else mean.reshape(tokens.shape)), self.top_k)
+        logits = router(tokens, None if mean is None else mean.reshape(tokens.shape))
+        if steering is not None:
+            logits = steering.steer(self.layer, logits)
+            classifier = None if steering.overrules_classifier(self.layer) else classifier
+        routing = route(logits, self.top_k)
         if classifier is not None:
             routing = routing.behind_classifier(classifier.classify(x, mean))
         for recorder in self.context.recorders:
