@@ -1,6 +1,7 @@
 """Training checkpoints that are whole or absent, and a resume that fails closed.
 
     <stage dir>/checkpoint-000120/    adapter_config.json  adapter_model.safetensors   what is trained
+                                      (or trained.safetensors, of what is no expansion)
                                       optimizer.safetensors                            moments, by parameter name
                                       state.json                                       step, clock, RNG, rates, versions
                                       MANIFEST.json                                    sizes and SHA-256, written last
@@ -19,18 +20,22 @@ import shutil
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
 
 from lpr_lab import storage
 from lpr_lab.errors import DamagedError, LprError, UsageError
-from lpr_lab.model.adapter import trainable_parameters
-from lpr_lab.model.files import load_adapter_tensors, save_adapter
+from lpr_lab.model.adapter import expansion_config, refuse_mismatch, trainable_parameters
+from lpr_lab.model.files import TENSORS, load_adapter_tensors, save_adapter
+from lpr_lab.model.fingerprint import base_fingerprint
+from lpr_lab.model.mixture import all_layers
 
+TRAINED = "trained.safetensors"
 _NAME = re.compile(r"^checkpoint-(\d{6,})$")
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "numpy")
 
@@ -54,7 +59,7 @@ class Progress:
 
 def save_checkpoint(
     directory: Path,
-    model: PeftModel,
+    model: PeftModel | PreTrainedModel,
     optimizer: torch.optim.Optimizer,
     scheduler: Any,
     progress: Progress,
@@ -66,7 +71,8 @@ def save_checkpoint(
 
     Args:
         directory: the stage's folder.
-        model: the expanded model being trained.
+        model: the model being trained. Of an expansion the whole adapter is written, so that a checkpoint can be opened
+            like any other; of another model the parameters that learn.
         optimizer: its parameters must be those of `trainable_parameters(model)`, in that order.
         scheduler: anything with `state_dict()` of plain numbers.
         progress: where the stage stands.
@@ -89,7 +95,11 @@ def save_checkpoint(
         "environment": environment(),
     }
     with storage.staged_directory(target, sealed={"kind": "training-checkpoint", "step": progress.step}) as stage:
-        save_adapter(model, stage)
+        if _is_expansion(model):
+            save_adapter(cast("PeftModel", model), stage)
+        else:
+            trained = {name: p.detach().to("cpu").contiguous() for name, p in trainable_parameters(model)}
+            save_file(trained, str(stage / TRAINED))
         save_file(moments, str(stage / "optimizer.safetensors"))
         storage.write_json(stage / "state.json", state)
     for old in sorted(_complete(directory))[:-keep]:
@@ -121,12 +131,16 @@ def newest_checkpoint(directory: Path, say: Any = print) -> Path | None:
 
 
 def load_checkpoint(
-    path: Path, model: PeftModel, optimizer: torch.optim.Optimizer, scheduler: Any, facts: dict[str, Any]
+    path: Path,
+    model: PeftModel | PreTrainedModel,
+    optimizer: torch.optim.Optimizer,
+    scheduler: Any,
+    facts: dict[str, Any],
 ) -> Progress:
     """Restore everything a checkpoint holds; refuse when anything is missing or was made with other settings.
 
     Raises:
-        DamagedError: a tensor of the adapter or the optimizer is missing or misshapen.
+        DamagedError: a tensor of the model or the optimizer is missing or misshapen.
         UsageError: the stage's settings, data or base differ from those of the checkpoint.
     """
     state = storage.read_json(path / "state.json")
@@ -139,13 +153,36 @@ def load_checkpoint(
     names = [name for name, _ in trainable_parameters(model)]
     if state["parameters"] != names:
         raise DamagedError(f"{path} holds optimizer state for other parameters than the ones that learn in this stage.")
-    load_adapter_tensors(model, path / "adapter_model.safetensors")
+    if _is_expansion(model):
+        load_adapter_tensors(cast("PeftModel", model), path / TENSORS)
+    else:
+        _load_trained(model, path / TRAINED)
     _restore_optimizer(optimizer, names, load_file(path / "optimizer.safetensors"), state["optimizer_steps"], path)
     scheduler.load_state_dict(state["scheduler"])
     for group, rate in zip(optimizer.param_groups, scheduler.get_last_lr(), strict=True):
         group["lr"] = rate  # a scheduler remembers the rate, but only `step` writes it into the optimizer
     _restore_rng(state["rng"])
     return Progress(**state["progress"])
+
+
+def starting_fingerprint(model: PeftModel | PreTrainedModel) -> str:
+    """Return what a stage starts from: an expansion's base, which stays as it is, or every number of another model."""
+    return expansion_config(model).base_fingerprint if _is_expansion(model) else base_fingerprint(model)
+
+
+def _is_expansion(model: PeftModel | PreTrainedModel) -> bool:
+    """Say whether all that learns is an adapter of ours; a mixture that is trained as a whole is a plain model."""
+    return isinstance(model, PeftModel) and bool(all_layers(model))
+
+
+@torch.no_grad()
+def _load_trained(model: PreTrainedModel | PeftModel, path: Path) -> None:
+    tensors = load_file(path)
+    parameters = dict(trainable_parameters(model))
+    shapes = ({name: tuple(tensor.shape) for name, tensor in named.items()} for named in (parameters, tensors))
+    refuse_mismatch(str(path), *shapes)
+    for name, parameter in parameters.items():
+        parameter.copy_(tensors[name])
 
 
 def environment() -> dict[str, Any]:

@@ -2,9 +2,10 @@
 
 Stage 1 minimises `lm_loss + load_balancing_coef · mean over layers of load_balancing_loss` (MoE-LPR eq. 4-8), stage 2
 `lm_loss + lpr_coef · mean over layers of lpr_loss` (eq. 9-11), and where layers have a routing classifier also
-`classifier_coef · mean over those layers of classifier_loss` (LayerMoE).
+`classifier_coef · mean over those layers of classifier_loss` (LayerMoE). When one language group follows another, the
+review of lifelong MoE-LPR also has `group_coef · group_loss`.
 
-The released code differs from the paper in two places; its forms are variants by name, so that published numbers can
+The released code differs from the papers in a few places; its forms are variants by name, so that published numbers can
 be reproduced, and are never the default.
 
 Letters: T tokens, E experts, K chosen per token, V vocabulary.
@@ -109,6 +110,42 @@ def lpr_loss(router_logits: torch.Tensor, is_original: torch.Tensor, variant: st
     penalty = -scores.log_softmax(-1)[:, ORIGINAL_EXPERT]
     is_original = is_original.to(penalty.dtype)
     return (penalty * is_original).sum() / is_original.sum().clamp(min=1)
+
+
+def group_loss(
+    router_logits: torch.Tensor, own_experts: torch.Tensor, mask: torch.Tensor, variant: str = "paper"
+) -> torch.Tensor:
+    """Return one layer's loss for earlier language groups: `-log P`, mean over their tokens.
+
+    P is the probability that the router gives to the experts of the token's own group, all together. It is 0 for a
+    router that sends every such token to them, in whatever proportions, and it asks nothing of other tokens. Lifelong
+    MoE-LPR, the baseline in LayerMoE, has it in the review of a further group (`sequential_add_loss` in the code).
+
+    Args:
+        router_logits: [T, E], before softmax.
+        own_experts: bool [T, E], True on the experts of the token's group.
+        mask: bool [T], True on tokens of earlier groups that have experts in this layer.
+        variant: `released` is `-sum of log p_i` over these experts, as in the code: 0 only where a group has a single
+            expert, else lowest (n log n for n experts) when the probability is divided equally among them.
+
+    Returns:
+        A scalar; 0 (with a zero gradient) when no token counts. The released code averages over all tokens instead, so
+        its coefficient shrinks with the share of earlier groups.
+
+    >>> own = torch.tensor([[False, True, True], [False, False, False]])
+    >>> perfect = torch.tensor([[-50.0, 3.0, 1.0], [0.0, 0.0, 0.0]])
+    >>> abs(round(float(group_loss(perfect, own, torch.tensor([True, False]))), 6))
+    0.0
+    """
+    _check(variant)
+    log_probs = router_logits.float().log_softmax(-1)
+    if variant == "released":
+        penalty = -log_probs.masked_fill(~own_experts, 0.0).sum(-1)
+    else:
+        # A token that does not count may own no expert; its row is made harmless before the logarithm, not after.
+        penalty = -log_probs.masked_fill(~(own_experts | ~mask[:, None]), -torch.inf).logsumexp(-1)
+    weight = mask.to(penalty.dtype)
+    return (penalty * weight).sum() / weight.sum().clamp(min=1)
 
 
 def classifier_loss(

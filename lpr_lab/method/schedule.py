@@ -5,6 +5,7 @@ when all have been seen. Nothing depends on what was drawn before, so a resumed 
 """
 
 import hashlib
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -74,8 +75,12 @@ class BlockSchedule:
         return language, int(order[position])
 
 
-def _turns(shares: np.ndarray, length: int = 60) -> np.ndarray:
-    """Spread languages evenly over a round: at each turn the one furthest behind its share is next."""
+def _turns(shares: np.ndarray) -> np.ndarray:
+    """Spread languages evenly over a round: at each turn the one furthest behind its share is next.
+
+    A round is 60 turns, or more where the rarest language would have fewer than ten: it must not be rounded away.
+    """
+    length = max(60, math.ceil(10 / shares.min()))
     given = np.zeros(len(shares))
     turns = np.empty(length, dtype=int)
     for turn in range(length):

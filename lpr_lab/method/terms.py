@@ -4,12 +4,13 @@ A term knows how many elements of a step it is a mean over, before any forward p
 `training` can divide every micro-batch by the same number, and gradients do not depend on how a step is split.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from peft import PeftModel
+from torch import nn
 from torch.nn import functional as F
 
 from lpr_lab.errors import UsageError
@@ -17,11 +18,13 @@ from lpr_lab.method.losses import (
     IGNORED,
     classifier_loss,
     expert_counts,
+    group_loss,
     load_balancing_loss,
     lpr_loss,
     router_z_loss,
 )
-from lpr_lab.model.adapter import moe_layers
+from lpr_lab.model.adapter import expansion_config, moe_layers
+from lpr_lab.model.mixture import MoELayer
 from lpr_lab.model.router import Routing
 
 Batch = dict[str, torch.Tensor]
@@ -90,7 +93,7 @@ def lm_term() -> Term:
     )
 
 
-def balance_term(model: PeftModel, coefficient: float, variant: str = "paper", scope: str = "step") -> Term:
+def balance_term(model: nn.Module, coefficient: float, variant: str = "paper", scope: str = "step") -> Term:
     """Load-balancing loss, mean over layers and, in P_i, over the tokens of the step.
 
     Its `f_i`, the share of tokens that chose expert i, is not differentiated, but it multiplies the gradient of every
@@ -101,7 +104,7 @@ def balance_term(model: PeftModel, coefficient: float, variant: str = "paper", s
     micro-batch, when E = K everywhere (f_i is 1), or when the coefficient is 0.
 
     Args:
-        model: the expanded model.
+        model: a model with mixture layers.
         coefficient: alpha.
         variant: see `losses.load_balancing_loss`.
         scope: `step`, or `micro_batch`: f_i of each micro-batch by itself, as in the papers' runs. It costs nothing,
@@ -174,6 +177,67 @@ def lpr_term(num_original: int, coefficient: float, variant: str = "paper") -> T
         total=total,
         form={"variant": variant},
     )
+
+
+def group_term(model: PeftModel, languages: Sequence[str], coefficient: float, variant: str = "paper") -> Term:
+    """Loss for earlier language groups, mean over their tokens and the layers in which their group has experts.
+
+    A layer to which a group added no expert says nothing about its tokens, and a group without any expert is left out.
+
+    Args:
+        model: the expanded model; its configuration says which group a language belongs to.
+        languages: of the packed blocks, in their order.
+        coefficient: its weight.
+        variant: see `losses.group_loss`.
+
+    Raises:
+        UsageError: none of the languages belongs to an earlier group that has experts.
+    """
+    earlier = expansion_config(model).groups[:-1]
+    # Per group: its languages in the packed blocks, and in each layer with experts of its own, which numbers they have.
+    members, numbers = [], []
+    for expansion, group in enumerate(earlier):
+        own = {layer.layer: _experts_of(layer, expansion) for layer in moe_layers(model)}
+        own = {layer: experts for layer, experts in own.items() if experts}
+        ids = [index for index, language in enumerate(languages) if language in group]
+        if ids and own:
+            members.append(torch.tensor(ids))
+            numbers.append(own)
+    if not members:
+        raise UsageError(
+            f"group_coef = {coefficient}, but none of {', '.join(languages)} is of an earlier group with experts; the "
+            f"groups before this one are {earlier}. Replay their languages, or leave group_coef at 0."
+        )
+
+    def of_group(batch: Batch, ids: torch.Tensor) -> torch.Tensor:
+        return torch.isin(batch["language_id"], ids.to(batch["language_id"].device)).flatten()
+
+    def total(forward: Forward) -> torch.Tensor:
+        groups = []
+        for ids, own in zip(members, numbers, strict=True):
+            mask = of_group(forward.batch, ids)
+            per_layer = []
+            for layer, experts in own.items():
+                logits = forward.routing[layer].router_logits
+                is_own = torch.zeros_like(logits, dtype=torch.bool)
+                is_own[:, experts.start : experts.stop] = True
+                per_layer.append(group_loss(logits, is_own, mask, variant))
+            groups.append(torch.stack(per_layer).mean() * mask.sum())
+        return torch.stack(groups).sum()
+
+    return Term(
+        "group_loss",
+        coefficient,
+        count=lambda batch: int(sum(of_group(batch, ids).sum() for ids in members)),
+        total=total,
+        form={"variant": variant},
+    )
+
+
+def _experts_of(layer: MoELayer, expansion: int) -> range:
+    """Return the numbers that the experts of one expansion have in a layer; they follow those of earlier ones."""
+    counts = [stack.num_experts if (stack := layer.stack_of(number)) else 0 for number in range(expansion + 1)]
+    return range(1 + sum(counts[:-1]), 1 + sum(counts))
 
 
 def classifier_term(num_original: int, coefficient: float, kind: str = "token") -> Term:

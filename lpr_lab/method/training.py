@@ -1,8 +1,8 @@
-"""One plain training loop, read from top to bottom; both stages run through it.
+"""One plain training loop, read from top to bottom; both stages run through it, and so do the papers' baselines.
 
 Batches in, named loss terms out. Hugging Face Accelerate carries devices, mixed precision and several processes; the
 loop does not know run directories or languages. What a stage trains on is a `BlockSchedule`, what it minimises a list
-of `Term`s.
+of `Term`s, and what learns is whatever has `requires_grad`: part of an expansion, another adapter, or a whole model.
 
 Each term is a sum over tokens divided by how many such tokens the *whole* optimiser step has, over all micro-batches
 and ranks. So gradients do not depend on how a step is split: one process with one micro-batch, gradient accumulation
@@ -25,13 +25,19 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from peft import PeftModel
 from tqdm import tqdm
-from transformers import get_cosine_with_min_lr_schedule_with_warmup
+from transformers import PreTrainedModel, get_cosine_with_min_lr_schedule_with_warmup
 
 from lpr_lab.errors import LprError, UsageError
-from lpr_lab.method.checkpoints import Progress, load_checkpoint, newest_checkpoint, save_checkpoint
+from lpr_lab.method.checkpoints import (
+    Progress,
+    load_checkpoint,
+    newest_checkpoint,
+    save_checkpoint,
+    starting_fingerprint,
+)
 from lpr_lab.method.schedule import BlockSchedule
 from lpr_lab.method.terms import Batch, Forward, Term
-from lpr_lab.model.adapter import expansion_config, trainable_parameters
+from lpr_lab.model.adapter import moe_layers, trainable_parameters
 from lpr_lab.model.capture import RoutingRecord, decoder_of, record_routing
 from lpr_lab.model.precision import resolve_precision
 from lpr_lab.progress import progress as progress_bar
@@ -55,12 +61,14 @@ class TrainSettings:
     blocks_per_forward: int = 4
     """Blocks that fit into memory at once; the rest is gradient accumulation."""
     learning_rate: float = 3e-4
-    """Peak learning rate of experts (5e-5 in the papers, with 45,000 steps)."""
+    """Peak learning rate of experts, and of all that is no router (5e-5 in the papers, with 45,000 steps)."""
     router_learning_rate: float = 1e-3
     """Peak learning rate of routers and routing classifiers (the papers use one rate for all)."""
     warmup_fraction: float = 0.05
     final_learning_rate_fraction: float = 0.1
     weight_decay: float = 0.0
+    adam_beta2: float = 0.95
+    """Decay of AdamW's second moment. A few dozen steps need it short; 0.999 in the papers' code."""
     max_grad_norm: float = 1.0
     precision: str = "auto"
     """`fp32`, `bf16` (autocast; weights stay as they are), or `auto`: bf16 where the processor computes with it."""
@@ -86,7 +94,7 @@ class TrainSettings:
 
 
 def train(
-    model: PeftModel,
+    model: PeftModel | PreTrainedModel,
     schedule: BlockSchedule,
     terms: Sequence[Term],
     settings: TrainSettings,
@@ -99,7 +107,8 @@ def train(
     """Train what is trainable in `model` and return what happened; resumes from the newest checkpoint in `out`.
 
     Args:
-        model: an upcycled model; the stage has said what learns (`set_trainable`).
+        model: an expanded model, one with another adapter, or a plain one; the caller has said what learns
+            (`set_trainable`, `baselines`).
         schedule: the blocks of every step.
         terms: the parts of the loss.
         settings: budgets, rates, precision.
@@ -126,14 +135,14 @@ def train(
     )
     named = list(trainable_parameters(model))
     if not named:
-        raise UsageError("Nothing learns in this stage: call it on a model from lpr_lab.upcycle.")
+        raise UsageError("Nothing learns in this model: call it on one from lpr_lab.upcycle or method.baselines.")
     if settings.blocks_per_step % accelerator.num_processes:
         raise UsageError(
             f"blocks_per_step = {settings.blocks_per_step} cannot be shared equally by {accelerator.num_processes} "
             "processes; use a multiple of their number."
         )
     groups = _parameter_groups(named, settings)
-    optimizer = torch.optim.AdamW(groups, weight_decay=settings.weight_decay, betas=(0.9, 0.95))
+    optimizer = torch.optim.AdamW(groups, weight_decay=settings.weight_decay, betas=(0.9, settings.adam_beta2))
     scheduler = get_cosine_with_min_lr_schedule_with_warmup(
         optimizer,
         num_warmup_steps=math.ceil(settings.warmup_fraction * settings.num_steps),
@@ -143,7 +152,7 @@ def train(
     facts = {
         "settings": {k: v for k, v in asdict(settings).items() if k not in ("max_minutes", "checkpoint_minutes")},
         "data": schedule.ledger(min(settings.num_steps, 32)),
-        "base": expansion_config(model).base_fingerprint,
+        "base": starting_fingerprint(model),
         "world_size": accelerator.num_processes,
         "terms": {term.name: term.describe() for term in terms},
         **(facts or {}),
@@ -155,7 +164,8 @@ def train(
     if checkpoint is not None:
         done = load_checkpoint(checkpoint, model, optimizer, scheduler, facts)
         accelerator.print(f"{label}: resuming from {checkpoint.name} ({done.tokens:,} tokens done).")
-    with model.disable_adapter():  # a property of the base's attention, looked at in the base's own precision
+    # A property of the base's attention, looked at in the base's own precision.
+    with model.disable_adapter() if isinstance(model, PeftModel) else nullcontext():
         refuse_if_documents_mix(model)
     wrapped = accelerator.prepare_model(model)
     was_training = model.training
@@ -165,7 +175,7 @@ def train(
     last_saved = time.monotonic()
     try:
         with (
-            record_routing(model) as record,
+            record_routing(model) if moe_layers(model) else nullcontext(RoutingRecord()) as record,
             progress_bar(settings.tokens, label, "token", initial=done.step * schedule.tokens_per_step)
             if accelerator.is_main_process
             else tqdm(disable=True) as bar,
@@ -311,9 +321,9 @@ def _anyone(accelerator: Accelerator, *wishes: bool) -> list[bool]:
 
 
 def _parameter_groups(named: list[tuple[str, torch.nn.Parameter]], settings: TrainSettings) -> list[dict[str, Any]]:
-    experts = [(n, p) for n, p in named if "moe_lpr_experts" in n]
-    routers = [(n, p) for n, p in named if "moe_lpr_experts" not in n]  # and routing classifiers
-    groups = [(experts, settings.learning_rate), (routers, settings.router_learning_rate)]
+    routes = [(n, p) for n, p in named if "moe_lpr_router" in n or "moe_lpr_classifier" in n]
+    computes = [(n, p) for n, p in named if "moe_lpr_router" not in n and "moe_lpr_classifier" not in n]
+    groups = [(computes, settings.learning_rate), (routes, settings.router_learning_rate)]
     return [{"params": members, "lr": rate} for members, rate in groups if members]
 
 
