@@ -134,7 +134,9 @@ class RunFiles:
     def plan(self) -> dict[str, Any] | None:
         """Settings of an experiment that follows this run's plan, for the functions of `recipes`; None without one."""
         path = self.path / "plan.yaml"
-        return _mapping(path) if path.exists() else None
+        if not path.exists():
+            return None
+        return {key: tuple(value) if isinstance(value, list) else value for key, value in _mapping(path).items()}
 
     def write_plan(self, plan: Mapping[str, Any]) -> None:
         """Write `plan.yaml`: new experts layer by layer, and what they were planned for."""
