@@ -1,0 +1,62 @@
+"""The planning notebook from first cell to last, on a tiny random model and a few sentences."""
+
+import io
+import json
+import random
+
+import pytest
+
+from lpr_lab.experiments import recipes
+from lpr_lab.experiments.notebooks import notebooks_dir, run_notebook
+from lpr_lab.method.upcycle import upcycle
+
+
+@pytest.fixture
+def tiny_parameters(tmp_path, tiny_model, tiny_tokenizer, sentences):
+    """Parameters for a model and texts small enough for a test."""
+    tiny_model("llama", num_layers=3).save_pretrained(tmp_path / "base")
+    tiny_tokenizer.save_pretrained(tmp_path / "base")
+    texts = tmp_path / "texts.jsonl"
+    rng = random.Random(0)
+    with texts.open("w", encoding="utf-8") as file:
+        for language in ("en", "el", "tr"):
+            for split in ("train", "replay", "dev"):
+                for number in range(8):
+                    words = " ".join(rng.sample(sentences[language], 3)).split()
+                    rng.shuffle(words)
+                    record = {"id": f"{split}-{number}", "language": language, "split": split, "text": " ".join(words)}
+                    file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    return {
+        "base": str(tmp_path / "base"),
+        "corpus": str(texts),
+        "original": ["en"],
+        "expanded": ["el", "tr"],
+        "budget": 7,
+        "classifiers": 1,
+        "tokens_per_language": 200,
+        "precision": "fp32",
+    }
+
+
+@pytest.mark.notebook
+@pytest.mark.parametrize("choice", [{}, {"allocation": "last", "min_new": 1}, {"rule": "round_up", "budget": 9}])
+def test_the_planning_notebook_leaves_a_plan_that_a_recipe_takes(tmp_path, tiny_parameters, tiny_model, choice):
+    done = run_notebook(
+        notebooks_dir() / "02_plan_experts.ipynb",
+        runs_dir=tmp_path / "runs",
+        values=tiny_parameters | choice,
+        output=io.StringIO(),
+    )
+    run = done.run
+    assert run.status.state == "finished" and run.kind == "plan"
+    assert run.results is not None and run.plan is not None
+    counts = tuple(run.plan["allocation"])
+    assert sum(counts) == 7 or choice.get("rule") == "round_up"
+    assert {"similarity", "allocations", "layers"} == set(run.table_names())
+    table = run.read_table("similarity")
+    assert list(table.columns) == ["layer", "language_a", "language_b", "roles", "similarity"]
+    assert set(run.figures()) == {"plan"}
+    assert len(run.notebook_path.read_text()) < 1_000_000
+    experiment = recipes.layer_moe(**run.plan)
+    assert experiment.allocation == counts and experiment.classifiers == 1
+    assert upcycle(tiny_model("llama", num_layers=3), experiment.allocation).config is not None
