@@ -60,6 +60,7 @@ RunsDir = Annotated[
     typer.Option("--runs-dir", help="The folder of runs.", show_default="$LPR_LAB_RUNS, or ./runs", file_okay=False),
 ]
 Port = Annotated[int, typer.Option("--port", min=1, max=65535, help="Where on 127.0.0.1 the dashboard listens.")]
+Host = Annotated[str, typer.Option("--host", help="Address to listen on; any but 127.0.0.1 asks visitors for a token.")]
 NoBrowser = Annotated[bool, typer.Option("--no-browser", help="Print the address, open nothing.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the result.")]
@@ -187,14 +188,21 @@ def show_command(
 def app_command(
     runs_dir: RunsDir = None,
     port: Port = PORT,
+    host: Host = "127.0.0.1",
+    mcp: Annotated[bool, typer.Option("--mcp", help="Offer its endpoints to language-model clients too.")] = False,
     no_browser: NoBrowser = False,
 ) -> None:
-    """Open the dashboard on a folder of runs."""
+    """Open the dashboard on a folder of runs.
+
+    On another address than this machine's own, the address that is printed
+    holds a token that visitors need. Nothing is encrypted: where you do not
+    trust the network, keep 127.0.0.1 and use an SSH tunnel.
+    """
     from lpr_lab.experiments.doctor import port_finding
 
     if (taken := port_finding(port)).state != "ok":
         raise UsageError(f"Port {port} is taken. {taken.next_step}")
-    _serve(_runs_folder(runs_dir), port, no_browser, "")
+    _serve(_runs_folder(runs_dir), port, no_browser, "", host, mcp)
 
 
 @app.command()
@@ -303,15 +311,17 @@ def _run_notebook(
     return run
 
 
-def _serve(folder: Path, port: int, no_browser: bool, page: str) -> None:
+def _serve(folder: Path, port: int, no_browser: bool, page: str, host: str = "127.0.0.1", mcp: bool = False) -> None:
     from threading import Event
 
-    from lpr_lab.dashboard import serve
+    from lpr_lab.dashboard import LOOPBACK, address_with, new_token, serve
 
     has_screen = sys.platform in ("darwin", "win32") or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
+    opens = has_screen and not no_browser
+    token = None if host in LOOPBACK else new_token()
     with suppress(KeyboardInterrupt):  # the way to end it, so no error
-        address = serve(folder, port=port, page=page, open_browser=has_screen and not no_browser, block=False)
-        _say(f"Dashboard: {address}/{page}  (Ctrl-C stops it)")
+        address = serve(folder, host=host, port=port, page=page, open_browser=opens, block=False, token=token, mcp=mcp)
+        _say(f"Dashboard: {address_with(f'{address}/{page}', token)}  (Ctrl-C stops it)")
         Event().wait()
 
 

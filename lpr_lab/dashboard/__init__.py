@@ -1,4 +1,4 @@
-"""The window: four pages over run directories. Imports neither torch nor gradio until something is built or asked for.
+"""The window: six pages over run directories. Imports neither torch nor gradio until something is built or asked for.
 
     build(runs_dir)  -> the pages, as a `gradio.Blocks`
     serve(runs_dir)  -> the same, served on this machine
@@ -8,12 +8,15 @@ and figures, the others wire those to widgets. Numbers come from run directories
 """
 
 import os
+import secrets
 import socket
 import sys
 import threading
 import webbrowser
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlencode
 
 from lpr_lab.errors import UsageError
 
@@ -35,6 +38,16 @@ def build(runs_dir: str | Path) -> "gradio.Blocks":
     return pages.assemble(Path(runs_dir))
 
 
+def new_token() -> str:
+    """Return what a visitor must know where others than this machine can connect."""
+    return secrets.token_urlsafe(32)
+
+
+def address_with(address: str, token: str | None) -> str:
+    """Return an address that lets a first visitor in; without a token, the address itself."""
+    return address if token is None else f"{address}{'&' if '?' in address else '?'}{urlencode({'token': token})}"
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -49,25 +62,31 @@ def serve(
     page: str = "",
     open_browser: bool = True,
     block: bool = True,
+    token: str | None = None,
+    mcp: bool = False,
 ) -> str:
     """Serve the dashboard and return its address.
 
     Args:
         runs_dir: the folder of runs.
-        host: this machine only (`127.0.0.1`, `localhost`, `::1`).
+        host: this machine only (`127.0.0.1`, `localhost`, `::1`), or with a token any address of it (`0.0.0.0`: all).
         port: None takes any free one, never 7860, where people expect their own.
         page: what to open first, such as `routing?run=ID`.
         open_browser: open it in a browser, where this machine has a screen.
         block: wait until interrupted; otherwise serve in the background until the process ends.
+        token: from `new_token`: what visitors must bring (`address_with`).
+        mcp: offer the named endpoints to language-model clients too (needs the package `mcp`).
 
     Raises:
-        UsageError: a host that others could reach, or a port in use.
+        UsageError: a host that others could reach and no token, a port in use, or no package `mcp`.
     """
-    if host not in LOOPBACK:
+    if host not in LOOPBACK and not token:
         raise UsageError(
             f"Refusing to serve on {host}: everyone who reaches it could read the runs and use the model, and there is "
-            "no sign-in. Serve on 127.0.0.1 and use an SSH tunnel."
+            "no sign-in without a token. Serve on 127.0.0.1 and use an SSH tunnel, or give a token."
         )
+    if mcp and find_spec("mcp") is None:
+        raise UsageError("--mcp needs the package mcp: pip install mcp")
     demo = build(runs_dir)
 
     from lpr_lab.dashboard import pages
@@ -78,14 +97,14 @@ def serve(
             server_port=port or _free_port(),
             prevent_thread_lock=True,
             quiet=True,
-            **pages.launch_options(host),
+            **pages.launch_options(host, token=token, mcp=mcp),
         )
     except OSError as error:
         raise UsageError(f"Port {port} is in use; choose another with --port, or stop what serves there.") from error
     address = str(address).rstrip("/")
     threading.Thread(target=_warm_up, daemon=True).start()
     if open_browser and _has_screen():
-        webbrowser.open(f"{address}/{page.lstrip('/')}")
+        webbrowser.open(address_with(f"{address}/{page.lstrip('/')}", token))
     if block:
         demo.block_thread()
     return address
@@ -107,4 +126,4 @@ def _warm_up() -> None:
     del pandas, plotly
 
 
-__all__ = ["LOOPBACK", "build", "serve"]
+__all__ = ["LOOPBACK", "address_with", "build", "new_token", "serve"]

@@ -30,7 +30,7 @@ def _without_navbar() -> None:
     Navbar(visible=False)
 
 
-def launch_options(host: str = "127.0.0.1") -> dict[str, Any]:
+def launch_options(host: str = "127.0.0.1", *, token: str | None = None, mcp: bool = False) -> dict[str, Any]:
     """Return the arguments of `Blocks.launch` that make the app ours, quiet and private."""
     hosts = tuple({host, "127.0.0.1", "localhost", "::1"})
     return {
@@ -44,9 +44,9 @@ def launch_options(host: str = "127.0.0.1") -> dict[str, Any]:
         "state_session_capacity": 64,
         "enable_monitoring": False,
         "pwa": False,
-        "mcp_server": False,
+        "mcp_server": mcp,
         "strict_cors": True,
         "theme": look.gradio_theme(),
         "head": look.head(),
-        "app_kwargs": {"middleware": [Middleware(Guard, hosts=hosts)]},
+        "app_kwargs": {"middleware": [Middleware(Guard, hosts=hosts, token=token)]},
     }
