@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -22,14 +22,17 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lpr_lab.errors import UsageError
-from lpr_lab.measure.forgetting import ScoredDocuments, change_rows
+from lpr_lab.measure.forgetting import ScoredDocuments, bootstrap_draws, change_rows, document_rows
 from lpr_lab.measure.routing import LoadCounter
 from lpr_lab.model.capture import record_routing
 from lpr_lab.model.precision import resolve_precision
-from lpr_lab.model.stages import standing
+from lpr_lab.model.stages import selected_stage, standing
 from lpr_lab.progress import progress
 from lpr_lab.text.corpus import Corpus, Document
 from lpr_lab.text.packing import PackedBlocks, pack, refuse_if_documents_mix
+
+if TYPE_CHECKING:
+    from lpr_lab.measure.expert_counts import ExpertCounter
 
 COLUMNS = ["language", "role", "model", "dataset", "bits_per_byte", "ci_low", "ci_high", "n_documents"]
 
@@ -68,10 +71,15 @@ class Report:
         paired = [test for test in self.sets if {before, after} <= set(test.nats)]
         return change_rows(paired, [self._draws(test) for test in paired], before, after)
 
+    def documents(self) -> pd.DataFrame:
+        """Return one row per document and model: language, role, dataset, test_set, document, bytes, bits_per_byte.
+
+        The texts are not in it; the ids are those of the corpus.
+        """
+        return document_rows(self.sets)
+
     def _draws(self, test: ScoredDocuments) -> np.ndarray:
-        # One generator per test set, so that adding a language does not move the intervals of the others.
-        generator = np.random.default_rng([self.seed, int(test.fingerprint[:8], 16)])
-        return generator.integers(0, len(test.num_bytes), (self.bootstrap, len(test.num_bytes)))
+        return bootstrap_draws(test, self.bootstrap, self.seed)
 
 
 @torch.no_grad()
@@ -91,6 +99,7 @@ def evaluate(
     bootstrap: int = 1000,
     precision: str = "auto",
     seed: int = 0,
+    experts: "ExpertCounter | None" = None,
 ) -> Report:
     """Score base and expanded model on the same documents, in bits per UTF-8 byte.
 
@@ -109,6 +118,7 @@ def evaluate(
         bootstrap: resamples for the intervals.
         precision: auto, fp32 or bf16; the same for both models.
         seed: of the resampling.
+        experts: counts on the way what every stage scored here sends to which expert.
 
     Returns:
         A `Report`; `.to_frame()` and `.changes()` are tidy tables, `.load` is the expert load seen on the way.
@@ -119,7 +129,9 @@ def evaluate(
     tests = []
     for split in [split for split in splits if split in corpus.splits]:
         for language in languages:
-            documents = _choose(corpus.documents(split, language), tokens_per_language, max_document_tokens, tokenizer)
+            documents = choose_documents(
+                corpus.documents(split, language), tokens_per_language, max_document_tokens, tokenizer
+            )
             if documents:
                 tests.append((split, language, documents))
     missing = set(languages) - {language for _, language, _ in tests}
@@ -142,14 +154,20 @@ def evaluate(
             with model.disable_adapter() if expanded else nullcontext():
                 nats = {"base": document_nats(model, blocks, **options)}
             if isinstance(model, PeftModel):
+                of = {"language": language, "role": role, "dataset": split}
                 with record_routing(model) as record:
-                    see = counter.watch(record, language=language, role=role, dataset=split)
-                    nats["expanded"] = document_nats(model, blocks, after_batch=see, **options)
+                    load = counter.watch(record, **of)
+                    watchers: list[Any] = [lambda _, mask, load=load: load(mask)]
+                    if experts is not None:
+                        watchers.append(experts.watch(record, stage=selected_stage(model), **of))
+                    nats["expanded"] = document_nats(model, blocks, after_batch=watchers, **options)
                 for stage in stages:
-                    with standing(model, stage):
-                        nats[stage] = document_nats(model, blocks, **options)
+                    with standing(model, stage), record_routing(model) as record:
+                        watchers = [experts.watch(record, stage=stage, **of)] if experts is not None else []
+                        nats[stage] = document_nats(model, blocks, after_batch=watchers, **options)
             sizes = np.array([len(document.text.encode()) for document in documents])
-            sets.append(ScoredDocuments(language, role, split, _fingerprint(documents), sizes, nats))
+            ids = tuple(document.id for document in documents)
+            sets.append(ScoredDocuments(language, role, split, _fingerprint(documents), sizes, nats, ids))
     settings = {"precision": resolve_precision(precision), "block_tokens": block_tokens, "bootstrap": bootstrap}
     return Report(sets, bootstrap, seed, counter.to_frame(), settings)
 
@@ -160,7 +178,7 @@ def document_nats(
     *,
     batch_blocks: int = 4,
     precision: str = "auto",
-    after_batch: Any = None,
+    after_batch: Sequence[Any] = (),
     bar: Any = None,
 ) -> np.ndarray:
     """Return the negative log-likelihood of every packed document in nats, float64 [documents].
@@ -182,16 +200,16 @@ def document_nats(
             ).cpu()
             owners = batch["document_index"].flatten()[scored].numpy()
             np.add.at(totals, owners, losses[scored].double().numpy())
-            if after_batch is not None:
-                after_batch(
-                    (batch["language_id"] >= 0).flatten() & (batch["input_ids"] != blocks.separator_id).flatten()
+            for see in after_batch:
+                see(
+                    batch, (batch["language_id"] >= 0).flatten() & (batch["input_ids"] != blocks.separator_id).flatten()
                 )
             if bar is not None:
                 bar.update(ids.numel())
     return totals
 
 
-def _choose(
+def choose_documents(
     documents: Sequence[Document], max_tokens: int, max_document_tokens: int, tokenizer: PreTrainedTokenizerBase
 ) -> list[Document]:
     """Take documents, in an order fixed by their ids, until the token budget is spent; at least one."""

@@ -1,0 +1,222 @@
+"""Counts what experts get while a model reads, and turns the counts into the small tables that a run keeps.
+
+    expert_load         stage language role dataset layer expert chosen first mass n_tokens
+    expert_pairs        stage dataset layer expert_a expert_b n_tokens          chosen together; a = b: tokens of a
+    expert_agreement    before after dataset language layer same_choices same_first
+    expert_information  stage dataset layer bits ceiling_bits null_bits null_high_bits n_languages n_documents
+    expert_tokens       dataset language layer expert token_id bytes count total            of the newest stage
+
+`chosen`, `first` and `mass` are those of `measure.experts.NUMBERS`; `bytes` is the token in UTF-8, as hex digits;
+`null_bits` and `null_high_bits` are mean and 95th percentile over shuffled documents.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from peft import PeftModel
+from transformers import PreTrainedTokenizerBase
+
+from lpr_lab.measure import experts
+from lpr_lab.model.capture import RoutingRecord, decoder_of, record_routing
+from lpr_lab.model.precision import resolve_precision
+from lpr_lab.model.router import Routing
+from lpr_lab.model.stages import standing
+from lpr_lab.text.graphemes import token_bytes
+from lpr_lab.text.packing import PackedBlocks
+
+TABLES = ("expert_load", "expert_pairs", "expert_agreement", "expert_information", "expert_tokens")
+SHUFFLES = 200
+
+
+@dataclass
+class _Layer:
+    """What one layer did with one language's text at one stage."""
+
+    chosen: list[np.ndarray] = field(default_factory=list)
+    """Per forward pass, bool [T, E]."""
+    first: list[np.ndarray] = field(default_factory=list)
+    """int [T]."""
+    documents: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+    """Documents of a pass, int [d], and the weight of each expert summed over their tokens, float [d, E]."""
+
+
+@dataclass
+class _Reading:
+    """What all layers did, and what was read."""
+
+    layers: dict[int, _Layer] = field(default_factory=dict)
+    token_ids: list[np.ndarray] = field(default_factory=list)
+    document: list[np.ndarray] = field(default_factory=list)
+
+
+class ExpertCounter:
+    """Watches forward passes of any number of stages and languages; `tables` has the result.
+
+    What has to be kept token by token is let go when the next language begins, so stages are to be read language by
+    language, on the same text.
+
+    Args:
+        stages: what they are called, oldest first; the vocabulary is that of the last.
+    """
+
+    def __init__(self, stages: Sequence[str]):
+        self._stages = tuple(stages)
+        self._open: tuple[str, str, str] | None = None
+        self._readings: dict[str, _Reading] = {}
+        self._load: list[list[Any]] = []
+        self._agreement: list[list[Any]] = []
+        self._tokens: list[list[Any]] = []
+        self._pairs: dict[tuple[str, str, int], np.ndarray] = {}
+        self._documents: dict[tuple[str, str, int], list[tuple[str, np.ndarray, np.ndarray]]] = {}
+
+    def watch(
+        self, record: RoutingRecord, *, stage: str, language: str, role: str, dataset: str
+    ) -> Callable[[Mapping[str, torch.Tensor], torch.Tensor], None]:
+        """Return what to call after each forward pass with the packed batch and a bool mask [T] of what counts."""
+        if self._open not in (None, (dataset, role, language)):
+            self._close()
+        self._open = (dataset, role, language)
+        reading = self._readings.setdefault(stage, _Reading())
+
+        def see(batch: Mapping[str, torch.Tensor], mask: torch.Tensor) -> None:
+            counts = mask.cpu().numpy()
+            if not counts.any():
+                return
+            document = batch["document_index"].flatten().numpy()[counts]
+            reading.token_ids.append(batch["input_ids"].flatten().numpy()[counts])
+            reading.document.append(document)
+            for layer, routing in record.routing.items():
+                _add(reading.layers.setdefault(layer, _Layer()), routing, counts, document)
+
+        return see
+
+    def tables(self, tokenizer: PreTrainedTokenizerBase) -> dict[str, pd.DataFrame]:
+        """Return the tables described above, by name."""
+        self._close()
+        spelled = sorted({row[4] for row in self._tokens})
+        pieces = dict(zip(spelled, token_bytes(tokenizer, spelled), strict=True))
+        tokens = [[*row[:5], (pieces[row[4]] or b"").hex(), *row[5:]] for row in self._tokens if pieces[row[4]]]
+        pairs = [
+            [*key, a, b, int(counts[a, b])]
+            for key, counts in self._pairs.items()
+            for a in range(len(counts))
+            for b in range(a, len(counts))
+        ]
+        return {
+            "expert_load": pd.DataFrame(
+                self._load, columns="stage language role dataset layer expert chosen first mass n_tokens".split()
+            ),
+            "expert_pairs": pd.DataFrame(pairs, columns="stage dataset layer expert_a expert_b n_tokens".split()),
+            "expert_agreement": pd.DataFrame(
+                self._agreement, columns="before after dataset language layer same_choices same_first".split()
+            ),
+            "expert_information": self._information(),
+            "expert_tokens": pd.DataFrame(
+                tokens, columns="dataset language layer expert token_id bytes count total".split()
+            ),
+        }
+
+    def _close(self) -> None:
+        """Reduce what was read of one language to counts."""
+        if self._open is None:
+            return
+        dataset, role, language = self._open
+        readings = {stage: self._readings[stage] for stage in self._stages if stage in self._readings}
+        seen = {stage: _whole(reading) for stage, reading in readings.items() if reading.token_ids}
+        for stage, layers in seen.items():
+            reading = self._readings[stage]
+            token_ids, document = np.concatenate(reading.token_ids), np.concatenate(reading.document)
+            sizes = np.bincount(document)
+            for layer, (chosen, first, mass) in layers.items():
+                count, num_experts = chosen.shape
+                shares = [chosen.mean(0), np.bincount(first, minlength=num_experts) / count, mass.sum(0) / count]
+                for expert in range(num_experts):
+                    numbers = [float(f"{share[expert]:.6g}") for share in shares]
+                    self._load.append([stage, language, role, dataset, layer, expert, *numbers, count])
+                key = (stage, dataset, layer)
+                if (chosen.sum(1) < num_experts).any():  # where all are always chosen there is nothing to learn
+                    self._pairs[key] = self._pairs.get(key, 0) + experts.co_activation(chosen)
+                kept = sizes > 0
+                self._documents.setdefault(key, []).append((language, mass[kept], sizes[kept]))
+                if stage == self._stages[-1]:
+                    for expert, *rest in experts.typical_tokens(token_ids, first, num_experts).tolist():
+                        self._tokens.append([dataset, language, layer, expert, *rest])
+        for before, after in combinations(seen, 2):
+            for layer in sorted(seen[before].keys() & seen[after].keys()):
+                (chosen, first, _), (chosen2, first2, _) = seen[before][layer], seen[after][layer]
+                same = [experts.same_choices(chosen, chosen2), float((first == first2).mean())]
+                row = [before, after, dataset, language, layer]
+                self._agreement.append(row + [float(f"{share:.6g}") for share in same])
+        self._open, self._readings = None, {}
+
+    def _information(self) -> pd.DataFrame:
+        columns = "stage dataset layer bits ceiling_bits null_bits null_high_bits n_languages n_documents".split()
+        rows = []
+        for (stage, dataset, layer), parts in self._documents.items():
+            mass = np.concatenate([part[1] for part in parts])
+            tokens = np.concatenate([part[2] for part in parts])
+            number = np.repeat(np.arange(len(parts)), [len(part[2]) for part in parts])
+            if len(parts) < 2 or mass.shape[1] < 2:
+                continue
+            profiles = np.stack([part[1].sum(0) / part[2].sum() for part in parts])
+            null = experts.shuffled_information(mass, tokens, number, SHUFFLES)
+            bits = [experts.information(profiles), experts.information_ceiling(*profiles.shape)]
+            bits += [float(null.mean()), float(np.quantile(null, 0.95))]
+            numbers = [float(f"{value:.6g}") for value in bits]
+            rows.append([stage, dataset, layer, *numbers, len(parts), len(tokens)])
+        return pd.DataFrame(rows, columns=columns)
+
+
+@torch.no_grad()
+def read_stage(
+    counter: ExpertCounter,
+    model: PeftModel,
+    blocks: PackedBlocks,
+    *,
+    stage: str,
+    language: str,
+    role: str,
+    dataset: str,
+    batch_blocks: int = 4,
+    precision: str = "auto",
+) -> None:
+    """Let the counter watch one stage read one language's packed text; the model's head is not computed."""
+    device = next(model.parameters()).device
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=resolve_precision(precision) == "bf16")
+    with standing(model, stage), record_routing(model) as record, autocast:
+        see = counter.watch(record, stage=stage, language=language, role=role, dataset=dataset)
+        for start in range(0, len(blocks), batch_blocks):
+            batch = blocks.select(range(start, min(start + batch_blocks, len(blocks))))
+            ids, positions = batch["input_ids"].to(device), batch["position_ids"].to(device)
+            decoder_of(model)(input_ids=ids, position_ids=positions, use_cache=False)
+            see(batch, (batch["language_id"] >= 0).flatten() & (batch["input_ids"] != blocks.separator_id).flatten())
+
+
+def _add(layer: _Layer, routing: Routing, counts: np.ndarray, document: np.ndarray) -> None:
+    ids = routing.expert_ids.cpu().numpy()[counts]
+    weights = routing.expert_weights.float().cpu().numpy()[counts]
+    dense = np.zeros((len(ids), routing.router_logits.shape[-1]), dtype=np.float32)
+    rows = np.arange(len(ids))
+    for choice in range(ids.shape[1]):
+        dense[rows, ids[:, choice]] += weights[:, choice]
+    starts = np.flatnonzero(np.diff(document, prepend=document[0] - 1))
+    layer.chosen.append(dense > 0)
+    layer.first.append(ids[:, 0].astype(np.int32))
+    layer.documents.append((document[starts], np.add.reduceat(dense, starts, axis=0)))
+
+
+def _whole(reading: _Reading) -> dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Return layer -> chosen [T, E], first [T], and the weights of each document [D, E]."""
+    last = max(int(part.max()) for part in reading.document)
+    found = {}
+    for layer, parts in sorted(reading.layers.items()):
+        mass = np.zeros((last + 1, parts.chosen[0].shape[1]))
+        for documents, sums in parts.documents:
+            np.add.at(mass, documents, sums)
+        found[layer] = np.concatenate(parts.chosen), np.concatenate(parts.first), mass
+    return found
