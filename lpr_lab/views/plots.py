@@ -337,9 +337,8 @@ def plan(layers: Table, template: str = "lpr") -> "go.Figure":
         row=2,
         col=1,
     )
-    figure.update_layout(template=template, title=_plan_finding(layers), height=520, bargap=0.25)
+    figure.update_layout(template=template, title=_plan_finding(layers), height=520, bargap=0.25, xaxis2_title="layer")
     figure.update_xaxes(showgrid=False, zeroline=False)
-    figure.update_xaxes(title="layer", row=2, col=1)
     figure.update_yaxes(title="mean cosine", rangemode="tozero", row=1, col=1)
     figure.update_yaxes(title="new experts", showgrid=False, tickformat="d", row=2, col=1)
     return figure
