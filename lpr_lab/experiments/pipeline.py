@@ -145,6 +145,7 @@ def measure(story: Story) -> None:
         scores = report.to_frame()
         run.write_table("retention", scores[scores["model"].isin(["base", "expanded"])])
         run.write_table("stages", _by_stage(scores, stage_names(story.model)))
+        run.write_table("documents", _by_stage(report.documents(), stage_names(story.model)))
         run.write_table("change", report.changes())
         if story.parent is not None:
             run.write_table("change_from_parent", report.changes(before=_parent_stage(story)))
@@ -180,8 +181,8 @@ def show(story: Story, max_new_tokens: int = 32) -> None:
                 {
                     "language": language,
                     "prompt": prompt,
-                    "base": last.base_text,
-                    "expanded": last.expanded_text,
+                    "base": last.left.text,
+                    "expanded": last.right.text,
                     "diverged_at": last.diverged_at,
                     "max_new_tokens": max_new_tokens,
                     "temperature": 0.0,

@@ -11,7 +11,7 @@ Raw text can flatter: an instruct model that meets raw text gets better at it in
 (docs/log.md). A claim about forgetting needs a control; the difference alone does not make it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +31,10 @@ COLUMNS = [
     "test_set",
 ]
 
+DOCUMENT_COLUMNS = ["language", "role", "dataset", "test_set", "document", "bytes", "model", "bits_per_byte"]
+_HASH_DIGITS = 16
+"""Of a test set's fingerprint, as tables show it."""
+
 
 @dataclass(frozen=True)
 class ScoredDocuments:
@@ -43,6 +47,7 @@ class ScoredDocuments:
         fingerprint: SHA-256 over ids and texts; scores with different fingerprints are not comparable.
         num_bytes: UTF-8 bytes per document, int [documents].
         nats: model name -> negative log-likelihood per document in nats, float [documents].
+        ids: the documents' ids, as many as there are documents, or none.
     """
 
     language: str
@@ -51,6 +56,7 @@ class ScoredDocuments:
     fingerprint: str
     num_bytes: np.ndarray
     nats: dict[str, np.ndarray]
+    ids: tuple[str, ...] = ()
 
     def bits_per_byte(self, model: str) -> float:
         """Return this model's bits per byte over all documents."""
@@ -85,10 +91,50 @@ def change_rows(
                 high,
                 len(test.num_bytes),
                 verdict(low, high),
-                test.fingerprint[:16],
+                test.fingerprint[:_HASH_DIGITS],
             ]
         )
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def bootstrap_draws(test: ScoredDocuments, resamples: int = 1000, seed: int = 0) -> np.ndarray:
+    """Return document indices of each bootstrap resample, int [resamples, documents].
+
+    One generator per test set, so that adding a language does not move the intervals of the others.
+    """
+    generator = np.random.default_rng([seed, int(test.fingerprint[:8], 16)])
+    return generator.integers(0, len(test.num_bytes), (resamples, len(test.num_bytes)))
+
+
+def document_rows(sets: Iterable[ScoredDocuments]) -> pd.DataFrame:
+    """Return one row per document and model: its id, its size, its bits per byte; never its text."""
+    rows = []
+    for test in sets:
+        ids = test.ids or tuple(f"document {number}" for number in range(1, len(test.num_bytes) + 1))
+        for model, nats in test.nats.items():
+            bits = nats / (np.log(2) * test.num_bytes)
+            for document, size, value in zip(ids, test.num_bytes, bits, strict=True):
+                of_set = [test.language, test.role, test.dataset, test.fingerprint[:_HASH_DIGITS]]
+                rows.append([*of_set, document, int(size), model, float(value)])
+    return pd.DataFrame(rows, columns=DOCUMENT_COLUMNS)
+
+
+def scored_documents(rows: pd.DataFrame) -> list[ScoredDocuments]:
+    """Return the test sets that `document_rows` wrote; any two models of a set can then be compared, paired.
+
+    Args:
+        rows: documents stand in the same order under every model.
+    """
+    sets = []
+    for key, part in rows.groupby(["language", "role", "dataset", "test_set"], sort=False):
+        language, role, dataset, fingerprint = (str(value) for value in key)
+        by_model = {str(model): group for model, group in part.groupby("model", sort=False)}
+        first = next(iter(by_model.values()))
+        sizes = first["bytes"].to_numpy()
+        nats = {model: group["bits_per_byte"].to_numpy() * np.log(2) * sizes for model, group in by_model.items()}
+        ids = tuple(str(name) for name in first["document"])
+        sets.append(ScoredDocuments(language, role, dataset, fingerprint, sizes, nats, ids))
+    return sets
 
 
 def verdict(low: float, high: float) -> str:

@@ -1,23 +1,47 @@
-"""Base and expanded model generating side by side, in lockstep, from one copy of the weights.
+"""Two generations side by side, in lockstep: base and expanded model from one copy of the weights, or any two stages.
 
 Both continue the same prompt, token by token, with the same decoding and the same seed; the base is the expanded model
-with its adapter off. Text is released by whole characters: bytes of a character still being written wait, so no
-script stutters and no replacement character ever appears for one.
+with its adapter off. Each side keeps its own key-value cache, so a step computes one new token per side and nothing
+twice. Text is released by whole characters (`measure.streaming`): no script stutters, and no replacement character
+ever stands for one that is still being written.
 """
 
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 
 import torch
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicCache
 
-from lpr_lab.errors import UsageError
+from lpr_lab.errors import UsageError, did_you_mean
+from lpr_lab.measure.streaming import CharacterStream
+from lpr_lab.model.mixture import all_layers
+from lpr_lab.model.stages import stage_names, standing
 from lpr_lab.text.graphemes import token_bytes
 from lpr_lab.text.packing import separator_token_id
+
+BASE = "base"
+EXPANDED = "expanded"
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """One side's continuation so far.
+
+    Attributes:
+        text: what can be shown, the prompt not included.
+        ids: generated token ids.
+        finished: whether it has ended (an end token, or the limit).
+        seconds: spent computing this side.
+    """
+
+    text: str
+    ids: tuple[int, ...]
+    finished: bool
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -25,44 +49,73 @@ class PairStep:
     """Where both generations stand after one more token each.
 
     Attributes:
-        base_text, expanded_text: what can be shown so far, the prompt not included.
-        base_ids, expanded_ids: generated token ids so far.
-        base_finished, expanded_finished: that side has ended (an end token, or the limit).
+        left, right: the two continuations; the base and the expanded model unless others were asked for.
         diverged_at: index of the first generated token in which they differ; None while they agree.
         seconds: since the start.
     """
 
-    base_text: str
-    expanded_text: str
-    base_ids: tuple[int, ...]
-    expanded_ids: tuple[int, ...]
-    base_finished: bool
-    expanded_finished: bool
+    left: Continuation
+    right: Continuation
     diverged_at: int | None
     seconds: float
 
+    @property
+    def finished(self) -> bool:
+        """Whether both have ended."""
+        return self.left.finished and self.right.finished
 
-class _Side:
-    """One of the two generations: its cache, its tokens, its random numbers."""
 
-    def __init__(
-        self, model: PeftModel, prompt: torch.Tensor, *, expanded: bool, temperature: float, seed: int
-    ) -> None:
+class _Speaker:
+    """A model at one stage, or as its base. To look for its mixtures anew at every token would cost more than they."""
+
+    def __init__(self, model: PeftModel, stage: str) -> None:
         self.model = model
-        self.expanded = expanded
-        self.temperature = temperature
-        self.generator = torch.Generator(device=prompt.device).manual_seed(seed)
-        self.cache = DynamicCache(config=model.config)
-        self.next_input = prompt
-        self.ids: list[int] = []
-        self.finished = False
+        self._layers = all_layers(model)
+        with nullcontext() if stage == EXPANDED else standing(model, None if stage == BASE else stage):
+            self._wanted = self._look()
+
+    def _look(self) -> list[tuple[int, int, bool]]:
+        return [(layer.stage, layer.expansion, layer.disable_adapters) for layer in self._layers]
+
+    def _stand(self, where: list[tuple[int, int, bool]]) -> None:
+        for layer, (stage, expansion, disabled) in zip(self._layers, where, strict=True):
+            layer.stage, layer.expansion = stage, expansion
+            layer.enable_adapters(not disabled)
+
+    @contextmanager
+    def speaking(self) -> Iterator[PeftModel]:
+        before = self._look()
+        self._stand(self._wanted)
+        try:
+            yield self.model
+        finally:
+            self._stand(before)
+
+
+@dataclass
+class _Side:
+    """One of the two generations: who speaks, its cache, its tokens, its random numbers."""
+
+    speaker: _Speaker
+    next_input: torch.Tensor
+    temperature: float
+    generator: torch.Generator
+    cache: DynamicCache
+    ids: list[int] = field(default_factory=list)
+    stream: CharacterStream = field(default_factory=CharacterStream)
+    finished: bool = False
+    seconds: float = 0.0
 
     @torch.no_grad()
-    def step(self, stops: set[int], limit: int) -> None:
+    def step(self, tokenizer: PreTrainedTokenizerBase, stops: set[int], limit: int) -> None:
         if self.finished:
             return
-        with nullcontext() if self.expanded else self.model.disable_adapter():
-            logits = self.model(input_ids=self.next_input, past_key_values=self.cache, use_cache=True).logits[:, -1]
+        started = time.monotonic()
+        with self.speaker.speaking() as model:
+            # Of a prompt only the last position is asked for: the head is the dearest layer of a small model.
+            logits = model(
+                input_ids=self.next_input, past_key_values=self.cache, use_cache=True, logits_to_keep=1
+            ).logits[:, -1]
         if self.temperature > 0:
             chances = (logits.float() / self.temperature).softmax(-1)
             token = torch.multinomial(chances, 1, generator=self.generator)
@@ -71,9 +124,16 @@ class _Side:
         self.next_input = token
         if int(token) in stops:
             self.finished = True
-            return
-        self.ids.append(int(token))
-        self.finished = len(self.ids) >= limit
+        else:
+            self.ids.append(int(token))
+            self.stream.feed(token_bytes(tokenizer, self.ids[-1:])[0] or b"")
+            self.finished = len(self.ids) >= limit
+        if self.finished:
+            self.stream.end()
+        self.seconds += time.monotonic() - started
+
+    def so_far(self) -> Continuation:
+        return Continuation(self.stream.text, tuple(self.ids), self.finished, self.seconds)
 
 
 def generate_pair(
@@ -83,8 +143,13 @@ def generate_pair(
     max_new_tokens: int = 64,
     temperature: float = 0.0,
     seed: int = 0,
+    *,
+    left: str = BASE,
+    right: str = EXPANDED,
+    left_model: PeftModel | None = None,
+    right_model: PeftModel | None = None,
 ) -> Iterator[PairStep]:
-    """Continue a prompt with the base and the expanded model in lockstep; yields after every token.
+    """Continue a prompt on two sides in lockstep; yields after every token.
 
     Args:
         model: an expanded model.
@@ -93,76 +158,55 @@ def generate_pair(
         max_new_tokens: limit per side.
         temperature: 0 takes the likeliest token; more samples, with the same seed on both sides.
         seed: of the sampling.
+        left: who writes on the left: `base`, `expanded` (the model as it stands) or one of its stages.
+        right: the same for the right.
+        left_model: writes on the left instead of `model`; it must have the same tokenizer.
+        right_model: the same for the right.
 
     Raises:
-        UsageError: an empty prompt, or limits that make no sense. Raised at once, not at the first step.
+        UsageError: an empty prompt, a stage there is not, or limits that make no sense. Raised at once, not at the
+            first step.
 
     Example:
         >>> for step in generate_pair(model, tokenizer, "Η Αθήνα είναι"):  # doctest: +SKIP
-        ...     print(step.base_text, "|", step.expanded_text)
+        ...     print(step.left.text, "|", step.right.text)
     """
     if not prompt.strip():
         raise UsageError("The prompt is empty; type some text to continue.")
     if max_new_tokens < 1 or temperature < 0:
         raise UsageError(f"Expected max_new_tokens >= 1 and temperature >= 0, got {max_new_tokens} and {temperature}.")
-    return _generate(model, tokenizer, prompt, max_new_tokens, temperature, seed)
-
-
-def _generate(
-    model: PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompt: str,
-    max_new_tokens: int,
-    temperature: float,
-    seed: int,
-) -> Iterator[PairStep]:
-    started = time.monotonic()
+    speakers = [(left_model or model, left), (right_model or model, right)]
+    for speaker, stage in speakers:
+        known = [BASE, EXPANDED, *stage_names(speaker)]
+        if stage not in known:
+            raise UsageError(f"There is no stage {stage!r}; expected {', '.join(known)}.{did_you_mean(stage, known)}")
     separator = separator_token_id(tokenizer)
     ids = [separator, *tokenizer(prompt, add_special_tokens=False)["input_ids"]]
-    tensor = torch.tensor([ids], device=next(model.parameters()).device)
     end = tokenizer.eos_token_id
     stops = {separator, end} if isinstance(end, int) else {separator}
-    sides = [_Side(model, tensor, expanded=flag, temperature=temperature, seed=seed) for flag in (False, True)]
+    sides = []
+    for speaker, stage in speakers:
+        tensor = torch.tensor([ids], device=next(speaker.parameters()).device)
+        generator = torch.Generator(device=tensor.device).manual_seed(seed)
+        cache = DynamicCache(config=speaker.config)
+        sides.append(_Side(_Speaker(speaker, stage), tensor, temperature, generator, cache))
+    return _steps(sides, tokenizer, stops, max_new_tokens)
+
+
+def _steps(sides: list[_Side], tokenizer: PreTrainedTokenizerBase, stops: set[int], limit: int) -> Iterator[PairStep]:
+    started = time.monotonic()
+    diverged_at = None
     while not all(side.finished for side in sides):
         for side in sides:
-            side.step(stops, max_new_tokens)
-        base, expanded = sides
-        yield PairStep(
-            base_text=visible_text(token_bytes(tokenizer, base.ids)),
-            expanded_text=visible_text(token_bytes(tokenizer, expanded.ids)),
-            base_ids=tuple(base.ids),
-            expanded_ids=tuple(expanded.ids),
-            base_finished=base.finished,
-            expanded_finished=expanded.finished,
-            diverged_at=_first_difference(base.ids, expanded.ids),
-            seconds=time.monotonic() - started,
-        )
+            side.step(tokenizer, stops, limit)
+        if diverged_at is None:
+            diverged_at = _first_difference(sides[0], sides[1])
+        left, right = (side.so_far() for side in sides)
+        yield PairStep(left, right, diverged_at, time.monotonic() - started)
 
 
-def visible_text(pieces: list[bytes | None]) -> str:
-    r"""Return the text of a byte stream that is still being written.
-
-    Bytes at the end that begin a character are held back; bytes that can never become one show as `⟨E0⟩`.
-
-    >>> visible_text([b"caf", b"\xc3"]), visible_text([b"caf", b"\xc3", b"\xa9"])
-    ('caf', 'café')
-    """
-    rest = b"".join(piece for piece in pieces if piece is not None)
-    text = ""
-    while rest:
-        try:
-            return text + rest.decode("utf-8")
-        except UnicodeDecodeError as error:
-            text += rest[: error.start].decode("utf-8")
-            if error.reason == "unexpected end of data":
-                return text
-            text += "".join(f"⟨{byte:02X}⟩" for byte in rest[error.start : error.end])
-            rest = rest[error.end :]
-    return text
-
-
-def _first_difference(left: list[int], right: list[int]) -> int | None:
-    for index, (a, b) in enumerate(zip(left, right, strict=False)):
-        if a != b:
-            return index
-    return None if len(left) == len(right) else min(len(left), len(right))
+def _first_difference(left: _Side, right: _Side) -> int | None:
+    """Return where two sides that agreed up to the last step part in this one, or None."""
+    if len(left.ids) != len(right.ids):
+        return min(len(left.ids), len(right.ids))
+    return len(left.ids) - 1 if left.ids and left.ids[-1] != right.ids[-1] else None

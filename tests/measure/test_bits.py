@@ -1,11 +1,13 @@
 """Bits per byte mean what they say: every byte scored once, documents apart, base and expanded on the same text."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from lpr_lab.errors import UsageError
 from lpr_lab.measure.bits import document_nats, evaluate
+from lpr_lab.measure.forgetting import DOCUMENT_COLUMNS, bootstrap_draws, change_rows, scored_documents
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.adapter import moe_layers
 from lpr_lab.text.packing import pack
@@ -85,3 +87,14 @@ def test_no_long_document_decides_a_result(tiny_model, tiny_tokenizer, tiny_corp
     options = {**OPTIONS, "tokens_per_language": 100, "max_document_tokens": 20}
     report = evaluate(tiny_model("llama"), tiny_tokenizer, tiny_corpus, **options)
     assert set(report.to_frame()["n_documents"]) == {4}
+
+
+def test_scores_by_document_hold_no_text_and_give_the_same_changes_again(tiny_model, tiny_tokenizer, tiny_corpus):
+    report = evaluate(moved(upcycle(tiny_model("llama"), (1, 1))), tiny_tokenizer, tiny_corpus, **OPTIONS)
+    rows = report.documents()
+    assert list(rows.columns) == DOCUMENT_COLUMNS
+    english = tiny_corpus.documents("dev", "en")
+    assert set(rows[(rows["language"] == "en") & (rows["dataset"] == "dev")]["document"]) <= {d.id for d in english}
+    sets = scored_documents(rows)
+    again = change_rows(sets, [bootstrap_draws(test) for test in sets])
+    pd.testing.assert_frame_equal(again, report.changes(), rtol=1e-9)

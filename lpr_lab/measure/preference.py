@@ -1,0 +1,88 @@
+"""Which of two continuations people prefer: counts, and whether they could be chance.
+
+The exact two-sided sign test: ties and "both bad" say nothing about which is better and are left out; if the n that
+remain were fair coin tosses, p is the probability of a split at least as uneven as the one seen.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import comb
+from typing import Any
+
+CHOICES = ("left", "right", "tie", "both bad")
+CLEAR = 0.05
+
+
+def sign_test(first: int, second: int) -> float:
+    """Return the exact two-sided p of a split under chance; 1 when there is nothing to go by.
+
+    >>> sign_test(9, 1), sign_test(0, 0)
+    (0.021484375, 1.0)
+    """
+    total = first + second
+    tail = sum(comb(total, k) for k in range(min(first, second) + 1)) / 2**total
+    return min(1.0, 2 * tail)
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Judgements of pairs from the same two sides, whichever stood on the left.
+
+    Attributes:
+        sides: names of the two, in alphabetical order.
+        wins: how often each was preferred.
+        ties, both_bad: how often neither was.
+        blind: how many of all judgements were made without knowing the sides.
+    """
+
+    sides: tuple[str, str]
+    wins: tuple[int, int]
+    ties: int
+    both_bad: int
+    blind: int
+
+    @property
+    def decided(self) -> int:
+        """The n of the test."""
+        return sum(self.wins)
+
+    @property
+    def p(self) -> float:
+        """The exact two-sided p."""
+        return sign_test(*self.wins)
+
+    @property
+    def preferred(self) -> str | None:
+        """The side that is clearly preferred (p below 0.05), or None."""
+        if self.p >= CLEAR:
+            return None
+        return self.sides[0] if self.wins[0] > self.wins[1] else self.sides[1]
+
+
+def tally(records: Iterable[Mapping[str, Any]]) -> list[Tally]:
+    """Count stored judgements, one tally per two sides; of several judgements of one pair the last one counts.
+
+    Args:
+        records: each with `pair` (id), `left` and `right` (names), `choice` (one of `CHOICES`) and `blind`.
+    """
+    latest: dict[tuple[str, ...], Mapping[str, Any]] = {}
+    for record in records:
+        sides = sorted((str(record.get("left", "")), str(record.get("right", ""))))
+        if record.get("choice") in CHOICES and all(sides) and sides[0] != sides[1]:
+            latest[(*sides, str(record.get("pair", "")))] = record
+    grouped: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for (one, two, _), record in latest.items():
+        grouped.setdefault((one, two), []).append(record)
+    return [_count(sides, group) for sides, group in grouped.items()]
+
+
+def _count(sides: tuple[str, str], records: list[Mapping[str, Any]]) -> Tally:
+    choices = [str(record["choice"]) for record in records]
+    chosen = [record[record["choice"]] for record in records if record["choice"] in ("left", "right")]
+    return Tally(
+        sides,
+        (chosen.count(sides[0]), chosen.count(sides[1])),
+        choices.count("tie"),
+        choices.count("both bad"),
+        sum(1 for record in records if record.get("blind")),
+    )

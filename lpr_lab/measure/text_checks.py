@@ -1,0 +1,60 @@
+"""What can be said about a continuation without reading it: whether it is in its language's script, and in a loop."""
+
+import regex
+
+from lpr_lab.text.languages import LANGUAGES
+
+_SCRIPTS = {"Japanese": ("Han", "Hiragana", "Katakana"), "Korean": ("Hangul", "Han")}
+_MIN_LETTERS = 8
+_WORDS, _CLUSTERS, _TIMES = 3, 8, 3
+
+
+def script_of(language: str) -> str | None:
+    """Return the name of a language's script, or None for a language we do not know."""
+    return LANGUAGES[language].script if language in LANGUAGES else None
+
+
+def foreign_share(text: str, language: str) -> float | None:
+    """Return the share of letters that are not of the language's script.
+
+    Args:
+        text: digits, spaces, signs and marks shared between scripts do not count.
+        language: ISO 639-1 code.
+
+    Returns:
+        In [0, 1]; None for an unknown language or fewer than eight letters, of which a share would say nothing.
+
+    >>> foreign_share("ένα small χωριό", "el")
+    0.384...
+    """
+    script = script_of(language)
+    letters = regex.findall(r"[\p{L}\p{M}--[\p{Script=Common}\p{Script=Inherited}]]", text, regex.V1)
+    if script is None or len(letters) < _MIN_LETTERS:
+        return None
+    own = "".join(rf"\p{{Script={name}}}" for name in _SCRIPTS.get(script, (script,)))
+    return sum(1 for letter in letters if not regex.match(f"[{own}]", letter)) / len(letters)
+
+
+def repetition(text: str) -> tuple[str, int] | None:
+    """Return (what is repeated, how often) when a text goes round in circles, else None.
+
+    Three words in a row, or eight characters where words are not divided, that occur at least three times.
+
+    >>> repetition("a small house and a small house and a small house and")
+    ('a small house', 3)
+    """
+    words = text.split()
+    characters = regex.findall(r"\X", text)
+    divided = len(words) > len(characters) / 15
+    units, size, glue = (words, _WORDS, " ") if divided else (characters, _CLUSTERS, "")
+    counts: dict[tuple[str, ...], int] = {}
+    start = 0
+    last: dict[tuple[str, ...], int] = {}
+    while start + size <= len(units):
+        gram = tuple(units[start : start + size])
+        if start - last.get(gram, -size) >= size:  # occurrences must not overlap, or "ha ha ha ha" would count twice
+            counts[gram] = counts.get(gram, 0) + 1
+            last[gram] = start
+        start += 1
+    best = max(counts, key=lambda gram: counts[gram], default=None)
+    return (glue.join(best), counts[best]) if best is not None and counts[best] >= _TIMES else None
