@@ -226,7 +226,8 @@ def _native_model(
     native.load_state_dict(state, strict=True, assign=True)
     native.tie_weights()
     native.generation_config = base.generation_config
-    return nn.Module.to(native, base.device).eval()
+    nn.Module.to(native, base.device)
+    return native.eval()
 
 
 def _base_mlp(layer: nn.Module) -> nn.Module:
