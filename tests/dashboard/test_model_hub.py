@@ -1,28 +1,34 @@
-"""One model in memory, one computation at a time, and never a lock that outlives its reader."""
+"""Models within a budget of memory, one computation at a time, and never a lock that outlives its reader."""
 
+import os
 import threading
 import time
 
+import psutil
 import pytest
 
-from lpr_lab.dashboard.model_hub import Loaded, ModelHub, why_not
-from lpr_lab.errors import MissingError
+from lpr_lab.dashboard.model_hub import Loaded, ModelHub, _bytes_of, memory_budget, why_not
+from lpr_lab.errors import MissingError, UsageError
 from lpr_lab.experiments.runs import Run
+
+
+def counted(monkeypatch, budget: int) -> ModelHub:
+    """Make a hub whose loading is counted and takes a moment; every model is said to take 100 bytes."""
+    hub = ModelHub(budget)
+    hub.loads = []  # type: ignore[attr-defined]
+
+    def load(run: Run) -> Loaded:
+        time.sleep(0.02)
+        hub.loads.append(run.id)  # type: ignore[attr-defined]
+        return Loaded(run.id, object(), object(), "cpu", 0.02, 100)
+
+    monkeypatch.setattr(hub, "_load", load)
+    return hub
 
 
 @pytest.fixture
 def hub(monkeypatch) -> ModelHub:
-    """A hub whose loading is counted and takes a moment."""
-    hub = ModelHub()
-    hub.loads = []  # type: ignore[attr-defined]
-
-    def load(run: Run) -> None:
-        time.sleep(0.02)
-        hub.loads.append(run.id)  # type: ignore[attr-defined]
-        hub._loaded, hub._path = Loaded(run.id, object(), object(), "cpu", 0.02), run.path
-
-    monkeypatch.setattr(hub, "_load", load)
-    return hub
+    return counted(monkeypatch, 100)
 
 
 def runs(tmp_path, count: int) -> list[Run]:
@@ -44,13 +50,82 @@ def test_many_readers_load_a_model_once(hub, tmp_path):
     assert hub.loads == [run.id]
 
 
-def test_one_model_at_a_time_is_held(hub, tmp_path):
-    one, two = runs(tmp_path, 2)
-    for run in (one, two, two, one):
+def use(hub: ModelHub, *asked: Run) -> None:
+    for run in asked:
         with hub.use(run) as loaded:
             assert loaded.run_id == run.id
+
+
+def test_a_budget_for_one_model_holds_one(hub, tmp_path):
+    one, two = runs(tmp_path, 2)
+    use(hub, one, two, two, one)
     assert hub.loads == [one.id, two.id, one.id]
     assert hub.is_loaded(one) and not hub.is_loaded(two)
+
+
+def test_the_model_used_longest_ago_goes_first(monkeypatch, tmp_path):
+    hub = counted(monkeypatch, 250)
+    one, two, three = runs(tmp_path, 3)
+    use(hub, one, two, one, three)
+    assert hub.is_loaded(one) and hub.is_loaded(three) and not hub.is_loaded(two)
+    assert hub.loaded_bytes() == 200
+
+
+def test_a_model_larger_than_the_budget_is_loaded_all_the_same(monkeypatch, tmp_path):
+    hub = counted(monkeypatch, 10)
+    one, two = runs(tmp_path, 2)
+    use(hub, one, two)
+    assert hub.is_loaded(two) and hub.loaded_bytes() == 100
+
+
+def test_room_is_made_before_a_model_is_loaded(monkeypatch, tmp_path):
+    hub = counted(monkeypatch, 250)
+    one, two = runs(tmp_path, 2)
+    two.write_results({"parameters": {"base": 40, "new_experts": 20, "routers": 1}})
+    use(hub, one)
+    load = hub._load
+    monkeypatch.setattr(hub, "_load", lambda run: (hub.loads.append(hub.loaded_bytes()), load(run))[1])  # type: ignore[attr-defined]
+    use(hub, two)
+    assert hub.loads == [one.id, 0, two.id]  # type: ignore[attr-defined]
+
+
+def test_two_models_may_be_compared_and_neither_is_dropped_meanwhile(hub, tmp_path):
+    one, two = runs(tmp_path, 2)
+    with hub.use(one) as left, hub.use(two) as right:
+        assert (left.run_id, right.run_id) == (one.id, two.id)
+        assert hub.is_loaded(one) and hub.is_loaded(two)
+    use(hub, two)
+    assert not hub.is_loaded(one), "afterwards the budget holds again"
+
+
+def test_weights_that_were_written_again_are_loaded_again(hub, tmp_path):
+    (run,) = runs(tmp_path, 1)
+    run.checkpoint_dir.mkdir()
+    use(hub, run, run)
+    os.utime(run.checkpoint_dir, ns=(1, 1))
+    use(hub, run)
+    assert hub.loads == [run.id, run.id]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [("4GB", 4 * 10**9), ("800 MB", 8 * 10**8), ("1.5g", 15 * 10**8), ("12", 12)]
+)
+def test_the_budget_can_be_set(monkeypatch, given, expected):
+    monkeypatch.setenv("LPR_LAB_MODEL_MEMORY", given)
+    assert memory_budget() == expected
+
+
+def test_without_a_setting_the_budget_is_a_share_of_what_is_free_and_nonsense_is_refused(monkeypatch):
+    assert 0 < memory_budget() < psutil.virtual_memory().total
+    monkeypatch.setenv("LPR_LAB_MODEL_MEMORY", "plenty")
+    with pytest.raises(UsageError, match="such as 4GB"):
+        memory_budget()
+
+
+def test_shared_weights_count_once(tiny_model):
+    model = tiny_model("llama")
+    expected = sum({p.data_ptr(): p.numel() * p.element_size() for p in model.parameters()}.values())
+    assert expected <= _bytes_of(model) <= expected + sum(b.numel() * b.element_size() for b in model.buffers())
 
 
 def test_a_failed_computation_lets_the_next_one_in_from_any_thread(hub, tmp_path):
