@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,80}")
 _CELL = re.compile(r'("(?:[^"]|"")*"|[^,\n]*)(,|\r?\n|\Z)')
 _TRACE_ARRAYS = ("layers", "num_experts", "expert_ids", "expert_weights", "original_weight")
-_OPTIONAL_ARRAYS = ("log_prob", "base_log_prob")
+_OPTIONAL_ARRAYS = ("log_prob", "base_log_prob", "router_probs")
 
 
 SCHEMA_VERSION = 1
@@ -91,22 +91,19 @@ def _cells(text: str, count: int) -> list[str]:
 
 
 def write_trace(folder: Path, name: str, trace: "RoutingTrace") -> None:
-    """Write a trace; weights are kept to half precision, which a picture and a mean over tokens do not notice."""
+    """Write a trace; weights are kept to half precision, which a picture and a mean over tokens do not notice.
+
+    Its earlier stages lie in the same files: arrays named `0.expert_ids`, `1.expert_ids` and so on, in the order of
+    `stages` in the JSON. What reads one stage only still finds that one where it always was.
+    """
     import numpy as np
 
     folder.mkdir(exist_ok=True)
-    most = int(trace.num_experts.max(initial=1))
-    arrays = {
-        "layers": np.asarray(trace.layers, np.int32),
-        "num_experts": np.asarray(trace.num_experts, np.int32),
-        "expert_ids": np.asarray(trace.expert_ids, np.uint8 if most <= 256 else np.uint16),
-        "expert_weights": np.asarray(trace.expert_weights, np.float16),
-        "original_weight": np.asarray(trace.original_weight, np.float16),
-    }
-    for optional in _OPTIONAL_ARRAYS:
-        values = getattr(trace, optional)
-        if values is not None:
-            arrays[optional] = np.asarray(values, np.float32)
+    arrays = _arrays_of(trace)
+    for number, earlier in enumerate(trace.stages.values()):
+        stored = _arrays_of(earlier)
+        stored.pop("base_log_prob", None)  # the same base
+        arrays |= {f"{number}.{key}": values for key, values in stored.items()}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     lines = [
@@ -120,15 +117,33 @@ def write_trace(folder: Path, name: str, trace: "RoutingTrace") -> None:
         fsync(aside)
         os.replace(aside, arrays_path)
     write_text(folder / f"{name}.tokens.jsonl", "".join(lines))
+    facts: dict[str, Any] = {"schema_version": 1, "text": trace.text, "language": trace.language, "model": trace.model}
+    if trace.stages:
+        facts["stages"] = [earlier.model | {"stage": stage} for stage, earlier in trace.stages.items()]
     # Last, because the list of traces goes by this file.
-    write_json(
-        folder / f"{name}.json",
-        {"schema_version": 1, "text": trace.text, "language": trace.language, "model": trace.model},
-    )
+    write_json(folder / f"{name}.json", facts)
+
+
+def _arrays_of(trace: "RoutingTrace") -> dict[str, Any]:
+    import numpy as np
+
+    most = int(trace.num_experts.max(initial=1))
+    types: dict[str, Any] = {
+        "layers": np.int32,
+        "num_experts": np.int32,
+        "expert_ids": np.uint8 if most <= 256 else np.uint16,
+        "expert_weights": np.float16,
+        "original_weight": np.float16,
+        "log_prob": np.float32,
+        "base_log_prob": np.float32,
+        "router_probs": np.float16,
+    }
+    values = {key: getattr(trace, key) for key in types}
+    return {key: np.asarray(array, types[key]) for key, array in values.items() if array is not None}
 
 
 def read_trace(folder: Path, name: str) -> "RoutingTrace":
-    """Read a trace and check that its pieces fit together.
+    """Read a trace, with its earlier stages, and check that its pieces fit together.
 
     Raises:
         MissingError: one of its files is not there.
@@ -136,33 +151,44 @@ def read_trace(folder: Path, name: str) -> "RoutingTrace":
     """
     import numpy as np
 
-    from lpr_lab.measure.trace import RoutingTrace
-
     facts = read_json(folder / f"{name}.json")
     tokens_path, arrays_path = folder / f"{name}.tokens.jsonl", folder / f"{name}.npz"
     for path in (tokens_path, arrays_path):
         if not path.is_file():
             raise MissingError(f"{path} is missing.")
     try:
-        with np.load(arrays_path, allow_pickle=False) as stored:
-            arrays: dict[str, Any] = {key: stored[key] for key in (*_TRACE_ARRAYS, *_OPTIONAL_ARRAYS) if key in stored}
-        for key in ("layers", "num_experts", "expert_ids"):
-            arrays[key] = arrays[key].astype(np.int64)
-        for key in ("expert_weights", "original_weight"):
-            arrays[key] = arrays[key].astype(np.float32)
         tokens = read_jsonl(tokens_path)
-        trace = RoutingTrace(
-            text=facts["text"],
-            language=facts["language"],
-            token_ids=[int(token["id"]) for token in tokens],
-            token_bytes=[None if token["bytes"] is None else bytes.fromhex(token["bytes"]) for token in tokens],
-            model=facts.get("model", {}),
-            **arrays,
-        )
-    except (KeyError, TypeError, ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+        shared = {
+            "text": facts["text"],
+            "language": facts["language"],
+            "token_ids": [int(token["id"]) for token in tokens],
+            "token_bytes": [None if token["bytes"] is None else bytes.fromhex(token["bytes"]) for token in tokens],
+        }
+        with np.load(arrays_path, allow_pickle=False) as stored:
+            trace = _trace_from(stored, "", shared, facts.get("model", {}))
+            for number, model in enumerate(facts.get("stages", [])):
+                shared["base_log_prob"] = trace.base_log_prob
+                trace.stages[str(model["stage"])] = _trace_from(stored, f"{number}.", shared, model)
+    except (AttributeError, KeyError, TypeError, ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise DamagedError(f"The trace {folder / name} is damaged ({error!r}); record it again.") from error
-    cells = (len(trace.layers), len(tokens))
-    shapes_fit = trace.expert_ids.shape == trace.expert_weights.shape and trace.original_weight.shape == cells
-    if trace.expert_ids.shape[:2] != cells or not shapes_fit:
-        raise DamagedError(f"The trace {folder / name} is damaged: its arrays and its tokens differ in length.")
+    for part in (trace, *trace.stages.values()):
+        cells = (len(part.layers), len(tokens))
+        shapes_fit = part.expert_ids.shape == part.expert_weights.shape and part.original_weight.shape == cells
+        if part.expert_ids.shape[:2] != cells or not shapes_fit:
+            raise DamagedError(f"The trace {folder / name} is damaged: its arrays and its tokens differ in length.")
     return trace
+
+
+def _trace_from(stored: Any, prefix: str, shared: dict[str, Any], model: dict[str, Any]) -> "RoutingTrace":
+    import numpy as np
+
+    from lpr_lab.measure.trace import RoutingTrace
+
+    wanted = [key for key in (*_TRACE_ARRAYS, *_OPTIONAL_ARRAYS) if key in _TRACE_ARRAYS or prefix + key in stored]
+    arrays: dict[str, Any] = {key: stored[prefix + key] for key in wanted}
+    for key in ("layers", "num_experts", "expert_ids"):
+        arrays[key] = arrays[key].astype(np.int64)
+    for key in ("expert_weights", "original_weight", "router_probs"):
+        if key in arrays:
+            arrays[key] = arrays[key].astype(np.float32)
+    return RoutingTrace(**(shared | arrays), model=dict(model))

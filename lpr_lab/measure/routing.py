@@ -3,7 +3,8 @@
 Letters: L layers with a router, T tokens, E experts, K chosen per token.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,10 +16,12 @@ from lpr_lab.errors import UsageError
 from lpr_lab.measure.trace import RoutingTrace
 from lpr_lab.model.adapter import expansion_config, moe_layers
 from lpr_lab.model.capture import RoutingRecord, record_routing
+from lpr_lab.model.stages import selected_stage, standing
+from lpr_lab.model.steering import steer
 from lpr_lab.text.graphemes import token_bytes
 from lpr_lab.text.packing import separator_token_id
 
-LOAD_COLUMNS = ["language", "role", "dataset", "layer", "expert", "share", "mass", "n_tokens"]
+LOAD_COLUMNS = ["language", "role", "dataset", "layer", "expert", "share", "mass", "n_tokens", "first"]
 
 
 class LoadCounter:
@@ -27,6 +30,7 @@ class LoadCounter:
     def __init__(self) -> None:
         self._chosen: dict[tuple[str, str, str, int], np.ndarray] = {}
         self._mass: dict[tuple[str, str, str, int], np.ndarray] = {}
+        self._first: dict[tuple[str, str, str, int], np.ndarray] = {}
         self._tokens: dict[tuple[str, str, str, int], int] = {}
 
     def watch(self, record: RoutingRecord, *, language: str, role: str, dataset: str) -> Callable[[torch.Tensor], None]:
@@ -43,6 +47,8 @@ class LoadCounter:
                 mass.scatter_add_(0, ids.flatten(), weights.flatten())
                 self._chosen[key] = self._chosen.get(key, 0) + chosen
                 self._mass[key] = self._mass.get(key, 0) + mass.numpy()
+                first = torch.bincount(ids[:, 0], minlength=num_experts).numpy()
+                self._first[key] = self._first.get(key, 0) + first
                 self._tokens[key] = self._tokens.get(key, 0) + len(ids)
 
         return see
@@ -50,15 +56,16 @@ class LoadCounter:
     def to_frame(self) -> pd.DataFrame:
         """Return one row per language, layer and expert.
 
-        `share` is the expert's part of all (token, choice) slots, `mass` its mean combine weight; both sum to 1 over
-        a layer's experts. Expert 0 is the original one.
+        `share` is the expert's part of all (token, choice) slots, `mass` its mean combine weight, `first` the share of
+        tokens of which it is the first choice; each sums to 1 over a layer's experts. Expert 0 is the original one.
         """
         rows = []
         for key, chosen in self._chosen.items():
             tokens = self._tokens[key]
             for expert in range(len(chosen)):
                 share = chosen[expert] / max(chosen.sum(), 1)
-                rows.append([*key, expert, float(share), float(self._mass[key][expert] / max(tokens, 1)), tokens])
+                mass, first = (float(each[key][expert] / max(tokens, 1)) for each in (self._mass, self._first))
+                rows.append([*key, expert, float(share), mass, tokens, first])
         return pd.DataFrame(rows, columns=LOAD_COLUMNS)
 
 
@@ -70,7 +77,15 @@ def original_weight_by_language(load: pd.DataFrame) -> pd.DataFrame:
 
 
 @torch.no_grad()
-def trace(model: PeftModel, tokenizer: PreTrainedTokenizerBase, text: str, language: str | None = None) -> RoutingTrace:
+def trace(
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    text: str,
+    language: str | None = None,
+    *,
+    stages: Sequence[str] | None = None,
+    base: bool = True,
+) -> RoutingTrace:
     """Trace one text: for every token and layer the chosen experts and their weights, and both models' log-probability.
 
     The text is read as a document of its own: the separator token of training stands before it.
@@ -80,9 +95,12 @@ def trace(model: PeftModel, tokenizer: PreTrainedTokenizerBase, text: str, langu
         tokenizer: the base model's.
         text: anything in any script.
         language: ISO 639-1 code, kept with the trace.
+        stages: names from `stage_names(model)`, oldest first; the last is the trace itself, the others lie in its
+            `stages`. None: the stage in use. One forward pass each.
+        base: one more pass for the base model's log-probability.
 
     Raises:
-        UsageError: empty text, or more tokens than the model's context.
+        UsageError: empty text, more tokens than the model's context, or a stage that the model does not have.
 
     Example:
         >>> result = trace(model, tokenizer, "Καλημέρα, κόσμε.", language="el")  # doctest: +SKIP
@@ -90,44 +108,96 @@ def trace(model: PeftModel, tokenizer: PreTrainedTokenizerBase, text: str, langu
     """
     if not text.strip():
         raise UsageError("The text is empty; type a sentence in any language.")
-    config = expansion_config(model)
     words = tokenizer(text, add_special_tokens=False)["input_ids"]
     ids = [separator_token_id(tokenizer), *words]
     longest = model.config.get_text_config().max_position_embeddings
     if len(ids) > longest:
         raise UsageError(f"The text has {len(ids):,} tokens, more than the model's context of {longest:,}; shorten it.")
-    device = next(model.parameters()).device
-    tensor = torch.tensor([ids], device=device)
-    with record_routing(model) as record:
-        log_prob = _log_prob(model(input_ids=tensor, use_cache=False).logits[0], ids)
-        routing = dict(sorted(record.routing.items()))
-    with model.disable_adapter():
-        base_log_prob = _log_prob(model(input_ids=tensor, use_cache=False).logits[0], ids)
+    tensor = torch.tensor([ids], device=next(model.parameters()).device)
+    token_facts = {
+        "text": text,
+        "language": language,
+        "token_ids": ids,
+        "token_bytes": [None, *token_bytes(tokenizer, words, text)],
+        "base_log_prob": None,
+    }
+    if base:
+        with model.disable_adapter():
+            token_facts["base_log_prob"] = _log_prob(model(input_ids=tensor, use_cache=False).logits[0], ids)
+    results = [_trace_at(model, tensor, stage, token_facts) for stage in stages or [selected_stage(model)]]
+    results[-1].stages = {result.stage: result for result in results[:-1]}
+    return results[-1]
+
+
+def trace_changed(
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    known: RoutingTrace,
+    *,
+    force: int | Mapping[int, int] | None = None,
+    ban: int | Mapping[int, int | Collection[int]] | None = None,
+) -> RoutingTrace:
+    """Trace a text again with experts forced or banned (`model.steering.steer`), at the stage it was traced at.
+
+    Args:
+        model: the expanded model that `known` is of.
+        tokenizer: the base model's.
+        known: the trace of the model as it is.
+        force: an expert for all layers, or {decoder layer: expert}.
+        ban: an expert for all layers, or {decoder layer: expert or experts}.
+
+    Returns:
+        The changed run. Its `base_log_prob` is the log-probability of the model as it is, so that the difference of
+        the two is what the change costs.
+
+    Raises:
+        UsageError: see `steer`.
+    """
+    stage = known.stage or selected_stage(model)
+    with standing(model, stage), steer(model, force=force, ban=ban):
+        changed = trace(model, tokenizer, known.text, known.language, stages=[stage], base=False)
+    changed.base_log_prob = known.log_prob
+    changed.model |= {"changed": True}
+    return changed
+
+
+def _trace_at(model: PeftModel, tensor: torch.Tensor, stage: str, token_facts: dict[str, Any]) -> RoutingTrace:
+    with standing(model, stage):
+        with record_routing(model) as record:
+            logits = model(input_ids=tensor, use_cache=False).logits[0]
+            routing = dict(sorted(record.routing.items()))
+        num_experts = [layer.num_experts for layer in moe_layers(model)]
+    config = expansion_config(model)
+    shape = (len(routing), tensor.shape[1])
     top_k = max(r.expert_ids.shape[-1] for r in routing.values())
-    shape = (len(routing), len(ids), top_k)
-    expert_ids, expert_weights = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.float32)
+    expert_ids, expert_weights = np.zeros((*shape, top_k), np.int64), np.zeros((*shape, top_k), np.float32)
+    router_probs = np.zeros((*shape, max(num_experts)), np.float32)
     for row, result in enumerate(routing.values()):
-        chosen = result.expert_ids.shape[-1]
+        chosen, experts = result.expert_ids.shape[-1], result.router_logits.shape[-1]
         expert_ids[row, :, :chosen] = result.expert_ids.cpu().numpy()
         expert_weights[row, :, :chosen] = result.expert_weights.float().cpu().numpy()
+        router_probs[row, :, :experts] = result.router_logits.float().softmax(-1).cpu().numpy()
     return RoutingTrace(
-        text=text,
-        language=language,
-        token_ids=ids,
-        token_bytes=[None, *token_bytes(tokenizer, words, text)],
+        **token_facts,
         layers=np.array(list(routing)),
-        num_experts=np.array([layer.num_experts for layer in moe_layers(model)]),
+        num_experts=np.array(num_experts),
         expert_ids=expert_ids,
         expert_weights=expert_weights,
         original_weight=np.stack([r.original_weight().float().cpu().numpy() for r in routing.values()]),
-        log_prob=log_prob,
-        base_log_prob=base_log_prob,
-        model={"base": config.base_name, "top_k": config.top_k, "router_input": config.router_input},
+        router_probs=router_probs,
+        log_prob=_log_prob(logits, token_facts["token_ids"]),
+        model={
+            "base": config.base_name,
+            "top_k": config.top_k,
+            "router_input": config.router_input,
+            "stage": stage,
+        },
     )
 
 
 def _log_prob(logits: torch.Tensor, ids: list[int]) -> np.ndarray:
     """Return log p(token | what came before) in nats, float [T]; NaN for the first token."""
-    log_probs = logits[:-1].float().log_softmax(-1)
+    scores = logits[:-1].float()
     following = torch.tensor(ids[1:], device=logits.device)
-    return np.concatenate([[np.nan], log_probs.gather(1, following[:, None])[:, 0].cpu().numpy()])
+    chosen = scores.gather(1, following[:, None])[:, 0] - scores.logsumexp(-1)
+    return np.concatenate([[np.nan], chosen.cpu().numpy()])

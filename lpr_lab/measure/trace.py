@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from lpr_lab.errors import UsageError, did_you_mean
+
 
 @dataclass(kw_only=True)
 class RoutingTrace:
@@ -25,7 +27,10 @@ class RoutingTrace:
         original_weight: weight of expert 0, the frozen original, float [L, T]; 0 where it was not chosen.
         log_prob: natural log-probability of each token under the expanded model, float [T]; NaN for the first.
         base_log_prob: the same under the base model.
-        model: what was traced: base name, run id, top_k and the like.
+        router_probs: router probabilities over all experts, before the choice, float [L, T, E]; 0 beyond a layer's own
+            experts. None in traces of before they were kept.
+        model: what was traced: base name, run id, stage, top_k and the like.
+        stages: the same text at earlier stages of the same model, by stage name, oldest first.
     """
 
     text: str
@@ -39,7 +44,9 @@ class RoutingTrace:
     original_weight: np.ndarray
     log_prob: np.ndarray | None = None
     base_log_prob: np.ndarray | None = None
+    router_probs: np.ndarray | None = None
     model: dict[str, Any] = field(default_factory=dict)
+    stages: "dict[str, RoutingTrace]" = field(default_factory=dict)
 
     @property
     def num_tokens(self) -> int:
@@ -58,6 +65,44 @@ class RoutingTrace:
         Views that people read draw whole characters from `token_bytes` instead.
         """
         return [_show(piece) for piece in self.token_bytes]
+
+    @property
+    def stage(self) -> str:
+        """Name of the stage that was traced, such as `G1 review`; empty in traces of before stages had names."""
+        return str(self.model.get("stage", ""))
+
+    @property
+    def stage_names(self) -> list[str]:
+        """The stages this trace holds, oldest first, its own last."""
+        return [*self.stages, self.stage]
+
+    def at(self, stage: str) -> "RoutingTrace":
+        """Return the trace of one of `stage_names`.
+
+        Raises:
+            UsageError: it holds no such stage, with the closest one.
+        """
+        if stage == self.stage:
+            return self
+        if stage not in self.stages:
+            names = [name or "(unnamed)" for name in self.stage_names]
+            hint = did_you_mean(stage, names)
+            raise UsageError(f"This trace holds no stage {stage!r}; expected one of {', '.join(names)}.{hint}")
+        return self.stages[stage]
+
+    @property
+    def first_choice(self) -> np.ndarray:
+        """The expert of the largest weight, int [L, T]: where a token is said to go."""
+        return self.expert_ids[:, :, 0]
+
+    def reached_original(self) -> np.ndarray:
+        """Share of text tokens whose first choice is expert 0, layer by layer, float [L]."""
+        return (self.first_choice[:, self.is_text] == 0).mean(axis=1)
+
+    def first_share(self) -> np.ndarray:
+        """Share of text tokens whose first choice each expert is, float [L, max experts]; rows sum to 1."""
+        experts = np.arange(int(self.num_experts.max(initial=0)))
+        return (self.first_choice[:, self.is_text, None] == experts).mean(axis=1)
 
     def original_share(self) -> float:
         """Mean weight of expert 0 over all layers and text tokens, in [0, 1]."""
@@ -81,6 +126,72 @@ class RoutingTrace:
         for row in range(len(self.layers)):
             np.add.at(mass[row], chosen[row].ravel(), weights[row].ravel())
         return mass / max(int(self.is_text.sum()), 1)
+
+
+@dataclass(frozen=True)
+class RoutingChange:
+    """How the first choices of one text differ between two traces, over the layers that both have.
+
+    Attributes:
+        layers: decoder layer indices, int [L].
+        to_original: bool [L, T], first choice was a new expert and is now expert 0.
+        to_new: bool [L, T], the other way round.
+        among_new: bool [L, T], from one new expert to another; counted within one model only, because the new experts
+            of two models have nothing to do with each other.
+        shift: change of the original expert's weight, float [L, T], in [-1, 1].
+        is_text: bool [T], False on special tokens.
+    """
+
+    layers: np.ndarray
+    to_original: np.ndarray
+    to_new: np.ndarray
+    among_new: np.ndarray
+    shift: np.ndarray
+    is_text: np.ndarray
+
+    @property
+    def moved(self) -> np.ndarray:
+        """Bool [L, T]: the first choice is another one; never on special tokens."""
+        return (self.to_original | self.to_new | self.among_new) & self.is_text
+
+    def counts(self) -> dict[str, int]:
+        """Return how many (layer, text token) choices there are, how many moved, and which way."""
+        text = self.is_text
+        ways = {"to_original": self.to_original, "to_new": self.to_new, "among_new": self.among_new}
+        return {
+            "choices": int(len(self.layers) * text.sum()),
+            "moved": int(self.moved.sum()),
+            **{name: int(way[:, text].sum()) for name, way in ways.items()},
+        }
+
+
+def routing_change(before: RoutingTrace, after: RoutingTrace, *, same_model: bool) -> RoutingChange:
+    """Compare two traces of one text.
+
+    Args:
+        before: the trace to compare with.
+        after: the trace that is looked at.
+        same_model: two stages of one model, whose new experts are the same ones.
+
+    Raises:
+        UsageError: their tokens differ, or no layer has a router in both.
+    """
+    if before.token_ids != after.token_ids or before.text != after.text:
+        raise UsageError("These are traces of two texts, or of one text in other tokens; compare traces of one text.")
+    common = [layer for layer in after.layers.tolist() if layer in before.layers.tolist()]
+    if not common:
+        raise UsageError("No layer has a router in both traces, so there is nothing to compare.")
+    old, new = (trace.layers.tolist() for trace in (before, after))
+    rows_old, rows_new = [old.index(layer) for layer in common], [new.index(layer) for layer in common]
+    first_old, first_new = before.first_choice[rows_old], after.first_choice[rows_new]
+    return RoutingChange(
+        layers=np.array(common),
+        to_original=(first_old != 0) & (first_new == 0),
+        to_new=(first_old == 0) & (first_new != 0),
+        among_new=(first_old != first_new) & (first_old != 0) & (first_new != 0) & same_model,
+        shift=after.original_weight[rows_new] - before.original_weight[rows_old],
+        is_text=after.is_text,
+    )
 
 
 def _show(piece: bytes | None) -> str:
