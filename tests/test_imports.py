@@ -15,6 +15,8 @@ TORCH_FREE = (
     "lpr_lab.errors",
     "lpr_lab.experiments.runs",
     "lpr_lab.measure.trace",
+    "lpr_lab.method.allocation",
+    "lpr_lab.method.similarity_table",
     "lpr_lab.progress",
     "lpr_lab.storage",
     "lpr_lab.text.corpus",

@@ -74,8 +74,8 @@ def plan(
     facts: dict[str, Any] = {"allocation": experiment.allocation, "new_experts": list(allocation.new_experts)}
     if table is not None:
         facts["similarity"] = [round(float(value), 6) for value in table.similarity]
-        candidates = [layer for layer in table.most_similar_layers(num_layers) if allocation.new_experts[layer]]
-        facts["classifier_layers"] = sorted(candidates[: experiment.classifiers])
+        mixtures = [layer for layer, count in enumerate(allocation.new_experts) if count]
+        facts["classifier_layers"] = list(table.most_similar_layers(experiment.classifiers, among=mixtures))
     run.record_phase("plan", facts)
     return allocation
 
@@ -86,9 +86,12 @@ def _allocation(experiment: Experiment, num_layers: int, table: SimilarityTable 
     if table is None or experiment.allocation == "uniform":
         return uniform(num_layers, experiment.new_experts_per_layer)
     budget = num_layers * experiment.new_experts_per_layer
-    if experiment.allocation_rule == "round_up":
-        budget += num_layers  # the paper's delta counts expert 0 of every layer
-    return allocate(table, budget, experiment.allocation_rule, by=experiment.allocation, seed=experiment.seed)
+    rule = experiment.allocation_rule
+    if rule == "round_up" and experiment.parent:
+        rule = "round_up_added"
+    elif rule == "round_up":
+        budget += num_layers  # the paper's delta counts expert 0 of every layer of a first expansion
+    return allocate(table, budget, rule, by=experiment.allocation, seed=experiment.seed)
 
 
 def _fit_routers(story: Story, folder: Path) -> dict[str, Any]:

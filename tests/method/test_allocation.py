@@ -186,7 +186,7 @@ def test_in_a_first_expansion_the_paper_counts_expert_0(similarity, delta):
 
 
 @pytest.mark.parametrize("margin", [Fraction(1, 100), Fraction(1, 2), Fraction(99, 100)])
-def test_round_up_reproduces_published_lists_from_similarities_that_stand_for_them(margin):
+def test_claim_5_round_up_reproduces_published_lists_from_similarities_that_stand_for_them(margin):
     """The published similarities are not at hand, so these are made: each layer's value of the formula lies `margin`
     below the published number. What is checked is the rule: what counts expert 0, and that rounding is upwards."""
 

@@ -50,7 +50,7 @@ def known() -> SimilarityTable:
     return table_of([lower, 0.5 * np.ones((4, 4))])
 
 
-def test_the_dot_product_of_mean_unit_vectors_is_the_mean_over_all_token_pairs():
+def test_claim_5_the_dot_product_of_mean_unit_vectors_is_the_mean_over_all_token_pairs():
     torch.manual_seed(0)
     tokens = [torch.randn(count, 16) + shift for count, shift in ((200, 0.3), (150, 0.0), (90, -0.2))]
     means = np.stack([F.normalize(x.double(), dim=1).mean(0)[None].numpy() for x in tokens])

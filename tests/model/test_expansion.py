@@ -34,7 +34,7 @@ def ids_of(model, batch=2, length=24, seed=1):
 @torch.no_grad()
 @pytest.mark.parametrize("dispatch", ["grouped", "loop"])
 @pytest.mark.parametrize("allocation", [(1, 1), (0, 3)])
-def test_upcycled_model_equals_the_dense_one_before_training(family_model, allocation, dispatch):
+def test_claim_1_upcycled_model_equals_the_dense_one_before_training(family_model, allocation, dispatch):
     ids = ids_of(family_model)
     expected = family_model(ids).logits
     model = upcycle(family_model, allocation, dispatch=dispatch)
