@@ -19,9 +19,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lpr_lab import storage
 from lpr_lab.experiments import sample_texts, scorecard
 from lpr_lab.experiments.config import Experiment
+from lpr_lab.experiments.expert_tables import write_expert_tables
 from lpr_lab.experiments.runs import Run, start_run
 from lpr_lab.experiments.steps import STEPS, Story, plan
 from lpr_lab.measure.bits import evaluate
+from lpr_lab.measure.expert_counts import ExpertCounter
 from lpr_lab.measure.generation import generate_pair
 from lpr_lab.measure.routing import original_weight_by_language, trace
 from lpr_lab.method.upcycle import count_parameters, upcycle
@@ -125,32 +127,36 @@ def train(story: Story) -> None:
 
 
 def measure(story: Story) -> None:
-    """Evaluate base and expanded model on held-out and dev text; writes retention, change and load tables."""
+    """Evaluate base and expanded model on held-out and dev text; writes what came of it as tables."""
     run, experiment = story.run, story.experiment
     if run.is_done("measure"):
         return
     with run.working("measure"), _timed(run, "measure"):
+        stages = stage_names(story.model)
+        counter = ExpertCounter(stages)
         report = evaluate(
             story.model,
             story.tokenizer,
             story.corpus,
             languages=experiment.languages,
             original=experiment.original,
-            stages=stage_names(story.model)[:-1],
+            stages=stages[:-1],
             tokens_per_language=experiment.eval_tokens_per_language,
             bootstrap=experiment.bootstrap,
             precision=experiment.precision,
             seed=experiment.seed,
+            experts=counter,
         )
         scores = report.to_frame()
         run.write_table("retention", scores[scores["model"].isin(["base", "expanded"])])
-        run.write_table("stages", _by_stage(scores, stage_names(story.model)))
-        run.write_table("documents", _by_stage(report.documents(), stage_names(story.model)))
+        run.write_table("stages", _by_stage(scores, stages))
+        run.write_table("documents", _by_stage(report.documents(), stages))
         run.write_table("change", report.changes())
         if story.parent is not None:
             run.write_table("change_from_parent", report.changes(before=_parent_stage(story)))
         run.write_table("load", report.load)
         run.write_table("original_weight", original_weight_by_language(report.load))
+        write_expert_tables(run, counter, story.tokenizer)
         probe = _probe(story.tokenizer)
         differences = {"base_difference": float((_logits(story.model, probe, None) - story.base_logits).abs().max())}
         if story.parent_logits is not None:

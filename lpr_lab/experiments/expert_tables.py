@@ -1,0 +1,89 @@
+"""What a run keeps about its experts: written while it is measured, or later, for a run that has weights.
+
+The tables are those of `measure.expert_counts`. Later is the same as then: the same documents, splits and stages.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from transformers import PreTrainedTokenizerBase
+
+from lpr_lab.errors import UsageError
+from lpr_lab.experiments.runs import Run
+from lpr_lab.measure.bits import choose_documents
+from lpr_lab.measure.expert_counts import ExpertCounter, read_stage
+from lpr_lab.model.stages import stage_names
+from lpr_lab.text.corpus import load_corpus
+from lpr_lab.text.packing import pack
+
+SPLITS = ("heldout", "dev")
+MAX_DOCUMENT_TOKENS = 256
+BLOCK_TOKENS = 256
+
+
+class HasModel(Protocol):
+    """What `use` gives: the run's model and tokenizer."""
+
+    @property
+    def model(self) -> Any:
+        """An expanded model."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """Its tokenizer."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far `measure_experts` has come."""
+
+    done: int
+    total: int
+    doing: str
+
+
+def write_expert_tables(run: Run, counter: ExpertCounter, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Write what was counted; a table without rows is not written."""
+    for name, table in counter.tables(tokenizer).items():
+        if len(table):
+            run.write_table(name, table)
+
+
+def measure_experts(run: Run, use: Callable[[], AbstractContextManager[HasModel]]) -> Iterator[Progress]:
+    """Count for a finished run what its measuring counts today; the tables are written at the end.
+
+    A generator, so that whoever asked can watch and stop: nothing is written before the last step.
+
+    Args:
+        run: with weights, and a corpus that is here or can be fetched.
+        use: gives the model for one step and takes it back, so that others can use it in between.
+
+    Raises:
+        UsageError: the run does not say which corpus it was made from.
+    """
+    config = run.config
+    if not {"corpus", "original", "expanded"} <= set(config):
+        raise UsageError(f"Run {run.id} does not say which text it was made from, so its experts cannot be counted.")
+    languages = [*config["original"], *config.get("earlier", ()), *config["expanded"]]
+    yield Progress(0, 1, "Reading the run's text")
+    corpus = load_corpus(config["corpus"], languages=languages)
+    with use() as held:
+        stages, tokenizer = stage_names(held.model), held.tokenizer
+    counter = ExpertCounter(stages)
+    budget = int(config.get("eval_tokens_per_language", 4096))
+    parts = [(split, code) for split in SPLITS if split in corpus.splits for code in languages]
+    total = len(parts) * len(stages)
+    for place, (split, code) in enumerate(parts):
+        documents = choose_documents(corpus.documents(split, code), budget, MAX_DOCUMENT_TOKENS, tokenizer)
+        blocks = pack(documents, tokenizer, BLOCK_TOKENS, languages=[code]) if documents else None
+        for number, stage in enumerate(stages):
+            yield Progress(place * len(stages) + number, total, f"{code}, {split} text, {stage}")
+            if blocks is None:
+                continue
+            role = "original" if code in config["original"] else "expanded"
+            with use() as held:
+                read_stage(counter, held.model, blocks, stage=stage, language=code, role=role, dataset=split)
+    yield Progress(total, total, "Shuffling documents and writing tables")
+    write_expert_tables(run, counter, tokenizer)
