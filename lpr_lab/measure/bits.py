@@ -9,10 +9,10 @@ difference between them is paired and its interval comes from resampling documen
 """
 
 import hashlib
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lpr_lab.errors import UsageError
 from lpr_lab.measure.forgetting import ScoredDocuments, bootstrap_draws, change_rows, document_rows
 from lpr_lab.measure.routing import LoadCounter
-from lpr_lab.model.capture import record_routing
+from lpr_lab.model.adapter import moe_layers
+from lpr_lab.model.capture import RoutingRecord, record_routing
 from lpr_lab.model.precision import resolve_precision
 from lpr_lab.model.stages import selected_stage, standing
 from lpr_lab.progress import progress
@@ -100,11 +101,13 @@ def evaluate(
     precision: str = "auto",
     seed: int = 0,
     experts: "ExpertCounter | None" = None,
+    base: PreTrainedModel | None = None,
 ) -> Report:
     """Score base and expanded model on the same documents, in bits per UTF-8 byte.
 
     Args:
-        model: an expanded model, or a plain causal LM (then there is only `base`).
+        model: an expanded model, one with another adapter such as LoRA, or a plain causal LM (then there is only
+            `base`, unless it is given).
         tokenizer: the base model's.
         corpus: splits it lacks are left out.
         languages: which to score.
@@ -119,13 +122,19 @@ def evaluate(
         precision: auto, fp32 or bf16; the same for both models.
         seed: of the resampling.
         experts: counts on the way what every stage scored here sends to which expert.
+        base: what to compare a plain model with that no longer has its base inside, such as one that was trained as a
+            whole (`method.baselines`).
 
     Returns:
         A `Report`; `.to_frame()` and `.changes()` are tidy tables, `.load` is the expert load seen on the way.
 
     Raises:
-        UsageError: none of the splits has documents in one of the languages.
+        UsageError: none of the splits has documents in one of the languages, or a `base` beside an adapter's own.
     """
+    if base is not None and isinstance(model, PeftModel):
+        raise UsageError(
+            "This model has its base inside (disable_adapter), which is what it is compared with; drop base."
+        )
     tests = []
     for split in [split for split in splits if split in corpus.splits]:
         for language in languages:
@@ -141,28 +150,28 @@ def evaluate(
             f"{', '.join(splits)}; it has {', '.join(corpus.languages)}."
         )
     packed = [pack(documents, tokenizer, block_tokens, languages=[language]) for _, language, documents in tests]
-    expanded = isinstance(model, PeftModel)
-    with model.disable_adapter() if expanded else nullcontext():
-        refuse_if_documents_mix(model)
+    is_compared = isinstance(model, PeftModel) or base is not None
+    with _base_of(model, base) as dense:
+        refuse_if_documents_mix(dense)
     counter = LoadCounter()
     sets = []
-    passes = 2 + len(stages) if expanded else 1
+    passes = 2 + len(stages) if is_compared else 1
     with progress(passes * sum(blocks.input_ids.numel() for blocks in packed), "Evaluating", "token") as bar:
         for (split, language, documents), blocks in zip(tests, packed, strict=True):
             role = "original" if language in original else "expanded"
             options = {"batch_blocks": batch_blocks, "precision": precision, "bar": bar}
-            with model.disable_adapter() if expanded else nullcontext():
-                nats = {"base": document_nats(model, blocks, **options)}
-            if isinstance(model, PeftModel):
+            with _base_of(model, base) as dense:
+                nats = {"base": document_nats(dense, blocks, **options)}
+            if is_compared:
                 of = {"language": language, "role": role, "dataset": split}
-                with record_routing(model) as record:
+                with record_routing(model) if moe_layers(model) else nullcontext(RoutingRecord()) as record:
                     load = counter.watch(record, **of)
                     watchers: list[Any] = [lambda _, mask, load=load: load(mask)]
                     if experts is not None:
-                        watchers.append(experts.watch(record, stage=selected_stage(model), **of))
+                        watchers.append(experts.watch(record, stage=selected_stage(cast("PeftModel", model)), **of))
                     nats["expanded"] = document_nats(model, blocks, after_batch=watchers, **options)
                 for stage in stages:
-                    with standing(model, stage), record_routing(model) as record:
+                    with standing(cast("PeftModel", model), stage), record_routing(model) as record:
                         watchers = [experts.watch(record, stage=stage, **of)] if experts is not None else []
                         nats[stage] = document_nats(model, blocks, after_batch=watchers, **options)
             sizes = np.array([len(document.text.encode()) for document in documents])
@@ -170,6 +179,13 @@ def evaluate(
             sets.append(ScoredDocuments(language, role, split, _fingerprint(documents), sizes, nats, ids))
     settings = {"precision": resolve_precision(precision), "block_tokens": block_tokens, "bootstrap": bootstrap}
     return Report(sets, bootstrap, seed, counter.to_frame(), settings)
+
+
+@contextmanager
+def _base_of(model: PeftModel | PreTrainedModel, base: PreTrainedModel | None) -> Iterator[Any]:
+    """Give the base inside the block: the one given, a model without its adapter, or the plain model itself."""
+    with model.disable_adapter() if isinstance(model, PeftModel) else nullcontext():
+        yield model if base is None else base
 
 
 def document_nats(
