@@ -1,7 +1,7 @@
 # `make demo` and `make test` each set up all they need; `make help` lists the rest.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo app test test-all test-e2e notebooks check fix clean
+.PHONY: help setup demo app test test-all test-slow test-e2e check fix clean
 
 BIN := .venv/bin
 # Written last, so that an interrupted installation is taken up again; older than pyproject.toml means out of date.
@@ -27,11 +27,11 @@ test: $(READY) ## the quick tests: no network, no GPU, under five minutes
 test-all: $(READY) ## every test that needs no GPU; fetches the embedded model when it is not in the cache
 	@$(BIN)/python -m pytest -q -m "not gpu"
 
+test-slow: $(READY) ## tests over five seconds: two processes under torchrun, every notebook on a tiny model
+	@$(BIN)/python -m pytest -q -m "(slow or notebook) and not gpu and not network and not real and not e2e"
+
 test-e2e: $(READY) ## drive the dashboard in headless Chromium (CHROMIUM=/path names another)
 	@$(BIN)/python -m pytest -q -m e2e
-
-notebooks: $(READY) ## run the notebooks' tests
-	@$(BIN)/python -m pytest -q -m notebook
 
 check: $(READY) ## lint, format, types, layers, stripped notebooks, spelling
 	@$(BIN)/ruff check .

@@ -1,8 +1,6 @@
 """The planning notebook from first cell to last, on a tiny random model and a few sentences."""
 
 import io
-import json
-import random
 
 import pytest
 
@@ -12,23 +10,10 @@ from lpr_lab.method.upcycle import upcycle
 
 
 @pytest.fixture
-def tiny_parameters(tmp_path, tiny_model, tiny_tokenizer, sentences):
+def tiny_parameters(tiny_materials):
     """Parameters for a model and texts small enough for a test."""
-    tiny_model("llama", num_layers=3).save_pretrained(tmp_path / "base")
-    tiny_tokenizer.save_pretrained(tmp_path / "base")
-    texts = tmp_path / "texts.jsonl"
-    rng = random.Random(0)
-    with texts.open("w", encoding="utf-8") as file:
-        for language in ("en", "el", "tr"):
-            for split in ("train", "replay", "dev"):
-                for number in range(8):
-                    words = " ".join(rng.sample(sentences[language], 3)).split()
-                    rng.shuffle(words)
-                    record = {"id": f"{split}-{number}", "language": language, "split": split, "text": " ".join(words)}
-                    file.write(json.dumps(record, ensure_ascii=False) + "\n")
     return {
-        "base": str(tmp_path / "base"),
-        "corpus": str(texts),
+        **tiny_materials(("en", "el", "tr"), num_layers=3, per_split=8),
         "original": ["en"],
         "expanded": ["el", "tr"],
         "budget": 7,

@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -18,24 +17,10 @@ EXACT = {"starts_equal", "base_untouched"}
 
 
 @pytest.fixture
-def tiny_parameters(tmp_path, tiny_model, tiny_tokenizer, sentences):
+def tiny_parameters(tiny_materials):
     """Parameters for a model and texts small enough for a test."""
-    base = tmp_path / "base"
-    tiny_model("llama").save_pretrained(base)
-    tiny_tokenizer.save_pretrained(base)
-    texts = tmp_path / "texts.jsonl"
-    rng = random.Random(0)
-    with texts.open("w", encoding="utf-8") as file:
-        for language in ("en", "el"):
-            for split in ("train", "replay", "dev", "heldout"):
-                for number in range(12):
-                    words = " ".join(rng.sample(sentences[language], 3)).split()
-                    rng.shuffle(words)
-                    record = {"id": f"{split}-{number}", "language": language, "split": split, "text": " ".join(words)}
-                    file.write(json.dumps(record, ensure_ascii=False) + "\n")
     return {
-        "base": str(base),
-        "corpus": str(texts),
+        **tiny_materials(("en", "el")),
         "original": ["en"],
         "expanded": ["el"],
         "stage1_tokens": 2048,
