@@ -202,7 +202,14 @@ def trainable_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]
 
 
 def register() -> None:
-    """Make PEFT (and transformers through it) know the method. Safe to call twice."""
+    """Make PEFT, and transformers through it, know the method, so that their own ways of loading open expansions.
+
+    Importing this module does it once; calling it again changes nothing. The ways are listed in `model/files.py`.
+
+    >>> from peft import PeftModel
+    >>> register()
+    >>> model = PeftModel.from_pretrained(base, "runs/my-run/checkpoint")  # doctest: +SKIP
+    """
     if METHOD not in PeftType.__members__:
         # A str enum is closed to new members from outside; a member made by hand is a full one: it has a `.value`,
         # is found by name and by value, and compares as a string.

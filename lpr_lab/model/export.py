@@ -178,9 +178,9 @@ def _native_config(
     for name in ("model_type", "architectures", "transformers_version", "_name_or_path", "dtype"):
         given.pop(name, None)
     carried = {name: value for name, value in given.items() if name in known}
-    defaults = type(base)().to_dict()
-    for name in sorted(set(given) - set(carried)):
-        neutral = _WITHOUT_EFFECT.get(name, (defaults.get(name),))
+    defaults = type(base)().to_dict()  # what is not declared there, such as notes of a converter, is read by nothing
+    for name in sorted(set(given) & set(defaults) - set(carried)):
+        neutral = _WITHOUT_EFFECT.get(name, (defaults[name],))
         if neutral is not None and given[name] not in neutral:
             raise UnsupportedModelError(
                 f"The base has {name} = {given[name]!r}, and {format} has no such setting; only "

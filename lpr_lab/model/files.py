@@ -12,9 +12,9 @@ or refuses:
     AutoPeftModelForCausalLM.from_pretrained(path)    looks for the base where it was when the expansion was made
     AutoModelForCausalLM.from_pretrained(path)        the same, without a PeftModel around it
 
-The last three belong to PEFT and transformers. They know the method once `lpr_lab.model.adapter` is imported, compare
-no file with the manifest, and read only the first file of tensors: what they leave unfilled is refused at the end of
-loading.
+The last three belong to PEFT and transformers. They know the method after `lpr_lab.model.adapter.register()` and say
+KeyError 'MOE_LPR' before. They compare no file with the manifest and read only the first file of tensors: what they
+leave unfilled is refused at the end of loading.
 """
 
 import warnings

@@ -147,6 +147,13 @@ def test_the_end_of_text_and_how_to_generate_come_along(tiny_model, tiny_tokeniz
     assert facts["stage"] == "G1 expand" and facts["difference"] < 1e-5
 
 
+def test_notes_in_a_configuration_that_nothing_reads_are_left_behind(tiny_model, tmp_path):
+    dense = tiny_model("llama")
+    dense.config.converted_by = "some tool"
+    export(upcycle(dense, (1, 1)), tmp_path / "native", "mixtral")
+    assert not hasattr(AutoModelForCausalLM.from_pretrained(tmp_path / "native").config, "converted_by")
+
+
 def test_a_larger_top_k_than_experts_uses_all_of_them(tiny_model, tmp_path):
     model = moved(upcycle(tiny_model("llama"), (1, 1), top_k=3))
     export(model, tmp_path / "native", "mixtral")

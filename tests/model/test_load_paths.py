@@ -1,6 +1,10 @@
 """Four doors lead to an expanded model; each gives equal logits or refuses, and each looks at the base first."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -258,3 +262,22 @@ def test_a_base_that_was_moved_is_missed_by_name_and_can_be_given(make, tmp_path
         AutoPeftModelForCausalLM.from_pretrained(path)
     with pytest.raises(OSError, match="base"):
         AutoModelForCausalLM.from_pretrained(path)
+
+
+def test_a_process_that_does_not_know_the_method_refuses_and_registering_is_enough(make, tmp_path):
+    _, seen = make()
+    script = """
+import torch
+from transformers import AutoModelForCausalLM
+try:
+    AutoModelForCausalLM.from_pretrained("adapter")
+except KeyError as error:
+    assert "MOE_LPR" in str(error)
+    from lpr_lab.model.adapter import register
+    register()
+    model = AutoModelForCausalLM.from_pretrained("adapter")
+    torch.save(model(torch.arange(5, 45).view(2, 20)).logits, "logits.pt")
+"""
+    here = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=here, check=True, capture_output=True)
+    assert torch.equal(torch.load(tmp_path / "logits.pt"), seen["G2 expand"])
