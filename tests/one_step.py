@@ -1,4 +1,4 @@
-"""One optimiser step of either stage on a tiny model, split as asked, with the gradients it made.
+"""One optimiser step of any stage on a tiny model, split as asked, with the gradients it made.
 
 `tests/method/test_scaling.py` calls `gradients` in its own process, and starts this file under torchrun:
 
@@ -25,12 +25,13 @@ from lpr_lab.method.expand import expand
 from lpr_lab.method.review import review
 from lpr_lab.method.training import TrainSettings
 from lpr_lab.method.upcycle import upcycle
+from lpr_lab.model.adapter import expansion_config
 from lpr_lab.text.corpus import Document
 
 SETTINGS = TrainSettings(
     tokens=4 * 48, block_tokens=48, blocks_per_step=4, blocks_per_forward=4, max_grad_norm=1e9, precision="fp32"
 )
-STAGES = ("expand", "review")
+STAGES = ("expand", "one_stage", "review", "further_review")
 ORIGINAL, EXPANDED = ("en", "es"), ("el", "hu", "tr")
 
 
@@ -46,10 +47,16 @@ class RaggedCorpus(TinyCorpus):
         }
 
 
-def load(folder: Path) -> tuple[Any, Any, RaggedCorpus]:
-    """Return a tiny expanded model with 4 experts in one layer and 2 in the other, its tokenizer, a ragged corpus."""
-    base = AutoModelForCausalLM.from_pretrained(folder / "base")
-    model = upcycle(base, (3, 1))
+def load(folder: Path, stage: str = "expand") -> tuple[Any, Any, RaggedCorpus]:
+    """Return a tiny expanded model with 4 experts in one layer and 2 in the other, its tokenizer, a ragged corpus.
+
+    For the review of a further group, two groups have been taught before, one of them with experts in one layer only.
+    """
+    model = upcycle(AutoModelForCausalLM.from_pretrained(folder / "base"), (3, 1))
+    if stage == "further_review":
+        for language, allocation in (("el", (1, 0)), ("hu", (1, 2))):
+            expansion_config(model).groups[-1] = [language]
+            upcycle(model, allocation)
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():  # away from the start, where all experts are equal and routers get no gradient
         for name, parameter in model.named_parameters():
@@ -64,6 +71,11 @@ def run(stage: str, model: Any, tokenizer: Any, corpus: RaggedCorpus, **options:
     if stage == "expand":
         options = {"load_balancing_coef": 1.0, "router_z_coef": 0.1, **options}
         return expand(model, tokenizer, corpus, languages=EXPANDED, **options)
+    if stage == "one_stage":
+        options = {"original": ORIGINAL, "replay_share": 0.5, "lpr_coef": 1.0, "load_balancing_coef": 1.0, **options}
+        return expand(model, tokenizer, corpus, languages=EXPANDED, **options)
+    if stage == "further_review":
+        options = {"group_coef": 1.0, **options}
     options = {"lpr_coef": 1.0, "replay_share": 0.5, "classifier_layers": [0], "classifier_coef": 1.0, **options}
     return review(model, tokenizer, corpus, original=ORIGINAL, expanded=EXPANDED, **options)
 
@@ -80,7 +92,7 @@ def gradients(stage: str, folder: Path, out: Path, blocks_per_forward: int, **op
     handle = register_optimizer_step_pre_hook(see)
     try:
         settings = replace(SETTINGS, blocks_per_forward=blocks_per_forward)
-        run(stage, *load(folder), out=out, settings=settings, **options)
+        run(stage, *load(folder, stage), out=out, settings=settings, **options)
     finally:
         handle.remove()
     return found
@@ -100,7 +112,7 @@ def resume(folder: Path) -> None:
 
 
 def main(folder: Path) -> None:
-    """Write, from the main process, the gradients of both stages and what a resumed stage ends with."""
+    """Write, from the main process, the gradients of every stage and what a resumed stage ends with."""
     for stage in STAGES:
         found = gradients(stage, folder, folder / stage, blocks_per_forward=1)
         if PartialState().is_main_process:

@@ -2,13 +2,13 @@
 
     lab.expand(model, tokenizer, corpus, languages=["el", "hu", "tr"], out=..., settings=MOE_LPR_STAGE1)
 
-The defaults of the verbs are for minutes on two cores; their coefficients, top-k and replay share are the papers' already.
-Sources: MoE-LPR (§ Experiment Setup) and its scripts; of LayerMoE the scripts (`scripts-train`).
+The defaults of the verbs are for minutes on two cores; their coefficients, top-k and replay share are the papers'
+already. Sources: MoE-LPR (§ Experiment Setup) and its scripts; of LayerMoE the scripts (`scripts-train`).
 
-MoE-LPR does not state optimiser, warm-up, weight decay or clipping, and no script of either sets them. So both ran on the
-defaults of Hugging Face's Trainer: AdamW with betas 0.9 and 0.999, no warm-up, no weight decay, a cosine to zero, gradients
-clipped at norm 1. Routers learn at the rate of everything else. `blocks_per_forward` says what fits into memory at once,
-and changes no result.
+MoE-LPR does not state optimiser, warm-up, weight decay or clipping, and no script of either sets them. So both ran on
+the defaults of Hugging Face's Trainer: AdamW with betas 0.9 and 0.999, no warm-up, no weight decay, a cosine to zero,
+gradients clipped at norm 1. Routers learn at the rate of everything else. `blocks_per_forward` says what fits into
+memory at once, and changes no result.
 """
 
 from dataclasses import replace

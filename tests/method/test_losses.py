@@ -11,6 +11,7 @@ from lpr_lab.errors import UsageError
 from lpr_lab.method.losses import (
     classifier_loss,
     expert_counts,
+    group_loss,
     lm_loss,
     load_balancing_loss,
     lpr_loss,
@@ -136,6 +137,54 @@ def test_claim_4_the_released_lpr_loss_pulls_least_where_routing_is_most_wrong(p
         assert logits.grad is not None
         slopes.append(float(logits.grad[0, 0]))
     assert 100 * slopes[0] / slopes[1] == pytest.approx(percent, abs=0.5)
+
+
+OWN = torch.tensor([[False, True, True, False]])
+
+
+def test_group_loss_vanishes_for_a_router_that_sends_a_group_wholly_to_its_experts_in_any_proportions():
+    for split in ((40.0, 40.0), (40.0, 0.0), (38.0, 40.0)):
+        logits = torch.tensor([[-40.0, *split, -40.0]])
+        assert group_loss(logits, OWN, torch.tensor([True])) == pytest.approx(0.0, abs=1e-6)
+    astray = torch.tensor([[9.0, 0.0, 0.0, 0.0]])
+    assert group_loss(astray, OWN, torch.tensor([True])) == pytest.approx(9 - math.log(2), abs=1e-3)
+
+
+def test_group_loss_is_minus_the_log_of_the_probability_of_the_groups_experts():
+    logits, own, mask = torch.randn(10, 4), torch.rand(10, 4) < 0.5, torch.arange(10) < 6
+    own[:6, 0] = True  # whoever counts has an expert
+    expected = -(logits.softmax(-1) * own).sum(-1)[:6].log().mean()
+    assert group_loss(logits, own, mask) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_group_loss_pulls_up_the_groups_own_experts_and_pushes_down_all_others():
+    logits = torch.randn(1, 4, requires_grad=True)
+    group_loss(logits, OWN, torch.tensor([True])).backward()
+    assert logits.grad is not None
+    assert torch.equal(logits.grad < 0, OWN)  # a step goes against the gradient
+
+
+@pytest.mark.parametrize("variant", ["paper", "released"])
+def test_group_loss_asks_nothing_of_other_tokens_even_where_they_own_no_expert(variant):
+    logits, own = torch.randn(6, 4, requires_grad=True), torch.zeros(6, 4, dtype=torch.bool)
+    own[:2, 1] = True
+    loss = group_loss(logits, own, torch.arange(6) < 2, variant)
+    loss.backward()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+    assert logits.grad[:2].any()
+    assert not logits.grad[2:].any()
+    nobody = group_loss(logits, own, torch.zeros(6, dtype=torch.bool), variant)
+    assert float(nobody.detach()) == 0.0
+
+
+def test_the_released_group_loss_is_the_same_for_one_expert_and_wants_several_used_equally():
+    one = torch.tensor([[False, True, False, False]])
+    logits, mask = torch.randn(1, 4), torch.tensor([True])
+    assert group_loss(logits, one, mask, "released") == pytest.approx(float(group_loss(logits, one, mask)), rel=1e-5)
+    shared, alone = torch.tensor([[-40.0, 3.0, 3.0, -40.0]]), torch.tensor([[-40.0, 9.0, 3.0, -40.0]])
+    assert group_loss(shared, OWN, mask, "released") == pytest.approx(2 * math.log(2), abs=1e-5)
+    assert group_loss(alone, OWN, mask, "released") > 2 * math.log(2) + 1
 
 
 def test_classifier_loss_is_the_cross_entropy_with_class_0_the_original():

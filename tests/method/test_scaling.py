@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from one_step import EXPANDED, ORIGINAL, SETTINGS, STAGES, RaggedCorpus, gradients
+from one_step import EXPANDED, ORIGINAL, SETTINGS, STAGES, RaggedCorpus, gradients, load
 from safetensors.torch import load_file
 
 from lpr_lab.errors import UsageError
 from lpr_lab.method.expand import pack_by_language
-from lpr_lab.method.terms import balance_term
+from lpr_lab.method.terms import balance_term, group_term
 from lpr_lab.method.upcycle import upcycle
 
 HELPERS = Path(__file__).parents[1]
@@ -101,3 +101,14 @@ def test_nothing_is_run_twice_for_layers_that_always_choose_every_expert(tiny_mo
 def test_an_unknown_scope_is_refused(tiny_model):
     with pytest.raises(UsageError, match="step, micro_batch"):
         balance_term(upcycle(tiny_model("llama"), (1, 2)), 0.01, scope="batch")
+
+
+def test_tokens_of_earlier_groups_are_counted_only_where_their_group_has_experts(folder):
+    model, _, _ = load(folder, "further_review")
+    languages = [*ORIGINAL, *EXPANDED]
+    term = group_term(model, languages, 1.0)
+    batch = {"language_id": torch.tensor([[0, 1, 2, 2, 3, 4, -1]])}  # el is of group 1, hu of 2, tr of the newest
+    assert term.count(batch) == 3
+    assert sum(group_term(model, [code], 1.0).count({"language_id": torch.zeros(1, 5)}) for code in ("el", "hu")) == 10
+    with pytest.raises(UsageError, match="none of en, es, tr is of an earlier group"):
+        group_term(model, ["en", "es", "tr"], 1.0)
