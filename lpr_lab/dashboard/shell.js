@@ -1,25 +1,53 @@
 // What every page needs: the address follows the page, brightness is remembered, token strips come to life.
 (function () {
   "use strict";
-  const keys = ["layer", "tok", "mode", "view"];
+  // What one looks at on every page; the rest belongs to the page, which is found again as it was left.
+  const shared = ["run", "run2", "stage", "stage2", "base", "lang", "langs", "layer", "expert"];
+  // What one goes back from; the others change too often to be steps of their own.
+  const steps = ["run", "run2", "runs", "text", "lang", "langs", "data", "stage", "stage2", "rule"];
+  const inPlace = { layer: "layer", tok: "tok", mode: "mode", colour: "view", expert: "expert", stage: "stage" };
+  const usual = { mode: "reading", colour: "original" };
 
   function setQuery(query) {
     const target = location.pathname + (query ? "?" + query : "");
-    if (target !== location.pathname + location.search) history.replaceState(history.state, "", target);
+    if (target !== location.pathname + location.search) {
+      const before = new URLSearchParams(location.search);
+      const after = new URLSearchParams(query);
+      const isStep =
+        steps.some((key) => before.get(key) !== null && before.get(key) !== after.get(key)) ||
+        (before.get("run") !== null && before.get("expert") !== after.get("expert"));
+      history[isStep ? "pushState" : "replaceState"](history.state, "", target);
+    }
     carryOver();
   }
-  // The pages' links take run and language along; the rest belongs to one page.
+  addEventListener("popstate", () => location.reload());
+
+  function kept(page) {
+    try {
+      return new URLSearchParams(sessionStorage.getItem("lpr.page." + page) ?? "");
+    } catch {
+      return new URLSearchParams();
+    }
+  }
   function carryOver() {
     const here = new URLSearchParams(location.search);
-    const kept = new URLSearchParams([...here].filter(([key]) => key === "run" || key === "lang"));
-    for (const link of document.querySelectorAll("a[data-page]"))
-      link.href = link.dataset.page + (kept.size ? "?" + kept : "");
+    try {
+      sessionStorage.setItem("lpr.page." + location.pathname, here.toString());
+    } catch {}
+    for (const link of document.querySelectorAll("a[data-page]")) {
+      const last = kept(link.dataset.page);
+      const query = last.get("run") === here.get("run") ? last : new URLSearchParams();
+      for (const key of shared) here.has(key) ? query.set(key, here.get(key)) : query.delete(key);
+      link.href = link.dataset.page + (query.size ? "?" + query : "");
+    }
   }
   document.addEventListener("lpr:change", (event) => {
     const query = new URLSearchParams(location.search);
-    const { layer, tok, mode, colour } = event.detail;
-    const values = { layer, tok, mode: mode === "reading" ? "" : mode, view: colour === "original" ? "" : colour };
-    for (const key of keys) values[key] === "" ? query.delete(key) : query.set(key, values[key]);
+    for (const [name, key] of Object.entries(inPlace)) {
+      if (!(name in event.detail)) continue;
+      const value = event.detail[name] ?? "";
+      value === "" || value === usual[name] ? query.delete(key) : query.set(key, value);
+    }
     setQuery(query.toString());
   });
 
@@ -65,7 +93,15 @@
   });
 
   // ---- our HTML inside gradio
-  function refresh(element) {
+  function refresh(element, trigger) {
+    for (const plan of element.querySelectorAll(".lpr-plan"))
+      window.lprPlan(plan, (experts) => {
+        const query = new URLSearchParams(location.search);
+        query.set("experts", experts);
+        query.set("rule", "own");
+        setQuery(query.toString().replaceAll("%2C", ","));
+        trigger("click");
+      });
     for (const strip of element.querySelectorAll(".lpr-strip")) window.lprTokenStrip(strip);
     const marked = element.querySelector("[data-query]");
     if (marked) setQuery(marked.dataset.query);
@@ -75,8 +111,8 @@
     carryOver();
   }
   function attach(element, watch, trigger) {
-    refresh(element);
-    watch("value", () => refresh(element));
+    refresh(element, trigger);
+    watch("value", () => refresh(element, trigger));
     // A link that only changes what this page shows: change the address, then let Python redraw.
     element.addEventListener("click", (event) => {
       const link = event.target.closest("[data-pick]");
@@ -86,5 +122,5 @@
       trigger("click");
     });
   }
-  window.lpr = { attach };
+  window.lpr = { attach, setQuery };
 })();

@@ -1,48 +1,32 @@
-// Brings one token strip to life: choosing tokens, layers and colourings without asking anybody.
+// Brings one token strip to life: choosing tokens, layers, experts and colourings without asking anybody.
 // Text is only ever written with textContent. Changes are announced as a bubbling `lpr:change` event.
 window.lprTokenStrip = function (strip) {
   "use strict";
   if (strip.dataset.lprReady) return;
   strip.dataset.lprReady = "1";
-  const data = JSON.parse(strip.dataset.trace);
-  const { layers, experts, k, bits, tokens } = data;
-  const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
-  const ids = bytes(data.ids);
-  const raw = bytes(data.weights);
-  const shares = new Uint16Array(raw.length >> 1).map((_, i) => raw[2 * i] | (raw[2 * i + 1] << 8));
-  const count = tokens.length;
+  const numbers = window.lprTokenNumbers(strip);
+  const { layers, bits, tokens, count, names } = numbers;
   const paragraph = strip.querySelector(".lpr-text");
   const chips = strip.querySelector(".lpr-chips");
   const panel = strip.querySelector(".lpr-token");
   const profile = strip.querySelector(".lpr-profile");
-  const legend = strip.querySelector(".lpr-legend");
+  const picked = strip.querySelector(".lpr-picked");
   const live = strip.querySelector(".lpr-live");
   const reverse = getComputedStyle(paragraph).direction === "rtl";
   const columns = [...strip.querySelectorAll(".lpr-column")];
   const heights = () => columns.map((column) => [...column.querySelectorAll("i")].map((bar) => bar.style.height));
   const wholeText = heights();
-  const number = (text) => (text === "" || text === undefined ? null : Number(text));
-  let layer = strip.dataset.layer === "all" ? null : number(strip.dataset.layer);
+  const number = (text) => (text === "" || text === "all" || text === undefined || text === null ? null : Number(text));
+  const state = {
+    layer: number(strip.dataset.layer),
+    expert: number(strip.dataset.expert),
+    row: () => (state.layer === null ? null : layers.indexOf(state.layer)),
+    layerName: () => (state.layer === null ? "all layers" : "layer " + state.layer),
+    isPicked: (token) => state.expert === null || (numbers.isText(token) && numbers.first(state.row(), token) === state.expert),
+  };
   let chosen = number(strip.dataset.token);
   let pinned = chosen !== null;
   let hovered = null;
-
-  // ---- numbers ------------------------------------------------------------------------------------------------
-  function weights(row, token) {
-    const out = new Array(experts[row]).fill(0);
-    for (let slot = 0; slot < k; slot++) {
-      const at = (row * count + token) * k + slot;
-      if (ids[at] < out.length) out[ids[at]] += shares[at] / 65535;
-    }
-    return out;
-  }
-  function meanWeights(token) {
-    const out = new Array(Math.max(...experts, 1)).fill(0);
-    layers.forEach((_, row) => weights(row, token).forEach((w, e) => (out[e] += w / layers.length)));
-    return out;
-  }
-  const at = (token) => (layer === null ? meanWeights(token) : weights(layers.indexOf(layer), token));
-  const best = (list) => list.indexOf(Math.max(...list));
   function percent(share) {
     const value = 100 * share;
     if (value > 0 && value < 0.1) return "<0.1%";
@@ -50,100 +34,24 @@ window.lprTokenStrip = function (strip) {
     const near = (value > 0 && value < 1) || (value > 99 && value < 99.998);
     return value.toFixed(near ? 1 : 0) + "%";
   }
-  const gain = (token) =>
-    bits && bits[0][token] !== null && bits[1][token] !== null ? bits[0][token] - bits[1][token] : null;
-  const layerName = () => (layer === null ? "all layers" : "layer " + layer);
+  const { gain } = numbers;
+  const at = (token) => numbers.weights(state.row(), token);
+  const { paint } = window.lprTokenLooks(strip, numbers, state, reverse);
+  const grid = window.lprTokenGrid(strip, numbers, state, { pick, percent });
 
-  // ---- painting -----------------------------------------------------------------------------------------------
-  // Every token gets a tone (colour variable), whether its line is dashed, and the strength of its tint.
-  function look(token) {
-    const colour = strip.dataset.colour;
-    if (colour === "gain") {
-      const bitsWon = gain(token);
-      if (bitsWon === null) return { tone: "line-strong", dashed: true, alpha: 0 };
-      const alpha = 0.03 + 0.2 * Math.min(Math.abs(bitsWon) / 6, 1);
-      return { tone: bitsWon >= 0 ? "good" : "bad", dashed: bitsWon < 0, alpha };
-    }
-    const list = at(token);
-    if (colour === "expert") {
-      const expert = best(list);
-      return { tone: "expert-" + Math.min(expert, 6), dashed: expert > 0, alpha: 0.03 + 0.14 * list[expert] };
-    }
-    const original = list[0];
-    return {
-      tone: original >= 0.5 ? "original" : "new",
-      dashed: original < 0.5,
-      alpha: 0.03 + 0.14 * Math.abs(2 * original - 1),
-    };
-  }
-  function paintOne(element, { tone, dashed, alpha }) {
-    element.style.setProperty("--tone", `var(--lpr-${tone})`);
-    element.style.setProperty("--a", alpha.toFixed(3));
-    element.classList.toggle("lpr-n", dashed);
-    element.classList.toggle("lpr-o", !dashed);
-  }
-  const solid = (tone) => `linear-gradient(var(--lpr-${tone}),var(--lpr-${tone}))`;
-  const dashes = (tone) => `repeating-linear-gradient(90deg,var(--lpr-${tone}) 0 3px,transparent 3px 5px)`;
-  function paintShared(element, looks) {
-    const n = looks.length;
-    const place = (i) => (100 * (reverse ? n - 1 - i : i)) / Math.max(n - 1, 1);
-    const strongest = looks.reduce((a, b) => (b.alpha > a.alpha ? b : a));
-    element.style.setProperty("--tone", `var(--lpr-${strongest.tone})`);
-    element.style.setProperty("--a", (looks.reduce((sum, l) => sum + l.alpha, 0) / n).toFixed(3));
-    const lines = looks.map((l) => (l.dashed ? dashes : solid)(l.tone));
-    element.style.backgroundImage = [...lines, "var(--lpr-wash)"].join(",");
-    element.style.backgroundSize = [...lines.map(() => `calc(${100 / n}% - 1px) 3px`), "calc(100% - 1px) 100%"].join(",");
-    element.style.backgroundPosition = [...looks.map((_, i) => place(i) + "% 100%"), (reverse ? "100%" : "0") + " 0"].join(",");
-  }
-  function paint() {
-    const looks = tokens.map((_, token) => look(token));
-    for (const element of strip.querySelectorAll("[data-t]")) {
-      const own = element.dataset.t.split(" ").map((i) => looks[i]);
-      if (element.classList.contains("lpr-shared")) paintShared(element, own);
-      else paintOne(element, own[0]);
-    }
-    writeLegend();
-  }
-  function writeLegend() {
-    if (!layers.length) return legend.replaceChildren();
-    const texts = {
-      original: [
-        ["original", false, "mostly the original expert, frozen"],
-        ["new", true, "mostly new experts"],
-      ],
-      gain: [
-        ["good", false, "the expanded model expected it more"],
-        ["bad", true, "the base model expected it more"],
-      ],
-      expert: [...Array(Math.min(Math.max(...experts), 7)).keys()].map((e) => [
-        "expert-" + e, e > 0, e === 0 ? "expert 0, the original" : "expert " + e + (e === 6 ? " and on" : ""),
-      ]),
-    }[strip.dataset.colour];
-    const where = strip.dataset.colour === "gain" ? "" : `, ${layer === null ? "mean over all layers" : layerName()}`;
-    legend.replaceChildren(
-      ...texts.map(([tone, dashed, text]) => {
-        const item = document.createElement("span");
-        const swatch = document.createElement("i");
-        paintOne(swatch, { tone, dashed, alpha: 0.17 });
-        item.append(swatch, text);
-        return item;
-      }),
-      Object.assign(document.createElement("span"), { textContent: "The deeper the tint, the clearer the choice" + where + "." })
-    );
-  }
   function drawProfile(token) {
     columns.forEach((column, position) => {
       const key = column.dataset.row;
-      column.classList.toggle("lpr-current", key === (layer === null ? "all" : String(layer)));
-      const list = token === null ? null : position === 0 ? meanWeights(token) : weights(position - 1, token);
+      column.classList.toggle("lpr-current", key === (state.layer === null ? "all" : String(state.layer)));
+      const list = token === null ? null : numbers.weights(position === 0 ? null : position - 1, token);
       [...column.querySelectorAll("i")].forEach((bar, expert) => {
         bar.style.height = list ? 100 * list[expert] + "%" : wholeText[position][expert];
       });
     });
     strip.querySelector(".lpr-of").textContent = token === null ? "whole text" : `token ${token + 1}, “${name(token)}”`;
-    const position = layer === null ? 0 : layers.indexOf(layer) + 1;
+    const position = state.layer === null ? 0 : state.row() + 1;
     const original = parseFloat(columns[position].querySelector("i").style.height) / 100;
-    const said = `${layer === null ? "All layers" : "Layer " + layer}: original expert ${percent(original)}`;
+    const said = `${state.layer === null ? "All layers" : "Layer " + state.layer}: original expert ${percent(original)}`;
     strip.querySelector(".lpr-reading").textContent = said;
     profile.setAttribute("aria-valuenow", String(position));
     profile.setAttribute("aria-valuetext", said);
@@ -156,7 +64,7 @@ window.lprTokenStrip = function (strip) {
     const [, , , , part, parts] = tokens[token];
     const where = parts > 1 ? `, part ${part} of ${parts}` : "";
     const split = list.map((w, e) => `expert ${e} ${e ? "new" : "original"} ${percent(w)}`).filter((_, e) => list[e] > 0);
-    return `token ${token + 1} of ${count}, ${name(token)}${where}, ${layerName()}: ${split.join(", ")}`;
+    return `token ${token + 1} of ${count}, ${name(token)}${where}, ${state.layerName()}: ${split.join(", ")}`;
   }
   function line(term, value) {
     const dt = Object.assign(document.createElement("dt"), { textContent: term });
@@ -178,11 +86,28 @@ window.lprTokenStrip = function (strip) {
       ...line("Bytes", (hex || "none") + (parts > 1 ? ` (part ${part} of ${parts} of this character)` : "")),
       ...line("Vocabulary id", String(id))
     );
-    if (layers.length) facts.append(...line("Original expert", `${percent(own[0])}, ${layerName()}`));
+    if (layers.length) facts.append(...line("Original expert", `${percent(own[0])}, ${state.layerName()}`));
+    if (numbers.hasProbs) {
+      const list = numbers.probs(state.row(), token).map((p, e) => `${e}: ${percent(p)}`);
+      facts.append(...line("Router", `${list.join(", ")}, ${state.layerName()}`));
+    }
     if (gain(token) !== null) {
       const won = gain(token);
       const change = `${won >= 0 ? "−" : "+"}${Math.abs(won).toFixed(1)}`;
-      facts.append(...line("Surprise", `${bits[0][token].toFixed(1)} bits base, ${bits[1][token].toFixed(1)} expanded (${change})`));
+      facts.append(...line("Surprise", `${bits[0][token].toFixed(1)} bits ${names[0]}, ${bits[1][token].toFixed(1)} ${names[1]} (${change})`));
+    } else if (numbers.surprise(token) !== null) {
+      facts.append(...line("Surprise", `${numbers.surprise(token).toFixed(1)} bits`));
+    }
+    if (numbers.change) {
+      const { mean, moved } = numbers.shift(state.row(), token);
+      const way = `${mean >= 0 ? "+" : "−"}${percent(Math.abs(mean))} original`;
+      const where = state.layer === null ? ` in ${moved} of ${layers.length} layers` : "";
+      facts.append(...line("Since " + numbers.from, moved ? `moved${where}, ${way}` : `stayed, ${way}`));
+    }
+    if (layers.length > 1) {
+      const [dt, dd] = line("p(original)", "");
+      dd.append(grid.spark(token) ?? "");
+      facts.append(dt, dd);
     }
     panel.replaceChildren(glyph, facts);
   }
@@ -195,10 +120,14 @@ window.lprTokenStrip = function (strip) {
     for (const element of strip.querySelectorAll(".lpr-on")) element.classList.remove("lpr-on");
     if (token !== null) for (const e of box().querySelectorAll(`[data-t~="${token}"]`)) e.classList.add("lpr-on");
     describe(token);
-    if (layers.length) drawProfile(token);
+    if (!layers.length) return;
+    drawProfile(token);
+    grid.draw(token, token === null ? "" : name(token));
   }
-  function announce() {
-    const detail = { layer: layer === null ? "" : layer, tok: chosen ?? "", mode: strip.dataset.mode, colour: strip.dataset.colour };
+  function announce(push = false) {
+    if (strip.dataset.linked !== "yes") return;
+    const { mode, colour } = strip.dataset;
+    const detail = { layer: state.layer ?? "", expert: state.expert ?? "", tok: chosen ?? "", mode, colour, push };
     strip.dispatchEvent(new CustomEvent("lpr:change", { bubbles: true, detail }));
   }
   let timer = 0;
@@ -225,19 +154,38 @@ window.lprTokenStrip = function (strip) {
     show();
     announce();
   }
-  function setLayer(next, aloud = true) {
-    layer = next;
+  function setLayer(next, { aloud = true, expert = state.expert, push = false } = {}) {
+    state.layer = next;
+    const exists = next !== null && expert !== null && expert < numbers.experts[layers.indexOf(next)];
+    state.expert = exists ? expert : null;
     strip.dataset.layer = next === null ? "all" : String(next);
+    strip.dataset.expert = state.expert ?? "";
     paint();
+    sayPicked();
     show();
-    announce();
+    announce(push);
     if (aloud && chosen !== null) {
       option(chosen)?.setAttribute("aria-label", spoken(chosen));
       say(spoken(chosen));
     }
   }
+  // A cell of the table picks out the tokens that went there; without an expert all are shown again.
+  function pick(layer, expert) {
+    setLayer(layer, { expert, push: true, aloud: false });
+    say(expert === null ? "All tokens are shown." : picked.firstChild.textContent);
+  }
+  function sayPicked() {
+    picked.hidden = state.expert === null;
+    if (picked.hidden) return;
+    const text = tokens.map((_, token) => token).filter(numbers.isText);
+    const found = text.filter(state.isPicked).length;
+    const kind = state.expert === 0 ? "expert 0, the original" : `expert ${state.expert}`;
+    const all = Object.assign(document.createElement("button"), { type: "button", textContent: "Show all" });
+    all.addEventListener("click", () => pick(state.layer, null));
+    picked.replaceChildren(`Layer ${state.layer}, ${kind}: ${found} of ${text.length} tokens went there. `, all);
+  }
   function step(by) {
-    const wanted = (layer === null ? 0 : layers.indexOf(layer) + 1) + by;
+    const wanted = (state.layer === null ? 0 : state.row() + 1) + by;
     const position = Math.min(Math.max(wanted, 0), layers.length);
     setLayer(position === 0 ? null : layers[position - 1]);
   }
@@ -312,7 +260,7 @@ window.lprTokenStrip = function (strip) {
       const edges = columns.map((column) => column.getBoundingClientRect());
       const position = edges.findLastIndex((edge) => event.clientX >= edge.left);
       const next = position <= 0 ? null : layers[position - 1];
-      if (next !== layer) setLayer(next, false);
+      if (next !== state.layer) setLayer(next, { aloud: false });
     };
     profile.addEventListener("pointerdown", (event) => {
       profile.setPointerCapture(event.pointerId);
@@ -324,8 +272,8 @@ window.lprTokenStrip = function (strip) {
     profile.addEventListener("keydown", (event) => {
       const jump = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1, PageDown: 5, PageUp: -5 }[event.key];
       if (jump) step(jump);
-      else if (event.key === "Home") setLayer(null, false);
-      else if (event.key === "End") setLayer(layers.at(-1), false);
+      else if (event.key === "Home") setLayer(null, { aloud: false });
+      else if (event.key === "End") setLayer(layers.at(-1), { aloud: false });
       else return;
       event.preventDefault();
     });
@@ -335,13 +283,29 @@ window.lprTokenStrip = function (strip) {
     if (what === "mode") setMode(event.target.value, false);
     if (what === "colour") {
       strip.dataset.colour = event.target.value;
-      if (event.target.value === "expert" && layer === null && layers.length) setLayer(layers[layers.length >> 1], false);
+      if (event.target.value === "expert" && state.layer === null && layers.length)
+        setLayer(layers[layers.length >> 1], { aloud: false });
       paint();
       announce();
     }
   });
 
-  if (layers.length && !layers.includes(layer)) layer = null;
+  // The address was changed by the back button.
+  strip.addEventListener("lpr:restore", (event) => {
+    const { layer, expert, tok, mode, colour } = event.detail;
+    const linked = strip.dataset.linked;
+    strip.dataset.linked = "no";
+    strip.dataset.colour = colour;
+    for (const input of strip.querySelectorAll("input[data-set]")) input.checked = { mode, colour }[input.dataset.set] === input.value;
+    chosen = number(tok);
+    pinned = chosen !== null;
+    setMode(mode, false);
+    setLayer(layers.includes(number(layer)) ? number(layer) : null, { aloud: false, expert: number(expert) });
+    strip.dataset.linked = linked;
+  });
+
+  if (layers.length && !layers.includes(state.layer)) state.layer = null;
+  const { expert } = state;
   setMode(strip.dataset.mode, false);
-  setLayer(layer, false);
+  setLayer(state.layer, { aloud: false, expert });
 };

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 
 from lpr_lab.errors import LprError
-from lpr_lab.measure.trace import RoutingTrace
+from lpr_lab.measure.trace import RoutingChange, RoutingTrace
 from lpr_lab.text.graphemes import Run, clusters, runs
 from lpr_lab.text.languages import get_language
 from lpr_lab.views import theme
-from lpr_lab.views.layers import render_layer_table, render_profile
+from lpr_lab.views.layers import render_grid, render_profile
 from lpr_lab.views.numbers import percent
 
 MAX_TOKENS = 2048
@@ -32,7 +32,14 @@ LONG = 250
 """From this many tokens on, the token panel and the layers stay in sight while the text scrolls."""
 
 MODES = ("reading", "tokens")
-COLOURINGS = ("original", "expert", "gain")
+COLOURINGS = {
+    "original": "Original weight",
+    "expert": "Chosen expert",
+    "gain": "Change in bits",
+    "surprise": "Surprise",
+    "change": "What moved",
+}
+_SCRIPTS = ("token_strip.js", "token_looks.js", "token_grid.js")
 
 _NAMES = {
     " ": "·",
@@ -50,9 +57,13 @@ def render_token_strip(
     trace: RoutingTrace,
     *,
     layer: int | None = None,
+    expert: int | None = None,
     token: int | None = None,
     mode: str = "reading",
     colour: str = "original",
+    change: RoutingChange | None = None,
+    change_from: str = "",
+    linked: bool = True,
     standalone: bool = False,
 ) -> str:
     """Return the strip as HTML.
@@ -60,9 +71,14 @@ def render_token_strip(
     Args:
         trace: what to draw; at most `MAX_TOKENS` tokens of it.
         layer: decoder layer shown first; None, or a layer without a router, for the mean over all.
+        expert: with a layer, the expert whose tokens are picked out at first; the others step back.
         token: index of the token that is selected at first.
         mode: `reading` (the text) or `tokens` (one chip per token, in sequence order).
-        colour: what colour says: weight on the `original` expert, the chosen `expert`, or the `gain` in bits.
+        colour: what colour says: weight on the `original` expert, the chosen `expert`, the `gain` in bits over the
+            base, the `surprise` in bits, or the `change` from another trace.
+        change: how this trace differs from another one of the same text, for that last colouring.
+        change_from: what it differs from, such as `G1 expand`.
+        linked: choices are announced, so that the page's address follows; not for a second strip on a page.
         standalone: bring style and script along, for notebooks and files; the app has them once per page.
     """
     if not trace.num_tokens:
@@ -70,12 +86,16 @@ def render_token_strip(
     shown = min(trace.num_tokens, MAX_TOKENS)
     pieces = trace.token_bytes[:shown]
     language = get_language(trace.language) if trace.language else None
-    payload = _payload(trace, shown)
+    payload = _payload(trace, shown, change)
+    payload["from"] = change_from
+    row = trace.layers.tolist().index(layer) if layer in trace.layers else None
     state = {
-        "layer": "all" if layer is None or layer not in trace.layers else str(layer),
+        "layer": "all" if row is None else str(layer),
+        "expert": str(expert) if expert is not None and row is not None and expert < trace.num_experts[row] else "",
         "token": str(token) if token is not None and 0 <= token < shown else "",
         "mode": mode if mode in MODES else MODES[0],
-        "colour": colour if colour in COLOURINGS and (colour != "gain" or payload["bits"]) else COLOURINGS[0],
+        "colour": colour if colour in _colourings(payload) else "original",
+        "linked": "yes" if linked else "no",
     }
     attributes = " ".join(f'data-{name}="{html.escape(value)}"' for name, value in state.items())
     direction = language.direction if language else "auto"
@@ -85,7 +105,7 @@ def render_token_strip(
         f'<section class="{" ".join(classes)}" aria-label="Token view" {attributes} '
         f'data-trace="{html.escape(json.dumps(payload, ensure_ascii=False))}">',
         _toolbar(payload, state),
-        '<p class="lpr-legend"></p>',
+        '<p class="lpr-legend"></p><p class="lpr-picked" hidden></p>',
         f'<p class="lpr-text" role="listbox" aria-orientation="horizontal" dir="{direction}"{code} '
         'aria-label="Tokens in sequence order. Arrow keys move, up and down change the layer, Enter pins.">',
         _reading(trace, pieces, reverse=direction == "rtl"),
@@ -94,7 +114,7 @@ def render_token_strip(
         '<div class="lpr-foot"><div class="lpr-token"></div>',
         render_profile(trace) if len(trace.layers) else "",
         "</div>",
-        render_layer_table(trace) if len(trace.layers) else "",
+        render_grid(trace, change, change_from) if len(trace.layers) else "",
         '<p class="lpr-live" role="status"></p></section>',
     ]
     return ("<style>" + style() + "</style>" if standalone else "") + "".join(parts) + (_loader() if standalone else "")
@@ -131,7 +151,7 @@ def strip_css() -> str:
 @cache
 def script() -> str:
     """Return the strip's JavaScript: it defines `lprTokenStrip(section)`, which brings one strip to life."""
-    return Path(__file__).with_name("token_strip.js").read_text(encoding="utf-8")
+    return "\n".join(Path(__file__).with_name(name).read_text(encoding="utf-8") for name in _SCRIPTS)
 
 
 def _loader() -> str:
@@ -216,15 +236,19 @@ def _toolbar(payload: dict[str, Any], state: dict[str, str]) -> str:
     if not payload["layers"]:
         return '<p class="lpr-note">This model has no router: every token takes the one path there is.</p>'
     group = uuid.uuid4().hex[:8]
-    colourings = {"original": "Original weight", "expert": "Chosen expert"}
-    if payload["bits"]:
-        colourings["gain"] = "Change in bits"
+    colourings = _colourings(payload)
     return (
         '<div class="lpr-bar">'
         + _choices(group, "mode", "Show", {"reading": "Reading", "tokens": "Tokens"}, state["mode"])
         + _choices(group, "colour", "Colour", colourings, state["colour"])
         + "</div>"
     )
+
+
+def _colourings(payload: dict[str, Any]) -> dict[str, str]:
+    """Return the colourings that there are numbers for."""
+    needs = {"gain": "bits", "surprise": "surprise", "change": "change"}
+    return {name: title for name, title in COLOURINGS.items() if payload.get(needs.get(name, "k"))}
 
 
 def _choices(group: str, name: str, title: str, options: dict[str, str], chosen: str) -> str:
@@ -242,21 +266,60 @@ def _cap_notice(trace: RoutingTrace, shown: int) -> str:
     return f'<p class="lpr-note">Showing the first {shown:,} of {trace.num_tokens:,} tokens.</p>'
 
 
-def _payload(trace: RoutingTrace, shown: int) -> dict[str, Any]:
-    """Return what the script needs: ids as bytes, weights as 16-bit shares, both base64 and [L, T, K]."""
-    weights = np.round(np.clip(trace.expert_weights[:, :shown], 0, 1) * 65535).astype("<u2")
-    bits = None
-    if trace.log_prob is not None and trace.base_log_prob is not None:
-        surprise = -np.stack([trace.base_log_prob[:shown], trace.log_prob[:shown]]) / np.log(2)
-        bits = [[None if np.isnan(v) else round(float(v), 3) for v in row] for row in surprise]
+def _payload(trace: RoutingTrace, shown: int, change: RoutingChange | None) -> dict[str, Any]:
+    """Return what the script needs; arrays as base64 of [L, T, ...], shares as 16-bit numbers."""
+    weights = np.clip(trace.expert_weights[:, :shown], 0, 1)
+    names = ["as it is", "changed"] if trace.model.get("changed") else ["base", "expanded"]
     return {
         "layers": [int(layer) for layer in trace.layers],
         "experts": [int(count) for count in trace.num_experts],
         "k": int(trace.expert_ids.shape[2]) if len(trace.layers) else 0,
-        "ids": base64.b64encode(trace.expert_ids[:, :shown].astype(np.uint8).tobytes()).decode(),
-        "weights": base64.b64encode(weights.tobytes()).decode(),
-        "bits": bits,
+        "ids": _pack(trace.expert_ids[:, :shown], np.uint8),
+        "weights": _pack(np.round(weights * 65535), "<u2"),
+        "probs": _probabilities(trace, shown),
+        "bits": _bits(trace.base_log_prob, trace.log_prob, shown),
+        "surprise": trace.log_prob is not None and [_surprise(value) for value in trace.log_prob[:shown]],
+        "names": names,
+        "change": _change(trace, change, shown),
         "tokens": _token_facts(trace, shown),
+    }
+
+
+def _pack(values: np.ndarray, kind: Any) -> str:
+    return base64.b64encode(np.ascontiguousarray(values).astype(kind).tobytes()).decode()
+
+
+def _probabilities(trace: RoutingTrace, shown: int) -> str | None:
+    """Return router probabilities, unless the weights say it all: every expert chosen, and no classifier in front."""
+    if trace.router_probs is None or not len(trace.layers):
+        return None
+    probs = np.clip(trace.router_probs[:, :shown], 0, 1)
+    weights = np.zeros_like(probs)
+    rows, columns = np.indices(probs.shape[:2])
+    for slot in range(trace.expert_ids.shape[2]):  # one by one: an expert may stand in two slots, once with weight 0
+        weights[rows, columns, trace.expert_ids[:, :shown, slot]] += trace.expert_weights[:, :shown, slot]
+    same = (trace.num_experts <= trace.expert_ids.shape[2]).all() and np.abs(weights - probs).max(initial=0) < 2e-3
+    return None if same else _pack(np.round(probs * 65535), "<u2")
+
+
+def _surprise(log_prob: float) -> float | None:
+    return None if np.isnan(log_prob) else round(-float(log_prob) / float(np.log(2)), 3)
+
+
+def _bits(before: np.ndarray | None, after: np.ndarray | None, shown: int) -> list[list[float | None]] | None:
+    if before is None or after is None:
+        return None
+    return [[_surprise(value) for value in values[:shown]] for values in (before, after)]
+
+
+def _change(trace: RoutingTrace, change: RoutingChange | None, shown: int) -> dict[str, Any] | None:
+    """Return the shift of the original weight, as 16 bits from -1 to 1, and which choices moved, layer by layer."""
+    if change is None:
+        return None
+    return {
+        "rows": [change.layers.tolist().index(layer) if layer in change.layers else -1 for layer in trace.layers],
+        "shift": _pack(np.round((np.clip(change.shift[:, :shown], -1, 1) + 1) * 32767), "<u2"),
+        "moved": _pack(change.moved[:, :shown], np.uint8),
     }
 
 

@@ -60,8 +60,7 @@ def test_the_paragraph_is_any_text_and_brings_no_markup(text):
     page = Page(render_token_strip(make_trace(text, num_layers=2)))
     assert page.text == shown(text)
     allowed = (
-        "section div fieldset legend label input span p i small b output "
-        "details summary table caption thead tbody tr th td"
+        "section div fieldset legend label input span p i small b output table caption thead tbody tr th td button"
     )
     assert {tag for tag, _ in page.tags} <= set(allowed.split())
 
@@ -120,9 +119,9 @@ def test_an_empty_trace_and_one_without_router_say_so():
 def test_what_the_url_asks_for_is_shown_or_quietly_ignored():
     trace = make_trace("Hello there.", num_layers=3)
     asked = render_token_strip(trace, layer=1, token=2, mode="tokens", colour="gain")
-    assert 'data-layer="1" data-token="2" data-mode="tokens" data-colour="gain"' in asked
+    assert 'data-layer="1" data-expert="" data-token="2" data-mode="tokens" data-colour="gain"' in asked
     unknown = render_token_strip(trace, layer=77, token=9999, mode="no", colour='"><b>')
-    assert 'data-layer="all" data-token="" data-mode="reading" data-colour="original"' in unknown
+    assert 'data-layer="all" data-expert="" data-token="" data-mode="reading" data-colour="original"' in unknown
 
 
 def test_standalone_brings_style_and_script_and_reaches_out_to_nothing():
