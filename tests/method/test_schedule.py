@@ -30,6 +30,12 @@ def test_languages_take_turns_in_the_proportions_asked_for(blocks):
     assert seen == {"en": 24, "el": 48, "tr": 48}
 
 
+def test_a_share_as_small_as_the_papers_replay_is_not_rounded_away(blocks):
+    schedule = BlockSchedule(blocks, blocks_per_step=4, seed=0, weights={"en": 0.01, "el": 0.495, "tr": 0.495})
+    seen = Counter(language for step in range(500) for language, _ in schedule.at(step))
+    assert seen == {"en": 20, "el": 990, "tr": 990}
+
+
 def test_the_same_seed_gives_the_same_blocks_and_another_seed_others(blocks):
     ledgers = [BlockSchedule(blocks, blocks_per_step=4, seed=seed).ledger(10) for seed in (1, 1, 2)]
     assert ledgers[0] == ledgers[1] != ledgers[2]
