@@ -52,6 +52,9 @@ _VERBS = {
     "save_expansion": "lpr_lab.model.files",
     "load_expansion": "lpr_lab.model.files",
     "load_tokenizer": "lpr_lab.model.files",
+    "register": "lpr_lab.model.adapter",
+    "export": "lpr_lab.model.export",
+    "import_released": "lpr_lab.model.released",
     "run": "lpr_lab.experiments.pipeline",
     "start_run": "lpr_lab.experiments.runs",
     "recipes": "lpr_lab.experiments.recipes",
@@ -76,8 +79,11 @@ if TYPE_CHECKING:
     from lpr_lab.method.similarity_table import SimilarityTable
     from lpr_lab.method.training import TrainSettings
     from lpr_lab.method.upcycle import count_parameters, upcycle
+    from lpr_lab.model.adapter import register
     from lpr_lab.model.bases import load_base
+    from lpr_lab.model.export import export
     from lpr_lab.model.files import load_expansion, load_tokenizer, save_expansion
+    from lpr_lab.model.released import import_released
     from lpr_lab.model.stages import select_stage, stage_names
     from lpr_lab.text.corpus import load_corpus
 
