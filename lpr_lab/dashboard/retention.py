@@ -5,25 +5,22 @@ from typing import Any
 
 import gradio as gr
 
+from lpr_lab.dashboard import retention_data as data
+from lpr_lab.dashboard import retention_parts as parts
 from lpr_lab.dashboard import shell
+from lpr_lab.dashboard.retention_data import BASE, Comparison
 from lpr_lab.dashboard.shell import FILES, Scene, esc, html_block
+from lpr_lab.dashboard.view import View
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.runs import Run
 from lpr_lab.views import plots
-from lpr_lab.views.numbers import NOT_MEASURED, change, count
-from lpr_lab.views.plots import ROLES, Table, dataset_name, language_name
+from lpr_lab.views.numbers import NOT_MEASURED
+from lpr_lab.views.plots import Table, dataset_name
 
 QUESTION = "What did it gain, what did it forget, and is that real?"
-HEADS = ("Language", "Documents", "Base", "Expanded", "Change", "95% interval", "Verdict")
-VERDICTS = {"better": "▼ better", "worse": "▲ worse", "no clear change": "≈ no clear change"}
-
-
-def change_table(run: Run | None) -> Table | None:
-    """Return the run's changes of bits per byte, or None when it was not evaluated."""
-    if run is None:
-        return None
-    table = run.read_table("change")
-    return None if table is None or table.empty else table
+LIFELONG = "lifelong"
+RUN = "run:"
+"""Before the id of another run, in the picker of what to compare with."""
 
 
 def datasets_of(table: Table) -> list[str]:
@@ -31,123 +28,142 @@ def datasets_of(table: Table) -> list[str]:
     return sorted(dict.fromkeys(table["dataset"]), key=lambda name: name != "heldout")
 
 
-def finding(rows: Table) -> str:
-    """Return the answer in words: mean change on both kinds of languages, and how many changed clearly."""
-    sentences = []
-    for role in ("expanded", "original"):
-        part = rows[rows["role"] == role]
-        if part.empty:
-            continue
-        mean = float(part["change_percent"].mean())
-        kind = (
-            f'<span class="lpr-{role}">{ROLES[role]}</span>'
-            if not sentences
-            else (f'<span class="lpr-{role}">{ROLES[role].lower()}</span>')
-        )
-        need = " need" if not sentences else ""
-        unit = " bits per byte" if not sentences else ""
-        much = f"{abs(mean):.1f}% {'fewer' if mean < 0 else 'more'}{unit}"
-        sentences.append(f"{kind}{need} {much}, {_judge(list(part['verdict']))}")
-    return "; ".join(sentences) + "."
-
-
-def _judge(verdicts: list[str]) -> str:
-    counts = [(verdicts.count(word), word) for word in ("better", "worse", "no clear change")]
-    for number, word in counts:
-        if number == len(verdicts):
-            everyone = "all " if number > 1 else ""
-            return "without a clear change" if word == "no clear change" else f"{everyone}clearly {word}"
-    words = {"no clear change": "unclear"}
-    return ", ".join(f"{number} {words.get(word, word)}" for number, word in counts if number)
-
-
-DEFINITIONS = (
-    '<span class="lpr-more">Bits per byte: how many bits the model needs for a byte of text it has not seen; lower is '
-    "better, whatever the tokenizer. Change = expanded ÷ base − 1; <b>below zero is better</b>. On expanded languages "
-    "a fall is the <b>gain</b>; on original languages a rise is <b>forgetting</b>. A change is called better or worse "
-    "only when its 95% interval leaves zero out.</span>"
-)
-
-
-def render_table(rows: Table) -> str:
-    """Return the same numbers as the chart, with interval and verdict, original languages above expanded ones."""
-    body = ""
-    for role, title in ROLES.items():
-        part = rows[rows["role"] == role]
-        if part.empty:
-            continue
-        mark = shell.language_chips([title], role)
-        body += f'<tr class="lpr-block"><th scope="rowgroup" colspan="7">{mark}</th></tr>'
-        body += "".join(_row(row) for row in part.to_dict("records"))
-    head = "".join(
-        f'<th scope="col"{" class=lpr-number" if 0 < index < 6 else ""}>{name}</th>' for index, name in enumerate(HEADS)
-    )
-    return (
-        '<div class="lpr-panel"><div class="lpr-scroll"><table class="lpr-table lpr-changes">'
-        '<caption class="lpr-hidden">Bits per byte before and after, by language</caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-        '<p class="lpr-caption">Bits per byte of the base and of the expanded model on the same documents; interval by '
-        "paired bootstrap over documents. A base tuned on chats gets better at plain text in any language, which can "
-        "hide forgetting: a claim that nothing was forgotten needs a control.</p></div>"
-    )
-
-
-def _row(row: dict[str, Any]) -> str:
-    verdict = str(row["verdict"])
-    kind, word = verdict.split()[0], esc(VERDICTS.get(verdict, verdict))
-    cells = [
-        count(row["n_documents"]),
-        f"{row['before']:.3f}",
-        f"{row['after']:.3f}",
-        f"<b>{change(row['change_percent'])}</b>",
-        f"{change(row['ci_low'])} to {change(row['ci_high'])}",
-    ]
-    return (
-        f'<tr><th scope="row">{esc(language_name(str(row["language"])))}</th>'
-        + "".join(
-            f'<td class="lpr-number" data-label="{name}">{cell}</td>'
-            for name, cell in zip(HEADS[1:-1], cells, strict=True)
-        )
-        + f'<td><span class="lpr-verdict lpr-verdict-{esc(kind)}">{word}</span></td></tr>'
-    )
-
-
-def not_measured(run: Run) -> str:
-    """Return what the page shows for a run without an evaluation."""
-    state = run.status.state
-    if state in ("running", "queued"):
-        return shell.missing(
-            "Not measured yet", "This run is still working; base and expanded model are compared near its end."
-        )
-    how = f"This run ({state}) has no table of changes. Start the same command again: it goes on where it stopped."
-    return shell.missing("Not measured", how, "lpr-lab demo")
-
-
 def compose(scene: Scene, runs_dir: Path) -> dict[str, Any]:
     """Return what each part of the page shows."""
-    nothing = {"picker": gr.update(visible=False), "plot": gr.update(visible=False, value=None), "title": ""}
+    nothing: dict[str, Any] = {"plot": gr.update(visible=False, value=None), "title": "", "table": ""}
+    nothing |= {"before": gr.update(visible=False), "after": gr.update(visible=False), "data": gr.update(visible=False)}
     if scene.run is None:
         top = shell.head(QUESTION, more=scene.notice, view=scene.view)
-        return {"top": top, "table": shell.no_runs(runs_dir), **nothing}
+        return nothing | {"top": top, "table": shell.no_runs(runs_dir)}
     try:
-        table = change_table(scene.run)
-    except LprError as error:
-        more = scene.notice + shell.notice("bad", esc(str(error)))
-        return {"top": shell.head(QUESTION, more=more, view=scene.view), "table": "", **nothing}
-    if table is None:
-        top = shell.head(QUESTION, f"{NOT_MEASURED}", scene.notice, view=scene.view)
-        return {"top": top, "table": not_measured(scene.run), **nothing}
-    names = datasets_of(table)
-    data = scene.view.data if scene.view.data in names else names[0]
-    rows = table[table["dataset"] == data]
-    figure = plots.retention(rows)
+        if scene.run.kind == LIFELONG:
+            return nothing | _lifelong(scene, scene.run)
+        return nothing | _two_sides(scene, scene.run)
+    except (LprError, KeyError, ValueError) as error:
+        reason = str(error) if isinstance(error, LprError) else f"A table of this run has another form ({error})."
+        more = scene.notice + shell.notice("bad", esc(reason))
+        return nothing | {"top": shell.head(QUESTION, more=more, view=scene.view)}
+
+
+def _not_measured(scene: Scene, run: Run) -> dict[str, Any]:
+    top = shell.head(QUESTION, NOT_MEASURED, scene.notice, view=scene.view)
+    return {"top": top, "table": parts.not_measured(run)}
+
+
+def _two_sides(scene: Scene, run: Run) -> dict[str, Any]:
+    before, after = data.sides(run, scene.view, scene.runs)
+    found = data.compare(before, after)
+    if found is None:
+        return _not_measured(scene, run)
+    pickers = _pickers(scene, run, before, after)
+    if found.rows is None:
+        view = _view(scene, before, after, scene.view.data)
+        more = f'<span class="lpr-more">{parts.sides_line(found)}</span>'
+        top = shell.head(QUESTION, "These two cannot be compared." + more, scene.notice, view=view)
+        return pickers | {"top": top, "table": parts.refused(found)}
+    names = datasets_of(found.rows)
+    chosen = scene.view.data if scene.view.data in names else names[0]
+    rows = found.rows[found.rows["dataset"] == chosen]
+    called = before.called(run), after.called(run)
+    figure = plots.retention(rows, before=called[0], after=called[1])
     plots.take_title(figure)
-    return {
-        "top": shell.head(QUESTION, finding(rows) + DEFINITIONS, scene.notice, view=scene.view),
-        "picker": gr.update(choices=[(dataset_name(name), name) for name in names], value=data, visible=True),
-        "title": f"<h2 class='lpr-hidden'>Base and expanded model, {esc(dataset_name(data))}</h2>",
+    more = f'<span class="lpr-more">{parts.worst(rows)} {parts.sides_line(found)}</span>{parts.DEFINITIONS}'
+    view = _view(scene, before, after, chosen)
+    return pickers | {
+        "top": shell.head(QUESTION, parts.finding(rows) + more, scene.notice, view=view),
+        "data": gr.update(choices=[(dataset_name(name), name) for name in names], value=chosen, visible=True),
+        "title": f"<h2 class='lpr-hidden'>Before and after, {esc(dataset_name(chosen))}</h2>",
         "plot": gr.update(value=figure, visible=True),
-        "table": render_table(rows),
+        "table": parts.change_table(rows, *called),
+    }
+
+
+def _view(scene: Scene, before: data.Side, after: data.Side, dataset: str) -> View:
+    """Return what is shown as an address; what is so by default is left out."""
+    other = before.run.id if before.run.id != after.run.id else ""
+    stage2 = "" if before.stage == BASE and not other else before.stage
+    changed = {"run2": other, "stage": after.stage, "stage2": stage2, "data": dataset}
+    return View.from_query({**vars(scene.view), **changed})
+
+
+def _pickers(scene: Scene, run: Run, before: data.Side, after: data.Side) -> dict[str, Any]:
+    stages = data.stages_of(run)
+    newest = f"expanded model ({stages[-1]})" if stages else "expanded model"
+    was = [("base model", BASE), *((name, name) for name in stages)]
+    for other in scene.runs:
+        if other.problem is None and other.id != run.id and other.kind != LIFELONG:
+            was.append((f"another run: {other.title} · {other.id.rsplit('-', 1)[-1]}", f"{RUN}{other.id}"))
+    chosen = before.stage if before.run.id == run.id else f"{RUN}{before.run.id}"
+    now = [(newest, ""), *((name, name) for name in stages[:-1])]
+    return {
+        "before": gr.update(choices=was, value=chosen, visible=True),
+        "after": gr.update(choices=now, value=after.stage, visible=len(now) > 1),
+    }
+
+
+def _earlier(chosen: str) -> dict[str, str]:
+    """Return the part of an address that says what the picker says: a stage, the base, or another run."""
+    other = chosen.removeprefix(RUN) if chosen.startswith(RUN) else ""
+    return {"run2": other, "stage2": "" if other or chosen == BASE else chosen}
+
+
+def _lifelong(scene: Scene, run: Run) -> dict[str, Any]:
+    from lpr_lab.views import stages
+
+    table = run.read_table("retention_by_stage")
+    if table is None or table.empty:
+        return _not_measured(scene, run)
+    names = datasets_of(table)
+    chosen = scene.view.data if scene.view.data in names else names[0]
+    rows = table[table["dataset"] == chosen]
+    figure = stages.retention_by_stage(rows)
+    found = esc(plots.take_title(figure)) + "."
+    members = [str(member["run"]) for member in (run.results or {}).get("runs", [])]
+    links = ", ".join(
+        f'<a href="{esc(View(run=member).link("/retention"))}">G{number}</a>'
+        for number, member in enumerate(members, 1)
+    )
+    more = f'<span class="lpr-more">The runs of the groups: {links}.</span>' if links else ""
+    view = View.from_query({**vars(scene.view), "data": chosen, "run2": "", "stage": "", "stage2": ""})
+    return {
+        "top": shell.head(QUESTION, found + more + parts.DEFINITIONS, scene.notice, view=view),
+        "data": gr.update(choices=[(dataset_name(name), name) for name in names], value=chosen, visible=True),
+        "title": f"<h2 class='lpr-hidden'>Stage after stage, {esc(dataset_name(chosen))}</h2>",
+        "plot": gr.update(value=figure, visible=True),
+        "table": parts.stage_table(rows),
+    }
+
+
+def compose_more(scene: Scene) -> dict[str, Any]:
+    """Return what stands below: the documents that moved, and this run among the others."""
+    from lpr_lab.views import retention as views
+
+    blank = {"moved": "", "among": "", "scatter": gr.update(visible=False, value=None), "points": ""}
+    run = scene.run
+    if run is None or run.kind == LIFELONG:
+        return blank
+    try:
+        before, after = data.sides(run, scene.view, scene.runs)
+        found: Comparison | None = data.compare(before, after)
+        if found is None or found.rows is None:
+            return blank
+        names = datasets_of(found.rows)
+        chosen = scene.view.data if scene.view.data in names else names[0]
+        here = data.compare(before, after, chosen)
+        moved = parts.moved_documents(here, scene.view) if here is not None else ""
+        trade = data.trade_off(run, scene.runs, chosen)
+    except (LprError, KeyError, ValueError):
+        return blank  # the upper half says what is wrong
+    if trade is None:
+        return blank | {"moved": moved}
+    figure = views.trade_off(trade.points)
+    said = f'<p class="lpr-subfinding">{esc(plots.take_title(figure))}.</p>'
+    alone = len(trade.points) < 2
+    return {
+        "moved": moved,
+        "among": f'<section class="lpr-section"><h2>Gain against forgetting, over runs</h2>{said}</section>',
+        "scatter": gr.update(visible=False, value=None) if alone else gr.update(visible=True, value=figure),
+        "points": parts.trade_off_table(trade, scene.view),
     }
 
 
@@ -157,26 +173,50 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     top = html_block(shell.head(QUESTION))
     with gr.Row(elem_classes="lpr-controls"):
         run = shell.run_picker()
-        data = gr.Radio([], label="Measured on", visible=False)
+        before = gr.Dropdown([], label="Before", visible=False, elem_classes="lpr-run", interactive=True)
+        after = gr.Dropdown([], label="After", visible=False, elem_classes="lpr-run", interactive=True)
+        dataset = gr.Radio([], label="Measured on", visible=False)
     title = html_block()
     plot = gr.Plot(show_label=False, visible=False, elem_classes="lpr-plot lpr-card")
     table = html_block()
+    moved = html_block()
+    among = html_block()
+    scatter = gr.Plot(show_label=False, visible=False, elem_classes="lpr-plot lpr-card")
+    points = html_block()
+
+    upper = {"before": before, "after": after, "data": dataset, "title": title, "plot": plot, "table": table}
+    lower = {"moved": moved, "among": among, "scatter": scatter, "points": points}
 
     def draw(query: dict[str, Any]) -> list[Any]:
         scene = shell.look(runs_dir, query)
-        parts = compose(scene, runs_dir)
-        return [parts["top"], shell.show_runs(scene), *(parts[key] for key in ("picker", "title", "plot", "table"))]
+        found = compose(scene, runs_dir)
+        return [found["top"], shell.show_runs(scene), *(found[name] for name in upper)]
 
     def load(request: gr.Request) -> list[Any]:
         return draw(dict(request.query_params))
 
+    def load_more(about: str, was: str, now: str, measured_on: str) -> list[Any]:
+        query = {"run": about or "", "stage": now or "", "data": measured_on or "", **_earlier(was or BASE)}
+        found = compose_more(shell.look(runs_dir, query))
+        return [found[name] for name in lower]
+
     def choose_run(chosen: str, request: gr.Request) -> list[Any]:
-        return draw({**dict(request.query_params), "run": chosen})
+        nothing = {"run2": "", "stage": "", "stage2": ""}
+        return draw({**dict(request.query_params), **nothing, "run": chosen})
 
     def choose_data(chosen: str, request: gr.Request) -> list[Any]:
         return draw({**dict(request.query_params), "data": chosen})
 
-    outputs = [top, run, data, title, plot, table]
-    demo.load(load, None, outputs, **FILES)
-    run.input(choose_run, [run], outputs, **FILES)
-    data.input(choose_data, [data], outputs, **FILES)
+    def choose_before(chosen: str, request: gr.Request) -> list[Any]:
+        return draw({**dict(request.query_params), **_earlier(chosen)})
+
+    def choose_after(chosen: str, request: gr.Request) -> list[Any]:
+        return draw({**dict(request.query_params), "stage": chosen})
+
+    words, more = [top, run, *upper.values()], list(lower.values())
+    events = [demo.load(load, None, words, **FILES)]
+    for control, choose in ((run, choose_run), (dataset, choose_data), (before, choose_before), (after, choose_after)):
+        events.append(control.input(choose, [control], words, **FILES))
+    # Afterwards, so that words do not wait for the tables of other runs.
+    for event in events:
+        event.then(load_more, [run, before, after, dataset], more, **FILES)

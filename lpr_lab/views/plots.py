@@ -58,12 +58,14 @@ def retention_finding(change: Table) -> str:
     return text[:1].upper() + text[1:] if text else "Nothing was measured"
 
 
-def retention(change: Table, template: str = "lpr") -> "go.Figure":
+def retention(change: Table, template: str = "lpr", before: str = "base", after: str = "expanded") -> "go.Figure":
     """Draw bits per byte of the base (circle) and the expanded model (triangle) per language, one data set at a time.
 
     Args:
         change: columns language, role, before, after, change_percent, ci_low, ci_high; one row per language.
         template: `lpr` or `lpr_dark`.
+        before: what the circle is: `base`, `expanded`, or a stage such as `G1 review`.
+        after: what the triangle is.
 
     Raises:
         UsageError: rows of several data sets, which must not share an axis.
@@ -85,7 +87,7 @@ def retention(change: Table, template: str = "lpr") -> "go.Figure":
         )
         places = [y + 1 + index for index in range(len(rows))]
         ticks |= {place: language_name(code) for place, code in zip(places, rows["language"], strict=True)}
-        _dumbbells(figure, rows, places, role, first=not figure.data)
+        _dumbbells(figure, rows, places, role, (before, after))
         y = places[-1] + 1.35
     low, high = change[["before", "after"]].min().min(), change[["before", "after"]].max().max()
     margin = 0.08 * (high - low) or 0.1
@@ -110,21 +112,21 @@ def retention(change: Table, template: str = "lpr") -> "go.Figure":
     return figure
 
 
-def _dumbbells(figure: Any, rows: Table, places: list[float], role: str, first: bool) -> None:
-    colour = ROLE_COLOURS[role]
+def _dumbbells(figure: Any, rows: Table, places: list[float], role: str, called: tuple[str, str]) -> None:
+    colour, first = ROLE_COLOURS[role], not figure.data
+    names = [f"{name} model" if name in ("base", "expanded") else name for name in called]
     line_x, line_y = [], []
     for place, row in zip(places, rows.itertuples(), strict=True):
         line_x += [row.before, row.after, None]
         line_y += [place, place, None]
-        interval = f"{change_text(row.ci_low)} to {change_text(row.ci_high)}"
         figure.add_annotation(
             x=max(row.before, row.after),
             y=place,
-            text=f"{change_text(row.change_percent)}",
+            text=change_text(row.change_percent),
             showarrow=False,
             xanchor="left",
             xshift=12,
-            hovertext=f"95% interval {interval}",
+            hovertext=f"95% interval {change_text(row.ci_low)} to {change_text(row.ci_high)}",
             font={"size": 12},
         )
     figure.add_scatter(
@@ -136,11 +138,10 @@ def _dumbbells(figure: Any, rows: Table, places: list[float], role: str, first: 
         x=rows["before"],
         y=places,
         mode="markers",
-        name="base model",
-        legendgroup="base",
+        name=names[0],
         showlegend=first,
         customdata=named,
-        hovertemplate=f"{hover}<extra>base</extra>",
+        hovertemplate=f"{hover}<extra>{called[0]}</extra>",
         marker={"symbol": "circle", "size": 11, "color": GREY},
     )
     left = [after <= before for before, after in zip(rows["before"], rows["after"], strict=True)]
@@ -148,9 +149,9 @@ def _dumbbells(figure: Any, rows: Table, places: list[float], role: str, first: 
         x=rows["after"],
         y=places,
         mode="markers",
-        name=f"expanded model on {ROLES[role].lower()}",
+        name=f"{names[1]} on {ROLES[role].lower()}",
         customdata=named,
-        hovertemplate=f"{hover}<extra>expanded</extra>",
+        hovertemplate=f"{hover}<extra>{called[1]}</extra>",
         marker={
             "symbol": ["triangle-left" if is_left else "triangle-right" for is_left in left],
             "size": 15,

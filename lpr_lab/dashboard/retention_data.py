@@ -1,0 +1,299 @@
+"""What the page `/retention` compares: two models on the same documents, or a refusal that says why not.
+
+A side is the base, or a stage of a run. Where both were scored document by document the change between any two sides is
+paired and has an interval; of older runs only base and newest stage are. Different test sets are never compared.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from lpr_lab.dashboard.view import View
+from lpr_lab.errors import LprError
+from lpr_lab.experiments.runs import Run
+from lpr_lab.storage import read_json
+from lpr_lab.views.plots import Table, language_name
+
+BASE = "base"
+NUM_MOVED = 10
+"""Documents shown on either end."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two models: the base (`stage` is `base`) or a stage of a run; empty for what a run ended with."""
+
+    run: Run
+    stage: str
+
+    def called(self, beside: Run) -> str:
+        """Return what it is called on a page about `beside`."""
+        stage = self.stage or "expanded"
+        return stage if self.run.id == beside.id or stage == BASE else f"{self.run.title} ({stage})"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The change between two sides per language, or why there is none.
+
+    Attributes:
+        before, after: the sides.
+        rows: as `Report.changes()`; the interval is NaN and the verdict empty where no paired scores were kept.
+        refusal: why these must not be compared, in sentences; then there are no rows.
+        missing: languages that only one side was scored on.
+        documents: columns language, role, dataset, document, bytes, before, after, change_percent, or None.
+    """
+
+    before: Side
+    after: Side
+    rows: Table | None
+    refusal: str = ""
+    missing: tuple[str, ...] = ()
+    documents: Table | None = None
+
+
+def stages_of(run: Run) -> list[str]:
+    """Return the stages of a run's model, oldest first: from its weights, else from its scores; empty for neither."""
+    if run.has_checkpoint:
+        stages = read_json(run.checkpoint_dir / "adapter_config.json").get("stages") or []
+        return [str(stage["name"]) for stage in stages]
+    table = run.read_table("stages")
+    return [] if table is None else [str(name) for name in dict.fromkeys(table["stage"]) if name != BASE]
+
+
+def sides(run: Run, view: View, others: Iterable[Run]) -> tuple[Side, Side]:
+    """Return (before, after) that an address asks for; what it cannot have is as if it were not asked for.
+
+    `stage` is what the run's model is looked at (the newest by default), `run2` and `stage2` what it is compared with:
+    the base of the same run by default.
+    """
+    known = stages_of(run)
+    after = Side(run, view.stage if view.stage in known[:-1] else "")
+    other = next((one for one in others if one.id == view.run2 and one.id != run.id), None)
+    if other is not None:
+        return Side(other, view.stage2 if view.stage2 in [*stages_of(other)[:-1], BASE] else ""), after
+    return Side(run, view.stage2 if view.stage2 in known else BASE), after
+
+
+def compare(before: Side, after: Side, dataset: str = "") -> Comparison | None:
+    """Compare two sides on one data set (by default on all); None when the run after was not evaluated.
+
+    Raises:
+        LprError: a table that cannot be read.
+    """
+    new = _scores(after)
+    if new is None:
+        return None
+    old = _scores(before)
+    if old is None:
+        return Comparison(
+            before, after, None, f"“{before.run.title}” was not evaluated, so there is nothing to compare."
+        )
+    if dataset:
+        new, old = ({key: value for key, value in scores.items() if key[1] == dataset} for scores in (new, old))
+    shared = [key for key in new if key in old]
+    missing = tuple(dict.fromkeys(key[0] for key in [*new, *old] if (key in new) != (key in old)))
+    different = [key for key in shared if new[key]["test_set"] != old[key]["test_set"]]
+    if different:
+        return Comparison(before, after, None, refusal(different, old, new), missing)
+    if not shared:
+        return Comparison(before, after, None, "The two were not evaluated on a language that they share.", missing)
+    rows, documents = _changes(before, after, {key: new[key] for key in shared}, old)
+    return Comparison(before, after, rows, "", missing, documents)
+
+
+Key = tuple[str, str]
+"""Language and data set."""
+
+
+def _scores(side: Side) -> dict[Key, dict[str, Any]] | None:
+    """Return role, test_set, n_documents and this side's bits by language and data set, as far as they are known."""
+    change = side.run.read_table("change")
+    if change is None or change.empty:
+        return None
+    found: dict[Key, dict[str, Any]] = {}
+    newest = (stages_of(side.run) or [""])[-1]
+    stages = side.run.read_table("stages")
+    for row in change.to_dict("records"):
+        key = (str(row["language"]), str(row["dataset"]))
+        bits = row["before"] if side.stage == BASE else row["after"]
+        if side.stage not in (BASE, "", newest):
+            if stages is None:
+                continue
+            part = stages[(stages["stage"] == side.stage) & (stages["language"] == key[0])]
+            part = part[part["dataset"] == key[1]]
+            if part.empty:
+                continue
+            bits = part["bits_per_byte"].iloc[0]
+        known = {name: row[name] for name in ("role", "n_documents")}
+        found[key] = {**known, "test_set": str(row.get("test_set") or ""), "bits": float(bits)}
+    return found
+
+
+def refusal(different: list[Key], old: dict[Key, dict[str, Any]], new: dict[Key, dict[str, Any]]) -> str:
+    """Return in sentences that these test sets are not the same, and which hashes differ."""
+    parts = [
+        f"{language_name(key[0])} ({key[1]}) has test set {new[key]['test_set'] or 'unknown'} here and "
+        f"{old[key]['test_set'] or 'unknown'} there"
+        for key in different
+    ]
+    return (
+        f"These were measured on different documents: {'; '.join(parts)}. A difference between them would say nothing "
+        "about the models. Evaluate both on one corpus with the same languages, and compare again."
+    )
+
+
+def _changes(before: Side, after: Side, new: dict[Key, Any], old: dict[Key, Any]) -> tuple[Table, Table | None]:
+    """Return changes by language, and by document where both sides kept scores of documents."""
+    import pandas as pd
+
+    pairs = _paired(before, after, list(new))
+    if pairs is not None:
+        from lpr_lab.measure.forgetting import bootstrap_draws, change_rows
+
+        rows = change_rows(pairs, [bootstrap_draws(test) for test in pairs], "before", "after")
+        return rows, _by_document(pairs)
+    stored = _stored(before, after)
+    if stored is not None:
+        keys = list(zip(stored["language"], stored["dataset"], strict=True))
+        return stored[[key in new for key in keys]].reset_index(drop=True), None
+    records = []
+    for (language, dataset), score in new.items():
+        bits, was = score["bits"], old[(language, dataset)]["bits"]
+        record = {"language": language, "role": score["role"], "dataset": dataset, "before": was, "after": bits}
+        record |= {"change_percent": 100 * (bits / was - 1), "ci_low": float("nan"), "ci_high": float("nan")}
+        record |= {"n_documents": score["n_documents"], "verdict": "", "test_set": score["test_set"]}
+        records.append(record)
+    return pd.DataFrame(records), None
+
+
+def _stored(before: Side, after: Side) -> Table | None:
+    """Return the changes that the run itself wrote for these two sides, if it did."""
+    if before.run.id != after.run.id or after.stage:
+        return None
+    if before.stage == BASE:
+        return after.run.read_table("change")
+    stages = stages_of(after.run)
+    group = stages[-1].split()[0]
+    earlier = [name for name in stages if name.split()[0] != group]
+    return after.run.read_table("change_from_parent") if earlier and before.stage == earlier[-1] else None
+
+
+def _paired(before: Side, after: Side, keys: list[Key]) -> list[Any] | None:
+    """Return the test sets with the scores of both sides under the names `before` and `after`, or None."""
+    tables = [side.run.read_table("documents") for side in (before, after)]
+    if tables[0] is None or tables[1] is None:
+        return None
+    from dataclasses import replace
+
+    from lpr_lab.measure.forgetting import scored_documents
+
+    old, new = ({(t.language, t.dataset): t for t in scored_documents(_named(table))} for table in tables)
+    pairs = []
+    for key in keys:
+        if key not in old or key not in new or old[key].ids != new[key].ids:
+            return None
+        names = [side.stage or stages_of(side.run)[-1] for side in (before, after)]
+        if names[0] not in old[key].nats or names[1] not in new[key].nats:
+            return None
+        nats = {"before": old[key].nats[names[0]], "after": new[key].nats[names[1]]}
+        pairs.append(replace(new[key], nats=nats))
+    return pairs
+
+
+def _named(documents: Table) -> Table:
+    return documents.rename(columns={"stage": "model"})
+
+
+def _by_document(pairs: list[Any]) -> Table:
+    import numpy as np
+    import pandas as pd
+
+    parts = []
+    for test in pairs:
+        size = np.log(2) * test.num_bytes
+        of = {"language": test.language, "role": test.role, "dataset": test.dataset}
+        ratio = test.nats["after"] / test.nats["before"]
+        values = {"before": test.nats["before"] / size, "after": test.nats["after"] / size}
+        part = {"document": test.ids, "bytes": test.num_bytes, **values, "change_percent": 100 * (ratio - 1)}
+        parts.append(pd.DataFrame(part).assign(**of))
+    return pd.concat(parts, ignore_index=True)
+
+
+def most_moved(documents: Table, count: int = NUM_MOVED) -> tuple[Table, Table]:
+    """Return (the documents that got worse, those that got better), each at most `count`, the farthest first."""
+    worse = documents[documents["change_percent"] > 0].nlargest(count, "change_percent")
+    better = documents[documents["change_percent"] < 0].nsmallest(count, "change_percent")
+    return worse, better
+
+
+# --------------------------------------------------------------------------------------------- over all runs
+
+
+@dataclass(frozen=True)
+class TradeOff:
+    """What runs gained and forgot on the same test sets.
+
+    Attributes:
+        points: columns run, title, gain (mean fall of bits per byte on expanded languages, %), forgetting (mean rise
+            on original ones, %), worst (largest rise of one original language, %), chosen.
+        refused: (run, why it cannot stand beside the others).
+    """
+
+    points: Table
+    refused: tuple[tuple[Run, str], ...]
+
+
+def trade_off(chosen: Run, runs: Iterable[Run], dataset: str) -> TradeOff | None:
+    """Return one point per run with the test sets of the chosen one; None when that was not measured on both roles."""
+    import pandas as pd
+
+    wanted = _test_sets(chosen, dataset)
+    if wanted is None or {role for role, _ in wanted.values()} != {"original", "expanded"}:
+        return None
+    points, refused = [], []
+    for run in runs:
+        try:
+            own = _test_sets(run, dataset) if run.problem is None else None
+            if own is None:
+                continue
+            why = "" if run.id == chosen.id else _why_apart(wanted, own)
+            if why:
+                refused.append((run, why))
+            else:
+                points.append(_point(run, dataset, run.id == chosen.id))
+        except (LprError, KeyError, ValueError):
+            continue  # the page Runs says what is wrong with it
+    return TradeOff(pd.DataFrame(points), tuple(refused))
+
+
+def _test_sets(run: Run, dataset: str) -> dict[str, tuple[str, str]] | None:
+    """Return (role, hash) by language."""
+    table = run.read_table("change")
+    if table is None:
+        return None
+    rows = table[table["dataset"] == dataset].to_dict("records")
+    return {str(row["language"]): (str(row["role"]), str(row["test_set"])) for row in rows} or None
+
+
+def _why_apart(wanted: dict[str, tuple[str, str]], own: dict[str, tuple[str, str]]) -> str:
+    for language, (role, test_set) in wanted.items():
+        name = language_name(language)
+        if language not in own:
+            return f"it was not measured on {name}"
+        if own[language][0] != role:
+            return f"{name} is an {own[language][0]} language there"
+        if own[language][1] != test_set:
+            return f"its {name} test set is {own[language][1]}, not {test_set}"
+    more = [language_name(code) for code in own if code not in wanted]
+    return f"its means are over {', '.join(more)} too" if more else ""
+
+
+def _point(run: Run, dataset: str, is_chosen: bool) -> dict[str, Any]:
+    table = run.read_table("change")
+    assert table is not None
+    rows = table[table["dataset"] == dataset]
+    by_role = {role: part["change_percent"] for role, part in rows.groupby("role")}
+    facts = {"run": run.id, "title": run.title, "chosen": is_chosen}
+    numbers = {"gain": -float(by_role["expanded"].mean()), "forgetting": float(by_role["original"].mean())}
+    return {**facts, **numbers, "worst": float(by_role["original"].max())}

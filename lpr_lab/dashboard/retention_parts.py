@@ -1,0 +1,269 @@
+"""The words and tables of the page `/retention`."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from lpr_lab.dashboard import shell
+from lpr_lab.dashboard.retention_data import BASE, Comparison, TradeOff, most_moved
+from lpr_lab.dashboard.shell import esc
+from lpr_lab.dashboard.view import View
+from lpr_lab.experiments.runs import Run
+from lpr_lab.experiments.sample_texts import PROMPTS
+from lpr_lab.views.numbers import NOT_MEASURED, change, count
+from lpr_lab.views.plots import ROLES, Table, language_name
+
+VERDICTS = {"better": "▼ better", "worse": "▲ worse", "no clear change": "≈ no clear change"}
+
+DEFINITIONS = (
+    '<span class="lpr-more">Bits per byte: how many bits the model needs for a byte of text it has not seen; lower is '
+    "better, whatever the tokenizer. Change = after ÷ before − 1; <b>below zero is better</b>. On expanded languages "
+    "a fall is the <b>gain</b>; on original languages a rise is <b>forgetting</b>, and the absence of one is "
+    "<b>retention</b>. A change is called better or worse only when its 95% interval leaves zero out.</span>"
+)
+
+
+def finding(rows: Table) -> str:
+    """Return the answer in words: mean change on both kinds of languages, and how many changed clearly."""
+    sentences = []
+    for role in ("expanded", "original"):
+        part = rows[rows["role"] == role]
+        if part.empty:
+            continue
+        mean = float(part["change_percent"].mean())
+        title = ROLES[role] if not sentences else ROLES[role].lower()
+        need, unit = (" need", " bits per byte") if not sentences else ("", "")
+        much = f"{abs(mean):.1f}% {'fewer' if mean < 0 else 'more'}{unit}"
+        judged = _judge([str(word) for word in part["verdict"]])
+        sentences.append(f'<span class="lpr-{role}">{title}</span>{need} {much}{judged}')
+    return "; ".join(sentences) + "."
+
+
+def _judge(verdicts: list[str]) -> str:
+    if not any(verdicts):
+        return ""
+    counts = [(verdicts.count(word), word) for word in ("better", "worse", "no clear change")]
+    for number, word in counts:
+        if number == len(verdicts):
+            everyone = "all " if number > 1 else ""
+            return ", without a clear change" if word == "no clear change" else f", {everyone}clearly {word}"
+    words = {"no clear change": "unclear"}
+    return ", " + ", ".join(f"{number} {words.get(word, word)}" for number, word in counts if number)
+
+
+def worst(rows: Table) -> str:
+    """Return in a sentence the original language that fared worst, with its interval; empty without one."""
+    part = rows[rows["role"] == "original"]
+    if part.empty:
+        return ""
+    row = part.loc[part["change_percent"].idxmax()]
+    if math.isnan(row["ci_low"]):
+        interval = ""
+    else:
+        interval = f", 95% interval {change(row['ci_low'])} to {change(row['ci_high'])}"
+    name = esc(language_name(str(row["language"])))
+    return f"Of the original languages {name} fared worst: {change(row['change_percent'])}{interval}."
+
+
+def sides_line(comparison: Comparison) -> str:
+    """Return which two are compared, and what of it is not known, in sentences."""
+    called = [side.called(comparison.after.run) for side in (comparison.before, comparison.after)]
+    said = f"Before: <b>{esc(called[0])}</b>. After: <b>{esc(called[1])}</b>."
+    if comparison.missing:
+        names = ", ".join(language_name(code) for code in comparison.missing)
+        said += f" Only one of them was evaluated on {esc(names)}, so nothing is said about that."
+    if comparison.rows is not None and comparison.rows["ci_low"].isna().all():
+        said += " Scores by document were not kept for both, so there is no interval and no verdict."
+    return said
+
+
+def change_table(rows: Table, before: str, after: str) -> str:
+    """Return the same numbers as the chart, with interval and verdict, original languages above expanded ones."""
+    heads = ("Language", "Documents", before, after, "Change", "95% interval", "Verdict")
+    body = ""
+    for role, title in ROLES.items():
+        part = rows[rows["role"] == role]
+        if part.empty:
+            continue
+        mark = shell.language_chips([title], role)
+        body += f'<tr class="lpr-block"><th scope="rowgroup" colspan="7">{mark}</th></tr>'
+        body += "".join(_row(row, heads) for row in part.to_dict("records"))
+    head = "".join(
+        f'<th scope="col"{" class=lpr-number" if 0 < index < 6 else ""}>{esc(_short(name))}</th>'
+        for index, name in enumerate(heads)
+    )
+    return (
+        '<div class="lpr-panel"><div class="lpr-scroll"><table class="lpr-table lpr-changes">'
+        '<caption class="lpr-hidden">Bits per byte before and after, by language</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        '<p class="lpr-caption">Bits per byte of both on the same documents; interval by paired bootstrap over '
+        "documents. A base tuned on chats gets better at plain text in any language, which can hide forgetting: a "
+        "claim that nothing was forgotten needs a control.</p></div>"
+    )
+
+
+def _short(name: str) -> str:
+    name = {"base": "Base", "expanded": "Expanded"}.get(name, name)
+    return name if len(name) <= 24 else name[:23] + "…"
+
+
+def _row(row: dict[str, Any], heads: tuple[str, ...]) -> str:
+    verdict = str(row["verdict"])
+    known = not math.isnan(row["ci_low"])
+    unknown = f'<span title="not measured">{NOT_MEASURED}</span>'
+    cells = [
+        count(row["n_documents"]),
+        f"{row['before']:.3f}",
+        f"{row['after']:.3f}",
+        f"<b>{change(row['change_percent'])}</b>",
+        f"{change(row['ci_low'])} to {change(row['ci_high'])}" if known else unknown,
+    ]
+    kind, word = verdict.partition(" ")[0], VERDICTS.get(verdict, verdict)
+    said = f'<span class="lpr-verdict lpr-verdict-{esc(kind)}">{esc(word)}</span>'
+    return (
+        f'<tr><th scope="row">{esc(language_name(str(row["language"])))}</th>'
+        + "".join(
+            f'<td class="lpr-number" data-label="{esc(_short(name))}">{cell}</td>'
+            for name, cell in zip(heads[1:-1], cells, strict=True)
+        )
+        + f"<td>{said if known else unknown}</td></tr>"
+    )
+
+
+def refused(comparison: Comparison) -> str:
+    """Return the card that says why two are not compared."""
+    return (
+        '<section class="lpr-card lpr-empty" role="alert"><h2>Not compared</h2>'
+        f"<p>{esc(comparison.refusal)}</p></section>"
+    )
+
+
+def not_measured(run: Run) -> str:
+    """Return what the page shows for a run without an evaluation."""
+    state = run.status.state
+    if state in ("running", "queued"):
+        return shell.missing(
+            "Not measured yet", "This run is still working; base and expanded model are compared near its end."
+        )
+    how = f"This run ({state}) has no table of changes. Start the same command again: it goes on where it stopped."
+    return shell.missing("Not measured", how, "lpr-lab demo")
+
+
+# --------------------------------------------------------------------------------------------------- documents
+
+
+def moved_documents(comparison: Comparison, view: View) -> str:
+    """Return the documents that moved most, worst beside best; a sentence where scores by document were not kept."""
+    if comparison.rows is None:
+        return ""
+    if comparison.documents is None:
+        body = (
+            "<p>Scores by document were not kept for these two: they were measured by an earlier version. A new "
+            "evaluation keeps them.</p>"
+        )
+        return f'<section class="lpr-panel lpr-section"><h2>Documents that moved most</h2>{body}</section>'
+    trend = {
+        (str(row["language"]), str(row["dataset"])): str(row["verdict"]) for row in comparison.rows.to_dict("records")
+    }
+    rose = comparison.documents[comparison.documents["change_percent"] > 0]
+    total = len(comparison.documents)
+    verb = "needs" if len(rose) == 1 else "need"
+    found = f"{count(len(rose))} of {count(total)} documents {verb} more bits than before."
+    tables = ""
+    for title, rows in zip(("Got worse most", "Got better most"), most_moved(comparison.documents), strict=True):
+        tables += f"<div><h3>{title}</h3>{_documents(rows, trend, comparison.after.run, view)}</div>"
+    return (
+        '<section class="lpr-panel lpr-section"><h2>Documents that moved most</h2>'
+        f'<p class="lpr-subfinding">{found}</p><div class="lpr-halves">{tables}</div>'
+        '<p class="lpr-caption">↯ marks a document that went against its language: worse where the language got '
+        "clearly better, or better where it got clearly worse. Texts are those of others and stay in the corpus; the "
+        "link continues our own prompt in that language.</p></section>"
+    )
+
+
+def _documents(rows: Table, trend: dict[tuple[str, str], str], run: Run, view: View) -> str:
+    if rows.empty:
+        return "<p>None.</p>"
+    body = ""
+    for row in rows.to_dict("records"):
+        code = str(row["language"])
+        verdict = trend.get((code, str(row["dataset"])), "")
+        against = verdict == ("better" if row["change_percent"] > 0 else "worse")
+        mark = ' <abbr title="against its language">↯</abbr>' if against else ""
+        name = esc(language_name(code))
+        if code in PROMPTS:
+            link = View(run=run.id, lang=code).link("/compare")
+            name = f'<a href="{esc(link)}" title="Continue our prompt in {name}">{name}</a>'
+        body += (
+            f'<tr><th scope="row"><span class="lpr-document">{esc(str(row["document"]))}</span>'
+            f"<small>{name} · {count(row['bytes'])} bytes</small></th>"
+            f'<td class="lpr-number">{row["before"]:.3f} → {row["after"]:.3f}</td>'
+            f'<td class="lpr-number"><b>{change(row["change_percent"])}</b>{mark}</td></tr>'
+        )
+    heads = '<th scope="col">Document</th><th scope="col" class="lpr-number">Bits per byte</th>'
+    heads += '<th scope="col" class="lpr-number">Change</th>'
+    return (
+        f'<div class="lpr-scroll"><table class="lpr-table"><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+# ---------------------------------------------------------------------------------------------- over all runs
+
+
+def trade_off_table(found: TradeOff, view: View) -> str:
+    """Return the scatter's numbers, and the runs that cannot stand beside them with the reason."""
+    body = ""
+    for row in found.points.sort_values("gain", ascending=False).to_dict("records"):
+        link = esc(view.link("/retention", run=row["run"], run2="", stage="", stage2=""))
+        here = ' <span class="lpr-badge">this run</span>' if row["chosen"] else ""
+        cells = "".join(f'<td class="lpr-number">{change(row[key])}</td>' for key in ("gain", "forgetting", "worst"))
+        body += f'<tr><th scope="row"><a href="{link}">{esc(row["title"])}</a>{here}</th>{cells}</tr>'
+    heads = "".join(
+        f'<th scope="col"{"" if index == 0 else " class=lpr-number"}>{name}</th>'
+        for index, name in enumerate(("Run", "Mean gain", "Mean forgetting", "Worst forgetting"))
+    )
+    return (
+        '<div class="lpr-panel"><div class="lpr-scroll"><table class="lpr-table">'
+        '<caption class="lpr-hidden">Gain and forgetting of runs on the same test sets</caption>'
+        f"<thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>{_apart(found.refused)}</div>"
+    )
+
+
+def _apart(refused_runs: Iterable[tuple[Run, str]]) -> str:
+    items = "".join(f"<li>{esc(run.title)} <small>{esc(run.id)}</small>: {esc(why)}</li>" for run, why in refused_runs)
+    if not items:
+        return ""
+    return (
+        '<details class="lpr-fold"><summary>Runs that are not drawn, and why</summary>'
+        "<p>Numbers from different documents do not stand on one axis.</p>"
+        f'<ul class="lpr-apart">{items}</ul></details>'
+    )
+
+
+# -------------------------------------------------------------------------------------------------- lifelong
+
+
+def stage_table(rows: Table) -> str:
+    """Return bits per byte of every language after every stage of a lifelong run, with the change from the base."""
+    stages = list(dict.fromkeys(rows["stage"]))
+    body = ""
+    for language, part in rows.groupby("language", sort=False):
+        by_stage = part.set_index("stage")
+        cells = ""
+        for stage in stages:
+            row = by_stage.loc[stage]
+            moved = "" if stage == BASE else f"<small>{change(row['change_percent'])}</small>"
+            interval = f"{row['ci_low']:.3f} to {row['ci_high']:.3f}"
+            cells += f'<td class="lpr-number" title="95% interval {interval}">{row["bits_per_byte"]:.3f}{moved}</td>'
+        group = esc(str(part["group"].iloc[0]))
+        body += f'<tr><th scope="row">{esc(language_name(str(language)))}<small>{group}</small></th>{cells}</tr>'
+    heads = "".join(f'<th scope="col" class="lpr-number">{esc(str(stage))}</th>' for stage in stages)
+    return (
+        '<div class="lpr-panel"><div class="lpr-scroll"><table class="lpr-table">'
+        '<caption class="lpr-hidden">Bits per byte after every stage, by language</caption>'
+        f'<thead><tr><th scope="col">Language</th>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
+        '<p class="lpr-caption">Bits per byte after every stage, and below it the change from the base. G0 are the '
+        "original languages, G1 the first group that was taught, and so on. All stages were scored on one copy of the "
+        "weights and the same documents.</p></div>"
+    )
