@@ -15,6 +15,7 @@ import pandas as pd
 from lpr_lab.experiments import recipes, scorecard
 from lpr_lab.experiments.runs import Run
 from lpr_lab.measure.trace import RoutingTrace
+from lpr_lab.method.similarity_table import SimilarityTable
 
 SENTENCES = {
     "en": "The ferry leaves at seven, rain or shine.",
@@ -186,4 +187,31 @@ def make_run(root: Path, *, finished: bool = True, **create: Any) -> Run:
         run.append_generation(record)
     if finished:
         run.finish(results())
+    return run
+
+
+def similarity_table(num_layers: int = 30, tokens: int = 20_000) -> SimilarityTable:
+    """Make similarities with a hump in the middle, more alike between expanded languages than across."""
+    languages = ORIGINAL + EXPANDED
+    hump = 0.12 + 0.5 * np.sin(np.pi * np.arange(num_layers) / (num_layers - 1))
+    pairs = np.repeat(hump[:, None, None], len(languages), 1).repeat(len(languages), 2)
+    pairs[:, 2:, 2:] += 0.1
+    return SimilarityTable(
+        original=ORIGINAL,
+        expanded=EXPANDED,
+        pairs=pairs,
+        num_tokens=(tokens,) * len(languages),
+        expert_parameters=(2_654_208,) * num_layers,
+        state="mlp_input",
+    )
+
+
+def make_plan_run(root: Path, *, tokens: int = 20_000, num_layers: int = 30) -> Run:
+    """Make a run of the planning notebook, as far as the dashboard reads it."""
+    config = {"base": "smollm2-135m", "corpus": "demo", "original": list(ORIGINAL), "expanded": list(EXPANDED)}
+    run = Run.create(root, kind="plan", slug="el hu tr", title="smollm2-135m: a plan", config={**config, "budget": 60})
+    table = similarity_table(num_layers, tokens)
+    run.write_table("similarity", table.to_frame())
+    run.record_phase("similarity", table.to_json())
+    run.finish({"schema_version": 1, **config, "tokens": dict.fromkeys(table.languages, tokens)})
     return run

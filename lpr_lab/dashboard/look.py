@@ -94,6 +94,10 @@ def head() -> str:
     Not through gradio's `css` argument, which rewrites rules and drops those it does not know, such as `@container`.
     """
     colours = theme.css_constants() + theme.css_colours(":root") + theme.css_colours(".dark", dark=True)
-    style = colours + tokens.strip_css() + _HERE.with_name("shell.css").read_text(encoding="utf-8")
-    script = tokens.script() + "\n" + _HERE.with_name("shell.js").read_text(encoding="utf-8")
+    style = colours + tokens.strip_css() + "".join(_file(name) for name in ("shell.css", "plan.css"))
+    script = "\n".join([tokens.script(), *(_file(name) for name in ("plan.js", "shell.js"))])
     return f"<style>{style}</style><script>{script}</script>"
+
+
+def _file(name: str) -> str:
+    return _HERE.with_name(name).read_text(encoding="utf-8")

@@ -1,46 +1,183 @@
 """Page `/plan`: how many experts per layer, and what will it cost?"""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from lpr_lab.dashboard import shell
-from lpr_lab.dashboard.shell import FILES, Scene, html_block
+from lpr_lab.dashboard.plan_costs import ROUNDING, RULES, Plan, costs, make_plan
+from lpr_lab.dashboard.plan_editor import render_editor, render_table
+from lpr_lab.dashboard.plan_facts import BaseFacts, Similarity, facts_of, parse_similarity
+from lpr_lab.dashboard.plan_words import finding, render_costs, render_export
+from lpr_lab.dashboard.shell import FILES, Scene, esc, html_block, notice
+from lpr_lab.dashboard.view import View
+from lpr_lab.errors import LprError
+from lpr_lab.experiments.runs import Run
+from lpr_lab.views.numbers import count
 
 QUESTION = "How many experts per layer, and what will they cost?"
+MEASURE = "lpr-lab run 02_plan_experts"
+
+
+def known(scene: Scene) -> BaseFacts:
+    """Return what is known of the chosen run's base, with the similarity that was typed, if any."""
+    facts = facts_of(scene.run, scene.runs) if scene.run else BaseFacts("")
+    if scene.view.similarity:
+        try:
+            values = parse_similarity(scene.view.similarity)
+        except ValueError:
+            return facts
+        if facts.num_layers in (None, len(values)):
+            facts = replace(facts, similarity=Similarity(values), num_layers=len(values))
+    return facts
 
 
 def compose(scene: Scene, runs_dir: Path) -> dict[str, Any]:
-    """Return what the page shows, by name: `top` and `body`, both HTML."""
-    if scene.run is None:
-        return {"top": shell.head(QUESTION, more=scene.notice, view=scene.view), "body": shell.no_runs(runs_dir)}
-    top = shell.head(QUESTION, "Not drawn yet.", scene.notice, view=scene.view)
+    """Return what the page shows, by name: HTML, and updates of the controls."""
+    facts = known(scene)
+    plan = make_plan(facts, scene.view)
+    controls = _controls(facts, plan)
+    if plan is None:
+        why = shell.no_runs(runs_dir) if scene.run is None else _unknown(facts)
+        top = shell.head(QUESTION, more=scene.notice, view=scene.view)
+        return {"top": top, **controls, "editor": why, "costs": "", "export": "", "source": ""}
+    cost = costs(facts, plan.experts, plan.top_k, plan.tokens)
+    view = replace(
+        scene.view,
+        run=scene.run.id if scene.run else "",
+        rule=plan.rule,
+        experts=",".join(map(str, plan.experts)) if plan.rule == "own" else "",
+        budget=plan.budget,
+        topk=plan.top_k,
+    )
     return {
-        "top": top,
-        "body": shell.missing(
-            "This page draws nothing yet", "The notebook 02_plan_experts divides a budget of experts by similarity."
-        ),
+        "top": shell.head(QUESTION, finding(facts, plan, cost), scene.notice, view=view),
+        **controls,
+        "editor": render_editor(plan.experts, facts.similarity if _fits(facts) else None),
+        "costs": render_costs(facts, plan, cost),
+        "export": render_table(plan.experts, facts.similarity if _fits(facts) else None)
+        + render_export(facts, plan, scene.run),
+        "source": _source(facts, scene.runs),
     }
+
+
+def _fits(facts: BaseFacts) -> bool:
+    return facts.similarity is not None and len(facts.similarity.values) == facts.num_layers
+
+
+def _controls(facts: BaseFacts, plan: Plan | None) -> dict[str, Any]:
+    if plan is None:
+        hidden = gr.update(visible=False)
+        return dict.fromkeys(("rule", "rounding", "budget", "top_k", "tokens"), hidden)
+    rules = [(text, name) for name, text in RULES.items() if _fits(facts) or name in ("uniform", "own")]
+    return {
+        "rule": gr.update(choices=rules, value=plan.rule, visible=True),
+        "rounding": gr.update(value=plan.rounding, visible=True),
+        "budget": gr.update(value=plan.budget, visible=True),
+        "top_k": gr.update(value=plan.top_k, visible=True),
+        "tokens": gr.update(value=plan.tokens, visible=True),
+    }
+
+
+def _unknown(facts: BaseFacts) -> str:
+    base = facts.base or "this run's base"
+    return shell.missing(
+        f"How many layers {base} has is not known yet",
+        "A finished run on the same base tells it. Measuring how alike languages look in each layer takes about three "
+        "minutes on two cores; or paste one similarity per layer below.",
+        MEASURE,
+    )
+
+
+def _source(facts: BaseFacts, runs: list[Run]) -> str:
+    similarity = facts.similarity
+    if similarity is None:
+        text = f"How alike languages look in the layers of {esc(facts.base)} was not measured: {shell.command(MEASURE)}"
+        return notice("info", text)
+    if not similarity.run:
+        return notice("info", "Similarity is the list that was typed below.")
+    title = next((run.title for run in runs if run.id == similarity.run), similarity.run)
+    link = f'<a href="/?{esc(View(run=similarity.run).to_query())}">{esc(title)}</a>'
+    tokens = f", {count(similarity.num_tokens)} tokens per language" if similarity.num_tokens else ""
+    return f'<p class="lpr-caption">Similarity: {link}{tokens}.</p>'
 
 
 def page(demo: gr.Blocks, runs_dir: Path) -> None:
     """Wire the page."""
     html_block(shell.header("Plan"))
     top = html_block(shell.head(QUESTION))
-    run = shell.run_picker()
-    body = html_block()
+    with gr.Row(elem_classes="lpr-controls"):
+        run = shell.run_picker()
+        rule = gr.Radio([], label="Give more experts to", visible=False)
+    with gr.Row(elem_classes="lpr-settings"):
+        budget = gr.Number(label="New experts in all", precision=0, minimum=1, visible=False)
+        top_k = gr.Number(label="At work on a token (top-k)", precision=0, minimum=1, visible=False)
+        tokens = gr.Number(label="Tokens of stage 1", precision=0, minimum=1, visible=False)
+        rounding = gr.Radio([(text, name) for name, text in ROUNDING.items()], label="Rounding", visible=False)
+    editor = html_block()
+    source = html_block()
+    priced = html_block()
+    export = html_block()
+    with gr.Accordion("A similarity of your own", open=False, elem_classes="lpr-own"):
+        typed = gr.Textbox(
+            label="One number above 0 per layer", placeholder="0.31 0.42 0.40 …", lines=2, max_length=8000
+        )
+        with gr.Row(elem_classes="lpr-actions"):
+            use = gr.Button("Divide by this", scale=0)
+            line = html_block(shell.status(""))
+    controls = {"rule": rule, "rounding": rounding, "budget": budget, "top_k": top_k, "tokens": tokens}
+    reckoned = {"top": top, **controls, "costs": priced, "export": export, "source": source}
 
-    def draw(query: dict[str, Any]) -> list[Any]:
+    def drawn(query: dict[str, Any], *names: str) -> list[Any]:
         scene = shell.look(runs_dir, query)
         parts = compose(scene, runs_dir)
-        return [parts["top"], shell.show_runs(scene), parts["body"]]
+        return [shell.show_runs(scene) if name == "run" else parts[name] for name in names]
+
+    everything = {**reckoned, "run": run, "editor": editor}
 
     def load(request: gr.Request) -> list[Any]:
-        return draw(dict(request.query_params))
+        return drawn(dict(request.query_params), *everything)
 
-    def choose_run(chosen: str, request: gr.Request) -> list[Any]:
-        return draw({**dict(request.query_params), "run": chosen})
+    def reckon(request: gr.Request) -> list[Any]:
+        # The editor is left alone: it shows the new counts already, and whoever types in it keeps the focus.
+        return drawn(dict(request.query_params), *reckoned)
 
-    demo.load(load, None, [top, run, body], **FILES)
-    run.input(choose_run, [run], [top, run, body], **FILES)
+    def choose(name: str) -> Any:
+        def chosen(value: Any, request: gr.Request) -> list[Any]:
+            changes = {name: "" if value is None else str(value)}
+            if name == "budget" and request.query_params.get("rule") == "own":
+                changes["rule"] = ""  # a new budget is divided anew
+            if name in ("run", "rule", "budget", "round"):
+                changes.setdefault("experts", "")
+            if name == "rule" and value == "own":
+                changes = {"rule": "own", "experts": _present(request)}
+            return drawn({**dict(request.query_params), **changes}, *everything)
+
+        return chosen
+
+    def _present(request: gr.Request) -> str:
+        plan = make_plan(known(scene := shell.look(runs_dir, request.query_params)), scene.view)
+        return ",".join(map(str, plan.experts)) if plan else ""
+
+    def divide(text: str, request: gr.Request) -> list[Any]:
+        query = dict(request.query_params)
+        try:
+            values = parse_similarity(text)
+            layers = facts_of(scene.run, scene.runs).num_layers if (scene := shell.look(runs_dir, query)).run else None
+            if values and layers not in (None, len(values)):
+                raise ValueError(f"That is {len(values)} numbers, and the base has {layers} layers.")
+        except (ValueError, LprError) as error:
+            return [shell.status(str(error), bad=True), *(gr.skip() for _ in everything)]
+        said = f"{len(values)} layers." if values else "Back to what was measured."
+        changes = {"similarity": ",".join(f"{value:.6g}" for value in values), "rule": "similarity", "experts": ""}
+        return [shell.status(said), *drawn({**query, **changes}, *everything)]
+
+    demo.load(load, None, list(everything.values()), **FILES)
+    for name, control in (("run", run), ("rule", rule), ("round", rounding)):
+        control.input(choose(name), [control], list(everything.values()), **FILES)
+    for name, control in (("budget", budget), ("topk", top_k), ("tokens", tokens)):
+        gr.on([control.submit, control.blur], choose(name), [control], list(everything.values()), **FILES)
+    editor.click(reckon, None, list(reckoned.values()), trigger_mode="always_last", **FILES)
+    use.click(divide, [typed], [line, *everything.values()], **FILES)

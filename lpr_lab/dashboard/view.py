@@ -13,8 +13,8 @@ _STAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,80}")
 _MAX_LISTED = 512
 _RUNS = ("run", "run2")
 _STAGES = ("stage", "stage2")
-_NUMBERS = ("layer", "expert", "tok", "budget", "topk", "seed")
-_LISTS = ("langs", "runs", "experts")
+_NUMBERS = ("layer", "expert", "tok", "budget", "topk", "tokens", "seed")
+_LISTS = ("langs", "runs", "experts", "similarity")
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,12 @@ class View:
     round: str = ""
     """How parts of experts become whole ones."""
     budget: int | None = None
+    """Experts to divide."""
     topk: int | None = None
+    tokens: int | None = None
+    """Tokens of training that a plan is reckoned for."""
+    similarity: str = ""
+    """How alike languages are, layer by layer, with commas between the numbers."""
 
     @property
     def languages(self) -> tuple[str, ...]:
