@@ -174,7 +174,8 @@ def show(story: Story, max_new_tokens: int = 32) -> None:
     with run.working("show"), _timed(run, "show"):
         for language in experiment.languages:
             if language in sample_texts.TEXTS:
-                traced = trace(story.model, story.tokenizer, sample_texts.TEXTS[language], language)
+                text, stages = sample_texts.TEXTS[language], stage_names(story.model)
+                traced = trace(story.model, story.tokenizer, text, language, stages=stages)
                 traced.model |= {"run": run.id}
                 run.write_trace(language, traced)
         said = {record["prompt"] for record in run.generations()}
