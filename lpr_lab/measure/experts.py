@@ -6,7 +6,13 @@ of each was read. No torch here: the dashboard computes these from stored tables
 Letters: A languages, D documents, E experts, K chosen per token, T tokens, X vocabulary entries.
 """
 
+from typing import Any
+
 import numpy as np
+import pandas as pd
+
+Table = Any
+"""A `pandas.DataFrame`; the type pandas declares for itself is lost at the first filter."""
 
 IDLE_SHARE = 0.01
 """An expert that carries less than this part of its even share is idle."""
@@ -160,3 +166,43 @@ def typical_tokens(token_ids: np.ndarray, expert: np.ndarray, num_experts: int, 
 
 def _entropy_bits(share: np.ndarray) -> np.ndarray:
     return -(share * np.log2(np.where(share > 0, share, 1))).sum(-1)
+
+
+# ---------------------------------------------------------------------------------------- tables of whole models
+
+
+def by_layer(load: Table, number: str = "mass") -> dict[int, np.ndarray]:
+    """Return layer -> load [E], the mean over the languages in a table of one stage and data set."""
+    means = load.groupby(["layer", "expert"], sort=True)[number].mean()
+    return {int(layer): part.to_numpy() for layer, part in means.groupby(level="layer")}
+
+
+def profiles(load: Table, layer: int, number: str = "mass") -> tuple[list[str], np.ndarray]:
+    """Return the languages of a table, in its order, and what each sends to the experts of a layer, [A, E]."""
+    codes = list(dict.fromkeys(load["language"]))
+    part = load[load["layer"] == layer].pivot_table(index="language", columns="expert", values=number, sort=True)
+    return codes, part.loc[codes].to_numpy()
+
+
+def balance(load: Table, number: str = "mass") -> Table:
+    """Return per layer: experts, evenness (normalised entropy), max_over_mean, idle experts, language bits, ceiling.
+
+    Args:
+        load: one stage and data set; columns language, layer, expert, mass and what `number` names.
+        number: one of `NUMBERS`. The bits always go by weight.
+    """
+    rows = []
+    for layer, values in by_layer(load, number).items():
+        codes, given = profiles(load, layer)
+        rows.append(
+            {
+                "layer": layer,
+                "experts": len(values),
+                "evenness": normalised_entropy(values),
+                "max_over_mean": max_over_mean(values),
+                "idle": int(is_idle(values).sum()),
+                "bits": information(given) if len(codes) > 1 else float("nan"),
+                "ceiling_bits": information_ceiling(*given.shape),
+            }
+        )
+    return pd.DataFrame(rows)
