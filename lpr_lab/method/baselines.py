@@ -7,8 +7,9 @@ Each is a function here that makes a dense model ready to train, and one verb tr
     baselines.finetune(tuned, tokenizer, corpus, original=["en"], expanded=["el"], out="runs/mine/full")
     report = lab.evaluate(tuned, tokenizer, corpus, languages=["en", "el"], original=["en"], base=model)
 
-The model that is given keeps its weights, all of them and always: what trains its own copy says so, the others add to
-weights that they share with it. `lora` has its base inside, like an expansion, and is evaluated without `base`.
+The model that is given keeps its weights, all of them and always: `full` and `sparse_moe` train a copy, the others add
+to weights that they share with it and freeze. `lora` has its base inside, like an expansion, and is evaluated without
+`base`.
 """
 
 import copy
