@@ -8,198 +8,35 @@ from typing import Any
 
 import gradio as gr
 
+from lpr_lab.dashboard import routing_words as say
 from lpr_lab.dashboard import shell
-from lpr_lab.dashboard.model_hub import HUB, why_not
-from lpr_lab.dashboard.shell import FILES, MODEL, Scene, esc, html_block, status
+from lpr_lab.dashboard.model_hub import HUB
+from lpr_lab.dashboard.routing_parts import OWN, QUESTION, compose, read, show_trace
+from lpr_lab.dashboard.shell import FILES, MODEL, html_block, status
 from lpr_lab.dashboard.view import View
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.runs import Run
 from lpr_lab.measure.trace import RoutingTrace
 from lpr_lab.text.languages import LANGUAGES
-from lpr_lab.views import plots
-from lpr_lab.views.numbers import percent
-from lpr_lab.views.plots import dataset_name, language_name
 from lpr_lab.views.tokens import render_token_strip
 
-QUESTION = "Where did each token of this text go?"
-OWN = "own"
-"""Value of the text picker for a text of one's own; stored ones are called `own-<8 hex digits>`."""
-
 MAX_CHARACTERS = 4000
-MAX_OWN = 12
-"""Texts of one's own that the picker offers; the others stay reachable by their address."""
 
-ORIGINAL_TARGET = 0.9
-"""What the method promises on original languages at least (experiments/scorecard.py), on expanded ones at most half."""
+SETTLED = ("stage", "other", "also", "what_if", "expert", "changed")
+"""What a newly traced text brings along; the text and its box stay as they are."""
 
-
-def role_of(run: Run | None, code: str | None) -> str | None:
-    """Return `original` or `expanded`, or None for a language the run knows nothing of."""
-    if run is None or not code:
-        return None
-    original, expanded = shell.languages_of(run)
-    return "original" if code in original else "expanded" if code in expanded else None
+Step = tuple[str, Any, Any]
+"""A status line, then what two parts of the page show."""
 
 
-def finding(trace: RoutingTrace, role: str | None) -> str:
-    """Return in plain words how much of the work the original expert did, against what it should have been."""
-    if not len(trace.layers) or not trace.is_text.any():
-        return "This model has no router: every token took the one path there is."
-    share = trace.original_share()
-    name = esc(language_name(trace.language or ""))
-    experts = "the new experts" if int(trace.num_experts.max()) > 2 else "the new expert"
-    if role == "original":
-        judged = (
-            "as it should be" if share >= ORIGINAL_TARGET else f"less than the {percent(ORIGINAL_TARGET)} it should be"
-        )
-        return (
-            f'{name} is an <span class="lpr-original">original language</span>: {percent(share)} of the weight went to '
-            f"the original expert, {judged}."
-        )
-    if role == "expanded":
-        return (
-            f'{name} is an <span class="lpr-expanded">expanded language</span>: {percent(1 - share)} of the weight '
-            f"went to {experts}, {percent(share)} to the original one."
-        )
-    split = f"{percent(share)} of the weight went to the original expert, {percent(1 - share)} to {experts}"
-    if not trace.language:
-        return f"No language was said for this text: {split}."
-    return f"{name} is neither an original nor an expanded language of this run: {split}."
+# ------------------------------------------------------------------------------------------------ with a model
 
 
-def detail(trace: RoutingTrace) -> str:
-    """Return a second sentence: tokens, layers, and what the expansion changed in bits."""
-    text, marks = int(trace.is_text.sum()), int((~trace.is_text).sum())
-    mark = f" and {marks} mark{'s' if marks != 1 else ''} ◆" if marks else ""
-    parts = [f"{text} token{'s' if text != 1 else ''}{mark}, {len(trace.layers)} layers with a router"]
-    if trace.log_prob is not None and trace.base_log_prob is not None and trace.text:
-        size = len(trace.text.encode())
-        bits = [
-            -float(v[trace.is_text].sum()) / 0.6931471805599453 / size for v in (trace.base_log_prob, trace.log_prob)
-        ]
-        if all(value == value for value in bits):
-            parts.append(f"bits per byte of this text: base {bits[0]:.2f}, expanded {bits[1]:.2f}")
-    meaning = "Weight: how much an expert's output counts in a layer; a token's weights sum to 1."
-    return f'<span class="lpr-more">{esc("; ".join(parts))}. {meaning}</span>'
+def trace_own(runs_dir: Path, text: str, language: str | None, query: dict[str, Any]) -> Iterator[Step]:
+    """Trace a text of the reader's with the run's model; yields (status line, head, strip) as it gets on.
 
-
-def examples(run: Run) -> list[tuple[str, str]]:
-    """Return (label, name) of the stored texts: languages first, in the run's order, then one's own."""
-    original, expanded = shell.languages_of(run)
-    names = list(run.trace_names())
-    ranked = [code for code in (*original, *expanded) if code in names]
-    ranked += [name for name in names if name not in ranked and not name.startswith(f"{OWN}-")]
-    own = [name for name in names if name.startswith(f"{OWN}-")][:MAX_OWN]
-    labels = [(language_name(name) if name in LANGUAGES else name.capitalize(), name) for name in ranked]
-    return labels + [(f"Own text {number}", name) for number, name in enumerate(own, start=1)]
-
-
-def read(run: Run, view: View) -> tuple[str, RoutingTrace | None]:
-    """Return the name of the text the address asks for, else of the first expanded language, and its trace."""
-    names = [name for _, name in examples(run)]
-    _, expanded = shell.languages_of(run)
-    wanted = (view.text, view.lang, *expanded, *names)
-    name = next((name for name in wanted if name in run.trace_names()), "")
-    return name, run.read_trace(name) if name else None
-
-
-def show_trace(run: Run, trace: RoutingTrace, name: str, view: View, notice: str = "") -> tuple[str, str]:
-    """Return the page's head and the token strip for one trace."""
-    view = View.from_query({**vars(view), "run": run.id, "text": name, "lang": trace.language or ""})
-    sentence = finding(trace, role_of(run, trace.language)) + detail(trace)
-    strip = render_token_strip(
-        trace, layer=view.layer, token=view.tok, mode=view.mode or "reading", colour=view.view or "original"
-    )
-    return shell.head(QUESTION, sentence, notice, view=view), f'<div class="lpr-card">{strip}</div>'
-
-
-def overview(run: Run | None) -> tuple[str, Any, str]:
-    """Return heading, plot and table of the original expert's weight by layer and language, or an honest absence."""
-    load = run.read_table("load") if run else None
-    if load is None or load.empty:
-        return "", gr.update(visible=False, value=None), ""
-    data = sorted(set(load["dataset"]), key=lambda name: name != "heldout")[0]
-    rows = load[load["dataset"] == data]
-    figure = plots.load_heatmap(rows)
-    title = plots.take_title(figure)
-    tokens = int(rows["n_tokens"].groupby(rows["language"]).first().sum())
-    caption = (
-        f"{dataset_name(data)}; {tokens:,} tokens in all; layer 0 on top, the original languages left of the line."
-    )
-    heading = (
-        f'<section class="lpr-section"><h2>Over whole documents</h2><p class="lpr-subfinding">{esc(title)}.</p>'
-        f'<p class="lpr-caption">{esc(caption)}</p></section>'
-    )
-    return heading, gr.update(value=figure, visible=True), _load_table(rows[rows["expert"] == 0])
-
-
-def _load_table(rows: Any) -> str:
-    """Return the plot's numbers as a table."""
-    table = rows.pivot_table(index="layer", columns="language", values="mass")
-    codes = list(dict.fromkeys(rows["language"]))
-    heads = "".join(f'<th scope="col" class="lpr-number">{esc(language_name(code))}</th>' for code in codes)
-    body = "".join(
-        f'<tr><th scope="row">{layer}</th>'
-        + "".join(f'<td class="lpr-number">{percent(table.loc[layer, code])}</td>' for code in codes)
-        + "</tr>"
-        for layer in table.index
-    )
-    return (
-        '<details class="lpr-fold"><summary>Show as a table</summary><div class="lpr-scroll">'
-        '<table class="lpr-table lpr-plain"><caption class="lpr-hidden">Mean weight of the original expert by layer '
-        f'and language</caption><thead><tr><th scope="col">Layer</th>{heads}</tr></thead><tbody>{body}</tbody></table>'
-        "</div></details>"
-    )
-
-
-def compose(scene: Scene, runs_dir: Path) -> dict[str, Any]:
-    """Return what each part of the page shows."""
-    parts: dict[str, Any] = {
-        "picker": gr.update(visible=False),
-        "own": gr.update(visible=False),
-        "why": "",
-        "go": gr.update(interactive=False),
-        "overview": "",
-        "plot": gr.update(visible=False, value=None),
-        "table": "",
-    }
-    run = scene.run
-    if run is None:
-        top = shell.head(QUESTION, more=scene.notice, view=scene.view)
-        return parts | {"top": top, "strip": shell.no_runs(runs_dir)}
-    reason = why_not(run)
-    try:
-        choices = examples(run)
-        asks_own = scene.view.text == OWN or not choices
-        name, trace = (OWN, None) if asks_own else read(run, scene.view)
-        parts["overview"], parts["plot"], parts["table"] = overview(run)
-    except LprError as error:
-        more = scene.notice + shell.notice("bad", esc(str(error)))
-        return parts | {"top": shell.head(QUESTION, more=more, view=scene.view), "strip": ""}
-    parts["picker"] = gr.update(choices=[*choices, ("Your own text", OWN)], value=name, visible=True)
-    parts["own"] = gr.update(visible=name == OWN)
-    parts["go"] = gr.update(interactive=reason is None)
-    if reason is not None:
-        line = f"{esc(reason)} A new text needs a run with weights: {shell.command('lpr-lab demo')}"
-        parts["why"] = shell.notice("info", line)
-    if trace is None:
-        lead = "Type a sentence in any language." if reason is None else ""
-        strip = "" if choices or reason is None else _no_trace(run)
-        return parts | {"top": shell.head(QUESTION, lead, scene.notice, view=scene.view), "strip": strip}
-    top, strip = show_trace(run, trace, name, scene.view, scene.notice)
-    return parts | {"top": top, "strip": strip}
-
-
-def _no_trace(run: Run) -> str:
-    return shell.missing(
-        "No text was traced in this run",
-        "Sample texts are traced near the end of a run. Start the same command again: it goes on where it stopped.",
-        "lpr-lab demo",
-    )
-
-
-def trace_own(runs_dir: Path, text: str, language: str | None, query: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """Trace a text of the reader's with the run's model; yields (status line, head, strip) as it gets on."""
+    The newest stage comes first, because it is quickly drawn; the base and earlier stages follow.
+    """
     scene = shell.look(runs_dir, query)
     run, keep = scene.run, gr.skip()
     text = text.strip()
@@ -221,21 +58,27 @@ def trace_own(runs_dir: Path, text: str, language: str | None, query: dict[str, 
         if first:
             yield status(f"Model loaded in {seconds:.1f} s; tracing…", busy=True), keep, keep
         from lpr_lab.measure.routing import trace as trace_text
+        from lpr_lab.measure.routing import trace_stages
 
         asked = time.monotonic()
         with HUB.use(run) as loaded:
-            trace = trace_text(loaded.model, loaded.tokenizer, text, language or None)
+            trace = trace_text(loaded.model, loaded.tokenizer, text, language or None, base=False)
         took = time.monotonic() - asked
+        name = f"{OWN}-{hashlib.sha256(f'{language}:{text}'.encode()).hexdigest()[:8]}"
+        view = View(run=run.id, mode=scene.view.mode)
+        count = int(trace.is_text.sum())
+        done = f"{count} tokens in {took:.1f} s on {device}"
+        yield status(f"{done}; the base and earlier stages follow…", busy=True), *show_trace(run, trace, name, view)
+        with HUB.use(run) as loaded:
+            trace = trace_stages(loaded.model, loaded.tokenizer, trace)
     except LprError as error:
         yield status(str(error), bad=True), keep, keep
         return
-    name = f"{OWN}-{hashlib.sha256(f'{language}:{text}'.encode()).hexdigest()[:8]}"
     kept = _keep(run, name, trace)
-    head, strip = show_trace(run, trace, name if kept else OWN, View(run=run.id, mode=scene.view.mode))
+    # The address stays as it is: the reader may have chosen a token or a layer meanwhile.
+    head, strip = show_trace(run, trace, name if kept else OWN, view, restate=not kept)
     where = "kept with the run, so this address shows it again" if kept else "not kept"
-    count, total = int(trace.is_text.sum()), time.monotonic() - started
-    done = f"{count} tokens in {took:.1f} s on {device} ({total:.1f} s in all); {where}."
-    yield status(done), head, strip
+    yield status(f"{done} ({time.monotonic() - started:.1f} s in all); {where}."), head, strip
 
 
 def _keep(run: Run, name: str, trace: RoutingTrace) -> bool:
@@ -248,14 +91,102 @@ def _keep(run: Run, name: str, trace: RoutingTrace) -> bool:
     return True
 
 
+def trace_beside(runs_dir: Path, query: dict[str, Any]) -> Iterator[str]:
+    """Trace the shown text with the second run, and keep it there; yields status lines, the last one empty."""
+    scene = shell.look(runs_dir, query)
+    other = next((run for run in scene.runs if run.id == scene.view.run2 and run.problem is None), None)
+    if scene.run is None or other is None:
+        yield status("There is no second run to trace with.")
+        return
+    yield status(f"{'Tracing' if HUB.is_loaded(other) else 'Loading the model, then tracing'}…", busy=True)
+    try:
+        name, shown = read(scene.run, scene.view)
+        if shown is None:
+            yield status("There is no text to trace.")
+            return
+        from lpr_lab.measure.routing import trace as trace_text
+        from lpr_lab.measure.routing import trace_stages
+
+        with HUB.use(other) as loaded:
+            trace = trace_text(loaded.model, loaded.tokenizer, shown.text, shown.language, base=False)
+            trace = trace_stages(loaded.model, loaded.tokenizer, trace)
+        if not _keep(other, name, trace):
+            yield status("That run's folder cannot be written to, so the trace was not kept.", bad=True)
+            return
+    except LprError as error:
+        yield status(str(error), bad=True)
+        return
+    yield status("")
+
+
+def try_change(runs_dir: Path, way: str, expert: int, layers: str, query: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Run the shown text with an expert forced or banned; yields (status line, what it made of the text).
+
+    Args:
+        runs_dir: the folder of runs.
+        way: `force` or `ban`.
+        expert: which one.
+        layers: `all`, or numbers and ranges.
+        query: of the page's address.
+    """
+    scene = shell.look(runs_dir, query)
+    keep = gr.skip()
+    try:
+        stages = read(scene.run, scene.view)[1] if scene.run else None
+        if scene.run is None or stages is None:
+            yield status("There is no text to run again."), keep
+            return
+        known = stages.at(scene.view.stage) if scene.view.stage in stages.stage_names else stages
+        wanted = say.layers_in(layers, known.layers.tolist())
+        if layers.strip().lower() in ("", "all"):  # where some layers have fewer experts, all that have this one
+            wanted = [layer for layer, count in zip(wanted, known.num_experts, strict=True) if expert < count]
+        yield status("Running…" if HUB.is_loaded(scene.run) else "Loading the model, once…", busy=True), keep
+        from lpr_lab.measure.routing import trace_changed
+
+        started = time.monotonic()
+        change = {way: dict.fromkeys(wanted, int(expert))}
+        with HUB.use(scene.run) as loaded:
+            changed = trace_changed(loaded.model, loaded.tokenizer, known, **change)
+    except (LprError, ValueError) as error:
+        yield status(str(error), bad=True), keep
+        return
+    past = "forced" if way == "force" else "banned"
+    what = f"Expert {expert} {past} in {say.layers_said(wanted, known.layers.tolist())}"
+    yield status(f"Done in {time.monotonic() - started:.1f} s."), render_change(changed, known, what)
+
+
+def render_change(changed: RoutingTrace, known: RoutingTrace, what: str) -> str:
+    """Return a changed run: what it costs in words, the text coloured by it, and the table of tokens."""
+    same_as_base = ""
+    if known.base_log_prob is not None and changed.log_prob is not None:
+        gap = abs(changed.log_prob - known.base_log_prob)[1:].max(initial=0)
+        if gap < 1e-4:
+            same_as_base = (
+                '<p class="lpr-caption">Every token is as likely as under the base model: the base is still in there, '
+                f"untouched (largest difference {gap:.1g} nats).</p>"
+            )
+    strip = render_token_strip(changed, colour="gain", linked=False)
+    words = say.cost_of_change(changed, what) + same_as_base
+    return f'<section class="lpr-card lpr-changed-run">{words}{strip}{say.change_table(changed)}</section>'
+
+
+# --------------------------------------------------------------------------------------------------- the widgets
+
+
 def page(demo: gr.Blocks, runs_dir: Path) -> None:
     """Wire the page."""
     html_block(shell.header("Routing"))
-    top = html_block(shell.head(QUESTION))
+    parts: dict[str, Any] = {"top": html_block(shell.head(QUESTION))}
     with gr.Row(elem_classes="lpr-controls"):
         run = shell.run_picker()
-        picker = gr.Radio([], label="Text", visible=False, elem_classes="lpr-grow")
-    with gr.Column(visible=False, elem_classes="lpr-own") as own:
+        parts["picker"] = gr.Radio([], label="Text", visible=False, elem_classes="lpr-grow")
+    with gr.Row(elem_classes="lpr-controls"):
+        parts["stage"] = gr.Radio([], label="Stage", visible=False)
+        parts["other"] = gr.Dropdown([], label="Compare with", visible=False, filterable=False)
+        with gr.Column(visible=False) as parts["also"]:
+            also = gr.Button("Trace it with that run", scale=0)
+            also_line = html_block(status(""))
+    with gr.Column(visible=False, elem_classes="lpr-own") as parts["own"]:
         text = gr.Textbox(
             label="Your text, in any language",
             lines=3,
@@ -266,34 +197,73 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
         with gr.Row(elem_classes="lpr-actions"):
             known = [(f"{language.name}, {language.endonym}", code) for code, language in sorted(LANGUAGES.items())]
             language = gr.Dropdown([("Not said", ""), *known], value="", label="Its language", scale=0, min_width=240)
-            go = gr.Button("Trace this text", variant="primary", scale=0, interactive=False)
+            parts["go"] = gr.Button("Trace this text", variant="primary", scale=0, interactive=False)
             line = html_block(status(""))
-        why = html_block()
-    strip = html_block(elem_id="lpr-text")
-    below = html_block()
-    plot = gr.Plot(show_label=False, visible=False, elem_classes="lpr-plot lpr-card")
-    table = html_block()
-    outputs = [top, run, picker, own, why, go, strip, below, plot, table]
+        parts["why"] = html_block()
+    parts["strip"] = html_block(elem_id="lpr-text")
+    with gr.Column(visible=False, elem_classes="lpr-what-if") as parts["what_if"]:
+        html_block(
+            '<section class="lpr-section"><h2>Try</h2><p class="lpr-subfinding">What if its tokens went elsewhere?</p>'
+            '<p class="lpr-caption">The text is run again with the choice of experts changed. Nothing is saved.</p>'
+            "</section>"
+        )
+        with gr.Row(elem_classes="lpr-actions"):
+            way = gr.Radio([("Force", "force"), ("Ban", "ban")], value="force", label="Change")
+            parts["expert"] = gr.Dropdown([("Expert 0, the original", 0)], value=0, label="Expert", filterable=False)
+            layers = gr.Textbox("all", label="Layers, such as all or 0-5, 12", max_lines=1, max_length=200)
+            try_it = gr.Button("Run it", scale=0)
+            try_line = html_block(status(""))
+    parts["changed"] = html_block()
+    for name in ("languages", "overview"):
+        parts[name] = html_block()
+    parts["plot"] = gr.Plot(show_label=False, visible=False, elem_classes="lpr-plot lpr-card")
+    parts["table"] = html_block()
+    outputs = [run, *parts.values()]
 
     def draw(query: dict[str, Any]) -> list[Any]:
         scene = shell.look(runs_dir, query)
-        parts = compose(scene, runs_dir)
-        keys = ("picker", "own", "why", "go", "strip", "overview", "plot", "table")
-        return [parts["top"], shell.show_runs(scene), *(parts[key] for key in keys)]
+        shown = compose(scene, runs_dir)
+        return [shell.show_runs(scene), *(shown[name] for name in parts)]
 
     def load(request: gr.Request) -> list[Any]:
         return draw(dict(request.query_params))
 
     def choose_run(chosen: str, request: gr.Request) -> list[Any]:
-        return draw({**dict(request.query_params), "run": chosen, "tok": ""})
+        return draw({**dict(request.query_params), "run": chosen, "tok": "", "stage": "", "stage2": "", "run2": ""})
 
     def choose_text(chosen: str, request: gr.Request) -> list[Any]:
         return draw({**dict(request.query_params), "text": chosen, "lang": "", "tok": ""})
 
-    def trace_typed(typed: str, code: str, request: gr.Request) -> Iterator[tuple[str, Any, Any]]:
+    def choose_stage(chosen: str, request: gr.Request) -> list[Any]:
+        view = View.from_query(dict(request.query_params))
+        other = "" if view.stage2 == chosen and not view.run2 else view.stage2
+        return draw({**dict(request.query_params), "stage": chosen, "stage2": other})
+
+    def choose_other(chosen: str, request: gr.Request) -> list[Any]:
+        kind, _, name = (chosen or "").partition(":")
+        compared = {"run2": name if kind == "run" else "", "stage2": name if kind == "stage" else ""}
+        return draw({**dict(request.query_params), **compared, "view": "change" if name else ""})
+
+    def trace_typed(typed: str, code: str, request: gr.Request) -> Iterator[Step]:
         yield from trace_own(runs_dir, typed, code, dict(request.query_params))
+
+    def settle(request: gr.Request) -> list[Any]:
+        shown = compose(shell.look(runs_dir, dict(request.query_params)), runs_dir)
+        return [shown[name] for name in SETTLED]
+
+    def trace_other(request: gr.Request) -> Iterator[str]:
+        yield from trace_beside(runs_dir, dict(request.query_params))
+
+    def change(kind: str, expert: int, where: str, request: gr.Request) -> Iterator[tuple[str, Any]]:
+        yield from try_change(runs_dir, kind, expert, where, dict(request.query_params))
 
     demo.load(load, None, outputs, **FILES)
     run.input(choose_run, [run], outputs, **FILES)
-    picker.input(choose_text, [picker], outputs, **FILES)
-    gr.on([go.click, text.submit], trace_typed, [text, language], [line, top, strip], **MODEL)
+    parts["picker"].input(choose_text, [parts["picker"]], outputs, **FILES)
+    parts["stage"].input(choose_stage, [parts["stage"]], outputs, **FILES)
+    parts["other"].input(choose_other, [parts["other"]], outputs, **FILES)
+    own_outputs = [line, parts["top"], parts["strip"]]
+    traced = gr.on([parts["go"].click, text.submit], trace_typed, [text, language], own_outputs, **MODEL)
+    traced.then(settle, None, [parts[name] for name in SETTLED], **FILES)
+    also.click(trace_other, None, [also_line], **MODEL).then(load, None, outputs, **FILES)
+    gr.on([try_it.click, layers.submit], change, [way, parts["expert"], layers], [try_line, parts["changed"]], **MODEL)

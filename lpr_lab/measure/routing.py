@@ -4,6 +4,7 @@ Letters: L layers with a router, T tokens, E experts, K chosen per token.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from lpr_lab.errors import UsageError
 from lpr_lab.measure.trace import RoutingTrace
 from lpr_lab.model.adapter import expansion_config, moe_layers
 from lpr_lab.model.capture import RoutingRecord, record_routing
-from lpr_lab.model.stages import selected_stage, standing
+from lpr_lab.model.stages import selected_stage, stage_names, standing
 from lpr_lab.model.steering import steer
 from lpr_lab.text.graphemes import token_bytes
 from lpr_lab.text.packing import separator_token_id
@@ -127,6 +128,23 @@ def trace(
     results = [_trace_at(model, tensor, stage, token_facts) for stage in stages or [selected_stage(model)]]
     results[-1].stages = {result.stage: result for result in results[:-1]}
     return results[-1]
+
+
+def trace_stages(model: PeftModel, tokenizer: PreTrainedTokenizerBase, known: RoutingTrace) -> RoutingTrace:
+    """Complete a trace of the newest stage alone with the base model's log-probability and all earlier stages.
+
+    Apart from `trace`, so that a page can draw the first pass before the others are made.
+    """
+    earlier = [stage for stage in stage_names(model) if stage != known.stage]
+    device = next(model.parameters()).device
+    with torch.no_grad(), model.disable_adapter():
+        tensor = torch.tensor([known.token_ids], device=device)
+        base_log_prob = _log_prob(model(input_ids=tensor, use_cache=False).logits[0], known.token_ids)
+    stages = {}
+    for stage in earlier:
+        stages[stage] = trace(model, tokenizer, known.text, known.language, stages=[stage], base=False)
+        stages[stage].base_log_prob = base_log_prob
+    return replace(known, base_log_prob=base_log_prob, stages=stages)
 
 
 def trace_changed(

@@ -4,6 +4,9 @@ window.lprTokenStrip = function (strip) {
   "use strict";
   if (strip.dataset.lprReady) return;
   strip.dataset.lprReady = "1";
+  const text = strip.querySelector(".lpr-text").textContent;
+  const last = window.lprTokenStrip.last;
+  if (strip.dataset.linked === "yes" && last?.text === text) Object.assign(strip.dataset, last.state); // drawn anew
   const numbers = window.lprTokenNumbers(strip);
   const { layers, bits, tokens, count, names } = numbers;
   const paragraph = strip.querySelector(".lpr-text");
@@ -126,7 +129,8 @@ window.lprTokenStrip = function (strip) {
   }
   function announce(push = false) {
     if (strip.dataset.linked !== "yes") return;
-    const { mode, colour } = strip.dataset;
+    const { mode, colour, layer, expert } = strip.dataset;
+    window.lprTokenStrip.last = { text, state: { layer, expert, token: chosen === null ? "" : String(chosen) } };
     const detail = { layer: state.layer ?? "", expert: state.expert ?? "", tok: chosen ?? "", mode, colour, push };
     strip.dispatchEvent(new CustomEvent("lpr:change", { bubbles: true, detail }));
   }

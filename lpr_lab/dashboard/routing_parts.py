@@ -1,0 +1,274 @@
+"""What page `/routing` shows for an address: which text, which stage, compared with what, and why something is not."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from lpr_lab.dashboard import routing_words as say
+from lpr_lab.dashboard import shell
+from lpr_lab.dashboard.model_hub import why_not
+from lpr_lab.dashboard.shell import Scene, esc
+from lpr_lab.dashboard.view import View
+from lpr_lab.errors import LprError
+from lpr_lab.experiments.runs import Run
+from lpr_lab.measure.trace import RoutingChange, RoutingTrace, routing_change
+from lpr_lab.text.languages import LANGUAGES
+from lpr_lab.views import plots
+from lpr_lab.views.plots import dataset_name, language_name
+from lpr_lab.views.tokens import render_token_strip
+
+QUESTION = "Where did each token of this text go?"
+OWN = "own"
+"""Value of the text picker for a text of one's own; stored ones are called `own-<8 hex digits>`."""
+
+MAX_OWN = 12
+"""Texts of one's own that the picker offers; the others stay reachable by their address."""
+
+
+def examples(run: Run) -> list[tuple[str, str]]:
+    """Return (label, name) of the stored texts: languages first, in the run's order, then one's own."""
+    original, expanded = shell.languages_of(run)
+    names = list(run.trace_names())
+    ranked = [code for code in (*original, *expanded) if code in names]
+    ranked += [name for name in names if name not in ranked and not name.startswith(f"{OWN}-")]
+    own = [name for name in names if name.startswith(f"{OWN}-")][:MAX_OWN]
+    labels = [(language_name(name) if name in LANGUAGES else name.capitalize(), name) for name in ranked]
+    return labels + [(f"Own text {number}", name) for number, name in enumerate(own, start=1)]
+
+
+def read(run: Run, view: View) -> tuple[str, RoutingTrace | None]:
+    """Return the name of the text the address asks for, else of the first expanded language, and its trace."""
+    names = [name for _, name in examples(run)]
+    _, expanded = shell.languages_of(run)
+    wanted = (view.text, view.lang, *expanded, *names)
+    name = next((name for name in wanted if name in run.trace_names()), "")
+    return name, run.read_trace(name) if name else None
+
+
+# --------------------------------------------------------------------------------------------- compared with what
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What a trace is compared with, as far as that is possible."""
+
+    before: RoutingTrace | None = None
+    change: RoutingChange | None = None
+    name: str = ""
+    """Such as `G1 expand`, or the other run's title."""
+    untraced: Run | None = None
+    """A run that could trace this text but has not yet."""
+    problem: str = ""
+    """Why there is no comparison, in a sentence; HTML."""
+
+
+def beside(scene: Scene, name: str, trace: RoutingTrace, stages: RoutingTrace) -> Beside:
+    """Return what the address asks to compare with.
+
+    Args:
+        scene: the page's.
+        name: of the text.
+        trace: what is shown.
+        stages: the same text with all stages it was traced at.
+    """
+    view = scene.view
+    try:
+        if view.run2:
+            return _beside_run(scene, name, trace)
+        if view.stage2 and view.stage2 != trace.stage:
+            before = stages.at(view.stage2)
+            return Beside(before, routing_change(before, trace, same_model=True), view.stage2)
+    except LprError as error:
+        return Beside(problem=esc(str(error)))
+    return Beside()
+
+
+def _beside_run(scene: Scene, name: str, trace: RoutingTrace) -> Beside:
+    view = scene.view
+    other = next((run for run in scene.runs if run.id == view.run2 and run.problem is None), None)
+    if other is None:
+        return Beside(problem=f"Run “{esc(view.run2)}” isn't in this folder, so there is nothing to compare with.")
+    if name not in other.trace_names():
+        reason = why_not(other)
+        if reason is None:
+            return Beside(untraced=other, problem=f"{esc(_title(other))} has not traced this text yet.")
+        return Beside(problem=f"{esc(_title(other))} has not traced this text. {esc(reason)}")
+    stored = other.read_trace(name)
+    before = stored.at(view.stage2) if view.stage2 else stored
+    return Beside(before, routing_change(before, trace, same_model=False), _title(other))
+
+
+def _title(run: Run) -> str:
+    return f"{run.title} ({run.id.rsplit('-', 1)[-1]})"
+
+
+def comparisons(scene: Scene, name: str, trace: RoutingTrace, stages: RoutingTrace) -> list[tuple[str, str]]:
+    """Return (label, value) of what a trace can be compared with: other stages, and runs from the same base."""
+    choices = [(stage, f"stage:{stage}") for stage in stages.stage_names if stage and stage != trace.stage]
+    base = trace.model.get("base") or (scene.run.config.get("base") if scene.run else None)
+    for run in scene.runs:
+        mine = scene.run is not None and run.id == scene.run.id
+        if run.problem is None and not mine and run.config.get("base") == base:
+            if name in run.trace_names() or why_not(run) is None:
+                choices.append((f"Run {_title(run)}", f"run:{run.id}"))
+    return choices
+
+
+def chosen_comparison(view: View) -> str:
+    """Return the value in `comparisons` that an address stands for."""
+    return f"run:{view.run2}" if view.run2 else f"stage:{view.stage2}" if view.stage2 else ""
+
+
+# ---------------------------------------------------------------------------------------------------- the page
+
+
+def show_trace(
+    run: Run,
+    trace: RoutingTrace,
+    name: str,
+    view: View,
+    notice: str = "",
+    other: Beside | None = None,
+    *,
+    restate: bool = True,
+) -> tuple[str, str]:
+    """Return the page's head and the token strip for one trace, beside another where there is one.
+
+    Without `restate` the page's address is left alone.
+    """
+    other = other or Beside()
+    view = View.from_query({**vars(view), "run": run.id, "text": name, "lang": trace.language or ""})
+    sentence = say.finding(trace, say.role_of(run, trace.language)) + say.detail(trace)
+    strip = render_token_strip(
+        trace,
+        layer=view.layer,
+        expert=view.expert,
+        token=view.tok,
+        mode=view.mode or "reading",
+        colour=view.view or "original",
+        change=other.change,
+        change_from=other.name,
+    )
+    moved = ""
+    if other.change is not None and other.before is not None:
+        words = say.what_moved(other.change, other.before, trace, other.name)
+        moved = f'<p class="lpr-subfinding lpr-since">{words}</p>'
+    elif other.problem:
+        moved = shell.notice("info", other.problem)
+    head = shell.head(QUESTION, sentence, notice, view=view if restate else None)
+    return head, f'<div class="lpr-card">{moved}{strip}</div>'
+
+
+def overview(run: Run | None) -> tuple[str, Any, str]:
+    """Return heading, plot and table of the original expert's weight by layer and language, or an honest absence."""
+    load = run.read_table("load") if run else None
+    if load is None or load.empty:
+        return "", gr.update(visible=False, value=None), ""
+    data = sorted(set(load["dataset"]), key=lambda name: name != "heldout")[0]
+    rows = load[load["dataset"] == data]
+    figure = plots.load_heatmap(rows)
+    title = plots.take_title(figure)
+    tokens = int(rows["n_tokens"].groupby(rows["language"]).first().sum())
+    caption = (
+        f"{dataset_name(data)}; {tokens:,} tokens in all; layer 0 on top, the original languages left of the line."
+    )
+    heading = (
+        f'<section class="lpr-section"><h2>Over whole documents</h2><p class="lpr-subfinding">{esc(title)}.</p>'
+        f'<p class="lpr-caption">{esc(caption)}</p></section>'
+    )
+    return heading, gr.update(value=figure, visible=True), say.load_table(rows[rows["expert"] == 0])
+
+
+def sample_traces(run: Run) -> dict[str, RoutingTrace]:
+    """Return the traces of a run's sample texts, by language, in the run's order."""
+    known = set(run.trace_names())
+    original, expanded = shell.languages_of(run)
+    return {code: run.read_trace(code) for code in (*original, *expanded) if code in known}
+
+
+def compose(scene: Scene, runs_dir: Path) -> dict[str, Any]:
+    """Return what each part of the page shows."""
+    hidden = gr.update(visible=False)
+    parts: dict[str, Any] = {
+        "picker": hidden,
+        "stage": hidden,
+        "other": hidden,
+        "also": hidden,
+        "own": hidden,
+        "why": "",
+        "go": gr.update(interactive=False),
+        "languages": "",
+        "overview": "",
+        "plot": gr.update(visible=False, value=None),
+        "table": "",
+        "what_if": hidden,
+        "expert": gr.skip(),
+        "changed": "",
+    }
+    run = scene.run
+    if run is None:
+        top = shell.head(QUESTION, more=scene.notice, view=scene.view)
+        return parts | {"top": top, "strip": shell.no_runs(runs_dir)}
+    reason = why_not(run)
+    try:
+        choices = examples(run)
+        asks_own = scene.view.text == OWN or not choices
+        name, stages = (OWN, None) if asks_own else read(run, scene.view)
+        parts["overview"], parts["plot"], parts["table"] = overview(run)
+        parts["languages"] = say.across_languages(run, sample_traces(run))
+    except LprError as error:
+        more = scene.notice + shell.notice("bad", esc(str(error)))
+        return parts | {"top": shell.head(QUESTION, more=more, view=scene.view), "strip": ""}
+    parts["picker"] = gr.update(choices=[*choices, ("Your own text", OWN)], value=name, visible=True)
+    parts["own"] = gr.update(visible=name == OWN)
+    parts["go"] = gr.update(interactive=reason is None)
+    if reason is not None:
+        line = f"{esc(reason)} A new text needs a run with weights: {shell.command('lpr-lab demo')}"
+        parts["why"] = shell.notice("info", line)
+    if stages is None:
+        lead = "Type a sentence in any language." if reason is None else ""
+        strip = "" if choices or reason is None else _no_trace()
+        return parts | {"top": shell.head(QUESTION, lead, scene.notice, view=scene.view), "strip": strip}
+    return parts | show_stage(scene, run, name, stages, can_run=reason is None)
+
+
+def show_stage(scene: Scene, run: Run, name: str, stages: RoutingTrace, *, can_run: bool) -> dict[str, Any]:
+    """Return the parts that depend on the text, the stage and what is compared."""
+    notice = scene.notice
+    try:
+        trace = stages.at(scene.view.stage) if scene.view.stage else stages
+    except LprError as error:
+        trace, notice = stages, notice + shell.notice("warn", f"{esc(str(error))} Showing the newest.")
+    other = beside(scene, name, trace, stages)
+    top, strip = show_trace(run, trace, name, scene.view, notice, other)
+    named = [stage for stage in stages.stage_names if stage]
+    ways = comparisons(scene, name, trace, stages)
+    value = chosen_comparison(scene.view)
+    if value and value not in [way for _, way in ways]:
+        value = ""
+    experts = range(int(trace.num_experts.max(initial=1)))
+    return {
+        "top": top,
+        "strip": strip,
+        "stage": gr.update(choices=named, value=trace.stage or None, visible=len(named) > 1),
+        "other": gr.update(choices=[("Nothing", ""), *ways], value=value, visible=bool(ways)),
+        "also": gr.update(visible=other.untraced is not None),
+        "what_if": gr.update(visible=can_run and len(trace.layers) > 0),
+        "expert": gr.update(choices=expert_choices(experts), value=0),
+    }
+
+
+def expert_choices(experts: Sequence[int]) -> list[tuple[str, int]]:
+    """Return (label, number) of the experts to force or ban."""
+    return [(f"Expert {e}, {'the original' if e == 0 else 'new'}", e) for e in experts]
+
+
+def _no_trace() -> str:
+    return shell.missing(
+        "No text was traced in this run",
+        "Sample texts are traced near the end of a run. Start the same command again: it goes on where it stopped.",
+        "lpr-lab demo",
+    )
