@@ -152,6 +152,7 @@ def render_languages(
     compared: np.ndarray | None = None,
     expert: int | None = None,
     link: Callable[[str, int], str] | None = None,
+    choose: Callable[[int], str] | None = None,
 ) -> str:
     """Return languages down, experts across for one layer, a number and a bar in every cell.
 
@@ -164,15 +165,19 @@ def render_languages(
         compared: the same at another stage, [A, E']; given as a change in points.
         expert: the column that is selected.
         link: language and expert to the attributes of a link.
+        choose: expert to the attributes of the link in its column's head.
     """
     num_experts = values.shape[1]
     even = even_load(number, num_experts, top_k)
-    heads = "".join(
-        f'<th scope="col"{" aria-current=true" if e == expert else ""}>'
-        f'<i class="lpr-ex-dot{" lpr-ex-zero" if e == 0 else ""}" style="--tone:var(--lpr-expert-{min(e, 6)})"></i>'
-        f"{'Expert 0' if e == 0 else e}</th>"
-        for e in range(num_experts)
-    )
+    heads = ""
+    for e in range(num_experts):
+        dot = (
+            f'<i class="lpr-ex-dot{" lpr-ex-zero" if e == 0 else ""}" style="--tone:var(--lpr-expert-{min(e, 6)})"></i>'
+        )
+        here = ' aria-current="true"' if e == expert else ""
+        name = f"{dot}Expert {e}"
+        inner = name if choose is None else f"<a {choose(e)}{here}>{name}</a>"
+        heads += f'<th scope="col">{inner}</th>'
     rows = ""
     for place, code in enumerate(codes):
         cells = ""
