@@ -7,7 +7,7 @@ import gradio as gr
 from gradio.components.navbar import Navbar
 from starlette.middleware import Middleware
 
-from lpr_lab.dashboard import compare, experts, look, plan, retention, routing, runs, shell
+from lpr_lab.dashboard import api, compare, experts, look, plan, retention, routing, runs, shell
 from lpr_lab.dashboard.guard import Guard
 
 
@@ -16,6 +16,7 @@ def assemble(runs_dir: Path) -> gr.Blocks:
     with gr.Blocks(title="lpr_lab", analytics_enabled=False, fill_width=True, delete_cache=(600, 3600)) as demo:
         _without_navbar()
         runs.page(demo, runs_dir)
+        api.add(runs_dir)
     modules = {"Routing": routing, "Experts": experts, "Retention": retention, "Compare": compare, "Plan": plan}
     for name, module in modules.items():
         with demo.route(name, shell.PAGES[name]):

@@ -112,9 +112,11 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
         run = shell.run_picker()
         rule = gr.Radio([], label="Give more experts to", visible=False)
     with gr.Row(elem_classes="lpr-settings"):
-        budget = gr.Number(label="New experts in all", precision=0, minimum=1, visible=False)
-        top_k = gr.Number(label="At work on a token (top-k)", precision=0, minimum=1, visible=False)
-        tokens = gr.Number(label="Tokens of stage 1", precision=0, minimum=1, visible=False)
+        budget = gr.Number(label="New experts in all", precision=0, minimum=1, visible=False, scale=0, min_width=170)
+        top_k = gr.Number(
+            label="At work on a token (top-k)", precision=0, minimum=1, visible=False, scale=0, min_width=190
+        )
+        tokens = gr.Number(label="Tokens of stage 1", precision=0, minimum=1, visible=False, scale=0, min_width=170)
         rounding = gr.Radio([(text, name) for name, text in ROUNDING.items()], label="Rounding", visible=False)
     editor = html_block()
     source = html_block()

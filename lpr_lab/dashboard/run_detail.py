@@ -10,6 +10,14 @@ from lpr_lab.experiments.runs import Run
 from lpr_lab.views.numbers import NOT_MEASURED, change, count, duration, percent
 from lpr_lab.views.plots import dataset_name, language_name
 
+PAGES = {
+    "/routing": "Where its tokens went",
+    "/experts": "What its experts do",
+    "/retention": "What it gained and kept",
+    "/compare": "What it says",
+}
+PLAN_PAGES = {"/plan": "What it plans, and what that costs"}
+
 
 def render_detail(run: Run, runs: list[Run]) -> str:
     """Return everything about one run but its curves."""
@@ -35,14 +43,8 @@ def metrics_of(run: Run | None) -> Any:
 
 def _title(run: Run) -> str:
     view = View(run=run.id)
-    links = "".join(
-        f'<a class="lpr-button" href="{view.link(path)}">{text}</a>'
-        for path, text in (
-            ("/routing", "Where its tokens went"),
-            ("/retention", "What it gained and kept"),
-            ("/compare", "What it says"),
-        )
-    )
+    pages = PLAN_PAGES if run.kind == "plan" else PAGES
+    links = "".join(f'<a class="lpr-button" href="{view.link(path)}">{text}</a>' for path, text in pages.items())
     return (
         f'<header><h2>{esc(run.title)} {shell.example_badge(run)}</h2><p class="lpr-id">{esc(run.id)}</p>'
         f'<div class="lpr-links">{links}</div></header>'
@@ -87,9 +89,9 @@ def _last_step(run: Run) -> str:
 
 def _tiles(run: Run) -> str:
     results = run.results
-    if not results:
+    if not results or not results.get("summary"):
         return ""
-    summary = results.get("summary") or {}
+    summary = results["summary"]
     dataset = "heldout" if "heldout" in summary else next(iter(summary), None)
     by_role = summary.get(dataset, {}) if dataset else {}
     tiles = []
@@ -140,9 +142,14 @@ def _short(value: float) -> str:
 
 
 def _lineage(run: Run, runs: list[Run]) -> str:
-    children = [other for other in runs if run.id in other.parents]
-    if not run.parents and not children:
+    before = _parents(run)
+    children = [other for other in runs if other.problem is None and run.id in _parents(other)]
+    if not before and not children:
         return ""
+    # The whole line back, the oldest first.
+    known = {other.id: other for other in runs if other.problem is None}
+    while before[:1] and before[0] in known and (further := _parents(known[before[0]])) and further[0] not in before:
+        before = [*further, *before]
     titles = {other.id: other.title for other in runs}
 
     def link(run_id: str) -> str:
@@ -151,9 +158,20 @@ def _lineage(run: Run, runs: list[Run]) -> str:
         name = esc(titles.get(run_id, run_id))
         return f'<a href="/?{query}" data-pick="{query}">{name}</a>' if known else f"<span>{name} (not here)</span>"
 
-    before = " ".join(f"{link(parent)} →" for parent in run.parents)
+    earlier = " ".join(f"{link(parent)} →" for parent in before)
     after = " ".join(f"→ {link(child.id)}" for child in children)
-    return f'<section><h3>Lineage</h3><p class="lpr-lineage">{before} <b>{esc(run.title)}</b> {after}</p></section>'
+    return f'<section><h3>Lineage</h3><p class="lpr-lineage">{earlier} <b>{esc(run.title)}</b> {after}</p></section>'
+
+
+def _parents(run: Run) -> list[str]:
+    """Return the ids of the runs that a run goes on from, as it says itself or as its settings say."""
+    if run.parents:
+        return list(run.parents)
+    try:
+        parent = run.config.get("parent")
+    except LprError:
+        return []
+    return [str(parent)] if parent else []
 
 
 def _phases(run: Run) -> str:

@@ -7,6 +7,7 @@ import gradio as gr
 
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.run_detail import metrics_of, render_detail
+from lpr_lab.dashboard.runs_compare import render_comparison, toggle
 from lpr_lab.dashboard.shell import FILES, Scene, esc, html_block
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.runs import Run
@@ -15,6 +16,7 @@ from lpr_lab.views.numbers import NOT_MEASURED, change, duration
 
 QUESTION = "What have I run, and what came of it?"
 MAX_ROWS = 200
+SEARCH_FROM = 8
 
 
 def headline(run: Run) -> dict[str, float]:
@@ -69,6 +71,8 @@ def _standing(run: Run, base: str, taught: str) -> str:
             return f"{base} was learning {taught} and failed at {where}."
         case "queued":
             return f"{base} is to learn {taught}; nothing was started yet."
+    if run.kind == "plan":
+        return f"{base} has a plan for {taught}."
     return f"{base} learned {taught}; nothing was measured."
 
 
@@ -92,23 +96,63 @@ def _inventory(scene: Scene) -> str:
     return ", ".join(parts) + "."
 
 
+def shown_runs(scene: Scene) -> list[Run]:
+    """Return the runs of the kind and in the state that the address asks for; unreadable ones are always there."""
+    view = scene.view
+    return [
+        run
+        for run in scene.runs
+        if run.problem is not None
+        or ((not view.kind or run.kind == view.kind) and (not view.state or run.status.state == view.state))
+    ]
+
+
+def _filters(scene: Scene) -> str:
+    """Return the choices of kind and state, those of which there is more than one, and the search of a long list."""
+    readable = [run for run in scene.runs if run.problem is None]
+    parts = []
+    for name, values in (("kind", [run.kind for run in readable]), ("state", [run.status.state for run in readable])):
+        there = list(dict.fromkeys(values))
+        if len(there) > 1 or getattr(scene.view, name):
+            choices = "".join(_choice(scene, name, value, values.count(value)) for value in there)
+            parts.append(
+                f'<p role="group" aria-label="Only {name}">{_choice(scene, name, "", len(values))}{choices}</p>'
+            )
+    if len(scene.runs) > SEARCH_FROM:
+        parts.append(
+            '<label class="lpr-search"><span class="lpr-hidden">Search the list</span>'
+            '<input type="search" placeholder="Search" data-search=".lpr-runs tbody tr"></label>'
+        )
+    return f'<div class="lpr-filters">{"".join(parts)}</div>' if parts else ""
+
+
+def _choice(scene: Scene, name: str, value: str, number: int) -> str:
+    query = esc(scene.view.to_query(**{name: value}))
+    current = ' aria-current="true"' if getattr(scene.view, name) == value else ""
+    return (
+        f'<a href="/?{query}" data-pick="{query}"{current}>{esc(value or f"every {name}")} <small>{number}</small></a>'
+    )
+
+
 def render_list(scene: Scene) -> str:
     """Return the table of runs; choosing one shows it below."""
     if not scene.runs:
         return ""
-    rows = "".join(_row(run, scene) for run in scene.runs[:MAX_ROWS])
-    more = len(scene.runs) - MAX_ROWS
-    cap = f'<p class="lpr-note">Showing the newest {MAX_ROWS} of {len(scene.runs)} runs.</p>' if more > 0 else ""
+    runs = shown_runs(scene)
+    rows = "".join(_row(run, scene) for run in runs[:MAX_ROWS])
+    more = len(runs) - MAX_ROWS
+    cap = f'<p class="lpr-note">Showing the newest {MAX_ROWS} of {len(runs)} runs.</p>' if more > 0 else ""
+    none = "" if runs else '<p class="lpr-note">No run is of this kind and in this state.</p>'
     return (
-        '<div class="lpr-scroll"><table class="lpr-table lpr-runs">'
+        f'{_filters(scene)}<div class="lpr-scroll"><table class="lpr-table lpr-runs">'
         '<caption class="lpr-hidden">Runs, newest first</caption>'
         '<thead><tr><th scope="col">Run</th><th scope="col">State</th><th scope="col">Languages</th>'
         '<th scope="col" class="lpr-number"><abbr title="Mean change of bits per byte on the expanded languages; below '
         'zero is better">Expanded</abbr></th><th scope="col" class="lpr-number"><abbr title="Mean change of bits per '
         'byte on the original languages; below zero is better">Original</abbr></th></tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>{cap}"
+        f"<tbody>{rows}</tbody></table></div>{none}{cap}"
         '<p class="lpr-caption">Expanded, original: mean change of bits per byte on held-out text against the base; '
-        "below zero is better.</p>"
+        "below zero is better. Tick runs to see in what they differ.</p>"
     )
 
 
@@ -125,12 +169,14 @@ def _row(run: Run, scene: Scene) -> str:
     query = esc(scene.view.to_query(run=run.id, text="", tok=None))
     current = ' aria-current="true"' if chosen else ""
     cells = [
-        f'<a href="/?{query}" data-pick="{query}"{current}>{esc(run.title)}</a> {shell.example_badge(run)}'
-        f"<small>{esc(recipe.replace('_', ' '))} · {esc(shell.age(run.created))}</small>",
+        f'{toggle(scene, run)}<span><a href="/?{query}" data-pick="{query}"{current}>{esc(run.title)}</a> '
+        f"{shell.example_badge(run)}"
+        f"<small>{esc(recipe.replace('_', ' '))} · {esc(shell.age(run.created))}</small></span>",
         shell.state_badge(run.status.state),
         shell.language_chips(original, "original") + shell.language_chips(expanded, "expanded"),
     ]
-    body = f'<th scope="row">{cells[0]}</th>' + "".join(f"<td>{cell}</td>" for cell in cells[1:])
+    body = f'<th scope="row"><div class="lpr-named">{cells[0]}</div></th>'
+    body += "".join(f"<td>{cell}</td>" for cell in cells[1:])
     for role in ("expanded", "original"):
         value = numbers.get(role)
         text = change(value) if value is not None else f'<span title="not measured">{NOT_MEASURED}</span>'
@@ -160,6 +206,7 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     html_block(shell.header("Runs"))
     top = html_block(shell.head(QUESTION))
     listing = html_block()
+    compared = html_block()
     detail = html_block()
     with gr.Column(visible=False, elem_classes="lpr-card lpr-curves") as card:
         number = gr.Dropdown([], label="Training, number by number", elem_classes="lpr-narrow")
@@ -172,6 +219,7 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
         return [
             shell.head(QUESTION, finding(scene), scene.notice, view=scene.view),
             render_list(scene) if scene.runs else shell.no_runs(runs_dir),
+            render_comparison(scene),
             render_detail(scene.run, scene.runs) if scene.run else "",
             gr.Timer(active=scene.run is not None and scene.run.status.is_live),
         ]
@@ -184,12 +232,12 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
         return curves(shell.look(runs_dir, request.query_params).run, name)
 
     # Two events, so that words do not wait for curves.
-    words, drawn = [top, listing, detail, clock], [card, number, said, plot]
+    words, drawn = [top, listing, compared, detail, clock], [card, number, said, plot]
     demo.load(show, None, words, **FILES)
     demo.load(draw, None, drawn, **FILES)
     clock.tick(show, None, words, **FILES)
     clock.tick(draw, None, drawn, **FILES)
-    for links in (listing, detail):
+    for links in (listing, compared, detail):
         links.click(show, None, words, **FILES)
         links.click(draw, None, drawn, **FILES)
     number.input(draw_number, [number], drawn, **FILES)

@@ -92,6 +92,14 @@
     }
   });
 
+  // ---- a list that can be searched
+  document.addEventListener("input", (event) => {
+    const rows = event.target.dataset?.search;
+    if (!rows) return;
+    const wanted = event.target.value.trim().toLowerCase();
+    for (const row of document.querySelectorAll(rows)) row.hidden = !row.textContent.toLowerCase().includes(wanted);
+  });
+
   // ---- our HTML inside gradio
   function refresh(element, trigger) {
     for (const plan of element.querySelectorAll(".lpr-plan"))
@@ -114,6 +122,11 @@
     refresh(element, trigger);
     watch("value", () => refresh(element, trigger));
     // A link that only changes what this page shows: change the address, then let Python redraw.
+    element.addEventListener("keydown", (event) => {
+      if (event.key !== " " || !event.target.matches?.("[role=checkbox]")) return;
+      event.preventDefault();
+      event.target.click();
+    });
     element.addEventListener("click", (event) => {
       const link = event.target.closest("[data-pick]");
       if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;

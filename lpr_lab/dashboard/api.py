@@ -1,0 +1,239 @@
+"""The named endpoints: what the pages show, as plain values for programs (`gradio_client`; with --mcp, assistants).
+
+Everything else that the app answers is private to its pages. Errors are sentences. Endpoints that need a model wait in
+the one queue of models; the others read files.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio import events
+
+from lpr_lab.dashboard.model_hub import HUB
+from lpr_lab.dashboard.plan_costs import MAX_PER_LAYER, TOKENS, costs, make_plan
+from lpr_lab.dashboard.plan_facts import MAX_LAYERS, Similarity, facts_of
+from lpr_lab.dashboard.plan_words import as_yaml
+from lpr_lab.dashboard.view import View
+from lpr_lab.errors import LprError, UsageError
+from lpr_lab.experiments.runs import Run, list_runs
+
+MAX_CHARACTERS = 4000
+MAX_NEW_TOKENS = 256
+
+
+def endpoints(runs_dir: Path) -> dict[str, Callable[..., Any]]:
+    """Return the endpoints on a folder of runs, by name."""
+
+    def list_runs_() -> list:
+        """List the runs, newest first, examples last.
+
+        Returns:
+            One object per run: id, title, kind, state, created, base, original, expanded, parents, has_weights; for
+            one that cannot be read, id and problem.
+        """
+        return [_facts(run) for run in list_runs(runs_dir)]
+
+    def trace_text(run: str, text: str, language: str = "") -> dict:
+        """Trace which experts each token of a text goes to, in every layer, through a run's expanded model.
+
+        Args:
+            run: id of a run that has weights.
+            text: what to trace, at most 4,000 characters in any script.
+            language: its ISO 639-1 code, or empty.
+
+        Returns:
+            tokens (text, or the bytes of a lone piece), bytes (hexadecimal; null for special tokens), layers,
+            experts [layer][token][choice], weights alike, original_weight [layer][token], log_prob and base_log_prob
+            [token].
+        """
+        if len(text) > MAX_CHARACTERS:
+            raise UsageError(f"The text has {len(text):,} characters; at most {MAX_CHARACTERS:,} are traced.")
+        with HUB.use(Run.open(runs_dir, run)) as loaded:
+            from lpr_lab.measure.routing import trace
+
+            found = trace(loaded.model, loaded.tokenizer, text, language or None)
+        return {
+            "tokens": found.tokens,
+            "bytes": [None if piece is None else piece.hex() for piece in found.token_bytes],
+            "layers": found.layers.tolist(),
+            "experts": found.expert_ids.tolist(),
+            "weights": _plain(found.expert_weights.round(4).tolist()),
+            "original_weight": _plain(found.original_weight.round(4).tolist()),
+            "log_prob": None if found.log_prob is None else _plain(found.log_prob.tolist()),
+            "base_log_prob": None if found.base_log_prob is None else _plain(found.base_log_prob.tolist()),
+        }
+
+    def expert_load(run: str, language: str = "", layer: int = -1) -> list:
+        """Tell how much each expert worked on held-out text, as measured when the run was made.
+
+        Args:
+            run: id of a run.
+            language: only this ISO 639-1 code; empty for all.
+            layer: only this decoder layer; -1 for all.
+
+        Returns:
+            One object per language, data set, layer and expert: share of choices, and share of probability mass.
+        """
+        rows = _table(Run.open(runs_dir, run), "load")
+        return [row for row in rows if language in ("", row["language"]) and layer in (-1, row["layer"])]
+
+    def retention(run: str) -> list:
+        """Tell what an expansion gained and kept: bits per byte before and after, per language and data set.
+
+        Args:
+            run: id of a run.
+
+        Returns:
+            One object per language and data set: before, after, change_percent with its 95 % interval (ci_low,
+            ci_high), n_documents and the verdict.
+        """
+        return _table(Run.open(runs_dir, run), "change")
+
+    def generate_pair(run: str, prompt: str, max_new_tokens: int = 32, temperature: float = 0.0, seed: int = 0) -> dict:
+        """Continue a prompt with a run's base and with its expanded model, from one copy of the weights.
+
+        Args:
+            run: id of a run that has weights.
+            prompt: text to continue, at most 4,000 characters in any script.
+            max_new_tokens: per model, at most 256.
+            temperature: 0 takes the likeliest token.
+            seed: of the sampling, the same for both.
+
+        Returns:
+            base, expanded: the continuations; diverged_at: index of the first token in which they differ, or null.
+        """
+        if len(prompt) > MAX_CHARACTERS or not 1 <= max_new_tokens <= MAX_NEW_TOKENS:
+            raise UsageError(
+                f"At most {MAX_CHARACTERS:,} characters are continued, by 1 to {MAX_NEW_TOKENS} tokens each."
+            )
+        with HUB.use(Run.open(runs_dir, run)) as loaded:
+            from lpr_lab.measure.generation import generate_pair as steps
+
+            *_, last = steps(loaded.model, loaded.tokenizer, prompt, max_new_tokens, temperature, seed)
+        return {"base": last.left.text, "expanded": last.right.text, "diverged_at": last.diverged_at}
+
+    def plan(
+        run: str = "",
+        budget: int = 0,
+        rule: str = "similarity",
+        rounding: str = "largest_remainder",
+        top_k: int = 2,
+        similarity: list | None = None,
+    ) -> dict:
+        """Divide a budget of new experts over the layers of a base, and tell what that costs.
+
+        Args:
+            run: id of a run on the base; the newest when empty.
+            budget: new experts in all; 0 for two per layer. For rounding "round_up", the paper's delta.
+            rule: similarity, uniform, inverse, first or last.
+            rounding: largest_remainder spends the budget exactly; round_up is the paper's formula.
+            top_k: experts at work on a token.
+            similarity: one number above 0 per layer, in place of what was measured.
+
+        Returns:
+            allocation (new experts per layer), new_experts, parameters_added, active_parameters, adapter_bytes,
+            training_bytes, stage1_seconds (null for what no run has told), and plan_yaml for `lpr-lab run`.
+        """
+        chosen, runs = _run_or_newest(runs_dir, run)
+        facts = facts_of(chosen, runs)
+        if similarity:
+            values = tuple(float(value) for value in similarity)
+            if len(values) > MAX_LAYERS or facts.num_layers not in (None, len(values)):
+                raise UsageError(f"{len(values)} similarities; {facts.base} has {facts.num_layers} layers.")
+            facts = replace(facts, similarity=Similarity(values), num_layers=len(values))
+        if budget > MAX_PER_LAYER * MAX_LAYERS or top_k > MAX_PER_LAYER:
+            raise UsageError("The budget or top-k is beyond all reason.")
+        made = make_plan(facts, View(rule=rule, round=rounding, budget=budget or None, topk=top_k, tokens=TOKENS))
+        if made is None:
+            raise UsageError(f"How many layers {facts.base} has is not known; give one similarity per layer.")
+        if made.problem or made.rule != rule:
+            raise UsageError(made.problem or f"rule = {rule!r}; expected similarity, uniform, inverse, first or last.")
+        cost = costs(facts, made.experts, made.top_k, made.tokens)
+        return {
+            "allocation": list(made.experts),
+            "new_experts": cost.new_experts,
+            "parameters_added": cost.added,
+            "active_parameters": cost.active,
+            "adapter_bytes": cost.adapter_bytes,
+            "training_bytes": cost.train_bytes,
+            "stage1_seconds": cost.seconds,
+            "plan_yaml": as_yaml(facts, made, chosen),
+        }
+
+    list_runs_.__name__ = "list_runs"
+    return {fn.__name__: fn for fn in (list_runs_, trace_text, expert_load, retention, generate_pair, plan)}
+
+
+MODEL_ENDPOINTS = ("trace_text", "generate_pair")
+
+
+def add(runs_dir: Path) -> None:
+    """Add the endpoints to the app being built."""
+    for name, fn in endpoints(runs_dir).items():
+        if name in MODEL_ENDPOINTS:
+            events.api(_in_sentences(fn), api_name=name, concurrency_id="model", concurrency_limit=1)
+        else:
+            events.api(_in_sentences(fn), api_name=name, queue=False)
+
+
+def _in_sentences(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Let errors of ours reach the caller as their sentence; of others, only that something failed."""
+
+    @wraps(fn)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return fn(*args, **kwargs)
+        except LprError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    return call
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    if run.problem is not None:
+        return {"id": run.id, "problem": run.problem}
+    try:
+        source = {**run.config, **{key: value for key, value in (run.results or {}).items() if value}}
+    except LprError as error:
+        return {"id": run.id, "problem": str(error)}
+    return {
+        "id": run.id,
+        "title": run.title,
+        "kind": run.kind,
+        "state": run.status.state,
+        "created": run.created,
+        "base": source.get("base"),
+        "original": source.get("original") or [],
+        "expanded": source.get("expanded") or [],
+        "parents": list(run.parents),
+        "has_weights": run.has_checkpoint,
+    }
+
+
+def _run_or_newest(runs_dir: Path, run_id: str) -> tuple[Run, list[Run]]:
+    runs = list_runs(runs_dir)
+    if run_id:
+        return Run.open(runs_dir, run_id), runs
+    newest = next((run for run in runs if run.problem is None), None)
+    if newest is None:
+        raise UsageError("There is no run in this folder. Make one: lpr-lab demo")
+    return newest, runs
+
+
+def _table(run: Run, name: str) -> list[dict[str, Any]]:
+    table = run.read_table(name)
+    if table is None:
+        raise UsageError(f"Run {run.id} has no table {name!r}: it was not measured.")
+    return [{str(key): _plain(value) for key, value in row.items()} for row in table.to_dict("records")]
+
+
+def _plain(value: Any) -> Any:
+    """Return a value that JSON has: NaN is null."""
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
