@@ -46,6 +46,7 @@ _VERBS = {
     "classifier_loss": "lpr_lab.method.losses",
     "evaluate": "lpr_lab.measure.bits",
     "trace": "lpr_lab.measure.routing",
+    "classifier_accuracy": "lpr_lab.measure.classifiers",
     "generate_pair": "lpr_lab.measure.generation",
     "stage_names": "lpr_lab.model.stages",
     "select_stage": "lpr_lab.model.stages",
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
     from lpr_lab.experiments.pipeline import run
     from lpr_lab.experiments.runs import start_run
     from lpr_lab.measure.bits import evaluate
+    from lpr_lab.measure.classifiers import classifier_accuracy
     from lpr_lab.measure.generation import generate_pair
     from lpr_lab.measure.routing import trace
     from lpr_lab.method.allocation import Allocation, allocate, uniform

@@ -23,6 +23,7 @@ from lpr_lab.experiments.expert_tables import write_expert_tables
 from lpr_lab.experiments.runs import Run, start_run
 from lpr_lab.experiments.steps import STEPS, Story, plan
 from lpr_lab.measure.bits import evaluate
+from lpr_lab.measure.classifiers import classifier_accuracy
 from lpr_lab.measure.expert_counts import ExpertCounter
 from lpr_lab.measure.generation import generate_pair
 from lpr_lab.measure.routing import original_weight_by_language, trace
@@ -157,6 +158,10 @@ def measure(story: Story) -> None:
         run.write_table("load", report.load)
         run.write_table("original_weight", original_weight_by_language(report.load))
         write_expert_tables(run, counter, story.tokenizer)
+        if run.phases["plan"].get("classifier_layers"):
+            options = {"languages": experiment.languages, "original": experiment.original}
+            accuracy = classifier_accuracy(story.model, story.tokenizer, story.corpus, **options)
+            run.write_table("classifiers", accuracy)
         probe = _probe(story.tokenizer)
         differences = {"base_difference": float((_logits(story.model, probe, None) - story.base_logits).abs().max())}
         if story.parent_logits is not None:

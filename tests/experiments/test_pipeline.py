@@ -87,6 +87,9 @@ def test_layer_moe_plans_by_similarity_and_puts_classifiers_where_languages_are_
     assert len(plan["classifier_layers"]) == 1
     assert "similarity" in run.table_names()
     assert "classifier_loss" in set(run.metrics()["name"])
+    classifiers = run.read_table("classifiers")
+    assert sorted(set(classifiers["layer"])) == plan["classifier_layers"]
+    assert set(classifiers["language"]) == {"en", "es", "el", "tr"}
 
 
 @pytest.mark.parametrize("recipe", ["route_first", "moe_lpr"])
