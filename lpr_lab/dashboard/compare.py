@@ -1,183 +1,118 @@
 """Page `/compare`: what does the expanded model say that the base does not?"""
 
-import hashlib
+import logging
+import secrets
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import regex
 
+from lpr_lab.dashboard import compare_parts as parts
 from lpr_lab.dashboard import shell
+from lpr_lab.dashboard.compare_page import MAX_CHARACTERS, Controls, side_choices
+from lpr_lab.dashboard.compare_pairs import (
+    EXPANDED,
+    PREFERENCES,
+    Pair,
+    Said,
+    address_of,
+    choice_of,
+    choices_in,
+    choose_prompt,
+    comparable,
+    exactness,
+    name_of,
+    pair_id,
+    pairs,
+    speaker,
+)
+from lpr_lab.dashboard.compare_state import QUESTION, Latest, done, halted, hint, judge
 from lpr_lab.dashboard.model_hub import HUB, why_not
+from lpr_lab.dashboard.retention_data import BASE, Side
 from lpr_lab.dashboard.shell import FILES, MODEL, Scene, esc, html_block, status
 from lpr_lab.dashboard.view import View
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.runs import Run
-from lpr_lab.experiments.sample_texts import PROMPTS
 from lpr_lab.views.plots import language_name
 
-QUESTION = "What does the expanded model say that the base does not?"
-MAX_CHARACTERS = 2000
-MAX_NEW_TOKENS = 200
 UPDATES_PER_SECOND = 10
-NARROW: dict[str, Any] = {"min_width": 170, "scale": 0, "buttons": []}
-FIRST = "Once upon a time, in a small village"
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two continuations of one prompt, as far as they are."""
-
-    prompt: str
-    language: str
-    base: str
-    expanded: str
-    diverged_at: int | None
-    base_tokens: int | None = None
-    expanded_tokens: int | None = None
-    seconds: float | None = None
-    is_running: bool = False
-
-    @classmethod
-    def from_record(cls, record: dict[str, Any]) -> "Pair":
-        """Read a pair that a run keeps; what is not there is left out."""
-        known: dict[str, Any] = {key: str(record.get(key) or "") for key in ("prompt", "language", "base", "expanded")}
-        known |= {key: record.get(key) for key in ("diverged_at", "base_tokens", "expanded_tokens", "seconds")}
-        return cls(**known)
-
-
-def pair_id(record: dict[str, Any]) -> str:
-    """Return the name of a pair in addresses: 8 hex digits of prompt and settings."""
-    settings = [str(record.get(key)) for key in ("prompt", "max_new_tokens", "temperature", "seed")]
-    return hashlib.sha256("\n".join(settings).encode()).hexdigest()[:8]
-
-
-def pairs(run: Run) -> dict[str, dict[str, Any]]:
-    """Return the pairs that a run keeps by id, oldest first."""
-    return {pair_id(record): record for record in run.generations() if record.get("prompt")}
-
-
-def finding(pair: Pair) -> str:
-    """Return in a sentence where the two part."""
-    if pair.is_running:
-        return "Both are writing…"
-    if pair.diverged_at is None:
-        return "Base and expanded model say the same, token for token."
-    if pair.diverged_at == 0:
-        return "Base and expanded model part at the first token."
-    return (
-        f"Base and expanded model agree for {pair.diverged_at} token{'s' if pair.diverged_at != 1 else ''}, then part."
-    )
-
-
-def split_at_fork(mine: str, other: str) -> tuple[str, str]:
-    """Return (what both say, what only this side says), cut between whole characters."""
-    size = 0
-    for one, two in zip(regex.findall(r"\X", mine), regex.findall(r"\X", other), strict=False):
-        if one != two:
-            break
-        size += len(one)
-    return mine[:size], mine[size:]
-
-
-def render_pair(pair: Pair) -> str:
-    """Return the two panes; what only one side says stands out, after a mark that says where they part."""
-    return (
-        '<div class="lpr-pair">'
-        + _pane("Base model", "the same weights, with the expansion switched off", pair, "base")
-        + _pane("Expanded model", "with its new experts and routers", pair, "expanded")
-        + "</div>"
-    )
-
-
-def _pane(title: str, small: str, pair: Pair, side: str) -> str:
-    mine, other = (pair.base, pair.expanded) if side == "base" else (pair.expanded, pair.base)
-    parted = pair.diverged_at is not None
-    shared, own = split_at_fork(mine, other) if parted or not pair.is_running else (mine, "")
-    fork = ""
-    if parted and (own or not pair.is_running):
-        said = f"they part here, at token {(pair.diverged_at or 0) + 1}"
-        fork = f'<span class="lpr-fork" title="{said}"><span class="lpr-hidden"> ({said}) </span></span>'
-    tokens = pair.base_tokens if side == "base" else pair.expanded_tokens
-    facts = [f"{tokens} tokens" if tokens is not None else ""]
-    if tokens and pair.seconds:
-        facts.append(f"{tokens / pair.seconds:.1f} tokens/s")
-    code = f' lang="{esc(pair.language)}"' if pair.language else ""
-    caret = '<span class="lpr-caret" aria-hidden="true"></span>' if pair.is_running else ""
-    busy = "true" if pair.is_running else "false"
-    return (
-        f'<section class="lpr-pane lpr-{side}" aria-label="{title}" aria-busy="{busy}"><header><h2>{title}</h2>'
-        f"<p>{small}</p></header>"
-        f'<p class="lpr-said" dir="{shell.direction_of(pair.language)}"{code}>'
-        f'<span class="lpr-given">{esc(pair.prompt)}</span>{esc(shared)}{fork}<b>{esc(own)}</b>{caret}</p>'
-        f"<footer>{esc(' · '.join(filter(None, facts)))}</footer></section>"
-    )
-
-
-def describe_settings(record: dict[str, Any]) -> str:
-    """Return how a pair was made, in words."""
-    temperature = float(record.get("temperature") or 0)
-    how = (
-        f"sampled at temperature {temperature:g} with seed {record.get('seed', 0)}"
-        if temperature
-        else "greedy decoding"
-    )
-    return f"{how}, at most {record.get('max_new_tokens', '?')} new tokens, the same for both"
-
-
-def default_prompt(run: Run, language: str) -> tuple[str, str]:
-    """Return (language, prompt) to start from: the language asked for, else the first expanded one with a prompt."""
-    original, expanded = shell.languages_of(run)
-    for code in (language, *expanded, *original):
-        if code in PROMPTS:
-            return code, PROMPTS[code]
-    return language, FIRST
+BLIND = "blind"
 
 
 def compose(scene: Scene, runs_dir: Path) -> dict[str, Any]:
     """Return what each part of the page shows: the pair the address names, or the newest of its language."""
     run = scene.run
-    blank: dict[str, Any] = {"why": "", "pair": "", "language": gr.update(visible=False)}
-    off = {"prompt": gr.update(visible=False), "settings": gr.update(visible=False), "go": gr.update(interactive=False)}
+    hide = gr.update(visible=False)
+    blank: dict[str, Any] = dict.fromkeys(("language", "left", "right", "blind", "prompt", "settings"), hide)
+    blank |= dict.fromkeys(("why", "pair", "hint", "tally", "kept"), "")
+    blank |= dict.fromkeys(("tokens", "temperature", "seed"), gr.skip())
+    blank |= {"go": gr.update(interactive=False), "votes": hide, "reveal": hide, "latest": None}
     if run is None:
         top = shell.head(QUESTION, more=scene.notice, view=scene.view)
-        return blank | off | {"top": top, "pair": shell.no_runs(runs_dir)}
+        return blank | {"top": top, "pair": shell.no_runs(runs_dir)}
     try:
-        kept = pairs(run)
-        original, expanded = shell.languages_of(run)
+        return blank | _compose(scene, run)
     except LprError as error:
         more = scene.notice + shell.notice("bad", esc(str(error)))
-        return blank | off | {"top": shell.head(QUESTION, more=more, view=scene.view)}
+        return blank | {"top": shell.head(QUESTION, more=more, view=scene.view)}
+
+
+def _compose(scene: Scene, run: Run) -> dict[str, Any]:
+    kept = pairs(run)
+    original, expanded = shell.languages_of(run)
     record = kept.get(scene.view.text)
     language = str(record.get("language") or "") if record else scene.view.lang
+    others = comparable(run, scene.runs)
+    asked = zip(choices_in(scene.view), (BASE, EXPANDED), strict=True)
+    left, right = (speaker(choice, run, others, default) for choice, default in asked)
+    names = name_of(left, run), name_of(right, run)
     if record is None:
-        language, prompt = default_prompt(run, language)
+        language, prompt = choose_prompt((*expanded, *original), language)
         same = [one for one in kept.values() if (one.get("language") or language) == language]
+        same = [one for one in same if Pair.from_record(one).names == names]
         record = next((one for one in reversed(same) if one["prompt"] == prompt), same[-1] if same else None)
-    prompt = str(record["prompt"]) if record else default_prompt(run, language)[1]
+    else:
+        prompt = str(record["prompt"])
+    prompt = str(record["prompt"]) if record else prompt
     reason = why_not(run)
-    parts = {
+    choices = side_choices(run, others)
+    found = {
         "language": gr.update(choices=_languages(original, expanded, kept), value=language, visible=True),
+        "left": gr.update(choices=choices, value=choice_of(left, run), visible=reason is None),
+        "right": gr.update(choices=choices, value=choice_of(right, run), visible=reason is None),
+        "blind": gr.update(value=scene.view.mode == BLIND, visible=reason is None),
         "prompt": gr.update(value=prompt, visible=True),
         "settings": gr.update(visible=True),
         "go": gr.update(interactive=reason is None),
-        "why": "",
+        "tally": parts.preferences(run, run.generations(PREFERENCES)),
     }
-    if reason is not None:
+    text = pair_id(record) if record else ""
+    view = View.from_query({**vars(scene.view), "lang": language, "text": text})
+    found["kept"] = parts.kept_pairs(kept, view)
+    if reason is None:
+        found["hint"] = hint(run, record["max_new_tokens"] if record and "max_new_tokens" in record else 48)
+    else:
         line = f"{esc(reason)} A new generation needs a run with weights: {shell.command('lpr-lab demo')}"
-        parts["why"] = shell.notice("info", line)
-    view = View.from_query({**vars(scene.view), "lang": language, "text": pair_id(record) if record else ""})
+        found["why"] = shell.notice("info", line)
     if record is None:
         lead = "Both continue one prompt, from one copy of the weights." if reason is None else ""
-        return blank | parts | {"top": shell.head(QUESTION, lead, scene.notice, view=view)}
+        return found | {"top": shell.head(QUESTION, lead, scene.notice, view=view)}
     pair = Pair.from_record(record)
-    more = f'<span class="lpr-more">Kept with this run: {esc(describe_settings(record))}.</span>'
-    parts["top"] = shell.head(QUESTION, finding(pair) + more, scene.notice, view=view)
-    parts["pair"] = render_pair(pair)
-    return blank | parts
+    more = f'<span class="lpr-more">Kept with this run: {esc(parts.describe_settings(record))}.</span>'
+    settings = {key: record.get(key) for key in ("max_new_tokens", "temperature", "seed")}
+    return found | {
+        "top": shell.head(QUESTION, parts.finding(pair) + more, scene.notice, view=view),
+        "pair": parts.render_pair(pair, exactness(run)),
+        "tokens": gr.update(value=settings["max_new_tokens"] or 48),
+        "temperature": gr.update(value=settings["temperature"] or 0),
+        "seed": gr.update(value=settings["seed"] or 0),
+        "votes": gr.update(visible=not run.is_example),
+        "latest": Latest(run.id, pair, settings, is_kept=True),
+    }
 
 
 def _languages(original: list[str], expanded: list[str], kept: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
@@ -185,135 +120,182 @@ def _languages(original: list[str], expanded: list[str], kept: dict[str, dict[st
     return [(language_name(code), code) for code in dict.fromkeys(codes) if code]
 
 
+# -------------------------------------------------------------------------------------------------- generating
+
+
 def generate(
-    runs_dir: Path, prompt: str, language: str | None, tokens: float, temperature: float, seed: float | None, query: Any
-) -> Iterator[tuple[str, Any, Any]]:
-    """Write both continuations; yields (status line, head, panes) some times a second."""
-    scene, keep = shell.look(runs_dir, query), gr.skip()
-    run = scene.run
+    runs_dir: Path,
+    asked: dict[str, Any],
+    query: Any,
+) -> Iterator[tuple[Any, Any, Any, Any]]:
+    """Write both continuations; yields (status line, head, panes, the pair as it stands) some times a second.
+
+    Args:
+        runs_dir: the folder of runs.
+        asked: prompt, language, tokens, temperature, seed, left, right and blind, as the controls say.
+        query: of the address.
+    """
+    scene, same = shell.look(runs_dir, query), gr.skip()
+    run, prompt = scene.run, str(asked["prompt"] or "")
     if run is None or not prompt.strip() or len(prompt) > MAX_CHARACTERS:
         empty = "The prompt is empty; type some text to continue."
         long = f"The prompt has {len(prompt):,} characters; at most {MAX_CHARACTERS:,} are taken."
-        yield status("There is no run." if run is None else long if prompt.strip() else empty), keep, keep
+        yield status("There is no run." if run is None else long if prompt.strip() else empty), same, same, same
         return
-    record: dict[str, Any] = {"language": language or "", "prompt": prompt, "max_new_tokens": int(tokens)}
-    record |= {"temperature": float(temperature), "seed": int(seed or 0)}
-    view = View.from_query(
-        {**vars(scene.view), "lang": language or "", "text": pair_id(record), "seed": record["seed"]}
-    )
-    yield status("Loading the model, once…" if not HUB.is_loaded(run) else "Writing…", busy=True), keep, keep
-    pair = Pair(prompt, language or "", "", "", None, is_running=True)
+    settings = {"max_new_tokens": int(asked["tokens"]), "temperature": float(asked["temperature"])}
+    settings["seed"] = int(asked["seed"] or 0)
+    others = comparable(run, scene.runs)
+    left = speaker(asked.get("left") or BASE, run, others, BASE)
+    right = speaker(asked.get("right") or EXPANDED, run, others, EXPANDED)
+    blind = bool(asked.get("blind"))
+    # From the system's own randomness: the seed of the sampling is on the page, this one is nowhere.
+    swapped = blind and secrets.randbelow(2) == 1
+    pair = Pair(prompt, asked["language"] or "", Said(), Said(), None, (name_of(left, run), name_of(right, run)))
+    pair = replace(pair, is_running=True, swapped=swapped, hidden=blind)
+    latest = Latest(run.id, pair, settings, was_blind=blind)
+    yield status("Loading the model, once…" if not HUB.is_loaded(run) else "Writing…", busy=True), same, same, latest
     try:
-        with HUB.use(run) as loaded:
-            from lpr_lab.measure.generation import generate_pair
-
-            device = loaded.device
-            limits = {key: record[key] for key in ("max_new_tokens", "temperature", "seed")}
-            steps = generate_pair(loaded.model, loaded.tokenizer, prompt, **limits)
-        shown_at = 0.0
-        while True:
-            with HUB.use(run):
-                step = next(steps, None)
-            if step is None:
-                break
-            pair = Pair(
-                prompt,
-                language or "",
-                step.base_text,
-                step.expanded_text,
-                step.diverged_at,
-                len(step.base_ids),
-                len(step.expanded_ids),
-                step.seconds,
-                is_running=not (step.base_finished and step.expanded_finished),
-            )
-            if pair.is_running and time.monotonic() - shown_at >= 1 / UPDATES_PER_SECOND:
-                shown_at = time.monotonic()
-                longest = max(len(step.base_ids), len(step.expanded_ids))
-                line = status(f"Writing on {device}: {longest} of at most {int(tokens)} tokens each…", busy=True)
-                yield line, shell.head(QUESTION, finding(pair)), render_pair(pair)
-    except LprError as error:
-        yield status(str(error), bad=True), keep, keep
+        for grown in _write(pair, (left, right), run, settings):
+            latest, pair = replace(latest, pair=grown), grown
+            longest = max(pair.left.tokens or 0, pair.right.tokens or 0)
+            line = status(f"Writing: {longest} of at most {settings['max_new_tokens']} tokens each…", busy=True)
+            if pair.is_running:
+                yield line, shell.head(QUESTION, parts.finding(pair)), parts.render_pair(pair, exactness(run)), latest
+    except Exception as error:  # whatever it is, the page says so, keeps what was written, and the next one can start
+        said = (
+            str(error) if isinstance(error, LprError) else f"The generation failed ({type(error).__name__}: {error})."
+        )
+        if not isinstance(error, LprError):
+            logging.getLogger(__name__).exception("A generation of run %s failed.", run.id)
+        line, top, panes, latest = halted(latest, run)
+        yield status(f"{said} {line}".strip(), bad=True), top, panes, latest
         return
-    record |= {key: getattr(pair, key) for key in ("base", "expanded", "diverged_at", "seconds")}
-    record |= {"base_tokens": pair.base_tokens, "expanded_tokens": pair.expanded_tokens}
-    kept = _keep(run, record)
-    more = f'<span class="lpr-more">{esc(describe_settings(record).capitalize())}.</span>'
-    where = "kept with the run, so this address shows it again" if kept else "not kept"
-    done = status(f"Done in {pair.seconds or 0:.1f} s; {where}.")
-    yield done, shell.head(QUESTION, finding(pair) + more, view=view if kept else None), render_pair(pair)
+    yield done(latest, run, scene.view)
 
 
-def _keep(run: Run, record: dict[str, Any]) -> bool:
-    if run.is_example:
-        return False
-    try:
-        run.append_generation(record)
-    except (LprError, OSError):  # a full or read-only disk: the pair is on the page all the same
-        return False
-    return True
+def _write(pair: Pair, speakers: tuple[Side, Side], run: Run, settings: dict[str, Any]) -> Iterator[Pair]:
+    """Yield the pair as it grows, some times a second, and whole at the end."""
+    from lpr_lab.measure.generation import generate_pair
+
+    with ExitStack() as held:
+        mine = held.enter_context(HUB.use(run))
+        models = [held.enter_context(HUB.use(side.run)).model for side in speakers]
+        named = dict(zip(("left", "right"), (side.stage or EXPANDED for side in speakers), strict=True))
+        given = dict(zip(("left_model", "right_model"), models, strict=True))
+        steps = generate_pair(mine.model, mine.tokenizer, pair.prompt, **settings, **named, **given)
+    shown_at = 0.0
+    while True:
+        # Held for one step only: a generation that was stopped must not keep the model from the next one.
+        with ExitStack() as held:
+            for side in speakers:
+                held.enter_context(HUB.use(side.run))
+            step = next(steps, None)
+        if step is None:
+            return
+        both = [Said(one.text, len(one.ids), one.seconds) for one in (step.left, step.right)]
+        grown = {"left": both[0], "right": both[1], "diverged_at": step.diverged_at, "seconds": step.seconds}
+        pair = replace(pair, **grown, is_running=not step.finished)
+        if step.finished or time.monotonic() - shown_at >= 1 / UPDATES_PER_SECOND:
+            shown_at = time.monotonic()
+            yield pair
 
 
 def page(demo: gr.Blocks, runs_dir: Path) -> None:
     """Wire the page."""
     html_block(shell.header("Compare"))
     top = html_block(shell.head(QUESTION))
-    with gr.Row(elem_classes="lpr-controls"):
-        run = shell.run_picker()
-        language = gr.Radio([], label="Language of the prompt", visible=False, elem_classes="lpr-grow")
-    prompt = gr.Textbox(
-        label="Prompt, continued by both", lines=2, max_length=MAX_CHARACTERS, elem_classes="lpr-prompt"
-    )
-    with gr.Row(elem_classes="lpr-actions") as settings:
-        tokens = gr.Slider(8, MAX_NEW_TOKENS, value=48, step=8, label="New tokens, at most", **NARROW)
-        temperature = gr.Slider(0, 1.5, value=0, step=0.1, label="Temperature (0: greedy)", **NARROW)
-        seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=96, scale=0)
-        go = gr.Button("Continue", variant="primary", scale=0, min_width=110, interactive=False)
-        stop = gr.Button("Stop", scale=0, min_width=80, interactive=False)
-        line = html_block(status(""))
-    why = html_block()
-    panes = html_block(elem_id="lpr-pair")
-    outputs = [top, run, language, prompt, settings, go, why, panes]
+    controls = Controls()
+    latest = gr.State(None)
+    shown = {"top": top, **controls.parts, "latest": latest}
 
     def draw(query: dict[str, Any]) -> list[Any]:
         scene = shell.look(runs_dir, query)
-        parts = compose(scene, runs_dir)
-        keys = ("language", "prompt", "settings", "go", "why", "pair")
-        return [parts["top"], shell.show_runs(scene), *(parts[key] for key in keys)]
+        found = compose(scene, runs_dir) | {"run": shell.show_runs(scene)}
+        return [found.get(name, gr.skip()) for name in shown]
 
     def load(request: gr.Request) -> list[Any]:
         return draw(dict(request.query_params))
 
     def choose_run(chosen: str, request: gr.Request) -> list[Any]:
-        return draw({**dict(request.query_params), "run": chosen, "text": ""})
+        nothing = {"text": "", "run2": "", "stage": "", "stage2": ""}
+        return draw({**dict(request.query_params), **nothing, "run": chosen})
 
     def choose_language(code: str, request: gr.Request) -> list[Any]:
         return draw({**dict(request.query_params), "lang": code, "text": ""})
 
+    def set_address(left: str, right: str, blind: bool, seed: float, tokens: float, request: gr.Request) -> str:
+        scene = shell.look(runs_dir, dict(request.query_params))
+        if scene.run is None:
+            return ""
+        changed: dict[str, Any] = {**address_of(left or BASE, right or EXPANDED), "text": ""}
+        changed |= {"mode": BLIND if blind else "", "seed": int(seed) if seed else ""}
+        return hint(scene.run, tokens, View.from_query({**vars(scene.view), **changed}))
+
     def write(
-        typed: str, code: str, limit: float, heat: float, start: float, request: gr.Request
-    ) -> Iterator[tuple[str, Any, Any]]:
-        yield from generate(runs_dir, typed, code, limit, heat, start, dict(request.query_params))
+        prompt: str,
+        language: str,
+        tokens: float,
+        temperature: float,
+        seed: float,
+        left: str,
+        right: str,
+        blind: bool,
+        request: gr.Request,
+    ) -> Iterator[tuple[Any, Any, Any, Any]]:
+        asked = {"prompt": prompt, "language": language, "tokens": tokens, "temperature": temperature, "seed": seed}
+        asked |= {"left": left, "right": right, "blind": blind}
+        yield from generate(runs_dir, asked, dict(request.query_params))
 
-    def working() -> tuple[Any, Any]:
-        return gr.update(interactive=False), gr.update(interactive=True)
+    def working() -> tuple[Any, ...]:
+        return gr.update(interactive=False), gr.update(interactive=True), gr.update(visible=False)
 
-    def resting() -> tuple[Any, Any]:
-        return gr.update(interactive=True), gr.update(interactive=False)
+    def resting(now: Latest | None, request: gr.Request) -> tuple[Any, ...]:
+        run = shell.look(runs_dir, dict(request.query_params)).run
+        whole = now is not None and not now.pair.is_running and run is not None and not run.is_example
+        hidden = now is not None and now.pair.hidden
+        listed = parts.kept_pairs(pairs(run), View(run=run.id)) if run is not None else ""
+        return (
+            gr.update(interactive=True),
+            gr.update(interactive=False),
+            gr.update(visible=whole),
+            gr.update(visible=whole and hidden),
+            listed,
+        )
 
-    demo.load(load, None, outputs, **FILES)
-    run.input(choose_run, [run], outputs, **FILES)
-    language.input(choose_language, [language], outputs, **FILES)
-    begin = gr.on([go.click, prompt.submit], working, None, [go, stop], **FILES)
+    def stopped(now: Latest | None, request: gr.Request) -> tuple[Any, ...]:
+        run = shell.look(runs_dir, dict(request.query_params)).run
+        if now is None or run is None or not now.pair.is_running:
+            return gr.skip(), gr.skip(), gr.skip(), gr.skip()
+        said, head, panes, now = halted(now, run)
+        return status(f"Stopped; {said[:1].lower()}{said[1:]}" if said else "Stopped."), head, panes, now
+
+    def prefer(choice: str) -> Any:
+        def handle(now: Latest | None, request: gr.Request) -> list[Any]:
+            found = judge(runs_dir, now, choice, dict(request.query_params))
+            hide = {"reveal": gr.update(visible=False)} if found else {}
+            return [(found | hide).get(name, gr.skip()) for name in shown]
+
+        return handle
+
+    demo.load(load, None, list(shown.values()), **FILES)
+    controls.run.input(choose_run, [controls.run], list(shown.values()), **FILES)
+    controls.language.input(choose_language, [controls.language], list(shown.values()), **FILES)
+    controls.kept.click(load, None, list(shown.values()), **FILES)
+    address = [controls.left, controls.right, controls.blind, controls.seed, controls.tokens]
+    changes = [one.input for one in address[:-1]] + [controls.tokens.release]
+    gr.on(changes, set_address, address, [controls.hint], **FILES)
+    buttons = [controls.go, controls.stop, controls.votes]
+    begin = gr.on([controls.go.click, controls.prompt.submit], working, None, buttons, **FILES)
     # Not "once": a generation that was just stopped still counts as pending for a moment, and the next one would be
     # dropped without a word. The button is off while one is being written, so there are never two from one page.
-    asked = [prompt, language, tokens, temperature, seed]
-    writing = begin.then(write, asked, [line, top, panes], trigger_mode="multiple", **MODEL)
-    writing.then(resting, None, [go, stop], **FILES)
-
-    def stopped() -> tuple[Any, Any, str]:
-        return *resting(), status("Stopped; what was written stays.")
-
+    outputs = [controls.line, top, controls.pair, latest]
+    writing = begin.then(write, controls.asked, outputs, trigger_mode="multiple", **MODEL)
+    after = [*buttons, controls.reveal, controls.kept]
+    writing.then(resting, [latest], after, **FILES)
     # Said only once the cancelling is through: what still streams in would write over it, and a generation begun too
     # early would be cancelled with the one before.
-    stop.click(None, None, None, cancels=[writing], **FILES).then(stopped, None, [go, stop, line], **FILES)
+    halting = controls.stop.click(None, None, None, cancels=[writing], **FILES)
+    halting.then(stopped, [latest], outputs, **FILES).then(resting, [latest], after, **FILES)
+    for choice, button in controls.choices.items():
+        button.click(prefer(choice), [latest], list(shown.values()), **FILES)
+    controls.reveal.click(prefer(""), [latest], list(shown.values()), **FILES)

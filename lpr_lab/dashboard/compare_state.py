@@ -1,0 +1,123 @@
+"""The pair that the page `/compare` shows, and what becomes of it: kept, stopped halfway, judged, revealed."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from lpr_lab.dashboard import compare_parts as parts
+from lpr_lab.dashboard import shell
+from lpr_lab.dashboard.compare_pairs import (
+    PREFERENCES,
+    Pair,
+    exactness,
+    pair_id,
+    pairs,
+    revealed,
+    tokens_per_second,
+    vote,
+)
+from lpr_lab.dashboard.model_hub import HUB
+from lpr_lab.dashboard.shell import esc, status
+from lpr_lab.dashboard.view import View
+from lpr_lab.errors import LprError
+from lpr_lab.experiments.runs import Run
+from lpr_lab.measure.preference import CHOICES
+
+QUESTION = "What does the expanded model say that the base does not?"
+
+
+@dataclass(frozen=True)
+class Latest:
+    """The pair on the page. It stays on the server: of a blind pair the page must not know who is who."""
+
+    run: str
+    pair: Pair
+    settings: dict[str, Any]
+    was_blind: bool = False
+    is_kept: bool = False
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The pair as the run keeps it."""
+        return self.pair.to_record(self.settings)
+
+
+def hint(run: Run, tokens: float, view: View | None = None) -> str:
+    """Return the line under the button: how long it will take; with a view it also sets the address."""
+    try:
+        said = parts.estimate(tokens_per_second(run.generations()), int(tokens), HUB.is_loaded(run))
+    except LprError as error:
+        said = str(error)
+    query = f' data-query="{esc(view.to_query())}"' if view is not None else ""
+    return f'<p class="lpr-caption"{query}>{esc(said)}</p>'
+
+
+def done(latest: Latest, run: Run, view: View) -> tuple[Any, Any, Any, Any]:
+    """Return what the page shows of a finished pair; it is kept, unless the reader may not know the sides yet."""
+    pair = latest.pair
+    kept = not pair.hidden and keep(run, latest.record)
+    if pair.hidden:
+        where = "say which is better, or reveal who is who"
+    else:
+        where = "kept with the run, so this address shows it again" if kept else "not kept"
+    line = status(f"Done in {pair.seconds or 0:.1f} s; {where}.")
+    return line, *show(latest, run, view if kept else None), replace(latest, is_kept=kept)
+
+
+def show(latest: Latest, run: Run, view: View | None = None) -> tuple[str, str]:
+    """Return head and panes; with a view the address becomes that of this pair."""
+    pair = latest.pair
+    more = f'<span class="lpr-more">{esc(parts.describe_settings(latest.settings).capitalize())}.</span>'
+    if view is not None:
+        changed = {"lang": pair.language, "text": pair_id(latest.record), "seed": latest.settings["seed"]}
+        view = View.from_query({**vars(view), **changed})
+    return shell.head(QUESTION, parts.finding(pair) + more, view=view), parts.render_pair(pair, exactness(run))
+
+
+def halted(latest: Latest, run: Run) -> tuple[str, Any, Any, Latest]:
+    """Return what stays of a generation that did not come to its end, as (what to say, head, panes, the pair)."""
+    pair = replace(latest.pair, is_running=False)
+    latest = replace(latest, pair=pair)
+    if not pair.left.tokens and not pair.right.tokens:
+        return "", gr.skip(), gr.skip(), latest
+    return "What was written stays.", *show(latest, run), latest
+
+
+def keep(run: Run, record: dict[str, Any]) -> bool:
+    """Keep a pair with its run; False for an example, which is read only, and where the disk refuses."""
+    if run.is_example:
+        return False
+    try:
+        run.append_generation(record)
+    except (LprError, OSError):  # a full or read-only disk: the pair is on the page all the same
+        return False
+    return True
+
+
+# ---------------------------------------------------------------------------------------------------- judging
+
+
+def judge(runs_dir: Path, latest: Latest | None, choice: str, query: Any) -> dict[str, Any]:
+    """Keep what a reader prefers (or only reveal, with an empty choice) and return what the page shows then."""
+    scene = shell.look(runs_dir, query)
+    run = scene.run
+    if run is None or latest is None or latest.run != run.id or latest.pair.is_running:
+        return {}
+    was_hidden = latest.pair.hidden
+    latest = replace(latest, pair=revealed(latest.pair))
+    kept = latest.is_kept or keep(run, latest.record)
+    latest = replace(latest, is_kept=kept)
+    said = "Revealed." if was_hidden else ""
+    if choice in CHOICES and not run.is_example:
+        record = vote(latest.pair, choice, pair_id(latest.record), latest.was_blind and was_hidden)
+        preferred = {"left": record["left"], "right": record["right"]}.get(choice)
+        try:
+            run.append_generation(record, PREFERENCES)
+            said = f"Kept: {f'you preferred “{parts.title_of(preferred)}”' if preferred else choice}."
+        except (LprError, OSError) as error:
+            said = f"Not kept: {error}"
+    top, panes = show(latest, run, scene.view if kept else None)
+    tally, listed = parts.preferences(run, run.generations(PREFERENCES)), parts.kept_pairs(pairs(run), scene.view)
+    return {"line": status(said), "top": top, "pair": panes, "tally": tally, "kept": listed, "latest": latest}
