@@ -116,11 +116,7 @@ class _Side:
             logits = model(
                 input_ids=self.next_input, past_key_values=self.cache, use_cache=True, logits_to_keep=1
             ).logits[:, -1]
-        if self.temperature > 0:
-            chances = (logits.float() / self.temperature).softmax(-1)
-            token = torch.multinomial(chances, 1, generator=self.generator)
-        else:
-            token = logits.argmax(-1, keepdim=True)
+        token = self.choose(logits)
         self.next_input = token
         if int(token) in stops:
             self.finished = True
@@ -131,6 +127,13 @@ class _Side:
         if self.finished:
             self.stream.end()
         self.seconds += time.monotonic() - started
+
+    def choose(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the next token, [1, 1], from logits [1, V]."""
+        if self.temperature > 0:
+            chances = (logits.float() / self.temperature).softmax(-1)
+            return torch.multinomial(chances, 1, generator=self.generator)
+        return logits.argmax(-1, keepdim=True)
 
     def so_far(self) -> Continuation:
         return Continuation(self.stream.text, tuple(self.ids), self.finished, self.seconds)
