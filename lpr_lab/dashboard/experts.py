@@ -113,7 +113,7 @@ def _drawn(picture: Picture, scene: Scene) -> dict[str, Any]:
 
 def _heading(title: str, note: str) -> str:
     return (
-        f'<section class="lpr-section"><h2 class="lpr-ex-title">{esc(title)}.</h2>'
+        f'<section class="lpr-ex-head"><h2 class="lpr-ex-title">{esc(title)}.</h2>'
         f'<p class="lpr-caption">{esc(note)}</p></section>'
     )
 

@@ -10,9 +10,12 @@ from lpr_lab.dashboard.view import View
 from lpr_lab.measure.experts import balance, by_layer, profiles
 from lpr_lab.views import expert_panels as panels
 from lpr_lab.views.numbers import NOT_MEASURED, count, percent
-from lpr_lab.views.plots import dataset_name
+from lpr_lab.views.plots import dataset_name, language_name
 
 NUMBER_CHOICES = {"mass": "Weight", "chosen": "Tokens (top-k)", "first": "First choices"}
+ABOUT_AS_EVEN = 0.05
+"""Layers whose evenness differs by less are not told apart in words."""
+
 MEANINGS = {
     "mass": "how much of the layer's output the expert is given, averaged over tokens; a layer's experts sum to 100%",
     "chosen": "share of tokens that have the expert among their top-k; a layer's experts sum to k × 100%",
@@ -138,14 +141,17 @@ def load_section(picture: Picture, view: View) -> str:
 def _load_title(picture: Picture, rows: Table) -> str:
     table = balance(rows, picture.number)
     even, uneven = table.loc[table["evenness"].idxmax()], table.loc[table["evenness"].idxmin()]
-    said = (
-        f"Load is most even in layer {int(even['layer'])} ({even['evenness']:.2f}) and least in layer "
-        f"{int(uneven['layer'])} ({uneven['evenness']:.2f})"
-    )
+    if even["evenness"] - uneven["evenness"] < ABOUT_AS_EVEN:
+        said = f"Load is about as even in every layer (evenness {table['evenness'].mean():.2f})"
+    else:
+        said = (
+            f"Load is most even in layer {int(even['layer'])} (evenness {even['evenness']:.2f}) and least in layer "
+            f"{int(uneven['layer'])} ({uneven['evenness']:.2f})"
+        )
     if not picture.stage2:
         return said
     before = balance(picture.rows(picture.stage2), picture.number)["evenness"].mean()
-    return f"{said}; on average {before:.2f} at {picture.stage2} and {table['evenness'].mean():.2f} at {picture.stage}"
+    return f"{said}; at {picture.stage2} it was {before:.2f} on average"
 
 
 def _to_routing(picture: Picture, layer: int, expert: int, language: str = "") -> str:
@@ -181,15 +187,13 @@ def layer_section(picture: Picture, view: View) -> str:
     moved = f" Small: points since {picture.stage2}." if other is not None else ""
     return (
         f'<section class="lpr-panel"><h2 class="lpr-ex-title">{esc(_layer_title(picture, codes, values))}</h2>'
-        f'<p class="lpr-caption">{esc(NUMBER_CHOICES[picture.number])} by language; the dashed line is an even share.'
+        f'<p class="lpr-caption">{esc(NUMBER_CHOICES[picture.number])} by language; ticks mark an even share.'
         f"{esc(moved)} A number leads to a text in that language on the page Routing.</p>{table}"
         f"{_words(picture)}{_pairs(picture)}</section>"
     )
 
 
 def _layer_title(picture: Picture, codes: list[str], values: np.ndarray) -> str:
-    from lpr_lab.views.plots import language_name
-
     mine = values[:, picture.expert]
     most, least = codes[int(mine.argmax())], codes[int(mine.argmin())]
     name = "the original expert" if picture.expert == 0 else f"expert {picture.expert}"
@@ -258,7 +262,7 @@ def stage_table(picture: Picture) -> str:
     head = "<th scope='col'>Stage</th>" + "".join(f'<th scope="col" class="lpr-number">{name}</th>' for name in heads)
     return (
         '<section class="lpr-panel"><h2 class="lpr-ex-title">Stage by stage</h2>'
-        '<div class="lpr-scroll"><table class="lpr-table lpr-plain lpr-ex-stages">'
+        '<div class="lpr-scroll"><table class="lpr-table lpr-ex-grid lpr-ex-stages">'
         f'<caption class="lpr-hidden">Load before and after each stage</caption><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div></section>"
     )
@@ -288,6 +292,6 @@ def twin(table: Table, columns: dict[str, Any]) -> str:
         body += f'<tr><th scope="row">{layer}</th>{cells}</tr>'
     return (
         '<details class="lpr-fold"><summary>Show as a table</summary><div class="lpr-scroll">'
-        '<table class="lpr-table lpr-plain"><thead><tr><th scope="col">Layer</th>'
+        '<table class="lpr-table lpr-ex-grid"><thead><tr><th scope="col">Layer</th>'
         f"{head}</tr></thead><tbody>{body}</tbody></table></div></details>"
     )

@@ -73,15 +73,28 @@ def render_load_panels(
     panels = "".join(
         _panel(row, loads.get(row), others.get(row), number, top_k, top, layer, link) for row in range(max(loads) + 1)
     )
+    most = max(len(values) for values in loads.values())
     key = (
-        '<p class="lpr-ex-key"><span><i class="lpr-ex-zero"></i>expert 0, the original</span>'
-        '<span><i class="lpr-ex-new"></i>new experts</span><span><i class="lpr-ex-line"></i>an even share</span>'
+        f'<p class="lpr-ex-key">{_legend(most)}<span><i class="lpr-ex-line"></i>an even share</span>'
         + (f'<span><i class="lpr-ex-was"></i>{html.escape(names[1])}</span>' if others else "")
         + f"<span>bars to {percent(top)}</span></p>"
     )
     colours = theme.css_constants() + theme.css_colours(":root") + style()
     own = f"<style>{colours}</style>" if standalone else ""
     return f'{own}{key}<div class="lpr-ex-panels" role="group" aria-label="Load by layer">{panels}</div>'
+
+
+def _legend(num_experts: int) -> str:
+    """Return what the colours of the bars stand for."""
+    last = len(theme.EXPERT_COLOURS) - 1
+    named = [(e, f"expert {e}") for e in range(1, min(num_experts, last))]
+    if num_experts > last:
+        named.append((last, f"expert {last}" if num_experts == last + 1 else f"experts from {last} on"))
+    swatches = "".join(
+        f'<span><i style="background:var(--lpr-expert-{e})"></i>{"new expert" if num_experts == 2 else name}</span>'
+        for e, name in named
+    )
+    return f'<span><i class="lpr-ex-zero"></i>expert 0, the original</span>{swatches}'
 
 
 def _panel(
@@ -206,17 +219,22 @@ def render_vocabulary(tokens: Table, roles: dict[str, str]) -> str:
         tokens: columns language, bytes (hex), count, total; most typical first.
         roles: code -> `original` or `expanded`; says the order, too.
     """
-    rows = ""
+    rows, silent = "", []
     for code, role in roles.items():
         part = tokens[tokens["language"] == code]
+        if part.empty:
+            silent.append(language_name(code))
+            continue
         chips = "".join(
             f'<li><bdi lang="{html.escape(code)}">{html.escape(chip_label(bytes.fromhex(str(row["bytes"]))))}</bdi>'
             f"<small>{row['count']} of {row['total']}</small></li>"
             for row in part.to_dict("records")
         )
         name = f'<span class="lpr-chip-lang lpr-{html.escape(role)}">{html.escape(language_name(code))}</span>'
-        words = f"<ul>{chips}</ul>" if chips else f"<em>{NOT_MEASURED} no token went here three times</em>"
-        rows += f'<div class="lpr-ex-words"><div>{name}</div>{words}</div>'
+        rows += f'<div class="lpr-ex-words"><div>{name}</div><ul>{chips}</ul></div>'
+    if silent:
+        names = html.escape(", ".join(silent))
+        rows += f'<p class="lpr-caption">No token went here first three times in {names}.</p>'
     return rows
 
 
@@ -259,7 +277,7 @@ def _points(difference: float) -> str:
     return f"{'+' if rounded > 0 else '−' if rounded < 0 else ''}{abs(rounded):.1f}"
 
 
-def _table(caption: str, heads: str, rows: str, kind: str = "lpr-plain") -> str:
+def _table(caption: str, heads: str, rows: str, kind: str = "lpr-ex-grid") -> str:
     return (
         f'<div class="lpr-scroll"><table class="lpr-table {kind}"><caption class="lpr-hidden">{caption}</caption>'
         f"<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"

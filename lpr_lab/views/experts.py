@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lpr_lab.errors import UsageError
 from lpr_lab.views import theme
 from lpr_lab.views.numbers import percent
-from lpr_lab.views.plots import GREY, ROLE_COLOURS, ROLES
+from lpr_lab.views.plots import GREY, ROLE_COLOURS, ROLES, language_name
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 Table = Any
 """A `pandas.DataFrame`; the type pandas declares for itself is lost at the first filter."""
 
-_ROLE_LINES = {"original": ("solid", "circle"), "expanded": ("dash", "triangle-up")}
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
+MAX_LINES = len(SYMBOLS)
 
 
 def information_finding(table: Table) -> str:
@@ -83,19 +84,25 @@ def information(table: Table, template: str = "lpr") -> "go.Figure":
 
 
 def agreement_finding(table: Table, number: str = "same_first") -> str:
-    """Return one sentence: how many choices stayed the same between two stages, by kind of language."""
+    """Return one sentence: how many choices stayed the same between two stages, by kind of language, and the least."""
     what = "first choices" if number == "same_first" else "choices"
     parts = []
     for role in ROLES:
         rows = table[table["role"] == role]
         if not rows.empty:
-            parts.append(f"{percent(rows[number].mean())} of {what if not parts else 'those'} on {role} languages")
+            parts.append(f"{percent(rows[number].mean())} {'' if parts else f'of {what} '}on {role} languages")
     before, after = table["before"].iloc[0], table["after"].iloc[0]
-    return f"From {before} to {after} these stayed the same: " + ", ".join(parts)
+    said = f"{' and '.join(parts)} are the same at {before} and at {after}"
+    means = table.groupby("language")[number].mean()
+    if len(means) < 2:
+        return said
+    return f"{said}; fewest on {language_name(str(means.idxmin()))}, {percent(means.min())}"
 
 
 def agreement(table: Table, number: str = "same_first", template: str = "lpr") -> "go.Figure":
-    """Draw the share of choices that two stages have in common (saturation), over depth and by kind of language.
+    """Draw the share of choices that two stages have in common (saturation), over depth.
+
+    One line per language; beyond `MAX_LINES` languages one per kind of language, with the range of its languages.
 
     Args:
         table: one data set and one pair of stages; columns before, after, language, role, layer, same_choices,
@@ -108,35 +115,31 @@ def agreement(table: Table, number: str = "same_first", template: str = "lpr") -
     theme.register()
     _refuse_several(table, "agreement")
     figure = go.Figure()
+    each = table["language"].nunique() <= MAX_LINES
     for role, title in ROLES.items():
         rows = table[table["role"] == role]
-        if rows.empty:
-            continue
-        spread = rows.groupby("layer")[number].agg(["mean", "min", "max"])
-        dash, symbol = _ROLE_LINES[role]
-        figure.add_scatter(
-            x=spread.index,
-            y=100 * spread["mean"],
-            error_y={
-                "type": "data",
-                "symmetric": False,
-                "array": 100 * (spread["max"] - spread["mean"]),
-                "arrayminus": 100 * (spread["mean"] - spread["min"]),
-                "thickness": 1,
-                "width": 0,
-            },
-            mode="lines+markers",
-            name=f"{title}, with their range",
-            line={"color": ROLE_COLOURS[role], "width": 2, "dash": dash},
-            marker={"symbol": symbol, "size": 8},
-            hovertemplate=f"{title}, layer %{{x}}: %{{y:.1f}}%<extra></extra>",
-        )
+        for place, (code, part) in enumerate(rows.groupby("language" if each else "role", sort=False)):
+            spread = part.groupby("layer")[number].agg(["mean", "min", "max"])
+            name = language_name(str(code)) if each else f"{title}, with their range"
+            ranges = {"array": spread["max"] - spread["mean"], "arrayminus": spread["mean"] - spread["min"]}
+            figure.add_scatter(
+                x=spread.index,
+                y=100 * spread["mean"],
+                error_y=None
+                if each
+                else {"symmetric": False, "thickness": 1, "width": 0, **{key: 100 * v for key, v in ranges.items()}},
+                mode="lines+markers",
+                name=name,
+                line={"color": ROLE_COLOURS[role], "width": 2, "dash": "solid" if role == "original" else "dash"},
+                marker={"symbol": SYMBOLS[place % len(SYMBOLS)], "size": 7},
+                hovertemplate=f"{name}, layer %{{x}}: %{{y:.1f}}%<extra></extra>",
+            )
     figure.update_layout(
         template=template,
         title=agreement_finding(table, number),
         height=340,
         xaxis={"title": "layer", "showgrid": False, "zeroline": False},
-        yaxis={"title": "the same at both stages, % of choices", "range": [-3, 103]},
+        yaxis={"title": "the same at both stages, %", "range": [-3, 103], "zeroline": False},
     )
     return figure
 
