@@ -94,7 +94,8 @@ def head() -> str:
     Not through gradio's `css` argument, which rewrites rules and drops those it does not know, such as `@container`.
     """
     colours = theme.css_constants() + theme.css_colours(":root") + theme.css_colours(".dark", dark=True)
-    style = colours + tokens.strip_css() + "".join(_file(name) for name in ("shell.css", "plan.css", "routing.css", "compare.css"))
+    ours = ("shell.css", "plan.css", "routing.css", "compare.css")
+    style = colours + tokens.strip_css() + "".join(_file(name) for name in ours)
     style += f".gradio-container{{{expert_panels.style()}}}"
     script = "\n".join([tokens.script(), *(_file(name) for name in ("plan.js", "shell.js"))])
     return f"<style>{style}</style><script>{script}</script>"
