@@ -44,6 +44,7 @@ _VERBS = {
     "lpr_loss": "lpr_lab.method.losses",
     "router_z_loss": "lpr_lab.method.losses",
     "classifier_loss": "lpr_lab.method.losses",
+    "group_loss": "lpr_lab.method.losses",
     "evaluate": "lpr_lab.measure.bits",
     "trace": "lpr_lab.measure.routing",
     "classifier_accuracy": "lpr_lab.measure.classifiers",
@@ -59,7 +60,11 @@ _VERBS = {
     "run": "lpr_lab.experiments.pipeline",
     "start_run": "lpr_lab.experiments.runs",
     "recipes": "lpr_lab.experiments.recipes",
+    "baselines": "lpr_lab.method.baselines",
 }
+
+_MODULES = ("recipes", "baselines")
+"""Names above that are modules of functions, not functions."""
 
 __all__ = [*_VERBS]
 
@@ -71,10 +76,11 @@ if TYPE_CHECKING:
     from lpr_lab.measure.classifiers import classifier_accuracy
     from lpr_lab.measure.generation import generate_pair
     from lpr_lab.measure.routing import trace
+    from lpr_lab.method import baselines
     from lpr_lab.method.allocation import Allocation, allocate, uniform
     from lpr_lab.method.closed_form import FitSettings, fit_routers, local_review
     from lpr_lab.method.expand import expand
-    from lpr_lab.method.losses import classifier_loss, lm_loss, load_balancing_loss, lpr_loss, router_z_loss
+    from lpr_lab.method.losses import classifier_loss, group_loss, lm_loss, load_balancing_loss, lpr_loss, router_z_loss
     from lpr_lab.method.review import review
     from lpr_lab.method.router_statistics import RouterStatistics
     from lpr_lab.method.similarity import measure_similarity
@@ -94,7 +100,7 @@ def __getattr__(name: str) -> Any:
     if name not in _VERBS:
         raise AttributeError(f"lpr_lab has no {name!r}; it has {', '.join(_VERBS)}.")
     module = import_module(_VERBS[name])
-    return module if name == "recipes" else getattr(module, name)
+    return module if name in _MODULES else getattr(module, name)
 
 
 def __dir__() -> list[str]:
