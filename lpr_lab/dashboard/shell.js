@@ -18,9 +18,26 @@
         (before.get("run") !== null && before.get("expert") !== after.get("expert"));
       history[isStep ? "pushState" : "replaceState"](history.state, "", target);
     }
+    shown = subject();
     carryOver();
   }
-  addEventListener("popstate", () => location.reload());
+  // What Python drew: all of the address but what a token strip chooses by itself.
+  function subject() {
+    const query = new URLSearchParams(location.search);
+    for (const key of Object.values(inPlace)) if (key !== "stage") query.delete(key);
+    query.sort();
+    return query.toString();
+  }
+  let shown = null;
+  // Back and forward: a strip's own choices are restored in place, so that nothing else on the page is lost.
+  addEventListener("popstate", () => {
+    const strips = document.querySelectorAll(".lpr-strip[data-linked=yes]");
+    if (!strips.length || subject() !== shown) return location.reload();
+    const query = new URLSearchParams(location.search);
+    const detail = Object.fromEntries(Object.entries(inPlace).map(([name, key]) => [name, query.get(key) ?? usual[name] ?? ""]));
+    for (const strip of strips) strip.dispatchEvent(new CustomEvent("lpr:restore", { detail }));
+    carryOver();
+  });
 
   function kept(page) {
     try {

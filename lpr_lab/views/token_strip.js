@@ -127,11 +127,11 @@ window.lprTokenStrip = function (strip) {
     drawProfile(token);
     grid.draw(token, token === null ? "" : name(token));
   }
-  function announce(push = false) {
+  function announce() {
     if (strip.dataset.linked !== "yes") return;
     const { mode, colour, layer, expert } = strip.dataset;
     window.lprTokenStrip.last = { text, state: { layer, expert, token: chosen === null ? "" : String(chosen) } };
-    const detail = { layer: state.layer ?? "", expert: state.expert ?? "", tok: chosen ?? "", mode, colour, push };
+    const detail = { layer: state.layer ?? "", expert: state.expert ?? "", tok: chosen ?? "", mode, colour };
     strip.dispatchEvent(new CustomEvent("lpr:change", { bubbles: true, detail }));
   }
   let timer = 0;
@@ -158,7 +158,7 @@ window.lprTokenStrip = function (strip) {
     show();
     announce();
   }
-  function setLayer(next, { aloud = true, expert = state.expert, push = false } = {}) {
+  function setLayer(next, { aloud = true, expert = state.expert } = {}) {
     state.layer = next;
     const exists = next !== null && expert !== null && expert < numbers.experts[layers.indexOf(next)];
     state.expert = exists ? expert : null;
@@ -167,7 +167,7 @@ window.lprTokenStrip = function (strip) {
     paint();
     sayPicked();
     show();
-    announce(push);
+    announce();
     if (aloud && chosen !== null) {
       option(chosen)?.setAttribute("aria-label", spoken(chosen));
       say(spoken(chosen));
@@ -175,7 +175,7 @@ window.lprTokenStrip = function (strip) {
   }
   // A cell of the table picks out the tokens that went there; without an expert all are shown again.
   function pick(layer, expert) {
-    setLayer(layer, { expert, push: true, aloud: false });
+    setLayer(layer, { expert, aloud: false });
     say(expert === null ? "All tokens are shown." : picked.firstChild.textContent);
   }
   function sayPicked() {
