@@ -10,6 +10,7 @@ import gradio as gr
 from lpr_lab.dashboard import experts_parts as parts
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.experts_data import ALONE, Picture, read, why_not_counted
+from lpr_lab.dashboard.memory import remembered
 from lpr_lab.dashboard.model_hub import HUB, why_not
 from lpr_lab.dashboard.shell import FILES, MODEL, Scene, esc, html_block, status
 from lpr_lab.errors import LprError
@@ -25,6 +26,7 @@ PARTS = ("tiles", "stages", "panels", "one", "told", "told_plot", "told_table", 
 _FIGURES = ("told_plot", "kept_plot")
 
 
+@remembered
 def compose(scene: Scene, runs_dir: Path) -> dict[str, Any]:
     """Return what each part of the page shows."""
     shown: dict[str, Any] = dict.fromkeys(CONTROLS, gr.update(visible=False))
@@ -52,10 +54,7 @@ def _pickers(picture: Picture) -> dict[str, Any]:
     stages = [(name, name) for name in reversed(picture.stages)]
     others = [("nothing", ALONE), *((name, name) for name in picture.stages if name != picture.stage)]
     several = len(picture.stages) > 1
-    layers = []
-    for layer in picture.layers:
-        rows = picture.load[(picture.load["layer"] == layer) & (picture.load["stage"] == picture.stage)]
-        layers.append((f"{layer} ({int(rows['expert'].max()) + 1} experts)", layer))
+    layers = [(f"{layer} ({number} experts)", layer) for layer, number in picture.sizes.items()]
     return {
         "stage": gr.update(choices=stages, value=picture.stage, visible=several),
         "stage2": gr.update(choices=others, value=picture.stage2 or ALONE, visible=several),

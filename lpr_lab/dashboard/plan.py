@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 
 from lpr_lab.dashboard import shell
+from lpr_lab.dashboard.memory import remembered
 from lpr_lab.dashboard.plan_costs import ROUNDING, RULES, Plan, costs, make_plan
 from lpr_lab.dashboard.plan_editor import render_editor, render_table
 from lpr_lab.dashboard.plan_facts import BaseFacts, Similarity, facts_of, parse_similarity
@@ -34,6 +35,7 @@ def known(scene: Scene) -> BaseFacts:
     return facts
 
 
+@remembered
 def compose(scene: Scene, runs_dir: Path) -> dict[str, Any]:
     """Return what the page shows, by name: HTML, and updates of the controls."""
     facts = known(scene)

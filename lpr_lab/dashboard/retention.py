@@ -8,6 +8,7 @@ import gradio as gr
 from lpr_lab.dashboard import retention_data as data
 from lpr_lab.dashboard import retention_parts as parts
 from lpr_lab.dashboard import shell
+from lpr_lab.dashboard.memory import remembered
 from lpr_lab.dashboard.retention_data import BASE, Comparison
 from lpr_lab.dashboard.shell import FILES, Scene, esc, html_block
 from lpr_lab.dashboard.view import View
@@ -28,6 +29,7 @@ def datasets_of(table: Table) -> list[str]:
     return sorted(dict.fromkeys(table["dataset"]), key=lambda name: name != "heldout")
 
 
+@remembered
 def compose(scene: Scene, runs_dir: Path) -> dict[str, Any]:
     """Return what each part of the page shows."""
     nothing: dict[str, Any] = {"plot": gr.update(visible=False, value=None), "title": "", "table": ""}

@@ -9,6 +9,7 @@ import gradio as gr
 
 from lpr_lab.dashboard import routing_words as say
 from lpr_lab.dashboard import shell
+from lpr_lab.dashboard.memory import remembered
 from lpr_lab.dashboard.model_hub import why_not
 from lpr_lab.dashboard.shell import Scene, esc
 from lpr_lab.dashboard.view import View
@@ -189,6 +190,7 @@ def sample_traces(run: Run) -> dict[str, RoutingTrace]:
     return {code: run.read_trace(code) for code in (*original, *expanded) if code in known}
 
 
+@remembered
 def compose(scene: Scene, runs_dir: Path) -> dict[str, Any]:
     """Return what each part of the page shows."""
     hidden = gr.update(visible=False)

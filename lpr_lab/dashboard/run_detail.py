@@ -143,7 +143,7 @@ def _short(value: float) -> str:
 
 def _lineage(run: Run, runs: list[Run]) -> str:
     before = _parents(run)
-    children = [other for other in runs if other.problem is None and run.id in _parents(other)]
+    children = [other for other in runs if other.problem is None and run.id in other.parents]
     if not before and not children:
         return ""
     # The whole line back, the oldest first.

@@ -6,6 +6,7 @@ from typing import Any
 import gradio as gr
 
 from lpr_lab.dashboard import shell
+from lpr_lab.dashboard.memory import remembered
 from lpr_lab.dashboard.run_detail import metrics_of, render_detail
 from lpr_lab.dashboard.runs_compare import render_comparison, toggle
 from lpr_lab.dashboard.shell import FILES, Scene, esc, html_block
@@ -214,19 +215,25 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
         plot = gr.Plot(show_label=False, elem_classes="lpr-plot")
     clock = gr.Timer(5, active=False)
 
-    def show(request: gr.Request) -> list[Any]:
-        scene = shell.look(runs_dir, request.query_params)
+    def say(scene: Scene, runs_dir: Path) -> list[str]:
         return [
             shell.head(QUESTION, finding(scene), scene.notice, view=scene.view),
             render_list(scene) if scene.runs else shell.no_runs(runs_dir),
             render_comparison(scene),
             render_detail(scene.run, scene.runs) if scene.run else "",
-            gr.Timer(active=scene.run is not None and scene.run.status.is_live),
         ]
 
-    def draw(request: gr.Request) -> tuple[Any, Any, str, Any]:
-        scene = shell.look(runs_dir, request.query_params)
+    def plot_curves(scene: Scene, runs_dir: Path) -> tuple[Any, Any, str, Any]:
         return curves(scene.run, scene.view.view)
+
+    in_words, in_curves = remembered(say, seconds=4), remembered(plot_curves)
+
+    def show(request: gr.Request) -> list[Any]:
+        scene = shell.look(runs_dir, request.query_params)
+        return [*in_words(scene, runs_dir), gr.Timer(active=scene.run is not None and scene.run.status.is_live)]
+
+    def draw(request: gr.Request) -> tuple[Any, Any, str, Any]:
+        return in_curves(shell.look(runs_dir, request.query_params), runs_dir)
 
     def draw_number(name: str, request: gr.Request) -> tuple[Any, Any, str, Any]:
         return curves(shell.look(runs_dir, request.query_params).run, name)
