@@ -37,10 +37,9 @@ class Picture:
     """Language -> `original` or `expanded`, in the order of the table."""
     languages: tuple[str, ...]
     """Those shown."""
-    layers: tuple[int, ...]
+    sizes: dict[int, int]
+    """Layer -> its experts at this stage."""
     layer: int
-    num_experts: int
-    """Of that layer."""
     expert: int
     top_k: int
 
@@ -106,9 +105,8 @@ def read(run: Run, view: View) -> Picture | None:
         number=view.view if view.view in numbers else numbers[0],
         roles=roles,
         languages=tuple(code for code in roles if code in view.languages) or tuple(roles),
-        layers=tuple(sizes),
+        sizes=sizes,
         layer=layer,
-        num_experts=sizes[layer],
         expert=view.expert if view.expert is not None and view.expert < sizes[layer] else min(1, sizes[layer] - 1),
         top_k=top_k,
     )

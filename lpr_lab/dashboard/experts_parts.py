@@ -162,12 +162,10 @@ def _to_routing(picture: Picture, layer: int, expert: int, language: str = "") -
 
 def layer_section(picture: Picture, view: View) -> str:
     """Return one layer: languages by experts, the words of the selected expert, and who is chosen with whom."""
-    codes, values = profiles(picture.rows(), picture.layer, picture.number)
-    other = None
+    codes, layers = profiles(picture.rows(), picture.number)
+    values, other = layers[picture.layer], None
     if picture.stage2:
-        before = picture.rows(picture.stage2)
-        if (before["layer"] == picture.layer).any():
-            _, other = profiles(before, picture.layer, picture.number)
+        other = profiles(picture.rows(picture.stage2), picture.number)[1].get(picture.layer)
 
     def choose(expert: int) -> str:
         query = picture.view(view, expert=expert).to_query()
@@ -231,9 +229,10 @@ def _pairs(picture: Picture) -> str:
     mine = pairs[(pairs["layer"] == picture.layer) & (pairs["stage"] == picture.stage)]
     title = '<h3 class="lpr-ex-sub">Chosen together</h3>'
     if mine.empty:
+        size = picture.sizes[picture.layer]
         return (
-            f'{title}<p class="lpr-caption">This layer has {picture.num_experts} experts and every token takes '
-            f"{min(picture.top_k, picture.num_experts)}: they are always together, so there is nothing to see.</p>"
+            f'{title}<p class="lpr-caption">This layer has {size} experts and every token takes '
+            f"{min(picture.top_k, size)}: they are always together, so there is nothing to see.</p>"
         )
     return f"{title}{panels.render_pairs(mine)}"
 

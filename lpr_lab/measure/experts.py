@@ -171,17 +171,26 @@ def _entropy_bits(share: np.ndarray) -> np.ndarray:
 # ---------------------------------------------------------------------------------------- tables of whole models
 
 
+def profiles(load: Table, number: str = "mass") -> tuple[list[str], dict[int, np.ndarray]]:
+    """Return the languages of a table of one stage and data set, in its order, and layer -> what each sends, [A, E]."""
+    codes = list(dict.fromkeys(load["language"]))
+    if not codes:
+        return [], {}
+    ordered = load.sort_values(["layer", "expert"], kind="stable")
+    place = ordered["language"].map({code: row for row, code in enumerate(codes)}).to_numpy()
+    layers, experts = ordered["layer"].to_numpy(), ordered["expert"].to_numpy()
+    values = ordered[number].to_numpy(dtype=np.float64)
+    found = {}
+    for part in np.split(np.arange(len(layers)), np.flatnonzero(np.diff(layers)) + 1):
+        given = np.zeros((len(codes), int(experts[part].max()) + 1))
+        given[place[part], experts[part]] = values[part]
+        found[int(layers[part[0]])] = given
+    return codes, found
+
+
 def by_layer(load: Table, number: str = "mass") -> dict[int, np.ndarray]:
     """Return layer -> load [E], the mean over the languages in a table of one stage and data set."""
-    means = load.groupby(["layer", "expert"], sort=True)[number].mean()
-    return {int(layer): part.to_numpy() for layer, part in means.groupby(level="layer")}
-
-
-def profiles(load: Table, layer: int, number: str = "mass") -> tuple[list[str], np.ndarray]:
-    """Return the languages of a table, in its order, and what each sends to the experts of a layer, [A, E]."""
-    codes = list(dict.fromkeys(load["language"]))
-    part = load[load["layer"] == layer].pivot_table(index="language", columns="expert", values=number, sort=True)
-    return codes, part.loc[codes].to_numpy()
+    return {layer: given.mean(0) for layer, given in profiles(load, number)[1].items()}
 
 
 def balance(load: Table, number: str = "mass") -> Table:
@@ -192,8 +201,9 @@ def balance(load: Table, number: str = "mass") -> Table:
         number: one of `NUMBERS`. The bits always go by weight.
     """
     rows = []
-    for layer, values in by_layer(load, number).items():
-        codes, given = profiles(load, layer)
+    loads, (codes, weights) = by_layer(load, number), profiles(load)
+    for layer, values in loads.items():
+        given = weights[layer]
         rows.append(
             {
                 "layer": layer,
