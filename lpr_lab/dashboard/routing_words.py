@@ -121,12 +121,17 @@ def across_languages(run: Run, traces: Mapping[str, RoutingTrace]) -> str:
     several = ", stage by stage" if len(stages) > 1 else ""
     return (
         '<section class="lpr-section"><h2>Every sample text of this run</h2>'
-        f'<p class="lpr-subfinding">{esc(_both_kinds(run, rows))}</p><div class="lpr-scroll">'
+        f'<p class="lpr-subfinding">{esc(_both_kinds(run, rows))}</p>{_scroll("Every sample text")}'
         '<table class="lpr-table lpr-plain lpr-narrow-first"><caption class="lpr-hidden">Share of tokens that reached '
         f"the original expert, mean over layers{several}</caption><thead><tr><th scope=col>Language</th>"
         f'<th scope="col">Target</th>{heads}<th scope="col" class="lpr-number">Over the layers</th></tr></thead>'
         f"<tbody>{body}</tbody></table></div></section>"
     )
+
+
+def _scroll(name: str) -> str:
+    """Begin a box that scrolls sideways where the page is narrow, also by keyboard."""
+    return f'<div class="lpr-scroll" role="region" tabindex="0" aria-label="{name}">'
 
 
 def _both_kinds(run: Run, rows: Sequence[tuple[str, RoutingTrace]]) -> str:
@@ -203,8 +208,9 @@ def change_table(changed: RoutingTrace, limit: int = 2048) -> str:
             )
     heads = "".join(f'<th scope="col" class="lpr-number">{name}</th>' for name in ("As it is", "Changed", "Difference"))
     return (
-        '<details class="lpr-fold"><summary>Show every token in a table</summary><div class="lpr-scroll">'
-        '<table class="lpr-table lpr-plain"><caption class="lpr-hidden">Surprise of each token in bits, as the model '
+        '<details class="lpr-fold"><summary>Show every token in a table</summary>'
+        f'{_scroll("Every token")}<table class="lpr-table lpr-plain">'
+        '<caption class="lpr-hidden">Surprise of each token in bits, as the model '
         'is and in the changed run</caption><thead><tr><th scope="col" class="lpr-number">Token</th>'
         f'<th scope="col">Text</th>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table></div></details>'
     )
@@ -265,8 +271,9 @@ def load_table(rows: Any) -> str:
         for layer in table.index
     )
     return (
-        '<details class="lpr-fold"><summary>Show as a table</summary><div class="lpr-scroll">'
-        '<table class="lpr-table lpr-plain"><caption class="lpr-hidden">Mean weight of the original expert by layer '
+        '<details class="lpr-fold"><summary>Show as a table</summary>'
+        f'{_scroll("Weight by layer and language")}<table class="lpr-table lpr-plain">'
+        '<caption class="lpr-hidden">Mean weight of the original expert by layer '
         f'and language</caption><thead><tr><th scope="col">Layer</th>{heads}</tr></thead><tbody>{body}</tbody></table>'
         "</div></details>"
     )

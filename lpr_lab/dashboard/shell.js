@@ -8,17 +8,16 @@
   const inPlace = { layer: "layer", tok: "tok", mode: "mode", colour: "view", expert: "expert", stage: "stage" };
   const usual = { mode: "reading", colour: "original" };
 
-  function setQuery(query) {
+  function setQuery(query, drawn = false) {
     const target = location.pathname + (query ? "?" + query : "");
     if (target !== location.pathname + location.search) {
       const before = new URLSearchParams(location.search);
       const after = new URLSearchParams(query);
-      const isStep =
-        steps.some((key) => before.get(key) !== null && before.get(key) !== after.get(key)) ||
-        (before.get("run") !== null && before.get("expert") !== after.get("expert"));
+      // The first drawing only completes the address that was asked for.
+      const isStep = shown !== null && [...steps, "expert"].some((key) => before.get(key) !== after.get(key));
       history[isStep ? "pushState" : "replaceState"](history.state, "", target);
     }
-    shown = subject();
+    if (drawn) shown = subject();
     carryOver();
   }
   // What Python drew: all of the address but what a token strip chooses by itself.
@@ -129,7 +128,7 @@
       });
     for (const strip of element.querySelectorAll(".lpr-strip")) window.lprTokenStrip(strip);
     const marked = element.querySelector("[data-query]");
-    if (marked) setQuery(marked.dataset.query);
+    if (marked) setQuery(marked.dataset.query, true);
     const question = element.querySelector("h1");
     const page = document.querySelector("a[data-page][aria-current]");
     if (question && page) document.title = page.textContent + " · lpr_lab";
