@@ -55,13 +55,13 @@ def test_the_quickstart_as_it_comes_is_the_recipe_as_it_comes():
     """Else its last cell would not check what its text claims."""
     notebook = read_notebook(environment.CHECKOUT / "notebooks" / "00_quickstart.ipynb")
     names = {name: parameter.default for name, parameter in notebook.parameters.items()}
-    wanted = ("rates", "experiment")
+    wanted = ("rates", "planned", "experiment")
     statements = [
         node
         for node in ast.parse(notebook.code[1]).body
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id in wanted
     ]
-    assert len(statements) == 2
+    assert len(statements) == len(wanted)
     names |= {"lab": type("lab", (), {"recipes": recipes}), "StageBudget": StageBudget}
     exec(compile(ast.Module(statements, []), "start", "exec"), names)
     assert names["experiment"] == recipes.route_first()
