@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sample_runs import HOSTILE, MIXED, SENTENCES, make_trace
 
+from lpr_lab.measure.trace import routing_change
+from lpr_lab.views.layers import render_grid
 from lpr_lab.views.tokens import MAX_TOKENS, chip_label, render_token_strip, segment_style, show_token_strip, style
 
 
@@ -165,3 +167,79 @@ def test_a_notebook_shows_the_strip_with_all_it_needs(monkeypatch):
     monkeypatch.setattr("IPython.display.display", shown.append)
     show_token_strip(make_trace("Hello."), mode="tokens")
     assert "window.lprTokenStrip" in shown[0].data and 'data-mode="tokens"' in shown[0].data
+
+
+# ------------------------------------------------------------------------------------------ layers and experts
+
+
+def reading(packed: str, kind: str) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(packed), kind)
+
+
+def with_probabilities(trace):
+    """Probabilities that rank the chosen expert first and give every other one something."""
+    most = int(trace.num_experts.max())
+    probs = np.full((*trace.expert_ids.shape[:2], most), 0.1, np.float32)
+    np.put_along_axis(probs, trace.expert_ids[:, :, :1], 1 - 0.1 * (most - 1), axis=2)
+    trace.router_probs = probs
+    return trace
+
+
+def test_every_layer_and_expert_has_a_cell_with_its_number_in_words():
+    trace = make_trace(SENTENCES["el"], "el", num_layers=5, num_experts=4)
+    page = Page(render_grid(trace))
+    cells = [attributes for tag, attributes in page.tags if tag == "button"]
+    assert len(cells) == trace.num_experts.sum()
+    share = trace.first_share()
+    for place in cells:
+        layer, expert = int(place["data-l"] or -1), int(place["data-e"] or -1)
+        label = place["aria-label"] or ""
+        assert label.startswith(f"layer {layer}, expert {expert}, {'new' if expert else 'original'}: ")
+        shown = float(label.split(": ")[1].split("%")[0].strip("<>"))
+        assert shown == pytest.approx(100 * share[layer, expert], abs=0.5)
+    assert {place["tabindex"] for place in cells} == {"-1"}  # the script makes one of them a tab stop
+
+
+def test_probabilities_travel_only_when_they_say_more_than_the_weights():
+    trace = make_trace(SENTENCES["en"], "en", num_layers=3, num_experts=4)
+    assert Page(render_token_strip(trace)).payload["probs"] is None
+    packed = Page(render_token_strip(with_probabilities(trace))).payload["probs"]
+    assert trace.router_probs is not None
+    assert reading(packed, "<u2") / 65535 == pytest.approx(trace.router_probs.ravel(), abs=1e-4)
+    two = make_trace(SENTENCES["en"], "en", num_layers=3)
+    two.router_probs = np.stack([two.original_weight, 1 - two.original_weight], axis=-1)
+    assert Page(render_token_strip(two)).payload["probs"] is None
+
+
+def test_what_moved_travels_with_the_strip_layer_by_layer():
+    after, before = (make_trace(SENTENCES["en"], "en", num_layers=4) for _ in range(2))
+    before.layers = before.layers + 1  # layer 0 was dense then
+    before.expert_ids = before.expert_ids[..., ::-1].copy()
+    change = routing_change(before, after, same_model=True)
+    strip = render_token_strip(after, change=change, change_from="<b>G1</b>", colour="change")
+    payload = Page(strip).payload["change"]
+    assert payload["rows"] == [-1, 0, 1, 2]
+    assert reading(payload["moved"], "u1").reshape(change.moved.shape).tolist() == change.moved.tolist()
+    assert reading(payload["shift"], "<u2") / 32767 - 1 == pytest.approx(change.shift.ravel(), abs=1e-4)
+    assert 'data-colour="change"' in strip and "<b>G1" not in strip
+    assert 'data-colour="original"' in render_token_strip(after, colour="change")
+
+
+def test_an_expert_is_picked_only_in_a_layer_that_has_it():
+    trace = make_trace("Hello there.", num_layers=3, num_experts=4)  # 2, 3 and 4 experts
+    assert 'data-layer="2" data-expert="2"' in render_token_strip(trace, layer=2, expert=2)
+    assert 'data-layer="0" data-expert=""' in render_token_strip(trace, layer=0, expert=2)
+    assert 'data-layer="all" data-expert=""' in render_token_strip(trace, expert=1)
+
+
+def test_a_second_strip_on_a_page_keeps_its_choices_to_itself():
+    trace = make_trace("Hello there.", num_layers=2)
+    assert 'data-linked="yes"' in render_token_strip(trace)
+    assert 'data-linked="no"' in render_token_strip(trace, linked=False)
+
+
+def test_bits_are_named_after_what_is_compared():
+    trace = make_trace("Hello there.", num_layers=2)
+    assert Page(render_token_strip(trace)).payload["names"] == ["base", "expanded"]
+    trace.model["changed"] = True
+    assert Page(render_token_strip(trace)).payload["names"] == ["as it is", "changed"]
