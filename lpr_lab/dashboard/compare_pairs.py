@@ -1,7 +1,7 @@
 """Pairs of continuations: what they are, how a run keeps them, and what people preferred."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -120,8 +120,13 @@ def pairs(run: Run) -> dict[str, dict[str, Any]]:
     return {pair_id(record): record for record in run.generations() if record.get("prompt")}
 
 
-def choose_prompt(languages: Iterable[str], language: str) -> tuple[str, str]:
-    """Return (language, prompt) to start from: the language asked for, else the first with a prompt of ours."""
+def choose_prompt(languages: Sequence[str], language: str) -> tuple[str, str]:
+    """Return (language, prompt) to start from: the language asked for, else the first with a prompt of ours.
+
+    A language of the run that we wrote no prompt in starts empty.
+    """
+    if language in languages:
+        return language, PROMPTS.get(language, "")
     for code in (language, *languages):
         if code in PROMPTS:
             return code, PROMPTS[code]

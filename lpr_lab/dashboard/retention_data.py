@@ -235,8 +235,8 @@ class TradeOff:
     """What runs gained and forgot on the same test sets.
 
     Attributes:
-        points: columns run, title, gain (mean fall of bits per byte on expanded languages, %), forgetting (mean rise
-            on original ones, %), worst (largest rise of one original language, %), chosen.
+        points: columns number, run, title, gain (mean fall of bits per byte on expanded languages, %), forgetting
+            (mean rise on original ones, %), worst (largest rise of one of them, %), chosen; the largest gain first.
         refused: (run, why it cannot stand beside the others).
     """
 
@@ -264,7 +264,9 @@ def trade_off(chosen: Run, runs: Iterable[Run], dataset: str) -> TradeOff | None
                 points.append(_point(run, dataset, run.id == chosen.id))
         except (LprError, KeyError, ValueError):
             continue  # the page Runs says what is wrong with it
-    return TradeOff(pd.DataFrame(points), tuple(refused))
+    points.sort(key=lambda point: -point["gain"])
+    numbered = [{**point, "number": number} for number, point in enumerate(points, 1)]
+    return TradeOff(pd.DataFrame(numbered), tuple(refused))
 
 
 def _test_sets(run: Run, dataset: str) -> dict[str, tuple[str, str]] | None:

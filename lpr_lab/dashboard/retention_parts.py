@@ -196,12 +196,11 @@ def _documents(rows: Table, trend: dict[tuple[str, str], str], run: Run, view: V
             name = f'<a href="{esc(link)}" title="Continue our prompt in {name}">{name}</a>'
         body += (
             f'<tr><th scope="row"><span class="lpr-document">{esc(str(row["document"]))}</span>'
-            f"<small>{name} · {count(row['bytes'])} bytes</small></th>"
-            f'<td class="lpr-number">{row["before"]:.3f} → {row["after"]:.3f}</td>'
+            f"<small>{name} · {count(row['bytes'])} bytes · {row['before']:.3f} → {row['after']:.3f} bits per byte"
+            "</small></th>"
             f'<td class="lpr-number"><b>{change(row["change_percent"])}</b>{mark}</td></tr>'
         )
-    heads = '<th scope="col">Document</th><th scope="col" class="lpr-number">Bits per byte</th>'
-    heads += '<th scope="col" class="lpr-number">Change</th>'
+    heads = '<th scope="col">Document</th><th scope="col" class="lpr-number">Change</th>'
     return (
         f'<div class="lpr-scroll"><table class="lpr-table"><thead><tr>{heads}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
@@ -214,11 +213,11 @@ def _documents(rows: Table, trend: dict[tuple[str, str], str], run: Run, view: V
 def trade_off_table(found: TradeOff, view: View) -> str:
     """Return the scatter's numbers, and the runs that cannot stand beside them with the reason."""
     body = ""
-    for row in found.points.sort_values("gain", ascending=False).to_dict("records"):
+    for row in found.points.to_dict("records"):
         link = esc(view.link("/retention", run=row["run"], run2="", stage="", stage2=""))
         here = ' <span class="lpr-badge">this run</span>' if row["chosen"] else ""
         cells = "".join(f'<td class="lpr-number">{change(row[key])}</td>' for key in ("gain", "forgetting", "worst"))
-        body += f'<tr><th scope="row"><a href="{link}">{esc(row["title"])}</a>{here}</th>{cells}</tr>'
+        body += f'<tr><th scope="row">{row["number"]}. <a href="{link}">{esc(row["title"])}</a>{here}</th>{cells}</tr>'
     heads = "".join(
         f'<th scope="col"{"" if index == 0 else " class=lpr-number"}>{name}</th>'
         for index, name in enumerate(("Run", "Mean gain", "Mean forgetting", "Worst forgetting"))

@@ -27,7 +27,7 @@ def trade_off(points: Table, template: str = "lpr") -> "go.Figure":
     """Draw the mean gain on expanded languages (right is better) against forgetting on original ones (down is better).
 
     Args:
-        points: columns title, gain, forgetting, worst, chosen; per cent of bits per byte; one row is chosen.
+        points: columns number, title, gain, forgetting, worst, chosen; per cent of bits per byte; one row is chosen.
         template: `lpr` or `lpr_dark`.
     """
     import plotly.graph_objects as go
@@ -44,8 +44,10 @@ def trade_off(points: Table, template: str = "lpr") -> "go.Figure":
         figure.add_scatter(
             x=rows["gain"],
             y=rows["forgetting"],
-            mode="markers",
+            mode="markers+text",
             name=name,
+            text=rows["number"],
+            textposition="middle right",
             customdata=rows[["title", "worst"]],
             hovertemplate="%{customdata[0]}<br>gain %{x:.1f}%, forgetting %{y:+.1f}% (worst language "
             "%{customdata[1]:+.1f}%)<extra></extra>",

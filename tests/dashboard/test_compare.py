@@ -233,6 +233,12 @@ def test_the_address_holds_who_is_on_either_side(left, right):
     assert (not any(query.values())) == (left == "base" and right == "expanded")
 
 
+def test_a_language_without_a_prompt_of_ours_starts_empty_and_not_in_another_language():
+    assert pairs.choose_prompt(["th", "km"], "km") == ("km", "")
+    assert pairs.choose_prompt(["km", "th"], "")[0] == "th"
+    assert pairs.choose_prompt([], "") == ("", pairs.FIRST)
+
+
 def test_what_there_is_not_is_the_base_and_the_expanded_model(run):
     write_scores(run)
     assert pairs.speaker("G1 expand", run, [], "base").stage == "G1 expand"

@@ -211,55 +211,6 @@ def test_a_greek_sentence_is_traced_token_by_token_and_kept_under_its_address(op
     expect(page.locator(".lpr-text")).to_have_text("Το πρωί άνοιξα το παράθυρο.")
 
 
-def test_a_generation_streams_in_both_panes_and_is_kept_under_its_address(open_page, tiny):
-    page = open_page(f"/compare?run={tiny}&lang=th")
-    page.get_by_label("Prompt, continued by both").fill("เช้านี้มีจดหมาย")
-    page.evaluate(
-        """() => {
-            window.seen = { base: new Set(), expanded: new Set() };
-            new MutationObserver(() => {
-                for (const side of ["base", "expanded"]) {
-                    const said = document.querySelector(`.lpr-pane.lpr-${side} .lpr-said`);
-                    if (said) window.seen[side].add(said.textContent);
-                }
-            }).observe(document.getElementById("lpr-pair"), { subtree: true, childList: true, characterData: true });
-        }"""
-    )
-    page.get_by_role("button", name="Continue").click()
-    expect(page.get_by_role("status").filter(has_text="Done in")).to_be_visible()
-    counts = page.evaluate("[window.seen.base.size, window.seen.expanded.size]")
-    assert min(counts) >= 3, counts
-    panes = page.locator(".lpr-said").all_inner_texts()
-    assert len(panes) == 2 and all(text.startswith("เช้านี้มีจดหมาย") for text in panes)
-    expect(page.get_by_text("tokens/s").first).to_be_visible()
-    expect(page).to_have_url(re.compile("text=[0-9a-f]{8}"))
-    page.reload()
-    expect(page.locator(".lpr-said").first).to_contain_text("เช้านี้มีจดหมาย")
-    assert page.locator(".lpr-said").all_inner_texts() == panes
-
-
-def test_stop_keeps_what_was_written_and_the_next_generation_starts(open_page, tiny, monkeypatch):
-    from lpr_lab.measure import generation
-
-    real = generation.generate_pair
-
-    def slowly(*arguments, **options):
-        for step in real(*arguments, **options):
-            time.sleep(0.2)
-            yield step
-
-    monkeypatch.setattr(generation, "generate_pair", slowly)
-    page = open_page(f"/compare?run={tiny}&lang=en")
-    page.get_by_role("button", name="Continue").click()
-    expect(page.get_by_role("status").filter(has_text=re.compile("Writing on cpu: [2-9]"))).to_be_visible()
-    page.get_by_role("button", name="Stop").click()
-    expect(page.get_by_role("status").filter(has_text="Stopped; what was written stays.")).to_be_visible()
-    assert len(page.locator(".lpr-said").first.inner_text()) > 5
-    monkeypatch.setattr(generation, "generate_pair", real)
-    page.get_by_role("button", name="Continue").click()
-    expect(page.get_by_role("status").filter(has_text="Done in")).to_be_visible()
-
-
 def test_two_readers_do_not_see_each_others_text(open_page, tiny):
     one, two = open_page(f"/routing?run={tiny}&text=own"), open_page(f"/routing?run={tiny}&text=own")
     for page, text in ((one, "First reader."), (two, "Second reader.")):
@@ -268,21 +219,3 @@ def test_two_readers_do_not_see_each_others_text(open_page, tiny):
         page.get_by_role("button", name="Trace this text").click()
     expect(one.locator(".lpr-text")).to_have_text("First reader.")
     expect(two.locator(".lpr-text")).to_have_text("Second reader.")
-
-
-def test_a_run_without_weights_says_why_it_cannot_generate(open_page, stored):
-    page = open_page(f"/compare?run={stored}")
-    expect(page.get_by_role("button", name="Continue")).to_be_disabled()
-    expect(page.get_by_text("This run has no weights in this folder.")).to_be_visible()
-
-
-# -------------------------------------------------------------------------------------------------- retention
-
-
-def test_retention_shows_chart_and_table_of_one_data_set_at_a_time(open_page, stored):
-    page = open_page(f"/retention?run={stored}")
-    expect(page.locator(".js-plotly-plot .main-svg").first).to_be_visible()
-    expect(page.get_by_role("row", name=re.compile("Greek"))).to_contain_text("−21.8%")
-    page.get_by_text("Dev text, same genre as training").click()
-    expect(page.get_by_role("row", name=re.compile("Greek"))).to_contain_text("−25.3%")
-    expect(page).to_have_url(re.compile("data=dev"))
