@@ -48,6 +48,7 @@ _VERBS = {
     "evaluate": "lpr_lab.measure.bits",
     "trace": "lpr_lab.measure.routing",
     "classifier_accuracy": "lpr_lab.measure.classifiers",
+    "steer": "lpr_lab.model.steering",
     "generate_pair": "lpr_lab.measure.generation",
     "stage_names": "lpr_lab.model.stages",
     "select_stage": "lpr_lab.model.stages",
@@ -93,6 +94,7 @@ if TYPE_CHECKING:
     from lpr_lab.model.files import load_expansion, load_tokenizer, save_expansion
     from lpr_lab.model.released import import_released
     from lpr_lab.model.stages import select_stage, stage_names
+    from lpr_lab.model.steering import steer
     from lpr_lab.text.corpus import load_corpus
 
 
