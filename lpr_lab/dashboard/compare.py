@@ -249,17 +249,17 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     def working() -> tuple[Any, ...]:
         return gr.update(interactive=False), gr.update(interactive=True), gr.update(visible=False)
 
-    def resting(now: Latest | None, request: gr.Request) -> tuple[Any, ...]:
+    def resting(now: Latest | None, limit: float, request: gr.Request) -> tuple[Any, ...]:
         run = shell.look(runs_dir, dict(request.query_params)).run
         whole = now is not None and not now.pair.is_running and run is not None and not run.is_example
         hidden = now is not None and now.pair.hidden
-        listed = parts.kept_pairs(pairs(run), View(run=run.id)) if run is not None else ""
         return (
             gr.update(interactive=True),
             gr.update(interactive=False),
             gr.update(visible=whole),
             gr.update(visible=whole and hidden),
-            listed,
+            parts.kept_pairs(pairs(run), View(run=run.id)) if run is not None else "",
+            hint(run, limit, latest=now) if run is not None else "",
         )
 
     def stopped(now: Latest | None, request: gr.Request) -> tuple[Any, ...]:
@@ -290,12 +290,12 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     # dropped without a word. The button is off while one is being written, so there are never two from one page.
     outputs = [controls.line, top, controls.pair, latest]
     writing = begin.then(write, controls.asked, outputs, trigger_mode="multiple", **MODEL)
-    after = [*buttons, controls.reveal, controls.kept]
-    writing.then(resting, [latest], after, **FILES)
+    after, known = [*buttons, controls.reveal, controls.kept, controls.hint], [latest, controls.tokens]
+    writing.then(resting, known, after, **FILES)
     # Said only once the cancelling is through: what still streams in would write over it, and a generation begun too
     # early would be cancelled with the one before.
     halting = controls.stop.click(None, None, None, cancels=[writing], **FILES)
-    halting.then(stopped, [latest], outputs, **FILES).then(resting, [latest], after, **FILES)
+    halting.then(stopped, [latest], outputs, **FILES).then(resting, known, after, **FILES)
     for choice, button in controls.choices.items():
         button.click(prefer(choice), [latest], list(shown.values()), **FILES)
     controls.reveal.click(prefer(""), [latest], list(shown.values()), **FILES)

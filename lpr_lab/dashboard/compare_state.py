@@ -44,10 +44,12 @@ class Latest:
         return self.pair.to_record(self.settings)
 
 
-def hint(run: Run, tokens: float, view: View | None = None) -> str:
+def hint(run: Run, tokens: float, view: View | None = None, latest: Latest | None = None) -> str:
     """Return the line under the button: how long it will take; with a view it also sets the address."""
+    newest = [latest.record] if latest is not None else []
     try:
-        said = parts.estimate(tokens_per_second(run.generations()), int(tokens), HUB.is_loaded(run))
+        rate = tokens_per_second(newest) or tokens_per_second(run.generations())
+        said = parts.estimate(rate, int(tokens), HUB.is_loaded(run))
     except LprError as error:
         said = str(error)
     query = f' data-query="{esc(view.to_query())}"' if view is not None else ""

@@ -15,6 +15,10 @@ from lpr_lab.storage import read_json
 from lpr_lab.views.plots import Table, language_name
 
 BASE = "base"
+DIFFERENT = (
+    "These two were measured on different documents, so a difference between them would say nothing about the models. "
+    "Evaluate both on one corpus with the same languages, and compare again."
+)
 NUM_MOVED = 10
 """Documents shown on either end."""
 
@@ -42,6 +46,7 @@ class Comparison:
         refusal: why these must not be compared, in sentences; then there are no rows.
         missing: languages that only one side was scored on.
         documents: columns language, role, dataset, document, bytes, before, after, change_percent, or None.
+        different: (language, data set, hash of the test set before, after) where these differ.
     """
 
     before: Side
@@ -50,6 +55,7 @@ class Comparison:
     refusal: str = ""
     missing: tuple[str, ...] = ()
     documents: Table | None = None
+    different: tuple[tuple[str, str, str, str], ...] = ()
 
 
 def stages_of(run: Run) -> list[str]:
@@ -95,7 +101,8 @@ def compare(before: Side, after: Side, dataset: str = "") -> Comparison | None:
     missing = tuple(dict.fromkeys(key[0] for key in [*new, *old] if (key in new) != (key in old)))
     different = [key for key in shared if new[key]["test_set"] != old[key]["test_set"]]
     if different:
-        return Comparison(before, after, None, refusal(different, old, new), missing)
+        hashes = tuple((*key, old[key]["test_set"], new[key]["test_set"]) for key in different)
+        return Comparison(before, after, None, DIFFERENT, missing, different=hashes)
     if not shared:
         return Comparison(before, after, None, "The two were not evaluated on a language that they share.", missing)
     rows, documents = _changes(before, after, {key: new[key] for key in shared}, old)
@@ -128,19 +135,6 @@ def _scores(side: Side) -> dict[Key, dict[str, Any]] | None:
         known = {name: row[name] for name in ("role", "n_documents")}
         found[key] = {**known, "test_set": str(row.get("test_set") or ""), "bits": float(bits)}
     return found
-
-
-def refusal(different: list[Key], old: dict[Key, dict[str, Any]], new: dict[Key, dict[str, Any]]) -> str:
-    """Return in sentences that these test sets are not the same, and which hashes differ."""
-    parts = [
-        f"{language_name(key[0])} ({key[1]}) has test set {new[key]['test_set'] or 'unknown'} here and "
-        f"{old[key]['test_set'] or 'unknown'} there"
-        for key in different
-    ]
-    return (
-        f"These were measured on different documents: {'; '.join(parts)}. A difference between them would say nothing "
-        "about the models. Evaluate both on one corpus with the same languages, and compare again."
-    )
 
 
 def _changes(before: Side, after: Side, new: dict[Key, Any], old: dict[Key, Any]) -> tuple[Table, Table | None]:

@@ -131,10 +131,18 @@ def _row(row: dict[str, Any], heads: tuple[str, ...]) -> str:
 
 
 def refused(comparison: Comparison) -> str:
-    """Return the card that says why two are not compared."""
+    """Return the card that says why two are not compared, and which test sets differ."""
+    rows = "".join(
+        f'<tr><th scope="row">{esc(language_name(language))}<small>{esc(dataset)}</small></th>'
+        + "".join(f"<td><code>{esc(digest or 'unknown')}</code></td>" for digest in hashes)
+        + "</tr>"
+        for language, dataset, *hashes in comparison.different
+    )
+    heads = "".join(f'<th scope="col">{name}</th>' for name in ("Language", "Test set before", "Test set after"))
+    table = f'<table class="lpr-table"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
     return (
         '<section class="lpr-card lpr-empty" role="alert"><h2>Not compared</h2>'
-        f"<p>{esc(comparison.refusal)}</p></section>"
+        f"<p>{esc(comparison.refusal)}</p>{f'<div class=lpr-scroll>{table}</div>' if rows else ''}</section>"
     )
 
 

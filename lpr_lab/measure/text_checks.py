@@ -38,7 +38,8 @@ def foreign_share(text: str, language: str) -> float | None:
 def repetition(text: str) -> tuple[str, int] | None:
     """Return (what is repeated, how often) when a text goes round in circles, else None.
 
-    Three words in a row, or eight characters where words are not divided, that occur at least three times.
+    That is one to three words that follow themselves, or three words in a row (eight characters where words are not
+    divided) that come again and again; at least three times.
 
     >>> repetition("a small house and a small house and a small house and")
     ('a small house', 3)
@@ -47,14 +48,32 @@ def repetition(text: str) -> tuple[str, int] | None:
     characters = regex.findall(r"\X", text)
     divided = len(words) > len(characters) / 15
     units, size, glue = (words, _WORDS, " ") if divided else (characters, _CLUSTERS, "")
+    found = [_most_frequent(units, size)]
+    found += [_longest_loop(words, length) for length in range(1, _WORDS + 1)] if divided else []
+    gram, times = max(found, key=lambda one: one[1])
+    return (glue.join(gram), times) if times >= _TIMES else None
+
+
+def _most_frequent(units: list[str], size: int) -> tuple[tuple[str, ...], int]:
+    """Return the sequence of `size` units that occurs most often without overlapping itself."""
     counts: dict[tuple[str, ...], int] = {}
-    start = 0
     last: dict[tuple[str, ...], int] = {}
-    while start + size <= len(units):
+    for start in range(len(units) - size + 1):
         gram = tuple(units[start : start + size])
-        if start - last.get(gram, -size) >= size:  # occurrences must not overlap, or "ha ha ha ha" would count twice
+        if start - last.get(gram, -size) >= size:
             counts[gram] = counts.get(gram, 0) + 1
             last[gram] = start
-        start += 1
-    best = max(counts, key=lambda gram: counts[gram], default=None)
-    return (glue.join(best), counts[best]) if best is not None and counts[best] >= _TIMES else None
+    best = max(counts, key=lambda gram: counts[gram], default=())
+    return best, counts.get(best, 0)
+
+
+def _longest_loop(units: list[str], size: int) -> tuple[tuple[str, ...], int]:
+    """Return the sequence of `size` units that follows itself most often."""
+    best, most = (), 0
+    for start in range(len(units)):
+        gram, times = units[start : start + size], 1
+        while gram == units[start + times * size : start + (times + 1) * size]:
+            times += 1
+        if times > most:
+            best, most = tuple(gram), times
+    return best, most
