@@ -225,21 +225,19 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     for links in (body["panels"], body["one"]):
         links.click(load, None, outputs, **FILES)
 
-    def begin() -> tuple[Any, Any]:
-        return gr.update(interactive=False), gr.update(interactive=True)
-
     def counting(request: gr.Request) -> Iterator[list[Any]]:
         query = dict(request.query_params)
+        held = [*[gr.skip()] * (len(outputs) - 2), gr.update(interactive=False), gr.update(interactive=True)]
         for said, is_done in count_now(runs_dir, query):
-            yield [said, *(draw(query) if is_done else [gr.skip()] * len(outputs))]
+            yield [said, *(draw(query) if is_done else held)]
 
     def resting() -> tuple[Any, Any]:
         return gr.update(interactive=True), gr.update(interactive=False)
 
-    def stopped() -> tuple[Any, Any, str]:
-        return *resting(), status("Cancelled; nothing was written.")
+    def stopped() -> tuple[Any, str]:
+        return gr.update(interactive=False), status("Cancelled; nothing was written.")
 
-    started = go.click(begin, None, [go, stop], **FILES)
-    work = started.then(counting, None, [line, *outputs], **MODEL)
+    work = go.click(counting, None, [line, *outputs], **MODEL)
+    # Also after cancelling, once the step that was under way has ended: until then the browser takes no new click.
     work.then(resting, None, [go, stop], **FILES)
-    stop.click(None, None, None, cancels=[work], **FILES).then(stopped, None, [go, stop, line], **FILES)
+    stop.click(None, None, None, cancels=[work], **FILES).then(stopped, None, [stop, line], **FILES)
