@@ -1,5 +1,7 @@
 """The app is built without a model library, offered on this machine only, and keeps to itself."""
 
+import re
+import socket
 import subprocess
 import sys
 import time
@@ -42,17 +44,32 @@ def test_serving_beyond_this_machine_is_refused(tmp_path, host):
         serve(tmp_path, host=host)
 
 
-def test_the_script_refuses_in_one_sentence_with_the_exit_code_of_a_wrong_value(tmp_path):
+@pytest.mark.slow
+def test_beyond_this_machine_the_printed_address_holds_a_token_and_nothing_is_served_without(tmp_path):
     script = Path(__file__).parents[2] / "app.py"
-    done = subprocess.run(
-        [sys.executable, str(script), "--host", "0.0.0.0", "--runs-dir", str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=script.parent,
-    )
-    assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.startswith("Refusing to serve on 0.0.0.0") and "Traceback" not in done.stderr
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    line = [sys.executable, str(script), "--host", "0.0.0.0", "--port", str(port), "--no-browser"]
+    with subprocess.Popen(
+        [*line, "--runs-dir", str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=script.parent
+    ) as server:
+        try:
+            assert server.stdout is not None
+            said = server.stdout.readline()
+            address = re.search(rf"http://\S+:{port}/\?token=\S{{40,}}", said)
+            assert address, said
+            base = f"http://127.0.0.1:{port}"
+            for path in ("/", "/routing", "/gradio_api/info", "/config", "/assets/x.js"):
+                assert fetch(base + path)[0] == 401
+            opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+            token = address[0].split("?")[1]
+            with opener.open(f"{base}/routing?{token}", timeout=10) as answer:
+                assert answer.status == 200 and "token" not in answer.url
+            with opener.open(f"{base}/gradio_api/info", timeout=10) as answer:
+                assert "/list_runs" in answer.read().decode()
+        finally:
+            server.terminate()
 
 
 def test_models_wait_for_one_another_and_files_do_not(tmp_path):
@@ -60,9 +77,13 @@ def test_models_wait_for_one_another_and_files_do_not(tmp_path):
     by_queue = {fn.queue: fn for fn in demo.fns.values()}
     assert set(by_queue) == {True, False}
     for fn in demo.fns.values():
-        assert fn.api_visibility == "private"
         if fn.queue and fn.fn is not None:
             assert fn.concurrency_id == "model" and fn.concurrency_limit == 1
+
+
+def test_only_the_named_endpoints_are_public(tmp_path):
+    public = {fn.api_name for fn in build(tmp_path).fns.values() if fn.api_visibility != "private"}
+    assert public == {"list_runs", "trace_text", "expert_load", "retention", "generate_pair", "plan"}
 
 
 @pytest.fixture(scope="module")
