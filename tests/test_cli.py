@@ -274,7 +274,8 @@ def test_app_says_where_it_listens_only_when_it_does_and_ctrl_c_ends_it_well(run
     done = call("app", "--port", "7999", "--no-browser")
     assert done.exit_code == 0, done.stderr
     assert done.stderr == "Dashboard: http://127.0.0.1:7999/  (Ctrl-C stops it)\n"
-    assert asked == {"folder": runs, "port": 7999, "page": "", "open_browser": False, "block": False}
+    here = {"host": "127.0.0.1", "token": None, "mcp": False}
+    assert asked == {"folder": runs, "port": 7999, "page": "", "open_browser": False, "block": False, **here}
 
 
 # Doctor
