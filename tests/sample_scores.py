@@ -66,8 +66,8 @@ def write_lifelong(root, **create) -> Run:
         ):
             for stage, bits in zip(("base", "G1 expand", "G1 review", "G2 expand"), path, strict=True):
                 change = 100 * (bits / path[0] - 1)
-                rows.append((code, group, dataset, stage, bits, bits - 0.03, bits + 0.03, 24, change))
-    columns = "language group dataset stage bits_per_byte ci_low ci_high n_documents change_percent".split()
+                rows.append((code, group, dataset, stage, bits, 24, change, change - 1.5, change + 1.5))
+    columns = "language group dataset stage bits_per_byte n_documents change_percent change_low change_high".split()
     run.write_table("retention_by_stage", pd.DataFrame(rows, columns=columns))
     run.finish({"schema_version": 1, "runs": []})
     return run

@@ -122,7 +122,7 @@ class Guard:
 
     def refusal(self, method: str, path: str, headers: dict[str, str]) -> tuple[int, str] | None:
         """Return the status and the sentence to refuse with, or None."""
-        name = _host_name(headers.get("host", ""))
+        name = _host_name(f"//{headers.get('host', '')}")  # a Host header has no scheme
         if name is None or (self.token is None and name not in self.hosts):
             return 421, "This dashboard answers only as 127.0.0.1 or localhost."
         hosts = self.hosts if self.token is None else (name,)

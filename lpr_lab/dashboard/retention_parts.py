@@ -261,7 +261,7 @@ def stage_table(rows: Table) -> str:
         for stage in stages:
             row = by_stage.loc[stage]
             moved = "" if stage == BASE else f"<small>{change(row['change_percent'])}</small>"
-            interval = f"{row['ci_low']:.3f} to {row['ci_high']:.3f}"
+            interval = f"of the change {change(row['change_low'])} to {change(row['change_high'])}"
             cells += f'<td class="lpr-number" title="95% interval {interval}">{row["bits_per_byte"]:.3f}{moved}</td>'
         group = esc(str(part["group"].iloc[0]))
         body += f'<tr><th scope="row">{esc(language_name(str(language)))}<small>{group}</small></th>{cells}</tr>'

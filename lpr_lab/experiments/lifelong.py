@@ -61,27 +61,29 @@ def run_groups(experiment: Experiment, groups: Sequence[Sequence[str]], run: Run
 
 
 def retention(children: Sequence[Run]) -> pd.DataFrame:
-    """Return bits per byte of every language after every stage, and its change from the base.
+    """Return bits per byte of every language after every stage, and its paired change from the base.
 
     Args:
         children: the runs of all groups, in order.
 
     Returns:
         Columns language, group (G0 are the original languages), dataset, stage (`base`, then in the order of training),
-        bits_per_byte, ci_low, ci_high, n_documents, change_percent (from the base).
+        bits_per_byte, change_percent with its 95 % interval change_low and change_high, n_documents.
     """
     last = children[-1]
-    table = last.read_table("stages")
-    if table is None:
-        raise UsageError(f"Run {last.id} has no table of stages; finish it first.")
+    scores, changes = last.read_table("stages"), last.read_table("change_by_stage")
+    if scores is None or changes is None:
+        raise UsageError(f"Run {last.id} has no tables of its stages; finish it first.")
     group_of = dict.fromkeys(last.config["original"], "G0")
     for number, child in enumerate(children, 1):
         group_of |= dict.fromkeys(child.config["expanded"], f"G{number}")
-    keys = ["language", "dataset"]
-    base = table[table["stage"] == "base"].set_index(keys)["bits_per_byte"]
-    before = table[keys].apply(tuple, axis=1).map(base)
-    change = 100 * (table["bits_per_byte"] / before - 1)
-    return table.assign(group=table["language"].map(group_of), change_percent=change).drop(columns="role")
+    keys = ["language", "dataset", "stage"]
+    wanted = {"change_percent": "change_percent", "ci_low": "change_low", "ci_high": "change_high"}
+    moved = changes[[*keys, *wanted]].rename(columns=wanted)
+    table = scores.drop(columns=["role", "ci_low", "ci_high"]).merge(moved, on=keys, how="left")
+    at_base = table["stage"] == "base"
+    table.loc[at_base, list(wanted.values())] = 0.0
+    return table.assign(group=table["language"].map(group_of))
 
 
 def finish(run: Run, children: Sequence[Run]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from lpr_lab.experiments.config import Experiment
 from lpr_lab.experiments.expert_tables import write_expert_tables
 from lpr_lab.experiments.runs import Run, start_run
 from lpr_lab.experiments.steps import STEPS, Story, plan
-from lpr_lab.measure.bits import evaluate
+from lpr_lab.measure.bits import Report, evaluate
 from lpr_lab.measure.classifiers import classifier_accuracy
 from lpr_lab.measure.expert_counts import ExpertCounter
 from lpr_lab.measure.generation import generate_pair
@@ -153,6 +153,7 @@ def measure(story: Story) -> None:
         run.write_table("stages", _by_stage(scores, stages))
         run.write_table("documents", _by_stage(report.documents(), stages))
         run.write_table("change", report.changes())
+        run.write_table("change_by_stage", _changes_by_stage(report, stages))
         if story.parent is not None:
             run.write_table("change_from_parent", report.changes(before=_parent_stage(story)))
         run.write_table("load", report.load)
@@ -298,6 +299,12 @@ def _by_stage(scores: pd.DataFrame, stages: Sequence[str]) -> pd.DataFrame:
     named = scores.replace({"model": {"expanded": stages[-1]}}).rename(columns={"model": "stage"})
     order = {name: place for place, name in enumerate(["base", *stages])}
     return named.sort_values("stage", key=lambda column: column.map(order), kind="stable").reset_index(drop=True)
+
+
+def _changes_by_stage(report: Report, stages: Sequence[str]) -> pd.DataFrame:
+    """Return the paired change from the base to every stage, with its interval, in the order of training."""
+    scored = {stage: report.changes(after=stage) for stage in stages[:-1]} | {stages[-1]: report.changes()}
+    return pd.concat([changes.assign(stage=stage) for stage, changes in scored.items()], ignore_index=True)
 
 
 def _parent_stage(story: Story) -> str:

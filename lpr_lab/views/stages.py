@@ -43,7 +43,8 @@ def retention_by_stage(table: Table, template: str = "lpr") -> "go.Figure":
     """Draw the change of bits per byte from the base, stage after stage, one line per language.
 
     Args:
-        table: columns language, group, dataset, stage (in order), bits_per_byte, ci_low, ci_high, change_percent.
+        table: columns language, group, dataset, stage (in order), bits_per_byte, change_percent, change_low,
+            change_high.
         template: `lpr` or `lpr_dark`.
 
     Raises:
@@ -60,7 +61,6 @@ def retention_by_stage(table: Table, template: str = "lpr") -> "go.Figure":
         rows = table[table["group"] == group]
         for position, code in enumerate(dict.fromkeys(rows["language"])):
             line = rows[rows["language"] == code]
-            base = float(line["bits_per_byte"].iloc[0])
             name = language_name(code)
             figure.add_scatter(
                 x=line["stage"],
@@ -68,8 +68,8 @@ def retention_by_stage(table: Table, template: str = "lpr") -> "go.Figure":
                 error_y={
                     "type": "data",
                     "symmetric": False,
-                    "array": 100 * (line["ci_high"] - line["bits_per_byte"]) / base,
-                    "arrayminus": 100 * (line["bits_per_byte"] - line["ci_low"]) / base,
+                    "array": line["change_high"] - line["change_percent"],
+                    "arrayminus": line["change_percent"] - line["change_low"],
                     "thickness": 1,
                 },
                 mode="lines+markers",

@@ -16,7 +16,8 @@ def table(after_second=2.8):
     rows = [
         {
             "language": code, "group": group, "dataset": "heldout", "stage": stage, "bits_per_byte": value,
-            "ci_low": value - 0.1, "ci_high": value + 0.2, "change_percent": 100 * (value / values[0] - 1),
+            "change_percent": 100 * (value / values[0] - 1), "change_low": 100 * (value / values[0] - 1) - 1,
+            "change_high": 100 * (value / values[0] - 1) + 2,
         }
         for (code, group), values in bits.items()
         for stage, value in zip(("base", "G1 expand", "G2 expand"), values, strict=True)
@@ -29,7 +30,7 @@ def test_every_language_is_a_line_over_the_stages_in_order():
     assert [trace.name for trace in figure.data] == ["English (G0)", "Hungarian (G1)", "Greek (G2)"]
     assert list(figure.data[1].x) == ["base", "G1 expand", "G2 expand"]
     assert list(figure.data[1].y) == pytest.approx([0, -25, -30])
-    assert figure.data[1].error_y.array[0] == pytest.approx(5)
+    assert figure.data[1].error_y.array[1] == pytest.approx(2)
     assert len({trace.line.color for trace in figure.data}) == 3
 
 
