@@ -160,8 +160,14 @@ def measure(story: Story) -> None:
         run.write_table("original_weight", original_weight_by_language(report.load))
         write_expert_tables(run, counter, story.tokenizer)
         if run.phases["plan"].get("classifier_layers"):
-            options = {"languages": experiment.languages, "original": experiment.original}
-            accuracy = classifier_accuracy(story.model, story.tokenizer, story.corpus, **options)
+            accuracy = classifier_accuracy(
+                story.model,
+                story.tokenizer,
+                story.corpus,
+                languages=experiment.languages,
+                original=experiment.original,
+                precision=experiment.precision,
+            )
             run.write_table("classifiers", accuracy)
         probe = _probe(story.tokenizer)
         differences = {"base_difference": float((_logits(story.model, probe, None) - story.base_logits).abs().max())}
