@@ -9,6 +9,7 @@ from starlette.middleware import Middleware
 
 from lpr_lab.dashboard import api, compare, experts, look, plan, retention, routing, runs, shell
 from lpr_lab.dashboard.guard import Guard
+from lpr_lab.dashboard.sessions import describe_once
 
 
 def assemble(runs_dir: Path) -> gr.Blocks:
@@ -22,6 +23,7 @@ def assemble(runs_dir: Path) -> gr.Blocks:
         with demo.route(name, shell.PAGES[name]):
             _without_navbar()
             module.page(demo, runs_dir)
+    describe_once(demo)
     demo.queue(max_size=16, default_concurrency_limit=1, api_open=False)
     return demo
 

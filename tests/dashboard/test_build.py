@@ -86,6 +86,27 @@ def test_only_the_named_endpoints_are_public(tmp_path):
     assert public == {"list_runs", "trace_text", "expert_load", "retention", "generate_pair", "plan"}
 
 
+def test_a_visit_describes_no_component_anew_and_visitors_share_nothing(tmp_path, monkeypatch):
+    from gradio.blocks import BlocksConfig
+    from gradio.state_holder import SessionState
+
+    demo, calls, describe = build(tmp_path), [], BlocksConfig.config_for_block
+
+    def counted(_id, *rest):
+        calls.append(_id)
+        return describe(_id, *rest)
+
+    monkeypatch.setattr(BlocksConfig, "config_for_block", staticmethod(counted))
+    plain = {key: describe(key, [], block) for key, block in demo.default_config.blocks.items() if key in demo.blocks}
+    first = SessionState(demo)
+    calls.clear()
+    second = SessionState(demo)
+    assert not calls and first.config_values == second.config_values == plain
+    key = next(key for key, config in first.config_values.items() if "value" in config["props"])
+    first.config_values[key]["props"]["value"] = "mine"
+    assert second.config_values[key] == SessionState(demo).config_values[key] == plain[key]
+
+
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
     return serve(tmp_path_factory.mktemp("runs"), port=None, open_browser=False, block=False)
