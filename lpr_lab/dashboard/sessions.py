@@ -16,9 +16,7 @@ class _Described(BlocksConfig):
 
     known: dict[int, dict[str, Any]]
 
-    def config_for_block(
-        self, _id: int, rendered_ids: list[int], block: Any, renderable: Any = None
-    ) -> dict[str, Any]:
+    def config_for_block(self, _id: int, rendered_ids: list[int], block: Any, renderable: Any = None) -> dict[str, Any]:
         if renderable is not None or block is not self.root_block.default_config.blocks.get(_id):
             return BlocksConfig.config_for_block(_id, rendered_ids, block, renderable)
         if _id not in self.known:
