@@ -267,8 +267,8 @@ def stage_table(rows: Table) -> str:
         body += f'<tr><th scope="row">{esc(language_name(str(language)))}<small>{group}</small></th>{cells}</tr>'
     heads = "".join(f'<th scope="col" class="lpr-number">{esc(str(stage))}</th>' for stage in stages)
     return (
-        '<div class="lpr-panel"><div class="lpr-scroll"><table class="lpr-table">'
-        '<caption class="lpr-hidden">Bits per byte after every stage, by language</caption>'
+        '<div class="lpr-panel"><div class="lpr-scroll" role="region" tabindex="0" aria-label="Bits per byte by stage">'
+        '<table class="lpr-table"><caption class="lpr-hidden">Bits per byte after every stage, by language</caption>'
         f'<thead><tr><th scope="col">Language</th>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
         '<p class="lpr-caption">Bits per byte after every stage, and below it the change from the base. G0 are the '
         "original languages, G1 the first group that was taught, and so on. All stages were scored on one copy of the "
