@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -62,12 +63,11 @@ def test_ctrl_c_in_stage_1_and_the_same_command_again_complete_the_demo(tmp_path
     command = [sys.executable, "-m", "lpr_lab", "demo", "--no-app", "-f", str(parameters), "--json"]
     environ = {**os.environ, "PYTHONPATH": str(environment.CHECKOUT), "LPR_LAB_RUNS": str(tmp_path / "runs")}
 
-    first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ)
-    assert first.stderr is not None
-    assert any("Stage 1" in line and "loss" in line for line in first.stderr)
-    first.send_signal(signal.SIGINT)
-    first.communicate(timeout=60)
-    assert first.returncode == 130
+    with (tmp_path / "first.txt").open("w") as shown:
+        first = subprocess.Popen(command, stdout=shown, stderr=shown, env=environ)
+        _wait_for_steps(first, tmp_path / "runs", "expand")
+        first.send_signal(signal.SIGINT)
+        assert first.wait(timeout=60) == 130
     (run,) = list_runs(tmp_path / "runs")
     assert run.status.state == "interrupted" and not run.is_done("expand")
 
@@ -78,3 +78,16 @@ def test_ctrl_c_in_stage_1_and_the_same_command_again_complete_the_demo(tmp_path
     assert (result["id"], result["how"], result["state"]) == (run.id, "resumed", "finished")
     losses = run.metrics().query("stage == 'expand' and name == 'lm_loss'")
     assert losses["step"].tolist() == list(range(1, 193))
+
+
+def _wait_for_steps(process, runs_dir, stage: str) -> None:
+    """Wait until a stage has taken its first steps: by its metrics, which are there long before a progress bar says so."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "it ended before it could be interrupted"
+        for run in list_runs(runs_dir):
+            metrics = run.metrics()
+            if not metrics.empty and (metrics["stage"] == stage).any():
+                return
+        time.sleep(0.05)
+    raise AssertionError(f"no step of {stage} within two minutes")
