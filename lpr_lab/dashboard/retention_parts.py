@@ -93,13 +93,18 @@ def change_table(rows: Table, before: str, after: str) -> str:
         for index, name in enumerate(heads)
     )
     return (
-        '<div class="lpr-panel"><div class="lpr-scroll"><table class="lpr-table lpr-changes">'
+        f'<div class="lpr-panel">{_scroll("Bits per byte by language")}<table class="lpr-table lpr-changes">'
         '<caption class="lpr-hidden">Bits per byte before and after, by language</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
         '<p class="lpr-caption">Bits per byte of both on the same documents; interval by paired bootstrap over '
         "documents. A base tuned on chats gets better at plain text in any language, which can hide forgetting: a "
         "claim that nothing was forgotten needs a control.</p></div>"
     )
+
+
+def _scroll(name: str) -> str:
+    """Return the opening tag around a table that may be wider than a phone; by keyboard it scrolls too."""
+    return f'<div class="lpr-scroll" role="region" tabindex="0" aria-label="{esc(name)}">'
 
 
 def _short(name: str) -> str:
@@ -140,9 +145,10 @@ def refused(comparison: Comparison) -> str:
     )
     heads = "".join(f'<th scope="col">{name}</th>' for name in ("Language", "Test set before", "Test set after"))
     table = f'<table class="lpr-table"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
+    detail = f"{_scroll('Differing test sets')}{table}</div>" if rows else ""
     return (
         '<section class="lpr-card lpr-empty" role="alert"><h2>Not compared</h2>'
-        f"<p>{esc(comparison.refusal)}</p>{f'<div class=lpr-scroll>{table}</div>' if rows else ''}</section>"
+        f"<p>{esc(comparison.refusal)}</p>{detail}</section>"
     )
 
 
@@ -210,7 +216,7 @@ def _documents(rows: Table, trend: dict[tuple[str, str], str], run: Run, view: V
         )
     heads = '<th scope="col">Document</th><th scope="col" class="lpr-number">Change</th>'
     return (
-        f'<div class="lpr-scroll"><table class="lpr-table"><thead><tr>{heads}</tr></thead>'
+        f'{_scroll("Documents and their change")}<table class="lpr-table"><thead><tr>{heads}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
 
@@ -231,7 +237,7 @@ def trade_off_table(found: TradeOff, view: View) -> str:
         for index, name in enumerate(("Run", "Mean gain", "Mean forgetting", "Worst forgetting"))
     )
     return (
-        '<div class="lpr-panel"><div class="lpr-scroll"><table class="lpr-table">'
+        f'<div class="lpr-panel">{_scroll("Gain and forgetting by run")}<table class="lpr-table">'
         '<caption class="lpr-hidden">Gain and forgetting of runs on the same test sets</caption>'
         f"<thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>{_apart(found.refused)}</div>"
     )

@@ -112,9 +112,18 @@ def empty_address(tmp_path_factory) -> str:
     return serve(tmp_path_factory.mktemp("nothing"), port=None, open_browser=False, block=False)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Let fixtures know whether their test failed."""
+    report = yield
+    if report.when == "call":
+        item.failed = report.failed
+    return report
+
+
 @pytest.fixture
 def open_page(browser, address, request, tmp_path) -> Iterator:
-    """Open pages under guard: no console error, no page error, no dialog, no request beyond this machine."""
+    """Open pages under guard: no console error, no page error, no dialog, no request beyond this machine, no U+FFFD."""
     contexts, complaints = [], []
 
     def open_(path: str = "/", *, at: str = address, **options) -> Page:
@@ -134,11 +143,27 @@ def open_page(browser, address, request, tmp_path) -> Iterator:
     for number, context in enumerate(contexts):
         for page in context.pages:
             assert page.evaluate("window.boom") is None
-            assert "�" not in (page.evaluate("document.getElementById('lpr-text')?.innerText") or "")
             if getattr(request.node, "failed", False):
-                page.screenshot(path=str(tmp_path / f"page-{number}.png"))
+                page.screenshot(path=str(tmp_path / f"page-{number}.png"), full_page=True)
+            assert "�" not in page.evaluate("document.body.innerText"), page.url
         context.close()
     assert not complaints
+
+
+@pytest.fixture
+def axe():
+    """Return a function that checks what is ours on a page and returns serious and critical violations; none is {}."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    def check(page: Page) -> dict[str, list[str]]:
+        found = Axe().run(page, context=".gradio-container").response["violations"]
+        return {
+            one["id"]: [node["html"][:160] for node in one["nodes"]]
+            for one in found
+            if one["impact"] in ("serious", "critical")
+        }
+
+    return check
 
 
 def _is_here(url: str) -> bool:

@@ -81,7 +81,7 @@ def test_ctrl_c_in_stage_1_and_the_same_command_again_complete_the_demo(tmp_path
 
 
 def _wait_for_steps(process, runs_dir, stage: str) -> None:
-    """Wait until a stage has taken its first steps: by its metrics, which are there long before a progress bar says so."""
+    """Wait for the first steps of a stage, by its metrics: they are there long before a progress bar says so."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         assert process.poll() is None, "it ended before it could be interrupted"
