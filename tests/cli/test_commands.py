@@ -9,52 +9,12 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from cli_results import IN_WORDS, RESULTS
 from typer.testing import CliRunner
 
 from lpr_lab import cli
 from lpr_lab.experiments import environment
-from lpr_lab.experiments.runs import Run, list_runs
-
-RESULTS = {
-    "schema_version": 1,
-    "recipe": "route_first",
-    "base": "smollm2-135m",
-    "original": ["en", "es"],
-    "expanded": ["el"],
-    "change": [
-        {"dataset": dataset, "language": code, "role": role, "before": before, "after": after}
-        | {"change_percent": 100 * (after / before - 1), "ci_low": -1.0, "ci_high": 2.0}
-        for dataset in ("dev", "heldout")
-        for code, role, before, after in (
-            ("en", "original", 1.5, 1.515),
-            ("es", "original", 2.0, 2.0),
-            ("el", "expanded", 2, 1.5),
-        )
-    ],
-    "routing": {
-        "original_weight": [
-            {"dataset": "heldout", "language": "en", "role": "original", "original_weight": 0.98},
-            {"dataset": "heldout", "language": "es", "role": "original", "original_weight": 0.97},
-            {"dataset": "heldout", "language": "el", "role": "expanded", "original_weight": 0.01},
-        ]
-    },
-    "claims": [{"name": "gain", "holds": True}, {"name": "base_untouched", "holds": False}],
-    "seconds": {"prepare": 30.0, "expand": 500.0},
-}
-IN_WORDS = """\
-smollm2-135m, which knew English and Spanish, was taught Greek in 9 minutes (recipe route_first).
-Taught, in bits per byte of held-out text: Greek 2.000 → 1.500 (−25.0 %, 95 % interval −1.0 % to +2.0 %).
-Known before, in the same: English 1.500 → 1.515 (+1.0 %, 95 % interval −1.0 % to +2.0 %), \
-Spanish 2.000 → 2.000 (+0.0 %, 95 % interval −1.0 % to +2.0 %).
-Weight of the original expert there: English 0.98, Spanish 0.97; Greek 0.01.
-1 of the 2 things the method promises hold; not: base untouched.
-"""
-
-
-@pytest.fixture
-def runs(tmp_path, monkeypatch):
-    monkeypatch.setenv("LPR_LAB_RUNS", str(tmp_path / "runs"))
-    return tmp_path / "runs"
+from lpr_lab.experiments.runs import list_runs
 
 
 def call(*arguments: str):
@@ -69,11 +29,6 @@ def in_a_process(*arguments: str, **environ: str) -> subprocess.Popen:
         text=True,
         env={**os.environ, "PYTHONPATH": str(environment.CHECKOUT), **environ},
     )
-
-
-def make_run(root: Path, **changes) -> Run:
-    given = {"kind": "expansion", "slug": "el", "title": "A test", "config": {"language": "no"}} | changes
-    return Run.create(root, **given)
 
 
 def write_quickstart(folder: Path, *cells: str) -> Path:
@@ -123,76 +78,6 @@ def test_an_unknown_command_is_a_usage_error():
     assert call("dmeo").exit_code == 2
 
 
-# Runs
-
-
-def test_no_runs_says_how_to_make_one(runs):
-    done = call("runs", "list")
-    assert (done.exit_code, done.stdout) == (0, "")
-    assert "lpr-lab demo" in done.stderr
-    assert call("runs", "show").exit_code == 3
-
-
-def test_runs_are_listed_as_lines_and_as_json(runs):
-    good, bad, example = make_run(runs), make_run(runs), make_run(runs / "examples", title="An example")
-    (bad.path / "run.json").write_text("{")
-    lines = call("runs", "list").stdout.splitlines()
-    assert [good.id in line and "queued" in line for line in lines].count(True) == 1
-    assert [bad.id in line and "unreadable" in line for line in lines].count(True) == 1
-    assert example.id in lines[-1] and "example" in lines[-1]
-    facts = json.loads(call("runs", "list", "--json").stdout)
-    assert {fact["id"]: fact["problem"] is None for fact in facts} == {good.id: True, bad.id: False, example.id: True}
-    assert call("runs", "list", "--kind", "review", "--json").stdout == "[]\n"
-
-
-def test_a_run_is_shown_with_its_settings_and_its_results_in_words(runs):
-    run = make_run(runs)
-    run.start()
-    run.finish(RESULTS)
-    shown = call("runs", "show").stdout
-    assert 'language: "no"' in shown and "finished" in shown
-    assert shown.endswith(IN_WORDS)
-    facts = json.loads(call("runs", "show", run.id, "--json").stdout)
-    assert facts["results"] == RESULTS and facts["config"] == {"language": "no"}
-
-
-def test_results_of_another_kind_are_shown_as_they_are(runs):
-    run = make_run(runs)
-    run.start()
-    run.finish({"answer": 42})
-    assert '"answer": 42' in call("runs", "show").stdout
-
-
-@pytest.mark.parametrize(("run_id", "code"), [("../x", 2), ("20260101-000000Z-none-0000", 3)])
-def test_an_unknown_run_is_one_sentence_and_an_exit_code(runs, run_id, code):
-    done = call("runs", "show", run_id)
-    assert done.exit_code == code
-    assert done.stdout == ""
-    assert done.stderr.startswith("Error: ") and done.stderr.count("\n") == 1
-
-
-def test_an_unexpected_error_is_one_sentence_too_and_a_traceback_when_asked(runs, monkeypatch):
-    def broken(*_):
-        raise KeyError("surprise")
-
-    monkeypatch.setattr("lpr_lab.experiments.runs.list_runs", broken)
-    done = call("runs", "list")
-    assert done.exit_code == 1
-    assert done.stderr == "Error: KeyError: 'surprise'. LPR_LAB_DEBUG=1 shows where.\n"
-    monkeypatch.setenv("LPR_LAB_DEBUG", "1")
-    assert isinstance(call("runs", "list").exception, KeyError)
-
-
-def test_a_reader_that_closes_early_is_no_error(runs):
-    for _ in range(3):
-        make_run(runs)
-    process = in_a_process("runs", "list")
-    assert process.stdout is not None
-    process.stdout.close()
-    process.wait(timeout=20)
-    assert process.stderr is not None and "Traceback" not in process.stderr.read()
-
-
 # Running notebooks
 
 
@@ -217,8 +102,8 @@ def test_a_notebook_in_the_notebooks_folder_is_found_by_name(runs, tmp_path, mon
 def test_demo_runs_the_quickstart_says_the_result_in_words_and_reuses_it(runs, tmp_path, monkeypatch):
     cell = f"import sys; print('working', file=sys.stderr)\nrun.finish({RESULTS!r} | {{'tokens': stage1_tokens}})"
     write_quickstart(tmp_path / "notebooks", START, cell)
+    monkeypatch.setenv("PYTHONPATH", str(environment.CHECKOUT))
     monkeypatch.setattr(environment, "CHECKOUT", tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(Path(cli.__file__).parents[1]))
     done = call("demo", "--no-app", "--tokens", "7")
     assert done.exit_code == 0, done.stderr
     (run,) = list_runs(runs)

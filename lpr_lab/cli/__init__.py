@@ -1,0 +1,30 @@
+"""The command line: `lpr-lab demo | run | runs | app | doctor`. Parses, calls one function, prints.
+
+Results go to stdout, progress and errors to stderr. Every error is one sentence and an exit code: 1 failed, 2 usage,
+3 missing, 4 comparison refused, 130 interrupted; `LPR_LAB_DEBUG=1` adds the traceback. Nothing heavy is imported before
+a command needs it, so that `--help` answers at once.
+"""
+
+import typer
+
+from lpr_lab.cli import commands, runs
+from lpr_lab.cli.common import Group
+
+app = typer.Typer(
+    cls=Group,
+    help="Teach a language model new languages with new experts, without forgetting the old ones.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("demo")(commands.demo)
+app.command("run")(commands.run_command)
+app.add_typer(runs.app, name="runs")
+app.command("app")(commands.app_command)
+app.command("doctor")(commands.doctor)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

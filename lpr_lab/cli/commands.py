@@ -1,0 +1,198 @@
+"""Doing work and opening the window: `lpr-lab demo`, `run`, `app`, `doctor`."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
+
+import typer
+
+from lpr_lab.cli.common import (
+    PORT,
+    AsJson,
+    Assignments,
+    Host,
+    New,
+    NoBrowser,
+    ParametersFile,
+    Port,
+    Quiet,
+    RunsDir,
+    facts_of,
+    runs_folder,
+    say,
+    words,
+)
+from lpr_lab.errors import UsageError
+
+if TYPE_CHECKING:
+    from lpr_lab.experiments.runs import Run
+
+QUICKSTART = "00_quickstart.ipynb"
+
+
+def demo(
+    recipe: Annotated[str | None, typer.Option(help="route_first, or the papers' own moe_lpr.")] = None,
+    tokens: Annotated[int | None, typer.Option(min=1, help="Tokens of stage 1.")] = None,
+    minutes_per_stage: Annotated[float | None, typer.Option(help="Stop each training stage after so long.")] = None,
+    assignments: Assignments = None,
+    parameters_file: ParametersFile = None,
+    new: New = False,
+    no_app: Annotated[bool, typer.Option("--no-app", help="Stop before serving the dashboard.")] = False,
+    runs_dir: RunsDir = None,
+    port: Port = PORT,
+    no_browser: NoBrowser = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Expand a real model by three languages, then open the dashboard on it.
+
+    About ten minutes on two processor cores. Ctrl-C leaves a run that the
+    same command goes on with; a finished run is not made again.
+    """
+    from lpr_lab.experiments.doctor import port_finding
+    from lpr_lab.experiments.notebooks import notebooks_dir
+
+    if not no_app and (taken := port_finding(port)).state != "ok":
+        raise UsageError(f"Port {port} is taken. {taken.next_step} Or use --no-app.")
+    shortcuts = {"recipe": recipe, "stage1_tokens": tokens, "max_minutes": minutes_per_stage}
+    values = {name: value for name, value in shortcuts.items() if value is not None}
+    run = _run_notebook(
+        notebooks_dir() / QUICKSTART, runs_dir, assignments, parameters_file, values, None, new, as_json, quiet
+    )
+    if not no_app:
+        _serve(run.path.parent, port, no_browser, f"routing?run={run.id}")
+
+
+def run_command(
+    notebook: Annotated[Path, typer.Argument(help="A notebook, or the name of one in notebooks/.")],
+    assignments: Assignments = None,
+    parameters_file: ParametersFile = None,
+    name: Annotated[str | None, typer.Option(help="What to call the run.")] = None,
+    new: New = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and print the parameters, run nothing.")] = False,
+    runs_dir: RunsDir = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run a notebook with parameters into a run directory.
+
+    Names and types are checked before anything starts. With the same
+    parameters a finished run is reused and an unfinished one resumed.
+    """
+    from lpr_lab.experiments.notebook_parameters import read_notebook, resolve
+    from lpr_lab.experiments.notebooks import notebooks_dir
+
+    if not notebook.exists() and len(notebook.parts) == 1:
+        notebook = notebooks_dir() / notebook.with_suffix(".ipynb")
+    if dry_run:
+        from lpr_lab.experiments.yaml_files import dump_yaml
+
+        resolved = resolve(read_notebook(notebook).parameters, assignments or (), parameters_file)
+        print(
+            json.dumps(resolved, ensure_ascii=False) if as_json else dump_yaml(resolved),
+            end="" if not as_json else "\n",
+        )
+        return
+    _run_notebook(notebook, runs_dir, assignments, parameters_file, {}, name, new, as_json, quiet)
+
+
+def app_command(
+    runs_dir: RunsDir = None,
+    port: Port = PORT,
+    host: Host = "127.0.0.1",
+    mcp: Annotated[bool, typer.Option("--mcp", help="Offer its endpoints to language-model clients too.")] = False,
+    no_browser: NoBrowser = False,
+) -> None:
+    """Open the dashboard on a folder of runs.
+
+    On another address than this machine's own, the address that is printed
+    holds a token that visitors need. Nothing is encrypted: where you do not
+    trust the network, keep 127.0.0.1 and use an SSH tunnel.
+    """
+    from lpr_lab.experiments.doctor import port_finding
+
+    if (taken := port_finding(port)).state != "ok":
+        raise UsageError(f"Port {port} is taken. {taken.next_step}")
+    _serve(runs_folder(runs_dir), port, no_browser, "", host, mcp)
+
+
+def doctor(runs_dir: RunsDir = None, port: Port = PORT, as_json: AsJson = False) -> None:
+    """Look at what this machine has of what is needed; exit code 1 when something essential is missing."""
+    from dataclasses import asdict
+
+    from lpr_lab.experiments.doctor import examine
+
+    findings = []
+    for finding in examine(runs_folder(runs_dir), port):
+        findings.append(finding)
+        if not as_json:
+            step = f"\n      {finding.next_step}" if finding.next_step else ""
+            print(f"{finding.state:<4}  {finding.name}: {finding.detail}{step}", flush=True)
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in findings], ensure_ascii=False))
+    if any(finding.state == "fail" for finding in findings):
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _progress_output(quiet: bool) -> Iterator[TextIO]:
+    if not quiet:
+        yield sys.stderr
+        return
+    os.environ["LPR_LAB_QUIET"] = "1"
+    with Path(os.devnull).open("w") as nowhere:
+        yield nowhere
+
+
+def _run_notebook(
+    notebook: Path,
+    runs_dir: Path | None,
+    assignments: list[str] | None,
+    parameters_file: Path | None,
+    values: dict[str, Any],
+    name: str | None,
+    new: bool,
+    as_json: bool,
+    quiet: bool,
+) -> "Run":
+    from lpr_lab.experiments.notebooks import run_notebook
+
+    with _progress_output(quiet) as output:
+        done = run_notebook(
+            notebook,
+            runs_dir=runs_folder(runs_dir),
+            assignments=tuple(assignments or ()),
+            parameters_file=parameters_file,
+            values=values,
+            name=name,
+            new=new,
+            output=output,
+        )
+    run = done.run
+    if done.how == "reused" and not quiet:
+        say(f"Run {run.id} was made with the same settings and is finished; --new makes another.")
+    if as_json:
+        print(json.dumps(facts_of(run) | {"how": done.how, "results": run.results}, ensure_ascii=False), flush=True)
+        return run
+    if run.results is not None:
+        print(*words(run.results), sep="\n")
+    print(f"Run: {run.path}", flush=True)
+    return run
+
+
+def _serve(folder: Path, port: int, no_browser: bool, page: str, host: str = "127.0.0.1", mcp: bool = False) -> None:
+    from threading import Event
+
+    from lpr_lab.dashboard import LOOPBACK, address_with, new_token, serve
+
+    has_screen = sys.platform in ("darwin", "win32") or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
+    opens = has_screen and not no_browser
+    token = None if host in LOOPBACK else new_token()
+    with suppress(KeyboardInterrupt):  # the way to end it, so no error
+        address = serve(folder, host=host, port=port, page=page, open_browser=opens, block=False, token=token, mcp=mcp)
+        say(f"Dashboard: {address_with(f'{address}/{page}', token)}  (Ctrl-C stops it)")
+        Event().wait()

@@ -1,0 +1,102 @@
+"""What all commands share: their options, how they say what went wrong, how a run is found and told."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from lpr_lab.errors import LprError
+
+if TYPE_CHECKING:
+    from lpr_lab.experiments.runs import Run
+
+PORT = 7860
+
+
+class Group(TyperGroup):
+    """Turns what goes wrong in a command into one sentence and its exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; whatever it raises ends as an exit code."""
+        try:
+            return super().invoke(ctx)
+        except (LprError, KeyboardInterrupt, OSError, ValueError, LookupError, ImportError) as error:
+            if os.environ.get("LPR_LAB_DEBUG") == "1" or isinstance(error, BrokenPipeError):
+                raise
+            if isinstance(error, LprError):
+                say(f"Error: {error}")
+                raise typer.Exit(error.exit_code) from error
+            if isinstance(error, KeyboardInterrupt):
+                say("Interrupted. The same command goes on where this one stopped.")
+                raise typer.Exit(130) from error
+            say(f"Error: {type(error).__name__}: {error}. LPR_LAB_DEBUG=1 shows where.")
+            raise typer.Exit(1) from error
+
+
+RunsDir = Annotated[
+    Path | None,
+    typer.Option("--runs-dir", help="The folder of runs.", show_default="$LPR_LAB_RUNS, or ./runs", file_okay=False),
+]
+Port = Annotated[int, typer.Option("--port", min=1, max=65535, help="Where on 127.0.0.1 the dashboard listens.")]
+Host = Annotated[str, typer.Option("--host", help="Address to listen on; any but 127.0.0.1 asks visitors for a token.")]
+NoBrowser = Annotated[bool, typer.Option("--no-browser", help="Print the address, open nothing.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the result.")]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option("-p", metavar="NAME=VALUE", help="Set a parameter of the notebook; repeatable. Lists are JSON."),
+]
+ParametersFile = Annotated[
+    Path | None,
+    typer.Option("-f", metavar="FILE", help="Parameters from a YAML or JSON file.", exists=True, dir_okay=False),
+]
+New = Annotated[bool, typer.Option("--new", help="Make a new run, whatever there is.")]
+
+
+def say(text: str) -> None:
+    """Print to stderr: progress and errors, never results."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def runs_folder(runs_dir: Path | None) -> Path:
+    """Return the folder of runs that was named, or the usual one."""
+    from lpr_lab.experiments.runs import default_runs_dir
+
+    return (default_runs_dir() if runs_dir is None else runs_dir).absolute()
+
+
+def open_run(folder: Path, run_id: str) -> "Run":
+    """Open a run by id, or the newest as `latest`."""
+    from lpr_lab.errors import MissingError
+    from lpr_lab.experiments.runs import Run, newest_run
+
+    if run_id != "latest":
+        return Run.open(folder, run_id)
+    run = newest_run(folder)
+    if run is None:
+        raise MissingError(f"There is no run in {folder}. Make one: lpr-lab demo")
+    return run
+
+
+def facts_of(run: "Run") -> dict[str, Any]:
+    """Return what a run is and where it stands, JSON-able."""
+    facts = {"id": run.id, "path": str(run.path), "example": run.is_example, "problem": run.problem}
+    if run.problem:
+        return facts
+    status = run.status
+    facts |= {"kind": run.kind, "title": run.title, "created": run.created, "state": status.state}
+    return facts | {"stage": status.stage, "done": list(status.done_phases), "error": status.error_tail}
+
+
+def words(results: dict[str, Any]) -> list[str]:
+    """Return results in words where they are those of an expansion, as JSON where not."""
+    from lpr_lab.experiments.summary import summary_lines
+
+    try:
+        return summary_lines(results)
+    except (LookupError, TypeError):
+        return [json.dumps(results, ensure_ascii=False, indent=2)]

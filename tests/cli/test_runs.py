@@ -1,0 +1,99 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cli_results import IN_WORDS, RESULTS
+from typer.testing import CliRunner
+
+from lpr_lab import cli
+from lpr_lab.experiments import environment
+from lpr_lab.experiments.runs import Run
+
+
+def call(*arguments: str):
+    return CliRunner().invoke(cli.app, list(arguments))
+
+
+def in_a_process(*arguments: str, **environ: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "lpr_lab", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(environment.CHECKOUT), **environ},
+    )
+
+
+def make_run(root: Path, **changes) -> Run:
+    given = {"kind": "expansion", "slug": "el", "title": "A test", "config": {"language": "no"}} | changes
+    return Run.create(root, **given)
+
+
+def test_no_runs_says_how_to_make_one(runs):
+    done = call("runs", "list")
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert "lpr-lab demo" in done.stderr
+    assert call("runs", "show").exit_code == 3
+
+
+def test_runs_are_listed_as_lines_and_as_json(runs):
+    good, bad, example = make_run(runs), make_run(runs), make_run(runs / "examples", title="An example")
+    (bad.path / "run.json").write_text("{")
+    lines = call("runs", "list").stdout.splitlines()
+    assert [good.id in line and "queued" in line for line in lines].count(True) == 1
+    assert [bad.id in line and "unreadable" in line for line in lines].count(True) == 1
+    assert example.id in lines[-1] and "example" in lines[-1]
+    facts = json.loads(call("runs", "list", "--json").stdout)
+    assert {fact["id"]: fact["problem"] is None for fact in facts} == {good.id: True, bad.id: False, example.id: True}
+    assert call("runs", "list", "--kind", "review", "--json").stdout == "[]\n"
+
+
+def test_a_run_is_shown_with_its_settings_and_its_results_in_words(runs):
+    run = make_run(runs)
+    run.start()
+    run.finish(RESULTS)
+    shown = call("runs", "show").stdout
+    assert 'language: "no"' in shown and "finished" in shown
+    assert shown.endswith(IN_WORDS)
+    facts = json.loads(call("runs", "show", run.id, "--json").stdout)
+    assert facts["results"] == RESULTS and facts["config"] == {"language": "no"}
+
+
+def test_results_of_another_kind_are_shown_as_they_are(runs):
+    run = make_run(runs)
+    run.start()
+    run.finish({"answer": 42})
+    assert '"answer": 42' in call("runs", "show").stdout
+
+
+@pytest.mark.parametrize(("run_id", "code"), [("../x", 2), ("20260101-000000Z-none-0000", 3)])
+def test_an_unknown_run_is_one_sentence_and_an_exit_code(runs, run_id, code):
+    done = call("runs", "show", run_id)
+    assert done.exit_code == code
+    assert done.stdout == ""
+    assert done.stderr.startswith("Error: ") and done.stderr.count("\n") == 1
+
+
+def test_an_unexpected_error_is_one_sentence_too_and_a_traceback_when_asked(runs, monkeypatch):
+    def broken(*_):
+        raise KeyError("surprise")
+
+    monkeypatch.setattr("lpr_lab.experiments.runs.list_runs", broken)
+    done = call("runs", "list")
+    assert done.exit_code == 1
+    assert done.stderr == "Error: KeyError: 'surprise'. LPR_LAB_DEBUG=1 shows where.\n"
+    monkeypatch.setenv("LPR_LAB_DEBUG", "1")
+    assert isinstance(call("runs", "list").exception, KeyError)
+
+
+def test_a_reader_that_closes_early_is_no_error(runs):
+    for _ in range(3):
+        make_run(runs)
+    process = in_a_process("runs", "list")
+    assert process.stdout is not None
+    process.stdout.close()
+    process.wait(timeout=20)
+    assert process.stderr is not None and "Traceback" not in process.stderr.read()
