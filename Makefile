@@ -1,7 +1,7 @@
 # `make demo` and `make test` each set up all they need; `make help` lists the rest.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo app test test-all test-slow test-e2e check fix clean
+.PHONY: help setup demo app test test-all test-slow test-e2e load screenshots check fix clean
 
 BIN := .venv/bin
 # Written last, so that an interrupted installation is taken up again; older than pyproject.toml means out of date.
@@ -32,6 +32,13 @@ test-slow: $(READY) ## tests over five seconds: two processes under torchrun, ev
 
 test-e2e: $(READY) ## drive the dashboard in headless Chromium (CHROMIUM=/path names another)
 	@$(BIN)/python -m pytest -q -m e2e
+
+load: $(READY) ## sixty readers of the dashboard while one generates
+	@$(BIN)/python tests/load/readers.py --readers 60
+
+screenshots: $(READY) ## pictures of every page into docs/screenshots, of the newest run in ./runs
+	@$(BIN)/python tests/e2e/screenshots.py --widths 1280 --schemes light dark
+	@$(BIN)/python tests/e2e/screenshots.py --widths 360 --schemes light
 
 check: $(READY) ## lint, format, types, layers, stripped notebooks, spelling
 	@$(BIN)/ruff check .

@@ -59,10 +59,13 @@ def detail(trace: RoutingTrace) -> str:
     if layers and text:
         reached = trace.reached_original()
         low, high = int(reached.argmin()), int(reached.argmax())
-        parts[0] += (
-            f" ({percent(reached[low])} in layer {trace.layers[low]} to {percent(reached[high])} in layer "
-            f"{trace.layers[high]})"
-        )
+        if percent(reached[low]) == percent(reached[high]):
+            parts[0] += f" ({percent(reached[low])} in every one)"
+        else:
+            parts[0] += (
+                f" ({percent(reached[low])} in layer {trace.layers[low]} to {percent(reached[high])} in layer "
+                f"{trace.layers[high]})"
+            )
         parts.append(f"mean weight of the original expert {percent(trace.original_share())}")
     bits = [bits_per_byte(trace, values) for values in (trace.base_log_prob, trace.log_prob)]
     if None not in bits:

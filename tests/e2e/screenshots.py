@@ -1,7 +1,7 @@
-"""Take pictures of every page: `python tests/e2e/screenshots.py --runs-dir runs --out docs/screenshots`.
+"""Take pictures of every page: `make screenshots`, or with widths and brightness of one's own choice.
 
-Without `--runs-dir` a run with made-up numbers is shown, which is for looking, not for publishing. Look at every
-picture before committing any.
+They show the newest finished run of the folder, so they are made after `make demo`. Without any run one with made-up
+numbers is shown, which is for looking, not for publishing. Look at every picture before committing any.
 """
 
 import argparse
@@ -11,37 +11,51 @@ import sys
 import tempfile
 from pathlib import Path
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from lpr_lab.dashboard import serve
+from lpr_lab.experiments.runs import Run, default_runs_dir, list_runs
 
-PAGES = {"runs": "/", "routing": "/routing", "retention": "/retention", "compare": "/compare"}
+PAGES = ("", "routing", "experts", "retention", "compare", "plan")
+# What is worth looking at on a page: a token and a layer chosen, two stages, one language.
+ASKS = {"routing": "text={lang}&tok=3&layer=12", "compare": "lang={lang}"}
 MAX_BYTES = 300_000
 
 
-def take(browser: Browser, address: str, query: str, out: Path, width: int, scheme: str, whole: bool) -> None:
+def subject(folder: Path) -> Run | None:
+    """Return the newest finished expansion."""
+    runs = (run for run in list_runs(folder) if not run.problem and run.kind == "expansion")
+    return next((run for run in runs if run.status.state == "finished"), None)
+
+
+def take(browser: Browser, address: str, run: Run, out: Path, width: int, scheme: str, whole: bool) -> None:
     """Write one picture per page at one width and brightness."""
     height = 800 if width >= 1000 else 760
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)  # type: ignore[arg-type]
     page = context.new_page()
-    for name, path in PAGES.items():
-        page.goto(f"{address}{path}{query}")
-        page.wait_for_selector("[data-lpr-page=ready]")
-        if name != "compare":
-            page.wait_for_selector(".js-plotly-plot .main-svg, .lpr-empty")
-        page.evaluate("document.fonts.ready")
-        file = out / f"{name}-{width}-{scheme}.png"
+    for name in PAGES:
+        asks = ASKS.get(name, "").format(lang=run.config["expanded"][0])
+        page.goto(f"{address}/{name}?run={run.id}&{asks}")
+        settle(page)
+        file = out / f"{name or 'runs'}-{width}-{scheme}.png"
         page.screenshot(path=str(file), full_page=whole, animations="disabled")
         size = file.stat().st_size
         print(f"{file}  {size / 1000:.0f} kB{'  TOO LARGE TO COMMIT' if size > MAX_BYTES else ''}")
     context.close()
 
 
+def settle(page: Page) -> None:
+    """Wait until a page shows all it has: its parts, its charts, its fonts."""
+    page.wait_for_selector("[data-lpr-page=ready]")
+    page.wait_for_function("!document.querySelector('[aria-label=\"Empty value\"]')")  # until a chart is there
+    page.evaluate("document.fonts.ready")
+    page.wait_for_function("!document.querySelector('.pending, .generating')")
+
+
 def main() -> None:
     """Serve the runs, take the pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs-dir", type=Path)
-    parser.add_argument("--query", default="", help="such as '?run=ID&text=el&tok=3'")
+    parser.add_argument("--runs-dir", type=Path, default=default_runs_dir())
     parser.add_argument("--out", type=Path, default=Path("docs/screenshots"))
     parser.add_argument("--widths", type=int, nargs="+", default=[1280, 360])
     parser.add_argument("--schemes", nargs="+", default=["light", "dark"])
@@ -50,16 +64,18 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        if given.runs_dir is None:
+        run = subject(given.runs_dir)
+        if run is None:
             sys.path.insert(0, str(Path(__file__).parents[1]))
             from sample_runs import make_run
 
-            given.runs_dir = make_run(Path(folder) / "runs").path.parent
-        address = serve(given.runs_dir, port=None, open_browser=False, block=False)
+            print(f"No finished expansion in {given.runs_dir}: these pictures show made-up numbers.")
+            run = make_run(Path(folder) / "runs")
+        address = serve(run.path.parent, port=None, open_browser=False, block=False)
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
         for width in given.widths:
             for scheme in given.schemes:
-                take(browser, address, given.query, given.out, width, scheme, given.whole)
+                take(browser, address, run, given.out, width, scheme, given.whole)
         browser.close()
 
 
