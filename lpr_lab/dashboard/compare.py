@@ -15,28 +15,23 @@ from lpr_lab.dashboard import compare_parts as parts
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.compare_page import MAX_CHARACTERS, Controls, side_choices
 from lpr_lab.dashboard.compare_pairs import (
-    EXPANDED,
     PREFERENCES,
-    Pair,
-    Said,
     address_of,
     choice_of,
     choices_in,
     choose_prompt,
     comparable,
-    exactness,
-    name_of,
-    pair_id,
-    pairs,
     speaker,
 )
 from lpr_lab.dashboard.compare_state import QUESTION, Latest, done, halted, hint, judge
 from lpr_lab.dashboard.model_hub import HUB, why_not
-from lpr_lab.dashboard.retention_data import BASE, Side
 from lpr_lab.dashboard.shell import FILES, MODEL, Scene, esc, html_block, status
 from lpr_lab.dashboard.view import View
 from lpr_lab.errors import LprError
+from lpr_lab.experiments.pairs import Pair, Said, exactness, pair_id, pairs
 from lpr_lab.experiments.runs import Run
+from lpr_lab.experiments.sides import BASE, EXPANDED, Side, name_of
+from lpr_lab.views import pairs as views
 from lpr_lab.views.plots import language_name
 
 UPDATES_PER_SECOND = 10
@@ -102,11 +97,11 @@ def _compose(scene: Scene, run: Run) -> dict[str, Any]:
         lead = "Both continue one prompt, from one copy of the weights." if reason is None else ""
         return found | {"top": shell.head(QUESTION, lead, scene.notice, view=view)}
     pair = Pair.from_record(record)
-    more = f'<span class="lpr-more">Kept with this run: {esc(parts.describe_settings(record))}.</span>'
+    more = f'<span class="lpr-more">Kept with this run: {esc(views.describe_settings(record))}.</span>'
     settings = {key: record.get(key) for key in ("max_new_tokens", "temperature", "seed")}
     return found | {
-        "top": shell.head(QUESTION, parts.finding(pair) + more, scene.notice, view=view),
-        "pair": parts.render_pair(pair, exactness(run)),
+        "top": shell.head(QUESTION, views.finding(pair) + more, scene.notice, view=view),
+        "pair": views.render_pair(pair, exactness(run)),
         "tokens": gr.update(value=settings["max_new_tokens"] or 48),
         "temperature": gr.update(value=settings["temperature"] or 0),
         "seed": gr.update(value=settings["seed"] or 0),
@@ -160,7 +155,7 @@ def generate(
             longest = max(pair.left.tokens or 0, pair.right.tokens or 0)
             line = status(f"Writing: {longest} of at most {settings['max_new_tokens']} tokens each…", busy=True)
             if pair.is_running:
-                yield line, shell.head(QUESTION, parts.finding(pair)), parts.render_pair(pair, exactness(run)), latest
+                yield line, shell.head(QUESTION, views.finding(pair)), views.render_pair(pair, exactness(run)), latest
     except Exception as error:  # whatever it is, the page says so, keeps what was written, and the next one can start
         said = (
             str(error) if isinstance(error, LprError) else f"The generation failed ({type(error).__name__}: {error})."

@@ -5,10 +5,10 @@ from typing import Any
 import gradio as gr
 
 from lpr_lab.dashboard import shell
-from lpr_lab.dashboard.compare_pairs import EXPANDED, RUN
-from lpr_lab.dashboard.retention_data import BASE, stages_of
+from lpr_lab.dashboard.compare_pairs import RUN
 from lpr_lab.dashboard.shell import html_block, status
 from lpr_lab.experiments.runs import Run
+from lpr_lab.experiments.sides import BASE, EXPANDED, stages_of
 from lpr_lab.measure.preference import CHOICES
 
 MAX_CHARACTERS = 2000

@@ -1,123 +1,21 @@
-"""Pairs of continuations: what they are, how a run keeps them, and what people preferred."""
+"""Who writes on which side of the page `/compare`, how its address says so, and what people preferred."""
 
-import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-import regex
-
-from lpr_lab.dashboard.retention_data import BASE, Side, stages_of
 from lpr_lab.dashboard.view import View
 from lpr_lab.errors import LprError
+from lpr_lab.experiments.pairs import Pair
 from lpr_lab.experiments.runs import Run
 from lpr_lab.experiments.sample_texts import PROMPTS
+from lpr_lab.experiments.sides import BASE, EXPANDED, Side, stages_of
 
-EXPANDED = "expanded"
-NAMES = (BASE, EXPANDED)
 PREFERENCES = "preferences"
-EXACT = 1e-4
-"""Largest difference of a logit for which "base" is called exact."""
 RUN = "run:"
 """Before the id of another run, in the pickers of who writes."""
 FIRST = "Once upon a time, in a small village"
-
-
-@dataclass(frozen=True)
-class Said:
-    """What one side said, as far as it is.
-
-    Attributes:
-        text: without the prompt.
-        tokens: how many; None where it was not counted.
-        seconds: spent on this side; None where it was not measured.
-    """
-
-    text: str = ""
-    tokens: int | None = None
-    seconds: float | None = None
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two continuations of one prompt, as far as they are.
-
-    Attributes:
-        prompt, language: what was continued.
-        left, right: what was said.
-        names: who said it: `base`, `expanded`, a stage, or a stage of another run.
-        diverged_at: the first token in which they differ, counted from 0; None while they agree.
-        seconds: for both.
-        is_running: whether they are still being written.
-        swapped: whether they are shown with their sides exchanged.
-        hidden: whether the reader may not know yet who said what.
-    """
-
-    prompt: str
-    language: str
-    left: Said
-    right: Said
-    diverged_at: int | None = None
-    names: tuple[str, str] = NAMES
-    seconds: float | None = None
-    is_running: bool = False
-    swapped: bool = False
-    hidden: bool = False
-
-    @property
-    def shown(self) -> tuple[tuple[str, Said], tuple[str, Said]]:
-        """(name, what it said) on the left of the page, then on the right."""
-        both = ((self.names[0], self.left), (self.names[1], self.right))
-        return (both[1], both[0]) if self.swapped else both
-
-    @classmethod
-    def from_record(cls, record: dict[str, Any]) -> "Pair":
-        """Read a pair that a run keeps; what is not there is left out."""
-        names = (str(record.get("left") or BASE), str(record.get("right") or EXPANDED))
-        keys = NAMES if names == NAMES else ("left_text", "right_text")
-        sides = []
-        for key in keys:
-            name = key.removesuffix("_text")
-            tokens, seconds = record.get(f"{name}_tokens"), record.get(f"{name}_seconds")
-            sides.append(Said(str(record.get(key) or ""), _number(tokens, int), _number(seconds, float)))
-        return cls(
-            str(record.get("prompt") or ""),
-            str(record.get("language") or ""),
-            sides[0],
-            sides[1],
-            _number(record.get("diverged_at"), int),
-            names,
-            _number(record.get("seconds"), float),
-        )
-
-    def to_record(self, settings: dict[str, Any]) -> dict[str, Any]:
-        """Return the pair as a run keeps it, with the settings it was made with."""
-        record = {"language": self.language, "prompt": self.prompt, **settings}
-        plain = self.names == NAMES
-        if not plain:
-            record |= {"left": self.names[0], "right": self.names[1]}
-        for key, side in zip(NAMES if plain else ("left", "right"), (self.left, self.right), strict=True):
-            record |= {key if plain else f"{key}_text": side.text}
-            record |= {f"{key}_tokens": side.tokens, f"{key}_seconds": side.seconds}
-        return record | {"diverged_at": self.diverged_at, "seconds": self.seconds}
-
-
-def _number(value: Any, kind: Any) -> Any:
-    return kind(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def pair_id(record: dict[str, Any]) -> str:
-    """Return the name of a pair in addresses: 8 hex digits of prompt, settings and, if not base and expanded, sides."""
-    keys = ["prompt", "max_new_tokens", "temperature", "seed"]
-    keys += [key for key in ("left", "right") if record.get(key)]
-    settings = [str(record.get(key)) for key in keys]
-    return hashlib.sha256("\n".join(settings).encode()).hexdigest()[:8]
-
-
-def pairs(run: Run) -> dict[str, dict[str, Any]]:
-    """Return the pairs that a run keeps by id, oldest first."""
-    return {pair_id(record): record for record in run.generations() if record.get("prompt")}
 
 
 def choose_prompt(languages: Sequence[str], language: str) -> tuple[str, str]:
@@ -131,22 +29,6 @@ def choose_prompt(languages: Sequence[str], language: str) -> tuple[str, str]:
         if code in PROMPTS:
             return code, PROMPTS[code]
     return language, FIRST
-
-
-def split_at_fork(mine: str, other: str) -> tuple[str, str]:
-    """Return (what both say, what only this side says), cut between whole characters."""
-    size = 0
-    for one, two in zip(regex.findall(r"\X", mine), regex.findall(r"\X", other), strict=False):
-        if one != two:
-            break
-        size += len(one)
-    return mine[:size], mine[size:]
-
-
-def name_of(side: Side, run: Run) -> str:
-    """Return what a side is called in records: `base`, `expanded`, a stage; with the run's id where it is another."""
-    stage = side.stage or EXPANDED
-    return stage if side.run.id == run.id or stage == BASE else f"{side.run.id}: {stage}"
 
 
 def comparable(run: Run, runs: Iterable[Run]) -> list[Run]:
@@ -195,15 +77,6 @@ def speaker(choice: str, run: Run, others: Iterable[Run], default: str) -> Side:
 def choice_of(side: Side, run: Run) -> str:
     """Return what the picker says for a side."""
     return f"{RUN}{side.run.id}" if side.run.id != run.id else side.stage or EXPANDED
-
-
-def exactness(run: Run) -> float | None:
-    """Return by how much a logit of "the adapter off" differed from the base when the run checked it; None if never."""
-    try:
-        stored = (run.results or {}).get("exactness") or {}
-    except LprError:
-        return None
-    return _number(stored.get("base_difference"), float)
 
 
 def tokens_per_second(records: Iterable[dict[str, Any]]) -> float | None:

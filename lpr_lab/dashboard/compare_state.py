@@ -8,22 +8,15 @@ import gradio as gr
 
 from lpr_lab.dashboard import compare_parts as parts
 from lpr_lab.dashboard import shell
-from lpr_lab.dashboard.compare_pairs import (
-    PREFERENCES,
-    Pair,
-    exactness,
-    pair_id,
-    pairs,
-    revealed,
-    tokens_per_second,
-    vote,
-)
+from lpr_lab.dashboard.compare_pairs import PREFERENCES, revealed, tokens_per_second, vote
 from lpr_lab.dashboard.model_hub import HUB
 from lpr_lab.dashboard.shell import esc, status
 from lpr_lab.dashboard.view import View
 from lpr_lab.errors import LprError
+from lpr_lab.experiments.pairs import Pair, exactness, pair_id, pairs
 from lpr_lab.experiments.runs import Run
 from lpr_lab.measure.preference import CHOICES
+from lpr_lab.views import pairs as views
 
 QUESTION = "What does the expanded model say that the base does not?"
 
@@ -71,11 +64,11 @@ def done(latest: Latest, run: Run, view: View) -> tuple[Any, Any, Any, Any]:
 def show(latest: Latest, run: Run, view: View | None = None) -> tuple[str, str]:
     """Return head and panes; with a view the address becomes that of this pair."""
     pair = latest.pair
-    more = f'<span class="lpr-more">{esc(parts.describe_settings(latest.settings).capitalize())}.</span>'
+    more = f'<span class="lpr-more">{esc(views.describe_settings(latest.settings).capitalize())}.</span>'
     if view is not None:
         changed = {"lang": pair.language, "text": pair_id(latest.record), "seed": latest.settings["seed"]}
         view = View.from_query({**vars(view), **changed})
-    return shell.head(QUESTION, parts.finding(pair) + more, view=view), parts.render_pair(pair, exactness(run))
+    return shell.head(QUESTION, views.finding(pair) + more, view=view), views.render_pair(pair, exactness(run))
 
 
 def halted(latest: Latest, run: Run) -> tuple[str, Any, Any, Latest]:
@@ -117,7 +110,7 @@ def judge(runs_dir: Path, latest: Latest | None, choice: str, query: Any) -> dic
         preferred = {"left": record["left"], "right": record["right"]}.get(choice)
         try:
             run.append_generation(record, PREFERENCES)
-            said = f"Kept: {f'you preferred “{parts.title_of(preferred)}”' if preferred else choice}."
+            said = f"Kept: {f'you preferred “{views.title_of(preferred)}”' if preferred else choice}."
         except (LprError, OSError) as error:
             said = f"Not kept: {error}"
     top, panes = show(latest, run, scene.view if kept else None)

@@ -1,19 +1,21 @@
 """Page `/retention`: what did we gain, what did we forget, and is it real?"""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from lpr_lab.dashboard import retention_data as data
 from lpr_lab.dashboard import retention_parts as parts
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.memory import remembered
-from lpr_lab.dashboard.retention_data import BASE, Comparison
 from lpr_lab.dashboard.shell import FILES, Scene, esc, html_block
 from lpr_lab.dashboard.view import View
 from lpr_lab.errors import LprError
+from lpr_lab.experiments import comparison as data
+from lpr_lab.experiments.comparison import Comparison
 from lpr_lab.experiments.runs import Run
+from lpr_lab.experiments.sides import BASE, Side, stages_of
 from lpr_lab.views import plots
 from lpr_lab.views.numbers import NOT_MEASURED
 from lpr_lab.views.plots import Table, dataset_name
@@ -27,6 +29,20 @@ RUN = "run:"
 def datasets_of(table: Table) -> list[str]:
     """Return the data sets of a table, held-out text first."""
     return sorted(dict.fromkeys(table["dataset"]), key=lambda name: name != "heldout")
+
+
+def sides(run: Run, view: View, others: Iterable[Run]) -> tuple[Side, Side]:
+    """Return (before, after) that an address asks for; what it cannot have is as if it were not asked for.
+
+    `stage` is what the run's model is looked at (the newest by default), `run2` and `stage2` what it is compared with:
+    the base of the same run by default.
+    """
+    known = stages_of(run)
+    after = Side(run, view.stage if view.stage in known[:-1] else "")
+    other = next((one for one in others if one.id == view.run2 and one.id != run.id), None)
+    if other is not None:
+        return Side(other, view.stage2 if view.stage2 in [*stages_of(other)[:-1], BASE] else ""), after
+    return Side(run, view.stage2 if view.stage2 in known else BASE), after
 
 
 @remembered
@@ -53,7 +69,7 @@ def _not_measured(scene: Scene, run: Run) -> dict[str, Any]:
 
 
 def _two_sides(scene: Scene, run: Run) -> dict[str, Any]:
-    before, after = data.sides(run, scene.view, scene.runs)
+    before, after = sides(run, scene.view, scene.runs)
     found = data.compare(before, after)
     if found is None:
         return _not_measured(scene, run)
@@ -80,7 +96,7 @@ def _two_sides(scene: Scene, run: Run) -> dict[str, Any]:
     }
 
 
-def _view(scene: Scene, before: data.Side, after: data.Side, dataset: str) -> View:
+def _view(scene: Scene, before: Side, after: Side, dataset: str) -> View:
     """Return what is shown as an address; what is so by default is left out."""
     other = before.run.id if before.run.id != after.run.id else ""
     stage2 = "" if before.stage == BASE and not other else before.stage
@@ -88,8 +104,8 @@ def _view(scene: Scene, before: data.Side, after: data.Side, dataset: str) -> Vi
     return View.from_query({**vars(scene.view), **changed})
 
 
-def _pickers(scene: Scene, run: Run, before: data.Side, after: data.Side) -> dict[str, Any]:
-    stages = data.stages_of(run)
+def _pickers(scene: Scene, run: Run, before: Side, after: Side) -> dict[str, Any]:
+    stages = stages_of(run)
     newest = f"expanded model ({stages[-1]})" if stages else "expanded model"
     was = [("base model", BASE), *((name, name) for name in stages)]
     for other in scene.runs:
@@ -145,7 +161,7 @@ def compose_more(scene: Scene) -> dict[str, Any]:
     if run is None or run.kind == LIFELONG:
         return blank
     try:
-        before, after = data.sides(run, scene.view, scene.runs)
+        before, after = sides(run, scene.view, scene.runs)
         found: Comparison | None = data.compare(before, after)
         if found is None or found.rows is None:
             return blank

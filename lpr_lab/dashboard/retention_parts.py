@@ -5,11 +5,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from lpr_lab.dashboard import shell
-from lpr_lab.dashboard.retention_data import BASE, Comparison, TradeOff, most_moved
 from lpr_lab.dashboard.shell import esc
 from lpr_lab.dashboard.view import View
+from lpr_lab.experiments.comparison import Comparison, TradeOff, most_moved
 from lpr_lab.experiments.runs import Run
 from lpr_lab.experiments.sample_texts import PROMPTS
+from lpr_lab.experiments.sides import BASE
 from lpr_lab.views.numbers import NOT_MEASURED, change, count
 from lpr_lab.views.plots import ROLES, Table, language_name
 

@@ -16,7 +16,6 @@ from lpr_lab.dashboard.view import View
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.run_status import seconds_since
 from lpr_lab.experiments.runs import Run, list_runs
-from lpr_lab.text.languages import LANGUAGES
 from lpr_lab.views.numbers import duration
 from lpr_lab.views.plots import language_name
 
@@ -194,11 +193,6 @@ def languages_of(run: Run) -> tuple[list[str], list[str]]:
     source = run.results or run.config
     pick = [source.get(role) or run.config.get(role) or [] for role in ("original", "expanded")]
     return [str(code) for code in pick[0]], [str(code) for code in pick[1]]
-
-
-def direction_of(code: str) -> str:
-    """Return `ltr` or `rtl` for a language we know, `auto` for others."""
-    return LANGUAGES[code].direction if code in LANGUAGES else "auto"
 
 
 # ---------------------------------------------------------------------------------------------------- with gradio

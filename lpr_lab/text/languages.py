@@ -133,6 +133,16 @@ def get_language(code: str) -> Language:
     return found
 
 
+def language_name(code: str) -> str:
+    """Return the English name of an ISO 639-1 code, or the code itself when it is not in our table."""
+    return LANGUAGES[code].name if code in LANGUAGES else code
+
+
+def direction_of(code: str) -> str:
+    """Return `ltr` or `rtl` for a language we know, `auto` for others."""
+    return LANGUAGES[code].direction if code in LANGUAGES else "auto"
+
+
 def get_languages(codes: Iterable[str]) -> tuple[Language, ...]:
     """Return the languages of several codes in the order given.
 

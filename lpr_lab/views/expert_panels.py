@@ -79,8 +79,7 @@ def render_load_panels(
         + (f'<span><i class="lpr-ex-was"></i>{html.escape(names[1])}</span>' if others else "")
         + f"<span>bars to {percent(top)}</span></p>"
     )
-    colours = theme.css_constants() + theme.css_colours(":root") + style()
-    own = f"<style>{colours}</style>" if standalone else ""
+    own = f"<style>{theme.notebook_colours()}{style()}</style>" if standalone else ""
     return f'{own}{key}<div class="lpr-ex-panels" role="group" aria-label="Load by layer">{panels}</div>'
 
 

@@ -8,7 +8,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from lpr_lab.errors import UsageError
-from lpr_lab.text.languages import LANGUAGES
+from lpr_lab.text.languages import language_name
 from lpr_lab.views import theme
 from lpr_lab.views.numbers import change as change_text
 from lpr_lab.views.numbers import percent
@@ -28,11 +28,6 @@ GREY = "#7d8695"
 
 MAX_POINTS = 2000
 """Per curve; more are thinned evenly."""
-
-
-def language_name(code: str) -> str:
-    """Return the English name of a language code, or the code itself when it is not in our table."""
-    return LANGUAGES[code].name if code in LANGUAGES else code
 
 
 def dataset_name(name: str) -> str:

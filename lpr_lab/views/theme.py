@@ -70,6 +70,18 @@ def css_constants(selector: str = ":root") -> str:
     return _rule(selector, {"font": FONT, "mono": MONO, "original": ORIGINAL, "new": NEW, **experts})
 
 
+@functools.cache
+def notebook_colours() -> str:
+    """Return the CSS rules for HTML in notebooks and files of its own: dark follows the notebook, else the system."""
+    undecided = "body:not([data-jp-theme-light]):not(.vscode-light)"
+    return (
+        css_constants()
+        + css_colours(":root")
+        + f"@media (prefers-color-scheme:dark){{{css_colours(undecided, dark=True)}}}"
+        + css_colours('body[data-jp-theme-light="false"],body.vscode-dark', dark=True)
+    )
+
+
 def _rule(selector: str, values: dict[str, str]) -> str:
     return selector + "{" + "".join(f"--lpr-{name}:{value};" for name, value in values.items()) + "}\n"
 

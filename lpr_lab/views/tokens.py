@@ -132,14 +132,7 @@ def show_token_strip(trace: RoutingTrace, **options: Any) -> None:
 @cache
 def style() -> str:
     """Return the strip's CSS with its colours, usable outside the app; dark follows the notebook, else the system."""
-    undecided = "body:not([data-jp-theme-light]):not(.vscode-light)"
-    return (
-        theme.css_constants()
-        + theme.css_colours(":root")
-        + f"@media (prefers-color-scheme:dark){{{theme.css_colours(undecided, dark=True)}}}"
-        + theme.css_colours('body[data-jp-theme-light="false"],body.vscode-dark', dark=True)
-        + strip_css()
-    )
+    return theme.notebook_colours() + strip_css()
 
 
 @cache

@@ -8,7 +8,7 @@ from sample_runs import make_run
 from sample_scores import STAGES, scored, write_lifelong, write_scores
 
 from lpr_lab.dashboard import retention, shell
-from lpr_lab.dashboard import retention_data as data
+from lpr_lab.experiments import comparison as data
 from lpr_lab.experiments.runs import Run
 from lpr_lab.measure.forgetting import bootstrap_draws, change_rows
 

@@ -1,4 +1,4 @@
-"""What the page `/retention` compares: two models on the same documents, or a refusal that says why not.
+"""Two models compared on the same documents from what runs keep, or a refusal that says why not.
 
 A side is the base, or a stage of a run. Where both were scored document by document the change between any two sides is
 paired and has an interval; of older runs only base and newest stage are. Different test sets are never compared.
@@ -8,32 +8,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from lpr_lab.dashboard.view import View
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.runs import Run
-from lpr_lab.storage import read_json
-from lpr_lab.views.plots import Table, language_name
+from lpr_lab.experiments.sides import BASE, Side, stages_of
+from lpr_lab.text.languages import language_name
 
-BASE = "base"
+Table = Any
+"""A `pandas.DataFrame`; the type pandas declares for itself is lost at the first filter."""
+
 DIFFERENT = (
     "These two were measured on different documents, so a difference between them would say nothing about the models. "
     "Evaluate both on one corpus with the same languages, and compare again."
 )
 NUM_MOVED = 10
 """Documents shown on either end."""
-
-
-@dataclass(frozen=True)
-class Side:
-    """One of the two models: the base (`stage` is `base`) or a stage of a run; empty for what a run ended with."""
-
-    run: Run
-    stage: str
-
-    def called(self, beside: Run) -> str:
-        """Return what it is called on a page about `beside`."""
-        stage = self.stage or "expanded"
-        return stage if self.run.id == beside.id or stage == BASE else f"{self.run.title} ({stage})"
 
 
 @dataclass(frozen=True)
@@ -56,29 +44,6 @@ class Comparison:
     missing: tuple[str, ...] = ()
     documents: Table | None = None
     different: tuple[tuple[str, str, str, str], ...] = ()
-
-
-def stages_of(run: Run) -> list[str]:
-    """Return the stages of a run's model, oldest first: from its weights, else from its scores; empty for neither."""
-    if run.has_checkpoint:
-        stages = read_json(run.checkpoint_dir / "adapter_config.json").get("stages") or []
-        return [str(stage["name"]) for stage in stages]
-    table = run.read_table("stages")
-    return [] if table is None else [str(name) for name in dict.fromkeys(table["stage"]) if name != BASE]
-
-
-def sides(run: Run, view: View, others: Iterable[Run]) -> tuple[Side, Side]:
-    """Return (before, after) that an address asks for; what it cannot have is as if it were not asked for.
-
-    `stage` is what the run's model is looked at (the newest by default), `run2` and `stage2` what it is compared with:
-    the base of the same run by default.
-    """
-    known = stages_of(run)
-    after = Side(run, view.stage if view.stage in known[:-1] else "")
-    other = next((one for one in others if one.id == view.run2 and one.id != run.id), None)
-    if other is not None:
-        return Side(other, view.stage2 if view.stage2 in [*stages_of(other)[:-1], BASE] else ""), after
-    return Side(run, view.stage2 if view.stage2 in known else BASE), after
 
 
 def compare(before: Side, after: Side, dataset: str = "") -> Comparison | None:

@@ -1,0 +1,79 @@
+"""Who is compared with whom: the base, a stage of a run's model, or what a run ended with.
+
+A side is written as `base`, `expanded`, the name of a stage (`G1 expand`), a run id, or `<run id>: <stage>`.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lpr_lab.errors import UsageError, did_you_mean
+from lpr_lab.experiments.runs import EXAMPLES, RUN_ID_PATTERN, Run
+from lpr_lab.storage import read_json
+
+BASE = "base"
+EXPANDED = "expanded"
+"""What a model is called as it stands, at its newest stage."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two models: the base (`stage` is `base`) or a stage of a run; empty for what a run ended with."""
+
+    run: Run
+    stage: str
+
+    def called(self, beside: Run) -> str:
+        """Return what it is called on a page about `beside`."""
+        stage = self.stage or "expanded"
+        return stage if self.run.id == beside.id or stage == BASE else f"{self.run.title} ({stage})"
+
+
+def stages_of(run: Run) -> list[str]:
+    """Return the stages of a run's model, oldest first: from its weights, else from its scores; empty for neither."""
+    if run.has_checkpoint:
+        stages = read_json(run.checkpoint_dir / "adapter_config.json").get("stages") or []
+        return [str(stage["name"]) for stage in stages]
+    table = run.read_table("stages")
+    return [] if table is None else [str(name) for name in dict.fromkeys(table["stage"]) if name != BASE]
+
+
+def name_of(side: Side, run: Run) -> str:
+    """Return what a side is called in records: `base`, `expanded`, a stage; with the run's id where it is another."""
+    stage = side.stage or EXPANDED
+    return stage if side.run.id == run.id or stage == BASE else f"{side.run.id}: {stage}"
+
+
+def side_named(text: str, run: Run, root: Path | str) -> Side:
+    """Return the side that a text names (see above); stages without a run id are those of `run`.
+
+    Args:
+        text: as typed; empty for what `run` ended with.
+        run: the run that a bare `base`, `expanded` or stage belongs to.
+        root: the folder in which other runs are looked for.
+
+    Raises:
+        UsageError: no such stage, with the closest one.
+        MissingError: no such run.
+    """
+    text = text.strip()
+    head, colon, stage = (part.strip() for part in text.partition(":"))
+    if colon or (text not in ("", BASE, EXPANDED, *stages_of(run)) and _is_run(text, root)):
+        run, text = Run.open(root, head), stage
+    known = stages_of(run)
+    if text in ("", EXPANDED, *known[-1:]):
+        return Side(run, "")
+    if text not in (BASE, *known):
+        names = [BASE, EXPANDED, *known]
+        raise UsageError(
+            f"{text!r} is neither a run nor a stage of run {run.id}; expected a run id or one of {', '.join(names)}."
+            f"{did_you_mean(text, names)}"
+        )
+    return Side(run, text)
+
+
+def _is_run(text: str, root: Path | str) -> bool:
+    """Whether a text names a run that is there, or looks so much like an id that saying "no such run" helps most."""
+    is_id = RUN_ID_PATTERN.fullmatch(text) is not None
+    return is_id and (
+        text[:8].isdecimal() or any((folder / text).is_dir() for folder in (Path(root), Path(root) / EXAMPLES))
+    )
