@@ -1,26 +1,35 @@
 """`lpr-lab runs`: what runs there are, what they are, and keeping order among them."""
 
 import json
-from typing import Annotated
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lpr_lab.cli.common import AsJson, RunsDir, facts_of, open_run, runs_folder, say, words
 
-app = typer.Typer(help="List and show runs.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from lpr_lab.experiments.run_differences import Comparison, Row
+    from lpr_lab.experiments.runs import Run
+
+app = typer.Typer(help="List, show, compare, tag and remove runs.", no_args_is_help=True)
 
 
 @app.command("list")
 def list_command(
     kind: Annotated[str | None, typer.Option(help="Only runs of this kind.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="Only runs with this tag; repeatable.")] = None,
     runs_dir: RunsDir = None,
     as_json: AsJson = False,
 ) -> None:
     """List runs, newest first, examples last."""
+    from lpr_lab.experiments.housekeeping import checked_tag
     from lpr_lab.experiments.runs import list_runs
 
     folder = runs_folder(runs_dir)
-    runs = [run for run in list_runs(folder) if kind in (None, run.kind)]
+    wanted = {checked_tag(word) for word in tag or ()}
+    runs = [run for run in list_runs(folder) if kind in (None, run.kind) and wanted <= set(_tags(run))]
     if as_json:
         print(json.dumps([facts_of(run) for run in runs], ensure_ascii=False))
         return
@@ -29,7 +38,8 @@ def list_command(
     width = max((len(run.id) for run in runs), default=0)
     for run in runs:
         state = "unreadable" if run.problem else "example" if run.is_example else run.status.state
-        print(f"{run.id:<{width}}  {state:<11}  {run.problem or run.title}")
+        tags = "".join(f"  #{word}" for word in _tags(run))
+        print(f"{run.id:<{width}}  {state:<11}  {run.problem or run.title}{tags}")
 
 
 @app.command("show")
@@ -49,3 +59,152 @@ def show_command(
     print(dump_yaml({key: value for key, value in facts.items() if key != "results" and value is not None}), end="")
     if run.results is not None:
         print(*words(run.results), sep="\n")
+
+
+@app.command("diff")
+def diff_command(
+    run_ids: Annotated[list[str], typer.Argument(metavar="RUN RUN...", help="Two runs or more.")],
+    every: Annotated[bool, typer.Option("--all", help="Also what is the same.")] = False,
+    runs_dir: RunsDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show in what runs differ: results, settings, text, environment.
+
+    Results measured on different documents are named and left out.
+    """
+    from lpr_lab.errors import UsageError
+    from lpr_lab.experiments.run_differences import compare_runs
+
+    folder = runs_folder(runs_dir)
+    runs = list({run.id: run for run in (open_run(folder, run_id) for run_id in run_ids)}.values())
+    if len(runs) < 2:
+        raise UsageError("A comparison takes two runs or more. `lpr-lab runs list` shows the ids.")
+    compared = compare_runs(runs)
+    if as_json:
+        print(json.dumps(compared.to_json(every), ensure_ascii=False))
+        return
+    for number, run in enumerate(runs, start=1):
+        print(f"{number}  {run.id}  {run.title}")
+    for line in _comparison_lines(compared, every):
+        print(line)
+
+
+@app.command("tag")
+def tag_command(
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or `latest`.")],
+    tags: Annotated[list[str] | None, typer.Argument(metavar="[WORD]...", help="Without any, show its tags.")] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Take these words off.")] = False,
+    runs_dir: RunsDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put words on a run, to find it again by `lpr-lab runs list --tag WORD` and in the dashboard."""
+    from lpr_lab.experiments import housekeeping
+
+    run = open_run(runs_folder(runs_dir), run_id)
+    now = housekeeping.tag(run, tags, remove=remove) if tags else run.tags
+    if as_json:
+        print(json.dumps({"id": run.id, "tags": list(now)}, ensure_ascii=False))
+    elif now:
+        print(*now, sep="\n")
+    else:
+        say(f"Run {run.id} has no tags.")
+
+
+@app.command("rm")
+def remove_command(
+    run_ids: Annotated[list[str], typer.Argument(metavar="RUN...", help="Ids of runs.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be moved, move nothing.")] = False,
+    runs_dir: RunsDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Move runs to `.trash` in the folder of runs; nothing is deleted.
+
+    Runs that are being worked on, and examples, stay where they are.
+    """
+    from lpr_lab.experiments import housekeeping
+
+    folder = runs_folder(runs_dir)
+    removals = housekeeping.remove(folder, [_any_run(folder, run_id) for run_id in run_ids], dry_run=dry_run)
+    for removal in removals:
+        if removal.children:
+            children = ", ".join(removal.children)
+            say(f"Note: {children} went on from {removal.run.id}, and will name a parent that is gone.")
+    if as_json:
+        moved = [
+            {"id": one.run.id, "to": str(one.target), "children": list(one.children), "dry_run": dry_run}
+            for one in removals
+        ]
+        print(json.dumps(moved, ensure_ascii=False))
+        return
+    for removal in removals:
+        print(f"{'would be moved' if dry_run else 'moved'}: {removal.run.path} -> {removal.target}")
+        if not dry_run:
+            say(f"To restore it: {_move_back(removal.target, removal.run.path)}")
+
+
+def _move_back(source: Path, target: Path) -> str:
+    from shlex import quote
+
+    return f"mv {quote(str(source))} {quote(str(target))}"
+
+
+def _any_run(folder: Path, run_id: str) -> "Run":
+    """Open a run, also one that cannot be read: those are the first that people want gone."""
+    from lpr_lab.errors import DamagedError
+    from lpr_lab.experiments.runs import Run, list_runs
+
+    if run_id == "latest":
+        return open_run(folder, run_id)
+    try:
+        return Run.open(folder, run_id)
+    except DamagedError:
+        return next(run for run in list_runs(folder) if run.id == run_id)
+
+
+def _tags(run: "Run") -> tuple[str, ...]:
+    """Return a run's tags; none where they cannot be read, because a list must not fail for one of its lines."""
+    from lpr_lab.errors import LprError
+
+    try:
+        return run.tags
+    except (LprError, OSError):
+        return ()
+
+
+_TITLES = {
+    "results": "Mean change of bits per byte, in per cent; less is better",
+    "languages": "By language",
+    "settings": "Settings",
+    "data": "Text",
+    "environment": "Environment",
+}
+
+
+def _comparison_lines(compared: "Comparison", every: bool) -> Iterable[str]:
+    if compared.unlike:
+        where = ", ".join(f"{language} ({dataset})" for dataset, language in compared.unlike)
+        yield f"\nNot compared, because the test sets hold different documents: {where}."
+    same = []
+    for name, rows in compared.groups.items():
+        shown = [row for row in rows if every or row.differs]
+        if shown:
+            yield f"\n{_TITLES[name]}"
+            yield from _aligned(shown)
+        elif rows:
+            same.append(_TITLES[name].partition(",")[0].lower())
+    if same:
+        yield f"\nThe same: {', '.join(same)}."
+
+
+def _aligned(rows: "Sequence[Row]") -> Iterable[str]:
+    table = [[row.name, *(_marked(row, place) for place in range(len(row.texts)))] for row in rows]
+    widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
+    for line in table:
+        yield "  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
+
+
+def _marked(row: "Row", place: int) -> str:
+    """Return what one run says, a star beside the best number."""
+    text: Any = row.texts[place]
+    best = row.values and row.values[place] is not None and row.values[place] == row.best
+    return "–" if text is None else f"{text} *" if best else text

@@ -6,6 +6,8 @@ from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.shell import esc
 from lpr_lab.dashboard.view import View
 from lpr_lab.errors import LprError
+from lpr_lab.experiments.lineage import ancestors_of, children_of
+from lpr_lab.experiments.run_differences import flatten
 from lpr_lab.experiments.runs import Run
 from lpr_lab.views.numbers import NOT_MEASURED, change, count, duration, percent
 from lpr_lab.views.plots import dataset_name, language_name
@@ -46,8 +48,8 @@ def _title(run: Run) -> str:
     pages = PLAN_PAGES if run.kind == "plan" else PAGES
     links = "".join(f'<a class="lpr-button" href="{view.link(path)}">{text}</a>' for path, text in pages.items())
     return (
-        f'<header><h2>{esc(run.title)} {shell.example_badge(run)}</h2><p class="lpr-id">{esc(run.id)}</p>'
-        f'<div class="lpr-links">{links}</div></header>'
+        f"<header><h2>{esc(run.title)} {shell.example_badge(run)}{shell.tag_chips(run)}</h2>"
+        f'<p class="lpr-id">{esc(run.id)}</p><div class="lpr-links">{links}</div></header>'
     )
 
 
@@ -142,14 +144,9 @@ def _short(value: float) -> str:
 
 
 def _lineage(run: Run, runs: list[Run]) -> str:
-    before = _parents(run)
-    children = [other for other in runs if other.problem is None and run.id in other.parents]
+    before, children = ancestors_of(run, runs), children_of(run, runs)
     if not before and not children:
         return ""
-    # The whole line back, the oldest first.
-    known = {other.id: other for other in runs if other.problem is None}
-    while before[:1] and before[0] in known and (further := _parents(known[before[0]])) and further[0] not in before:
-        before = [*further, *before]
     titles = {other.id: other.title for other in runs}
 
     def link(run_id: str) -> str:
@@ -161,17 +158,6 @@ def _lineage(run: Run, runs: list[Run]) -> str:
     earlier = " ".join(f"{link(parent)} →" for parent in before)
     after = " ".join(f"→ {link(child.id)}" for child in children)
     return f'<section><h3>Lineage</h3><p class="lpr-lineage">{earlier} <b>{esc(run.title)}</b> {after}</p></section>'
-
-
-def _parents(run: Run) -> list[str]:
-    """Return the ids of the runs that a run goes on from, as it says itself or as its settings say."""
-    if run.parents:
-        return list(run.parents)
-    try:
-        parent = run.config.get("parent")
-    except LprError:
-        return []
-    return [str(parent)] if parent else []
 
 
 def _phases(run: Run) -> str:
@@ -195,25 +181,15 @@ def _phases(run: Run) -> str:
     return f'<section><h3>{title}</h3><ol class="lpr-phases">{"".join(items)}</ol></section>'
 
 
-def flatten(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Return settings as (dotted name, text) pairs, lists joined by commas."""
-    out: list[tuple[str, str]] = []
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            out += flatten(value, f"{prefix}{key}.")
-        elif isinstance(value, list):
-            out.append((prefix + str(key), ", ".join(str(item) for item in value)))
-        else:
-            out.append((prefix + str(key), NOT_MEASURED if value is None else str(value)))
-    return out
-
-
 def _folded(title: str, body: str) -> str:
     return f'<details class="lpr-fold"><summary>{esc(title)}</summary><div class="lpr-scroll">{body}</div></details>'
 
 
-def _pairs(rows: list[tuple[str, str]]) -> str:
-    body = "".join(f'<tr><th scope="row"><code>{esc(name)}</code></th><td>{esc(text)}</td></tr>' for name, text in rows)
+def _pairs(rows: list[tuple[str, str | None]]) -> str:
+    body = "".join(
+        f'<tr><th scope="row"><code>{esc(name)}</code></th><td>{esc(text or NOT_MEASURED)}</td></tr>'
+        for name, text in rows
+    )
     return f'<table class="lpr-table lpr-plain"><tbody>{body}</tbody></table>'
 
 

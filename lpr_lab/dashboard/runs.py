@@ -98,26 +98,34 @@ def _inventory(scene: Scene) -> str:
 
 
 def shown_runs(scene: Scene) -> list[Run]:
-    """Return the runs of the kind and in the state that the address asks for; unreadable ones are always there."""
+    """Return the runs of the kind, state and tag that the address asks for; unreadable ones are always there."""
     view = scene.view
     return [
         run
         for run in scene.runs
         if run.problem is not None
-        or ((not view.kind or run.kind == view.kind) and (not view.state or run.status.state == view.state))
+        or (
+            (not view.kind or run.kind == view.kind)
+            and (not view.state or run.status.state == view.state)
+            and (not view.tag or view.tag in shell.tags_of(run))
+        )
     ]
 
 
 def _filters(scene: Scene) -> str:
-    """Return the choices of kind and state, those of which there is more than one, and the search of a long list."""
+    """Return the choices of kind and state, where there is one to make, of tags, and the search of a long list."""
     readable = [run for run in scene.runs if run.problem is None]
     parts = []
-    for name, values in (("kind", [run.kind for run in readable]), ("state", [run.status.state for run in readable])):
+    for name, values in (
+        ("kind", [run.kind for run in readable]),
+        ("state", [run.status.state for run in readable]),
+        ("tag", sorted(word for run in readable for word in shell.tags_of(run))),
+    ):
         there = list(dict.fromkeys(values))
-        if len(there) > 1 or getattr(scene.view, name):
+        if len(there) > (name != "tag") or getattr(scene.view, name):
             choices = "".join(_choice(scene, name, value, values.count(value)) for value in there)
             parts.append(
-                f'<p role="group" aria-label="Only {name}">{_choice(scene, name, "", len(values))}{choices}</p>'
+                f'<p role="group" aria-label="Only {name}">{_choice(scene, name, "", len(readable))}{choices}</p>'
             )
     if len(scene.runs) > SEARCH_FROM:
         parts.append(
@@ -143,7 +151,7 @@ def render_list(scene: Scene) -> str:
     rows = "".join(_row(run, scene) for run in runs[:MAX_ROWS])
     more = len(runs) - MAX_ROWS
     cap = f'<p class="lpr-note">Showing the newest {MAX_ROWS} of {len(runs)} runs.</p>' if more > 0 else ""
-    none = "" if runs else '<p class="lpr-note">No run is of this kind and in this state.</p>'
+    none = "" if runs else '<p class="lpr-note">No run is of this kind, in this state and with this tag.</p>'
     return (
         f'{_filters(scene)}<div class="lpr-scroll"><table class="lpr-table lpr-runs">'
         '<caption class="lpr-hidden">Runs, newest first</caption>'
@@ -171,7 +179,7 @@ def _row(run: Run, scene: Scene) -> str:
     current = ' aria-current="true"' if chosen else ""
     cells = [
         f'{toggle(scene, run)}<span><a href="/?{query}" data-pick="{query}"{current}>{esc(run.title)}</a> '
-        f"{shell.example_badge(run)}"
+        f"{shell.example_badge(run)}{shell.tag_chips(run)}"
         f"<small>{esc(recipe.replace('_', ' '))} · {esc(shell.age(run.created))}</small></span>",
         shell.state_badge(run.status.state),
         shell.language_chips(original, "original") + shell.language_chips(expanded, "expanded"),

@@ -1,30 +1,16 @@
 """Runs beside one another: the settings in which they differ, and what came of each."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from lpr_lab.dashboard import shell
-from lpr_lab.dashboard.run_detail import flatten
 from lpr_lab.dashboard.shell import Scene, esc
 from lpr_lab.errors import LprError
+from lpr_lab.experiments.run_differences import Row, compare_runs
 from lpr_lab.experiments.runs import Run
 from lpr_lab.views.numbers import NOT_MEASURED, change
+from lpr_lab.views.plots import language_name
 
 MOST = 6
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the comparison: a name and one text per run; `values` where the smallest is the best."""
-
-    name: str
-    texts: tuple[str, ...]
-    values: tuple[float | None, ...] = ()
-
-    @property
-    def differs(self) -> bool:
-        """Whether two runs say different things."""
-        return len(set(self.texts)) > 1
 
 
 def chosen_runs(scene: Scene) -> list[Run]:
@@ -48,27 +34,6 @@ def toggle(scene: Scene, run: Run) -> str:
     )
 
 
-def setting_rows(runs: Sequence[Run]) -> list[Row]:
-    """Return every setting of the runs, in the order in which they first appear; what a run has not is a dash."""
-    settings = [dict(flatten(run.config)) for run in runs]
-    names = dict.fromkeys(name for one in settings for name in one)
-    return [Row(name, tuple(one.get(name) or NOT_MEASURED for one in settings)) for name in names]
-
-
-def result_rows(runs: Sequence[Run]) -> list[Row]:
-    """Return the mean change of bits per byte by data set and role; the smallest is the best."""
-    summaries = [(run.results or {}).get("summary") or {} for run in runs]
-    keys = dict.fromkeys(
-        (dataset, role) for summary in summaries for dataset, by_role in summary.items() for role in by_role
-    )
-    rows = []
-    for dataset, role in keys:
-        numbers = [(summary.get(dataset) or {}).get(role) or {} for summary in summaries]
-        values = tuple(one.get("mean_change_percent") for one in numbers)
-        rows.append(Row(f"{role} languages, {dataset}", tuple(change(value) for value in values), values))
-    return rows
-
-
 def render_comparison(scene: Scene) -> str:
     """Return the table of differences; empty while nothing was chosen."""
     runs = chosen_runs(scene)
@@ -77,23 +42,35 @@ def render_comparison(scene: Scene) -> str:
     if len(runs) == 1:
         return '<p class="lpr-caption lpr-compare-hint">Select a second run to see differences.</p>'
     try:
-        settings, results = setting_rows(runs), result_rows(runs)
+        compared = compare_runs(runs)
     except LprError as error:
         return shell.notice("bad", esc(str(error)))
-    differing = [row for row in settings if row.differs]
-    same = [row for row in settings if not row.differs]
+    settings, texts, made_with = (
+        [row for row in rows if row.differs] for rows in (compared.settings, compared.data, compared.environment)
+    )
+    same = [row for row in compared.settings if not row.differs]
     kinds = {run.kind for run in runs}
     warning = (
         shell.notice("warn", f"These are runs of different kinds ({esc(', '.join(sorted(kinds)))}).")
         if len(kinds) > 1
         else ""
     )
+    if compared.unlike:
+        unlike = ", ".join(f"{language_name(code)} ({dataset})" for dataset, code in compared.unlike)
+        text = f"Their test sets hold different documents: {unlike}. Their results there are not put side by side."
+        warning += shell.notice("warn", esc(text))
     heads = "".join(
         f'<th scope="col">{esc(run.title)}<small>{esc(run.created[:10])} {esc(run.id[-4:])}</small></th>'
         for run in runs
     )
-    said = f"{len(differing)} of {len(settings)} settings differ" if differing else "All settings are the same"
-    body = _group("Mean change of bits per byte; less is better", results) + _group("Settings that differ", differing)
+    total = len(compared.settings)
+    said = f"{len(settings)} of {total} settings differ" if settings else "All settings are the same"
+    body = (
+        _group("Mean change of bits per byte; less is better", compared.results)
+        + _group("Settings that differ", settings)
+        + _group("Text that differs", texts)
+        + _group("Environment that differs", made_with)
+    )
     table = (
         f'<div class="lpr-scroll" tabindex="0" role="region" aria-label="Comparison of {len(runs)} runs">'
         '<table class="lpr-table lpr-compared"><caption class="lpr-hidden">Runs side by side</caption>'
@@ -123,11 +100,12 @@ def _group(title: str, rows: Sequence[Row]) -> str:
 
 def _row(row: Row) -> str:
     measured = [value for value in row.values if value is not None]
-    best, worst = (min(measured), max(measured)) if len(set(measured)) > 1 else (None, None)
+    worst = max(measured) if row.best is not None else None
     cells = []
-    for place, text in enumerate(row.texts):
+    for place, said in enumerate(row.texts):
         value = row.values[place] if row.values else None
-        if value is not None and value == best:
+        text = change(value) if row.values else said or NOT_MEASURED
+        if value is not None and value == row.best:
             cells.append(
                 f'<td><b>{esc(text)} <span aria-hidden="true">▼</span></b><span class="lpr-hidden">, best</span></td>'
             )
@@ -141,6 +119,7 @@ def _row(row: Row) -> str:
 
 def _same(rows: Sequence[Row]) -> str:
     body = "".join(
-        f'<tr><th scope="row"><code>{esc(row.name)}</code></th><td>{esc(row.texts[0])}</td></tr>' for row in rows
+        f'<tr><th scope="row"><code>{esc(row.name)}</code></th><td>{esc(row.texts[0] or NOT_MEASURED)}</td></tr>'
+        for row in rows
     )
     return f"<tbody>{body}</tbody>"

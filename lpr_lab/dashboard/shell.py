@@ -174,6 +174,19 @@ def example_badge(run: Run) -> str:
     return '<span class="lpr-badge" title="Came with the code: read only, without weights">example</span>'
 
 
+def tags_of(run: Run) -> tuple[str, ...]:
+    """Return the words that a person put on a run; none where they cannot be read."""
+    try:
+        return run.tags
+    except LprError:
+        return ()
+
+
+def tag_chips(run: Run) -> str:
+    """Return a run's tags as chips."""
+    return "".join(f'<bdi class="lpr-badge lpr-tag">{esc(word)}</bdi> ' for word in tags_of(run))
+
+
 def language_chips(codes: Iterable[str], role: str) -> str:
     """Return languages as chips: solid underline for original ones, dashed for expanded ones."""
     return "".join(

@@ -10,9 +10,9 @@ from lpr_lab.experiments.runs import RUN_ID_PATTERN
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,80}")
 _STAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,80}")
+_TAG = re.compile(r"[^\s,<>\"'&]{1,40}")
 _MAX_LISTED = 512
-_RUNS = ("run", "run2")
-_STAGES = ("stage", "stage2")
+_PATTERNS = {"run": RUN_ID_PATTERN, "run2": RUN_ID_PATTERN, "stage": _STAGE, "stage2": _STAGE, "tag": _TAG}
 _NUMBERS = ("layer", "expert", "tok", "budget", "topk", "tokens", "seed")
 _LISTS = ("langs", "runs", "experts", "similarity")
 
@@ -55,6 +55,8 @@ class View:
     """Runs of one kind only."""
     state: str = ""
     """Runs in one state only."""
+    tag: str = ""
+    """Runs with one tag only."""
     runs: str = ""
     """Ids of runs to compare, with commas between them."""
     experts: str = ""
@@ -92,7 +94,7 @@ class View:
             elif field.name in _LISTS:
                 values[field.name] = _list(raw)
             else:
-                pattern = RUN_ID_PATTERN if field.name in _RUNS else _STAGE if field.name in _STAGES else _NAME
+                pattern = _PATTERNS.get(field.name, _NAME)
                 values[field.name] = raw if pattern.fullmatch(raw) else ""
         return cls(**values)
 

@@ -118,6 +118,15 @@ class RunFiles:
         path = self.path / "notes.md"
         return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Words that a person put on it."""
+        return tuple(str(word) for word in (self._optional_json("tags.json") or {}).get("tags") or ())
+
+    def write_tags(self, tags: Sequence[str]) -> None:
+        """Write `tags.json`; `housekeeping.tag` checks the words."""
+        write_json(self.path / "tags.json", {"schema_version": 1, "tags": list(tags)})
+
     def write_results(self, results: Mapping[str, Any]) -> None:
         """Write `results.json`: final numbers only, with n and interval; the file other code relies on."""
         write_json(self.path / "results.json", dict(results))

@@ -6,7 +6,7 @@
       env.json data.json   made with, made from      metrics.jsonl    one line per number while training
       results.json     the final numbers             tables/ figures/ traces/ generations/ prompts/
       stages/<stage>/checkpoint-<step>/  checkpoint/ while training; the sealed result
-      notebook.ipynb   the executed copy             logs/run.log  notes.md
+      notebook.ipynb   the executed copy             logs/run.log  notes.md  tags.json
 
 Everything but `metrics.jsonl` and `generations/` (which only grow) is replaced whole. Nothing here imports torch, and
 pandas only when a table is asked for: the dashboard and `lpr-lab runs list` read with this module.
@@ -327,11 +327,17 @@ def find_same_config(root: Path | str, config: Mapping[str, Any], kind: str) -> 
 def discard(run: Run) -> None:
     """Remove a run in which nothing was done, because it could not even begin."""
     remove_directory(run.path)
-    newest = newest_run(run.path.parent)
+    point_latest_at_newest(run.path.parent)
+
+
+def point_latest_at_newest(root: Path) -> None:
+    """Let `latest` lead to the newest run that is left, after one was taken away."""
+    newest = newest_run(root)
     if newest is not None:
-        _point_latest(run.path.parent, newest.id)
+        _point_latest(root, newest.id)
     else:
-        (run.path.parent / "latest").unlink(missing_ok=True)
+        (root / "latest").unlink(missing_ok=True)
+        (root / "latest.txt").unlink(missing_ok=True)
 
 
 def start_run(

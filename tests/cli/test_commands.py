@@ -66,7 +66,19 @@ def test_help_names_every_command_and_imports_nothing_heavy():
 
 
 @pytest.mark.parametrize(
-    "command", [["demo"], ["run"], ["app"], ["doctor"], ["runs"], ["runs", "list"], ["runs", "show"]]
+    "command",
+    [
+        ["demo"],
+        ["run"],
+        ["app"],
+        ["doctor"],
+        ["runs"],
+        ["runs", "list"],
+        ["runs", "show"],
+        ["runs", "diff"],
+        ["runs", "tag"],
+        ["runs", "rm"],
+    ],
 )
 def test_every_command_explains_itself(command):
     done = call(*command, "--help")

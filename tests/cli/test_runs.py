@@ -97,3 +97,46 @@ def test_a_reader_that_closes_early_is_no_error(runs):
     process.stdout.close()
     process.wait(timeout=20)
     assert process.stderr is not None and "Traceback" not in process.stderr.read()
+
+
+# Keeping order
+
+
+def test_runs_are_tagged_found_by_it_and_untagged(runs):
+    run, other = make_run(runs), make_run(runs)
+    assert call("runs", "tag", run.id, "best", "βραβείο").stdout == "best\nβραβείο\n"
+    assert json.loads(call("runs", "tag", run.id, "--json").stdout) == {"id": run.id, "tags": ["best", "βραβείο"]}
+    found = json.loads(call("runs", "list", "--tag", "best", "--tag", "βραβείο", "--json").stdout)
+    assert [fact["id"] for fact in found] == [run.id] and found[0]["tags"] == ["best", "βραβείο"]
+    assert "#best" in call("runs", "list").stdout
+    assert call("runs", "tag", run.id, "best", "βραβείο", "--remove").stdout == ""
+    assert call("runs", "tag", other.id, "two words").exit_code == 2
+    assert call("runs", "list", "--tag", "two words").exit_code == 2
+
+
+def test_runs_are_moved_away_with_a_way_back_and_first_only_on_paper(runs):
+    run = make_run(runs)
+    child = make_run(runs, parents=[run.id])
+    dry = call("runs", "rm", run.id, "--dry-run", "--json")
+    assert json.loads(dry.stdout)[0]["children"] == [child.id] and child.id in dry.stderr and run.path.is_dir()
+    done = call("runs", "rm", run.id)
+    assert done.exit_code == 0 and "mv " in done.stderr and not run.path.exists()
+    assert (runs / ".trash" / run.id / "run.json").is_file()
+    assert call("runs", "rm", run.id).exit_code == 3
+
+
+def test_a_run_that_cannot_be_read_can_be_moved_away(runs):
+    run = make_run(runs)
+    (run.path / "run.json").write_text("{")
+    assert call("runs", "rm", run.id).exit_code == 0
+    assert not run.path.exists()
+
+
+def test_a_difference_shows_what_differs_and_all_when_asked(runs):
+    one, two = make_run(runs), make_run(runs, config={"language": "nn", "seed": 1})
+    shown = call("runs", "diff", one.id, two.id).stdout
+    assert "language  no  nn" in shown and "seed      –   1" in shown
+    rows = json.loads(call("runs", "diff", one.id, two.id, "--json").stdout)["settings"]
+    assert {"name": "language", "values": ["no", "nn"]} in rows
+    assert call("runs", "diff", one.id, one.id).exit_code == 2
+    assert call("runs", "diff", one.id, "20260101-000000Z-none-0000").exit_code == 3

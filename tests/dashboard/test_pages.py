@@ -4,10 +4,12 @@ import re
 from pathlib import Path
 
 import pytest
-from sample_runs import make_run
+from sample_runs import make_run, results
 
 from lpr_lab.dashboard import compare, retention, routing, runs, shell
 from lpr_lab.dashboard.run_detail import render_detail
+from lpr_lab.dashboard.runs_compare import render_comparison
+from lpr_lab.experiments.housekeeping import tag
 from lpr_lab.experiments.runs import Run
 from lpr_lab.storage import write_text
 
@@ -115,3 +117,24 @@ def test_curves_start_with_the_language_model_loss(run):
     card, number, title, figure = runs.curves(run, None)
     assert card["visible"] and number["value"] == "lm_loss" and "lm_loss: expand" in title and figure.data
     assert runs.curves(None, None)[0]["visible"] is False
+
+
+def test_tags_are_shown_and_choose_runs(runs_dir, run):
+    other = make_run(runs_dir, title="The other one")
+    tag(other, ["βραβείο"])
+    listing = runs.render_list(shell.look(runs_dir, {}))
+    assert "βραβείο 1" in words(listing) and run.title in listing
+    chosen = runs.render_list(shell.look(runs_dir, {"tag": "βραβείο"}))
+    assert "The other one" in chosen and run.title not in chosen
+    assert "βραβείο" in render_detail(other, [other])
+
+
+def test_runs_side_by_side_show_what_differs_and_no_result_on_other_documents(runs_dir, run):
+    other = make_run(runs_dir, finished=False, title="The other one", config={**run.config, "seed": 7})
+    found = results()
+    found["change"][0]["test_set"] = "other"
+    other.finish(found)
+    compared = words(render_comparison(shell.look(runs_dir, {"runs": f"{run.id},{other.id}"})))
+    assert "1 of " in compared and "seed 0 7" in compared
+    dataset = found["change"][0]["dataset"]
+    assert "Their test sets hold different documents" in compared and f"languages, {dataset}" not in compared

@@ -1,0 +1,113 @@
+"""Keeping order among runs: words on them, and a place for those that are no longer wanted. Nothing is ever deleted."""
+
+import os
+import re
+import secrets
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from lpr_lab.errors import UsageError
+from lpr_lab.experiments.lineage import children_of
+from lpr_lab.experiments.runs import Run, list_runs, point_latest_at_newest
+from lpr_lab.storage import friendly_disk_errors
+
+TRASH = ".trash"
+MAX_TAG_LENGTH = 40
+_TAG = re.compile(r"[\w.+-]+")
+
+
+def checked_tag(word: str) -> str:
+    """Return a tag in its one spelling (NFC), or refuse it.
+
+    Raises:
+        UsageError: it is more than one word, or too long.
+    """
+    tag = unicodedata.normalize("NFC", word)
+    # Combining marks are not \w, and most scripts of South Asia cannot be written without.
+    letters = "".join(c for c in tag if unicodedata.category(c) not in ("Mn", "Mc"))
+    if not _TAG.fullmatch(letters) or len(tag) > MAX_TAG_LENGTH:
+        raise UsageError(
+            f"{word!r} is no tag: use one word of up to {MAX_TAG_LENGTH} letters of any script, digits, dots, plus "
+            "signs, hyphens and underscores."
+        )
+    return tag
+
+
+def tag(run: Run, words: Iterable[str], *, remove: bool = False) -> tuple[str, ...]:
+    """Put words on a run, or take them off; returns those that it has now.
+
+    They lie in a file of their own: what the run was made from and what it found are not touched.
+
+    Raises:
+        UsageError: a word that is no tag or, when removing, not on the run; or an example, which is read only.
+    """
+    if run.is_example:
+        raise UsageError(f"Run {run.id} is an example and read only; tag one of your own.")
+    given = [checked_tag(word) for word in words]
+    if remove and (strange := [word for word in given if word not in run.tags]):
+        has = f"It has {', '.join(run.tags)}." if run.tags else "It has none."
+        raise UsageError(f"Run {run.id} has no tag {strange[0]!r}. {has}")
+    kept = [word for word in run.tags if word not in given] if remove else [*run.tags, *given]
+    run.write_tags(sorted(set(kept)))
+    return run.tags
+
+
+@dataclass(frozen=True)
+class Removal:
+    """A run that was, or would be, moved out of the way.
+
+    Attributes:
+        run: it.
+        target: where to; moving it back restores it.
+        children: ids of runs that go on from it and are not removed with it; they stay whole.
+    """
+
+    run: Run
+    target: Path
+    children: tuple[str, ...]
+
+
+def remove(root: Path, runs: Sequence[Run], *, dry_run: bool = False) -> list[Removal]:
+    """Move runs to `.trash` in the folder of runs. All are checked before the first is moved.
+
+    Raises:
+        UsageError: one of them is an example, or is being worked on.
+    """
+    unique = list({run.id: run for run in runs}.values())
+    for run in unique:
+        if run.is_example:
+            raise UsageError(f"Run {run.id} is an example that came with the code, and stays.")
+        if _is_worked_on(run):
+            raise UsageError(f"Run {run.id} is being worked on. Stop it first, then remove it.")
+    everything = list_runs(root)
+    leaving = {run.id for run in unique}
+    removals = []
+    for run in unique:
+        children = tuple(child.id for child in children_of(run, everything) if child.id not in leaving)
+        removals.append(Removal(run, _free_place(root / TRASH, run.id), children))
+    if not dry_run and removals:
+        with friendly_disk_errors("moving runs", root):
+            (root / TRASH).mkdir(exist_ok=True)
+            for removal in removals:
+                os.rename(removal.run.path, removal.target)
+        point_latest_at_newest(root)
+    return removals
+
+
+def _is_worked_on(run: Run) -> bool:
+    """Whether a process holds its lock; a run that was killed or cannot be read is held by nobody."""
+    if not (run.path / ".lock").exists():
+        return False
+    try:
+        with FileLock(run.path / ".lock", timeout=0, thread_local=False, fallback_to_soft=False):
+            return False
+    except Timeout:
+        return True
+
+
+def _free_place(trash: Path, name: str) -> Path:
+    return trash / (f"{name}.{secrets.token_hex(2)}" if (trash / name).exists() else name)

@@ -1,0 +1,36 @@
+"""Which runs a run goes on from, and which went on from it."""
+
+from collections.abc import Sequence
+
+from lpr_lab.errors import LprError
+from lpr_lab.experiments.runs import Run
+
+
+def parents_of(run: Run) -> list[str]:
+    """Return the ids of the runs that a run goes on from, as it says itself or as its settings say."""
+    if run.parents:
+        return list(run.parents)
+    try:
+        parent = run.config.get("parent")
+    except LprError:
+        return []
+    return [str(parent)] if parent else []
+
+
+def ancestors_of(run: Run, runs: Sequence[Run]) -> list[str]:
+    """Return the whole line back, the oldest first; where a run has several parents, the line of the first."""
+    known = {other.id: other for other in runs if other.problem is None}
+    line = parents_of(run)
+    seen = {run.id, *line}
+    while line and line[0] in known:
+        further = [parent for parent in parents_of(known[line[0]]) if parent not in seen]
+        if not further:
+            break
+        seen.update(further)
+        line = [*further, *line]
+    return line
+
+
+def children_of(run: Run, runs: Sequence[Run]) -> list[Run]:
+    """Return the runs that went on from this one."""
+    return [other for other in runs if other.problem is None and other.id != run.id and run.id in parents_of(other)]
