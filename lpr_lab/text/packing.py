@@ -12,7 +12,7 @@ from the restarts (sdpa and eager attention; `use_cache=False`). So a model is c
 
     model(input_ids=…, position_ids=…, use_cache=False)
 
-and nothing else. Some models build their masks another way (OPT, BLOOM, Falcon, recurrent ones) and would read across
+and nothing else. Some models build their masks another way (OPT, BLOOM, MPT, recurrent ones) and would read across
 documents without a word; `refuse_if_documents_mix` finds out on the model itself.
 
 Shapes: N blocks, S positions in a block, B blocks in a batch.

@@ -250,11 +250,19 @@ def test_settings_that_make_no_sense_are_refused_before_work(options):
         TrainSettings(**{"tokens": 100_000, **options})
 
 
-def test_a_base_that_mixes_packed_documents_is_refused_before_training(tiny_tokenizer, tiny_corpus, tmp_path):
-    from transformers import FalconConfig, FalconForCausalLM
+def test_a_base_that_mixes_packed_documents_is_refused_before_training(
+    tiny_model, tiny_tokenizer, tiny_corpus, tmp_path, monkeypatch
+):
+    base = tiny_model("llama")
+    plain = base.forward
 
-    config = FalconConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=4, vocab_size=len(tiny_tokenizer))
-    model = upcycle(FalconForCausalLM(config).eval(), [1])
+    def forward(input_ids, **given):  # a mask of its own, as some models build it: whatever came before is read
+        length = input_ids.shape[1]
+        mask = torch.full((length, length), torch.finfo(torch.float32).min).triu(1)
+        return plain(input_ids=input_ids, **given | {"attention_mask": mask.expand(len(input_ids), 1, -1, -1)})
+
+    monkeypatch.setattr(base, "forward", forward)
+    model = upcycle(base, [1] * base.config.num_hidden_layers)
     with pytest.raises(UnsupportedModelError, match="attends across packed documents"):
         expand(model, tiny_tokenizer, tiny_corpus, languages=["el"], out=tmp_path, settings=SETTINGS)
     assert not list(tmp_path.glob("checkpoint-*"))
