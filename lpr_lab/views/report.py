@@ -118,8 +118,7 @@ def _run(
             body, lead = _section(key, run, prefix, around, figures, room, drawn, several)
         except (LprError, LookupError, TypeError, ValueError, OSError) as error:
             # One damaged or foreign file must not keep the rest from being sent.
-            said = str(error) if isinstance(error, LprError) else f"{type(error).__name__}: {error}"
-            body, lead = f'<p class="lpr-notice" role="note"><b>Not readable.</b> {esc(said)}</p>', ""
+            body, lead = parts.unreadable(run, error), ""
         text = parts.section(prefix + key, title, body, lead)
         if not room.take(text):
             text = parts.section(prefix + key, title, _too_large())

@@ -42,6 +42,13 @@ def missing(text: str) -> str:
     return f'<p class="lpr-missing"><b>Not measured.</b> {esc(text)}</p>'
 
 
+def unreadable(run: Run, error: Exception) -> str:
+    """Return what stands where a file could not be read; the file is named from the run on, not from this machine."""
+    said = str(error) if isinstance(error, LprError) else f"{type(error).__name__}: {error}"
+    said = said.replace(str(run.path), run.id)
+    return f'<p class="lpr-notice" role="note"><b>Not readable.</b> {esc(said)}</p>'
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str, numbers: bool = True) -> str:
     """Return a table of texts; the first cell of a row names it, the others are numbers or not."""
     kind = ' class="lpr-number"' if numbers else ""
@@ -136,7 +143,7 @@ def strips(run: Run) -> Iterable[tuple[str, str]]:
             trace = run.read_trace(name)
             strip = render_token_strip(trace, linked=False)
         except LprError as error:
-            strip = f'<p class="lpr-note">{esc(str(error))}</p>'
+            strip = unreadable(run, error)
         yield language_name(name), strip
 
 

@@ -137,7 +137,12 @@ def test_a_failed_run_shows_its_last_words_and_damaged_files_are_named(tmp_path)
     run.stop("failed", error_tail="RuntimeError: <b>no</b>")
     text = render_report([run])
     assert "RuntimeError: &lt;b&gt;no&lt;/b&gt;" in text and "it is failed" in text
-    assert "change.csv is not readable" in text and "KeyError: &#x27;dataset&#x27;" in text and "el.npz" in text
+    assert (
+        "change.csv is not readable" in text
+        and "KeyError: &#x27;dataset&#x27;" in text
+        and text.count("Not readable.") >= 4
+    )
+    assert str(tmp_path) not in text
 
 
 def test_several_runs_begin_with_what_differs(tmp_path, run):
