@@ -2,7 +2,8 @@
 
     LprError                    1   something failed while working
     ├── UsageError              2   a wrong name, value or combination; nothing was started
-    │   └── UnsupportedModelError   a model that cannot be upcycled, with what was found in it
+    │   ├── UnsupportedModelError   a model that cannot be upcycled, with what was found in it
+    │   └── BusyError               another process works on the very run that was asked for
     ├── MissingError            3   a model, corpus, run or file that is not there (or not reachable)
     │   └── DamagedError            it is there but incomplete or altered; the message names the piece
     └── ComparisonRefusedError  4   two things that must not be compared (different test sets, another base)
@@ -28,6 +29,10 @@ class UsageError(LprError, ValueError):
 
 class UnsupportedModelError(UsageError):
     """A model that cannot be upcycled; the message says what was found and why it does not fit."""
+
+
+class BusyError(UsageError):
+    """Another process works on the very run that was asked for; later it may be free, or finished."""
 
 
 class MissingError(LprError):

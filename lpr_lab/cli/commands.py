@@ -3,10 +3,9 @@
 import json
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,6 +21,7 @@ from lpr_lab.cli.common import (
     Quiet,
     RunsDir,
     facts_of,
+    progress_output,
     runs_folder,
     say,
     words,
@@ -84,10 +84,9 @@ def run_command(
     parameters a finished run is reused and an unfinished one resumed.
     """
     from lpr_lab.experiments.notebook_parameters import read_notebook, resolve
-    from lpr_lab.experiments.notebooks import notebooks_dir
+    from lpr_lab.experiments.notebooks import find_notebook
 
-    if not notebook.exists() and len(notebook.parts) == 1:
-        notebook = notebooks_dir() / notebook.with_suffix(".ipynb")
+    notebook = find_notebook(notebook)
     if dry_run:
         from lpr_lab.experiments.yaml_files import dump_yaml
 
@@ -138,16 +137,6 @@ def doctor(runs_dir: RunsDir = None, port: Port = PORT, as_json: AsJson = False)
         raise typer.Exit(1)
 
 
-@contextmanager
-def _progress_output(quiet: bool) -> Iterator[TextIO]:
-    if not quiet:
-        yield sys.stderr
-        return
-    os.environ["LPR_LAB_QUIET"] = "1"
-    with Path(os.devnull).open("w") as nowhere:
-        yield nowhere
-
-
 def _run_notebook(
     notebook: Path,
     runs_dir: Path | None,
@@ -161,7 +150,7 @@ def _run_notebook(
 ) -> "Run":
     from lpr_lab.experiments.notebooks import run_notebook
 
-    with _progress_output(quiet) as output:
+    with progress_output(quiet) as output:
         done = run_notebook(
             notebook,
             runs_dir=runs_folder(runs_dir),
@@ -178,8 +167,8 @@ def _run_notebook(
     if as_json:
         print(json.dumps(facts_of(run) | {"how": done.how, "results": run.results}, ensure_ascii=False), flush=True)
         return run
-    for line in words(run):
-        print(line)
+    if run.results is not None:
+        print(*words(run.results), sep="\n")
     print(f"Run: {run.path}", flush=True)
     return run
 

@@ -3,8 +3,10 @@
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 from typer.core import TyperGroup
@@ -62,6 +64,17 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+@contextmanager
+def progress_output(quiet: bool) -> Iterator[TextIO]:
+    """Yield where progress goes: stderr, or nowhere when it was asked for, also for what this process starts."""
+    if not quiet:
+        yield sys.stderr
+        return
+    os.environ["LPR_LAB_QUIET"] = "1"
+    with Path(os.devnull).open("w") as nowhere:
+        yield nowhere
+
+
 def runs_folder(runs_dir: Path | None) -> Path:
     """Return the folder of runs that was named, or the usual one."""
     from lpr_lab.experiments.runs import default_runs_dir
@@ -93,14 +106,11 @@ def facts_of(run: "Run") -> dict[str, Any]:
     return facts | {"stage": status.stage, "done": list(status.done_phases), "error": status.error_tail}
 
 
-def words(run: "Run") -> list[str]:
-    """Return what a run found, in words where it is an expansion, as JSON where not; nothing before it is finished."""
+def words(results: dict[str, Any]) -> list[str]:
+    """Return results in words where they are those of an expansion, as JSON where not."""
     from lpr_lab.experiments.summary import summary_lines
 
-    results = run.results
-    if results is None:
-        return []
     try:
-        return summary_lines(results, run.seconds)
+        return summary_lines(results)
     except (LookupError, TypeError):
         return [json.dumps(results, ensure_ascii=False, indent=2)]

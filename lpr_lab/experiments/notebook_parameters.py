@@ -230,16 +230,21 @@ def resolve(
         given |= content
     given |= values or {}
     for name, value in given.items():
-        resolved[str(name)] = _known(declared, str(name)).checked(value)
+        resolved[str(name)] = known_parameter(declared, str(name)).checked(value)
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals:
             raise UsageError(f"{assignment!r} is not name=value. Write `-p {name}=…`.")
-        resolved[name.strip()] = _known(declared, name.strip()).from_text(text)
+        resolved[name.strip()] = known_parameter(declared, name.strip()).from_text(text)
     return resolved
 
 
-def _known(declared: Mapping[str, Parameter], name: str) -> Parameter:
+def known_parameter(declared: Mapping[str, Parameter], name: str) -> Parameter:
+    """Return the parameter of a name, or refuse one that the notebook does not declare.
+
+    Raises:
+        UsageError: it has no such parameter; the message names the closest one.
+    """
     if name not in declared:
         known = ", ".join(declared) or "none"
         raise UsageError(f"The notebook has no parameter {name!r}.{did_you_mean(name, declared)} It has: {known}.")

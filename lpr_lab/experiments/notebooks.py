@@ -12,16 +12,17 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TextIO
 
 from lpr_lab import errors
-from lpr_lab.errors import LprError, MissingError, UsageError
+from lpr_lab.errors import BusyError, LprError, MissingError, UsageError
 from lpr_lab.experiments import environment
 from lpr_lab.experiments.notebook_parameters import NotebookFile, read_notebook, resolve
+from lpr_lab.experiments.run_status import claimed
 from lpr_lab.experiments.runs import Run, discard, list_runs
 from lpr_lab.experiments.yaml_files import as_json
 from lpr_lab.storage import fsync, read_json, write_json
@@ -62,6 +63,14 @@ def notebooks_dir() -> Path:
     return folder
 
 
+def find_notebook(name: Path | str) -> Path:
+    """Return the path of a notebook: a path that exists, else a name in `notebooks/`, with or without ending."""
+    path = Path(name)
+    if not path.exists() and len(path.parts) == 1:
+        return notebooks_dir() / f"{path.name.removesuffix('.ipynb')}.ipynb"
+    return path
+
+
 def run_notebook(
     path: Path | str,
     *,
@@ -71,6 +80,7 @@ def run_notebook(
     values: Mapping[str, Any] | None = None,
     kind: str | None = None,
     name: str | None = None,
+    parents: Sequence[str] = (),
     new: bool = False,
     output: TextIO | None = None,
 ) -> NotebookRun:
@@ -84,11 +94,13 @@ def run_notebook(
         values: values by name, given by code.
         kind: see `Run.create`; when not given the notebook's own (`lpr_lab.kind` in its metadata), else its name.
         name: words for the folder's name; the expanded languages or the notebook's name when not given.
+        parents: ids of the runs that a new run belongs to.
         new: make a new run whatever there is.
         output: where to show what the cells print; stderr when not given.
 
     Raises:
-        UsageError: wrong parameters, or another process works on the run.
+        UsageError: wrong parameters.
+        BusyError: another process works on a run with these parameters.
         LprError: a cell failed; an error of ours keeps its kind and its exit code.
         KeyboardInterrupt: Ctrl-C or SIGTERM came; the run is marked interrupted.
     """
@@ -98,32 +110,61 @@ def run_notebook(
     parameters = resolve(notebook.parameters, assignments, parameters_file, values)
     if parameters.pop(RUN_DIR):
         raise UsageError(f"`{RUN_DIR}` is set by this command. Use --runs-dir to say where runs are kept.")
-    stem = notebook.path.stem.lstrip("0123456789_-") or notebook.path.stem
-    given = as_json({"notebook": stem, "parameters": parameters})
-    kind = kind or notebook.kind or stem
-    run, how = (None, "new") if new else _run_before(Path(runs_dir), given, kind, notebook)
+    given = settings_given(notebook, parameters)
+    kind = kind or kind_of(notebook)
+    run, how = (None, "new") if new else run_before(list_runs(Path(runs_dir).resolve()), notebook, parameters, kind)
     if run is None:
         slug = name or " ".join(str(code) for code in parameters.get("expanded") or ())
         title = name or notebook.title
-        run = Run.create(Path(runs_dir).resolve(), kind=kind, slug=slug, title=title, config_input=given)
+        root = Path(runs_dir).resolve()
+        run = Run.create(root, kind=kind, slug=slug, title=title, config_input=given, parents=parents)
     if how == "reused":
         return NotebookRun(run=run, parameters=parameters, how=how)
-    try:
-        _execute(notebook, parameters, run, output or sys.stderr, how)
-    except (UsageError, MissingError):
-        if how == "new" and not run.status.done_phases:
-            discard(run)  # a wrong or missing thing that only the code behind the notebook could notice
-        raise
+    with claimed(run.path):
+        if run.status.recorded_state == "finished":  # by another process, since we looked
+            return NotebookRun(run=run, parameters=parameters, how="reused")
+        try:
+            _execute(notebook, parameters, run, output or sys.stderr, how)
+        except (UsageError, MissingError) as error:
+            if how == "new" and not run.status.done_phases and not isinstance(error, BusyError):
+                discard(run)  # a wrong or missing thing that only the code behind the notebook could notice
+            raise
     return NotebookRun(run=run, parameters=parameters, how=how)
 
 
-def _run_before(root: Path, given: Mapping[str, Any], kind: str, notebook: NotebookFile) -> tuple[Run | None, str]:
+def kind_of(notebook: NotebookFile) -> str:
+    """Return the kind of a notebook's runs: what its metadata say (`lpr_lab.kind`), else its name without number."""
+    return notebook.kind or _stem(notebook)
+
+
+def _stem(notebook: NotebookFile) -> str:
+    return notebook.path.stem.lstrip("0123456789_-") or notebook.path.stem
+
+
+def settings_given(notebook: NotebookFile, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a run of this notebook records as given, by which it is found again."""
+    return as_json({"notebook": _stem(notebook), "parameters": {**parameters}})
+
+
+def run_before(
+    runs: Sequence[Run], notebook: NotebookFile, parameters: Mapping[str, Any], kind: str
+) -> tuple[Run | None, str]:
     """Return the newest run of this notebook with these parameters, and whether it is to be reused or resumed.
 
     A finished run counts only if the notebook's code is still the same; an unfinished one is resumed also after the
     notebook was mended, which is the usual reason to start it again.
+
+    Args:
+        runs: those there are, newest first.
+        notebook: as it lies on disk.
+        parameters: every parameter and its value, `run_dir` left out.
+        kind: of the runs that count.
+
+    Raises:
+        BusyError: another process works on it.
     """
-    for run in list_runs(root.resolve()):
+    given = settings_given(notebook, parameters)
+    for run in runs:
         try:
             same = not run.problem and not run.is_example and run.kind == kind and run.config_input == given
         except LprError:
@@ -135,7 +176,7 @@ def _run_before(root: Path, given: Mapping[str, Any], kind: str, notebook: Noteb
             time.sleep(0.2)
         state = run.status.state
         if state == "running":
-            raise UsageError(
+            raise BusyError(
                 f"Run {run.id} with the same parameters is being worked on by process {run.status.pid}. "
                 "Wait for it, stop it, or use --new."
             )
@@ -215,6 +256,8 @@ def _execute(notebook: NotebookFile, parameters: Mapping[str, Any], run: Run, te
         ours = getattr(errors, error.ename, None)
         if isinstance(ours, type) and issubclass(ours, LprError):
             failure = ours(error.evalue)
+            if isinstance(failure, BusyError):  # what the run is like is for the process that works on it to say
+                raise failure from None
         else:
             failure = LprError(
                 f"Cell {error.exec_count} of {notebook.path.name} failed with {error.ename}: "

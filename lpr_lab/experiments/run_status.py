@@ -23,7 +23,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from lpr_lab.errors import DamagedError, LprError, UsageError
+from lpr_lab.errors import BusyError, DamagedError, LprError
 from lpr_lab.storage import read_json, write_json
 
 STATES = ("queued", "running", "finished", "failed", "interrupted")
@@ -177,12 +177,12 @@ class Worker:
         """Take the lock and say `running`.
 
         Raises:
-            UsageError: another process works on this run.
+            BusyError: another process works on this run.
         """
         try:
             self._lock.acquire()
         except Timeout as error:
-            raise UsageError(
+            raise BusyError(
                 f"Run {self._status.path.parent.name} is being worked on by process {self._status.read().pid}. "
                 "Wait for it, stop it, or start a new run."
             ) from error
@@ -226,6 +226,29 @@ class Worker:
     def _at_exit(self) -> None:
         if not self._stopping.is_set() and os.getpid() == self._pid:  # a forked child is not the worker
             self.stop("interrupted")
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Be the one process that has a run executed by another one, which only later becomes its worker.
+
+    A notebook's Python takes seconds to start; without a claim a second command would find the run unattended.
+
+    Raises:
+        BusyError: another process has the claim.
+    """
+    # The kernel lets go of it when this process dies, like the worker's lock.
+    lock = FileLock(folder / ".claim", timeout=0, thread_local=False, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise BusyError(
+            f"Another command has just taken up run {folder.name}. Wait for it, stop it, or start a new run."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def error_tail_of(error: BaseException) -> str:

@@ -11,9 +11,10 @@ import nbformat
 import psutil
 import pytest
 
-from lpr_lab.errors import LprError, MissingError, UsageError
+from lpr_lab.errors import BusyError, LprError, MissingError, UsageError
 from lpr_lab.experiments import environment, notebooks
 from lpr_lab.experiments.notebooks import run_notebook
+from lpr_lab.experiments.run_status import claimed
 from lpr_lab.experiments.runs import Run, list_runs
 
 PARAMETERS = 'language = "el"\ntokens = 5\nrun_dir = ""  # set by lpr-lab run'
@@ -182,6 +183,28 @@ def test_a_run_that_is_being_worked_on_is_left_alone(tmp_path, monkeypatch):
     run.start()
     with pytest.raises(UsageError, match=f"being worked on by process {os.getpid()}"):
         run_notebook(path, runs_dir=tmp_path / "runs")
+    run.stop("interrupted")
+
+
+def test_a_run_that_another_command_has_just_taken_up_is_left_alone(tmp_path):
+    path = write_notebook(tmp_path)
+    given = {"notebook": "small", "parameters": {"language": "el", "tokens": 5}}
+    run = Run.create(tmp_path / "runs", kind="small", slug="x", title="x", config_input=given)
+    with claimed(run.path), pytest.raises(BusyError, match="has just taken up run"):
+        run_notebook(path, runs_dir=tmp_path / "runs")
+    assert run.status.state == "queued" and len(list_runs(tmp_path / "runs")) == 1
+
+
+def test_a_silent_worker_is_not_said_to_have_failed_by_a_command_that_finds_its_lock_taken(tmp_path):
+    path = write_notebook(tmp_path, START)
+    given = {"notebook": "small", "parameters": {"language": "el", "tokens": 5}}
+    run = Run.create(tmp_path / "runs", kind="small", slug="x", title="x", config_input=given)
+    run.start()
+    run._status_file.update(host="elsewhere", heartbeat="2020-01-01T00:00:00Z")
+    assert run.status.state == "stalled"
+    with pytest.raises(BusyError, match="being worked on by process"):
+        run_notebook(path, runs_dir=tmp_path / "runs", output=io.StringIO())
+    assert run.status.recorded_state == "running"
     run.stop("interrupted")
 
 
