@@ -7,14 +7,15 @@ from lpr_lab.experiments.runs import Run
 
 
 def parents_of(run: Run) -> list[str]:
-    """Return the ids of the runs that a run goes on from, as it says itself or as its settings say."""
-    if run.parents:
-        return list(run.parents)
+    """Return the ids of the runs that a run goes on from: first as its settings say, then as it says itself.
+
+    A run of a sweep goes on from the run that it continues and belongs to the sweep.
+    """
     try:
         parent = run.config.get("parent")
     except LprError:
-        return []
-    return [str(parent)] if parent else []
+        parent = None
+    return list(dict.fromkeys([*([str(parent)] if parent else []), *run.parents]))
 
 
 def ancestors_of(run: Run, runs: Sequence[Run]) -> list[str]:
@@ -29,12 +30,6 @@ def ancestors_of(run: Run, runs: Sequence[Run]) -> list[str]:
         seen.update(further)
         line = [*further, *line]
     return line
-
-
-def members_of(run: Run) -> list[str]:
-    """Return the ids of the runs, group by group, that a lifelong run holds together."""
-    phases = run.phases
-    return [str(phases[key]["run"]) for key in sorted(phases) if key.startswith("group_")]
 
 
 def children_of(run: Run, runs: Sequence[Run]) -> list[Run]:

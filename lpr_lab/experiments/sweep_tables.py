@@ -1,0 +1,202 @@
+"""What a sweep measured: its numbers by point, mean and spread over seeds, and differences with intervals."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lpr_lab.experiments.sweep_grid import SEED
+
+CONFIDENCE = 0.95
+MORE, LESS, UNCLEAR, ONE_SEED = "more", "less", "no clear difference", "one seed"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number of an expansion's results: what it is, its unit, and whether more or less of it is better."""
+
+    meaning: str
+    unit: str
+    better: str
+    role: str
+    key: str
+    sign: int = 1
+
+
+EXPANSION_METRICS = {
+    "gain": Metric(
+        "mean fall of bits per byte on expanded languages", "%", MORE, "expanded", "mean_change_percent", -1
+    ),
+    "forgetting": Metric(
+        "mean rise of bits per byte on original languages", "%", LESS, "original", "mean_change_percent"
+    ),
+    "worst_forgetting": Metric("largest rise on any original language", "%", LESS, "original", "worst_change_percent"),
+    "weight_on_original": Metric(
+        "weight of the original expert on original languages", "", MORE, "original", "original_weight"
+    ),
+    "weight_on_expanded": Metric(
+        "weight of the original expert on expanded languages", "", LESS, "expanded", "original_weight"
+    ),
+}
+"""Simple names for what `pipeline.summarise` reports: of held-out text where there is any."""
+
+_USUAL = ("gain", "forgetting", "weight_on_original", "weight_on_expanded")
+
+
+def value_of(results: Mapping[str, Any] | None, metric: str) -> float:
+    """Return a metric of one run's results; NaN when they do not have it.
+
+    Args:
+        results: what `results.json` holds.
+        metric: one of `EXPANSION_METRICS`, or a dotted path such as `plan.total` or `change.0.after`.
+    """
+    simple = EXPANSION_METRICS.get(metric)
+    if simple is None:
+        return _number_at(results, metric.split("."))
+    summary = (results or {}).get("summary")
+    if not isinstance(summary, Mapping) or not summary:
+        return math.nan
+    dataset = "heldout" if "heldout" in summary else next(iter(summary))
+    return simple.sign * _number_at(summary[dataset], [simple.role, simple.key])
+
+
+def _number_at(value: Any, path: Sequence[str]) -> float:
+    for key in path:
+        if isinstance(value, Mapping):
+            value = value.get(key)
+        elif isinstance(value, list) and key.isdecimal() and int(key) < len(value):
+            value = value[int(key)]
+        else:
+            return math.nan
+    return float(value) if isinstance(value, int | float) else math.nan
+
+
+def usual_metrics(results: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return what to look at when nobody said: an expansion's four numbers, else every number at the top of results."""
+    if any(not math.isnan(value_of(found, name)) for found in results for name in _USUAL):
+        return _USUAL
+    top = dict.fromkeys(name for found in results for name, value in found.items() if _is_number(value))
+    return tuple(name for name in top if name != "schema_version")
+
+
+def known_metrics(results: Mapping[str, Any]) -> list[str]:
+    """Return the name of every number in results, simple names first."""
+    simple = [name for name in EXPANSION_METRICS if not math.isnan(value_of(results, name))]
+    return simple + list(_paths(results, ""))
+
+
+def _paths(value: Any, before: str) -> Any:
+    items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        if _is_number(item):
+            yield f"{before}{key}"
+        yield from _paths(item, f"{before}{key}.")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def by_setting(summary: pd.DataFrame, varied: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
+    """Return mean and spread over seeds of every metric at every setting.
+
+    Args:
+        summary: one row per point: the varied parameters and the metrics.
+        varied: the names of the varied parameters, `seed` perhaps among them.
+        metrics: names of columns.
+
+    Returns:
+        Columns of the compared parameters, metric, n (points with a number), mean, sd (divided by n - 1), min, max, and
+        the 95 % interval of the mean ci_low, ci_high; what takes two points is missing where there is one.
+    """
+    settings = [name for name in varied if name != SEED]
+    rows = []
+    for setting, part in _groups(summary, settings):
+        for metric in metrics:
+            values = part[metric].dropna().to_numpy(dtype=float)
+            spread = {"min": values.min(), "max": values.max()} if len(values) else {"min": math.nan, "max": math.nan}
+            mean, sd, low, high = _mean_and_interval(values)
+            numbers = {"n": len(values), "mean": mean, "sd": sd, **spread, "ci_low": low, "ci_high": high}
+            rows.append({**setting, "metric": metric, **numbers})
+    return pd.DataFrame(rows)
+
+
+def differences(summary: pd.DataFrame, varied: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
+    """Return how far every value of a parameter is from its first one, with a paired interval over seeds.
+
+    Points are paired that differ in nothing else, seed included; their differences are averaged over all other
+    settings, which leaves one number per seed. The interval is that of Student's t, and supposes that these numbers
+    are roughly normal; of twenty such intervals one misses by chance.
+
+    Args:
+        summary: one row per point: the varied parameters and the metrics.
+        varied: the names of the varied parameters, `seed` perhaps among them.
+        metrics: names of columns.
+
+    Returns:
+        Columns parameter, value, against, metric, difference, sd, seeds, ci_low, ci_high, verdict (`more`, `less`,
+        `no clear difference`, or `one seed`, which tells nothing).
+    """
+    table = summary if SEED in varied else summary.assign(**{SEED: 0})
+    settings = [name for name in varied if name != SEED]
+    rows = []
+    for name in settings:
+        others = [other for other in settings if other != name]
+        first, *rest = dict.fromkeys(table[name])
+        for value in rest:
+            for metric in metrics:
+                indexed = [
+                    table[table[name] == level].set_index([*others, SEED])[metric].astype(float)
+                    for level in (value, first)
+                ]
+                matched = (indexed[0] - indexed[1]).dropna()
+                per_seed = matched.groupby(level=SEED).mean().to_numpy(dtype=float)
+                if not len(per_seed):
+                    continue
+                mean, sd, low, high = _mean_and_interval(per_seed)
+                pair = {"parameter": name, "value": value, "against": first, "metric": metric, "difference": mean}
+                numbers = {"sd": sd, "seeds": len(per_seed), "ci_low": low, "ci_high": high}
+                rows.append({**pair, **numbers, "verdict": _verdict(low, high)})
+    names = ["parameter", "value", "against", "metric", "difference", "sd", "seeds", "ci_low", "ci_high", "verdict"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def _groups(summary: pd.DataFrame, settings: list[str]) -> list[tuple[dict[str, Any], pd.DataFrame]]:
+    if not settings:
+        return [({}, summary)]
+    parts = summary.groupby(settings, sort=False, dropna=False)
+    return [(dict(zip(settings, key, strict=True)), part) for key, part in parts]
+
+
+def _verdict(low: float, high: float) -> str:
+    if math.isnan(low):
+        return ONE_SEED
+    return MORE if low > 0 else LESS if high < 0 else UNCLEAR
+
+
+def _mean_and_interval(values: np.ndarray) -> tuple[float, float, float, float]:
+    """Return mean, standard deviation, and the ends of the interval of the mean; NaN for what cannot be said."""
+    if len(values) < 2:
+        return (float(values[0]) if len(values) else math.nan), math.nan, math.nan, math.nan
+    mean, sd = float(values.mean()), float(values.std(ddof=1))
+    half = student_quantile(0.5 + CONFIDENCE / 2, len(values) - 1) * sd / math.sqrt(len(values))
+    return mean, sd, mean - half, mean + half
+
+
+def student_quantile(probability: float, freedom: int) -> float:
+    """Return a quantile above one half of Student's t distribution.
+
+    With t = sqrt(freedom) tan(angle) the density becomes a power of the cosine, which a plain sum integrates to six
+    digits; it saves a dependency on a library of statistics.
+
+    Args:
+        probability: in (0.5, 1).
+        freedom: degrees of freedom, at least 1.
+    """
+    angle = np.linspace(0.0, math.pi / 2, 200_001)
+    density = np.cos(angle) ** (freedom - 1)
+    area = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])
+    return math.sqrt(freedom) * math.tan(float(np.interp(2 * probability - 1, area / area[-1], angle)))
