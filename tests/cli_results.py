@@ -24,8 +24,8 @@ RESULTS = {
         ]
     },
     "claims": [{"name": "gain", "holds": True}, {"name": "base_untouched", "holds": False}],
-    "seconds": {"prepare": 30.0, "expand": 500.0},
 }
+SECONDS = {"prepare": 30.0, "expand": 500.0}
 IN_WORDS = """\
 smollm2-135m, which knew English and Spanish, was taught Greek in 9 minutes (recipe route_first).
 Taught, in bits per byte of held-out text: Greek 2.000 → 1.500 (−25.0 %, 95 % interval −1.0 % to +2.0 %).

@@ -69,5 +69,5 @@ def write_lifelong(root, **create) -> Run:
                 rows.append((code, group, dataset, stage, bits, 24, change, change - 1.5, change + 1.5))
     columns = "language group dataset stage bits_per_byte n_documents change_percent change_low change_high".split()
     run.write_table("retention_by_stage", pd.DataFrame(rows, columns=columns))
-    run.finish({"schema_version": 1, "runs": []})
+    run.finish({"schema_version": 1})
     return run

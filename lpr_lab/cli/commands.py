@@ -167,8 +167,8 @@ def _run_notebook(
     if as_json:
         print(json.dumps(facts_of(run) | {"how": done.how, "results": run.results}, ensure_ascii=False), flush=True)
         return run
-    if run.results is not None:
-        print(*words(run.results), sep="\n")
+    for line in words(run):
+        print(line)
     print(f"Run: {run.path}", flush=True)
     return run
 

@@ -106,11 +106,14 @@ def facts_of(run: "Run") -> dict[str, Any]:
     return facts | {"stage": status.stage, "done": list(status.done_phases), "error": status.error_tail}
 
 
-def words(results: dict[str, Any]) -> list[str]:
-    """Return results in words where they are those of an expansion, as JSON where not."""
+def words(run: "Run") -> list[str]:
+    """Return what a run found, in words where it is an expansion, as JSON where not; nothing before it is finished."""
     from lpr_lab.experiments.summary import summary_lines
 
+    results = run.results
+    if results is None:
+        return []
     try:
-        return summary_lines(results)
+        return summary_lines(results, run.seconds)
     except (LookupError, TypeError):
         return [json.dumps(results, ensure_ascii=False, indent=2)]

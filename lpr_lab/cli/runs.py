@@ -52,13 +52,13 @@ def show_command(
     from lpr_lab.experiments.yaml_files import dump_yaml
 
     run = open_run(runs_folder(runs_dir), run_id)
-    facts = facts_of(run) | {"config": run.config, "results": run.results}
+    facts = facts_of(run) | {"config": run.config, "results": run.results, "seconds": run.seconds}
     if as_json:
         print(json.dumps(facts, ensure_ascii=False))
         return
     print(dump_yaml({key: value for key, value in facts.items() if key != "results" and value is not None}), end="")
-    if run.results is not None:
-        print(*words(run.results), sep="\n")
+    for line in words(run):
+        print(line)
 
 
 @app.command("diff")

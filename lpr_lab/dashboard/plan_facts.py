@@ -110,7 +110,7 @@ def _with(facts: BaseFacts, run: Run) -> BaseFacts:
     if facts.similarity is None:
         facts = replace(facts, similarity=_similarity(run, measured))
     if facts.speed is None:
-        facts = replace(facts, speed=_speed(run, results, experts))
+        facts = replace(facts, speed=_speed(run, phases, experts))
     return facts
 
 
@@ -143,10 +143,10 @@ def _similarity(run: Run, measured: dict[str, Any]) -> Similarity | None:
     return Similarity(both, across, between, int(tokens) if tokens else None, run.id)
 
 
-def _speed(run: Run, results: dict[str, Any], experts: Sequence[int]) -> Speed | None:
+def _speed(run: Run, phases: dict[str, Any], experts: Sequence[int]) -> Speed | None:
     if run.status.state != "finished":
         return None
-    value = ((results.get("stages") or {}).get("expand") or {}).get("tokens_per_second")
+    value = (phases.get("expand") or {}).get("tokens_per_second")
     if not isinstance(value, int | float) or value <= 0:
         return None
     made_with = run.env or {}

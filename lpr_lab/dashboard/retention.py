@@ -14,6 +14,7 @@ from lpr_lab.dashboard.view import View
 from lpr_lab.errors import LprError
 from lpr_lab.experiments import comparison as data
 from lpr_lab.experiments.comparison import Comparison
+from lpr_lab.experiments.lineage import members_of
 from lpr_lab.experiments.runs import Run
 from lpr_lab.experiments.sides import BASE, Side, stages_of
 from lpr_lab.views import plots
@@ -136,10 +137,9 @@ def _lifelong(scene: Scene, run: Run) -> dict[str, Any]:
     rows = table[table["dataset"] == chosen]
     figure = stages.retention_by_stage(rows)
     found = esc(plots.take_title(figure)) + "."
-    members = [str(member["run"]) for member in (run.results or {}).get("runs", [])]
     links = ", ".join(
         f'<a href="{esc(View(run=member).link("/retention"))}">G{number}</a>'
-        for number, member in enumerate(members, 1)
+        for number, member in enumerate(members_of(run), 1)
     )
     more = f'<span class="lpr-more">The runs of the groups: {links}.</span>' if links else ""
     view = View.from_query({**vars(scene.view), "data": chosen, "run2": "", "stage": "", "stage2": ""})

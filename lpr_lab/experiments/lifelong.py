@@ -93,7 +93,7 @@ def finish(run: Run, children: Sequence[Run]) -> dict[str, Any]:
         run.write_table("retention_by_stage", table)
         results = {
             "schema_version": 1,
-            "runs": [{"run": child.id, "expanded": list(child.config["expanded"])} for child in children],
+            "groups": [list(child.config["expanded"]) for child in children],
             "retention_by_stage": table.to_dict("records"),
             "claims": [
                 {**claim, "group": f"G{number}"}

@@ -32,6 +32,12 @@ def ancestors_of(run: Run, runs: Sequence[Run]) -> list[str]:
     return line
 
 
+def members_of(run: Run) -> list[str]:
+    """Return the ids of the runs, group by group, that a lifelong run holds together."""
+    phases = run.phases
+    return [str(phases[key]["run"]) for key in sorted(phases) if key.startswith("group_")]
+
+
 def children_of(run: Run, runs: Sequence[Run]) -> list[Run]:
     """Return the runs that went on from this one."""
     return [other for other in runs if other.problem is None and other.id != run.id and run.id in parents_of(other)]

@@ -21,7 +21,7 @@ from lpr_lab.experiments import sample_texts, scorecard
 from lpr_lab.experiments.config import Experiment
 from lpr_lab.experiments.expert_tables import write_expert_tables
 from lpr_lab.experiments.runs import Run, start_run
-from lpr_lab.experiments.steps import STEPS, Story, plan
+from lpr_lab.experiments.steps import STEPS, Story, plan, without_times
 from lpr_lab.measure.bits import Report, evaluate
 from lpr_lab.measure.classifiers import classifier_accuracy
 from lpr_lab.measure.expert_counts import ExpertCounter
@@ -230,7 +230,6 @@ def finish(story: Story) -> dict[str, Any]:
             "original": list(experiment.original),
             "earlier": list(experiment.earlier),
             "expanded": list(experiment.expanded),
-            "lineage": _lineage(run),
             "summary": summarise(changes, weights),
             "claims": scorecard.as_records(claims),
             "retention": _table(run, "retention").to_dict("records"),
@@ -239,8 +238,7 @@ def finish(story: Story) -> dict[str, Any]:
             "exactness": exactness,
             "parameters": phases["upcycle"]["parameters"],
             "plan": phases["plan"],
-            "stages": {step: phases[step] for step in experiment.steps},
-            "seconds": phases["seconds"],
+            "stages": {step: without_times(phases[step]) for step in experiment.steps},
         }
         run.write_results(results)
         for step in experiment.steps:
@@ -289,7 +287,7 @@ def _timed(run: Run, phase: str) -> Iterator[None]:
     started = time.monotonic()
     print(f"[{run.id}] {phase} ...", file=sys.stderr)
     yield
-    seconds = run.phases.get("seconds", {})
+    seconds = run.seconds
     run.record_phase("seconds", {**seconds, phase: round(seconds.get(phase, 0) + time.monotonic() - started, 1)})
 
 
@@ -317,14 +315,6 @@ def _parent_stage(story: Story) -> str:
     """Return the name of the stage that the parent run ended with."""
     stages = expansion_config(story.model).stages
     return [stage["name"] for stage in stages if stage["expansion"] < stages[-1]["expansion"]][-1]
-
-
-def _lineage(run: Run) -> list[dict[str, Any]]:
-    """Return the runs that this one goes on from, the oldest first, each with what it taught."""
-    if not run.config.get("parent"):
-        return []
-    parent = Run.open(run.path.parent, run.config["parent"])
-    return [*_lineage(parent), {"run": parent.id, "expanded": list(parent.config["expanded"])}]
 
 
 def _table(run: Run, name: str) -> pd.DataFrame:

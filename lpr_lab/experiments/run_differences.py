@@ -155,6 +155,11 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, st
     return out
 
 
+def source_name(source: Mapping[str, Any]) -> str:
+    """Return what one of the sources in `data.json` is called; empty where it has no name."""
+    return next((str(source[key]) for key in ("package", "file", "dataset", "name", "path") if source.get(key)), "")
+
+
 def _text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, Mapping | list) else str(value)
 
@@ -174,9 +179,7 @@ def _data_facts(run: Run) -> dict[str, str | None]:
     data = dict(run.data or {})
     facts: dict[str, str | None] = {}
     for number, source in enumerate(data.pop("sources", None) or []):
-        source = dict(source)
-        named = next((key for key in ("package", "file", "dataset", "name", "path") if source.get(key)), None)
-        name = str(source.pop(named)) if named else str(number)
+        name = source_name(source) or str(number)
         facts[f"sources.{name}"] = ", ".join(f"{key} {_text(value)}" for key, value in source.items())
     texts = data.pop("texts", None) or {}
     return {**dict(flatten(data)), **facts, **dict(flatten({"texts": texts}))}

@@ -98,6 +98,11 @@ class RunFiles:
         write_json(self.path / "phases.json", {**self.phases, phase: dict(facts)})
 
     @property
+    def seconds(self) -> dict[str, float]:
+        """How long each phase took, all sessions together; empty while nothing was timed."""
+        return dict(self.phases.get("seconds") or {})
+
+    @property
     def results(self) -> dict[str, Any] | None:
         """The final numbers, or None while there are none."""
         return self._optional_json("results.json")
@@ -128,7 +133,11 @@ class RunFiles:
         write_json(self.path / "tags.json", {"schema_version": 1, "tags": list(tags)})
 
     def write_results(self, results: Mapping[str, Any]) -> None:
-        """Write `results.json`: final numbers only, with n and interval; the file other code relies on."""
+        """Write `results.json`: final numbers only, with n and interval; the file other code relies on.
+
+        The same settings give the same bytes (on one machine), so what differs from run to run has no place in it:
+        times and speeds are recorded by phase, and other runs are named in `run.json`.
+        """
         write_json(self.path / "results.json", dict(results))
 
     def write_data(self, data: Mapping[str, Any]) -> None:

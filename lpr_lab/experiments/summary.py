@@ -9,8 +9,8 @@ from lpr_lab.text.languages import get_language
 _DATASETS = {"heldout": "held-out text", "dev": "text like that of training"}
 
 
-def summary_lines(results: Mapping[str, Any]) -> list[str]:
-    """Return what `results.json` of an expansion says, in words.
+def summary_lines(results: Mapping[str, Any], seconds: Mapping[str, float]) -> list[str]:
+    """Return what `results.json` of an expansion says, in words, and how long it took (`run.seconds`).
 
     The held-out set is quoted where there is one. Changes are those of bits per byte: below zero is better.
 
@@ -23,7 +23,7 @@ def summary_lines(results: Mapping[str, Any]) -> list[str]:
     weights = [row for row in results["routing"]["original_weight"] if row["dataset"] == dataset]
     known, taught = (_list([_name(code) for code in results[role]]) for role in ("original", "expanded"))
     return [
-        f"{results['base']}, which knew {known}, was taught {taught} in {_duration(results['seconds'])}"
+        f"{results['base']}, which knew {known}, was taught {taught} in {_duration(seconds)}"
         f" (recipe {results['recipe']}).",
         f"Taught, in bits per byte of {_DATASETS.get(dataset, dataset)}: {_changes(change, 'expanded')}.",
         f"Known before, in the same: {_changes(change, 'original')}.",

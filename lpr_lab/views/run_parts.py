@@ -85,7 +85,7 @@ def _short(value: float) -> str:
 def render_phases(run: Run) -> str:
     """Return the phases of a run and how long each took; empty where it has none."""
     status = run.status
-    seconds = (run.results or {}).get("seconds") or run.phases.get("seconds") or {}
+    seconds = run.seconds
     names = list(dict.fromkeys(filter(None, (*status.done_phases, status.stage))))
     if not names:
         return ""
@@ -104,7 +104,7 @@ def render_phases(run: Run) -> str:
 
 def phases_finding(run: Run) -> str:
     """Return how long all phases took."""
-    seconds = (run.results or {}).get("seconds") or run.phases.get("seconds") or {}
+    seconds = run.seconds
     total = sum(value for value in seconds.values() if isinstance(value, int | float))
     return f"Phases, {duration(total)} in all" if total else "Phases"
 

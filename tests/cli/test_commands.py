@@ -9,7 +9,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from cli_results import IN_WORDS, RESULTS
+from cli_results import IN_WORDS, RESULTS, SECONDS
 from typer.testing import CliRunner
 
 from lpr_lab import cli
@@ -79,6 +79,7 @@ def test_help_names_every_command_and_imports_nothing_heavy():
         ["runs", "diff"],
         ["runs", "tag"],
         ["runs", "rm"],
+        ["export"],
     ],
 )
 def test_every_command_explains_itself(command):
@@ -113,7 +114,8 @@ def test_a_notebook_in_the_notebooks_folder_is_found_by_name(runs, tmp_path, mon
 
 
 def test_demo_runs_the_quickstart_says_the_result_in_words_and_reuses_it(runs, tmp_path, monkeypatch):
-    cell = f"import sys; print('working', file=sys.stderr)\nrun.finish({RESULTS!r} | {{'tokens': stage1_tokens}})"
+    cell = f"import sys; print('working', file=sys.stderr)\nrun.record_phase('seconds', {SECONDS})\n"
+    cell += f"run.finish({RESULTS!r} | {{'tokens': stage1_tokens}})"
     write_quickstart(tmp_path / "notebooks", START, cell)
     monkeypatch.setenv("PYTHONPATH", str(environment.CHECKOUT))
     monkeypatch.setattr(environment, "CHECKOUT", tmp_path)

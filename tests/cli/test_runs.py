@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from cli_results import IN_WORDS, RESULTS
+from cli_results import IN_WORDS, RESULTS, SECONDS
 from typer.testing import CliRunner
 
 from lpr_lab import cli
@@ -54,6 +54,7 @@ def test_runs_are_listed_as_lines_and_as_json(runs):
 def test_a_run_is_shown_with_its_settings_and_its_results_in_words(runs):
     run = make_run(runs)
     run.start()
+    run.record_phase("seconds", SECONDS)
     run.finish(RESULTS)
     shown = call("runs", "show").stdout
     assert 'language: "no"' in shown and "finished" in shown

@@ -24,8 +24,8 @@ def trained(root, **create) -> Run:
     """Make a finished expansion that tells sizes and speed, as the pipeline does."""
     run = make_run(root, **create)
     numbers = {"base": 134_515_008, "new_experts": 79_626_240, "routers": 69_180, "active_per_token": 214_210_428}
-    stages = {"expand": {"tokens_per_second": 200.0, "tokens": 61_440}}
-    run.write_results({**(run.results or {}), "parameters": numbers, "stages": stages})
+    run.record_phase("expand", {"tokens_per_second": 200.0, "tokens": 61_440})
+    run.write_results({**(run.results or {}), "parameters": numbers})
     return run
 
 

@@ -4,6 +4,7 @@ import io
 
 import pytest
 
+from lpr_lab.experiments.lineage import members_of
 from lpr_lab.experiments.notebooks import notebooks_dir, run_notebook
 from lpr_lab.experiments.runs import list_runs
 
@@ -32,6 +33,6 @@ def test_the_lifelong_notebook_shows_what_every_group_kept(tmp_path, tiny_materi
     assert table["stage"].nunique() == 3 + reviewed
     assert set(table["group"]) == {"G0", "G1", "G2"}
     children = [other for other in list_runs(tmp_path / "runs") if other.kind == "expansion"]
-    assert {child.id for child in children} == {entry["run"] for entry in run.results["runs"]}
+    assert {child.id for child in children} == set(members_of(run))
     assert all(claim["holds"] for claim in run.results["claims"] if claim["is_exact"])
     assert len(run.notebook_path.read_text()) < 1_000_000

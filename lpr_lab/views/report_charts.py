@@ -1,0 +1,296 @@
+"""The charts of a run as data for a page of its own: a plotly figure, the finding as a heading, the numbers as a table.
+
+Charts are drawn anew from a run's tables where we know them; any other figure that the run keeps is taken as it is.
+What comes from files is data: links, images and kinds of traces that need more than drawing are left out.
+"""
+
+import base64
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from lpr_lab.experiments.runs import Run
+from lpr_lab.text.languages import language_name
+from lpr_lab.views import experts, plots, stages
+from lpr_lab.views.numbers import NOT_MEASURED, count, percent
+from lpr_lab.views.numbers import change as change_text
+
+Table = Any
+"""A `pandas.DataFrame`; the type pandas declares for itself is lost at the first filter."""
+
+MAX_ROWS = 120
+"""Of the table beside a chart; longer ones are thinned evenly, and say so."""
+
+_DRAWN = ("scatter", "bar", "heatmap", "histogram", "box", "violin")
+_LINK = re.compile(r"</?a\b[^>]*>", re.IGNORECASE)
+_LOSSES = ("lm_loss", "load_balancing_loss", "lpr_loss", "classifier_loss")
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One chart.
+
+    Attributes:
+        name: unique within its run.
+        title: the finding, in plain text.
+        figure: plotly's `data` and `layout`, JSON-able; the template left out.
+        head, rows: the same as a table.
+        caption: what it was measured on.
+    """
+
+    name: str
+    title: str
+    figure: dict[str, Any]
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    caption: str = ""
+    kicker: str = ""
+    """A few words above the finding."""
+
+
+def main_dataset(table: Table) -> str:
+    """Return the data set to speak of first: held-out text where there is any."""
+    names = [str(name) for name in dict.fromkeys(table["dataset"])]
+    return "heldout" if "heldout" in names else names[0]
+
+
+def datasets(table: Table) -> list[str]:
+    """Return the data sets of a table, held-out text first."""
+    names = [str(name) for name in dict.fromkeys(table["dataset"])]
+    return sorted(names, key=lambda name: name != "heldout")
+
+
+def retention_charts(run: Run) -> Iterator[Chart]:
+    """Yield bits per byte before and after by language, a chart per data set, then stage after stage."""
+    change = run.read_table("change")
+    if change is not None and not change.empty:
+        for dataset in datasets(change):
+            rows = change[change["dataset"] == dataset]
+            caption = "Bits per UTF-8 byte. Intervals are 95 %, from resampling the documents of both models together."
+            one = _chart(f"retention-{dataset}", plots.retention(rows), RETENTION_HEAD, retention_rows(rows), caption)
+            yield replace(one, kicker=plots.dataset_name(dataset))
+    table = run.read_table("retention_by_stage")
+    if table is not None and not table.empty:
+        rows = table[table["dataset"] == main_dataset(table)]
+        head = ("Language", "Group", "Stage", "Bits per byte", "Change", "95 % interval")
+        body = [
+            (
+                language_name(str(row["language"])),
+                str(row["group"]),
+                str(row["stage"]),
+                f"{row['bits_per_byte']:.3f}",
+                change_text(row["change_percent"]),
+                interval(row["change_low"], row["change_high"]),
+            )
+            for row in rows.to_dict("records")
+        ]
+        yield _chart("retention-by-stage", stages.retention_by_stage(rows), head, body)
+
+
+RETENTION_HEAD = ("Language", "Known before", "Documents", "Base", "Expanded", "Change", "95 % interval", "Verdict")
+
+
+def retention_rows(rows: Table) -> list[tuple[str, ...]]:
+    """Return the rows of `change` as texts, under `RETENTION_HEAD`."""
+    return [
+        (
+            language_name(str(row["language"])),
+            "yes" if row["role"] == "original" else "no",
+            str(row.get("n_documents", NOT_MEASURED)),
+            f"{row['before']:.3f}",
+            f"{row['after']:.3f}",
+            change_text(row["change_percent"]),
+            interval(row["ci_low"], row["ci_high"]),
+            str(row.get("verdict", "")),
+        )
+        for row in rows.to_dict("records")
+    ]
+
+
+def interval(low: float, high: float) -> str:
+    """Return an interval of a change in per cent, or that it was not measured."""
+    if low != low or high != high:
+        return NOT_MEASURED
+    return f"{change_text(low)} to {change_text(high)}"
+
+
+def routing_charts(run: Run) -> Iterator[Chart]:
+    """Yield the weight of the original expert by layer and language, as colours and as lines."""
+    load = run.read_table("load")
+    if load is None or load.empty:
+        return
+    rows = load[load["dataset"] == main_dataset(load)]
+    weights: Table = rows[rows["expert"] == 0].pivot_table(index="layer", columns="language", values="mass", sort=True)
+    codes = [str(code) for code in dict.fromkeys(rows["language"])]
+    head = ("Layer", *(language_name(code) for code in codes))
+    body = [(str(layer), *(percent(weights.loc[layer, code]) for code in codes)) for layer in weights.index]
+    caption = f"{plots.dataset_name(main_dataset(load))}; mean weight of expert 0, the base's own block, over tokens."
+    yield _chart("routing-layers", plots.load_heatmap(rows), head, body, caption)
+    profile = _chart("routing-profile", plots.layer_profile(rows), head, body, caption)
+    yield replace(profile, title="The same over depth, a line per language")
+
+
+def expert_charts(run: Run) -> Iterator[Chart]:
+    """Yield what experts tell about language, and what changed between stages, where it was counted."""
+    table = run.read_table("expert_information")
+    if table is not None and not table.empty:
+        rows = table[(table["dataset"] == main_dataset(table)) & (table["stage"] == table["stage"].iloc[-1])]
+        columns = [name for name in ("bits", "ceiling_bits", "null_bits", "null_high_bits") if name in rows]
+        names = {
+            "bits": "Measured",
+            "ceiling_bits": "At most",
+            "null_bits": "By chance",
+            "null_high_bits": "Chance, 95 %",
+        }
+        body = [(str(row["layer"]), *(f"{row[name]:.3f}" for name in columns)) for row in rows.to_dict("records")]
+        head = ("Layer", *(f"{names[name]}, bits" for name in columns))
+        yield _chart("experts-information", experts.information(rows), head, body)
+    table = run.read_table("expert_agreement")
+    if table is not None and not table.empty:
+        last = table.iloc[-1]
+        rows = table[(table["before"] == last["before"]) & (table["after"] == last["after"])]
+        rows = rows[rows["dataset"] == main_dataset(rows)]
+        rows = rows.assign(role=rows["language"].map(_roles(run))).dropna(subset=["role"])
+        if rows.empty:
+            return
+        body = [
+            (language_name(str(row["language"])), str(row["layer"]), percent(row["same_first"]))
+            for row in rows.to_dict("records")
+        ]
+        yield _chart("experts-agreement", experts.agreement(rows), ("Language", "Layer", "Same first choice"), body)
+
+
+def _roles(run: Run) -> dict[str, str]:
+    """Return `original` or `expanded` by language, as far as a table says it."""
+    table = run.read_table("expert_load")
+    table = run.read_table("load") if table is None else table
+    return {} if table is None else dict(zip(table["language"], table["role"], strict=True))
+
+
+def training_charts(run: Run) -> Iterator[Chart]:
+    """Yield the losses over tokens, a chart per loss that was recorded."""
+    metrics = run.metrics()
+    for name in _LOSSES:
+        rows = metrics[(metrics["name"] == name) & metrics["value"].notna()]
+        if rows.empty:
+            continue
+        body = [
+            (row["stage"].replace("_", " "), str(int(row["step"])), count(row["tokens"]), f"{row['value']:.4f}")
+            for row in rows[rows["step"].notna() & rows["tokens"].notna()].to_dict("records")
+        ]
+        figure = plots.training_curves(metrics, name)
+        caption = "Every recorded step, and a running mean through them."
+        yield _chart(f"training-{name}", figure, ("Stage", "Step", "Tokens", name), body, caption)
+
+
+def plan_charts(run: Run) -> Iterator[Chart]:
+    """Yield how alike languages are by layer and the new experts that follow, where the run planned."""
+    table = run.read_table("layers")
+    if table is None or table.empty or "new_experts" not in table:
+        return
+    body = [
+        (str(row["layer"]), f"{row['similarity']:.3f}", str(row["new_experts"]), "yes" if row["classifier"] else "no")
+        for row in table.to_dict("records")
+    ]
+    yield _chart("plan", plots.plan(table), ("Layer", "Similarity", "New experts", "Routing classifier"), body)
+
+
+def kept_charts(run: Run, drawn: Sequence[str]) -> Iterator[Chart]:
+    """Yield the figures that the run keeps, but for those that were drawn anew."""
+    anew = {
+        "retention": "retention-",
+        "retention_by_stage": "retention-by-stage",
+        "load": "routing-layers",
+        "layers": "routing-profile",
+        "training": "training-",
+        "plan": "plan",
+    }
+    for name, figure in run.figures().items():
+        if name in anew and any(one.startswith(anew[name]) for one in drawn):
+            continue
+        if not isinstance(figure, dict) or not isinstance(figure.get("data"), list):
+            continue
+        layout = _layout(figure)
+        title = layout.get("title")
+        text = title.get("text") if isinstance(title, dict) else title
+        plain = re.sub(r"<[^>]*>", "", str(text or name.replace("_", " ")))
+        head, body = as_table(figure)
+        yield Chart(f"kept-{name}", plain, drawable(figure), head, _thinned(body), f"Kept by the run as {name}.")
+
+
+def _chart(name: str, figure: Any, head: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> Chart:
+    title = plots.take_title(figure)
+    # Plotly reads a title as markup; ours are plain.
+    return Chart(name, title, drawable(json.loads(figure.to_json())), tuple(head), _thinned(rows), caption)
+
+
+def _thinned(rows: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
+    step = -(-len(rows) // MAX_ROWS) or 1
+    return tuple(tuple(row) for row in rows[::step])
+
+
+def drawable(figure: dict[str, Any]) -> dict[str, Any]:
+    """Return a figure without what could reach beyond the page: its template, links, images, maps, 3-D."""
+    data = [trace for trace in figure["data"] if isinstance(trace, dict) and trace.get("type", "scatter") in _DRAWN]
+    layout = _layout(figure)
+    layout = {key: value for key, value in layout.items() if key not in ("template", "images", "title", "width")}
+    return _without_links({"data": data, "layout": layout})
+
+
+def _layout(figure: dict[str, Any]) -> dict[str, Any]:
+    layout = figure.get("layout")
+    return layout if isinstance(layout, dict) else {}
+
+
+def _without_links(value: Any) -> Any:
+    if isinstance(value, str):
+        return _LINK.sub("", value)
+    if isinstance(value, dict):
+        return {key: _without_links(item) for key, item in value.items()}
+    return [_without_links(item) for item in value] if isinstance(value, list) else value
+
+
+def as_table(figure: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return the numbers of any figure of points, lines, bars or cells: a row per point, or per row of cells."""
+    traces = [trace for trace in figure["data"] if isinstance(trace, dict)]
+    cells = next((trace for trace in traces if trace.get("type") == "heatmap"), None)
+    if cells is not None:
+        grid = [list(row) for row in _values(cells.get("z"))]
+        across = [str(name) for name in _values(cells.get("x"))] or [str(n) for n in range(len(grid[0]) if grid else 0)]
+        down = [str(name) for name in _values(cells.get("y"))] or [str(n) for n in range(len(grid))]
+        return ("", *across), [(name, *map(_number, row)) for name, row in zip(down, grid, strict=False)]
+    rows = []
+    for number, trace in enumerate(traces):
+        if trace.get("hoverinfo") == "skip":
+            continue
+        name = str(trace.get("name") or f"series {number + 1}")
+        points = zip(_values(trace.get("x")), _values(trace.get("y")), strict=False)
+        rows += [(name, _number(x), _number(y)) for x, y in points if x is not None and y is not None]
+    layout = _layout(figure)
+    return ("Series", _axis(layout, "xaxis", "x"), _axis(layout, "yaxis", "y")), rows
+
+
+def _axis(layout: dict[str, Any], key: str, otherwise: str) -> str:
+    title = (layout.get(key) or {}).get("title") if isinstance(layout.get(key), dict) else None
+    text = title.get("text") if isinstance(title, dict) else title
+    return str(text or otherwise)
+
+
+def _values(value: Any) -> list[Any]:
+    """Return numbers or texts as a list; plotly writes arrays of numbers as base64."""
+    if isinstance(value, dict) and {"dtype", "bdata"} <= set(value):
+        array = np.frombuffer(base64.b64decode(value["bdata"]), dtype=np.dtype(value["dtype"]))
+        if value.get("shape"):
+            array = array.reshape([int(size) for size in str(value["shape"]).split(",")])
+        return array.tolist()
+    return list(value) if isinstance(value, list | tuple) else []
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, float):
+        return NOT_MEASURED if value != value else f"{value:.4g}"
+    return NOT_MEASURED if value is None else str(value)

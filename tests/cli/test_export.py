@@ -1,0 +1,29 @@
+"""`lpr-lab export`."""
+
+import json
+
+from sample_runs import make_run
+from typer.testing import CliRunner
+
+from lpr_lab import cli
+
+
+def call(*arguments: str):
+    return CliRunner().invoke(cli.app, list(arguments))
+
+
+def test_a_run_becomes_one_file(runs, tmp_path):
+    run = make_run(runs)
+    out = tmp_path / "there" / "report.html"
+    done = call("export", run.id, "-o", str(out), "--title", "Δοκιμή", "--lang", "el", "--json")
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout) == {"runs": [run.id], "path": str(out), "bytes": out.stat().st_size}
+    assert '<h1 lang="el" dir="ltr">Δοκιμή</h1>' in out.read_text()
+
+
+def test_without_a_run_the_newest_is_taken_and_without_any_it_says_so(runs, tmp_path):
+    assert call("export", "-o", str(tmp_path / "x.html")).exit_code == 3
+    run = make_run(runs)
+    assert call("export", "-o", str(tmp_path / "x.html")).exit_code == 0
+    assert run.id in (tmp_path / "x.html").read_text()
+    assert call("export", "20260101-000000Z-none-0000").exit_code == 3
