@@ -19,6 +19,9 @@ from typing import Any
 from lpr_lab.errors import UsageError, did_you_mean
 from lpr_lab.text.splits import SPLITS
 
+JOINT = " + "
+"""Between the sources of a corpus that is made from several."""
+
 DEMO_LANGUAGES = ("en", "es", "zh", "el", "hu", "tr")
 
 
@@ -121,7 +124,8 @@ def load_corpus(
 
     Args:
         source: `"demo"`; or a JSONL, TXT or Parquet file, a folder of them, or a list of either; or a mapping from
-            language to such paths; or the name of a data set on the hub.
+            language to such paths; or the name of a data set on the hub; or several of these as one text, such as
+            `"my_texts + demo"`: a language is taken from the first that has it.
         languages: ISO 639-1 or FLORES codes. None takes the six demo languages, or those found in the files.
         text_column: the column that holds the text; None looks for the usual names.
         configs: hub only: language to configuration, such as `{"el": "ell_Grek"}`; None looks for the language's code.
@@ -129,7 +133,8 @@ def load_corpus(
         max_documents: hub only: how many documents to take per language.
 
     JSONL and Parquet records have `text`, and may have `language` (or `lang`), `id` and `split` (train, replay, dev,
-    heldout). A TXT file has one document per paragraph, paragraphs being divided by blank lines. Where no split is
+    heldout). A TXT file has one document per paragraph, paragraphs being divided by blank lines. A file named by a
+    language, `el.txt` or `el/news.txt`, is in that language where its records do not say otherwise. Where no split is
     given, documents are dealt to train, replay and dev by the hash of their content, and what dev and replay share
     with train is dropped.
 
@@ -141,6 +146,10 @@ def load_corpus(
     >>> corpus.documents("dev", "el")[0].language  # doctest: +SKIP
     'el'
     """
+    if isinstance(source, str) and JOINT in source and not Path(source).expanduser().exists():
+        parts = [part.strip() for part in source.split(JOINT)]
+        hub = {"configs": configs, "hub_split": hub_split, "max_documents": max_documents}
+        return _joined(parts, languages, text_column=text_column, **hub)
     if source == "demo":
         from lpr_lab.text.demo import load_demo
 
@@ -158,4 +167,42 @@ def load_corpus(
         configs=configs or {},
         hub_split=hub_split,
         max_documents=max_documents,
+    )
+
+
+def _joined(parts: Sequence[str], languages: Sequence[str] | None, **options: Any) -> Corpus:
+    """Take each language from the first source that has it; the hub is asked for whatever is missing by then."""
+    from lpr_lab.text.files import looks_like_path
+    from lpr_lab.text.languages import get_languages
+    from lpr_lab.text.sources import HELP_LANGUAGES
+
+    name = JOINT.join(parts)
+    if not languages:
+        raise UsageError(f"Which languages to take from {name}? Give languages=['el', ...].")
+    wanted = [language.code for language in get_languages(languages)]
+    taken: dict[str, Corpus] = {}
+    for part in parts:
+        missing = [code for code in wanted if code not in taken]
+        if part == "demo":
+            missing = [code for code in missing if code in HELP_LANGUAGES]
+        elif looks_like_path(part):
+            found = load_corpus(part, **options)
+            taken |= {code: found for code in missing if code in found.languages}
+            continue
+        if missing:
+            taken |= dict.fromkeys(missing, load_corpus(part, languages=missing, **options))
+    if without := [code for code in wanted if code not in taken]:
+        raise UsageError(f"{name} has no text in {', '.join(without)}. Name another source that does.")
+    corpora = list({id(corpus): corpus for corpus in taken.values()}.values())
+    return Corpus(
+        name,
+        tuple(wanted),
+        {
+            (split, code): documents
+            for code in wanted
+            for (split, own), documents in taken[code].texts.items()
+            if own == code
+        },
+        sources=[source for corpus in corpora for source in corpus.sources],
+        preparation={code: taken[code].preparation.get(code, {}) for code in wanted},
     )

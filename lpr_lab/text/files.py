@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -48,7 +48,7 @@ def load_files(source: Paths, *, languages: Sequence[str] | None, text_column: s
     records: list[Record] = []
     sources: list[dict[str, Any]] = []
     for path, language in _list_files(source):
-        known = language or (wanted[0] if wanted is not None and len(wanted) == 1 else None)
+        known = language or (wanted[0] if wanted is not None and len(wanted) == 1 else language_in_name(path))
         records += _read(path, known, text_column)
         # The name alone: a manifest travels with a run, and the folders of this machine mean nothing elsewhere.
         sources.append({"file": path.name, "sha256": sha256_file(path), "licence": "as the file's owner states"})
@@ -162,7 +162,7 @@ def _list_files(source: Paths) -> Iterator[tuple[Path, str | None]]:
             files = sorted(found for found in path.rglob("*") if found.suffix.lower() in ENDINGS and found.is_file())
             if not files:
                 raise MissingError(f"The folder {path} has no {', '.join(ENDINGS)} files; name the files themselves.")
-            yield from ((found, None) for found in files)
+            yield from ((found, language_in_name(found, path)) for found in files)
         elif path.is_file():
             yield path, None
         else:
@@ -174,13 +174,29 @@ def _list_files(source: Paths) -> Iterator[tuple[Path, str | None]]:
             yield from _list_files(one)
 
 
+def language_in_name(path: Path, folder: Path | None = None) -> str | None:
+    """Return the language that a file is named by: `el.txt`, `news.ell_Grek.jsonl`, or any name in a folder `el/`.
+
+    Folders count below `folder` only. None where the name says nothing. A record's own language counts before this, and
+    so does the one language that was asked for of a file named by itself: `my.txt` need not be Burmese.
+
+    >>> language_in_name(Path("my_texts/news.el.txt")), language_in_name(Path("my_texts/news.txt"))
+    ('el', None)
+    """
+    inside = path.relative_to(folder).parent.parts if folder is not None else ()
+    for name in (path.stem, path.stem.rpartition(".")[2], *reversed(inside)):
+        with suppress(UsageError):
+            return get_language(name).code
+    return None
+
+
 def _read(path: Path, language: str | None, text_column: str | None) -> Iterator[Record]:
     ending = path.suffix.lower()
     if ending == ".txt":
         if language is None:
             raise UsageError(
-                f"{path.name} does not say which language it is in; give a mapping such as "
-                f"{{'el': '{path.name}'}}, or one language in languages=[...]."
+                f"{path.name} does not say which language it is in; name it by its language, such as 'el.txt', give a "
+                f"mapping such as {{'el': '{path.name}'}}, or one language in languages=[...]."
             )
         with _utf8(path) as file:
             content = file.read()
@@ -243,7 +259,7 @@ def _read_rows(
         if own is None:
             raise UsageError(
                 f"Record {number} of {source} does not say which language it is in; add a 'language' to each record, "
-                f"or give a mapping such as {{'el': '{source}'}}."
+                f"name the file by its language, or give a mapping such as {{'el': '{source}'}}."
             )
         yield Record(str(row[column] or ""), str(own), str(row.get("id", f"{stem}-{number}")), row.get("split"), source)
 

@@ -1,5 +1,6 @@
 """What a corpus answers, whatever it was made from."""
 
+import itertools
 import json
 
 import pytest
@@ -75,3 +76,35 @@ def test_a_source_that_cannot_be_one_is_refused_with_what_was_meant(source, word
 def test_unknown_or_no_languages_are_refused(languages, words):
     with pytest.raises(UsageError, match=words):
         load_corpus("demo", languages=languages)
+
+
+def write(folder, name: str, word: str) -> None:
+    letters = ["".join(pair) for pair in itertools.product("abcdefgh", repeat=2)]
+    texts = "\n\n".join(f"{word} {pair * 4} and {pair} nothing {pair} that was said before it." for pair in letters)
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(texts, encoding="utf-8")
+
+
+def test_text_files_named_by_their_language_need_nothing_else(tmp_path):
+    for name in ("el.txt", "news.hu.txt", "swh_Latn/tales.txt"):
+        write(tmp_path, name, name)
+    assert load_corpus(tmp_path).languages == ("el", "hu", "sw")
+    assert load_corpus(str(tmp_path / "news.hu.txt")).languages == ("hu",)
+
+
+def test_a_file_that_is_not_named_by_a_language_is_still_refused(tmp_path):
+    write(tmp_path, "notes.txt", "x")
+    with pytest.raises(UsageError, match=r"name it by its language, such as 'el\.txt'"):
+        load_corpus(tmp_path)
+
+
+def test_a_language_comes_from_the_first_of_several_sources_that_has_it(tmp_path):
+    write(tmp_path / "one", "el.txt", "first")
+    write(tmp_path / "two", "el.txt", "second")
+    write(tmp_path / "two", "tr.txt", "third")
+    joint = load_corpus(f"{tmp_path / 'one'} + {tmp_path / 'two'}", languages=["tr", "el"])
+    assert joint.languages == ("tr", "el")
+    assert {document.text.split()[0] for document in joint.documents("train")} == {"first", "third"}
+    assert sorted(source["file"] for source in joint.sources) == ["el.txt", "el.txt", "tr.txt"]
+    with pytest.raises(UsageError, match="has no text in hu"):
+        load_corpus(f"{tmp_path / 'one'} + {tmp_path / 'two'}", languages=["hu"])

@@ -158,6 +158,6 @@ def test_bad_files_are_refused_in_one_sentence(tmp_path):
     (tmp_path / "a.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(UsageError, match="not a readable Parquet file"):
         load_corpus(tmp_path / "a.parquet", languages=["en"])
-    (tmp_path / "el.txt").write_text("x")
+    (tmp_path / "texts.txt").write_text("x")
     with pytest.raises(UsageError, match="mapping such as"):
-        load_corpus(tmp_path / "el.txt", languages=["el", "en"])
+        load_corpus(tmp_path / "texts.txt", languages=["el", "en"])
