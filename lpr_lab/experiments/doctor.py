@@ -4,6 +4,7 @@
 """
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -23,7 +25,9 @@ State = Literal["ok", "warn", "fail"]
 
 DEMO_MEMORY_GB = 4.0  # SmolLM2 in float32 with its experts, their gradients and optimizer state, and Python around it
 DEMO_DISK_GB = 2.0  # the base model, the corpus packages, one run with two checkpoints
-_SCRIPTS = {"Greek": "el", "Arabic": "ar", "Bengali": "bn", "Chinese": "zh"}
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+_LETTERS = {"Greek": "α", "Arabic": "ع", "Bengali": "ক", "Devanagari": "क", "Thai": "ก", "Han": "中"}
+_PLOTLY_JS = re.compile(r"(?:plotly\.js v|\.version=[`\"])(\d+\.\d+\.\d+)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +46,12 @@ def examine(runs_dir: Path, port: int) -> Iterator[Finding]:
         _python,
         _packages,
         _gradio_and_plotly,
+        _jupyterlab,
         _notebooks,
         lambda: _writable("runs folder", runs_dir, "Name another one with --runs-dir or $LPR_LAB_RUNS."),
         lambda: _writable("cache", cache_dir(), "Name another one with $LPR_LAB_CACHE."),
         _memory,
+        _gpu,
         lambda: _disk("disk for runs", runs_dir),
         lambda: _disk("disk for the cache", cache_dir()),
         lambda: port_finding(port),
@@ -57,8 +63,10 @@ def examine(runs_dir: Path, port: int) -> Iterator[Finding]:
     for check in checks:
         try:
             yield check()
-        except (OSError, LprError, ValueError) as error:
-            yield Finding(name=check.__name__.strip("_"), state="warn", detail=f"could not be looked at ({error})")
+        except (OSError, LprError, ValueError, subprocess.SubprocessError) as error:
+            step = "Nothing else depends on this line; a report of it helps to mend the doctor."
+            detail = f"could not be looked at ({error})"
+            yield Finding(name=check.__name__.strip("_<>"), state="warn", detail=detail, next_step=step)
 
 
 def _python() -> Finding:
@@ -67,22 +75,56 @@ def _python() -> Finding:
 
 
 def _packages() -> Finding:
-    versions = environment.package_versions()
-    absent = [name for name, version in versions.items() if version is None and name != "lpr_lab"]
-    shown = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
-    if absent:
+    from packaging.requirements import Requirement
+
+    needed = [Requirement(line) for line in environment.requirements()]
+    needed = [requirement for requirement in needed if requirement.marker is None or requirement.marker.evaluate()]
+    versions = environment.package_versions(tuple(requirement.name for requirement in needed))
+    wrong = [
+        f"{requirement.name} {versions[requirement.name] or 'is missing'}, needed {requirement.specifier or 'any'}"
+        for requirement in needed
+        if not (found := versions[requirement.name]) or not requirement.specifier.contains(found, prereleases=True)
+    ]
+    if wrong:
         step = "Run `make setup`, or `pip install -e .` in the checkout."
-        return Finding(name="packages", state="fail", detail=f"missing: {', '.join(absent)}", next_step=step)
-    return Finding(name="packages", state="ok", detail=shown)
+        return Finding(name="packages", state="fail", detail="; ".join(wrong), next_step=step)
+    shown = ", ".join(f"{name} {versions[name]}" for name in environment.PACKAGES if versions.get(name))
+    return Finding(name="packages", state="ok", detail=f"all {len(needed)} as declared: {shown}")
 
 
 def _gradio_and_plotly() -> Finding:
+    """A figure of plotly.py is written for one plotly.js and drawn by the one that gradio carries."""
     versions = environment.package_versions(("gradio", "plotly"))
+    ours, theirs = _plotly_js("plotly"), _plotly_js("gradio")
     shown = ", ".join(f"{name} {version}" for name, version in versions.items())
-    # Gradio 6 carries plotly.js 3; a figure of plotly.py 7 is written for plotly.js 4 and stays blank.
-    fits = all((version or "").startswith("6.") for version in versions.values())
+    if ours is None or theirs is None:
+        fits = all((version or "").startswith("6.") for version in versions.values())
+    else:
+        fits = ours.partition(".")[0] == theirs.partition(".")[0]
+        shown += f" (plotly.js {theirs} draws what is written for {ours})"
     step = "" if fits else "Run `pip install 'gradio>=6.31,<7' 'plotly>=6.5,<7'`: these two draw with one plotly.js."
     return Finding(name="gradio with plotly", state="ok" if fits else "fail", detail=shown, next_step=step)
+
+
+def _plotly_js(package: str) -> str | None:
+    """Return the version of the plotly.js that a package carries, or None where it cannot be told."""
+    found = find_spec(package)
+    if found is None or found.origin is None:
+        return None
+    where = "package_data/plotly.min.js" if package == "plotly" else "templates/frontend/assets/PlotlyPlot-*.js"
+    for path in Path(found.origin).parent.glob(where):
+        if match := _PLOTLY_JS.search(path.read_text(encoding="utf-8", errors="replace")):
+            return match[1]
+    return None
+
+
+def _jupyterlab() -> Finding:
+    from jupyter_core.paths import jupyter_path
+
+    if any((Path(folder) / "jupyterlab-plotly").is_dir() for folder in jupyter_path("labextensions")):
+        return Finding(name="figures in JupyterLab", state="ok", detail="plotly's renderer is installed")
+    step = "Run `pip install --force-reinstall --no-deps plotly` in the environment that JupyterLab runs in."
+    return Finding(name="figures in JupyterLab", state="warn", detail="plotly's renderer is missing", next_step=step)
 
 
 def _notebooks() -> Finding:
@@ -132,6 +174,24 @@ def _memory() -> Finding:
     return Finding(name="memory", state="ok" if enough else "warn", detail=f"{available:.1f} GB free", next_step=step)
 
 
+def _gpu() -> Finding:
+    """Ask the driver, and torch only where there is something to ask for: importing it takes seconds."""
+    if not shutil.which("nvidia-smi"):
+        return Finding(name="gpu", state="ok", detail="none; everything runs on the processor")
+    query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
+    listed = subprocess.run(query, capture_output=True, text=True, errors="replace", timeout=30)
+    if listed.returncode != 0 or not listed.stdout.strip():
+        step = "Run `nvidia-smi` by itself: it says what is wrong with the driver."
+        return Finding(name="gpu", state="warn", detail="nvidia-smi finds no GPU", next_step=step)
+    cards = "; ".join(line.strip() for line in listed.stdout.strip().splitlines())
+    ask = "import torch; print(torch.cuda.is_available())"
+    asked = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, errors="replace", timeout=120)
+    if asked.stdout.strip() == "True":
+        return Finding(name="gpu", state="ok", detail=cards)
+    step = "Install the CUDA build of the same torch version, then look again."
+    return Finding(name="gpu", state="warn", detail=f"{cards}, but this torch cannot use it", next_step=step)
+
+
 def _disk(name: str, folder: Path) -> Finding:
     free = shutil.disk_usage(_existing(folder)).free / 1e9
     enough = free >= DEMO_DISK_GB
@@ -176,20 +236,21 @@ def _fonts() -> Finding:
         detail = "unknown (no fc-list here)"
         return Finding(name="fonts", state="ok", detail=f"{detail}; the browser that shows the dashboard needs them")
     missing = []
-    for script, code in _SCRIPTS.items():
-        listed = subprocess.run(["fc-list", f":lang={code}", "family"], capture_output=True, text=True, timeout=30)
-        if not listed.stdout.strip():
+    for script, letter in _LETTERS.items():
+        query = ["fc-list", f":charset={ord(letter):x}", "family"]
+        if not subprocess.run(query, capture_output=True, text=True, errors="replace", timeout=30).stdout.strip():
             missing.append(script)
     if missing:
         step = "For a browser on this machine: apt-get install fonts-noto-core fonts-noto-cjk"
         return Finding(name="fonts", state="warn", detail=f"none for {', '.join(missing)}", next_step=step)
-    return Finding(name="fonts", state="ok", detail=f"there are some for {', '.join(_SCRIPTS)}")
+    return Finding(name="fonts", state="ok", detail=f"letters of {', '.join(_LETTERS)} can be drawn")
 
 
 def _browser() -> Finding:
     named = os.environ.get("CHROMIUM")
-    found = named or next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    found = next(filter(None, map(shutil.which, (named,) if named else BROWSERS)), None)
     if found:
         return Finding(name="chromium", state="ok", detail=found)
+    detail = f"$CHROMIUM names {named}, which is no program" if named else "not found"
     step = "Only the dashboard's own tests need it: apt-get install chromium"
-    return Finding(name="chromium", state="warn", detail="not found", next_step=step)
+    return Finding(name="chromium", state="warn", detail=detail, next_step=step)

@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+import tomllib
 from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
@@ -37,6 +38,14 @@ def package_versions(names: tuple[str, ...] = PACKAGES) -> dict[str, str | None]
         except metadata.PackageNotFoundError:
             versions[name] = None
     return versions
+
+
+def requirements() -> list[str]:
+    """Return what this package declares to need, such as `peft>=0.21.2,<0.22`; of the checkout, where there is one."""
+    declared = CHECKOUT / "pyproject.toml"
+    if declared.is_file():
+        return tomllib.loads(declared.read_text(encoding="utf-8"))["project"]["dependencies"]
+    return [line for line in metadata.requires("lpr_lab") or () if "extra ==" not in line]
 
 
 def _git(*arguments: str) -> str | None:

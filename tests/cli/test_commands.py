@@ -184,9 +184,10 @@ def test_app_says_where_it_listens_only_when_it_does_and_ctrl_c_ends_it_well(run
 def test_doctor_looks_at_everything_and_fails_only_on_what_is_essential(runs, monkeypatch):
     findings = json.loads(call("doctor", "--json", "--port", "7861").stdout)
     names = {finding["name"] for finding in findings}
-    assert {"python", "packages", "gradio with plotly", "runs folder", "memory", "port 7861", "fonts"} <= names
+    looked_at = {"python", "packages", "gradio with plotly", "figures in JupyterLab", "runs folder", "memory", "gpu"}
+    assert looked_at | {"disk for runs", "port 7861", "fonts", "chromium"} <= names
     assert all(finding["next_step"] for finding in findings if finding["state"] != "ok")
-    monkeypatch.setattr(environment, "package_versions", lambda names=(): {"gradio": "6.31.0", "plotly": "7.1.0"})
+    monkeypatch.setattr("lpr_lab.experiments.doctor._plotly_js", {"gradio": "3.3.1", "plotly": "4.1.1"}.get)
     done = call("doctor")
     assert done.exit_code == 1
     assert "fail  gradio with plotly" in done.stdout and "pip install" in done.stdout
