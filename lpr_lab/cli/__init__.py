@@ -14,7 +14,6 @@ app = typer.Typer(
     cls=Group,
     help="Teach a language model new languages with new experts, without forgetting the old ones.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -26,6 +26,7 @@ from lpr_lab.cli.common import (
     say,
     words,
 )
+from lpr_lab.cli.completion import complete_notebook
 from lpr_lab.errors import UsageError
 
 if TYPE_CHECKING:
@@ -68,7 +69,9 @@ def demo(
 
 
 def run_command(
-    notebook: Annotated[Path, typer.Argument(help="A notebook, or the name of one in notebooks/.")],
+    notebook: Annotated[
+        Path, typer.Argument(help="A notebook, or the name of one in notebooks/.", autocompletion=complete_notebook)
+    ],
     assignments: Assignments = None,
     parameters_file: ParametersFile = None,
     name: Annotated[str | None, typer.Option(help="What to call the run.")] = None,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 from typer.core import TyperGroup
 
+from lpr_lab.cli.completion import complete_assignment
 from lpr_lab.errors import LprError
 
 if TYPE_CHECKING:
@@ -50,7 +51,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON."
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the result.")]
 Assignments = Annotated[
     list[str] | None,
-    typer.Option("-p", metavar="NAME=VALUE", help="Set a parameter of the notebook; repeatable. Lists are JSON."),
+    typer.Option(
+        "-p",
+        metavar="NAME=VALUE",
+        help="Set a parameter of the notebook; repeatable. Lists are JSON.",
+        autocompletion=complete_assignment,
+    ),
 ]
 ParametersFile = Annotated[
     Path | None,

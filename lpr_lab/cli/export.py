@@ -7,10 +7,14 @@ from typing import Annotated
 import typer
 
 from lpr_lab.cli.common import AsJson, RunsDir, open_run, runs_folder
+from lpr_lab.cli.completion import complete_run
 
 
 def export_command(
-    run_ids: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="Ids of runs, or `latest`.")] = None,
+    run_ids: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RUN]...", help="Ids of runs, or `latest`.", autocompletion=complete_run),
+    ] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="The HTML file to write.")] = Path("report.html"),
     title: Annotated[str, typer.Option(help="Instead of the run's own title.")] = "",
     language: Annotated[str, typer.Option("--lang", help="Language code of that title.")] = "",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lpr_lab.cli.common import AsJson, RunsDir, facts_of, open_run, runs_folder, say, words
+from lpr_lab.cli.completion import complete_run
 
 if TYPE_CHECKING:
     from lpr_lab.experiments.run_differences import Comparison, Row
@@ -44,7 +45,9 @@ def list_command(
 
 @app.command("show")
 def show_command(
-    run_id: Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or `latest`.")] = "latest",
+    run_id: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run's id, or `latest`.", autocompletion=complete_run)
+    ] = "latest",
     runs_dir: RunsDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -63,7 +66,9 @@ def show_command(
 
 @app.command("diff")
 def diff_command(
-    run_ids: Annotated[list[str], typer.Argument(metavar="RUN RUN...", help="Two runs or more.")],
+    run_ids: Annotated[
+        list[str], typer.Argument(metavar="RUN RUN...", help="Two runs or more.", autocompletion=complete_run)
+    ],
     every: Annotated[bool, typer.Option("--all", help="Also what is the same.")] = False,
     runs_dir: RunsDir = None,
     as_json: AsJson = False,
@@ -91,7 +96,7 @@ def diff_command(
 
 @app.command("tag")
 def tag_command(
-    run_id: Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or `latest`.")],
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or `latest`.", autocompletion=complete_run)],
     tags: Annotated[list[str] | None, typer.Argument(metavar="[WORD]...", help="Without any, show its tags.")] = None,
     remove: Annotated[bool, typer.Option("--remove", help="Take these words off.")] = False,
     runs_dir: RunsDir = None,
@@ -112,7 +117,7 @@ def tag_command(
 
 @app.command("rm")
 def remove_command(
-    run_ids: Annotated[list[str], typer.Argument(metavar="RUN...", help="Ids of runs.")],
+    run_ids: Annotated[list[str], typer.Argument(metavar="RUN...", help="Ids of runs.", autocompletion=complete_run)],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be moved, move nothing.")] = False,
     runs_dir: RunsDir = None,
     as_json: AsJson = False,
