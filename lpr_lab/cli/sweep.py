@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lpr_lab.cli.common import AsJson, Assignments, Quiet, RunsDir, facts_of, progress_output, runs_folder, say
+from lpr_lab.cli.completion import complete_assignment, complete_notebook
 from lpr_lab.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -19,10 +20,17 @@ ENGINES = ("local", "submitit")
 
 
 def sweep_command(
-    notebook: Annotated[str, typer.Argument(help="A notebook, or the name of one in notebooks/.")],
+    notebook: Annotated[
+        str, typer.Argument(help="A notebook, or the name of one in notebooks/.", autocompletion=complete_notebook)
+    ],
     grid: Annotated[
         list[str] | None,
-        typer.Option("-g", metavar="NAME=V1,V2", help="Values of a parameter; repeatable. Lists of lists are JSON."),
+        typer.Option(
+            "-g",
+            metavar="NAME=V1,V2",
+            help="Values of a parameter; repeatable. Lists of lists are JSON.",
+            autocompletion=complete_assignment,
+        ),
     ] = None,
     grid_file: Annotated[
         Path | None,

@@ -33,7 +33,7 @@ class FiguresAsHTML(Preprocessor):
         outputs = [output for cell in nb.cells for output in cell.get("outputs", [])]
         figures = [output["data"] for output in outputs if FIGURE in output.get("data", {})]
         for number, data in enumerate(figures):
-            data["text/html"] = _drawn(data[FIGURE], f"figure-{number}")
+            data["text/html"] = drawn(data[FIGURE], f"figure-{number}")
         resources["plotlyjs"] = get_plotlyjs() if figures else ""
         return nb, resources
 
@@ -49,8 +49,18 @@ class OfflineHTMLExporter(HTMLExporter):
         self.register_preprocessor(FiguresAsHTML, enabled=True)
 
 
-def _drawn(figure: dict[str, Any], name: str) -> str:
-    title = figure.get("layout", {}).get("title", {}).get("text") or "figure"
+def drawn(figure: dict[str, Any], name: str, title: bool = True) -> str:
+    """Return HTML that draws a figure, for a page that has plotly.js.
+
+    Args:
+        figure: plotly's JSON.
+        name: an id that is its own on the page.
+        title: draw the title too; a page that sets it as text, which can wrap, leaves it out.
+    """
+    layout = dict(figure.get("layout", {}))
+    label = layout.get("title", {}).get("text") or "figure"
+    if not title:
+        layout |= {"title": None, "margin": {"t": 40}}
     # Inside a script a text must not be able to end it.
-    written = json.dumps({key: figure[key] for key in ("data", "layout")}).replace("<", "\\u003c")
-    return _DRAWN.format(id=name, label=html.escape(title), figure=written)
+    written = json.dumps({"data": figure["data"], "layout": layout}).replace("<", "\\u003c")
+    return _DRAWN.format(id=name, label=html.escape(label), figure=written)

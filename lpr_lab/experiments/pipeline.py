@@ -60,7 +60,7 @@ def run(experiment: Experiment, out: str | Path = "", root: str | Path | None = 
         out: a run directory made before; by default a new one, or the newest unfinished one with these settings.
         root: the folder of runs.
 
-    Example:
+    Examples:
         >>> finished = run(recipes.route_first(expanded=("el",)))  # doctest: +SKIP
         >>> finished.results["summary"]  # doctest: +SKIP
     """

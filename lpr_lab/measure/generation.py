@@ -170,7 +170,7 @@ def generate_pair(
         UsageError: an empty prompt, a stage there is not, or limits that make no sense. Raised at once, not at the
             first step.
 
-    Example:
+    Examples:
         >>> for step in generate_pair(model, tokenizer, "Η Αθήνα είναι"):  # doctest: +SKIP
         ...     print(step.left.text, "|", step.right.text)
     """

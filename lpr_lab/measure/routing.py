@@ -103,7 +103,7 @@ def trace(
     Raises:
         UsageError: empty text, more tokens than the model's context, or a stage that the model does not have.
 
-    Example:
+    Examples:
         >>> result = trace(model, tokenizer, "Καλημέρα, κόσμε.", language="el")  # doctest: +SKIP
         >>> result.original_weight.mean(axis=0)  # doctest: +SKIP
     """

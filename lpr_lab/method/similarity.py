@@ -74,7 +74,7 @@ def measure_similarity(
         UsageError: no language on one side, one on both, a language without text, or an unknown state.
         UnsupportedModelError: no MLPs or attention blocks of a known form, or a model that mixes packed documents.
 
-    Example:
+    Examples:
         >>> table = measure_similarity(model, tokenizer, corpus, original=["en"], expanded=["el"])  # doctest: +SKIP
         >>> table.similarity.argmax()  # the layer where they are most alike  # doctest: +SKIP
     """

@@ -70,7 +70,7 @@ def upcycle(
         UnsupportedModelError: no MLPs of a known kind, or a model that already is a mixture or carries another adapter.
         UsageError: an allocation of the wrong length, top_k < 2, or settings that differ from the first expansion's.
 
-    Example:
+    Examples:
         >>> from transformers import LlamaConfig, LlamaForCausalLM
         >>> dense = LlamaForCausalLM(LlamaConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=2,
         ...     num_attention_heads=4, num_key_value_heads=2, vocab_size=64))

@@ -76,7 +76,7 @@ def load_tokenizer(name: str | Path = "smollm2-135m") -> "PreTrainedTokenizerBas
     """Load the tokenizer of a base model, with a padding token set.
 
     Raises:
-        As `load_base`.
+        LprError: as `load_base`.
     """
     return _tokenizer_in(resolve_base(name), name)
 
@@ -101,7 +101,7 @@ def resolve_base(name: str | Path) -> Path:
     """Return the folder that holds a base model, fetching it first when that is needed.
 
     Raises:
-        As `load_base`.
+        LprError: as `load_base`.
     """
     text = str(name).strip()
     if text in EMBEDDED:

@@ -47,7 +47,7 @@ class RoutingRecord:
 def record_routing(model: nn.Module) -> Iterator[RoutingRecord]:
     """Record the routing of every forward pass made inside the block; the record holds the latest one.
 
-    Example:
+    Examples:
         >>> with record_routing(model) as record:  # doctest: +SKIP
         ...     model(**batch)
         ...     record.routing[0].router_logits.shape

@@ -64,7 +64,7 @@ def steer(
         UsageError: nothing to change, a layer without a router, an expert that a layer does not have, an expert both
             forced and banned, a layer with no expert left, or a block inside another.
 
-    Example:
+    Examples:
         >>> with steer(model, force={3: 0}, ban={7: 1}):  # doctest: +SKIP
         ...     changed = trace(model, tokenizer, text)
     """
