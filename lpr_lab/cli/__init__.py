@@ -1,4 +1,6 @@
-"""The command line: `lpr-lab demo | run | sweep | runs | export | app | doctor`. Parses, calls one function, prints.
+"""The command line: `lpr-lab demo | run | watch | sweep | runs | export | app | doctor`.
+
+Parses, calls one function, prints.
 
 Results go to stdout, progress and errors to stderr. Every error is one sentence and an exit code: 1 failed, 2 usage,
 3 missing, 4 comparison refused, 130 interrupted; `LPR_LAB_DEBUG=1` adds the traceback. Nothing heavy is imported before
@@ -7,7 +9,7 @@ a command needs it, so that `--help` answers at once.
 
 import typer
 
-from lpr_lab.cli import commands, export, runs, sweep
+from lpr_lab.cli import commands, export, runs, sweep, watch
 from lpr_lab.cli.common import Group
 
 app = typer.Typer(
@@ -20,6 +22,7 @@ app = typer.Typer(
 app.command("demo")(commands.demo)
 app.command("run")(commands.run_command)
 app.command("sweep")(sweep.sweep_command)
+app.command("watch")(watch.watch_command)
 app.add_typer(runs.app, name="runs")
 app.command("export")(export.export_command)
 app.command("app")(commands.app_command)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from gradio import themes
 
-from lpr_lab.views import expert_panels, pairs, run_parts, theme, tokens
+from lpr_lab.views import expert_panels, live, pairs, run_parts, theme, tokens
 
 _HERE = Path(__file__)
 
@@ -97,7 +97,7 @@ def head() -> str:
     ours = ("shell.css", "plan.css", "routing.css", "compare.css")
     style = colours + tokens.strip_css() + f".gradio-container{{{run_parts.style()}}}"
     style += "".join(_file(name) for name in ours)
-    style += f".gradio-container{{{expert_panels.style()}}}.gradio-container{{{pairs.style()}}}"
+    style += f".gradio-container{{{expert_panels.style()}{live.style()}}}.gradio-container{{{pairs.style()}}}"
     script = "\n".join([tokens.script(), *(_file(name) for name in ("plan.js", "shell.js"))])
     return f"<style>{style}</style><script>{script}</script>"
 

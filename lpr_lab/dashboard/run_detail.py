@@ -1,8 +1,7 @@
 """One run in full: what came of it, what it promised, what it did and when, what it was made from."""
 
-from typing import Any
-
 from lpr_lab.dashboard import shell
+from lpr_lab.dashboard.run_live import snapshot_of
 from lpr_lab.dashboard.shell import esc
 from lpr_lab.dashboard.view import View
 from lpr_lab.errors import LprError
@@ -33,18 +32,6 @@ def render_detail(run: Run, runs: list[Run]) -> str:
     return f'<article class="lpr-detail" aria-label="Run {esc(run.title)}">{"".join(parts)}</article>'
 
 
-def metrics_of(run: Run | None) -> Any:
-    """Return a run's recorded numbers as a table, or None when there are none."""
-    if run is None or not (run.path / "metrics.jsonl").is_file():
-        return None
-    try:
-        metrics = run.metrics()
-    except LprError:
-        return None
-    metrics = metrics[metrics["value"].notna()]
-    return None if metrics.empty else metrics
-
-
 def _title(run: Run) -> str:
     view = View(run=run.id)
     pages = PLAN_PAGES if run.kind == "plan" else PAGES
@@ -56,18 +43,11 @@ def _title(run: Run) -> str:
 
 
 def _state(run: Run) -> str:
-    """Say what the state means and what to do; a finished run needs neither."""
+    """Say what the state means and what to do; a finished run needs neither, one at work has a card of its own."""
     status = run.status
-    seen = shell.age(status.heartbeat)
     step = _last_step(run)
     where = esc((status.stage or "its start").replace("_", " "))
     match status.state:
-        case "running":
-            text = f"Running, at {where}{step}; last sign of life {seen}."
-            return shell.notice("info", text)
-        case "stalled":
-            text = f"No sign of life for {esc(seen.removesuffix(' ago'))}; stalled? It stood at {where}{step}."
-            return shell.notice("warn", text)
         case "interrupted":
             text = (
                 f"Interrupted at {esc(status.stage or 'its start')}{step}. The same command again goes on from there: "
@@ -84,11 +64,8 @@ def _state(run: Run) -> str:
 
 
 def _last_step(run: Run) -> str:
-    metrics = metrics_of(run)
-    if metrics is None:
-        return ""
-    last = metrics.iloc[-1]
-    return f", step {int(last['step'])}, {count(last['tokens'])} tokens" if last["step"] == last["step"] else ""
+    seen = snapshot_of(run)
+    return "" if seen.step is None else f", step {seen.step}, {count(seen.tokens or 0)} tokens"
 
 
 def _lineage(run: Run, runs: list[Run]) -> str:

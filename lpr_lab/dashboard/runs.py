@@ -7,7 +7,8 @@ import gradio as gr
 
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.memory import remembered
-from lpr_lab.dashboard.run_detail import metrics_of, render_detail
+from lpr_lab.dashboard.run_detail import render_detail
+from lpr_lab.dashboard.run_live import at_work, metrics_of, render_live, standing_of
 from lpr_lab.dashboard.runs_compare import render_comparison, toggle
 from lpr_lab.dashboard.shell import FILES, Scene, esc, html_block
 from lpr_lab.errors import LprError
@@ -18,6 +19,8 @@ from lpr_lab.views.numbers import NOT_MEASURED, change, duration
 QUESTION = "What have I run, and what came of it?"
 MAX_ROWS = 200
 SEARCH_FROM = 8
+EVERY_SECONDS = 3
+"""How often the page of a run at work is brought up to date."""
 
 
 def headline(run: Run) -> dict[str, float]:
@@ -216,12 +219,14 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     top = html_block(shell.head(QUESTION))
     listing = html_block()
     compared = html_block()
+    following = html_block()
     detail = html_block()
     with gr.Column(visible=False, elem_classes="lpr-card lpr-curves") as card:
         number = gr.Dropdown([], label="Training, number by number", elem_classes="lpr-narrow")
         said = html_block()
         plot = gr.Plot(show_label=False, elem_classes="lpr-plot")
-    clock = gr.Timer(5, active=False)
+    clock = gr.Timer(EVERY_SECONDS, active=False)
+    drawn_for = gr.State("")
 
     def say(scene: Scene, runs_dir: Path) -> list[str]:
         return [
@@ -236,9 +241,19 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
 
     in_words, in_curves = remembered(say, seconds=4), remembered(plot_curves)
 
+    def draw_words(scene: Scene) -> list[Any]:
+        said = in_words(scene, runs_dir)
+        return [*said, render_live(scene.run), gr.Timer(active=at_work(scene)), standing_of(scene)]
+
     def show(request: gr.Request) -> list[Any]:
+        return draw_words(shell.look(runs_dir, request.query_params))
+
+    def follow(before: str, request: gr.Request) -> list[Any]:
+        # Only the card changes while nothing else does: what a reader opened, ticked or typed stays as it is.
         scene = shell.look(runs_dir, request.query_params)
-        return [*in_words(scene, runs_dir), gr.Timer(active=scene.run is not None and scene.run.status.is_live)]
+        if before != standing_of(scene):
+            return draw_words(scene)
+        return [*[gr.skip()] * 4, render_live(scene.run), gr.skip(), gr.skip()]
 
     def draw(request: gr.Request) -> tuple[Any, Any, str, Any]:
         return in_curves(shell.look(runs_dir, request.query_params), runs_dir)
@@ -247,11 +262,11 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
         return curves(shell.look(runs_dir, request.query_params).run, name)
 
     # Two events, so that words do not wait for curves.
-    words, drawn = [top, listing, compared, detail, clock], [card, number, said, plot]
+    words, drawn = [top, listing, compared, detail, following, clock, drawn_for], [card, number, said, plot]
     demo.load(show, None, words, **FILES)
     demo.load(draw, None, drawn, **FILES)
-    clock.tick(show, None, words, **FILES)
-    clock.tick(draw, None, drawn, **FILES)
+    clock.tick(follow, [drawn_for], words, **FILES)
+    clock.tick(draw_number, [number], drawn, **FILES)
     for links in (listing, compared, detail):
         links.click(show, None, words, **FILES)
         links.click(draw, None, drawn, **FILES)

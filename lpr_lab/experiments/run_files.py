@@ -52,6 +52,11 @@ class RunFiles:
 
     # Numbers while training
 
+    @property
+    def metrics_path(self) -> Path:
+        """Where the numbers are or will be."""
+        return self.path / "metrics.jsonl"
+
     def log_metrics(self, record: Mapping[str, Any], stage: str, lang: str | None = None) -> None:
         """Append numbers: `step`, `tokens` and `t` (seconds) say when, every other key is a name and its value."""
         when = {key: record.get(key) for key in ("step", "tokens", "t")}
@@ -61,22 +66,22 @@ class RunFiles:
             number = float(value)
             finite = number if abs(number) < float("inf") else None  # JSON has no NaN; null says "not a number"
             line = {**when, "stage": stage, "name": name, "value": finite}
-            append_jsonl(self.path / "metrics.jsonl", line if lang is None else {**line, "lang": lang})
+            append_jsonl(self.metrics_path, line if lang is None else {**line, "lang": lang})
 
     def metrics(self) -> "pd.DataFrame":
         """Return the numbers as a table with columns step, tokens, t, stage, name, value, lang; empty when none."""
         import pandas as pd
 
-        return pd.DataFrame(read_jsonl(self.path / "metrics.jsonl"), columns=list(_METRIC_COLUMNS))
+        return pd.DataFrame(read_jsonl(self.metrics_path), columns=list(_METRIC_COLUMNS))
 
     def repair(self) -> None:
         """Cut off last lines that a kill left half-written, so that what is appended next starts on its own line."""
-        for path in (self.path / "metrics.jsonl", *(self.path / "generations").glob("*.jsonl")):
+        for path in (self.metrics_path, *(self.path / "generations").glob("*.jsonl")):
             _drop_cut_line(path)
 
     def truncate_metrics(self, stage: str, step: int) -> int:
         """Move a stage's records after `step` aside, because it resumes there; returns how many were moved."""
-        path = self.path / "metrics.jsonl"
+        path = self.metrics_path
         records = read_jsonl(path)
         orphans = [record for record in records if record["stage"] == stage and (record["step"] or 0) > step]
         if orphans:

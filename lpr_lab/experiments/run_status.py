@@ -84,6 +84,7 @@ class Status:
         attempts: how many times work was started; above 1 it was resumed.
         exit_code, error_tail: of a failed run.
         done_phases: phases that need not be repeated, in the order they were done.
+        num_steps, max_seconds: what the stage under way may take, where it said so; for those who watch.
     """
 
     recorded_state: str = "queued"
@@ -99,6 +100,8 @@ class Status:
     exit_code: int | None = None
     error_tail: str | None = None
     done_phases: tuple[str, ...] = ()
+    num_steps: int | None = None
+    max_seconds: float | None = None
 
     @property
     def heartbeat_age_seconds(self) -> float | None:
@@ -201,6 +204,8 @@ class Worker:
             attempts=before.attempts + 1,
             exit_code=None,
             error_tail=None,
+            num_steps=None,
+            max_seconds=None,
         )
         atexit.register(self._at_exit)
         self._thread.start()

@@ -215,7 +215,7 @@ class Run(RunFiles):
         """
         if self._worker is not None:
             if stage is not None:
-                self._status_file.update(stage=stage)
+                self._status_file.update(stage=stage, num_steps=None, max_seconds=None)
             return
         if self.is_example or self.status.recorded_state == "finished":
             what = "is an example" if self.is_example else "is finished"
@@ -264,6 +264,11 @@ class Run(RunFiles):
         if results is not None:
             self.write_results(results)
         self.stop("finished")
+
+    def expect(self, num_steps: int, max_minutes: float | None = None) -> None:
+        """Say what the stage under way may take, so that whoever watches it knows how much is left."""
+        max_seconds = None if max_minutes is None else 60 * max_minutes
+        self._status_file.update(num_steps=num_steps, max_seconds=max_seconds)
 
     def mark_done(self, phase: str) -> None:
         """Record a phase that a resumed run need not repeat."""

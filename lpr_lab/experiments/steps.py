@@ -161,22 +161,24 @@ def _keep_fit(story: Story, fits: RouterFits) -> dict[str, Any]:
 
 def _expand(story: Story, folder: Path) -> dict[str, Any]:
     experiment = story.experiment
+    settings = _settings(experiment, experiment.stage1)
     return expand(
         story.model,
         story.tokenizer,
         story.corpus,
         languages=experiment.expanded,
         out=folder,
-        settings=_settings(experiment, experiment.stage1),
+        settings=settings,
         load_balancing_coef=experiment.load_balancing_coef,
         load_balancing_variant=experiment.loss_variant,
         train_routers="fit_routers" not in experiment.steps,
-        log=_logger(story.run, "expand"),
+        log=_logger(story.run, "expand", settings),
     )
 
 
 def _review(story: Story, folder: Path) -> dict[str, Any]:
     experiment = story.experiment
+    settings = _settings(experiment, experiment.stage2)
     return review(
         story.model,
         story.tokenizer,
@@ -184,13 +186,13 @@ def _review(story: Story, folder: Path) -> dict[str, Any]:
         original=experiment.original,
         expanded=(*experiment.earlier, *experiment.expanded),
         out=folder,
-        settings=_settings(experiment, experiment.stage2),
+        settings=settings,
         lpr_coef=experiment.lpr_coef,
         lpr_variant=experiment.loss_variant,
         replay_share=experiment.replay_share,
         classifier_layers=story.run.phases["plan"].get("classifier_layers", ()),
         classifier_input=experiment.classifier_input,
-        log=_logger(story.run, "review"),
+        log=_logger(story.run, "review", settings),
     )
 
 
@@ -226,8 +228,9 @@ def _settings(experiment: Experiment, budget: StageBudget) -> TrainSettings:
     )
 
 
-def _logger(run: Run, stage: str) -> Callable[[dict[str, float]], None]:
+def _logger(run: Run, stage: str, settings: TrainSettings) -> Callable[[dict[str, float]], None]:
     """Return a function that logs every step; its first call drops what an interrupted attempt logged beyond it."""
+    run.expect(settings.num_steps, settings.max_minutes)
     fresh = True
 
     def log(metrics: dict[str, float]) -> None:

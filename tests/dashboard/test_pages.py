@@ -8,6 +8,7 @@ from sample_runs import make_run, results
 
 from lpr_lab.dashboard import compare, retention, routing, runs, shell
 from lpr_lab.dashboard.run_detail import render_detail
+from lpr_lab.dashboard.run_live import render_live
 from lpr_lab.dashboard.runs_compare import render_comparison
 from lpr_lab.experiments.housekeeping import tag
 from lpr_lab.experiments.runs import Run
@@ -104,13 +105,13 @@ def test_a_failed_run_shows_its_last_lines_and_how_to_go_on(runs_dir):
     assert "RuntimeError: &lt;b&gt;no&lt;/b&gt;" in detail and "lpr-lab demo" in detail
 
 
-def test_a_running_run_shows_its_step_and_its_last_sign_of_life(runs_dir):
+def test_a_run_at_work_has_a_card_of_its_own_and_an_interrupted_one_says_where_it_stood(runs_dir):
     run = make_run(runs_dir, finished=False)
     with run.working("expand"):
-        detail = words(render_detail(run, [run]))
-        assert re.search(r"Running, at expand, step 59, 60.416 tokens; last sign of life \d+ s ago", detail)
+        assert "Running: expand" in words(render_live(run)) and "Running" not in words(render_detail(run, [run]))
     run.stop("interrupted")
-    assert "Interrupted at expand" in words(render_detail(run, [run]))
+    assert "Interrupted at expand, step 59, 60 416 tokens" in words(render_detail(run, [run]))
+    assert render_live(run) == ""
 
 
 def test_curves_start_with_the_language_model_loss(run):

@@ -1,0 +1,115 @@
+"""A run at work: the numbers that the terminal and notebooks show too, read once however many visitors look."""
+
+import threading
+import time
+from collections import OrderedDict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lpr_lab.dashboard import shell
+from lpr_lab.dashboard.shell import Scene, esc
+from lpr_lab.errors import LprError
+from lpr_lab.experiments.live import Follower, Snapshot
+from lpr_lab.experiments.runs import Run
+from lpr_lab.views import live
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+AT_WORK = ("running", "stalled")
+FOLLOWED = 16
+"""Runs whose numbers are kept in memory."""
+FRESH_SECONDS = 1.0
+"""How long what one visitor's look found is good enough for the others."""
+
+
+class _Followed:
+    """One run, and what was last seen of it."""
+
+    def __init__(self, run: Run) -> None:
+        self._follower = Follower(run)
+        self._lock = threading.Lock()
+        self._seen: Snapshot | None = None
+        self._at = 0.0
+
+    def look(self) -> Snapshot:
+        with self._lock:
+            if self._seen is None or time.monotonic() - self._at >= FRESH_SECONDS:
+                self._seen = self._follower.look()
+                self._at = time.monotonic()
+            return self._seen
+
+
+_followed: OrderedDict[Path, _Followed] = OrderedDict()
+_lock = threading.Lock()
+
+
+def snapshot_of(run: Run) -> Snapshot:
+    """Return where a run stands; only what was appended to its numbers since the last look is read.
+
+    Raises:
+        MissingError, DamagedError: it is gone, or cannot be read.
+    """
+    with _lock:
+        if run.path not in _followed:
+            _followed[run.path] = _Followed(run)
+        _followed.move_to_end(run.path)
+        while len(_followed) > FOLLOWED:
+            _followed.popitem(last=False)
+        followed = _followed[run.path]
+    try:
+        return followed.look()
+    except LprError:
+        with _lock:
+            _followed.pop(run.path, None)
+        raise
+
+
+def metrics_of(run: Run | None) -> "pd.DataFrame | None":
+    """Return a run's finite numbers as a table for `plots.training_curves`, or None when there are none."""
+    if run is None:
+        return None
+    try:
+        seen = snapshot_of(run)
+    except LprError:
+        return None
+    import pandas as pd
+
+    rows = [
+        (step, tokens, stage, name, value)
+        for stage, curves in seen.curves.items()
+        for name, points in curves.items()
+        for step, tokens, value in points
+    ]
+    return pd.DataFrame(rows, columns=["step", "tokens", "stage", "name", "value"]) if rows else None
+
+
+def render_live(run: Run | None) -> str:
+    """Return the card of a run that a process works on, or that has gone silent; empty for all others."""
+    if run is None or run.is_example:
+        return ""
+    try:
+        if run.status.state not in AT_WORK:
+            return ""
+        seen = snapshot_of(run)
+    except LprError as error:
+        return shell.notice("bad", esc(str(error)))
+    in_a_terminal = shell.command(f"lpr-lab watch {run.id}")
+    return (
+        f'<section class="lpr-card lpr-at-work" aria-label="At work">{live.to_html(seen)}'
+        f'<p class="lpr-caption">This card follows the run. In a terminal: {in_a_terminal}</p></section>'
+    )
+
+
+def at_work(scene: Scene) -> bool:
+    """Whether anything on the page may still change by itself."""
+    return any(run.problem is None and not run.is_example and run.status.state in AT_WORK for run in scene.runs)
+
+
+def standing_of(scene: Scene) -> str:
+    """Return what all of the page but numbers and ages depends on: when it is another, the page is drawn anew."""
+    states = [f"{run.id} {'' if run.problem else run.status.state}" for run in scene.runs]
+    if scene.run is not None:
+        status = scene.run.status
+        states.insert(0, f"{scene.run.id} {status.stage} {len(status.done_phases)}")
+    return "\n".join(states)

@@ -1,0 +1,230 @@
+"""A running stage as people see it: facts in words, small curves, and a display that follows it in a notebook.
+
+    with live.watching(run):       # train here, watch here
+        pipeline.train(story)
+    live.watch(run)                # trained by another process, or another kernel
+
+The dashboard draws the same HTML, the terminal the same facts (see `live_terminal`).
+"""
+
+import html
+import math
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from lpr_lab.errors import LprError, UsageError
+from lpr_lab.experiments.live import Follower, Snapshot, snapshots
+from lpr_lab.experiments.run_status import STALLED_AFTER_SECONDS
+from lpr_lab.experiments.runs import Run
+from lpr_lab.views import theme
+from lpr_lab.views.numbers import NOT_MEASURED, count, duration
+
+EVERY_SECONDS = 2.0
+"""How often a notebook's display is brought up to date: every update travels to the browser."""
+_BLOCKS = "▁▂▃▄▅▆▇█"
+_SVG_POINTS = 120
+
+
+def facts(snapshot: Snapshot) -> list[tuple[str, str]]:
+    """Return what there is to say of the stage in numbers, as (name, text) in the order of interest."""
+    found: list[tuple[str, str | None]] = []
+    if snapshot.trained is not None and (snapshot.is_training or snapshot.is_over):
+        of = "" if snapshot.num_steps is None else f" of {count(snapshot.num_steps)}"
+        found += [
+            ("Step", None if snapshot.step is None else f"{count(snapshot.step)}{of}"),
+            ("Tokens", None if snapshot.tokens is None else count(snapshot.tokens)),
+            ("Tokens per second", _known(snapshot.tokens_per_second, count)),
+            ("Trained for", _known(snapshot.seconds, duration)),
+            ("Time left", _known(snapshot.seconds_left, duration)),
+            ("Learning rate", _known(snapshot.numbers.get("lr"), lambda value: f"{value:.2e}")),
+            ("Last step", _known(None if snapshot.is_over else snapshot.step_seconds, _ago)),
+        ]
+    found.append(("Sign of life", _known(snapshot.heartbeat_seconds, _ago)))
+    return [(name, text) for name, text in found if text is not None]
+
+
+def standing(snapshot: Snapshot) -> str:
+    """Return in a sentence what the run is doing, or how it ended."""
+    where = (snapshot.stage or "its start").replace("_", " ")
+    match snapshot.state:
+        case "running":
+            return f"Running: {where}"
+        case "stalled":
+            silence = snapshot.heartbeat_seconds
+            since = f"{duration(silence)}" if silence is not None else f"{STALLED_AFTER_SECONDS:.0f} s"
+            return f"Stalled? No sign of life for {since}, at {where}"
+        case "queued":
+            return "Not started yet"
+        case "finished":
+            return "Finished"
+    return f"{snapshot.state.capitalize()} at {where}"
+
+
+def number(value: float | None) -> str:
+    """Return a loss with four digits, or an en-dash where it was not finite."""
+    return NOT_MEASURED if value is None else f"{value:.4g}"
+
+
+def sparkline(values: Sequence[float], width: int = 24) -> str:
+    """Return a curve as one line of block characters, the newest value last.
+
+    >>> sparkline([3.0, 2.0, 1.5, 1.25, 1.0], width=5)
+    '█▅▃▂▁'
+    """
+    thin = _thinned(values, width)
+    if not thin:
+        return ""
+    low, high = min(thin), max(thin)
+    scale = (len(_BLOCKS) - 1) / (high - low) if high > low else 0
+    return "".join(_BLOCKS[round((value - low) * scale)] for value in thin)
+
+
+def to_html(snapshot: Snapshot) -> str:
+    """Return the stage as HTML in the classes of `live.css`."""
+    esc = html.escape
+    parts = [f"<p><b>{esc(standing(snapshot))}</b>{_done(snapshot)}</p>"]
+    share = snapshot.share if snapshot.is_training else None
+    if share is not None:
+        parts.append(
+            f'<div class="lpr-live-bar" role="progressbar" aria-label="Steps of {esc(str(snapshot.stage))}" '
+            f'aria-valuemin="0" aria-valuemax="{snapshot.num_steps}" aria-valuenow="{snapshot.step}">'
+            f'<i style="width:{100 * share:.1f}%"></i></div>'
+        )
+    pairs = "".join(f"<div><dt>{esc(name)}</dt><dd>{esc(text)}</dd></div>" for name, text in facts(snapshot))
+    parts.append(f"<dl>{pairs}</dl>" if pairs else "")
+    curves = "".join(
+        f"<li><span>{esc(name)}</span><b>{number(value)}</b>{_svg(snapshot.values(name), name)}</li>"
+        for name, value in snapshot.losses.items()
+    )
+    parts.append(f"<ul>{curves}</ul>" if curves else "")
+    said = [*snapshot.log, *(snapshot.error or "").splitlines()[-5:]]
+    parts.append(f"<pre>{esc(chr(10).join(said))}</pre>" if said else "")
+    return f'<div class="lpr-live" data-state="{esc(snapshot.state)}">{"".join(parts)}</div>'
+
+
+def to_text(snapshot: Snapshot) -> str:
+    """Return the stage as one line of text."""
+    pairs = [f"{name.lower()} {text}" for name, text in facts(snapshot)]
+    pairs += [f"{name} {number(value)}" for name, value in snapshot.losses.items()] if snapshot.is_training else []
+    return " · ".join([standing(snapshot), *pairs])
+
+
+@cache
+def style() -> str:
+    """Return the rules alone, for pages that set the colour variables themselves."""
+    return Path(__file__).with_name("live.css").read_text(encoding="utf-8")
+
+
+# ------------------------------------------------------------------------------------------------- in notebooks
+
+
+def watch(run: Run, every: float = EVERY_SECONDS) -> None:
+    """Show below a notebook cell how a run stands, brought up to date until it ends; interrupting leaves the run alone.
+
+    Args:
+        run: a run that another process, or another kernel, works on.
+        every: seconds between two looks.
+    """
+    display = _Display()
+    with suppress(KeyboardInterrupt):
+        for snapshot in snapshots(run, every):
+            display.show(snapshot)
+
+
+@contextmanager
+def watching(run: Run, every: float = EVERY_SECONDS) -> Iterator[None]:
+    """Show below a notebook cell how the run stands while the block works on it; outside notebooks do nothing.
+
+    Whatever goes wrong with the display, the work in the block goes on.
+    """
+    if not _is_notebook():
+        yield
+        return
+    ending = threading.Event()
+    display = _Display()
+
+    def keep_up() -> None:
+        with suppress(Exception):
+            follower = Follower(run)
+            while not ending.wait(every):
+                display.show(follower.look())
+            display.show(follower.look())
+
+    # What the thread shows belongs to the cell that is running now, not to those that may run after it.
+    thread = threading.Thread(target=keep_up, name="lpr-lab-live", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ending.set()
+        thread.join(timeout=10)
+
+
+class _Display:
+    """One output of a cell, replaced in place; made in the thread of the cell, so that it lands below it."""
+
+    def __init__(self) -> None:
+        try:
+            from IPython.display import display
+        except ImportError as error:
+            raise LprError("A live display needs a notebook; in a terminal use `lpr-lab watch`.") from error
+        self._handle = display({"text/plain": "Waiting for the first step."}, raw=True, display_id=True)
+        if self._handle is None:
+            raise UsageError("A live display needs a notebook; in a terminal use `lpr-lab watch`.")
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Replace what is shown."""
+        assert self._handle is not None
+        body = f"<style>{theme.notebook_colours()}{style()}</style>{to_html(snapshot)}"
+        self._handle.update({"text/html": body, "text/plain": to_text(snapshot)}, raw=True)
+
+
+def _is_notebook() -> bool:
+    """Whether this is a kernel, where displays can be updated; a terminal's IPython is none."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return type(shell).__name__ == "ZMQInteractiveShell"
+
+
+# -------------------------------------------------------------------------------------------------------- pieces
+
+
+def _done(snapshot: Snapshot) -> str:
+    done = ", ".join(name.replace("_", " ") for name in snapshot.done)
+    return f" · done: {html.escape(done)}" if done and not snapshot.is_over else ""
+
+
+def _known(value: float | None, write: Any) -> str | None:
+    return None if value is None or not math.isfinite(value) else write(value)
+
+
+def _ago(seconds: float) -> str:
+    return f"{duration(seconds)} ago"
+
+
+def _thinned(values: Sequence[float], most: int) -> list[float]:
+    """Return at most so many values: means of equal parts, so that no dip or peak is left out by chance."""
+    if len(values) <= most:
+        return list(values)
+    edges = [round(index * len(values) / most) for index in range(most + 1)]
+    return [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
+
+
+def _svg(values: Sequence[float], name: str) -> str:
+    thin = _thinned(values, _SVG_POINTS)
+    if len(thin) < 2:
+        return ""
+    low, high = min(thin), max(thin)
+    height = 30 / (high - low) if high > low else 0
+    step = 100 / (len(thin) - 1)
+    points = " ".join(f"{step * place:.1f},{31 - (value - low) * height:.1f}" for place, value in enumerate(thin))
+    label = html.escape(f"{name}, from {number(values[0])} to {number(values[-1])}")
+    return (
+        f'<svg viewBox="0 0 100 32" preserveAspectRatio="none" role="img" aria-label="{label}">'
+        f'<polyline points="{points}"/></svg>'
+    )

@@ -1,0 +1,133 @@
+import io
+import json
+import sys
+
+import pytest
+from rich.console import Console
+
+from lpr_lab.errors import UsageError
+from lpr_lab.experiments.live import Follower, Snapshot
+from lpr_lab.experiments.runs import Run
+from lpr_lab.views import live, live_terminal
+
+
+@pytest.fixture
+def run(tmp_path):
+    run = Run.create(tmp_path / "runs", kind="expansion", slug="el", title="el <b>beside</b> en", config={})
+    run.start("expand")
+    run.expect(num_steps=40)
+    for step in range(1, 11):
+        numbers = {"loss": 3 / step, "lm_loss": 2 / step, "lr": 3e-4}
+        run.log_metrics({"step": step, "tokens": 1000 * step, "t": 0.5 * step, **numbers}, stage="expand")
+    run.log_path.parent.mkdir()
+    run.log_path.write_text("a line <script>\n")
+    yield run
+    if not run.status.recorded_state == "finished":
+        run.stop("interrupted")
+
+
+def drawn(snapshot: Snapshot, **options) -> str:
+    console = Console(file=io.StringIO(), width=100, **options)
+    console.print(live_terminal.draw(snapshot, console))
+    return console.file.getvalue()
+
+
+def test_terminal_html_and_text_say_the_same(run):
+    seen = Follower(run).look()
+    for said in (drawn(seen), live.to_html(seen), live.to_text(seen)):
+        for part in ("Running: expand", "10 of 40", "10\u202f000", "2\u202f000", "15 s", "3.00e-04", "0.3", "lm_loss"):
+            assert part in said
+    assert "a line <script>" in drawn(seen) and "█" in drawn(seen)
+    page = live.to_html(seen)
+    assert "a line &lt;script&gt;" in page and 'aria-valuenow="10"' in page and page.count("<polyline") == 2
+
+
+def test_a_stalled_run_says_so_with_a_question_mark_and_no_bar_is_lost():
+    seen = Snapshot(run="r", title="t", state="stalled", stage="expand", heartbeat_seconds=75, trained="expand", step=1)
+    for said in (drawn(seen), live.to_html(seen), live.to_text(seen)):
+        assert "Stalled? No sign of life for 1 min 15 s, at expand" in said
+
+
+def test_a_run_that_ended_says_how_and_shows_its_error():
+    ended = {"run": "r", "title": "t", "stage": "fit_routers"}
+    assert live.standing(Snapshot(**ended, state="interrupted")) == "Interrupted at fit routers"
+    assert live.standing(Snapshot(**ended, state="queued")) == "Not started yet"
+    failed = Snapshot(**ended, state="failed", error="Traceback\nValueError: <no room>")
+    assert "ValueError: <no room>" in drawn(failed) and "&lt;no room&gt;" in live.to_html(failed)
+
+
+def test_a_loss_that_is_not_finite_is_a_dash():
+    seen = Snapshot(run="r", title="t", state="running", stage="s", trained="s", step=1, numbers={"loss": None})
+    assert "loss –" in live.to_text(seen) and live.sparkline([]) == "" and live.sparkline([1, 1]) == "▁▁"
+
+
+@pytest.mark.parametrize(("state", "code"), [("finished", 0), ("failed", 1), ("interrupted", 130)])
+def test_lines_are_printed_where_there_is_no_terminal_and_the_exit_code_says_how_it_ended(run, capsys, state, code):
+    run.stop(state)
+    assert live_terminal.watch(run) == code
+    assert "step 10" in capsys.readouterr().out
+    assert live_terminal.watch(run, as_json=True) == code
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["state"] == state and "curves" not in json.loads(line)
+
+
+def test_a_terminal_without_colours_gets_none(run, monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    seen = Follower(run).look()
+    assert "\x1b[3" not in drawn(seen, force_terminal=True)
+    monkeypatch.delenv("NO_COLOR")
+    assert "\x1b[3" in drawn(seen, force_terminal=True, color_system="standard")
+
+
+def test_a_terminal_that_knows_no_unicode_gets_no_blocks(run, monkeypatch):
+    monkeypatch.setattr(Console, "encoding", "ascii")
+    assert "█" not in drawn(Follower(run).look())
+
+
+def test_outside_a_notebook_work_goes_on_unwatched_and_a_display_is_refused(run):
+    with live.watching(run):
+        done = True
+    assert done
+    with pytest.raises(UsageError, match="lpr-lab watch"):
+        live.watch(run)
+
+
+class Handle:
+    def __init__(self):
+        self.shown = []
+
+    def update(self, bundle, raw):
+        self.shown.append(bundle)
+
+
+@pytest.fixture
+def notebook(monkeypatch):
+    """IPython as it is in a kernel, as far as displays go."""
+    import IPython.display
+
+    shell = type("ZMQInteractiveShell", (), {})()
+    handle = Handle()
+    monkeypatch.setattr(sys.modules["IPython"], "get_ipython", lambda: shell)
+    monkeypatch.setattr(IPython.display, "display", lambda *args, **options: handle)
+    return handle
+
+
+def test_a_block_is_watched_until_it_ends(notebook, run):
+    with live.watching(run, every=0.01):
+        while not notebook.shown:
+            pass
+    assert "10 of 40" in notebook.shown[-1]["text/html"] and "10 of 40" in notebook.shown[-1]["text/plain"]
+    assert len(notebook.shown[-1]["text/html"]) < 10_000
+
+
+def test_a_display_that_breaks_leaves_the_work_alone(notebook, run, monkeypatch):
+    monkeypatch.setattr(notebook, "update", None)
+    with live.watching(run, every=0.01):
+        done = True
+    assert done
+
+
+def test_another_processes_run_is_watched_until_it_ends(notebook, run):
+    run.stop("interrupted")
+    live.watch(run)
+    assert "Interrupted at expand" in notebook.shown[-1]["text/plain"]
