@@ -1,7 +1,7 @@
 # `make demo` and `make test` each set up all they need; `make help` lists the rest.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo app test test-all test-slow test-e2e load screenshots check fix clean
+.PHONY: help setup demo app test test-all test-slow test-e2e bench load screenshots check fix clean
 
 BIN := .venv/bin
 # Written last, so that an interrupted installation is taken up again; older than pyproject.toml means out of date.
@@ -32,6 +32,10 @@ test-slow: $(READY) ## tests over five seconds: two processes under torchrun, ev
 
 test-e2e: $(READY) ## drive the dashboard in headless Chromium (CHROMIUM=/path names another)
 	@$(BIN)/python -m pytest -q -m e2e
+
+bench: $(READY) ## every speed and memory ratio of docs/performance.md; fetches the embedded model when it is not there
+	@$(BIN)/python -m pip install --disable-pip-version-check --no-input -q -e ".[eval]"
+	@$(BIN)/python tests/benchmarks/run_all.py
 
 load: $(READY) ## sixty readers of the dashboard while one generates
 	@$(BIN)/python tests/load/readers.py --readers 60

@@ -25,6 +25,7 @@ os.environ.update(
 import pytest
 
 pytest_plugins = ["pytester"]
+collect_ignore = ["benchmarks"]  # programs of their own: `make bench`
 
 END_OF_TEXT = "<|endoftext|>"
 

@@ -1,0 +1,124 @@
+"""Peak memory of training, of comparing base and expanded, and of similarity, each in a process of its own.
+
+.venv/bin/python tests/benchmarks/memory_use.py
+"""
+
+from collections.abc import Callable
+
+from measuring import Row, peak_mib, save
+
+BASE = "smollm2-135m"
+Start = Callable[[], None]
+
+
+def dense_training(start: Start) -> None:
+    """Three steps of full fine-tuning, the model included."""
+    import step_speed
+
+    import lpr_lab as lab
+    from lpr_lab.method.terms import lm_term
+
+    base, _ = lab.load_base(BASE)
+    start()
+    step = step_speed.stepper(base.requires_grad_(True), [lm_term()], "fp32")
+    for _ in range(3):
+        step()
+
+
+def expansion_training(start: Start) -> None:
+    """Three steps of stage 1 with one new expert per layer, the experts included."""
+    import step_speed
+
+    import lpr_lab as lab
+    from lpr_lab.method.terms import balance_term, lm_term
+    from lpr_lab.model.stages import set_trainable
+
+    base, _ = lab.load_base(BASE)
+    start()
+    model = lab.upcycle(base, lab.uniform(30))
+    set_trainable(model, experts=True, routers=True)
+    step = step_speed.stepper(model, [lm_term(), balance_term(model, 0.01)], "fp32")
+    for _ in range(3):
+        step()
+
+
+def loaded(start: Start) -> None:
+    """Hold an expanded model and continue a prompt with it."""
+    import torch
+
+    import lpr_lab as lab
+
+    start()
+    base, tokenizer = lab.load_base(BASE)
+    model = lab.upcycle(base, lab.uniform(30))
+    with torch.no_grad():
+        model.generate(**tokenizer("The ferry", return_tensors="pt"), max_new_tokens=16, do_sample=False)
+
+
+def compared_models(start: Start) -> None:
+    """Hold base and expanded model and continue a prompt with both."""
+    import lpr_lab as lab
+
+    start()
+    base, tokenizer = lab.load_base(BASE)
+    model = lab.upcycle(base, lab.uniform(30))
+    for _ in lab.generate_pair(model, tokenizer, "The ferry", max_new_tokens=16):
+        pass
+
+
+def streaming_similarity(start: Start, tokens: int) -> None:
+    """Similarity of two languages, all layers, beyond the model and one forward pass of it."""
+    import torch
+
+    import lpr_lab as lab
+
+    base, tokenizer = lab.load_base(BASE)
+    corpus = lab.load_corpus("demo", languages=["en", "el"])
+    base.base_model(input_ids=torch.ones(1, 256, dtype=torch.long), use_cache=False)
+    lab.measure_similarity(base, tokenizer, corpus, original=["en"], expanded=["el"], tokens_per_language=512)
+    start()
+    lab.measure_similarity(base, tokenizer, corpus, original=["en"], expanded=["el"], tokens_per_language=tokens)
+
+
+def pairwise_similarity(start: Start, tokens: int) -> None:
+    """The released form for one layer: keep every state, normalise, multiply all with all."""
+    import torch
+
+    start()
+    states = [torch.randn(tokens, 576) for _ in range(2)]
+    unit = [torch.nn.functional.normalize(x, dim=-1) for x in states]
+    float((unit[0] @ unit[1].T).mean())
+
+
+def main() -> None:
+    """Measure."""
+    rows: list[Row] = []
+
+    def add(what: str, against: str, of: float, to: float, reach: str, holds: bool, note: str) -> None:
+        rows.append(Row(what, against, reach, of / to, of / to, of / to, holds, note=note))
+
+    dense, expansion = peak_mib(dense_training), peak_mib(expansion_training)
+    note = f"{expansion:,.0f} against {dense:,.0f} MiB beyond the loaded base, 1,024 tokens a step"
+    add("Peak memory of stage 1", "full fine-tuning", expansion, dense, "≤ 0.8×", expansion <= 0.8 * dense, note)
+    one, both = peak_mib(loaded), peak_mib(compared_models)
+    note = f"{both:,.0f} against {one:,.0f} MiB"
+    add("Peak memory of comparing two models", "one model", both, one, "≤ 1.1×", both <= 1.1 * one, note)
+    tokens = 20_000
+    streaming, pairwise = peak_mib(streaming_similarity, tokens), peak_mib(pairwise_similarity, tokens)
+    kept = 2 * 30 * 576 * 4 / 2**20
+    # What the method itself keeps is L x D per language; what the process grew by is mostly the forward pass.
+    matrix = 30 * tokens**2 * 4 / 2**20
+    note = (
+        f"{kept:.2f} MiB of sums for 2 languages and 30 layers; 30 matrices of {tokens:,} × {tokens:,} would be "
+        f"{matrix:,.0f} MiB. Seen: the process grew by {streaming:.1f} MiB, that of one layer's matrix by "
+        f"{pairwise:,.0f} MiB"
+    )
+    rows.append(
+        Row("Memory of similarity", "all pairs at once", "≥ 1000× less", matrix / kept, matrix / kept, matrix / kept,
+            matrix >= 1000 * kept, note=note)
+    )  # fmt: skip
+    save("memory_use", rows)
+
+
+if __name__ == "__main__":
+    main()
