@@ -1,0 +1,95 @@
+"""Every way of sending tokens to experts computes what the plain loop computes, outputs and gradients."""
+
+import pytest
+import torch
+from torch import nn
+
+from lpr_lab.model.experts import ExpertStack, mix, mix_by_loop
+from lpr_lab.model.families import find_decoder_mlps, read_mlp
+from lpr_lab.model.router import Routing
+
+# experts of each expansion, and for every token the experts it visits
+CASES = {
+    "every expert has tokens": ((3,), [(0, 1), (2, 3), (1, 0), (3, 2), (0, 2)]),
+    "experts without tokens": ((4,), [(0, 4), (4, 0), (0, 4)]),
+    "all tokens at one pair": ((3,), [(2, 0)] * 5),
+    "no token at the original expert": ((3,), [(1, 2), (3, 1), (2, 3)]),
+    "no token at new experts of a group": ((2, 2), [(0, 1), (1, 2), (2, 0)]),
+    "one token": ((3,), [(3, 1)]),
+    "no token": ((3,), []),
+    "top-k of three": ((4,), [(0, 1, 2), (4, 3, 0), (2, 4, 1)]),
+    "as many experts as chosen": ((1,), [(0, 1), (1, 0), (0, 1)]),
+    "as many experts as chosen, in two groups": ((1, 1), [(0, 1, 2), (2, 1, 0), (1, 0, 2)]),
+}
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+
+
+def first_mlp(model) -> nn.Module:
+    return find_decoder_mlps(model)[0].module.requires_grad_(False)
+
+
+def stacks_of(mlp: nn.Module, groups: tuple[int, ...]) -> list[ExpertStack]:
+    """Return new experts in so many groups that differ from the MLP and from one another."""
+    torch.manual_seed(1)
+    stacks = [ExpertStack(read_mlp(mlp), count).eval() for count in groups]
+    for stack in stacks:
+        stack.copy_from(read_mlp(mlp))
+        with torch.no_grad():
+            for parameter in stack.parameters():
+                parameter.add_(torch.randn_like(parameter) * 0.05)
+    return stacks
+
+
+def outcome(dispatch, x, ids, original, stacks) -> list[torch.Tensor]:
+    """Return the output and every gradient: of the input, of the combine weights, of each expert."""
+    x = x.clone().requires_grad_(True)
+    scores = torch.linspace(0.5, 1.5, ids.numel(), device=x.device).view(ids.shape).requires_grad_(True)
+    trained = [parameter for stack in stacks for parameter in stack.parameters()]
+    output = dispatch(x, Routing(torch.zeros(len(x), 1), ids, scores / scores.sum(-1, keepdim=True)), original, stacks)
+    target = torch.linspace(-1, 1, output.numel(), device=x.device).view(output.shape)
+    # An expert that no token visits has a gradient of zeros here and none in the loop.
+    loss = (output.float() * target).sum() + sum(0 * parameter.float().sum() for parameter in trained)
+    return [output.detach(), *torch.autograd.grad(loss, [x, scores, *trained], materialize_grads=True)]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("family", ["llama", "gpt2"])  # gated without biases, plain with them
+@pytest.mark.parametrize("case", CASES)
+def test_outputs_and_gradients_equal_those_of_the_plain_loop(tiny_model, family, case, device):
+    groups, chosen = CASES[case]
+    original = first_mlp(tiny_model(family)).to(device)
+    stacks = [stack.to(device) for stack in stacks_of(original, groups)]
+    width = tiny_model(family).config.hidden_size
+    x = torch.randn(len(chosen), width, generator=torch.Generator().manual_seed(2)).to(device)
+    ids = torch.tensor(chosen, dtype=torch.int64, device=device).view(len(chosen), -1 if chosen else 2)
+    fast, plain = (outcome(dispatch, x, ids, original, stacks) for dispatch in (mix, mix_by_loop))
+    assert all(tensor.abs().max() > 0 for tensor in plain[:2]) or not chosen
+    for mine, loops in zip(fast, plain, strict=True):
+        torch.testing.assert_close(mine, loops, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("case", ["every expert has tokens", "experts without tokens", "as many experts as chosen"])
+def test_bf16_stays_within_its_own_rounding(tiny_model, case, device):
+    groups, chosen = CASES[case]
+    original = first_mlp(tiny_model("llama")).to(device, torch.bfloat16)
+    stacks = [stack.to(device) for stack in stacks_of(original, groups)]
+    x = torch.randn(len(chosen), original.config.hidden_size).to(device, torch.bfloat16)
+    ids = torch.tensor(chosen, device=device)
+    fast, plain = (outcome(dispatch, x, ids, original, stacks)[0] for dispatch in (mix, mix_by_loop))
+    torch.testing.assert_close(fast, plain, rtol=3e-2, atol=3e-2 * float(plain.abs().max()))
+
+
+@pytest.mark.gpu
+def test_no_more_than_one_number_a_layer_leaves_the_gpu(tiny_model):
+    """The sizes of the parts of one sort; all else stays on the device, so that the next layer is not waited for."""
+    groups, chosen = CASES["every expert has tokens"]
+    original = first_mlp(tiny_model("llama")).to("cuda")
+    stacks = [stack.to("cuda") for stack in stacks_of(original, groups)]
+    x = torch.randn(len(chosen), original.config.hidden_size, device="cuda")
+    ids = torch.tensor(chosen, device="cuda")
+    routing = Routing(torch.zeros(len(x), 1), ids, torch.full(ids.shape, 0.5, device="cuda"))
+    mix(x, routing, original, stacks)  # what is made at the first call
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+        mix(x, routing, original, stacks)
+    assert sum(event.count for event in seen.key_averages() if event.key == "aten::_local_scalar_dense") <= 2
