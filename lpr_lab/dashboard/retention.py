@@ -16,7 +16,7 @@ from lpr_lab.experiments import comparison as data
 from lpr_lab.experiments.comparison import Comparison
 from lpr_lab.experiments.lineage import members_of
 from lpr_lab.experiments.runs import Run
-from lpr_lab.experiments.sides import BASE, Side, stages_of
+from lpr_lab.experiments.sides import BASE, Side, own_before, stages_of
 from lpr_lab.views import plots
 from lpr_lab.views.numbers import NOT_MEASURED
 from lpr_lab.views.plots import Table, dataset_name
@@ -43,7 +43,7 @@ def sides(run: Run, view: View, others: Iterable[Run]) -> tuple[Side, Side]:
     other = next((one for one in others if one.id == view.run2 and one.id != run.id), None)
     if other is not None:
         return Side(other, view.stage2 if view.stage2 in [*stages_of(other)[:-1], BASE] else ""), after
-    return Side(run, view.stage2 if view.stage2 in known else BASE), after
+    return Side(run, view.stage2 if view.stage2 in (BASE, *known) else own_before(run)), after
 
 
 @remembered
@@ -100,7 +100,7 @@ def _two_sides(scene: Scene, run: Run) -> dict[str, Any]:
 def _view(scene: Scene, before: Side, after: Side, dataset: str) -> View:
     """Return what is shown as an address; what is so by default is left out."""
     other = before.run.id if before.run.id != after.run.id else ""
-    stage2 = "" if before.stage == BASE and not other else before.stage
+    stage2 = "" if before.stage == own_before(before.run) and not other else before.stage
     changed = {"run2": other, "stage": after.stage, "stage2": stage2, "data": dataset}
     return View.from_query({**vars(scene.view), **changed})
 
@@ -123,7 +123,7 @@ def _pickers(scene: Scene, run: Run, before: Side, after: Side) -> dict[str, Any
 def _earlier(chosen: str) -> dict[str, str]:
     """Return the part of an address that says what the picker says: a stage, the base, or another run."""
     other = chosen.removeprefix(RUN) if chosen.startswith(RUN) else ""
-    return {"run2": other, "stage2": "" if other or chosen == BASE else chosen}
+    return {"run2": other, "stage2": "" if other else chosen}
 
 
 def _lifelong(scene: Scene, run: Run) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.runs import Run
-from lpr_lab.experiments.sides import BASE, Side, stages_of
+from lpr_lab.experiments.sides import BASE, Side, looked_at, own_before, stages_of
 from lpr_lab.text.languages import language_name
 
 Table = Any
@@ -85,18 +85,15 @@ def _scores(side: Side) -> dict[Key, dict[str, Any]] | None:
         return None
     found: dict[Key, dict[str, Any]] = {}
     newest = (stages_of(side.run) or [""])[-1]
-    stages = side.run.read_table("stages")
+    stage, stages = side.stage or newest, side.run.read_table("stages")
     for row in change.to_dict("records"):
         key = (str(row["language"]), str(row["dataset"]))
-        bits = row["before"] if side.stage == BASE else row["after"]
-        if side.stage not in (BASE, "", newest):
-            if stages is None:
-                continue
-            part = stages[(stages["stage"] == side.stage) & (stages["language"] == key[0])]
-            part = part[part["dataset"] == key[1]]
-            if part.empty:
-                continue
-            bits = part["bits_per_byte"].iloc[0]
+        bits = {own_before(side.run): row["before"], newest: row["after"]}.get(stage)
+        if stages is not None:
+            part = stages[(stages["stage"] == stage) & (stages["language"] == key[0]) & (stages["dataset"] == key[1])]
+            bits = bits if part.empty else part["bits_per_byte"].iloc[0]
+        if bits is None:
+            continue
         known = {name: row[name] for name in ("role", "n_documents")}
         found[key] = {**known, "test_set": str(row.get("test_set") or ""), "bits": float(bits)}
     return found
@@ -106,11 +103,13 @@ def _changes(before: Side, after: Side, new: dict[Key, Any], old: dict[Key, Any]
     """Return changes by language, and by document where both sides kept scores of documents."""
     import pandas as pd
 
-    pairs = _paired(before, after, list(new))
+    pairs = paired(before, after, list(new))
     if pairs is not None:
         from lpr_lab.measure.forgetting import bootstrap_draws, change_rows
 
-        rows = change_rows(pairs, [bootstrap_draws(test) for test in pairs], "before", "after")
+        config = after.run.config
+        drawn = int(config.get("bootstrap") or 1000), int(config.get("seed") or 0)
+        rows = change_rows(pairs, [bootstrap_draws(test, *drawn) for test in pairs], "before", "after")
         return rows, _by_document(pairs)
     stored = _stored(before, after)
     if stored is not None:
@@ -130,7 +129,7 @@ def _stored(before: Side, after: Side) -> Table | None:
     """Return the changes that the run itself wrote for these two sides, if it did."""
     if before.run.id != after.run.id or after.stage:
         return None
-    if before.stage == BASE:
+    if before.stage == own_before(after.run):
         return after.run.read_table("change")
     stages = stages_of(after.run)
     group = stages[-1].split()[0]
@@ -138,7 +137,7 @@ def _stored(before: Side, after: Side) -> Table | None:
     return after.run.read_table("change_from_parent") if earlier and before.stage == earlier[-1] else None
 
 
-def _paired(before: Side, after: Side, keys: list[Key]) -> list[Any] | None:
+def paired(before: Side, after: Side, keys: list[Key]) -> list[Any] | None:
     """Return the test sets with the scores of both sides under the names `before` and `after`, or None."""
     tables = [side.run.read_table("documents") for side in (before, after)]
     if tables[0] is None or tables[1] is None:
@@ -207,13 +206,16 @@ def trade_off(chosen: Run, runs: Iterable[Run], dataset: str) -> TradeOff | None
     """Return one point per run with the test sets of the chosen one; None when that was not measured on both roles."""
     import pandas as pd
 
-    wanted = _test_sets(chosen, dataset)
+    wanted = _test_sets(chosen, dataset) if own_before(chosen) == BASE else None
     if wanted is None or {role for role, _ in wanted.values()} != {"original", "expanded"}:
         return None
     points, refused = [], []
     for run in runs:
         try:
-            own = _test_sets(run, dataset) if run.problem is None else None
+            # One point per model: an evaluation is another look at one that stands there itself.
+            if run.id != chosen.id and (run.problem or looked_at(run) or run.id == looked_at(chosen)):
+                continue
+            own = _test_sets(run, dataset)
             if own is None:
                 continue
             why = "" if run.id == chosen.id else _why_apart(wanted, own)

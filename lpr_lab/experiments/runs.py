@@ -182,6 +182,12 @@ class Run(RunFiles):
         """Ids of the runs it builds on."""
         return tuple(str(parent) for parent in self._facts.get("parents") or ())
 
+    def add_parents(self, parents: Sequence[str]) -> None:
+        """Link the runs that this one builds on, when it was made before they were known."""
+        if not set(parents) <= set(self.parents):
+            self._facts["parents"] = list(dict.fromkeys([*self.parents, *parents]))
+            write_json(self.path / "run.json", self._facts)
+
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Record the settings as resolved by the code, for a run that was made from what a person gave.
 
@@ -371,6 +377,7 @@ def start_run(
         if run.problem:
             raise DamagedError(run.problem)
         run.write_config(config)
+        run.add_parents(parents)
     else:
         root = default_runs_dir() if root is None else Path(root)
         before = find_same_config(root, config, kind)

@@ -14,6 +14,9 @@ BASE = "base"
 EXPANDED = "expanded"
 """What a model is called as it stands, at its newest stage."""
 
+LOOKING = ("evaluation", "routing", "comparison")
+"""Kinds of runs that look at the model of another run, which their setting `run` names."""
+
 
 @dataclass(frozen=True)
 class Side:
@@ -55,10 +58,9 @@ def side_named(text: str, run: Run, root: Path | str) -> Side:
         UsageError: no such stage, with the closest one.
         MissingError: no such run.
     """
-    text = text.strip()
-    head, colon, stage = (part.strip() for part in text.partition(":"))
-    if colon or (text not in ("", BASE, EXPANDED, *stages_of(run)) and _is_run(text, root)):
-        run, text = Run.open(root, head), stage
+    text, named = text.strip(), run_named(text, root)
+    if named:
+        run, text = Run.open(root, named), text.partition(":")[2].strip()
     known = stages_of(run)
     if text in ("", EXPANDED, *known[-1:]):
         return Side(run, "")
@@ -71,9 +73,23 @@ def side_named(text: str, run: Run, root: Path | str) -> Side:
     return Side(run, text)
 
 
-def _is_run(text: str, root: Path | str) -> bool:
-    """Whether a text names a run that is there, or looks so much like an id that saying "no such run" helps most."""
-    is_id = RUN_ID_PATTERN.fullmatch(text) is not None
-    return is_id and (
-        text[:8].isdecimal() or any((folder / text).is_dir() for folder in (Path(root), Path(root) / EXAMPLES))
-    )
+def run_named(text: str, root: Path | str) -> str:
+    """Return the run id in the text of a side; empty where it is the base or a stage alone.
+
+    A text that only looks like an id is one, too: then "no such run" says most.
+    """
+    head, colon, _ = (part.strip() for part in text.partition(":"))
+    if RUN_ID_PATTERN.fullmatch(head) is None:
+        return ""
+    is_there = any((folder / head).is_dir() for folder in (Path(root), Path(root) / EXAMPLES))
+    return head if colon or head[:8].isdecimal() or is_there else ""
+
+
+def looked_at(run: Run) -> str:
+    """Return the id of the run whose model this one only looked at; empty for a run that made one of its own."""
+    return str(run.config.get("run") or "") if run.kind in LOOKING else ""
+
+
+def own_before(run: Run) -> str:
+    """Return the side that the changes of a run are changes from: the base, unless an evaluation chose another."""
+    return str(run.config.get("before") or BASE) if run.kind in LOOKING else BASE

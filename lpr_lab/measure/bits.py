@@ -176,7 +176,7 @@ def evaluate(
                         nats[stage] = document_nats(model, blocks, after_batch=watchers, **options)
             sizes = np.array([len(document.text.encode()) for document in documents])
             ids = tuple(document.id for document in documents)
-            sets.append(ScoredDocuments(language, role, split, _fingerprint(documents), sizes, nats, ids))
+            sets.append(ScoredDocuments(language, role, split, fingerprint_of(documents), sizes, nats, ids))
     settings = {"precision": resolve_precision(precision), "block_tokens": block_tokens, "bootstrap": bootstrap}
     return Report(sets, bootstrap, seed, counter.to_frame(), settings)
 
@@ -245,7 +245,8 @@ def choose_documents(
     return chosen
 
 
-def _fingerprint(documents: Sequence[Document]) -> str:
+def fingerprint_of(documents: Sequence[Document]) -> str:
+    """Return SHA-256 over ids and texts, by which two test sets are known to be the same."""
     digest = hashlib.sha256()
     for document in documents:
         digest.update(f"{document.id}\0{document.text}\0".encode())

@@ -2,11 +2,28 @@
 
 from typing import TYPE_CHECKING
 
+from lpr_lab.text.languages import language_name
 from lpr_lab.views import theme
+from lpr_lab.views.numbers import change as change_text
 from lpr_lab.views.plots import GREY, Table
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
+
+
+def in_words(change: Table) -> list[str]:
+    """Return a sentence per language: the verdict, the change with its interval, over how many documents.
+
+    Args:
+        change: columns language, change_percent, ci_low, ci_high, n_documents, verdict.
+    """
+    lines = []
+    for row in change.to_dict("records"):
+        much = f"{change_text(row['change_percent'])} bits per byte"
+        interval = f"95% interval {change_text(row['ci_low'])} to {change_text(row['ci_high'])}"
+        known = f"{row['verdict']}: {much}, {interval}" if row["verdict"] else f"{much}, no interval was kept"
+        lines.append(f"{language_name(row['language'])} {known}, {row['n_documents']} documents")
+    return lines
 
 
 def trade_off_finding(points: Table) -> str:

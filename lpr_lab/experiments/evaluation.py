@@ -1,0 +1,237 @@
+"""Evaluating finished runs: what was gained and forgotten between two of their models, on the same documents.
+
+Both are scored anew, or the scores that their runs kept are taken (`scores="kept"`), which needs no weights. Two models
+that were measured on different documents are not compared.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lpr_lab.errors import ComparisonRefusedError, UsageError, did_you_mean
+from lpr_lab.experiments import comparison
+from lpr_lab.experiments.comparison import Comparison
+from lpr_lab.experiments.pipeline import summarise
+from lpr_lab.experiments.runs import Run, list_runs, start_run
+from lpr_lab.experiments.scorecard import MAX_FORGETTING_PERCENT, Claim, as_records
+from lpr_lab.experiments.scoring import ScoreSettings, called, score, take_kept
+from lpr_lab.experiments.sides import BASE, Side, looked_at, name_of, run_named, side_named
+from lpr_lab.experiments.subjects import find_subject, folder_of, has_model, is_known, languages_in
+
+KIND = "evaluation"
+SCORES = ("new", "kept")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """Which two models are compared, on which text."""
+
+    before: str = BASE
+    """A side, as in `sides`: `base`, a stage of the run after, a run id, or `<run id>: <stage>`."""
+    after: str = ""
+    """The same; empty for the newest finished expansion."""
+    scores: str = "new"
+    """`new`: both read the text now; `kept`: what their runs kept, without a model."""
+    corpus: str = ""
+    """Empty for the one that the runs were made from."""
+    languages: tuple[str, ...] = ()
+    """Empty for all of the run after."""
+    test_sets: tuple[str, ...] = ("heldout", "dev")
+    eval_tokens_per_language: int = 4096
+    """Per test set."""
+    bootstrap: int = 1000
+    precision: str = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.scores not in SCORES:
+            hint = did_you_mean(self.scores, SCORES)
+            raise UsageError(f"scores = {self.scores!r}; expected one of {', '.join(SCORES)}.{hint}")
+        if not self.test_sets:
+            raise UsageError("test_sets is empty; expected splits of the corpus, such as heldout and dev.")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """An evaluation at work: its run, its settings as resolved, and its two sides."""
+
+    settings: EvaluationSettings
+    run: Run
+    before: Side
+    after: Side
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """What the two sides are called in the run's tables."""
+        return called(self.before, self.after.run), called(self.after, self.after.run)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether all is as it comes, so that the measured claims must hold as well."""
+        asked = (self.settings.before, self.after.stage, self.settings.corpus, self.settings.scores)
+        return asked == (BASE, "", self.after.run.config["corpus"], "new") and is_known(self.after.run)
+
+
+def start(settings: EvaluationSettings, run_dir: str | Path = "", root: str | Path | None = None) -> Evaluation:
+    """Find the two models, making a short expansion where there is none, and return the evaluation, its run started.
+
+    Raises:
+        MissingError, UsageError: a side that there is not.
+        ComparisonRefusedError: the two come from different text, and none was named to measure both on.
+    """
+    folder = folder_of(run_dir, root)
+    settings = _as_begun(settings, run_dir)
+    suits = has_model if settings.scores == "new" else _has_scores
+    what = "a finished expansion with its weights" if settings.scores == "new" else "a finished run with its scores"
+    subject = find_subject(folder, run_named(settings.after, folder), suits, what)
+    after = side_named(settings.after, subject, folder)
+    before = side_named(settings.before, subject, folder)
+    if before.run.id != subject.id and settings.scores == "new":
+        find_subject(folder, before.run.id)
+    if (before.run.id, before.stage) == (after.run.id, after.stage):
+        raise UsageError(f"before and after are both {name_of(after, subject)} of run {subject.id}; name two models.")
+    corpus = settings.corpus or _common_corpus(before.run, subject)
+    roles = languages_in(subject)
+    codes = settings.languages or tuple(roles)
+    settings = replace(settings, corpus=corpus, languages=codes, before=name_of(before, subject), after=_full(after))
+    config: dict[str, Any] = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(settings).items()}
+    config |= {"run": subject.id, "base": subject.config["base"]}
+    config |= {role: [code for code in codes if roles.get(code, "expanded") == role] for role in set(roles.values())}
+    run = start_run(
+        {**config, "before": called(before, subject)},
+        kind=KIND,
+        slug=" ".join(codes),
+        title=f"{subject.title}: {name_of(before, subject)} against {name_of(after, subject)}",
+        run_dir=run_dir,
+        root=folder,
+        parents=list(dict.fromkeys([subject.id, before.run.id])),
+    )
+    return Evaluation(settings, run, before, after)
+
+
+def measure(evaluation: Evaluation) -> pd.DataFrame:
+    """Score both sides and write the tables; return the change from one to the other, with intervals and verdicts.
+
+    Raises:
+        ComparisonRefusedError: their test sets differ.
+    """
+    run = evaluation.run
+    if not run.is_done("measure"):
+        with run.working("measure"):
+            kept = asdict(evaluation.settings)
+            settings = ScoreSettings(**{name: kept[name] for name in ScoreSettings.__dataclass_fields__})
+            work = score if evaluation.settings.scores == "new" else take_kept
+            work(evaluation.before, evaluation.after, settings, run)
+            run.mark_done("measure")
+    table = run.read_table("change")
+    assert table is not None
+    return table
+
+
+def compared(evaluation: Evaluation) -> Comparison:
+    """Return the comparison as the dashboard shows it, from the evaluation's own tables: changes and documents."""
+    run = evaluation.run
+    found = comparison.compare(Side(run, evaluation.names[0]), Side(run, ""))
+    assert found is not None
+    return found
+
+
+def others(evaluation: Evaluation, dataset: str) -> pd.DataFrame | None:
+    """Return gain and forgetting of this and of all other runs on the same test sets, or None without both roles."""
+    found = comparison.trade_off(evaluation.run, list_runs(evaluation.run.path.parent), dataset)
+    return None if found is None else found.points
+
+
+def finish(evaluation: Evaluation) -> dict[str, Any]:
+    """Check the claims, write `results.json`, and mark the run finished."""
+    run = evaluation.run
+    with run.working("finish"):
+        change = run.read_table("change")
+        assert change is not None
+        results: dict[str, Any] = {
+            "schema_version": 1,
+            **{key: run.config[key] for key in ("base", "run", "before", "after", "scores")},
+            **{role: list(run.config.get(role, ())) for role in ("original", "expanded")},
+            "change": change.astype(object).where(change.notna(), None).to_dict("records"),
+            "claims": as_records(check(evaluation, change)),
+        }
+        weights = run.read_table("original_weight")
+        if weights is not None and evaluation.before.stage == BASE:  # else it is not what the model learned
+            results["summary"] = summarise(change, weights)
+        run.finish(results)
+    return results
+
+
+def check(evaluation: Evaluation, change: pd.DataFrame) -> list[Claim]:
+    """Check what the notebook says: of every evaluation exactly, of the demo's model as measured."""
+    claims = []
+    found = compared(evaluation)
+    if found.documents is not None and found.rows is not None:
+        distance = float((found.rows["change_percent"] - change["change_percent"]).abs().max())
+        text = "Every change follows from the scores of single documents that were kept (largest difference, points)."
+        claims.append(Claim("follows_from_documents", text, distance, 1e-6, distance <= 1e-6, is_exact=True))
+    again = _repeated(evaluation, change)
+    if again is not None:
+        text = "Scores that the run kept of the same documents come out again (largest difference, %)."
+        claims.append(Claim("repeatable", text, again, 0.5, again <= 0.5))
+    dataset = "heldout" if "heldout" in set(change["dataset"]) else str(change["dataset"].iloc[0])
+    rows = change[change["dataset"] == dataset]
+    taught, known = (rows[rows["role"] == role] for role in ("expanded", "original"))
+    if len(taught):
+        unclear = int((taught["verdict"] != "better").sum())
+        text = "Every expanded language got clearly better (those that did not)."
+        claims.append(Claim("gain", text, float(unclear), 0.0, unclear == 0))
+    if len(known):
+        rise, most = float(known["change_percent"].max()), MAX_FORGETTING_PERCENT
+        text = f"No original language needs {most:g} % more bits (largest rise, %)."
+        claims.append(Claim("retention", text, rise, most, rise < most))
+    return claims
+
+
+# Small pieces
+
+
+def _as_begun(settings: EvaluationSettings, run_dir: str | Path) -> EvaluationSettings:
+    """Return the settings, with the run that was found when this one was begun, not one that is newer by now."""
+    if not run_dir or settings.after or not Run(Path(run_dir)).is_resolved:
+        return settings
+    return replace(settings, after=str(Run(Path(run_dir)).config["after"]))
+
+
+def _full(side: Side) -> str:
+    return f"{side.run.id}: {side.stage}" if side.stage else side.run.id
+
+
+def _has_scores(run: Run) -> bool:
+    made = {"base", "corpus", "original", "expanded"} <= set(run.config) and not looked_at(run)
+    return made and run.read_table("change") is not None
+
+
+def _common_corpus(before: Run, after: Run) -> str:
+    ours, theirs = str(after.config["corpus"]), str(before.config["corpus"])
+    if ours != theirs:
+        raise ComparisonRefusedError(
+            f"Run {before.id} was made from the corpus {theirs!r} and run {after.id} from {ours!r}, so what one is "
+            "tested on may be what the other was trained on. Name a corpus to measure both on, with `corpus`."
+        )
+    return ours
+
+
+def _repeated(evaluation: Evaluation, change: pd.DataFrame) -> float | None:
+    """Return by how much scores differ, in per cent, from those that the run after kept of the same documents."""
+    if evaluation.settings.scores == "kept" or evaluation.before.stage != BASE:
+        return None
+    kept = comparison.compare(Side(evaluation.after.run, BASE), evaluation.after)
+    if kept is None or kept.rows is None:
+        return None
+    keys = ["language", "dataset", "test_set"]
+    both = change.merge(kept.rows, on=keys, suffixes=("", "_kept"))
+    if both.empty:
+        return None
+    distances: Sequence[float] = [
+        float((100 * (both[name] / both[f"{name}_kept"] - 1).abs()).max()) for name in ("before", "after")
+    ]
+    return max(distances)

@@ -1,0 +1,137 @@
+"""Scores of two models on the same documents: both read them now, or what their runs kept is taken.
+
+Two models that were measured on different documents are refused, if possible before any work.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pandas as pd
+
+from lpr_lab.errors import ComparisonRefusedError, UsageError
+from lpr_lab.experiments import comparison
+from lpr_lab.experiments.runs import Run
+from lpr_lab.experiments.sides import BASE, Side, name_of, stages_of
+from lpr_lab.experiments.subjects import languages_in, load_model
+from lpr_lab.measure.bits import Report, choose_documents, evaluate, fingerprint_of
+from lpr_lab.measure.routing import original_weight_by_language
+from lpr_lab.model.stages import standing
+from lpr_lab.text.corpus import Corpus, load_corpus
+from lpr_lab.text.languages import language_name
+
+MAX_DOCUMENT_TOKENS = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreSettings:
+    """On which text two models are scored."""
+
+    corpus: str
+    languages: tuple[str, ...]
+    test_sets: tuple[str, ...]
+    eval_tokens_per_language: int
+    bootstrap: int
+    precision: str
+    seed: int
+
+
+def called(side: Side, subject: Run) -> str:
+    """Return what a side is called in tables: by its stage also where that is the newest."""
+    newest = (stages_of(side.run) or ["expanded"])[-1]
+    return name_of(Side(side.run, side.stage or newest), subject)
+
+
+def score(before: Side, after: Side, settings: ScoreSettings, run: Run) -> None:
+    """Have both models read the text, and write the tables retention, stages, documents, change and load.
+
+    Raises:
+        ComparisonRefusedError: their tokenizers choose different documents.
+    """
+    corpus = load_corpus(settings.corpus, languages=list(settings.languages))
+    run.write_data(corpus.manifest)
+    model, tokenizer = load_model(after.run)
+    other = load_model(before.run) if before.run.id != after.run.id else None
+    if other is not None:
+        _refuse_other_documents(settings, corpus, tokenizer, other[1])
+    options: dict[str, Any] = {
+        "languages": settings.languages,
+        "original": [code for code, role in languages_in(after.run).items() if role == "original"],
+        "splits": settings.test_sets,
+        "tokens_per_language": settings.eval_tokens_per_language,
+        "max_document_tokens": MAX_DOCUMENT_TOKENS,
+        "bootstrap": settings.bootstrap,
+        "precision": settings.precision,
+        "seed": settings.seed,
+    }
+    first, last = called(before, after.run), called(after, after.run)
+    newest = stages_of(after.run)[-1]
+    with standing(model, after.stage or newest):
+        earlier = [before.stage or newest] if other is None and before.stage != BASE else []
+        report = evaluate(model, tokenizer, corpus, stages=earlier, **options)
+    nats = [{BASE: test.nats["base"], **test.nats, last: test.nats["expanded"]} for test in report.sets]
+    if other is not None:
+        stage = before.stage or stages_of(before.run)[-1]
+        with standing(other[0], stages_of(before.run)[-1] if stage == BASE else stage):
+            again = evaluate(other[0], other[1], corpus, **options)
+        key = "base" if stage == BASE else "expanded"
+        nats = [{**found, first: test.nats[key]} for found, test in zip(nats, again.sets, strict=True)]
+    names = dict.fromkeys([BASE, first, last])
+    sets = [
+        replace(test, nats={name: found[name] for name in names}) for test, found in zip(report.sets, nats, strict=True)
+    ]
+    _write(run, Report(sets, settings.bootstrap, settings.seed), first, last)
+    if len(report.load):
+        run.write_table("load", report.load)
+        run.write_table("original_weight", original_weight_by_language(report.load))
+
+
+def take_kept(before: Side, after: Side, settings: ScoreSettings, run: Run) -> None:
+    """Compare what the runs kept, as the dashboard does, and write the same tables as far as that goes.
+
+    Raises:
+        ComparisonRefusedError: their test sets differ, or one of them was not evaluated.
+    """
+    found = comparison.compare(before, after)
+    if found is None or found.rows is None:
+        reason = found.refusal if found else f"Run {after.run.id} was not evaluated."
+        hashes = [f"{language_name(c)}, {d}: {old} and {new}" for c, d, old, new in found.different] if found else []
+        raise ComparisonRefusedError(" ".join([reason, *([f"({'; '.join(hashes)})"] if hashes else [])]))
+    first, last = called(before, after.run), called(after, after.run)
+    keys = list(zip(found.rows["language"], found.rows["dataset"], strict=True))
+    wanted = [code in settings.languages and dataset in settings.test_sets for code, dataset in keys]
+    rows = found.rows[wanted].reset_index(drop=True)
+    if rows.empty:
+        asked = f"{', '.join(settings.languages)} on {', '.join(settings.test_sets)}"
+        there = ", ".join(f"{code} on {dataset}" for code, dataset in keys)
+        raise UsageError(f"The runs kept no scores of {asked}; they have {there}.")
+    pairs = comparison.paired(before, after, [key for key, take in zip(keys, wanted, strict=True) if take])
+    if pairs is not None:
+        sets = [replace(test, nats={first: test.nats["before"], last: test.nats["after"]}) for test in pairs]
+        _write(run, Report(sets, settings.bootstrap, settings.seed), first, last)
+        return
+    run.write_table("change", rows)
+    plain = rows[["language", "role", "dataset", "n_documents"]]
+    scores = [plain.assign(stage=name, bits_per_byte=rows[key]) for name, key in ((first, "before"), (last, "after"))]
+    run.write_table("stages", pd.concat(scores, ignore_index=True))
+
+
+def _refuse_other_documents(settings: ScoreSettings, corpus: Corpus, *tokenizers: Any) -> None:
+    """Refuse before anything is scored where two tokenizers cut the text into different test sets."""
+    limits = settings.eval_tokens_per_language, MAX_DOCUMENT_TOKENS
+    for split in [split for split in settings.test_sets if split in corpus.splits]:
+        for code in settings.languages:
+            documents = corpus.documents(split, code)
+            chosen = [fingerprint_of(choose_documents(documents, *limits, tokenizer))[:16] for tokenizer in tokenizers]
+            if len(set(chosen)) > 1:
+                raise ComparisonRefusedError(
+                    f"The {language_name(code)} test set {split} is {chosen[1]} for the model before and {chosen[0]} "
+                    f"for the one after, because their tokenizers cut text differently. {comparison.DIFFERENT}"
+                )
+
+
+def _write(run: Run, report: Report, first: str, last: str) -> None:
+    frame = report.to_frame()
+    run.write_table("retention", frame)
+    run.write_table("stages", frame.rename(columns={"model": "stage"}))
+    run.write_table("documents", report.documents().rename(columns={"model": "stage"}))
+    run.write_table("change", report.changes(before=first, after=last))

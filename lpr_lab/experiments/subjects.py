@@ -1,0 +1,73 @@
+"""The runs that evaluations, routing analyses and comparisons look at: named, the newest, or made on the spot."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from peft import PeftModel
+from transformers import PreTrainedTokenizerBase
+
+from lpr_lab.errors import LprError
+from lpr_lab.experiments import pipeline, recipes
+from lpr_lab.experiments.config import Experiment, StageBudget
+from lpr_lab.experiments.predecessors import find_predecessor
+from lpr_lab.experiments.runs import Run, default_runs_dir
+from lpr_lab.experiments.sides import looked_at
+from lpr_lab.model.files import load_expansion, load_tokenizer
+
+WHAT = "a finished expansion with its weights"
+
+
+def short_expansion() -> Experiment:
+    """Return an expansion of about three minutes on two cores: two languages, a sixth of the demo's text."""
+    return recipes.route_first(
+        original=("en", "es"),
+        expanded=("el", "tr"),
+        stage1=StageBudget(tokens=10_240),
+        fit_tokens_per_language=2048,
+        eval_tokens_per_language=2048,
+    )
+
+
+def is_known(run: Run) -> bool:
+    """Whether a run was made with the demo's or the short expansion's settings, so that what it shows is known."""
+    return run.config in (recipes.route_first().to_config(), short_expansion().to_config())
+
+
+def has_model(run: Run) -> bool:
+    """Whether a run is a finished expansion whose model can be loaded."""
+    try:
+        config = run.config
+    except LprError:
+        return False
+    made = {"base", "corpus", "original", "expanded"} <= set(config) and not looked_at(run)
+    return made and run.has_checkpoint and run.status.recorded_state == "finished"
+
+
+def folder_of(run_dir: str | Path = "", root: str | Path | None = None) -> Path:
+    """Return the folder of runs in which a run works that was given a directory, or was not."""
+    if run_dir:
+        return Path(run_dir).resolve().parent
+    return default_runs_dir() if root is None else Path(root)
+
+
+def find_subject(root: Path | str, run_id: str = "", suits: Callable[[Run], bool] = has_model, what: str = WHAT) -> Run:
+    """Return the run to look at: the one named, else the newest that suits, else a short expansion made now.
+
+    Raises:
+        MissingError, UsageError: see `predecessors.find_predecessor`.
+    """
+    return find_predecessor(
+        root, run_id, suits=suits, what=what, make=lambda: pipeline.run(short_expansion(), root=root)
+    )
+
+
+def load_model(run: Run) -> tuple[PeftModel, PreTrainedTokenizerBase]:
+    """Return a run's model, verified, and its tokenizer."""
+    return load_expansion(run.path), load_tokenizer(run.path)
+
+
+def languages_in(run: Run) -> dict[str, str]:
+    """Return the languages of a run in its order, each with its role: `original` or `expanded`."""
+    config = run.config
+    roles = dict.fromkeys(config["original"], "original")
+    return roles | dict.fromkeys([*config.get("earlier", ()), *config["expanded"]], "expanded")
