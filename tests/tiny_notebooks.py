@@ -2,9 +2,14 @@
 
 import json
 import random
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from lpr_lab.experiments.runs import Run
+from lpr_lab.experiments.yaml_files import dump_yaml
+from lpr_lab.storage import write_text
 
 
 def write_materials(
@@ -30,3 +35,13 @@ def write_materials(
                     record = {"id": f"{split}-{number}", "language": language, "split": split}
                     file.write(json.dumps(record | {"text": " ".join(words)}, ensure_ascii=False) + "\n")
     return {"base": str(base), "corpus": str(texts)}
+
+
+def copy_run(run: Run, name: str, **settings: Any) -> Run:
+    """Copy a run beside itself as one that is older, with some settings changed."""
+    copy = run.path.with_name(f"20200101-000000Z-{name}")
+    shutil.copytree(run.path, copy)
+    facts = json.loads((copy / "run.json").read_text())
+    (copy / "run.json").write_text(json.dumps({**facts, "id": copy.name, "created": "2020-01-01T00:00:00Z"}))
+    write_text(copy / "config.yaml", dump_yaml({**run.config, **settings}))
+    return Run(copy)

@@ -30,12 +30,13 @@ from lpr_lab.dashboard.view import View
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.pairs import Pair, Said, exactness, pair_id, pairs
 from lpr_lab.experiments.runs import Run
-from lpr_lab.experiments.sides import BASE, EXPANDED, Side, name_of
+from lpr_lab.experiments.sides import BASE, EXPANDED, Side, looked_at, name_of
 from lpr_lab.views import pairs as views
 from lpr_lab.views.plots import language_name
 
 UPDATES_PER_SECOND = 10
 BLIND = "blind"
+DEMO = shell.command("lpr-lab demo")
 
 
 def compose(scene: Scene, runs_dir: Path) -> dict[str, Any]:
@@ -69,6 +70,8 @@ def _compose(scene: Scene, run: Run) -> dict[str, Any]:
         language, prompt = choose_prompt((*expanded, *original), language)
         same = [one for one in kept.values() if (one.get("language") or language) == language]
         same = [one for one in same if Pair.from_record(one).names == names]
+        if looked_at(run):  # it was made for its pairs, whoever wrote them
+            same = [one for one in kept.values() if one.get("language") in ("", language)] or list(kept.values())
         record = next((one for one in reversed(same) if one["prompt"] == prompt), same[-1] if same else None)
     else:
         prompt = str(record["prompt"])
@@ -91,7 +94,8 @@ def _compose(scene: Scene, run: Run) -> dict[str, Any]:
     if reason is None:
         found["hint"] = hint(run, record["max_new_tokens"] if record and "max_new_tokens" in record else 48)
     else:
-        line = f"{esc(reason)} A new generation needs a run with weights: {shell.command('lpr-lab demo')}"
+        more = shell.elsewhere(run, "/compare") or f"A new generation needs a run with weights: {DEMO}"
+        line = f"{esc(reason)} {more}"
         found["why"] = shell.notice("info", line)
     if record is None:
         lead = "Both continue one prompt, from one copy of the weights." if reason is None else ""

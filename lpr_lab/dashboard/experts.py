@@ -131,6 +131,8 @@ def _not_counted(run: Run, *, nothing: bool) -> dict[str, Any]:
         card = shell.missing("Not counted yet", how)
     elif run.status.state in ("running", "queued"):
         card = shell.missing("Not counted yet", reason)
+    elif there := shell.elsewhere(run, "/experts"):
+        card = shell.card("Not counted here", there)
     else:
         more = "" if run.is_example or "weights" in reason else f" {why_not(run) or ''}"
         how = f"{reason}{more} A new run counts all of it; the same command goes on with one that was interrupted."

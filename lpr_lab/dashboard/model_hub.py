@@ -21,6 +21,7 @@ import psutil
 
 from lpr_lab.errors import LprError, MissingError, UsageError
 from lpr_lab.experiments.runs import Run
+from lpr_lab.experiments.sides import looked_at
 
 BUDGET = "LPR_LAB_MODEL_MEMORY"
 SHARE_OF_FREE_MEMORY = 0.5
@@ -168,6 +169,8 @@ def why_not(run: Run) -> str | None:
         return None
     if run.is_example:
         return "This is an example run: it came with the code and without weights."
+    if looked_at(run):
+        return f"This run only looked at the model of run {looked_at(run)}, which has the weights."
     state = run.status.state
     if state in ("running", "queued"):
         return "This run is still working; its weights are written near its end."

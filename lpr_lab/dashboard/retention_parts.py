@@ -10,7 +10,7 @@ from lpr_lab.dashboard.view import View
 from lpr_lab.experiments.comparison import Comparison, TradeOff, most_moved
 from lpr_lab.experiments.runs import Run
 from lpr_lab.experiments.sample_texts import PROMPTS
-from lpr_lab.experiments.sides import BASE
+from lpr_lab.experiments.sides import BASE, looked_at
 from lpr_lab.views.numbers import NOT_MEASURED, change, count
 from lpr_lab.views.plots import ROLES, Table, language_name
 
@@ -156,6 +156,8 @@ def refused(comparison: Comparison) -> str:
 def not_measured(run: Run) -> str:
     """Return what the page shows for a run without an evaluation."""
     state = run.status.state
+    if state == "finished" and (there := shell.elsewhere(run, "/retention")):
+        return shell.card("Not measured here", there)
     if state in ("running", "queued"):
         return shell.missing(
             "Not measured yet", "This run is still working; base and expanded model are compared near its end."
@@ -207,7 +209,7 @@ def _documents(rows: Table, trend: dict[tuple[str, str], str], run: Run, view: V
         mark = ' <abbr title="against its language">↯</abbr>' if against else ""
         name = esc(language_name(code))
         if code in PROMPTS:
-            link = View(run=run.id, lang=code).link("/compare")
+            link = View(run=looked_at(run) or run.id, lang=code).link("/compare")
             name = f'<a href="{esc(link)}" title="Continue our prompt in {name}">{name}</a>'
         body += (
             f'<tr><th scope="row"><span class="lpr-document">{esc(str(row["document"]))}</span>'

@@ -22,6 +22,7 @@ from lpr_lab.views.plots import dataset_name, language_name
 from lpr_lab.views.tokens import render_token_strip
 
 QUESTION = "Where did each token of this text go?"
+DEMO = shell.command("lpr-lab demo")
 OWN = "own"
 """Value of the text picker for a text of one's own; stored ones are called `own-<8 hex digits>`."""
 
@@ -228,11 +229,12 @@ def compose(scene: Scene, runs_dir: Path) -> dict[str, Any]:
     parts["own"] = gr.update(visible=name == OWN)
     parts["go"] = gr.update(interactive=reason is None)
     if reason is not None:
-        line = f"{esc(reason)} A new text needs a run with weights: {shell.command('lpr-lab demo')}"
+        more = shell.elsewhere(run, "/routing") or f"A new text needs a run with weights: {DEMO}"
+        line = f"{esc(reason)} {more}"
         parts["why"] = shell.notice("info", line)
     if stages is None:
         lead = "Type a sentence in any language." if reason is None else ""
-        strip = "" if choices or reason is None else _no_trace()
+        strip = "" if choices or reason is None else _no_trace(run)
         return parts | {"top": shell.head(QUESTION, lead, scene.notice, view=scene.view), "strip": strip}
     return parts | show_stage(scene, run, name, stages, can_run=reason is None)
 
@@ -268,7 +270,9 @@ def expert_choices(experts: Sequence[int]) -> list[tuple[str, int]]:
     return [(f"Expert {e}, {'the original' if e == 0 else 'new'}", e) for e in experts]
 
 
-def _no_trace() -> str:
+def _no_trace(run: Run) -> str:
+    if there := shell.elsewhere(run, "/routing"):
+        return shell.card("No text was traced in this run", there)
     return shell.missing(
         "No text was traced in this run",
         "Sample texts are traced near the end of a run. Start the same command again: it goes on where it stopped.",

@@ -13,6 +13,7 @@ from lpr_lab.dashboard.runs_compare import render_comparison, toggle
 from lpr_lab.dashboard.shell import FILES, Scene, esc, html_block
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.runs import Run
+from lpr_lab.experiments.sides import looked_at
 from lpr_lab.views import plots
 from lpr_lab.views.numbers import NOT_MEASURED, change, duration
 
@@ -77,6 +78,8 @@ def _standing(run: Run, base: str, taught: str) -> str:
             return f"{base} is to learn {taught}; nothing was started yet."
     if run.kind == "plan":
         return f"{base} has a plan for {taught}."
+    if looked_at(run):
+        return f"This {esc(run.kind)} looked at a finished run. {shell.elsewhere(run, '/')}"
     return f"{base} learned {taught}; nothing was measured."
 
 

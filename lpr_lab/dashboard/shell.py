@@ -16,6 +16,7 @@ from lpr_lab.dashboard.view import View
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.run_status import seconds_since
 from lpr_lab.experiments.runs import Run, list_runs
+from lpr_lab.experiments.sides import looked_at
 from lpr_lab.views.numbers import duration
 from lpr_lab.views.plots import language_name
 
@@ -135,6 +136,20 @@ def no_runs(runs_dir: Path) -> str:
         f"<p>There is no run in <code>{esc(str(runs_dir))}</code>. Make the first one: it takes about ten minutes on "
         f"two processor cores and opens here when it is done.</p>{command('lpr-lab demo')}</section>"
     )
+
+
+def card(what: str, body: str) -> str:
+    """Return a card that says what is not there; `body` is HTML."""
+    return f'<section class="lpr-card lpr-empty"><h2>{esc(what)}</h2><p>{body}</p></section>'
+
+
+def elsewhere(run: Run, path: str) -> str:
+    """Return, as HTML, where the model is that a run only looked at; empty for a run with a model of its own."""
+    subject = looked_at(run)
+    if not subject:
+        return ""
+    link = esc(View(run=subject).link(path))
+    return f'See <a href="{link}">the run it looked at</a>, {esc(subject)}.'
 
 
 def missing(what: str, how: str, line: str = "") -> str:

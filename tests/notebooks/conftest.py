@@ -16,3 +16,24 @@ def tiny_materials(tmp_path, tiny_model, tiny_tokenizer, sentences):
         return write_materials(tmp_path, model, tiny_tokenizer, sentences, languages, per_split)
 
     return write
+
+
+@pytest.fixture(scope="session")
+def finished_runs(tmp_path_factory, tiny_model, tiny_tokenizer, sentences):
+    """Return a folder of runs with one finished expansion of two stages, which every test here may look at."""
+    from lpr_lab.experiments import pipeline, recipes
+    from lpr_lab.experiments.config import StageBudget
+
+    folder = tmp_path_factory.mktemp("finished")
+    experiment = recipes.moe_lpr(
+        **write_materials(folder, tiny_model("llama"), tiny_tokenizer, sentences, ("en", "el", "ar"), 12),
+        original=("en",),
+        expanded=("el", "ar"),
+        new_experts_per_layer=2,
+        stage1=StageBudget(tokens=2048),
+        stage2=StageBudget(tokens=1024),
+        eval_tokens_per_language=512,
+        precision="fp32",
+    )
+    pipeline.run(experiment, root=folder / "runs")
+    return folder / "runs"
