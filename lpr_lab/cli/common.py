@@ -62,6 +62,26 @@ ParametersFile = Annotated[
     Path | None,
     typer.Option("-f", metavar="FILE", help="Parameters from a YAML or JSON file.", exists=True, dir_okay=False),
 ]
+
+
+def _track(names: list[str] | None) -> list[str] | None:
+    from lpr_lab.experiments.trackers import VARIABLE, chosen
+
+    if names:
+        os.environ[VARIABLE] = ",".join(chosen(names))
+    return names
+
+
+Track = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--track",
+        metavar="NAME",
+        callback=_track,
+        help="Hand the numbers of training on to tensorboard, trackio, wandb or mlflow too; repeatable.",
+        show_default="$LPR_LAB_TRACKERS",
+    ),
+]
 New = Annotated[bool, typer.Option("--new", help="Make a new run, whatever there is.")]
 
 

@@ -22,6 +22,7 @@ from lpr_lab import errors
 from lpr_lab.errors import BusyError, LprError, MissingError, UsageError
 from lpr_lab.experiments import environment
 from lpr_lab.experiments.notebook_parameters import NotebookFile, read_notebook, resolve
+from lpr_lab.experiments.run_files import PRINTED_TO
 from lpr_lab.experiments.run_status import claimed
 from lpr_lab.experiments.runs import Run, discard, list_runs
 from lpr_lab.experiments.yaml_files import as_json
@@ -301,7 +302,8 @@ def _kernel_environment(run: Run) -> dict[str, str]:
     path = os.pathsep.join(filter(None, [str(environment.CHECKOUT), os.environ.get("PYTHONPATH")]))
     # Progress bars here are text; tqdm would complain that it finds no widgets.
     warnings = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), "ignore:IProgress not found"]))
-    return {**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": warnings, "LPR_LAB_RUNS": str(run.path.parent)}
+    ours = {"LPR_LAB_RUNS": str(run.path.parent), PRINTED_TO: str(run.log_path)}
+    return {**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": warnings, **ours}
 
 
 def _settle(run: Run, state: str, error: BaseException | None = None, tail: str | None = None) -> None:

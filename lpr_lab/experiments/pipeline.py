@@ -22,6 +22,8 @@ from lpr_lab.experiments.config import Experiment
 from lpr_lab.experiments.expert_tables import write_expert_tables
 from lpr_lab.experiments.runs import Run, start_run
 from lpr_lab.experiments.steps import STEPS, Story, plan, without_times
+from lpr_lab.experiments.trackers import chosen as chosen_trackers
+from lpr_lab.experiments.tracking import tracking
 from lpr_lab.measure.bits import Report, evaluate
 from lpr_lab.measure.classifiers import classifier_accuracy
 from lpr_lab.measure.expert_counts import ExpertCounter
@@ -40,6 +42,7 @@ _PROBE_TOKENS = 64
 
 def start(experiment: Experiment, run_dir: str | Path = "", root: str | Path | None = None) -> Run:
     """Return the run to work in: the one given, the newest unfinished one with these settings, or a new one."""
+    chosen_trackers()  # what is missing is said before there is a run
     beside = [*experiment.original, *experiment.earlier]
     return start_run(
         experiment.to_config(),
@@ -52,20 +55,27 @@ def start(experiment: Experiment, run_dir: str | Path = "", root: str | Path | N
     )
 
 
-def run(experiment: Experiment, out: str | Path = "", root: str | Path | None = None) -> Run:
+def run(
+    experiment: Experiment,
+    out: str | Path = "",
+    root: str | Path | None = None,
+    trackers: Sequence[str] | None = None,
+) -> Run:
     """Run a whole experiment and return its run directory, finished.
 
     Args:
         experiment: from `recipes`.
         out: a run directory made before; by default a new one, or the newest unfinished one with these settings.
         root: the folder of runs.
+        trackers: who gets the numbers of training too (see `prepare`).
 
     Examples:
         >>> finished = run(recipes.route_first(expanded=("el",)))  # doctest: +SKIP
         >>> finished.results["summary"]  # doctest: +SKIP
     """
+    names = chosen_trackers(trackers)
     current = start(experiment, out, root)
-    story = prepare(experiment, current)
+    story = prepare(experiment, current, names)
     train(story)
     measure(story)
     show(story)
@@ -73,8 +83,16 @@ def run(experiment: Experiment, out: str | Path = "", root: str | Path | None = 
     return current
 
 
-def prepare(experiment: Experiment, run: Run) -> Story:
-    """Load base (or the parent's model) and corpus, and upcycle; checks what the upcycled model computes."""
+def prepare(experiment: Experiment, run: Run, trackers: Sequence[str] | None = None) -> Story:
+    """Load base (or the parent's model) and corpus, and upcycle; checks what the upcycled model computes.
+
+    Args:
+        experiment: from `recipes`.
+        run: from `start`.
+        trackers: who gets the numbers of training beside the run directory: any of `tensorboard`, `trackio`, `wandb`,
+            `mlflow`; those of `$LPR_LAB_TRACKERS` when not given. A run is the same run with and without.
+    """
+    names = chosen_trackers(trackers)
     with run.working("prepare"), _timed(run, "prepare"):
         corpus = load_corpus(experiment.corpus, languages=list(experiment.languages))
         run.write_data(corpus.manifest)
@@ -101,7 +119,7 @@ def prepare(experiment: Experiment, run: Run) -> Story:
         difference = float((_logits(expanded, probe, "") - base_logits).abs().max())
         run.record_phase("upcycle", {"start_difference": difference, "parameters": count_parameters(expanded)})
         run.mark_done("prepare")
-    return Story(experiment, run, expanded, tokenizer, corpus, base_logits, parent, parent_logits)
+    return Story(experiment, run, expanded, tokenizer, corpus, base_logits, parent, parent_logits, names)
 
 
 def train(story: Story) -> None:
@@ -117,7 +135,8 @@ def train(story: Story) -> None:
                 continue
             with _timed(run, step):
                 _load_step_before(story, step)
-                run.record_phase(step, STEPS[step](story, folder))
+                with tracking(run, step, story.trackers) as story.track:
+                    run.record_phase(step, STEPS[step](story, folder))
                 # Kept until the run is finished, so that the next step can start from it after an interruption.
                 save_expansion(story.model, folder / "adapter")
                 run.mark_done(step)

@@ -5,6 +5,7 @@ Everything is replaced whole, except `metrics.jsonl` and `generations/`, which o
 
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
     from lpr_lab.measure.trace import RoutingTrace
 
+PRINTED_TO = "LPR_LAB_PRINTED_TO"
+"""Environment variable that names the log which all that is printed here ends up in anyway."""
 _METRIC_COLUMNS = ("step", "tokens", "t", "stage", "name", "value", "lang")
 
 
@@ -252,6 +255,19 @@ class RunFiles:
     def log_path(self) -> Path:
         """Where what was printed while running is or will be."""
         return self.path / "logs" / "run.log"
+
+    def say(self, text: str) -> None:
+        """Print a remark to stderr, and keep it in the log."""
+        print(text, file=sys.stderr, flush=True)
+        if os.environ.get(PRINTED_TO) != str(self.log_path):
+            self.log_path.parent.mkdir(exist_ok=True)
+            with self.log_path.open("a", encoding="utf-8") as log:
+                log.write(text + "\n")
+
+    @property
+    def tracking_dir(self) -> Path:
+        """Where the trackers that a stage was handed on to keep their files (see `tracking`)."""
+        return self.path / "tracking"
 
     def _file(self, folder: str, name: str, suffix: str, what: str) -> Path:
         return self.path / folder / f"{run_formats.checked_name(name, what)}{suffix}"

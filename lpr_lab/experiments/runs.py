@@ -6,7 +6,7 @@
       env.json data.json   made with, made from      metrics.jsonl    one line per number while training
       results.json     the final numbers             tables/ figures/ traces/ generations/ prompts/
       stages/<stage>/checkpoint-<step>/  checkpoint/ while training; the sealed result
-      notebook.ipynb   the executed copy             logs/run.log  notes.md  tags.json
+      notebook.ipynb   the executed copy             logs/run.log  notes.md  tags.json  tracking/
 
 Everything but `metrics.jsonl` and `generations/` (which only grow) is replaced whole. Nothing here imports torch, and
 pandas only when a table is asked for: the dashboard and `lpr-lab runs list` read with this module.

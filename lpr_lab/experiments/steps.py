@@ -40,6 +40,10 @@ class Story:
     """The run whose model this one goes on from."""
     parent_logits: torch.Tensor | None = None
     """What that model made of the probe: what its last stage must give for ever."""
+    trackers: tuple[str, ...] = ()
+    """Who gets the numbers of training beside the run directory (see `trackers`)."""
+    track: Callable[[dict[str, float]], None] = lambda metrics: None
+    """Hands the numbers of one step on to them, while a step of the recipe is worked on."""
 
 
 def plan(
@@ -172,7 +176,7 @@ def _expand(story: Story, folder: Path) -> dict[str, Any]:
         load_balancing_coef=experiment.load_balancing_coef,
         load_balancing_variant=experiment.loss_variant,
         train_routers="fit_routers" not in experiment.steps,
-        log=_logger(story.run, "expand", settings),
+        log=_logger(story, "expand", settings),
     )
 
 
@@ -192,7 +196,7 @@ def _review(story: Story, folder: Path) -> dict[str, Any]:
         replay_share=experiment.replay_share,
         classifier_layers=story.run.phases["plan"].get("classifier_layers", ()),
         classifier_input=experiment.classifier_input,
-        log=_logger(story.run, "review", settings),
+        log=_logger(story, "review", settings),
     )
 
 
@@ -228,10 +232,10 @@ def _settings(experiment: Experiment, budget: StageBudget) -> TrainSettings:
     )
 
 
-def _logger(run: Run, stage: str, settings: TrainSettings) -> Callable[[dict[str, float]], None]:
+def _logger(story: Story, stage: str, settings: TrainSettings) -> Callable[[dict[str, float]], None]:
     """Return a function that logs every step; its first call drops what an interrupted attempt logged beyond it."""
+    run, fresh = story.run, True
     run.expect(settings.num_steps, settings.max_minutes)
-    fresh = True
 
     def log(metrics: dict[str, float]) -> None:
         nonlocal fresh
@@ -239,5 +243,6 @@ def _logger(run: Run, stage: str, settings: TrainSettings) -> Callable[[dict[str
             run.truncate_metrics(stage, int(metrics["step"]) - 1)
             fresh = False
         run.log_metrics({"t": metrics["seconds"], **metrics}, stage=stage)
+        story.track(metrics)
 
     return log

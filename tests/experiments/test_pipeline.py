@@ -9,6 +9,7 @@ from lpr_lab.errors import MissingError, UsageError
 from lpr_lab.experiments import lifelong, pipeline, recipes, steps
 from lpr_lab.experiments.config import Experiment, StageBudget
 from lpr_lab.experiments.lineage import members_of
+from lpr_lab.experiments.runs import find_same_config
 from lpr_lab.model.files import load_expansion
 from lpr_lab.model.stages import stage_names
 
@@ -204,3 +205,17 @@ def test_retention_of_every_group_is_known_after_every_stage(materials, tmp_path
 def test_one_group_or_an_empty_one_is_refused(materials, tmp_path, groups):
     with pytest.raises(UsageError, match="at least two groups"):
         lifelong.start(experiment(materials), groups, root=tmp_path)
+
+
+def test_a_run_is_the_same_run_with_and_without_trackers_who_get_what_it_logged(materials, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = pipeline.run(experiment(materials, "moe_lpr"), root=tmp_path, trackers=("tensorboard",))
+    assert "trackers" not in run.config
+    assert find_same_config(tmp_path, experiment(materials, "moe_lpr").to_config(), pipeline.KIND).id == run.id
+    for stage in ("expand", "review"):
+        events = EventAccumulator(str(run.tracking_dir / "tensorboard" / stage))
+        events.Reload()
+        logged = run.metrics().query("stage == @stage and name == 'lm_loss'")
+        assert [event.step for event in events.Scalars("lm_loss")] == logged["step"].tolist()
+        assert [event.value for event in events.Scalars("lm_loss")] == pytest.approx(logged["value"].tolist())

@@ -1,0 +1,210 @@
+"""What a stage logs, handed on to trackers through Accelerate's tracking API, without ever holding up the training.
+
+Each tracker lives in a thread of its own, behind a queue: one that raises, hangs or cannot keep up is reported once in
+the run's log, and training goes on. The run directory stays the source of truth. A tracker keeps its files there too,
+under `tracking/`, and reaches for the network only where its own environment variables say so.
+
+A stage is one run of a tracker. Beside its files stands what it was handed, written before it is handed on: a stage
+that resumes goes on in the same run of the tracker, and no step is there twice.
+"""
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from queue import Empty, Full, Queue
+from typing import Any
+
+from accelerate import PartialState
+from accelerate.tracking import GeneralTracker, MLflowTracker, TensorBoardTracker, TrackioTracker, WandBTracker
+
+from lpr_lab.experiments.runs import Run
+from lpr_lab.storage import read_json, write_json
+
+PROJECT = "lpr_lab"
+CLOSE_SECONDS = 30.0
+"""How long the end of a stage waits for what its trackers still have to write, all together."""
+MOST_WAITING = 10_000
+"""Steps that may wait for one tracker."""
+
+Log = Callable[[Mapping[str, float]], None]
+
+
+@contextmanager
+def tracking(run: Run, stage: str, names: Sequence[str]) -> Iterator[Log]:
+    """Yield a function that hands the numbers of one step on to the trackers named, and returns at once.
+
+    Args:
+        run: whose numbers they are; its settings are handed on first.
+        stage: the training stage; a run of the tracker is named after both.
+        names: from `trackers.chosen`.
+    """
+    outlets = [_Outlet(name, run, stage) for name in names]
+
+    def log(metrics: Mapping[str, float]) -> None:
+        for outlet in outlets:
+            outlet.put(metrics)
+
+    try:
+        yield log
+    finally:
+        deadline = time.monotonic() + CLOSE_SECONDS
+        for outlet in outlets:
+            outlet.close()
+        for outlet in outlets:
+            outlet.wait_until(deadline)
+
+
+class _Outlet:
+    """One tracker of one stage: takes steps at any pace, writes them in a thread of its own."""
+
+    def __init__(self, name: str, run: Run, stage: str):
+        self._name, self._run, self._stage = name, run, stage
+        self._folder = run.tracking_dir
+        self._handed = self._folder / f"{name}.{stage}.json"
+        self._queue: Queue[dict[str, float] | None] = Queue(MOST_WAITING)
+        self._doing = "starting"
+        self._is_given_up = False
+        self._guard = threading.Lock()
+        self._thread = threading.Thread(target=self._work, name=f"lpr-lab-{name}", daemon=True)
+
+    def put(self, metrics: Mapping[str, float]) -> None:
+        """Take the numbers of one step; the thread starts with the first, when the training's processes are set up."""
+        if self._is_given_up:
+            return
+        if not self._thread.is_alive():
+            self._thread.start()
+        try:
+            self._queue.put_nowait(dict(metrics))
+        except Full:
+            self._give_up(f"does not keep up: {MOST_WAITING:,} steps wait for it")
+
+    def close(self) -> None:
+        """Say that nothing more will come."""
+        if self._thread.is_alive() and not self._is_given_up:
+            self._queue.put_nowait(None) if not self._queue.full() else self._give_up("does not keep up")
+
+    def wait_until(self, deadline: float) -> None:
+        """Give it the time that is left to write what it has."""
+        if self._thread.is_alive() and not self._is_given_up:
+            self._thread.join(max(deadline - time.monotonic(), 0.0))
+            if self._thread.is_alive():
+                self._give_up(f"did not end within {CLOSE_SECONDS:.0f} s ({self._doing})")
+
+    def _work(self) -> None:
+        try:
+            state = read_json(self._handed) if self._handed.exists() else {}
+            self._folder.mkdir(exist_ok=True)
+            PartialState()  # Accelerate asks it which process this is; it is there already while something trains
+            tracker = OPENERS[self._name](self._run, self._stage, self._folder, state)
+            tracker.start()
+            if not state:
+                tracker.store_init_configuration({"run": self._run.id, "stage": self._stage} | _flat(self._run.config))
+            state = {"step": 0, **state, "id": _id_of(tracker)}
+            while steps := self._next_steps():
+                self._doing = "logging"
+                new = [metrics for metrics in steps if metrics is not None and metrics["step"] > state["step"]]
+                if new and not self._is_given_up:
+                    state["step"] = int(new[-1]["step"])
+                    write_json(self._handed, state)
+                for metrics in new:
+                    if self._is_given_up:
+                        return
+                    tracker.log({key: metrics[key] for key in metrics if key != "step"}, step=int(metrics["step"]))
+                if steps[-1] is None:
+                    break
+            self._doing = "finishing"
+            tracker.finish()
+        except BaseException as error:  # whatever a tracker does, also a SystemExit, stays in here
+            self._give_up(f"failed while {self._doing} ({type(error).__name__}: {error})")
+
+    def _next_steps(self) -> list[dict[str, float] | None]:
+        """Wait for a step and return all there are by then; the last is None when nothing more will come."""
+        steps = [self._queue.get()]
+        while steps[-1] is not None:
+            try:
+                steps.append(self._queue.get_nowait())
+            except Empty:
+                break
+        return steps
+
+    def _give_up(self, reason: str) -> None:
+        with self._guard:
+            if self._is_given_up:
+                return
+            self._is_given_up = True
+        self._run.say(f"The tracker {self._name} {reason}. Training goes on without it.")
+
+
+# ------------------------------------------------------------------------------------------------ one function each
+
+
+def _tensorboard(run: Run, stage: str, folder: Path, state: dict[str, Any]) -> GeneralTracker:
+    return TensorBoardTracker(stage, folder / "tensorboard")
+
+
+def _trackio(run: Run, stage: str, folder: Path, state: dict[str, Any]) -> GeneralTracker:
+    # It reads TRACKIO_DIR once, when it is imported; a process may work on one run after another.
+
+    for name, module in list(sys.modules.items()):
+        if name.startswith("trackio") and "TRACKIO_DIR" in vars(module):
+            vars(module)["TRACKIO_DIR"] = folder / "trackio"
+    return TrackioTracker(PROJECT, name=f"{run.id} {stage}", group=run.id, resume="allow", embed=False)
+
+
+def _wandb(run: Run, stage: str, folder: Path, state: dict[str, Any]) -> GeneralTracker:
+    mode = os.environ.get("WANDB_MODE", "offline")
+    if mode == "offline":
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        os.environ.setdefault("WANDB_SILENT", "true")
+    (folder / "wandb").mkdir(exist_ok=True)
+    return WandBTracker(
+        os.environ.get("WANDB_PROJECT", PROJECT),
+        name=f"{run.id} {stage}",
+        id=f"{run.id}-{stage}",
+        group=run.id,
+        job_type=stage,
+        dir=str(folder / "wandb"),
+        mode=mode,
+        resume="allow",
+    )
+
+
+def _mlflow(run: Run, stage: str, folder: Path, state: dict[str, Any]) -> GeneralTracker:
+    # Plain files, like everything else here; MLflow would rather have a database, and asks whether one means it.
+    os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    import mlflow
+
+    if "MLFLOW_TRACKING_URI" not in os.environ:
+        mlflow.set_tracking_uri((folder / "mlflow").absolute().as_uri())
+    return MLflowTracker(PROJECT, run_id=state.get("id"), run_name=f"{run.id} {stage}", tags={"stage": stage})
+
+
+OPENERS: dict[str, Callable[[Run, str, Path, dict[str, Any]], GeneralTracker]] = {
+    "tensorboard": _tensorboard,
+    "trackio": _trackio,
+    "wandb": _wandb,
+    "mlflow": _mlflow,
+}
+
+
+def _id_of(tracker: GeneralTracker) -> str | None:
+    """Return the id that MLflow gave its run; the others take the one we give."""
+    return tracker.tracker.info.run_id if isinstance(tracker, MLflowTracker) else None
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return settings as trackers take them: dotted names, and lists as text."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, list | tuple):
+            flat[prefix + str(key)] = ", ".join(str(item) for item in value)
+        else:
+            flat[prefix + str(key)] = value
+    return flat
