@@ -149,5 +149,5 @@ def _mix_sorted(x: torch.Tensor, routing: Routing, original: nn.Module, stacks: 
     # Undo the sort by its inverse permutation and sum each token's K rows: no index_add, so the same result every time.
     back = torch.empty_like(order)
     back[order] = torch.arange(len(order), device=order.device)
-    unsorted = torch.cat(outputs)[back].view(num_tokens, top_k, x.shape[-1])
+    unsorted = torch.cat(outputs)[back].view(num_tokens, top_k, -1)
     return (unsorted * routing.expert_weights.unsqueeze(-1)).sum(1).to(x.dtype)

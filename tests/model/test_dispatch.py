@@ -16,7 +16,6 @@ CASES = {
     "no token at the original expert": ((3,), [(1, 2), (3, 1), (2, 3)]),
     "no token at new experts of a group": ((2, 2), [(0, 1), (1, 2), (2, 0)]),
     "one token": ((3,), [(3, 1)]),
-    "no token": ((3,), []),
     "top-k of three": ((4,), [(0, 1, 2), (4, 3, 0), (2, 4, 1)]),
     "as many experts as chosen": ((1,), [(0, 1), (1, 0), (0, 1)]),
     "as many experts as chosen, in two groups": ((1, 1), [(0, 1, 2), (2, 1, 0), (1, 0, 2)]),
@@ -61,9 +60,9 @@ def test_outputs_and_gradients_equal_those_of_the_plain_loop(tiny_model, family,
     stacks = [stack.to(device) for stack in stacks_of(original, groups)]
     width = tiny_model(family).config.hidden_size
     x = torch.randn(len(chosen), width, generator=torch.Generator().manual_seed(2)).to(device)
-    ids = torch.tensor(chosen, dtype=torch.int64, device=device).view(len(chosen), -1 if chosen else 2)
+    ids = torch.tensor(chosen, device=device)
     fast, plain = (outcome(dispatch, x, ids, original, stacks) for dispatch in (mix, mix_by_loop))
-    assert all(tensor.abs().max() > 0 for tensor in plain[:2]) or not chosen
+    assert all(tensor.abs().max() > 0 for tensor in plain[:2])
     for mine, loops in zip(fast, plain, strict=True):
         torch.testing.assert_close(mine, loops, rtol=1e-4, atol=1e-5)
 
