@@ -19,7 +19,7 @@ from lpr_lab.experiments.metric_tail import Curve, Tail
 from lpr_lab.experiments.run_status import Status
 from lpr_lab.experiments.runs import Run
 
-ENDED = ("finished", "failed", "interrupted")
+OPEN = ("queued", "running", "stalled")
 LOG_LINES = 5
 _LOG_BYTES = 16_384
 _RECENT_STEPS = 32
@@ -67,7 +67,7 @@ class Snapshot:
     @property
     def is_over(self) -> bool:
         """Whether nothing more will come, unless the run is taken up again."""
-        return self.state in ENDED
+        return self.state not in OPEN
 
     @property
     def is_training(self) -> bool:
@@ -176,7 +176,7 @@ class Follower:
         is_now = self._trained == status.stage
         num_steps = status.num_steps if is_now else None
         left = []
-        if is_now and status.state not in ENDED:
+        if is_now and status.state in OPEN:
             if num_steps and seconds_per_step is not None:
                 left.append((num_steps - step) * seconds_per_step)
             if status.max_seconds is not None:

@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -27,12 +28,18 @@ from lpr_lab.views.numbers import NOT_MEASURED, count, duration
 
 EVERY_SECONDS = 2.0
 """How often a notebook's display is brought up to date: every update travels to the browser."""
+DONE_HERE = "trained"
+"""Stands for the state of a run whose training is over, though the run goes on."""
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _SVG_POINTS = 120
 
 
 def facts(snapshot: Snapshot) -> list[tuple[str, str]]:
     """Return what there is to say of the stage in numbers, as (name, text) in the order of interest."""
+
+    def now(value: float | None) -> float | None:
+        return None if snapshot.is_over else value
+
     found: list[tuple[str, str | None]] = []
     if snapshot.trained is not None and (snapshot.is_training or snapshot.is_over):
         of = "" if snapshot.num_steps is None else f" of {count(snapshot.num_steps)}"
@@ -41,11 +48,11 @@ def facts(snapshot: Snapshot) -> list[tuple[str, str]]:
             ("Tokens", None if snapshot.tokens is None else count(snapshot.tokens)),
             ("Tokens per second", _known(snapshot.tokens_per_second, count)),
             ("Trained for", _known(snapshot.seconds, duration)),
-            ("Time left", _known(snapshot.seconds_left, duration)),
+            ("Time left", _known(now(snapshot.seconds_left), duration)),
             ("Learning rate", _known(snapshot.numbers.get("lr"), lambda value: f"{value:.2e}")),
-            ("Last step", _known(None if snapshot.is_over else snapshot.step_seconds, _ago)),
+            ("Last step", _known(now(snapshot.step_seconds), _ago)),
         ]
-    found.append(("Sign of life", _known(snapshot.heartbeat_seconds, _ago)))
+    found.append(("Sign of life", _known(now(snapshot.heartbeat_seconds), _ago)))
     return [(name, text) for name, text in found if text is not None]
 
 
@@ -63,6 +70,8 @@ def standing(snapshot: Snapshot) -> str:
             return "Not started yet"
         case "finished":
             return "Finished"
+        case _ if snapshot.state == DONE_HERE:
+            return f"Trained: {(snapshot.trained or 'nothing').replace('_', ' ')}"
     return f"{snapshot.state.capitalize()} at {where}"
 
 
@@ -154,7 +163,9 @@ def watching(run: Run, every: float = EVERY_SECONDS) -> Iterator[None]:
             follower = Follower(run)
             while not ending.wait(every):
                 display.show(follower.look())
-            display.show(follower.look())
+            last = follower.look()
+            # What stays in the notebook speaks of the training, not of the moment in which the cell ended.
+            display.show(last if last.is_over else replace(last, state=DONE_HERE))
 
     # What the thread shows belongs to the cell that is running now, not to those that may run after it.
     thread = threading.Thread(target=keep_up, name="lpr-lab-live", daemon=True)

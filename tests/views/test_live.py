@@ -116,7 +116,9 @@ def test_a_block_is_watched_until_it_ends(notebook, run):
     with live.watching(run, every=0.01):
         while not notebook.shown:
             pass
+    assert "Running: expand" in notebook.shown[0]["text/plain"] and "time left" in notebook.shown[0]["text/plain"]
     assert "10 of 40" in notebook.shown[-1]["text/html"] and "10 of 40" in notebook.shown[-1]["text/plain"]
+    assert "Trained: expand" in notebook.shown[-1]["text/plain"] and "time left" not in notebook.shown[-1]["text/plain"]
     assert len(notebook.shown[-1]["text/html"]) < 10_000
 
 
