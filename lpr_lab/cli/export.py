@@ -15,21 +15,40 @@ def export_command(
         list[str] | None,
         typer.Argument(metavar="[RUN]...", help="Ids of runs, or `latest`.", autocompletion=complete_run),
     ] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The HTML file to write.")] = Path("report.html"),
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The HTML file to write.", show_default="report.html")
+    ] = None,
+    tables: Annotated[
+        Path | None, typer.Option("--tables", help="A folder for tables; without -o, only these.", file_okay=False)
+    ] = None,
+    form: Annotated[str, typer.Option("--format", help="Of tables: latex, with the best in bold, or csv.")] = "latex",
     title: Annotated[str, typer.Option(help="Instead of the run's own title.")] = "",
     language: Annotated[str, typer.Option("--lang", help="Language code of that title.")] = "",
     runs_dir: RunsDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write runs as one HTML file that opens without a network, with charts and every token to look into."""
+    """Write runs as one HTML file that opens without a network, with charts and every token to look into.
+
+    Or as tables for a paper or a spreadsheet: `--tables DIR`. Several runs
+    are put side by side where they were measured on the same documents.
+    """
     from lpr_lab.experiments.runs import list_runs
     from lpr_lab.views.report import write_report
+    from lpr_lab.views.tables import write_tables
 
     folder = runs_folder(runs_dir)
     ids = dict.fromkeys(run_ids or ["latest"])
     runs = list({run.id: run for run in (open_run(folder, run_id) for run_id in ids)}.values())
-    size = write_report(runs, output, title=title, language=language, around=list_runs(folder))
+    written = []
+    if tables is not None:
+        written += write_tables(runs, tables, form)
+    if tables is None or output is not None:
+        path = output or Path("report.html")
+        write_report(runs, path, title=title, language=language, around=list_runs(folder))
+        written.append(path)
     if as_json:
-        print(json.dumps({"runs": [run.id for run in runs], "path": str(output), "bytes": size}, ensure_ascii=False))
+        files = [{"path": str(path), "bytes": path.stat().st_size} for path in written]
+        print(json.dumps({"runs": [run.id for run in runs], "files": files}, ensure_ascii=False))
     else:
-        print(f"{output}  {size / 1e6:.1f} MB")
+        for path in written:
+            print(f"{path}  {path.stat().st_size / 1e6:.1f} MB" if path.suffix == ".html" else path)

@@ -81,8 +81,8 @@ def chart(prefix: str, one: Chart, *, open_table: bool = False) -> str:
 def words(run: Run) -> list[str]:
     """Return what came of a run in sentences; none where it has no results of an expansion."""
     try:
-        return summary_lines(run.results or {})
-    except (LookupError, TypeError):
+        return summary_lines(run.results or {}, run.seconds)
+    except LookupError:
         return []
 
 

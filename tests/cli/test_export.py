@@ -17,7 +17,8 @@ def test_a_run_becomes_one_file(runs, tmp_path):
     out = tmp_path / "there" / "report.html"
     done = call("export", run.id, "-o", str(out), "--title", "Δοκιμή", "--lang", "el", "--json")
     assert done.exit_code == 0, done.stderr
-    assert json.loads(done.stdout) == {"runs": [run.id], "path": str(out), "bytes": out.stat().st_size}
+    files = [{"path": str(out), "bytes": out.stat().st_size}]
+    assert json.loads(done.stdout) == {"runs": [run.id], "files": files}
     assert '<h1 lang="el" dir="ltr">Δοκιμή</h1>' in out.read_text()
 
 
@@ -27,3 +28,13 @@ def test_without_a_run_the_newest_is_taken_and_without_any_it_says_so(runs, tmp_
     assert call("export", "-o", str(tmp_path / "x.html")).exit_code == 0
     assert run.id in (tmp_path / "x.html").read_text()
     assert call("export", "20260101-000000Z-none-0000").exit_code == 3
+
+
+def test_tables_are_written_for_papers_and_spreadsheets(runs, tmp_path):
+    run = make_run(runs)
+    done = call("export", run.id, "--tables", str(tmp_path / "t"))
+    names = {"results-heldout.tex", "results-dev.tex", "routing.tex", "settings.tex"}
+    assert {path.name for path in (tmp_path / "t").iterdir()} == names and "settings.tex" in done.stdout
+    assert call("export", run.id, "--tables", str(tmp_path / "t"), "--format", "csv").exit_code == 0
+    assert (tmp_path / "t" / "routing.csv").is_file()
+    assert call("export", run.id, "--tables", str(tmp_path / "t"), "--format", "cvs").exit_code == 2
