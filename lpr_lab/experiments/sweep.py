@@ -77,6 +77,23 @@ class Sweep:
         }
 
 
+def recipes_compared() -> Sweep:
+    """Return the sweep of `notebooks/09_ablation_sweep.ipynb` as it comes: routers solved for against reviewed ones."""
+    return Sweep(
+        notebook="00_quickstart",
+        grid={"recipe": ["route_first", "moe_lpr"], "seed": [0, 1]},
+        fixed={
+            "original": ["en"],
+            "expanded": ["el"],
+            "stage1_tokens": 4096,
+            "stage2_tokens": 2048,
+            "eval_tokens_per_language": 512,
+        },
+        metrics=("gain", "forgetting", "weight_on_original", "weight_on_expanded"),
+        max_runs=16,
+    )
+
+
 def start(sweep: Sweep, run_dir: str | Path = "", root: str | Path | None = None) -> Run:
     """Return the run that holds the sweep together: the one given, an unfinished one of this sweep, or a new one.
 
