@@ -89,9 +89,8 @@ def sparkline(values: Sequence[float], width: int = 24) -> str:
     thin = _thinned(values, width)
     if not thin:
         return ""
-    low, high = min(thin), max(thin)
-    scale = (len(_BLOCKS) - 1) / (high - low) if high > low else 0
-    return "".join(_BLOCKS[round((value - low) * scale)] for value in thin)
+    low, scale = _scale(thin)
+    return "".join(_BLOCKS[round((value - low) * scale * (len(_BLOCKS) - 1))] for value in thin)
 
 
 def to_html(snapshot: Snapshot) -> str:
@@ -226,14 +225,19 @@ def _thinned(values: Sequence[float], most: int) -> list[float]:
     return [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
 
 
+def _scale(values: Sequence[float]) -> tuple[float, float]:
+    """Return the lowest value and what brings the others to [0, 1]; rounding noise around one value stays flat."""
+    low, high = min(values), max(values)
+    return low, 1 / (high - low) if high - low > 1e-6 * max(abs(low), abs(high)) else 0.0
+
+
 def _svg(values: Sequence[float], name: str) -> str:
     thin = _thinned(values, _SVG_POINTS)
     if len(thin) < 2:
         return ""
-    low, high = min(thin), max(thin)
-    height = 30 / (high - low) if high > low else 0
+    low, scale = _scale(thin)
     step = 100 / (len(thin) - 1)
-    points = " ".join(f"{step * place:.1f},{31 - (value - low) * height:.1f}" for place, value in enumerate(thin))
+    points = " ".join(f"{step * place:.1f},{31 - 30 * scale * (value - low):.1f}" for place, value in enumerate(thin))
     label = html.escape(f"{name}, from {number(values[0])} to {number(values[-1])}")
     return (
         f'<svg viewBox="0 0 100 32" preserveAspectRatio="none" role="img" aria-label="{label}">'

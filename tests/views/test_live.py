@@ -58,7 +58,11 @@ def test_a_run_that_ended_says_how_and_shows_its_error():
 
 def test_a_loss_that_is_not_finite_is_a_dash():
     seen = Snapshot(run="r", title="t", state="running", stage="s", trained="s", step=1, numbers={"loss": None})
-    assert "loss –" in live.to_text(seen) and live.sparkline([]) == "" and live.sparkline([1, 1]) == "▁▁"
+    assert (
+        "loss –" in live.to_text(seen)
+        and live.sparkline([]) == ""
+        and live.sparkline([1, 1]) == live.sparkline([1, 1 + 1e-9]) == "▁▁"
+    )
 
 
 @pytest.mark.parametrize(("state", "code"), [("finished", 0), ("failed", 1), ("interrupted", 130)])
