@@ -16,7 +16,7 @@ from lpr_lab.dashboard.shell import FILES, MODEL, html_block, status
 from lpr_lab.dashboard.view import View
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.runs import Run
-from lpr_lab.measure.trace import RoutingTrace
+from lpr_lab.measure.trace import RoutingTrace, layers_in
 from lpr_lab.text.languages import LANGUAGES
 from lpr_lab.views.tokens import render_token_strip
 
@@ -137,7 +137,7 @@ def try_change(runs_dir: Path, way: str, expert: int, layers: str, query: dict[s
             yield status("There is no text to run again."), keep
             return
         known = stages.at(scene.view.stage) if scene.view.stage in stages.stage_names else stages
-        wanted = say.layers_in(layers, known.layers.tolist())
+        wanted = layers_in(layers, known.layers.tolist())
         if layers.strip().lower() in ("", "all"):  # where some layers have fewer experts, all that have this one
             wanted = [layer for layer, count in zip(wanted, known.num_experts, strict=True) if expert < count]
         yield status("Running…" if HUB.is_loaded(scene.run) else "Loading the model, once…", busy=True), keep

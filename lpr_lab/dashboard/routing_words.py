@@ -8,7 +8,7 @@ import numpy as np
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.shell import esc
 from lpr_lab.experiments.runs import Run
-from lpr_lab.measure.trace import RoutingChange, RoutingTrace
+from lpr_lab.measure.trace import RoutingChange, RoutingTrace, spans
 from lpr_lab.views.numbers import NOT_MEASURED, percent
 from lpr_lab.views.plots import language_name
 from lpr_lab.views.tokens import chip_label
@@ -219,47 +219,11 @@ def change_table(changed: RoutingTrace, limit: int = 2048) -> str:
     )
 
 
-def layers_in(text: str, known: Sequence[int]) -> list[int]:
-    """Read a choice of layers such as `all`, `7` or `0-5, 12`.
-
-    Raises:
-        ValueError: what cannot be read, in a sentence.
-
-    >>> layers_in("0-2, 5", known=range(8))
-    [0, 1, 2, 5]
-    """
-    wanted: set[int] = set()
-    if text.strip().lower() in ("", "all"):
-        return list(known)
-    for part in text.replace(";", ",").split(","):
-        low, _, high = (piece.strip() for piece in part.replace("–", "-").partition("-"))
-        if not low.isdecimal() or (high and not high.isdecimal()):
-            raise ValueError(f"Layers “{text[:60]}” cannot be read; write all, or numbers and ranges such as 0-5, 12.")
-        first, last = int(low), int(high or low)
-        if first > last or last > 10_000:
-            raise ValueError(f"The layers “{part.strip()[:20]}” are no range.")
-        wanted |= set(range(first, last + 1))
-    missing = sorted(wanted - set(known))
-    if missing:
-        raise ValueError(f"Layer {missing[0]} has no router; those that have one are {_spans(list(known))}.")
-    return sorted(wanted)
-
-
 def layers_said(layers: Sequence[int], known: Sequence[int]) -> str:
     """Return which layers, for people: `all 30 layers`, `layer 3`, `layers 0-5, 12`."""
     if len(layers) == len(known):
         return f"all {len(known)} layers" if len(known) > 1 else f"layer {known[0]}"
-    return f"layer{'s' if len(layers) > 1 else ''} {_spans(layers)}"
-
-
-def _spans(numbers: Sequence[int]) -> str:
-    spans: list[list[int]] = []
-    for number in numbers:
-        if spans and number == spans[-1][1] + 1:
-            spans[-1][1] = number
-        else:
-            spans.append([number, number])
-    return ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in spans)
+    return f"layer{'s' if len(layers) > 1 else ''} {spans(layers)}"
 
 
 def load_table(rows: Any) -> str:

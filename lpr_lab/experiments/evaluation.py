@@ -39,7 +39,7 @@ class EvaluationSettings:
     """Empty for the one that the runs were made from."""
     languages: tuple[str, ...] = ()
     """Empty for all of the run after."""
-    test_sets: tuple[str, ...] = ("heldout", "dev")
+    test_sets: tuple[str, ...] = ("heldout",)
     eval_tokens_per_language: int = 4096
     """Per test set."""
     bootstrap: int = 1000

@@ -3,7 +3,7 @@
 The tables are those of `measure.expert_counts`. Later is the same as then: the same documents, splits and stages.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -15,7 +15,7 @@ from lpr_lab.experiments.runs import Run
 from lpr_lab.measure.bits import choose_documents
 from lpr_lab.measure.expert_counts import ExpertCounter, read_stage
 from lpr_lab.model.stages import stage_names
-from lpr_lab.text.corpus import load_corpus
+from lpr_lab.text.corpus import Corpus, load_corpus
 from lpr_lab.text.packing import pack
 
 SPLITS = ("heldout", "dev")
@@ -69,11 +69,39 @@ def measure_experts(run: Run, use: Callable[[], AbstractContextManager[HasModel]
     languages = [*config["original"], *config.get("earlier", ()), *config["expanded"]]
     yield Progress(0, 1, "Reading the run's text")
     corpus = load_corpus(config["corpus"], languages=languages)
+    roles = {code: "original" if code in config["original"] else "expanded" for code in languages}
+    with use() as held:
+        counter, tokenizer = ExpertCounter(stage_names(held.model)), held.tokenizer
+    budget = int(config.get("eval_tokens_per_language", 4096))
+    yield from count_experts(counter, corpus, roles, use, tokens_per_language=budget)
+    write_expert_tables(run, counter, tokenizer)
+
+
+def count_experts(
+    counter: ExpertCounter,
+    corpus: Corpus,
+    roles: Mapping[str, str],
+    use: Callable[[], AbstractContextManager[HasModel]],
+    *,
+    splits: Sequence[str] = SPLITS,
+    tokens_per_language: int,
+    precision: str = "auto",
+) -> Iterator[Progress]:
+    """Let the counter watch every stage of a model read text in every language.
+
+    Args:
+        counter: of the model's stages.
+        corpus: splits it lacks are left out.
+        roles: language -> `original` or `expanded`.
+        use: see `measure_experts`.
+        splits: what is read.
+        tokens_per_language: of each split, as for an evaluation.
+        precision: auto, fp32 or bf16.
+    """
     with use() as held:
         stages, tokenizer = stage_names(held.model), held.tokenizer
-    counter = ExpertCounter(stages)
-    budget = int(config.get("eval_tokens_per_language", 4096))
-    parts = [(split, code) for split in SPLITS if split in corpus.splits for code in languages]
+    budget = tokens_per_language
+    parts = [(split, code) for split in splits if split in corpus.splits for code in roles]
     total = len(parts) * len(stages)
     for place, (split, code) in enumerate(parts):
         documents = choose_documents(corpus.documents(split, code), budget, MAX_DOCUMENT_TOKENS, tokenizer)
@@ -82,8 +110,7 @@ def measure_experts(run: Run, use: Callable[[], AbstractContextManager[HasModel]
             yield Progress(place * len(stages) + number, total, f"{code}, {split} text, {stage}")
             if blocks is None:
                 continue
-            role = "original" if code in config["original"] else "expanded"
+            of = {"stage": stage, "language": code, "role": roles[code], "dataset": split}
             with use() as held:
-                read_stage(counter, held.model, blocks, stage=stage, language=code, role=role, dataset=split)
+                read_stage(counter, held.model, blocks, **of, precision=precision)
     yield Progress(total, total, "Shuffling documents and writing tables")
-    write_expert_tables(run, counter, tokenizer)

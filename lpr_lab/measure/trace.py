@@ -3,6 +3,7 @@
 Letters: L layers that have a router, T tokens, K chosen experts per token. No torch here: the dashboard reads traces.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -201,3 +202,40 @@ def _show(piece: bytes | None) -> str:
         return piece.decode("utf-8")
     except UnicodeDecodeError:
         return "⟨" + piece.hex(" ").upper() + "⟩"
+
+
+def layers_in(text: str, known: Sequence[int]) -> list[int]:
+    """Read a choice of layers such as `all`, `7` or `0-5, 12`.
+
+    Raises:
+        ValueError: what cannot be read, in a sentence.
+
+    >>> layers_in("0-2, 5", known=range(8))
+    [0, 1, 2, 5]
+    """
+    wanted: set[int] = set()
+    if text.strip().lower() in ("", "all"):
+        return list(known)
+    for part in text.replace(";", ",").split(","):
+        low, _, high = (piece.strip() for piece in part.replace("–", "-").partition("-"))
+        if not low.isdecimal() or (high and not high.isdecimal()):
+            raise ValueError(f"Layers “{text[:60]}” cannot be read; write all, or numbers and ranges such as 0-5, 12.")
+        first, last = int(low), int(high or low)
+        if first > last or last > 10_000:
+            raise ValueError(f"The layers “{part.strip()[:20]}” are no range.")
+        wanted |= set(range(first, last + 1))
+    missing = sorted(wanted - set(known))
+    if missing:
+        raise ValueError(f"Layer {missing[0]} has no router; those that have one are {spans(list(known))}.")
+    return sorted(wanted)
+
+
+def spans(numbers: Sequence[int]) -> str:
+    """Return rising numbers for people: `0-5, 12`."""
+    spans: list[list[int]] = []
+    for number in numbers:
+        if spans and number == spans[-1][1] + 1:
+            spans[-1][1] = number
+        else:
+            spans.append([number, number])
+    return ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in spans)

@@ -6,6 +6,7 @@ The load itself is drawn by `views.expert_panels`, which people can click and re
 from typing import TYPE_CHECKING, Any
 
 from lpr_lab.errors import UsageError
+from lpr_lab.measure.experts import by_layer, is_idle, normalised_entropy
 from lpr_lab.views import theme
 from lpr_lab.views.numbers import percent
 from lpr_lab.views.plots import GREY, ROLE_COLOURS, ROLES, language_name
@@ -140,6 +141,102 @@ def agreement(table: Table, number: str = "same_first", template: str = "lpr") -
         height=340,
         xaxis={"title": "layer", "showgrid": False, "zeroline": False},
         yaxis={"title": "the same at both stages, %", "range": [-3, 103], "zeroline": False},
+    )
+    return figure
+
+
+def load_finding(loads: dict[int, Any]) -> str:
+    """Return one sentence: how even the load is, and how many experts are idle."""
+    evenness = [value for value in (normalised_entropy(load) for load in loads.values()) if value == value]
+    idle, total = sum(int(is_idle(load).sum()) for load in loads.values()), sum(len(load) for load in loads.values())
+    even = f"Load is {sum(evenness) / len(evenness):.2f} even on average over layers (1 is even)" if evenness else ""
+    return f"{even or 'No layer has a choice of experts'}; {idle or 'none'} of {total} experts idle"
+
+
+def load_by_layer(load: Table, number: str = "mass", template: str = "lpr") -> "go.Figure":
+    """Draw each expert's load over depth against the dashed line of an even share.
+
+    Args:
+        load: one stage and data set; columns language, layer, expert and what `number` names. Languages are averaged.
+        number: `mass` or `first`, whose even share is one part in as many as there are experts.
+        template: `lpr` or `lpr_dark`.
+    """
+    import plotly.graph_objects as go
+
+    theme.register()
+    _refuse_several(load, "load_by_layer")
+    loads = by_layer(load, number)
+    figure = go.Figure()
+    for expert in range(max((len(values) for values in loads.values()), default=0)):
+        places = [layer for layer, values in loads.items() if expert < len(values)]
+        name = "expert 0, the original" if expert == 0 else f"expert {expert}"
+        figure.add_scatter(
+            x=places,
+            y=[100 * float(loads[layer][expert]) for layer in places],
+            mode="lines+markers",
+            name=name,
+            line={"color": theme.expert_colour(expert), "width": 2, "dash": "solid" if expert == 0 else "dot"},
+            marker={"symbol": SYMBOLS[expert % len(SYMBOLS)], "size": 7},
+            hovertemplate=f"{name}, layer %{{x}}: %{{y:.1f}}%<extra></extra>",
+        )
+    figure.add_scatter(
+        x=list(loads),
+        y=[100 / len(values) for values in loads.values()],
+        mode="lines",
+        name="an even share",
+        line={"color": GREY, "width": 1.5, "dash": "dash", "shape": "hvh"},
+        hovertemplate="layer %{x}: even is %{y:.1f}%<extra></extra>",
+    )
+    figure.update_layout(
+        template=template,
+        title=load_finding(loads),
+        height=360,
+        xaxis={"title": "layer", "showgrid": False, "zeroline": False},
+        yaxis={
+            "title": "share of weight, %" if number == "mass" else "share of first choices, %",
+            "rangemode": "tozero",
+        },
+    )
+    return figure
+
+
+def languages_by_expert(load: Table, template: str = "lpr") -> "go.Figure":
+    """Draw which share of its weight each language gives to each expert, on average over layers.
+
+    Args:
+        load: one stage and data set; columns language, role, layer, expert, mass.
+        template: `lpr` or `lpr_dark`.
+    """
+    import plotly.graph_objects as go
+
+    theme.register()
+    _refuse_several(load, "languages_by_expert")
+    sums = load.pivot_table(index="language", columns="expert", values="mass", aggfunc="sum", sort=False).fillna(0)
+    share = 100 * sums.div(sums.sum(axis=1), axis=0)
+    share = share[sorted(share.columns)]
+    first = share.to_numpy().argmax(axis=1)
+    favourites = [f"{language_name(str(code))} {expert}" for code, expert in zip(share.index, first, strict=True)]
+    figure = go.Figure(
+        go.Heatmap(
+            z=share.to_numpy(),
+            x=["expert 0, the original" if expert == 0 else f"expert {expert}" for expert in share.columns],
+            y=[language_name(str(code)) for code in share.index],
+            zmin=0,
+            zmax=100,
+            colorscale=theme.SEQUENTIAL,
+            xgap=2,
+            ygap=2,
+            texttemplate="%{z:.0f}" if share.size <= 200 else None,
+            hovertemplate="%{y}, %{x}: %{z:.1f}%<extra></extra>",
+            colorbar={"title": {"text": "share of weight, %", "side": "right"}, "thickness": 10, "outlinewidth": 0},
+        )
+    )
+    figure.update_layout(
+        template=template,
+        title=f"Most weight goes to expert: {', '.join(favourites)}",
+        height=150 + 34 * len(share),
+        xaxis={"side": "bottom", "showgrid": False},
+        yaxis={"autorange": "reversed", "showgrid": False},
     )
     return figure
 

@@ -11,6 +11,7 @@ from sample_runs import HOSTILE, SENTENCES, make_run, make_trace
 from lpr_lab.dashboard import routing, routing_parts, shell
 from lpr_lab.dashboard import routing_words as say
 from lpr_lab.experiments.runs import Run
+from lpr_lab.measure.trace import layers_in
 
 
 def words(markup: str) -> str:
@@ -232,7 +233,7 @@ def test_the_table_of_a_changed_run_escapes_what_tokens_say():
     [("all", [0, 1, 2, 5]), ("", [0, 1, 2, 5]), ("1", [1]), ("0-2, 5", [0, 1, 2, 5]), ("2;5", [2, 5]), ("0–1", [0, 1])],
 )
 def test_layers_are_read_as_people_write_them(text, layers):
-    assert say.layers_in(text, [0, 1, 2, 5]) == layers
+    assert layers_in(text, [0, 1, 2, 5]) == layers
 
 
 @pytest.mark.parametrize(
@@ -240,7 +241,7 @@ def test_layers_are_read_as_people_write_them(text, layers):
 )
 def test_layers_that_cannot_be_are_refused_in_a_sentence(text, said):
     with pytest.raises(ValueError, match=said):
-        say.layers_in(text, [0, 1, 2, 5])
+        layers_in(text, [0, 1, 2, 5])
 
 
 @given(st.sets(st.integers(0, 60), min_size=1))
@@ -248,4 +249,4 @@ def test_what_is_said_of_layers_reads_back(chosen):
     known = list(range(61))
     said = say.layers_said(sorted(chosen), known)
     wanted = "all" if said.startswith("all") else re.sub("layers? ", "", said)
-    assert say.layers_in(wanted, known) == sorted(chosen)
+    assert layers_in(wanted, known) == sorted(chosen)

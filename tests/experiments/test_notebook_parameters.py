@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lpr_lab.errors import DamagedError, MissingError, UsageError
+from lpr_lab.experiments.environment import CHECKOUT
 from lpr_lab.experiments.notebook_parameters import declared_parameters, read_notebook, resolve
 
 CELL = '''"""What can be set."""
@@ -187,3 +188,16 @@ def test_what_is_no_notebook_of_ours_is_refused(tmp_path, content, error, says):
 def test_only_an_existing_file_is_a_notebook(path):
     with pytest.raises(MissingError, match="no notebook"):
         read_notebook(path)
+
+
+CODES = ["nan_Hant", "no", "nan", "null"]
+
+
+@pytest.mark.parametrize("notebook", ["06_eval_retention", "07_routing_analysis"])
+def test_language_codes_that_look_like_something_else_stay_text_typed_or_in_a_file(tmp_path, notebook):
+    declared = read_notebook(CHECKOUT / "notebooks" / f"{notebook}.ipynb").parameters
+    typed = resolve(declared, [f"languages={json.dumps(CODES)}", "corpus=12e4567"])
+    file = tmp_path / "parameters.yaml"
+    file.write_text(f"languages: [{', '.join(CODES[:3])}, nan, 'null']\ncorpus: 12e4567\n")
+    assert resolve(declared, file=file) == typed
+    assert (typed["languages"], typed["corpus"]) == (CODES, "12e4567")

@@ -1,0 +1,278 @@
+"""Where a finished run's model sends its text: load, languages, company and information of experts, and traced texts.
+
+A run of this kind keeps the same tables and traces as the run it looks at, for other text, languages or layers.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import regex
+
+from lpr_lab.errors import UsageError
+from lpr_lab.experiments.expert_tables import count_experts
+from lpr_lab.experiments.runs import Run, start_run
+from lpr_lab.experiments.sample_texts import TEXTS
+from lpr_lab.experiments.scorecard import MIN_ORIGINAL_WEIGHT, MIN_SEPARATION, Claim, as_records
+from lpr_lab.experiments.subjects import find_subject, folder_of, is_known, languages_in, load_model
+from lpr_lab.measure import experts
+from lpr_lab.measure.expert_counts import ExpertCounter
+from lpr_lab.measure.routing import original_weight_by_language, trace
+from lpr_lab.measure.trace import RoutingTrace, layers_in
+from lpr_lab.model.adapter import expansion_config
+from lpr_lab.model.stages import stage_names
+from lpr_lab.progress import progress
+from lpr_lab.text.corpus import Corpus, load_corpus
+
+KIND = "routing"
+MAX_SENTENCE = 300
+"""Characters of a document that are traced."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoutingSettings:
+    """Whose routing is looked at, on which text, in which layers."""
+
+    run: str = ""
+    """Empty for the newest finished expansion."""
+    corpus: str = ""
+    """Empty for the one that the run was made from."""
+    languages: tuple[str, ...] = ()
+    """Empty for all of the run."""
+    test_sets: tuple[str, ...] = ("heldout",)
+    tokens_per_language: int = 2048
+    """Counted, per test set."""
+    n_sentences: int = 2
+    """Traced token by token, per language, beside our own sample text."""
+    layers: str = "all"
+    """`all`, or numbers and ranges such as `0-5, 12`."""
+    precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.tokens_per_language < 1 or self.n_sentences < 0:
+            raise UsageError(
+                f"tokens_per_language = {self.tokens_per_language}, n_sentences = {self.n_sentences}; expected at "
+                "least one token and no negative number of sentences."
+            )
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """An analysis at work: its run, its settings as resolved, whose model it looks at, and the languages."""
+
+    settings: RoutingSettings
+    run: Run
+    subject: Run
+    roles: dict[str, str]
+
+    @property
+    def is_known(self) -> bool:
+        """Whether model and text are as they come, so that the measured claims must hold as well."""
+        asked = (self.settings.corpus, self.settings.layers, self.settings.test_sets)
+        return asked == (self.subject.config["corpus"], "all", ("heldout",)) and is_known(self.subject)
+
+    def table(self, name: str) -> pd.DataFrame:
+        """Return one of the tables, empty where there was nothing to count."""
+        found = self.run.read_table(name)
+        return pd.DataFrame() if found is None else found
+
+
+def start(settings: RoutingSettings, run_dir: str | Path = "", root: str | Path | None = None) -> Analysis:
+    """Find the run to look at, making a short expansion where there is none, and return the analysis, its run started.
+
+    Raises:
+        MissingError, UsageError: a run that there is not, a layer without a router.
+    """
+    folder = folder_of(run_dir, root)
+    if run_dir and not settings.run and Run(Path(run_dir)).is_resolved:  # the one it began with, not a newer one
+        settings = replace(settings, run=str(Run(Path(run_dir)).config["run"]))
+    subject = find_subject(folder, settings.run)
+    known = languages_in(subject)
+    roles = {code: known.get(code, "expanded") for code in settings.languages or known}
+    config = subject.config
+    settings = replace(
+        settings, run=subject.id, corpus=settings.corpus or str(config["corpus"]), languages=tuple(roles)
+    )
+    given: dict[str, Any] = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(settings).items()}
+    given |= {"base": config["base"], "top_k": config.get("top_k", 2)}
+    given |= {role: [code for code in roles if roles[code] == role] for role in ("original", "expanded")}
+    run = start_run(
+        given,
+        kind=KIND,
+        slug=" ".join(roles),
+        title=f"{subject.title}: where its tokens go",
+        run_dir=run_dir,
+        root=folder,
+        parents=[subject.id],
+    )
+    return Analysis(settings, run, subject, roles)
+
+
+def measure(analysis: Analysis) -> None:
+    """Count what every stage does with the text, trace sentences token by token, and write tables and traces."""
+    run, settings = analysis.run, analysis.settings
+    if run.is_done("measure"):
+        return
+    with run.working("measure"):
+        corpus = load_corpus(settings.corpus, languages=list(analysis.roles))
+        model, tokenizer = load_model(analysis.subject)
+        wanted = _layers(settings.layers, list(expansion_config(model).layer_indices))
+        counter = ExpertCounter(stage_names(model))
+        options = {"splits": settings.test_sets, "tokens_per_language": settings.tokens_per_language}
+
+        @contextmanager
+        def use() -> Iterator[Any]:
+            yield SimpleNamespace(model=model, tokenizer=tokenizer)
+
+        with progress(None, "Counting", "part") as bar:
+            for step in count_experts(counter, corpus, analysis.roles, use, **options, precision=settings.precision):
+                bar.total = step.total
+                bar.update(step.done - bar.n)
+        tables = {name: table[table["layer"].isin(wanted)] for name, table in counter.tables(tokenizer).items()}
+        if tables["expert_load"].empty:
+            sets = ", ".join(settings.test_sets)
+            raise UsageError(f"The corpus {corpus.name} has no text in the test sets {sets}, so nothing was counted.")
+        for name, table in tables.items():
+            if len(table):
+                run.write_table(name, table)
+        load = _plain_load(tables["expert_load"], stage_names(model)[-1])
+        run.write_table("load", load)
+        run.write_table("original_weight", original_weight_by_language(load))
+        for name, (language, text) in _texts(analysis, corpus).items():
+            traced = trace(model, tokenizer, text, language, stages=stage_names(model))
+            traced.model |= {"run": analysis.subject.id}
+            run.write_trace(name, _only(traced, wanted))
+        run.mark_done("measure")
+
+
+def rows(analysis: Analysis, name: str, dataset: str) -> pd.DataFrame:
+    """Return a table's rows on one data set, at the newest stage where it tells stages apart."""
+    table = analysis.table(name)
+    if table.empty:
+        return table
+    table = table[table["dataset"] == dataset]
+    return table[table["stage"] == table["stage"].iloc[-1]] if "stage" in table else table
+
+
+def company(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Return P(column chosen | row chosen) over all layers of a table `expert_pairs`, expert by expert."""
+    number = int(pairs["expert_b"].max()) + 1
+    counts = np.zeros((number, number))
+    for a, b, tokens in pairs[["expert_a", "expert_b", "n_tokens"]].itertuples(index=False):
+        counts[a, b] += tokens
+        counts[b, a] += tokens if a != b else 0
+    names = pd.RangeIndex(number, name="expert")
+    return pd.DataFrame(experts.given_expert(counts), names, names)
+
+
+def finish(analysis: Analysis) -> dict[str, Any]:
+    """Write balance, claims and results, and mark the run finished."""
+    run = analysis.run
+    with run.working("finish"):
+        datasets = list(dict.fromkeys(analysis.table("expert_load")["dataset"]))
+        balance = pd.concat(
+            [experts.balance(rows(analysis, "expert_load", name)).assign(dataset=name) for name in datasets]
+        )
+        run.write_table("balance", balance)
+        weights = analysis.table("original_weight")
+        results = {
+            "schema_version": 1,
+            **{key: run.config[key] for key in ("base", "run", "original", "expanded")},
+            "routing": {"original_weight": weights.to_dict("records")},
+            "balance": balance.astype(object).where(balance.notna(), None).to_dict("records"),
+            "traces": list(run.trace_names()),
+            "claims": as_records(check(analysis)),
+        }
+        run.finish(results)
+    return results
+
+
+def check(analysis: Analysis) -> list[Claim]:
+    """Check what the notebook says: of every analysis exactly, of the demo's model as measured."""
+    load = analysis.table("expert_load")
+    sums = load.groupby(["stage", "dataset", "language", "layer"])["mass"].sum()
+    off = float((sums - 1).abs().max())
+    text = "The weights of a layer's experts add up to 1 in every language (largest distance)."
+    claims = [Claim("weights_add_up", text, off, 1e-4, off <= 1e-4, is_exact=True)]
+    worst = 0.0
+    for name in analysis.run.trace_names():
+        traced = analysis.run.read_trace(name)
+        worst = max(worst, float(abs(traced.expert_weights.sum(-1) - 1).max(initial=0)))
+    text = "So they do for every token of every traced text (largest distance; traces keep half precision)."
+    claims.append(Claim("traces_add_up", text, worst, 2e-3, worst <= 2e-3, is_exact=True))
+    weights = analysis.table("original_weight")
+    kept = weights[weights["role"] == "original"]["original_weight"]
+    left = weights[weights["role"] == "expanded"]["original_weight"]
+    if len(kept) and len(left):
+        least, apart = float(kept.min()), float(kept.min() - left.max())
+        text = f"Mean weight of the original expert is at least {MIN_ORIGINAL_WEIGHT:g} on every original language."
+        claims.append(Claim("original_to_original", text, least, MIN_ORIGINAL_WEIGHT, least >= MIN_ORIGINAL_WEIGHT))
+        text = f"It is at least {MIN_SEPARATION:g} lower on every expanded language (smallest distance)."
+        claims.append(Claim("languages_separated", text, apart, MIN_SEPARATION, apart >= MIN_SEPARATION))
+    told = analysis.table("expert_information")
+    if len(told):
+        clear = float((told["bits"] > told["null_high_bits"]).mean())
+        text = "In every layer the expert tells more about the language than chance (share of layers)."
+        claims.append(Claim("more_than_chance", text, clear, 1.0, clear == 1.0))
+    return claims
+
+
+# Small pieces
+
+
+def _layers(text: str, known: list[int]) -> list[int]:
+    try:
+        return layers_in(text, known)
+    except ValueError as error:
+        raise UsageError(f"layers = {text!r}. {error}") from error
+
+
+def _plain_load(counted: pd.DataFrame, stage: str) -> pd.DataFrame:
+    """Return the newest stage's load in the columns of a run's table `load`."""
+    load = counted[counted["stage"] == stage].drop(columns="stage")
+    slots = load.groupby(["language", "dataset", "layer"])["chosen"].transform("sum")
+    columns = ["language", "role", "dataset", "layer", "expert", "share", "mass", "n_tokens", "first"]
+    return load.assign(share=load["chosen"] / slots)[columns]
+
+
+def _texts(analysis: Analysis, corpus: Corpus) -> dict[str, tuple[str, str]]:
+    """Return name -> (language, text): our own sample texts, then the beginnings of documents."""
+    found: dict[str, tuple[str, str]] = {}
+    for code in analysis.roles:
+        if code in TEXTS:
+            found[code] = (code, TEXTS[code])
+        split = next((name for name in analysis.settings.test_sets if name in corpus.splits), None)
+        documents = corpus.documents(split, code) if split else []
+        for number, document in enumerate(documents[: analysis.settings.n_sentences], 1):
+            found[f"{code}-{number}"] = (code, beginning(document.text))
+    return found
+
+
+def beginning(text: str, most: int = MAX_SENTENCE) -> str:
+    """Return the first sentence of a text, cut between words or, where there are none, characters.
+
+    >>> beginning("One day. Another.")
+    'One day.'
+    """
+    text = " ".join(text.split())
+    first = regex.match(r".+?[.!?…。！？؟।](?=\s|$|[^\d\s])", text)
+    sentence = first[0] if first else text
+    if len(sentence) <= most:
+        return sentence
+    head = "".join(regex.findall(r"\X", sentence)[:most])
+    return head.rpartition(" ")[0] or head
+
+
+def _only(traced: RoutingTrace, wanted: list[int]) -> RoutingTrace:
+    """Return a trace with some of its layers, in all of its stages."""
+    keep = [row for row, layer in enumerate(traced.layers) if layer in wanted]
+    per_layer = ("layers", "num_experts", "expert_ids", "expert_weights", "original_weight", "router_probs")
+    arrays: dict[str, Any] = {name: getattr(traced, name) for name in per_layer}
+    arrays = {name: array[keep] for name, array in arrays.items() if array is not None}
+    stages = {name: _only(stage, wanted) for name, stage in traced.stages.items() if stage is not traced}
+    return replace(traced, **arrays, stages=stages)

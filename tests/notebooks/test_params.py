@@ -1,0 +1,48 @@
+"""The parameter files for a GPU: complete, accepted as strictly as what a person types, and good for settings."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from lpr_lab.experiments import environment
+from lpr_lab.experiments.notebook_parameters import read_notebook, resolve
+
+NOTEBOOKS = environment.CHECKOUT / "notebooks"
+FILES = sorted((NOTEBOOKS / "params").glob("*.yaml"))
+
+
+def notebook_of(path: Path) -> Path:
+    return NOTEBOOKS / f"{path.name.split('.')[0]}.ipynb"
+
+
+def settings_cell(source: str) -> list[ast.stmt]:
+    """Return the statements of a notebook's third cell up to where it starts a run."""
+    statements = ast.parse(source).body
+    starts = (number for number, node in enumerate(statements) if ".start(" in ast.unparse(node))
+    return statements[: next(starts)]
+
+
+@pytest.mark.parametrize("path", FILES, ids=[path.name for path in FILES])
+def test_a_parameter_file_is_accepted_and_its_settings_can_be_made(path):
+    notebook = read_notebook(notebook_of(path))
+    values = resolve(notebook.parameters, file=path)
+    assert values != {name: parameter.default for name, parameter in notebook.parameters.items()}
+    code = ast.Module(settings_cell(notebook.code[1]), [])
+    names = dict(values)
+    exec(compile(code, str(path), "exec"), names)
+    made = names.get("settings") or names.get("experiment")
+    assert made is not None
+
+
+@pytest.mark.parametrize("path", FILES, ids=[path.name for path in FILES])
+def test_a_parameter_file_says_what_it_needs_and_that_it_was_not_run_here(path):
+    comments = " ".join(line for line in path.read_text().splitlines() if line.startswith("#"))
+    assert f"lpr-lab run notebooks/{notebook_of(path).name} -f notebooks/params/{path.name}" in comments
+    assert "Memory" in comments and "GB" in comments and "Not run" in comments
+
+
+def test_the_notebooks_for_finished_and_whole_runs_have_one():
+    have = {path.name.split(".")[0] for path in FILES}
+    assert {"00_quickstart", "02_plan_experts", "11_lifelong"} <= have
+    assert {"06_eval_retention", "07_routing_analysis", "08_compare_generations"} <= have
