@@ -48,8 +48,8 @@ for _tag, _pattern, _first in [
     ("bool", r"true|True|TRUE|false|False|FALSE", [*"tTfF"]),
     ("int", r"[-+]?(?:0|[1-9][0-9]*)", [*"-+0123456789"]),
     (
-        "float",
-        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        "float",  # an exponent beyond any float is none: 12e4567 is text
+        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE](?:-[0-9]+|\+?(?:[12]?[0-9]{1,2})))?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
         [*"-+.0123456789"],
     ),
 ]:

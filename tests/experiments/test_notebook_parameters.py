@@ -190,7 +190,7 @@ def test_only_an_existing_file_is_a_notebook(path):
         read_notebook(path)
 
 
-CODES = ["nan_Hant", "no", "nan", "null"]
+CODES = ["nan_Hant", "no", "12e4567", "nan", "null"]
 
 
 @pytest.mark.parametrize("notebook", ["06_eval_retention", "07_routing_analysis"])
