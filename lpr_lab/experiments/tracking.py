@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from queue import Empty, Full, Queue
 from typing import Any
@@ -148,10 +149,10 @@ def _tensorboard(run: Run, stage: str, folder: Path, state: dict[str, Any]) -> G
 
 def _trackio(run: Run, stage: str, folder: Path, state: dict[str, Any]) -> GeneralTracker:
     # It reads TRACKIO_DIR once, when it is imported; a process may work on one run after another.
-
+    import_module("trackio.sqlite_storage")
     for name, module in list(sys.modules.items()):
         if name.startswith("trackio") and "TRACKIO_DIR" in vars(module):
-            vars(module)["TRACKIO_DIR"] = folder / "trackio"
+            vars(module)["TRACKIO_DIR"] = (folder / "trackio").absolute()
     return TrackioTracker(PROJECT, name=f"{run.id} {stage}", group=run.id, resume="allow", embed=False)
 
 

@@ -56,12 +56,12 @@ def test_tensorboard_has_every_step_once_and_the_settings(run):
 
 
 def test_trackio_has_every_step_once_in_the_run_directory_also_for_a_second_run(run, tmp_path):
-    from trackio.sqlite_storage import SQLiteStorage
-
     other = Run.create(tmp_path / "runs", kind="expansion", slug="tr", title="tr", config={})
     for each in (run, other):
         track_interrupted_and_resumed(each, "trackio")
         assert list((each.tracking_dir / "trackio").glob("*.db"))
+        from trackio.sqlite_storage import SQLiteStorage  # after the code under test had to import it by itself
+
         names = {f"{each.id} expand": EXPANDED, f"{each.id} review": REVIEWED}
         assert set(SQLiteStorage.get_runs(tracking.PROJECT)) == set(names)
         for name, expected in names.items():
