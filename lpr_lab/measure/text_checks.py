@@ -2,7 +2,7 @@
 
 import regex
 
-from lpr_lab.text.languages import LANGUAGES
+from lpr_lab.text.languages import find_language
 
 _SCRIPTS = {"Japanese": ("Han", "Hiragana", "Katakana"), "Korean": ("Hangul", "Han")}
 _MIN_LETTERS = 8
@@ -11,7 +11,8 @@ _WORDS, _CLUSTERS, _TIMES = 3, 8, 3
 
 def script_of(language: str) -> str | None:
     """Return the name of a language's script, or None for a language we do not know."""
-    return LANGUAGES[language].script if language in LANGUAGES else None
+    found = find_language(language)
+    return found.script if found is not None else None
 
 
 def foreign_share(text: str, language: str) -> float | None:

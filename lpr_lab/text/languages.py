@@ -1,9 +1,11 @@
 """The languages that this project knows by name: codes, script and writing direction.
 
 One table. The key is the ISO 639-1 code, used everywhere in this project; the FLORES code (`ell_Grek`) is what data
-sets and evaluation suites use, and `get_language` takes either.
+sets and evaluation suites use, and `get_language` takes either. A language that is not in the table is used by its
+FLORES code: `cym_Latn` says all that has to be known of Welsh, except its name.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -16,7 +18,7 @@ class Language:
     """One language in one script."""
 
     code: str
-    """ISO 639-1, such as `el`."""
+    """ISO 639-1, such as `el`; for a language that is not in the table its FLORES code."""
     name: str
     """English name."""
     flores: str
@@ -96,7 +98,7 @@ uz | Uzbek       | uzn_Latn | Latin      | oʻzbekcha
 vi | Vietnamese  | vie_Latn | Latin      | Tiếng Việt
 """
 
-_RIGHT_TO_LEFT_SCRIPTS = frozenset({"Arabic", "Hebrew"})
+_RIGHT_TO_LEFT_SCRIPTS = frozenset({"Arabic", "Hebrew", "Adlm", "Nkoo", "Rohg", "Syrc", "Thaa"})
 
 
 def _read_rows() -> dict[str, Language]:
@@ -114,21 +116,47 @@ LANGUAGES: dict[str, Language] = _read_rows()
 _BY_FLORES = {language.flores.lower(): language for language in LANGUAGES.values()}
 
 
+_SCRIPT_NAMES = {language.flores[4:]: language.script for language in LANGUAGES.values()}
+
+
+def find_language(code: str) -> Language | None:
+    """Return the language of a code in any letter case, or None for what is no code."""
+    key = str(code).strip().lower()
+    found = LANGUAGES.get(key) or _BY_FLORES.get(key)
+    if found is not None or not re.fullmatch(r"[a-z]{3}_[a-z]{4}", key):
+        return found
+    flores = f"{key[:4]}{key[4:].capitalize()}"
+    script = _SCRIPT_NAMES.get(flores[4:]) or (flores[4:] if _is_script(flores[4:]) else None)
+    if script is None:
+        return None
+    return Language(flores, flores, flores, script, "rtl" if script in _RIGHT_TO_LEFT_SCRIPTS else "ltr", flores)
+
+
+def _is_script(code: str) -> bool:
+    import regex
+
+    try:
+        regex.compile(rf"\p{{Script={code}}}")
+    except regex.error:
+        return False
+    return True
+
+
 def get_language(code: str) -> Language:
     """Return the language of an ISO 639-1 code (`el`) or a FLORES code (`ell_Grek`), whatever the letter case.
 
     Raises:
-        UsageError: no such code in `LANGUAGES`.
+        UsageError: no such code in `LANGUAGES`, and not the FLORES code of another language either.
 
     >>> get_language("ell_Grek").name
     'Greek'
     """
-    key = str(code).strip().lower()
-    found = LANGUAGES.get(key) or _BY_FLORES.get(key)
+    found = find_language(code)
     if found is None:
+        suggestion = _suggestion(str(code).strip().lower())
         raise UsageError(
-            f"Unknown language code {code!r}.{_suggestion(key)} Expected an ISO 639-1 code such as 'el' or a FLORES "
-            "code such as 'ell_Grek'; lpr_lab.text.languages.LANGUAGES lists them."
+            f"Unknown language code {code!r}.{suggestion} Expected an ISO 639-1 code such as 'el', or "
+            "the FLORES code of any language, such as 'cym_Latn' for Welsh in Latin script; lpr_lab.text.languages.LANGUAGES lists those that are known by name."
         )
     return found
 
@@ -140,7 +168,8 @@ def language_name(code: str) -> str:
 
 def direction_of(code: str) -> str:
     """Return `ltr` or `rtl` for a language we know, `auto` for others."""
-    return LANGUAGES[code].direction if code in LANGUAGES else "auto"
+    found = find_language(code)
+    return found.direction if found is not None else "auto"
 
 
 def get_languages(codes: Iterable[str]) -> tuple[Language, ...]:

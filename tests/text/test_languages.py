@@ -5,7 +5,7 @@ import re
 import pytest
 
 from lpr_lab.errors import UsageError
-from lpr_lab.text.languages import LANGUAGES, get_language, get_languages
+from lpr_lab.text.languages import LANGUAGES, direction_of, get_language, get_languages
 
 
 def test_every_row_is_well_formed():
@@ -32,6 +32,15 @@ def test_right_to_left_scripts_are_marked():
 def test_an_unknown_code_says_what_was_meant(given, suggested):
     with pytest.raises(UsageError, match=suggested):
         get_language(given)
+
+
+def test_a_language_that_is_not_in_the_table_is_used_by_its_flores_code():
+    welsh = get_language("cym_latn")
+    assert (welsh.code, welsh.name, welsh.script, welsh.direction) == ("cym_Latn", "cym_Latn", "Latin", "ltr")
+    assert get_language(welsh.code) == welsh
+    assert (get_language("uig_Arab").direction, get_language("fuf_Adlm").direction) == ("rtl", "rtl")
+    assert direction_of("uig_Arab") == "rtl" and direction_of("nonsense") == "auto"
+    assert get_language("amh_Ethi").script == "Ethi"
 
 
 def test_a_list_of_languages_is_checked():
