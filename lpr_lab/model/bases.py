@@ -221,7 +221,7 @@ def _hub_errors(name: str) -> Iterator[None]:
 
 
 def check_supported(folder: Path, name: str) -> None:
-    """Refuse, from its configuration alone, a model that is not a decoder-only causal language model.
+    """Refuse, from its configuration alone, a model that is not a dense decoder-only causal language model.
 
     Whether its layers can be upcycled is decided later, on the loaded model (`model/families.py`).
 
@@ -231,6 +231,8 @@ def check_supported(folder: Path, name: str) -> None:
     """
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    from lpr_lab.model.families import refuse_by_config
 
     expected = "expected a decoder-only causal language model such as Llama, Qwen or GPT-NeoX"
     # transformers would load the adapter over its base without a word, and the base would not be the base.
@@ -249,8 +251,7 @@ def check_supported(folder: Path, name: str) -> None:
             f"{name} is of type {kind!r}, which this version of transformers cannot load without running code that "
             f"comes with the model; {expected}."
         ) from error
-    if config.is_encoder_decoder:
-        raise UnsupportedModelError(f"{name} is an encoder-decoder ({config.model_type}); {expected}.")
+    refuse_by_config(config, name)
     classes = config.architectures or []
     causal = {
         known

@@ -155,8 +155,9 @@ def get_language(code: str) -> Language:
     if found is None:
         suggestion = _suggestion(str(code).strip().lower())
         raise UsageError(
-            f"Unknown language code {code!r}.{suggestion} Expected an ISO 639-1 code such as 'el', or "
-            "the FLORES code of any language, such as 'cym_Latn' for Welsh in Latin script; lpr_lab.text.languages.LANGUAGES lists those that are known by name."
+            f"Unknown language code {code!r}.{suggestion} Expected an ISO 639-1 code such as 'el' "
+            "(lpr_lab.text.languages.LANGUAGES lists them), or the FLORES code of any language, such as 'cym_Latn' for "
+            "Welsh in Latin script."
         )
     return found
 
