@@ -97,7 +97,7 @@ def serve(
             server_port=port or _free_port(),
             prevent_thread_lock=True,
             quiet=True,
-            **pages.launch_options(host, token=token, mcp=mcp),
+            **pages.launch_options(Path(runs_dir), host, token=token, mcp=mcp),
         )
     except OSError as error:
         raise UsageError(f"Port {port} is in use; choose another with --port, or stop what serves there.") from error

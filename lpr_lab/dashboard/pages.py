@@ -9,6 +9,7 @@ from starlette.middleware import Middleware
 
 from lpr_lab.dashboard import api, compare, experts, look, plan, retention, routing, runs, shell
 from lpr_lab.dashboard.guard import Guard
+from lpr_lab.dashboard.report import report_route
 from lpr_lab.dashboard.sessions import describe_once
 
 
@@ -33,7 +34,9 @@ def _without_navbar() -> None:
     Navbar(visible=False)
 
 
-def launch_options(host: str = "127.0.0.1", *, token: str | None = None, mcp: bool = False) -> dict[str, Any]:
+def launch_options(
+    runs_dir: Path, host: str = "127.0.0.1", *, token: str | None = None, mcp: bool = False
+) -> dict[str, Any]:
     """Return the arguments of `Blocks.launch` that make the app ours, quiet and private."""
     hosts = tuple({host, "127.0.0.1", "localhost", "::1"})
     return {
@@ -51,5 +54,8 @@ def launch_options(host: str = "127.0.0.1", *, token: str | None = None, mcp: bo
         "strict_cors": True,
         "theme": look.gradio_theme(),
         "head": look.head(),
-        "app_kwargs": {"middleware": [Middleware(Guard, hosts=hosts, token=token)]},
+        "app_kwargs": {
+            "middleware": [Middleware(Guard, hosts=hosts, token=token)],
+            "routes": [report_route(runs_dir)],
+        },
     }

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 
 from lpr_lab.dashboard import shell
+from lpr_lab.dashboard.report import PATH as REPORT
 from lpr_lab.dashboard.shell import Scene, esc
+from lpr_lab.dashboard.view import View
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.run_differences import Row, compare_runs
 from lpr_lab.experiments.runs import Run
@@ -83,9 +85,11 @@ def render_comparison(scene: Scene) -> str:
         else ""
     )
     clear = esc(scene.view.to_query(runs=""))
+    export = View(runs=",".join(run.id for run in runs)).link(REPORT)
     return (
         f'<section class="lpr-card" aria-label="Comparison"><h2 class="lpr-subfinding">{len(runs)} runs: {said}</h2>'
-        f'{warning}{table}{rest}<p class="lpr-caption"><a href="/?{clear}" data-pick="{clear}">Compare none</a></p>'
+        f'{warning}{table}{rest}<p class="lpr-caption"><a href="/?{clear}" data-pick="{clear}">Compare none</a> · '
+        f'<a href="{esc(export)}" download>Export report of these</a></p>'
         "</section>"
     )
 
