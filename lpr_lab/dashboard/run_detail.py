@@ -18,7 +18,12 @@ PAGES = {
     "/retention": "What it gained and kept",
     "/compare": "What it says",
 }
-PLAN_PAGES = {"/plan": "What it plans, and what that costs"}
+PAGES_OF_KIND: dict[str, dict[str, str]] = {
+    "plan": {"/plan": "What it plans, and what that costs"},
+    "upcycle": {"/routing": "Where tokens go before training", "/plan": "What it costs"},
+    "text": {},
+}
+"""What other runs than expansions can be looked at with."""
 
 
 def render_detail(run: Run, runs: list[Run]) -> str:
@@ -35,7 +40,7 @@ def render_detail(run: Run, runs: list[Run]) -> str:
 
 def _title(run: Run) -> str:
     view = View(run=run.id)
-    pages = PLAN_PAGES if run.kind == "plan" else PAGES
+    pages = PAGES_OF_KIND.get(run.kind, PAGES)
     links = "".join(f'<a class="lpr-button" href="{view.link(path)}">{text}</a>' for path, text in pages.items())
     links += f'<a class="lpr-button" href="{view.link(REPORT)}" download>Export report</a>'
     return (

@@ -76,8 +76,13 @@ def _standing(run: Run, base: str, taught: str) -> str:
             return f"{base} was learning {taught} and failed at {where}."
         case "queued":
             return f"{base} is to learn {taught}; nothing was started yet."
-    if run.kind == "plan":
-        return f"{base} has a plan for {taught}."
+    match run.kind:
+        case "plan":
+            return f"{base} has a plan for {taught}."
+        case "upcycle":
+            return f"{base} was given new experts; nothing was trained yet."
+        case "text":
+            return f"Text for {taught} was read by the tokenizer of {base}."
     if looked_at(run):
         return f"This {esc(run.kind)} looked at a finished run. {shell.elsewhere(run, '/')}"
     return f"{base} learned {taught}; nothing was measured."

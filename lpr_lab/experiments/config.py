@@ -41,6 +41,8 @@ class Experiment:
     corpus: str = "demo"
     parent: str = ""
     """Id of the run whose model this one goes on from (see `recipes.further`); empty to start from the base."""
+    from_run: str = ""
+    """Id of the run whose expansion this one trains further (see `recipes.stage1`); empty to upcycle first."""
     original: tuple[str, ...] = ("en", "es")
     earlier: tuple[str, ...] = ()
     """Languages that the parent was taught."""

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import pandas as pd
 from transformers import PreTrainedTokenizerBase
 
 from lpr_lab.errors import UsageError
@@ -49,6 +50,19 @@ def write_expert_tables(run: Run, counter: ExpertCounter, tokenizer: PreTrainedT
     for name, table in counter.tables(tokenizer).items():
         if len(table):
             run.write_table(name, table)
+
+
+def original_weight_by_stage(run: Run) -> pd.DataFrame | None:
+    """Return the mean weight of expert 0 over all layers at every stage, or None where the run did not count it.
+
+    Columns: dataset, role, language, stage (oldest first), original_weight.
+    """
+    load = run.read_table("expert_load")
+    if load is None:
+        return None
+    keys = ["dataset", "role", "language", "stage"]
+    means = load[load["expert"] == 0].groupby(keys, sort=False)["mass"].mean()
+    return means.reset_index(name="original_weight")
 
 
 def measure_experts(run: Run, use: Callable[[], AbstractContextManager[HasModel]]) -> Iterator[Progress]:

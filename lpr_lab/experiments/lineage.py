@@ -12,7 +12,7 @@ def parents_of(run: Run) -> list[str]:
     A run of a sweep goes on from the run that it continues and belongs to the sweep.
     """
     try:
-        parent = run.config.get("parent")
+        parent = run.config.get("from_run") or run.config.get("parent")
     except LprError:
         parent = None
     return list(dict.fromkeys([*([str(parent)] if parent else []), *run.parents]))

@@ -130,7 +130,8 @@ def run_notebook(
             if how == "new" and not run.status.done_phases and not isinstance(error, BusyError):
                 discard(run)  # a wrong or missing thing that only the code behind the notebook could notice
             raise
-    return NotebookRun(run=run, parameters=parameters, how=how)
+    # The notebook wrote settings and parents that this process has not read.
+    return NotebookRun(run=Run(run.path), parameters=parameters, how=how)
 
 
 def kind_of(notebook: NotebookFile) -> str:

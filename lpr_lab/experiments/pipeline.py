@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lpr_lab import storage
 from lpr_lab.experiments import sample_texts, scorecard
 from lpr_lab.experiments.config import Experiment
-from lpr_lab.experiments.expert_tables import write_expert_tables
+from lpr_lab.experiments.expert_tables import original_weight_by_stage, write_expert_tables
 from lpr_lab.experiments.runs import Run, start_run
 from lpr_lab.experiments.steps import STEPS, Story, plan, without_times
 from lpr_lab.experiments.trackers import chosen as chosen_trackers
@@ -32,11 +32,19 @@ from lpr_lab.measure.routing import original_weight_by_language, trace
 from lpr_lab.method.upcycle import count_parameters, upcycle
 from lpr_lab.model.adapter import expansion_config
 from lpr_lab.model.bases import load_base
-from lpr_lab.model.files import find_adapter, load_expansion, load_tokenizer, restore_expansion, save_expansion
+from lpr_lab.model.files import (
+    find_adapter,
+    load_expansion,
+    load_tokenizer,
+    read_config,
+    restore_expansion,
+    save_expansion,
+)
 from lpr_lab.model.stages import stage_names, standing
 from lpr_lab.text.corpus import load_corpus
 
 KIND = "expansion"
+"""Of the whole story; a run of one stage is of the kind `stage1` or `stage2`."""
 _PROBE_TOKENS = 64
 
 
@@ -46,12 +54,12 @@ def start(experiment: Experiment, run_dir: str | Path = "", root: str | Path | N
     beside = [*experiment.original, *experiment.earlier]
     return start_run(
         experiment.to_config(),
-        kind=KIND,
+        kind=experiment.recipe if experiment.from_run else KIND,
         slug=f"{experiment.recipe} {' '.join(experiment.expanded)}",
-        title=f"{experiment.base}: {', '.join(experiment.expanded)} beside {', '.join(beside)}",
+        title=f"{experiment.base}: {', '.join(experiment.expanded)} beside {', '.join(beside)}{_only(experiment)}",
         run_dir=run_dir,
         root=root,
-        parents=[experiment.parent] if experiment.parent else [],
+        parents=[parent for parent in (experiment.from_run or experiment.parent,) if parent],
     )
 
 
@@ -84,7 +92,7 @@ def run(
 
 
 def prepare(experiment: Experiment, run: Run, trackers: Sequence[str] | None = None) -> Story:
-    """Load base (or the parent's model) and corpus, and upcycle; checks what the upcycled model computes.
+    """Load base (or the parent's model) and corpus, and upcycle; checks what the model to be trained computes.
 
     Args:
         experiment: from `recipes`.
@@ -96,7 +104,8 @@ def prepare(experiment: Experiment, run: Run, trackers: Sequence[str] | None = N
     with run.working("prepare"), _timed(run, "prepare"):
         corpus = load_corpus(experiment.corpus, languages=list(experiment.languages))
         run.write_data(corpus.manifest)
-        parent = Run.open(run.path.parent, experiment.parent) if experiment.parent else None
+        before = experiment.from_run or experiment.parent
+        parent = Run.open(run.path.parent, before) if before else None
         if parent is None:
             model, tokenizer = load_base(experiment.base)
         else:
@@ -104,20 +113,27 @@ def prepare(experiment: Experiment, run: Run, trackers: Sequence[str] | None = N
         probe = _probe(tokenizer)
         base_logits = _logits(model, probe, None)
         parent_logits = None if parent is None else _logits(model, probe, "")
-        expanded = upcycle(
-            model,
-            plan(experiment, run, model, tokenizer, corpus),
-            experiment.top_k,
-            router_input=experiment.router_input,
-            router_bias=experiment.router_bias,
-            router_init=experiment.router_init,
-            router_rows=experiment.router_rows,
-            expert_init=experiment.expert_init,
-            expert_init_amount=experiment.expert_init_amount,
-            seed=experiment.seed,
-        )
-        difference = float((_logits(expanded, probe, "") - base_logits).abs().max())
-        run.record_phase("upcycle", {"start_difference": difference, "parameters": count_parameters(expanded)})
+        if parent is not None and experiment.from_run:
+            assert isinstance(model, PeftModel)
+            expanded = model
+            run.record_phase("plan", parent.phases["plan"])
+        else:
+            expanded = upcycle(
+                model,
+                plan(experiment, run, model, tokenizer, corpus),
+                experiment.top_k,
+                router_input=experiment.router_input,
+                router_bias=experiment.router_bias,
+                router_init=experiment.router_init,
+                router_rows=experiment.router_rows,
+                expert_init=experiment.expert_init,
+                expert_init_amount=experiment.expert_init_amount,
+                seed=experiment.seed,
+            )
+        facts: dict[str, Any] = {"parameters": count_parameters(expanded)}
+        if not expansion_config(expanded).groups[-1]:  # its newest experts were never trained
+            facts["start_difference"] = float((_logits(expanded, probe, "") - base_logits).abs().max())
+        run.record_phase("upcycle", facts)
         run.mark_done("prepare")
     return Story(experiment, run, expanded, tokenizer, corpus, base_logits, parent, parent_logits, names)
 
@@ -173,8 +189,9 @@ def measure(story: Story) -> None:
         run.write_table("documents", _by_stage(report.documents(), stages))
         run.write_table("change", report.changes())
         run.write_table("change_by_stage", _changes_by_stage(report, stages))
-        if story.parent is not None:
-            run.write_table("change_from_parent", report.changes(before=_parent_stage(story)))
+        parent_stage = _parent_stage(story)
+        if parent_stage is not None:
+            run.write_table("change_from_parent", report.changes(before=parent_stage))
         run.write_table("load", report.load)
         run.write_table("original_weight", original_weight_by_language(report.load))
         write_expert_tables(run, counter, story.tokenizer)
@@ -190,8 +207,8 @@ def measure(story: Story) -> None:
             run.write_table("classifiers", accuracy)
         probe = _probe(story.tokenizer)
         differences = {"base_difference": float((_logits(story.model, probe, None) - story.base_logits).abs().max())}
-        if story.parent_logits is not None:
-            as_parent = _logits(story.model, probe, _parent_stage(story))
+        if story.parent_logits is not None and parent_stage is not None:
+            as_parent = _logits(story.model, probe, parent_stage)
             differences["parent_difference"] = float((as_parent - story.parent_logits).abs().max())
         run.record_phase("measure", {**differences, "settings": report.settings})
         run.mark_done("measure")
@@ -239,9 +256,17 @@ def finish(story: Story) -> dict[str, Any]:
         changes, weights = _table(run, "change"), _table(run, "original_weight")
         phases = run.phases
         exactness = {key: value for key, value in phases["measure"].items() if key.endswith("_difference")}
-        if not experiment.parent and experiment.expert_init == "copy":
+        if not experiment.parent and experiment.expert_init == "copy" and "start_difference" in phases["upcycle"]:
             exactness["start_difference"] = phases["upcycle"]["start_difference"]
-        claims = scorecard.check(changes, weights, exactness, run.read_table("change_from_parent"), experiment.earlier)
+        claims = scorecard.check(
+            changes,
+            weights,
+            exactness,
+            run.read_table("change_from_parent"),
+            experiment.earlier,
+            by_stage=original_weight_by_stage(run) if experiment.from_run else None,
+            only_stage=experiment.recipe if experiment.from_run else "",
+        )
         results = {
             "schema_version": 1,
             "recipe": experiment.recipe,
@@ -330,10 +355,20 @@ def _changes_by_stage(report: Report, stages: Sequence[str]) -> pd.DataFrame:
     return pd.concat([changes.assign(stage=stage) for stage, changes in scored.items()], ignore_index=True)
 
 
-def _parent_stage(story: Story) -> str:
-    """Return the name of the stage that the parent run ended with."""
-    stages = expansion_config(story.model).stages
-    return [stage["name"] for stage in stages if stage["expansion"] < stages[-1]["expansion"]][-1]
+def _parent_stage(story: Story) -> str | None:
+    """Return the stage that the parent run ended with, which can be selected for ever; None where this run trained it.
+
+    Stage 1 trains the stage that upcycling began.
+    """
+    if story.parent is None:
+        return None
+    last = read_config(find_adapter(story.parent.path)).stages[-1]["name"]
+    return last if last != stage_names(story.model)[-1] else None
+
+
+def _only(experiment: Experiment) -> str:
+    """Return what a run of one stage adds to its title."""
+    return f", {experiment.recipe.replace('stage', 'stage ')} alone" if experiment.from_run else ""
 
 
 def _table(run: Run, name: str) -> pd.DataFrame:

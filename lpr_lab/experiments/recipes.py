@@ -8,6 +8,9 @@
 
 A variant is a recipe with fields replaced: `recipes.route_first(base="path/to/model", expanded=("el",))`. A further
 language group goes on from a finished run: `recipes.further(run, expanded=("el",))`.
+
+Each stage can be a run of its own, too: `stage1` trains what an upcycled run holds, `stage2` reviews what a stage-1 run
+holds. With the same settings they end with the very weights of `moe_lpr`.
 """
 
 from collections.abc import Callable
@@ -79,6 +82,45 @@ def further(run: Run | str | Path, **changes: Any) -> Experiment:
     before = Experiment.from_config(run.config)
     return replace(before, **{"parent": run.id, "earlier": (*before.earlier, *before.expanded), **changes})
 
+
+def stage1(run: Run, **changes: Any) -> Experiment:
+    """Stage 1 as a run of its own, on an upcycled run (`upcycling.make`); `changes` say on which text."""
+    made = run.config
+    experiment = Experiment(
+        recipe="stage1",
+        steps=("expand",),
+        from_run=run.id,
+        base=made["base"],
+        allocation=tuple(run.phases["plan"]["new_experts"]),
+        **{name: made[name] for name in _OF_UPCYCLING},
+    )
+    return replace(experiment, **changes)
+
+
+def stage2(run: Run, how: str = "review", **changes: Any) -> Experiment:
+    """Stage 2 as a run of its own, on a stage-1 run.
+
+    Args:
+        run: the run of stage 1, whose settings it keeps.
+        how: `review`, by gradient as in the papers, or `local_review`, in closed form.
+        changes: of settings.
+    """
+    if how not in REVIEWS:
+        raise UsageError(f"how = {how!r}; expected {' or '.join(REVIEWS)}.{did_you_mean(how, REVIEWS)}")
+    layers = run.phases["plan"].get("classifier_layers", ())
+    experiment = replace(
+        Experiment.from_config(run.config),
+        recipe="stage2",
+        steps=(how,),
+        from_run=run.id,
+        classifiers=len(layers),
+        fit_divide="as_is",
+    )
+    return replace(experiment, **changes)
+
+
+REVIEWS = ("review", "local_review")
+_OF_UPCYCLING = ("top_k", "router_input", "router_bias", "router_init", "expert_init", "expert_init_amount")
 
 RECIPES: dict[str, Callable[..., Experiment]] = {
     "route_first": route_first,

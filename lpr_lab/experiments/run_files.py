@@ -168,6 +168,15 @@ class RunFiles:
         """Write `plan.yaml`: new experts layer by layer, and what they were planned for."""
         write_text(self.path / "plan.yaml", dump_yaml(as_json(plan)))
 
+    @property
+    def equivalence(self) -> dict[str, Any] | None:
+        """How far an upcycled model is from its base, start by start, or None where that was not compared."""
+        return self._optional_json("equivalence.json")
+
+    def write_equivalence(self, facts: Mapping[str, Any]) -> None:
+        """Write `equivalence.json`."""
+        write_json(self.path / "equivalence.json", dict(facts))
+
     def write_table(self, name: str, table: "pd.DataFrame") -> None:
         """Write `tables/<name>.csv`."""
         run_formats.write_table(self._file("tables", name, ".csv", "table"), table)

@@ -16,6 +16,10 @@ MIN_ORIGINAL_WEIGHT = 0.9
 MIN_SEPARATION = 0.4
 MAX_START_DIFFERENCE = 1e-4
 
+_EXACT = ("starts_equal", "base_untouched", "parent_untouched")
+_OF_STAGE = {"stage1": (*_EXACT, "gains"), "stage2": (*_EXACT, "retention", "originals_return")}
+"""What a run of one stage claims."""
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -44,6 +48,8 @@ def check(
     exactness: dict[str, float],
     from_parent: pd.DataFrame | None = None,
     earlier: Sequence[str] = (),
+    by_stage: pd.DataFrame | None = None,
+    only_stage: str = "",
 ) -> list[Claim]:
     """Check the claims on held-out text, or on dev text where the corpus has no held-out set.
 
@@ -54,6 +60,8 @@ def check(
             adapter off, against the base before).
         from_parent: for a further language group, the same table from the parent run's model to this one.
         earlier: languages of the groups before it.
+        by_stage: mean weight of expert 0 by stage (see `expert_tables`); the last two are compared.
+        only_stage: `stage1` or `stage2` for a run of one stage: only what that stage is for is claimed.
     """
     dataset = "heldout" if "heldout" in set(changes["dataset"]) else str(changes["dataset"].iloc[0])
     changes = changes[changes["dataset"] == dataset]
@@ -65,7 +73,7 @@ def check(
     smallest_gain = -float(expanded["change_percent"].max())
     largest_rise = float(original["change_percent"].max())
     separation = float(kept.min() - given.max())
-    return [
+    claims = [
         *_beginning(exactness),
         Claim(
             "base_untouched",
@@ -104,7 +112,10 @@ def check(
             separation >= MIN_SEPARATION,
         ),
         *_earlier_groups(from_parent, earlier, dataset),
+        *([_gains(expanded)] if only_stage else []),
+        *_review(by_stage, dataset),
     ]
+    return [claim for claim in claims if not only_stage or claim.name in _OF_STAGE[only_stage]]
 
 
 def _beginning(exactness: dict[str, float]) -> list[Claim]:
@@ -152,6 +163,32 @@ def _earlier_groups(from_parent: pd.DataFrame | None, earlier: Sequence[str], da
             rise,
             MAX_FORGETTING_PERCENT,
             rise < MAX_FORGETTING_PERCENT,
+        )
+    ]
+
+
+def _gains(expanded: pd.DataFrame) -> Claim:
+    """Return the claim of a stage 1 however short: that something was learned."""
+    highest = float(expanded["ci_high"].max())
+    text = "Every expanded language gains: the interval of its change is below zero (highest upper end, %)."
+    return Claim("gains", text, highest, 0.0, highest < 0)
+
+
+def _review(by_stage: pd.DataFrame | None, dataset: str) -> list[Claim]:
+    """Return the claim that the last stage sent original languages back to expert 0, where there were two stages."""
+    if by_stage is None or by_stage["stage"].nunique() < 2:
+        return []
+    rows = by_stage[(by_stage["dataset"] == dataset) & (by_stage["role"] == "original")]
+    *_, before, after = dict.fromkeys(by_stage["stage"])
+    weights = rows.pivot(index="language", columns="stage", values="original_weight")
+    rise = float((weights[after] - weights[before]).min())
+    return [
+        Claim(
+            "originals_return",
+            "The review raises the weight of the original expert on every original language (smallest rise).",
+            rise,
+            0.0,
+            rise > 0,
         )
     ]
 

@@ -32,9 +32,9 @@ NGRAM = 13
 
 _SCRIPTS = {"Japanese": r"[\p{Han}\p{Hiragana}\p{Katakana}]"}
 _UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
-_WORDS = regex.compile(r"\w+")
+WORDS = regex.compile(r"\w+")
 _WORDS_AND_UNSPACED = regex.compile(rf"{_UNSPACED}|(?:(?!{_UNSPACED})\w)+")
-_UNSPACED_LETTER = regex.compile(_UNSPACED)
+UNSPACED_LETTER = regex.compile(_UNSPACED)
 _LETTERS = regex.compile(r"\p{L}")
 _MODEL_CHARACTERS = 400_000
 
@@ -59,13 +59,13 @@ def assign_split(path: str) -> str:
 
 def min_characters(text: str) -> int:
     """Return how long a block must be to say something: 20 characters, or 8 in a script without spaces."""
-    return 8 if _UNSPACED_LETTER.search(text) else 20
+    return 8 if UNSPACED_LETTER.search(text) else 20
 
 
 def _words(text: str) -> list[str]:
     """Return the words of a text; in scripts without spaces, every character is one."""
     # The pattern that tells them apart is several times slower, and most texts do not need it.
-    return (_WORDS_AND_UNSPACED if _UNSPACED_LETTER.search(text) else _WORDS).findall(text)
+    return (_WORDS_AND_UNSPACED if UNSPACED_LETTER.search(text) else WORDS).findall(text)
 
 
 # -- duplicates --------------------------------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from lpr_lab.errors import UsageError
 from lpr_lab.views import theme
 from lpr_lab.views.numbers import change as change_text
-from lpr_lab.views.plots import language_name
+from lpr_lab.views.numbers import percent
+from lpr_lab.views.plots import ROLE_COLOURS, ROLES, language_name
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -87,3 +88,48 @@ def retention_by_stage(table: Table, template: str = "lpr") -> "go.Figure":
         yaxis={"title": "bits per byte, change from the base, %", "zeroline": True},
     )
     return figure
+
+
+def original_weight(table: Table, template: str = "lpr") -> "go.Figure":
+    """Draw the mean weight of the original expert at every stage, one line per language, solid for original ones.
+
+    Args:
+        table: columns language, role, stage (in order), original_weight; one data set.
+        template: `lpr` or `lpr_dark`.
+    """
+    import plotly.graph_objects as go
+
+    theme.register()
+    figure = go.Figure()
+    for role in ROLES:
+        rows = table[table["role"] == role]
+        for position, code in enumerate(dict.fromkeys(rows["language"])):
+            line = rows[rows["language"] == code]
+            figure.add_scatter(
+                x=line["stage"],
+                y=100 * line["original_weight"],
+                mode="lines+markers",
+                name=language_name(code),
+                line={"color": ROLE_COLOURS[role], "width": 2, "dash": "solid" if role == "original" else "dash"},
+                marker={"symbol": _SYMBOLS[position % len(_SYMBOLS)], "size": 9},
+                hovertemplate=f"{language_name(code)}, %{{x}}: %{{y:.1f}}%<extra></extra>",
+            )
+    figure.update_layout(
+        template=template,
+        title=_weight_finding(table),
+        height=380,
+        xaxis={"title": "stage", "showgrid": False, "type": "category"},
+        yaxis={"title": "weight on the original expert, %", "range": [-3, 103]},
+    )
+    return figure
+
+
+def _weight_finding(table: Table) -> str:
+    stages = list(dict.fromkeys(table["stage"]))
+    means = table.groupby(["role", "stage"])["original_weight"].mean()
+    parts = []
+    for role in ROLES:
+        if role in means.index.get_level_values("role"):
+            path = " → ".join(percent(float(means[role, stage])) for stage in (stages[0], stages[-1]))
+            parts.append(f"{role} languages {path}")
+    return f"Weight of the original expert: {', '.join(parts)}"

@@ -1,0 +1,81 @@
+"""The notebooks of the method's stages from first cell to last, on a tiny random model and a few sentences."""
+
+import io
+import os
+import subprocess
+import sys
+
+import pytest
+
+from lpr_lab.experiments import environment
+from lpr_lab.experiments.notebooks import notebooks_dir, run_notebook
+from lpr_lab.experiments.runs import Run, list_runs
+
+pytestmark = pytest.mark.notebook
+
+
+@pytest.fixture
+def texts(tiny_materials):
+    return {**tiny_materials(("en", "el")), "original": ["en"], "expanded": ["el"]}
+
+
+def execute(name: str, folder, values) -> Run:
+    done = run_notebook(notebooks_dir() / f"{name}.ipynb", runs_dir=folder, values=values, output=io.StringIO())
+    assert done.run.status.state == "finished"
+    assert len(done.run.notebook_path.read_text()) < 1_000_000
+    assert all(claim["holds"] for claim in done.run.results["claims"] if claim["is_exact"])
+    return done.run
+
+
+def test_the_data_notebook_says_what_text_there_is_and_what_tokens_become_of_it(tmp_path, texts):
+    run = execute("01_data_and_tokenizer", tmp_path / "runs", texts)
+    assert run.kind == "text" and set(run.figures()) == {"fertility", "script_mix"}
+    assert {"texts", "leakage", "fertility", "script_mix"} == set(run.table_names())
+    assert len(run.data["texts"]["el"]["heldout"]["sha256"]) == 64
+    fertility = run.read_table("fertility").set_index(["split", "language"])
+    assert fertility.loc[("train", "el"), "num_tokens"] > 0
+    mix = run.read_table("script_mix").set_index(["split", "language", "script"])["share"]
+    assert mix["train", "el", "Greek"] > 0.9 < mix["train", "en", "Latin"]
+
+
+def test_stage_after_stage_each_goes_on_from_the_newest_before_it(tmp_path, texts):
+    runs, small = tmp_path / "runs", {"eval_tokens_per_language": 512, "precision": "fp32"}
+    first = execute("03_upcycle", runs, {"base": texts["base"]})
+    assert first.kind == "upcycle" and set(first.figures()) == {"starts"}
+    assert first.has_checkpoint and len(first.equivalence["starts"]) == 5
+    second = execute("04_stage1_post_pretrain", runs, texts | small | {"stage1_tokens": 2048})
+    assert second.kind == "stage1" and second.parents == (first.id,) and second.has_checkpoint
+    assert set(second.figures()) == {"training", "retention", "layers"}
+    assert set(second.metrics()["stage"]) == {"expand"}
+    third = execute("05_stage2_review_lpr", runs, texts | small | {"stage2_tokens": 2048})
+    assert third.kind == "stage2" and third.parents == (second.id,) and third.has_checkpoint
+    assert set(third.figures()) == {"training", "original_weight", "review", "retention"}
+    assert "lpr_loss" in set(third.metrics()["name"])
+    solved = execute("05_stage2_review_lpr", runs, texts | small | {"how": "local_review", "from_run": second.id})
+    assert solved.parents == (second.id,) and "router_fit" in solved.table_names()
+    assert solved.metrics().empty
+
+
+def test_the_last_stage_alone_makes_all_that_comes_before_it(tmp_path, texts):
+    small = {"eval_tokens_per_language": 256, "precision": "fp32", "stage1_tokens": 1024, "stage2_tokens": 1024}
+    run = execute("05_stage2_review_lpr", tmp_path / "runs", texts | small)
+    made = {other.kind: other for other in list_runs(tmp_path / "runs")}
+    assert set(made) == {"upcycle", "stage1", "stage2"}
+    assert run.parents == (made["stage1"].id,) and made["stage1"].parents == (made["upcycle"].id,)
+
+
+def test_plain_papermill_gives_the_same_results_twice(tmp_path, texts):
+    """Its command line, without any of our tooling around it."""
+    values = {"base": texts["base"], "corpus": texts["corpus"], "stage1_tokens": 1024, "eval_tokens_per_language": 256}
+    found = []
+    for name in ("one", "two"):
+        runs = tmp_path / name
+        command = [sys.executable, "-m", "papermill", "notebooks/00_quickstart.ipynb", str(tmp_path / f"{name}.ipynb")]
+        command += ["-p", "seed", "1", "-y", "{original: [en], expanded: [el], precision: fp32}", "--no-progress-bar"]
+        command += [part for key, value in values.items() for part in ("-p", key, str(value))]
+        environ = {**os.environ, "LPR_LAB_RUNS": str(runs), "PYTHONPATH": str(environment.CHECKOUT)}
+        subprocess.run(command, cwd=environment.CHECKOUT, env=environ, check=True, capture_output=True)
+        (run,) = list_runs(runs)
+        assert run.status.state == "finished" and run.config["seed"] == 1
+        found.append((run.path / "results.json").read_bytes())
+    assert found[0] == found[1]
