@@ -16,7 +16,7 @@ from lpr_lab.experiments.runs import Run
 from lpr_lab.measure.bits import choose_documents
 from lpr_lab.measure.expert_counts import ExpertCounter, read_stage
 from lpr_lab.model.stages import stage_names
-from lpr_lab.text.corpus import Corpus, load_corpus
+from lpr_lab.text.corpus import Corpus, comparable_splits, load_corpus
 from lpr_lab.text.packing import pack
 
 SPLITS = ("heldout", "dev")
@@ -105,7 +105,7 @@ def count_experts(
 
     Args:
         counter: of the model's stages.
-        corpus: splits it lacks are left out.
+        corpus: splits are left out as in an evaluation.
         roles: language -> `original` or `expanded`.
         use: see `measure_experts`.
         splits: what is read.
@@ -115,7 +115,7 @@ def count_experts(
     with use() as held:
         stages, tokenizer = stage_names(held.model), held.tokenizer
     budget = tokens_per_language
-    parts = [(split, code) for split in splits if split in corpus.splits for code in roles]
+    parts = [(split, code) for split in comparable_splits(corpus, splits, list(roles)) for code in roles]
     total = len(parts) * len(stages)
     for place, (split, code) in enumerate(parts):
         documents = choose_documents(corpus.documents(split, code), budget, MAX_DOCUMENT_TOKENS, tokenizer)

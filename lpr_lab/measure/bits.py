@@ -29,7 +29,7 @@ from lpr_lab.model.capture import RoutingRecord, record_routing
 from lpr_lab.model.precision import resolve_precision
 from lpr_lab.model.stages import selected_stage, standing
 from lpr_lab.progress import progress
-from lpr_lab.text.corpus import Corpus, Document
+from lpr_lab.text.corpus import Corpus, Document, comparable_splits
 from lpr_lab.text.packing import PackedBlocks, pack, refuse_if_documents_mix
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def evaluate(
         model: an expanded model, one with another adapter such as LoRA, or a plain causal LM (then there is only
             `base`, unless it is given).
         tokenizer: the base model's.
-        corpus: splits it lacks are left out.
+        corpus: splits that it lacks are left out, and those without text in one of the languages while another has all.
         languages: which to score.
         original: those of them that the base model is good at; the others count as expanded.
         splits: `heldout` is another source and genre than the training text, `dev` the same source.
@@ -136,7 +136,7 @@ def evaluate(
             "This model has its base inside (disable_adapter), which is what it is compared with; drop base."
         )
     tests = []
-    for split in [split for split in splits if split in corpus.splits]:
+    for split in comparable_splits(corpus, splits, languages):
         for language in languages:
             documents = choose_documents(
                 corpus.documents(split, language), tokens_per_language, max_document_tokens, tokenizer

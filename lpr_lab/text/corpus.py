@@ -111,6 +111,16 @@ def _describe(documents: Sequence[Document]) -> dict[str, Any]:
     }
 
 
+def comparable_splits(corpus: Corpus, splits: Sequence[str], languages: Sequence[str]) -> list[str]:
+    """Return those of some splits in which every one of the languages has text; where there is none, all that it has.
+
+    Held-out text that exists in the original languages only would be a test set on which nothing was learned.
+    """
+    there = [split for split in splits if split in corpus.splits]
+    whole = [split for split in there if all(corpus.documents(split, code) for code in languages)]
+    return whole or there
+
+
 def load_corpus(
     source: str | Path | Sequence[str | Path] | Mapping[str, Any] = "demo",
     *,

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from lpr_lab.errors import UsageError
-from lpr_lab.text.corpus import Corpus, Document, load_corpus
+from lpr_lab.text.corpus import Corpus, Document, comparable_splits, load_corpus
 
 
 def corpus(**texts: list[str]) -> Corpus:
@@ -27,6 +27,13 @@ def test_documents_come_by_split_and_language_in_the_order_asked_for():
     assert [document.text for document in toy.documents("train", "en")] == ["one"]
     assert toy.documents("dev", "el") == ()
     assert toy.splits == ("train", "dev")
+
+
+def test_a_split_without_text_in_one_language_is_no_test_set_while_another_has_all():
+    partial = corpus(train_el=["a"], dev_el=["b"], heldout_en=["c"], dev_en=["d"])
+    assert comparable_splits(partial, ("heldout", "dev"), ["el", "en"]) == ["dev"]
+    assert comparable_splits(partial, ("heldout", "dev"), ["en"]) == ["heldout", "dev"]
+    assert comparable_splits(partial, ("heldout",), ["el", "en"]) == ["heldout"]
 
 
 def test_an_unknown_split_or_language_is_named_with_what_there_is():
