@@ -128,7 +128,7 @@ def facts_of(run: "Run") -> dict[str, Any]:
         return facts
     status = run.status
     facts |= {"kind": run.kind, "title": run.title, "created": run.created, "state": status.state}
-    facts |= {"tags": list(run.tags)}
+    facts |= {"tags": list(run.tags), "note": run.note or None}
     return facts | {"stage": status.stage, "done": list(status.done_phases), "error": status.error_tail}
 
 

@@ -67,7 +67,7 @@ def _state(run: Run) -> str:
             return shell.notice("bad", text + shell.command("lpr-lab demo")) + tail
         case "queued":
             return shell.notice("info", "Not started yet.")
-    return ""
+    return shell.notice("info", esc(run.note)) if run.note else ""
 
 
 def _last_step(run: Run) -> str:

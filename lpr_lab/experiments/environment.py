@@ -1,5 +1,6 @@
 """What a run was made with: Python, packages, commit, processor. Recorded with every run and shown by `doctor`."""
 
+import functools
 import os
 import platform
 import subprocess
@@ -58,6 +59,13 @@ def _git(*arguments: str) -> str | None:
     return done.stdout if done.returncode == 0 else None
 
 
+@functools.cache
+def installed_sha256() -> str:
+    """Return one hash of the names and versions of all that is installed: equal where two environments are."""
+    installed = {f"{found.name.lower()}=={found.version}" for found in metadata.distributions() if found.name}
+    return sha256("\n".join(sorted(installed)).encode()).hexdigest()
+
+
 def git_state() -> dict[str, Any] | None:
     """Return the commit this code was run from and whether it was changed since, or None outside a checkout."""
     if not (CHECKOUT / ".git").exists():
@@ -93,6 +101,7 @@ def describe() -> dict[str, Any]:
         "processor": processor_name(),
         "num_processors": os.cpu_count(),
         "packages": package_versions(),
+        "installed_sha256": installed_sha256(),
         "git": git_state(),
         "threads": None,
         "device": None,

@@ -9,6 +9,7 @@ import io
 import os
 import re
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,19 +28,47 @@ _OPTIONAL_ARRAYS = ("log_prob", "base_log_prob", "router_probs")
 
 
 SCHEMA_VERSION = 1
+"""Of `run.json` and with it of the whole directory. What the version before wrote is read, too."""
 
 
 def checked_facts(path: Path) -> dict[str, Any]:
-    """Return what `run.json` says, or refuse one that is not ours or newer than this code."""
+    """Return what `run.json` says, or refuse one that is not ours, newer than this code, or too old for it."""
     facts = read_json(path)
     version = facts.get("schema_version") if isinstance(facts, dict) else None
-    if not isinstance(version, int):
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise DamagedError(f"{path} does not say which schema_version it has.")
     if version > SCHEMA_VERSION:
         raise DamagedError(
             f"{path} was written by a newer lpr_lab (schema {version}; this one reads up to {SCHEMA_VERSION}). Upgrade."
         )
+    if version < SCHEMA_VERSION - 1:
+        raise DamagedError(
+            f"{path} was written by an older lpr_lab (schema {version}; this one reads {SCHEMA_VERSION - 1} and "
+            f"{SCHEMA_VERSION}). Read it with the version that `env.json` beside it names."
+        )
     return facts
+
+
+def version_note(version: Any) -> str:
+    """Return what to say of a run of the version before; empty for one of this version."""
+    if version == SCHEMA_VERSION or not isinstance(version, int):
+        return ""
+    return f"Written by an earlier lpr_lab (schema {version}, this one writes {SCHEMA_VERSION}); it is read as it is."
+
+
+def seeds_in(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return every seed among settings, by dotted name.
+
+    >>> seeds_in({"seed": 3, "stage1": {"seed": 4, "tokens": 5}})
+    {'seed': 3, 'stage1.seed': 4}
+    """
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            found |= seeds_in(value, f"{prefix}{name}.")
+        elif name == "seed" or name.endswith("_seed"):
+            found[prefix + name] = value
+    return found
 
 
 def checked_name(name: str, what: str) -> str:

@@ -25,6 +25,7 @@ from typing import Any
 from lpr_lab.errors import DamagedError, LprError, MissingError, UsageError, did_you_mean
 from lpr_lab.experiments import environment, run_formats
 from lpr_lab.experiments.run_files import RunFiles
+from lpr_lab.experiments.run_latest import forget_latest, point_latest
 from lpr_lab.experiments.run_status import (
     Status,
     StatusFile,
@@ -135,7 +136,7 @@ class Run(RunFiles):
                 if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                     raise
                 continue
-            _point_latest(root, run_id)
+            point_latest(root, run_id)
             return cls(root / run_id)
         raise LprError(f"No free name for a run was found in {root} in 100 tries; look at what is in that folder.")
 
@@ -176,6 +177,11 @@ class Run(RunFiles):
     def created(self) -> str:
         """UTC, `2026-11-22T08:11:30Z`; empty when the run cannot be read."""
         return str(self._facts.get("created", ""))
+
+    @property
+    def note(self) -> str:
+        """One sentence where the run was written by the version before this one, else empty."""
+        return run_formats.version_note(self._facts.get("schema_version"))
 
     @property
     def parents(self) -> tuple[str, ...]:
@@ -231,7 +237,7 @@ class Run(RunFiles):
         self._worker = worker
         self.repair()
         if not (self.path / "env.json").exists():
-            self.write_env()
+            self.write_env(seeds=run_formats.seeds_in(self.config))
 
     @contextmanager
     def working(self, stage: str | None = None) -> Iterator["Run"]:
@@ -345,10 +351,9 @@ def point_latest_at_newest(root: Path) -> None:
     """Let `latest` lead to the newest run that is left, after one was taken away."""
     newest = newest_run(root)
     if newest is not None:
-        _point_latest(root, newest.id)
+        point_latest(root, newest.id)
     else:
-        (root / "latest").unlink(missing_ok=True)
-        (root / "latest.txt").unlink(missing_ok=True)
+        forget_latest(root)
 
 
 def start_run(
@@ -393,14 +398,3 @@ def start_run(
 
 def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
-
-
-def _point_latest(root: Path, run_id: str) -> None:
-    """Let `latest` lead to the newest run: a symlink, or the id in `latest.txt` where links are not possible."""
-    aside = root / f".latest-{os.getpid()}-{secrets.token_hex(3)}"
-    try:
-        aside.symlink_to(run_id, target_is_directory=True)
-        os.replace(aside, root / "latest")
-    except OSError:
-        aside.unlink(missing_ok=True)
-        write_text(root / "latest.txt", run_id + "\n")

@@ -90,7 +90,7 @@ def standing(run: Run) -> str:
     """Return a notice for a run that is not finished; empty for one that is."""
     status = run.status
     if status.state == "finished":
-        return ""
+        return f'<p class="lpr-notice" role="note"><b>Notice.</b> {esc(run.note)}</p>' if run.note else ""
     where = (status.stage or "its start").replace("_", " ")
     said = f"This run is not finished: it is {status.state}, at {where}. What follows is what there is so far."
     tail = f'<pre class="lpr-log" tabindex="0">{esc(status.error_tail)}</pre>' if status.error_tail else ""

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pandas as pd
 import pytest
 
 from lpr_lab.errors import DamagedError, LprError, MissingError, UsageError
-from lpr_lab.experiments import environment, run_status
+from lpr_lab.experiments import environment, run_formats, run_status
 from lpr_lab.experiments.runs import Run, default_runs_dir, find_same_config, list_runs, newest_run, start_run
 from lpr_lab.measure.trace import RoutingTrace
 from lpr_lab.storage import write_json, write_text
@@ -97,7 +98,36 @@ def test_environment_is_recorded_with_versions_and_commit(tmp_path):
     assert run.env["python"] == sys.version.split()[0]
     assert "torch" in run.env["packages"]
     assert run.env["git"] is None or len(run.env["git"]["commit"]) == 40
+    assert len(run.env["installed_sha256"]) == 64
     run.stop("interrupted")
+
+
+def test_seeds_are_recorded_with_the_environment(tmp_path):
+    run = make(tmp_path, config={"seed": 3, "stage1": {"data_seed": 4, "tokens": 5}})
+    run.start()
+    assert run.env is not None and run.env["seeds"] == {"seed": 3, "stage1.data_seed": 4}
+    run.stop("interrupted")
+
+
+def test_changes_since_the_commit_leave_their_hash(tmp_path, monkeypatch):
+    (tmp_path / ".git").mkdir()
+    said = {"rev-parse": "a" * 40 + "\n", "diff": "+ a line\n"}
+    monkeypatch.setattr(environment, "CHECKOUT", tmp_path)
+    monkeypatch.setattr(environment, "_git", lambda *arguments: said[arguments[0]])
+    digest = sha256(b"+ a line\n").hexdigest()
+    assert environment.git_state() == {"commit": "a" * 40, "dirty": True, "diff_sha256": digest}
+    said["diff"] = ""
+    assert environment.git_state() == {"commit": "a" * 40, "dirty": False}
+
+
+def test_a_run_of_the_version_before_is_read_and_says_so_and_an_older_one_is_refused(tmp_path, monkeypatch):
+    run = make(tmp_path)
+    assert run.note == ""
+    monkeypatch.setattr(run_formats, "SCHEMA_VERSION", 2)
+    assert "schema 1, this one writes 2" in Run.open(tmp_path, run.id).note
+    monkeypatch.setattr(run_formats, "SCHEMA_VERSION", 3)
+    with pytest.raises(DamagedError, match="older lpr_lab"):
+        Run.open(tmp_path, run.id)
 
 
 def test_runs_are_read_without_torch_and_without_pandas(tmp_path):
@@ -323,6 +353,8 @@ def test_an_unknown_run_is_named_with_the_closest_one(tmp_path):
         ("run.json", None, "run.json is missing"),
         ("run.json", '{"schema_version": 99}', "newer lpr_lab"),
         ("run.json", "[]", "schema_version"),
+        ("run.json", '{"schema_version": true}', "schema_version"),
+        ("run.json", '{"schema_version": 0}', "schema_version"),
         ("status.json", None, "status.json is missing"),
         ("status.json", '{"state": "dancing"}', "no known state"),
         ("status.json", "\0\0\0", "not readable as JSON"),

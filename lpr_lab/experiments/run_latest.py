@@ -1,0 +1,24 @@
+"""`latest` in the folder of runs: a link to the newest one, or its id in a file where links are not possible."""
+
+import os
+import secrets
+from pathlib import Path
+
+from lpr_lab.storage import write_text
+
+
+def point_latest(root: Path, run_id: str) -> None:
+    """Let `latest` lead to a run: a symlink, or the id in `latest.txt`."""
+    aside = root / f".latest-{os.getpid()}-{secrets.token_hex(3)}"
+    try:
+        aside.symlink_to(run_id, target_is_directory=True)
+        os.replace(aside, root / "latest")
+    except OSError:
+        aside.unlink(missing_ok=True)
+        write_text(root / "latest.txt", run_id + "\n")
+
+
+def forget_latest(root: Path) -> None:
+    """Take it away, because there is no run left."""
+    (root / "latest").unlink(missing_ok=True)
+    (root / "latest.txt").unlink(missing_ok=True)
