@@ -2,12 +2,16 @@
 
 import ast
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from lpr_lab.experiments import environment
+from lpr_lab.experiments import environment, pipeline, recipes, stage_runs, upcycling
 from lpr_lab.experiments.notebook_parameters import read_notebook, resolve
+from lpr_lab.experiments.runs import Run
+from lpr_lab.experiments.upcycling import UpcycleSettings
 
+TEXT = ("corpus", "original", "expanded")
 NOTEBOOKS = environment.CHECKOUT / "notebooks"
 FILES = sorted((NOTEBOOKS / "params").glob("*.yaml"))
 
@@ -23,8 +27,25 @@ def settings_cell(source: str) -> list[ast.stmt]:
     return statements[: next(starts)]
 
 
+def upcycled(root: Path, settings: UpcycleSettings) -> Run:
+    """Begin the run that stage 1 would go on from, without a model."""
+    run = upcycling.start(settings, root=root)
+    run.record_phase("plan", {"new_experts": [2, 2]})
+    return run
+
+
+def after_stage1(root: Path, asked: dict[str, Any]) -> Run:
+    """The same for stage 2."""
+    begun = upcycled(root, UpcycleSettings(base=asked["base"]))
+    run = pipeline.start(recipes.stage1(begun, **{name: asked[name] for name in TEXT}), root=root)
+    run.record_phase("plan", begun.phases["plan"])
+    return run
+
+
 @pytest.mark.parametrize("path", FILES, ids=[path.name for path in FILES])
-def test_a_parameter_file_is_accepted_and_its_settings_can_be_made(path):
+def test_a_parameter_file_is_accepted_and_its_settings_can_be_made(path, tmp_path, monkeypatch):
+    monkeypatch.setattr(stage_runs, "upcycled", lambda *_, settings: upcycled(tmp_path, settings))
+    monkeypatch.setattr(stage_runs, "after_stage1", lambda *_, **asked: after_stage1(tmp_path, asked))
     notebook = read_notebook(notebook_of(path))
     values = resolve(notebook.parameters, file=path)
     assert values != {name: parameter.default for name, parameter in notebook.parameters.items()}
@@ -45,4 +66,5 @@ def test_a_parameter_file_says_what_it_needs_and_that_it_was_not_run_here(path):
 def test_the_notebooks_for_finished_and_whole_runs_have_one():
     have = {path.name.split(".")[0] for path in FILES}
     assert {"00_quickstart", "02_plan_experts", "11_lifelong"} <= have
+    assert {"01_data_and_tokenizer", "03_upcycle", "04_stage1_post_pretrain", "05_stage2_review_lpr"} <= have
     assert {"06_eval_retention", "07_routing_analysis", "08_compare_generations"} <= have
