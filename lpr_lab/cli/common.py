@@ -133,8 +133,8 @@ def facts_of(run: "Run") -> dict[str, Any]:
 
 
 def words(run: "Run") -> list[str]:
-    """Return what a run found, in words where it is an expansion, as JSON where not; nothing before it is finished."""
-    from lpr_lab.experiments.summary import summary_lines
+    """Return what a finished run found: an expansion in words, another one by its claims, else as JSON."""
+    from lpr_lab.experiments.summary import claim_lines, summary_lines
 
     results = run.results
     if results is None:
@@ -142,4 +142,6 @@ def words(run: "Run") -> list[str]:
     try:
         return summary_lines(results, run.seconds)
     except (LookupError, TypeError):
+        if results.get("claims"):
+            return claim_lines(results["claims"])
         return [json.dumps(results, ensure_ascii=False, indent=2)]

@@ -59,7 +59,9 @@ def show_command(
     if as_json:
         print(json.dumps(facts, ensure_ascii=False))
         return
-    print(dump_yaml({key: value for key, value in facts.items() if key != "results" and value is not None}), end="")
+    print(
+        dump_yaml({key: value for key, value in facts.items() if key != "results" and value not in (None, {})}), end=""
+    )
     for line in words(run):
         print(line)
 

@@ -32,6 +32,11 @@ def summary_lines(results: Mapping[str, Any], seconds: Mapping[str, float]) -> l
     ]
 
 
+def claim_lines(claims: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what other runs than expansions found: each claim, whether it holds, and what was measured."""
+    return [f"{'Holds' if it['holds'] else 'Not so'}: {it['text']} Measured: {it['measured']:.3g}." for it in claims]
+
+
 def _name(code: str) -> str:
     try:
         return get_language(code).name

@@ -63,6 +63,13 @@ def test_a_run_is_shown_with_its_settings_and_its_results_in_words(runs):
     assert facts["results"] == RESULTS and facts["config"] == {"language": "no"}
 
 
+def test_a_run_that_is_no_expansion_is_shown_by_its_claims(runs):
+    run = make_run(runs)
+    run.start()
+    run.finish({"claims": [{"text": "All is spelled.", "measured": 0.0, "holds": True}], "rows": [1] * 1000})
+    assert call("runs", "show").stdout.endswith("\nHolds: All is spelled. Measured: 0.\n")
+
+
 def test_results_of_another_kind_are_shown_as_they_are(runs):
     run = make_run(runs)
     run.start()
