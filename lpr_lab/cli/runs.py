@@ -188,6 +188,8 @@ _TITLES = {
 
 
 def _comparison_lines(compared: "Comparison", every: bool) -> Iterable[str]:
+    if compared.refusal:
+        yield f"\n{compared.refusal}"
     if compared.unlike:
         where = ", ".join(f"{language} ({dataset})" for dataset, language in compared.unlike)
         yield f"\nNot compared, because the test sets hold different documents: {where}."

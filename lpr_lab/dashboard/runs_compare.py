@@ -57,6 +57,8 @@ def render_comparison(scene: Scene) -> str:
         if len(kinds) > 1
         else ""
     )
+    if compared.refusal:
+        warning += shell.notice("warn", esc(compared.refusal))
     if compared.unlike:
         unlike = ", ".join(f"{language_name(code)} ({dataset})" for dataset, code in compared.unlike)
         text = f"Their test sets hold different documents: {unlike}. Their results there are not put side by side."

@@ -49,6 +49,7 @@ class Comparison:
         languages: the change language by language.
         settings, data, environment: what they were made with and from.
         unlike: (data set, language) pairs whose test sets are not the same documents; they are left out of both.
+        refusal: why no results are put side by side at all, in a sentence; empty where some may be.
     """
 
     runs: tuple[str, ...]
@@ -58,6 +59,7 @@ class Comparison:
     data: tuple[Row, ...]
     environment: tuple[Row, ...]
     unlike: tuple[tuple[str, str], ...] = ()
+    refusal: str = ""
 
     @property
     def groups(self) -> dict[str, tuple[Row, ...]]:
@@ -72,7 +74,7 @@ class Comparison:
             for name, rows in self.groups.items()
         }
         unlike = [{"dataset": dataset, "language": language} for dataset, language in self.unlike]
-        return {"runs": list(self.runs), **rows, "unlike_test_sets": unlike}
+        return {"runs": list(self.runs), **rows, "unlike_test_sets": unlike, "refusal": self.refusal}
 
 
 def compare_runs(runs: Sequence[Run]) -> Comparison:
@@ -89,7 +91,22 @@ def compare_runs(runs: Sequence[Run]) -> Comparison:
         tuple(_rows([_data_facts(run) for run in runs])),
         tuple(_rows([dict(flatten(run.env or {})) for run in runs])),
         tuple(unlike_test_sets(runs)),
+        refusal(runs),
     )
+
+
+def changed_between(run: Run) -> tuple[str, str]:
+    """Return the two models that a run's changes are between; `base` and `expanded` unless it says otherwise."""
+    results = run.results or {}
+    return str(results.get("before") or "base"), str(results.get("after") or "expanded")
+
+
+def refusal(runs: Sequence[Run]) -> str:
+    """Return why no results of these runs must be put side by side, in a sentence; empty where some may be."""
+    befores = sorted({changed_between(run)[0] for run in runs if _changes(run)})
+    if len(befores) < 2:
+        return ""
+    return f"Their changes are from different models ({', '.join(befores)}), so they are not put side by side."
 
 
 def setting_rows(runs: Sequence[Run]) -> list[Row]:
@@ -99,6 +116,8 @@ def setting_rows(runs: Sequence[Run]) -> list[Row]:
 
 def result_rows(runs: Sequence[Run]) -> list[Row]:
     """Return the mean change of bits per byte, in per cent, by data set and role, on test sets that are the same."""
+    if refusal(runs):
+        return []
     summaries = [(run.results or {}).get("summary") or {} for run in runs]
     unlike = {dataset for dataset, _ in unlike_test_sets(runs)}
     keys = dict.fromkeys(
@@ -115,6 +134,8 @@ def result_rows(runs: Sequence[Run]) -> list[Row]:
 
 def language_rows(runs: Sequence[Run]) -> list[Row]:
     """Return the change of bits per byte, in per cent, by data set and language, on test sets that are the same."""
+    if refusal(runs):
+        return []
     scores = [_changes(run) for run in runs]
     unlike = unlike_test_sets(runs)
     keys = dict.fromkeys(key for one in scores for key in one if key not in unlike)

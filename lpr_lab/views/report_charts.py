@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from lpr_lab.experiments.run_differences import changed_between
 from lpr_lab.experiments.runs import Run
 from lpr_lab.text.languages import language_name
 from lpr_lab.views import experts, plots, stages
@@ -71,7 +72,10 @@ def retention_charts(run: Run) -> Iterator[Chart]:
         for dataset in datasets(change):
             rows = change[change["dataset"] == dataset]
             caption = "Bits per UTF-8 byte. Intervals are 95 %, from resampling the documents of both models together."
-            one = _chart(f"retention-{dataset}", plots.retention(rows), RETENTION_HEAD, retention_rows(rows), caption)
+            before, after = changed_between(run)
+            head = retention_head(before, after)
+            figure = plots.retention(rows, before=before, after=after)
+            one = _chart(f"retention-{dataset}", figure, head, retention_rows(rows), caption)
             yield replace(one, kicker=plots.dataset_name(dataset))
     table = run.read_table("retention_by_stage")
     if table is not None and not table.empty:
@@ -91,11 +95,14 @@ def retention_charts(run: Run) -> Iterator[Chart]:
         yield _chart("retention-by-stage", stages.retention_by_stage(rows), head, body)
 
 
-RETENTION_HEAD = ("Language", "Known before", "Documents", "Base", "Expanded", "Change", "95 % interval", "Verdict")
+def retention_head(before: str, after: str) -> tuple[str, ...]:
+    """Return the names of the columns of `retention_rows`."""
+    sides = (before[:1].upper() + before[1:], after[:1].upper() + after[1:])
+    return ("Language", "Known before", "Documents", *sides, "Change", "95 % interval", "Verdict")
 
 
 def retention_rows(rows: Table) -> list[tuple[str, ...]]:
-    """Return the rows of `change` as texts, under `RETENTION_HEAD`."""
+    """Return the rows of `change` as texts, under `retention_head`."""
     return [
         (
             language_name(str(row["language"])),

@@ -46,6 +46,8 @@ def render_comparison(runs: Sequence[Run]) -> str:
 
 
 def _unlike(compared: Comparison) -> str:
+    if compared.refusal:
+        return f'<p class="lpr-notice" role="note"><b>Not compared.</b> {esc(compared.refusal)}</p>'
     if not compared.unlike:
         return ""
     where = ", ".join(f"{language_name(language)} ({dataset})" for dataset, language in compared.unlike)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lpr_lab.errors import ComparisonRefusedError, MissingError, UsageError, did_you_mean
-from lpr_lab.experiments.run_differences import compare_runs, unlike_test_sets
+from lpr_lab.experiments.run_differences import changed_between, compare_runs, refusal, unlike_test_sets
 from lpr_lab.experiments.runs import Run
 from lpr_lab.storage import write_text
 from lpr_lab.text.languages import language_name
@@ -121,6 +121,8 @@ def _changes(run: Run, dataset: str) -> dict[str, dict[str, Any]]:
 
 
 def _refuse_unlike(runs: Sequence[Run]) -> None:
+    if said := refusal(runs):
+        raise ComparisonRefusedError(f"{said} Export them one by one.")
     unlike = unlike_test_sets(runs)
     if unlike:
         where = ", ".join(f"{language_name(language)} ({dataset})" for dataset, language in unlike)
@@ -132,6 +134,7 @@ def _refuse_unlike(runs: Sequence[Run]) -> None:
 
 def _one(run: Run, dataset: str) -> ResultTable:
     rows, numbers = [], []
+    sides, rest = changed_between(run), ("Change", "95 % interval", "Documents")
     for language, row in _changes(run, dataset).items():
         verdict = row.get("verdict")
         values = (row["before"], row["after"], row["change_percent"], row["ci_low"], row["ci_high"])
@@ -151,10 +154,10 @@ def _one(run: Run, dataset: str) -> ResultTable:
         f"results-{dataset}",
         f"{run.title}: bits per UTF-8 byte, lower is better. {dataset_name(dataset)}. Change in per cent with 95 % "
         "interval, paired bootstrap over documents; bold where the interval excludes zero.",
-        ("Language", "Role", "Base", "Expanded", "Change", "95 % interval", "Documents"),
+        ("Language", "Role", *(name[:1].upper() + name[1:] for name in sides), *rest),
         2,
         tuple(rows),
-        ("language", "role", "base", "expanded", "change_percent", "ci_low", "ci_high", "n_documents"),
+        ("language", "role", *sides, "change_percent", "ci_low", "ci_high", "n_documents"),
         tuple(numbers),
     )
 
@@ -242,7 +245,7 @@ def _signed(value: float) -> str:
 
 def _interval(row: dict[str, Any]) -> str:
     low, high = row["ci_low"], row["ci_high"]
-    return NOT_MEASURED if low != low or high != high else f"{_signed(low)}, {_signed(high)}"
+    return NOT_MEASURED if low is None or high is None else f"{_signed(low)}, {_signed(high)}"
 
 
 # ------------------------------------------------------------------------------------------------------- writing

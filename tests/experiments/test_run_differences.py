@@ -74,6 +74,12 @@ def test_results_on_other_documents_are_named_and_left_out(tmp_path, first):
     assert compared.to_json()["unlike_test_sets"] == [{"dataset": "heldout", "language": "el"}]
 
 
+def test_changes_from_different_models_are_refused(tmp_path, first):
+    compared = compare_runs([first, other(tmp_path, lambda found: {**found, "before": "G1 expand"})])
+    assert "different models (G1 expand, base)" in compared.refusal
+    assert not compared.results and not compared.languages and compared.settings
+
+
 def test_runs_without_results_and_of_other_kinds_are_compared_by_what_they_have(tmp_path, first):
     bare = Run.create(tmp_path, kind="plan", slug="x", title="x", config={"budget": 3})
     compared = compare_runs([first, bare])

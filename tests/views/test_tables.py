@@ -97,7 +97,19 @@ def test_runs_on_other_documents_are_refused_and_nothing_is_written(tmp_path, ru
 
     with pytest.raises(ComparisonRefusedError, match="different documents: English"):
         write_tables([run, other(tmp_path, moved)], tmp_path / "t", "latex")
+    with pytest.raises(ComparisonRefusedError, match="different models"):
+        write_tables([run, other(tmp_path, lambda found: {**found, "before": "G1 expand"})], tmp_path / "t", "csv")
     assert not (tmp_path / "t").exists()
+
+
+def test_the_two_models_are_called_what_they_are_and_no_interval_is_a_dash(tmp_path):
+    def stages(found):
+        found["change"][0] |= {"ci_low": None, "ci_high": None}
+        return {**found, "before": "G1 expand", "after": "G1 review"}
+
+    table = result_tables([other(tmp_path, stages)])[0]
+    assert table.head[2:4] == ("G1 expand", "G1 review") and table.number_head[2:4] == ("G1 expand", "G1 review")
+    assert table.rows[0][5] == ("–", False)
 
 
 def test_what_cannot_be_written_is_refused_in_words(tmp_path, run):
