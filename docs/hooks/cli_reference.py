@@ -43,7 +43,7 @@ def _table(command: Any) -> list[str]:
     rows = [[_names(param), _cell(_text(param.help)), _default(param)] for param in params]
     if not rows:
         return []
-    return ["| | | default |", "|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows), ""]
+    return ["| name | meaning | default |", "|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows), ""]
 
 
 def _names(param) -> str:
