@@ -12,6 +12,12 @@ if TYPE_CHECKING:
 Table = Any
 """A `pandas.DataFrame`; the type pandas declares for itself is lost at the first filter."""
 
+MIN_SHARE = 0.001
+"""A script that no language has more of is not drawn."""
+
+_SCRIPT_COLOURS = theme.EXPERT_COLOURS[2:]
+"""Not blue and orange, which mean original and expanded."""
+
 MEASURES = {
     "premium": "tokens for the same content",
     "tokens_per_word": "tokens per word",
@@ -88,15 +94,17 @@ def script_mix(table: Table, template: str = "lpr") -> "go.Figure":
     theme.register()
     figure = go.Figure()
     languages = list(dict.fromkeys(table["language"]))
+    table = table[table.groupby("script")["share"].transform("max") >= MIN_SHARE]
     scripts = list(table.groupby("script", sort=False)["share"].sum().sort_values(ascending=False).index)
     for number, script in enumerate(scripts):
         shares = table[table["script"] == script].set_index("language")["share"].reindex(languages).fillna(0.0)
+        colour, pattern = _SCRIPT_COLOURS[number % len(_SCRIPT_COLOURS)], ("", "/", ".", "x", "-")[number % 5]
         figure.add_bar(
             y=[language_name(code) for code in languages],
             x=100 * shares,
             orientation="h",
             name=script,
-            marker={"color": theme.expert_colour(number), "pattern": {"shape": ("", "/", ".", "x", "-")[number % 5]}},
+            marker={"color": colour, "pattern": {"shape": pattern}},
             hovertemplate=f"%{{y}}: %{{x:.1f}}% {script}<extra></extra>",
         )
     figure.update_layout(
