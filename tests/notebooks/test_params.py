@@ -67,4 +67,4 @@ def test_the_notebooks_for_finished_and_whole_runs_have_one():
     have = {path.name.split(".")[0] for path in FILES}
     assert {"00_quickstart", "02_plan_experts", "11_lifelong"} <= have
     assert {"01_data_and_tokenizer", "03_upcycle", "04_stage1_post_pretrain", "05_stage2_review_lpr"} <= have
-    assert {"06_eval_retention", "07_routing_analysis", "08_compare_generations"} <= have
+    assert {"06_eval_retention", "07_routing_analysis", "08_compare_generations", "09_ablation_sweep"} <= have
