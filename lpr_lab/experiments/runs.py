@@ -383,14 +383,20 @@ def start_run(
             raise DamagedError(run.problem)
         run.write_config(config)
         run.add_parents(parents)
-    else:
-        root = default_runs_dir() if root is None else Path(root)
-        before = find_same_config(root, config, kind)
-        resumable = before is not None and before.status.state not in ("finished", "running")
-        run = before if before is not None and resumable else None
+        run.start()
+        return run
+    root = default_runs_dir() if root is None else Path(root)
+    before = find_same_config(root, config, kind)
+    resumable = before is not None and before.status.state not in ("finished", "running")
+    run = before if resumable else None
+    while True:
         run = run or Run.create(root, kind=kind, slug=slug, title=title, config=config, parents=parents)
-    run.start()
-    return run
+        try:
+            run.start()
+        except UsageError:  # another process with the same settings was quicker, and may even be done
+            run = None
+        else:
+            return run
 
 
 # Small pieces

@@ -1,5 +1,4 @@
 import json
-import multiprocessing
 import signal
 import subprocess
 import sys
@@ -29,23 +28,11 @@ def id_of(run: Run | None) -> str | None:
     return run and run.id
 
 
-def make_and_print_id(root: str) -> str:
-    return make(Path(root)).id
-
-
 def in_a_process(code: str, **options) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, **options)
 
 
 # Making runs
-
-
-def test_twenty_concurrent_starts_make_twenty_runs(tmp_path):
-    with multiprocessing.get_context("fork").Pool(20) as pool:
-        ids = pool.map(make_and_print_id, [str(tmp_path)] * 20, chunksize=1)
-    assert len(set(ids)) == 20
-    assert {run.id for run in list_runs(tmp_path)} == set(ids)
-    assert all(run.problem is None for run in list_runs(tmp_path))
 
 
 def test_a_taken_name_is_never_reused(tmp_path, monkeypatch):
