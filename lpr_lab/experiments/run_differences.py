@@ -196,8 +196,8 @@ def _numbers(name: str, values: Sequence[Any]) -> Row:
 
 
 def _data_facts(run: Run) -> dict[str, str | None]:
-    """Return sources by name and hashes by language and split; the rest of `data.json` as it is."""
-    data = dict(run.data or {})
+    """Return sources by name and hashes by language and split; what follows from these is left out."""
+    data = {key: value for key, value in (run.data or {}).items() if key != "preparation"}
     facts: dict[str, str | None] = {}
     for number, source in enumerate(data.pop("sources", None) or []):
         name = source_name(source) or str(number)

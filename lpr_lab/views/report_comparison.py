@@ -12,6 +12,9 @@ from lpr_lab.views.numbers import change as change_text
 
 esc = html.escape
 
+FOLDED_FROM = 12
+"""Rows; longer groups stand below, to be opened."""
+
 _TITLES = {
     "settings": "Settings that differ",
     "data": "Text that differs",
@@ -32,16 +35,30 @@ def render_comparison(runs: Sequence[Run]) -> str:
     )
     groups = _group("Mean change of bits per byte; less is better", compared.results, len(runs))
     groups += _group("Change by language", compared.languages, len(runs))
+    rest = ""
     for name, title in _TITLES.items():
-        groups += _group(title, [row for row in compared.groups[name] if row.differs], len(runs))
+        rows = [row for row in compared.groups[name] if row.differs]
+        if len(rows) > FOLDED_FROM:
+            rest += (
+                f'<details class="lpr-fold"><summary>{title}, {len(rows)} rows</summary>'
+                f"{_table(title, heads, _group(title, rows, len(runs)))}</details>"
+            )
+        else:
+            groups += _group(title, rows, len(runs))
     settings = sum(row.differs for row in compared.settings)
     said = f"{settings} of {len(compared.settings)} settings differ" if settings else "All settings are the same"
     return (
         '<section id="side-by-side" aria-labelledby="side-by-side-h"><h2 id="side-by-side-h">Side by side</h2>'
         f'<p class="lpr-lead">{esc(said)}.</p>{_unlike(compared)}{_kinds(runs)}'
-        '<div class="lpr-scroll" tabindex="0" role="region" aria-label="Runs side by side">'
-        '<table class="lpr-table lpr-compared"><caption class="lpr-hidden">Runs side by side</caption>'
-        f'<thead><tr><th scope="col">What</th>{heads}</tr></thead>{groups}</table></div></section>'
+        f"{_table('Runs side by side', heads, groups)}{rest}</section>"
+    )
+
+
+def _table(title: str, heads: str, groups: str) -> str:
+    return (
+        f'<div class="lpr-scroll" tabindex="0" role="region" aria-label="{title}">'
+        f'<table class="lpr-table lpr-compared"><caption class="lpr-hidden">{title}</caption>'
+        f'<thead><tr><th scope="col">What</th>{heads}</tr></thead>{groups}</table></div>'
     )
 
 

@@ -19,6 +19,7 @@ def path(tmp_path_factory) -> Path:
     """A report of two runs: every script, hostile texts, several numbers of experts."""
     folder = tmp_path_factory.mktemp("report")
     first = make_run(folder / "runs", title="First")
+    first.write_env(git={"commit": "a" * 40, "dirty": True, "diff_sha256": "b" * 64})
     first.write_trace("hostile", make_trace(HOSTILE))
     first.write_trace("many", make_trace(SENTENCES["el"], "el", num_experts=9))
     second = Run.create(folder / "runs", kind="expansion", slug="x", title="Second <script>boom()</script>")
@@ -82,8 +83,8 @@ def test_tokens_are_looked_into_by_pointer_and_by_keyboard(open_report):
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
     expect(strip.locator(".lpr-token")).not_to_have_text(before)
-    page.keyboard.press("ArrowUp")
-    expect(strip.locator(".lpr-reading")).to_contain_text("Layer")
+    page.keyboard.press("ArrowDown")
+    expect(strip.locator(".lpr-reading")).to_contain_text("Layer 0")
     tabs = run.get_by_role("tab")
     tabs.first.focus()
     page.keyboard.press("End")
