@@ -124,7 +124,7 @@ def count_experts(
             yield Progress(place * len(stages) + number, total, f"{code}, {split} text, {stage}")
             if blocks is None:
                 continue
-            of = {"stage": stage, "language": code, "role": roles[code], "dataset": split}
+            of: dict[str, Any] = {"stage": stage, "language": code, "role": roles[code], "dataset": split}
             with use() as held:
                 read_stage(counter, held.model, blocks, **of, precision=precision)
     yield Progress(total, total, "Shuffling documents and writing tables")
