@@ -3,6 +3,8 @@
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.report import PATH as REPORT
 from lpr_lab.dashboard.run_live import snapshot_of
+from lpr_lab.dashboard.run_sweep import KIND as SWEEP
+from lpr_lab.dashboard.run_sweep import command_of, render_sweep
 from lpr_lab.dashboard.shell import esc
 from lpr_lab.dashboard.view import View
 from lpr_lab.errors import LprError
@@ -22,6 +24,7 @@ PAGES_OF_KIND: dict[str, dict[str, str]] = {
     "plan": {"/plan": "What it plans, and what that costs"},
     "upcycle": {"/routing": "Where tokens go before training", "/plan": "What it costs"},
     "text": {},
+    "sweep": {},
 }
 """What other runs than expansions can be looked at with."""
 
@@ -29,7 +32,7 @@ PAGES_OF_KIND: dict[str, dict[str, str]] = {
 def render_detail(run: Run, runs: list[Run]) -> str:
     """Return everything about one run but its curves."""
     try:
-        parts = [_title(run), _state(run), run_parts.render_tiles(run)]
+        parts = [_title(run), _state(run), run_parts.render_tiles(run), render_sweep(run, runs)]
         parts += [_section(run_parts.claims_finding(run), run_parts.render_claims(run)), _lineage(run, runs)]
         parts += [_section(run_parts.phases_finding(run), run_parts.render_phases(run)), _settings(run)]
         parts += [_folded("Text it was made from", run_parts.render_texts(run)), _notes(run)]
@@ -54,17 +57,18 @@ def _state(run: Run) -> str:
     status = run.status
     step = _last_step(run)
     where = esc((status.stage or "its start").replace("_", " "))
+    again = shell.command(command_of(run) if run.kind == SWEEP else "lpr-lab demo")
     match status.state:
         case "interrupted":
             text = (
                 f"Interrupted at {esc(status.stage or 'its start')}{step}. The same command again goes on from there: "
             )
-            return shell.notice("warn", text + shell.command("lpr-lab demo"))
+            return shell.notice("warn", text + again)
         case "failed":
             tail = f'<pre class="lpr-log">{esc(status.error_tail or "No message was left.")}</pre>'
             code = "" if status.exit_code is None else f" with exit code {status.exit_code}"
             text = f"It failed at {where}{code}{step}. The same command again goes on from there: "
-            return shell.notice("bad", text + shell.command("lpr-lab demo")) + tail
+            return shell.notice("bad", text + again) + tail
         case "queued":
             return shell.notice("info", "Not started yet.")
     return shell.notice("info", esc(run.note)) if run.note else ""
@@ -88,7 +92,10 @@ def _lineage(run: Run, runs: list[Run]) -> str:
         return f'<a href="/?{query}" data-pick="{query}">{name}</a>' if known else f"<span>{name} (not here)</span>"
 
     earlier = " ".join(f"{link(parent)} →" for parent in before)
-    after = " ".join(f"→ {link(child.id)}" for child in children)
+    if run.kind == SWEEP and children:
+        after = f"→ {len(children)} runs of this sweep"  # its table links to them
+    else:
+        after = " ".join(f"→ {link(child.id)}" for child in children)
     return f'<section><h3>Lineage</h3><p class="lpr-lineage">{earlier} <b>{esc(run.title)}</b> {after}</p></section>'
 
 

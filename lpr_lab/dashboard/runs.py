@@ -9,6 +9,8 @@ from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.memory import remembered
 from lpr_lab.dashboard.run_detail import render_detail
 from lpr_lab.dashboard.run_live import at_work, metrics_of, render_live, standing_of
+from lpr_lab.dashboard.run_sweep import KIND as SWEEP
+from lpr_lab.dashboard.run_sweep import figure_of, points_of
 from lpr_lab.dashboard.runs_compare import render_comparison, toggle
 from lpr_lab.dashboard.shell import FILES, Scene, esc, html_block
 from lpr_lab.errors import LprError
@@ -64,6 +66,8 @@ def _standing(run: Run, base: str, taught: str) -> str:
     """Say where an unmeasured run stands."""
     status = run.status
     where = esc((status.stage or "its start").replace("_", " "))
+    if run.kind == SWEEP:
+        return f"A sweep of {esc(str(run.config.get('notebook')))} over every point of a grid: {esc(status.state)}."
     match status.state:
         case "running":
             return f"{base} is learning {taught}: at {where} now."
@@ -109,14 +113,20 @@ def _inventory(scene: Scene) -> str:
 
 
 def shown_runs(scene: Scene) -> list[Run]:
-    """Return the runs of the kind, state and tag that the address asks for; unreadable ones are always there."""
+    """Return the runs of the kind, state and tag that the address asks for; unreadable ones are always there.
+
+    Where nothing is asked for, the points of a sweep stand for themselves only in the sweep's own table.
+    """
     view = scene.view
+    sweeps = set() if view.kind or view.state or view.tag else set(points_of(scene.runs))
+    chosen = scene.run.id if scene.run else ""
     return [
         run
         for run in scene.runs
         if run.problem is not None
         or (
-            (not view.kind or run.kind == view.kind)
+            (run.id == chosen or sweeps.isdisjoint(run.parents))
+            and (not view.kind or run.kind == view.kind)
             and (not view.state or run.status.state == view.state)
             and (not view.tag or view.tag in shell.tags_of(run))
         )
@@ -163,6 +173,9 @@ def render_list(scene: Scene) -> str:
     more = len(runs) - MAX_ROWS
     cap = f'<p class="lpr-note">Showing the newest {MAX_ROWS} of {len(runs)} runs.</p>' if more > 0 else ""
     none = "" if runs else '<p class="lpr-note">No run is of this kind, in this state and with this tag.</p>'
+    hidden = 0 if len(runs) == len(scene.runs) else sum(points_of(scene.runs).values())
+    if hidden and not (scene.view.kind or scene.view.state or scene.view.tag):
+        none += f'<p class="lpr-note">{hidden} runs of sweeps are listed in their sweep; choose a kind to see all.</p>'
     return (
         f'{_filters(scene)}<div class="lpr-scroll"><table class="lpr-table lpr-runs">'
         '<caption class="lpr-hidden">Runs, newest first</caption>'
@@ -211,14 +224,17 @@ def _broken_row(run: Run, reason: str) -> str:
 
 def curves(run: Run | None, name: str | None) -> tuple[Any, Any, str, Any]:
     """Return the updates of card, picker of numbers, finding and plot; all hidden while nothing was recorded."""
-    metrics = metrics_of(run)
+    metrics, settings = metrics_of(run), figure_of(run)
+    if settings is not None:
+        title = f'<h2 class="lpr-subfinding">{esc(plots.take_title(settings))}</h2>'
+        return gr.update(visible=True), gr.update(visible=False), title, settings
     if metrics is None:
         return gr.update(visible=False), gr.skip(), "", gr.update(value=None)
     names = plots.metric_names(metrics)
     shown = name if name in names else names[0]
     figure = plots.training_curves(metrics, shown)
     title = f'<h2 class="lpr-subfinding">{esc(plots.take_title(figure))}</h2>'
-    return gr.update(visible=True), gr.update(choices=names, value=shown), title, figure
+    return gr.update(visible=True), gr.update(choices=names, value=shown, visible=True), title, figure
 
 
 def page(demo: gr.Blocks, runs_dir: Path) -> None:
