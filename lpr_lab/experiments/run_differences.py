@@ -103,10 +103,10 @@ def changed_between(run: Run) -> tuple[str, str]:
 
 def refusal(runs: Sequence[Run]) -> str:
     """Return why no results of these runs must be put side by side, in a sentence; empty where some may be."""
-    befores = sorted({changed_between(run)[0] for run in runs if _changes(run)})
-    if len(befores) < 2:
+    models = sorted({changed_between(run)[0] for run in runs if _changes(run)})
+    if len(models) < 2:
         return ""
-    return f"Their changes are from different models ({', '.join(befores)}), so they are not put side by side."
+    return f"Their changes are from different models ({', '.join(models)}), so they are not put side by side."
 
 
 def setting_rows(runs: Sequence[Run]) -> list[Row]:
