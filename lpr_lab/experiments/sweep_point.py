@@ -20,6 +20,8 @@ from lpr_lab.experiments.run_status import error_tail_of
 from lpr_lab.storage import write_json
 
 _WAIT_SECONDS = 2.0
+_INPUT = 0
+"""Read without Python's buffer: a thread that waits in it holds a lock that the end of the process needs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +82,7 @@ def run_point(task: Task) -> Outcome:
 
 def main() -> int:
     """Run the task that comes as one line of JSON: `task`, and `result`, the file to write the outcome to."""
-    given = json.loads(sys.stdin.buffer.readline())
+    given = json.loads(_first_line())
     threading.Thread(target=_stop_when_input_ends, daemon=True).start()
     try:
         outcome = run_point(Task(**given["task"]))
@@ -90,8 +92,19 @@ def main() -> int:
     return 0
 
 
+def _first_line() -> bytes:
+    read = b""
+    while not read.endswith(b"\n"):
+        piece = os.read(_INPUT, 65536)
+        if not piece:
+            break
+        read += piece
+    return read
+
+
 def _stop_when_input_ends() -> None:
-    sys.stdin.buffer.read()
+    while os.read(_INPUT, 65536):
+        pass
     os.kill(os.getpid(), signal.SIGINT)
 
 

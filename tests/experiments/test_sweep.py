@@ -63,6 +63,9 @@ def test_a_failing_point_stops_no_other_and_the_same_sweep_takes_it_up_again(tmp
     assert sorted(child.status.state for child in children) == ["failed", "failed", "finished"]
     assert any("rate=0.3, seed=1" in child.title for child in children)
 
+    logs = [log.read_text() for log in sorted((run.path / "logs" / "points").glob("*.log"))]
+    assert len(logs) == 3 and all("Running 05_small.ipynb" in log and "Fatal" not in log for log in logs)
+
     mend.touch()
     again = start(sweep, root=runs)
     assert again.id == run.id
