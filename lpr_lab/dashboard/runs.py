@@ -226,7 +226,7 @@ def curves(run: Run | None, name: str | None) -> tuple[Any, Any, str, Any]:
     """Return the updates of card, picker of numbers, finding and plot; all hidden while nothing was recorded."""
     metrics, settings = metrics_of(run), figure_of(run)
     if settings is not None:
-        title = f'<h2 class="lpr-subfinding">{esc(plots.take_title(settings))}</h2>'
+        title = f'<h2 class="lpr-subfinding">{esc(plots.take_title(settings).replace("<br>", " "))}</h2>'
         return gr.update(visible=True), gr.update(visible=False), title, settings
     if metrics is None:
         return gr.update(visible=False), gr.skip(), "", gr.update(value=None)

@@ -1,5 +1,6 @@
 """What a sweep found: every seed of every setting as a point, the mean beside it, one panel per metric."""
 
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 from lpr_lab.views import theme
@@ -15,6 +16,8 @@ MAX_SETTINGS = 40
 MAX_PANELS = 4
 SEED = "seed"
 CLEAR = ("more", "less")
+_TITLE_CHARACTERS = 90
+"""A line of the title; it is as long as what differs."""
 
 
 def finding(differences: Table) -> str:
@@ -66,7 +69,7 @@ def settings(summary: Table, metrics: list[str], differences: Table, template: s
         cols=max(1, len(drawn)),
         shared_yaxes=True,
         horizontal_spacing=0.04,
-        subplot_titles=[_words(name) for name in drawn],
+        subplot_titles=[_with_unit(name) for name in drawn],
     )
     for column, metric in enumerate(drawn, 1):
         for label in order:
@@ -117,16 +120,24 @@ def settings(summary: Table, metrics: list[str], differences: Table, template: s
     figure.update_yaxes(categoryorder="array", categoryarray=order[::-1], type="category")
     figure.update_xaxes(nticks=5)
     figure.update_annotations(font={"size": 13})
+    said = textwrap.wrap(finding(differences), _TITLE_CHARACTERS)
     figure.update_layout(
         template=template,
-        title=finding(differences),
-        height=190 + 34 * max(2, len(order)),
+        title="<br>".join(said),
+        height=170 + 20 * len(said) + 34 * max(2, len(order)),
         legend={"orientation": "h", "x": 0, "y": -0.18, "yanchor": "top"},
-        margin={"t": 84, "b": 84},
+        margin={"t": 64 + 20 * len(said), "b": 84},
     )
     if varied:
         figure.update_yaxes(title=" , ".join(varied).replace(" ,", ","), col=1)
     return figure
+
+
+def _with_unit(metric: str) -> str:
+    from lpr_lab.experiments.sweep_tables import EXPANSION_METRICS
+
+    known = EXPANSION_METRICS.get(metric)
+    return f"{_words(metric)}, {known.unit}" if known and known.unit else _words(metric)
 
 
 def _words(metric: str) -> str:

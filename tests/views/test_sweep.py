@@ -40,7 +40,7 @@ def test_every_seed_is_a_point_and_the_mean_stands_beside_them(summary):
     means = [trace for trace in figure.data if trace.name == "mean over seeds"]
     assert [list(trace.x) for trace in points] == [summary["weight"].tolist(), summary["gain"].tolist()]
     assert np.allclose(means[0].x, [0.905, 0.505]) and list(means[0].y) == ["a", "b"]
-    assert [note.text for note in figure.layout.annotations] == ["weight", "gain"]
+    assert [note.text for note in figure.layout.annotations] == ["weight", "gain, %"]
 
 
 def test_failed_points_and_missing_numbers_are_left_out(summary):
