@@ -93,12 +93,12 @@ class ForwardContext:
             tokens.device,
             attention_mask=kwargs.get("attention_mask"),
             position_ids=kwargs.get("position_ids"),
-            # Its name before transformers 5.24 is still in use by callers.
+            # Under its new name, from transformers 5.24 on, or its old one.
             cache=kwargs.get("cache", kwargs.get("past_key_values")),
         )
 
     def _after(self, decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        cache = getattr(output, "cache", None)
+        cache = getattr(output, "past_key_values", None)
         if isinstance(cache, Cache) and self._present is not None and self._present not in cache.layers:
             cache.layers.append(self._present)
 

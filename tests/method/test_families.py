@@ -174,5 +174,5 @@ def test_a_long_document_routes_the_same_packed_padded_and_in_cached_generation(
     start = model(document[:, :60], use_cache=True)
     steps = [start.logits]
     for token in document[:, 60:].split(1, dim=1):  # across the end of the window
-        steps.append(model(token, cache=start.cache, use_cache=True).logits)
+        steps.append(model(token, past_key_values=start.past_key_values, use_cache=True).logits)
     assert torch.allclose(torch.cat(steps, dim=1), alone, atol=1e-4)

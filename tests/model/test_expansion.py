@@ -128,7 +128,7 @@ def test_a_running_mean_is_causal(tiny_model):
 @torch.no_grad()
 def test_taking_tokens_back_from_a_generation_is_refused_with_a_running_mean(tiny_model):
     model = shake(upcycle(tiny_model("llama"), (1, 1), router_input="token_and_mean"))
-    cache = model(ids_of(model), use_cache=True).cache
+    cache = model(ids_of(model), use_cache=True).past_key_values
     with pytest.raises(UsageError, match="running mean"):
         cache.crop(-2)
 
