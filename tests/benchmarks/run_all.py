@@ -12,6 +12,7 @@ from measuring import RESULTS
 
 NAMES = (
     "step_speed",
+    "optimizer_speed",
     "layer_speed",
     "memory_use",
     "generation_speed",
