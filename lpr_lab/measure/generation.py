@@ -113,7 +113,9 @@ class _Side:
         started = time.monotonic()
         with self.speaker.speaking() as model:
             # Of a prompt only the last position is asked for: the head is the dearest layer of a small model.
-            logits = model(input_ids=self.next_input, past_key_values=self.cache, use_cache=True, logits_to_keep=1).logits[:, -1]
+            logits = model(
+                input_ids=self.next_input, past_key_values=self.cache, use_cache=True, logits_to_keep=1
+            ).logits[:, -1]
         token = self.choose(logits)
         self.next_input = token
         if int(token) in stops:
