@@ -5,6 +5,7 @@ that are text are always written in quotes, and on reading only `true` and `fals
 """
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,18 +43,24 @@ class _Loader(yaml.SafeLoader):
             raise ComposerError(None, None, "aliases (*name) are not accepted", event.start_mark)
         return super().compose_node(parent, index)
 
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> float | str:
+        """Return the number, or the text where no float is so large: 12e4567 is a name."""
+        number = super().construct_yaml_float(node)
+        return node.value if math.isinf(number) and "inf" not in node.value.lower() else number
+
 
 for _tag, _pattern, _first in [
     ("null", r"~|null|Null|NULL|", [*"~nN", ""]),
     ("bool", r"true|True|TRUE|false|False|FALSE", [*"tTfF"]),
     ("int", r"[-+]?(?:0|[1-9][0-9]*)", [*"-+0123456789"]),
     (
-        "float",  # an exponent beyond any float is none: 12e4567 is text
-        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE](?:-[0-9]+|\+?(?:[12]?[0-9]{1,2})))?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        "float",
+        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
         [*"-+.0123456789"],
     ),
 ]:
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})\Z"), _first)
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
 
 
 def dump_yaml(value: Any) -> str:

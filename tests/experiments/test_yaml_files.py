@@ -1,6 +1,6 @@
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lpr_lab.errors import DamagedError, MissingError
@@ -13,6 +13,8 @@ values = st.recursive(
 
 
 @given(values)
+@example(1e300)
+@example(1.7e308)
 def test_what_is_written_comes_back(value):
     assert parse_yaml(dump_yaml(value), "test") == value
 
