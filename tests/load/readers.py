@@ -88,13 +88,19 @@ async def visit(client: httpx.AsyncClient, page: str, query: str, events: list[i
 
 
 async def reader(
-    client: httpx.AsyncClient, events: dict[str, list[int]], runs: list[str], pause: float, until: float, out: Measured
+    client: httpx.AsyncClient,
+    events: dict[str, list[int]],
+    runs: list[str],
+    pause: float,
+    until: float,
+    out: Measured,
+    first: str,
 ) -> None:
-    """Leaf through the pages until the time is up, with a pause to read each."""
+    """Leaf through the pages until the time is up, from `first` on, with a pause to read each."""
     rng = random.Random(secrets.randbits(32))
     await asyncio.sleep(rng.random() * pause)
+    page = first
     while time.monotonic() < until:
-        page = rng.choice(PAGES)
         started = time.monotonic()
         try:
             await visit(client, page, f"?run={rng.choice(runs)}", events[page])
@@ -102,6 +108,7 @@ async def reader(
         except (httpx.HTTPError, RuntimeError, ValueError, KeyError) as error:
             out.errors.append(f"{page}: {type(error).__name__} {error}"[:200])
         await asyncio.sleep(rng.uniform(0.5, 1.5) * pause)
+        page = rng.choice(PAGES)
 
 
 async def writer(address: str, run: str, until: float, out: Measured) -> None:
@@ -139,7 +146,8 @@ async def load(
         before = process.cpu_times()
         started = time.monotonic()
         until = started + seconds
-        tasks = [reader(client, events, runs, pause, until, out) for _ in range(readers)]
+        firsts = (PAGES[number % len(PAGES)] for number in range(readers))
+        tasks = [reader(client, events, runs, pause, until, out, first) for first in firsts]
         if model_run is not None:
             tasks.append(writer(address, model_run, until, out))
         await asyncio.gather(*tasks)
