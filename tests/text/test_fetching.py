@@ -1,7 +1,9 @@
 """Watched children: what they print, how they end, and that none outlives us."""
 
+import os
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -45,3 +47,17 @@ def test_what_a_killed_process_left_is_cleared_under_the_lock(tmp_path):
     (tmp_path / "finished").mkdir()
     with fetching.locked(tmp_path, "testing"):
         assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "finished"]
+
+
+def test_a_folder_that_vanishes_while_it_is_looked_into_stops_no_download(tmp_path, monkeypatch):
+    (tmp_path / "kept").write_bytes(bytes(7))
+    (tmp_path / "unpacked").mkdir()
+    look = os.scandir
+
+    def scandir(path):
+        if Path(path).name == "unpacked":
+            raise FileNotFoundError(path)
+        return look(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert fetching._bytes_below(tmp_path) == 7
