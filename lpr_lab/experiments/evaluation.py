@@ -15,6 +15,8 @@ from lpr_lab.errors import ComparisonRefusedError, UsageError, did_you_mean
 from lpr_lab.experiments import comparison
 from lpr_lab.experiments.comparison import Comparison
 from lpr_lab.experiments.pipeline import summarise
+from lpr_lab.experiments.predecessors import begun_from
+from lpr_lab.experiments.run_formats import json_records
 from lpr_lab.experiments.runs import Run, list_runs, start_run
 from lpr_lab.experiments.scorecard import MAX_FORGETTING_PERCENT, Claim, as_records
 from lpr_lab.experiments.scoring import ScoreSettings, called, score, take_kept
@@ -83,7 +85,7 @@ def start(settings: EvaluationSettings, run_dir: str | Path = "", root: str | Pa
         ComparisonRefusedError: the two come from different text, and none was named to measure both on.
     """
     folder = folder_of(run_dir, root)
-    settings = _as_begun(settings, run_dir)
+    settings = replace(settings, after=settings.after or begun_from(run_dir, "after"))
     suits = has_model if settings.scores == "new" else _has_scores
     what = "a finished expansion with its weights" if settings.scores == "new" else "a finished run with its scores"
     subject = find_subject(folder, run_named(settings.after, folder), suits, what)
@@ -97,8 +99,7 @@ def start(settings: EvaluationSettings, run_dir: str | Path = "", root: str | Pa
     roles = languages_in(subject)
     codes = settings.languages or tuple(roles)
     settings = replace(settings, corpus=corpus, languages=codes, before=name_of(before, subject), after=_full(after))
-    config: dict[str, Any] = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(settings).items()}
-    config |= {"run": subject.id, "base": subject.config["base"]}
+    config: dict[str, Any] = asdict(settings) | {"run": subject.id, "base": subject.config["base"]}
     config |= {role: [code for code in codes if roles.get(code, "expanded") == role] for role in set(roles.values())}
     run = start_run(
         {**config, "before": called(before, subject)},
@@ -155,7 +156,7 @@ def finish(evaluation: Evaluation) -> dict[str, Any]:
             "schema_version": 1,
             **{key: run.config[key] for key in ("base", "run", "before", "after", "scores")},
             **{role: list(run.config.get(role, ())) for role in ("original", "expanded")},
-            "change": change.astype(object).where(change.notna(), None).to_dict("records"),
+            "change": json_records(change),
             "claims": as_records(check(evaluation, change)),
         }
         weights = run.read_table("original_weight")
@@ -192,13 +193,6 @@ def check(evaluation: Evaluation, change: pd.DataFrame) -> list[Claim]:
 
 
 # Small pieces
-
-
-def _as_begun(settings: EvaluationSettings, run_dir: str | Path) -> EvaluationSettings:
-    """Return the settings, with the run that was found when this one was begun, not one that is newer by now."""
-    if not run_dir or settings.after or not Run(Path(run_dir)).is_resolved:
-        return settings
-    return replace(settings, after=str(Run(Path(run_dir)).config["after"]))
 
 
 def _full(side: Side) -> str:

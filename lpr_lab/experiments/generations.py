@@ -12,6 +12,8 @@ import pandas as pd
 
 from lpr_lab.errors import ComparisonRefusedError, UsageError
 from lpr_lab.experiments.pairs import Pair, Said, exactness
+from lpr_lab.experiments.predecessors import begun_from
+from lpr_lab.experiments.run_formats import json_records
 from lpr_lab.experiments.runs import Run, start_run
 from lpr_lab.experiments.sample_texts import PROMPTS
 from lpr_lab.experiments.scorecard import Claim, as_records
@@ -95,8 +97,7 @@ def start(settings: ComparisonSettings, run_dir: str | Path = "", root: str | Pa
         ComparisonRefusedError: the two have different bases, whose tokens cannot be set beside one another.
     """
     folder = folder_of(run_dir, root)
-    if run_dir and not settings.right and Run(Path(run_dir)).is_resolved:  # the one it began with, not a newer one
-        settings = replace(settings, right=str(Run(Path(run_dir)).config["right"]))
+    settings = replace(settings, right=settings.right or begun_from(run_dir, "right"))
     subject = find_subject(folder, run_named(settings.right, folder))
     right = side_named(settings.right, subject, folder)
     left = side_named(settings.left, subject, folder)
@@ -188,7 +189,7 @@ def finish(comparison: Comparison) -> dict[str, Any]:
             "left": left,
             "right": right,
             **comparison.decoding,
-            "pairs": rows.astype(object).where(rows.notna(), None).to_dict("records"),
+            "pairs": json_records(rows),
             "claims": as_records(check(comparison, rows)),
         }
         known = exactness(comparison.right.run)

@@ -63,8 +63,9 @@ def start(settings: PlanSettings, run_dir: str | Path = "", root: str | Path | N
     """Return the run to work in: the one given, the newest unfinished one with these settings, or a new one."""
     languages = ", ".join(settings.expanded)
     title = f"{settings.base}: a plan for {languages} beside {', '.join(settings.original)}"
-    config = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(settings).items()}
-    return start_run(config, kind=KIND, slug=" ".join(settings.expanded), title=title, run_dir=run_dir, root=root)
+    return start_run(
+        asdict(settings), kind=KIND, slug=" ".join(settings.expanded), title=title, run_dir=run_dir, root=root
+    )
 
 
 def measure(settings: PlanSettings, run: Run) -> SimilarityTable:

@@ -42,15 +42,15 @@ def find_predecessor(
     return run
 
 
-def begun_from(run_dir: Path | str) -> str:
-    """Return the id that a run taken up again went on from (its setting `from_run`); empty for a new run.
+def begun_from(run_dir: Path | str, setting: str = "from_run") -> str:
+    """Return what a run that is taken up again went on from, as one of its settings says; empty for a new run.
 
     By then another run may be the newest, and an interrupted run must not change its past.
     """
     if not run_dir:
         return ""
     run = Run(Path(run_dir))
-    return str(run.config.get("from_run") or "") if run.problem is None and run.is_resolved else ""
+    return str(run.config.get(setting) or "") if run.problem is None and run.is_resolved else ""
 
 
 def _suitable(root: Path | str, suits: Callable[[Run], bool]) -> list[Run]:

@@ -16,6 +16,8 @@ import regex
 
 from lpr_lab.errors import UsageError
 from lpr_lab.experiments.expert_tables import count_experts
+from lpr_lab.experiments.predecessors import begun_from
+from lpr_lab.experiments.run_formats import json_records
 from lpr_lab.experiments.runs import Run, start_run
 from lpr_lab.experiments.sample_texts import TEXTS
 from lpr_lab.experiments.scorecard import MIN_ORIGINAL_WEIGHT, MIN_SEPARATION, Claim, as_records
@@ -89,17 +91,14 @@ def start(settings: RoutingSettings, run_dir: str | Path = "", root: str | Path 
         MissingError, UsageError: a run that there is not, a layer without a router.
     """
     folder = folder_of(run_dir, root)
-    if run_dir and not settings.run and Run(Path(run_dir)).is_resolved:  # the one it began with, not a newer one
-        settings = replace(settings, run=str(Run(Path(run_dir)).config["run"]))
-    subject = find_subject(folder, settings.run)
+    subject = find_subject(folder, settings.run or begun_from(run_dir, "run"))
     known = languages_in(subject)
     roles = {code: known.get(code, "expanded") for code in settings.languages or known}
     config = subject.config
     settings = replace(
         settings, run=subject.id, corpus=settings.corpus or str(config["corpus"]), languages=tuple(roles)
     )
-    given: dict[str, Any] = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(settings).items()}
-    given |= {"base": config["base"], "top_k": config.get("top_k", 2)}
+    given: dict[str, Any] = asdict(settings) | {"base": config["base"], "top_k": config.get("top_k", 2)}
     given |= {role: [code for code in roles if roles[code] == role] for role in ("original", "expanded")}
     run = start_run(
         given,
@@ -184,7 +183,7 @@ def finish(analysis: Analysis) -> dict[str, Any]:
             "schema_version": 1,
             **{key: run.config[key] for key in ("base", "run", "original", "expanded")},
             "routing": {"original_weight": weights.to_dict("records")},
-            "balance": balance.astype(object).where(balance.notna(), None).to_dict("records"),
+            "balance": json_records(balance),
             "traces": list(run.trace_names()),
             "claims": as_records(check(analysis)),
         }

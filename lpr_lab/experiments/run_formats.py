@@ -91,6 +91,11 @@ def write_table(path: Path, table: "pd.DataFrame") -> None:
     write_text(path, text)
 
 
+def json_records(table: "pd.DataFrame") -> list[dict[str, Any]]:
+    """Return the rows of a table as JSON-able mappings, with None for what is missing."""
+    return table.astype(object).where(table.notna(), None).to_dict("records")
+
+
 def read_table(path: Path) -> "pd.DataFrame":
     """Read such a CSV: a quoted column stays text, also when it holds `nan`, `no` or the digits of a hash."""
     import pandas as pd

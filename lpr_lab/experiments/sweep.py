@@ -22,6 +22,7 @@ import pandas as pd
 from lpr_lab.errors import BusyError, LprError, UsageError, did_you_mean
 from lpr_lab.experiments.notebook_parameters import NotebookFile, read_notebook
 from lpr_lab.experiments.notebooks import find_notebook, kind_of, run_before
+from lpr_lab.experiments.run_formats import json_records
 from lpr_lab.experiments.runs import Run, list_runs, start_run
 from lpr_lab.experiments.sweep_engines import Engine, Job
 from lpr_lab.experiments.sweep_grid import Point, as_text, points
@@ -209,8 +210,8 @@ def finish(sweep: Sweep, run: Run, summary: pd.DataFrame) -> dict[str, Any]:
             "schema_version": 1,
             **sweep.to_config(),
             "metrics": metrics,
-            "points": _records(summary.drop(columns="run_id")),
-            **{name: _records(table) for name, table in tables.items()},
+            "points": json_records(summary.drop(columns="run_id")),
+            **{name: json_records(table) for name, table in tables.items()},
             "failed": [{"point": _label(row, sweep), "error": row["run_error"]} for _, row in failed.iterrows()],
         }
         run.write_results(results)
@@ -291,13 +292,6 @@ def _check_metrics(run: Run, summary: pd.DataFrame, metrics: Sequence[str]) -> N
                 f"No run's results have a number {name!r}.{did_you_mean(name, known)} They have "
                 f"{', '.join(known[:20]) or 'none'}. Name others and start the sweep again: its runs are kept."
             )
-
-
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return rows as JSON-able mappings, with None for what is missing."""
-    return [
-        {str(key): None if value != value else value for key, value in row.items()} for row in table.to_dict("records")
-    ]
 
 
 def _label(row: Any, sweep: Sweep) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from lpr_lab.errors import UsageError
+from lpr_lab.experiments.run_formats import json_records
 from lpr_lab.experiments.runs import Run, start_run
 from lpr_lab.experiments.scorecard import Claim, as_records
 from lpr_lab.model.bases import load_tokenizer
@@ -49,9 +50,8 @@ class SurveySettings:
 
 def start(settings: SurveySettings, run_dir: str | Path = "", root: str | Path | None = None) -> Run:
     """Return the run to work in: the one given, the newest unfinished one with these settings, or a new one."""
-    config = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(settings).items()}
     return start_run(
-        config,
+        asdict(settings),
         kind=KIND,
         slug=" ".join(settings.languages),
         title=f"{settings.corpus.rsplit('/', 1)[-1]}: text in {', '.join(settings.languages)}",
@@ -107,10 +107,10 @@ def measure(settings: SurveySettings, run: Run, corpus: Corpus) -> tuple[pd.Data
             reference: dict[str, int] = {}
             for code, documents in _drawn(settings, corpus, split):
                 texts = [document.text for document in documents]
-                counts = tokenizer(texts, add_special_tokens=False)["input_ids"]
-                lengths = {document.id: len(ids) for document, ids in zip(documents, counts, strict=True)}
+                ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
+                lengths = {document.id: len(row) for document, row in zip(documents, ids, strict=True)}
                 reference = reference or lengths
-                found = measure_fertility(tokenizer, texts)
+                found = measure_fertility(tokenizer, texts, ids)
                 where = {"language": code, "role": settings.role(code), "split": split}
                 fertility.append(
                     {**where, "n_documents": len(texts), **asdict(found)}
@@ -140,26 +140,21 @@ def _drawn(settings: SurveySettings, corpus: Corpus, split: str) -> Iterator[tup
 def finish(settings: SurveySettings, run: Run, fertility: pd.DataFrame, mixes: pd.DataFrame) -> dict[str, Any]:
     """Check the claims, write `results.json`, and mark the run finished."""
     with run.working("finish"):
+        texts = run.read_table("texts")
+        assert texts is not None
         results = {
             "schema_version": 1,
             "base": settings.base,
             "corpus": settings.corpus,
             "original": list(settings.original),
             "expanded": list(settings.expanded),
-            "texts": _records(run.read_table("texts")),
-            "fertility": _records(fertility),
-            "script_mix": _records(mixes),
+            "texts": json_records(texts),
+            "fertility": json_records(fertility),
+            "script_mix": json_records(mixes),
             "claims": as_records(check(fertility, mixes, run.read_table("leakage"))),
         }
         run.finish(results)
     return results
-
-
-def _records(table: pd.DataFrame | None) -> list[dict[str, Any]]:
-    """Return rows as JSON values: what was not measured is null."""
-    assert table is not None
-    values = table.astype(object).where(table.notna(), None).to_numpy()
-    return [dict(zip(table.columns, row, strict=True)) for row in values]
 
 
 def check(fertility: pd.DataFrame, mixes: pd.DataFrame, leaked: pd.DataFrame | None) -> list[Claim]:

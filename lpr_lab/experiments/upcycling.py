@@ -54,9 +54,8 @@ class UpcycleSettings:
 
 def start(settings: UpcycleSettings, run_dir: str | Path = "", root: str | Path | None = None) -> Run:
     """Return the run to work in: the one given, the newest unfinished one with these settings, or a new one."""
-    config = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(settings).items()}
     return start_run(
-        config,
+        asdict(settings),
         kind=KIND,
         slug=settings.base.rsplit("/", 1)[-1],
         title=f"{settings.base}, upcycled",

@@ -63,14 +63,16 @@ class Fertility:
         return self.num_inside / self.num_tokens
 
 
-def measure_fertility(tokenizer: Any, texts: Sequence[str]) -> Fertility:
+def measure_fertility(tokenizer: Any, texts: Sequence[str], ids: Sequence[Sequence[int]] | None = None) -> Fertility:
     """Count words, characters, bytes and tokens of some texts in one language.
 
     Args:
         tokenizer: a fast Hugging Face tokenizer.
         texts: at least one that is not empty.
+        ids: their tokens without special ones, where they are known already.
     """
-    ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    if ids is None:
+        ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
     pieces = [piece for text, row in zip(texts, ids, strict=True) for piece in token_bytes(tokenizer, row, text)]
     joined = "\n".join(texts)
     spaced = 2 * len(UNSPACED_LETTER.findall(joined)) < len(_LETTERS.findall(joined))
