@@ -27,13 +27,11 @@ from lpr_lab.cli.common import (
     say,
     words,
 )
-from lpr_lab.cli.completion import complete_notebook
+from lpr_lab.cli.completion import QUICKSTART, complete_notebook
 from lpr_lab.errors import UsageError
 
 if TYPE_CHECKING:
     from lpr_lab.experiments.runs import Run
-
-QUICKSTART = "00_quickstart.ipynb"
 
 
 def demo(
@@ -64,7 +62,15 @@ def demo(
     shortcuts = {"recipe": recipe, "stage1_tokens": tokens, "max_minutes": minutes_per_stage}
     values = {name: value for name, value in shortcuts.items() if value is not None}
     run = _run_notebook(
-        notebooks_dir() / QUICKSTART, runs_dir, assignments, parameters_file, values, None, new, as_json, quiet
+        notebooks_dir() / f"{QUICKSTART}.ipynb",
+        runs_dir,
+        assignments,
+        parameters_file,
+        values,
+        None,
+        new,
+        as_json,
+        quiet,
     )
     if not no_app:
         _serve(run.path.parent, port, no_browser, f"routing?run={run.id}")

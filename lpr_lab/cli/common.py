@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
@@ -119,6 +119,18 @@ def open_run(folder: Path, run_id: str) -> "Run":
     if run is None:
         raise MissingError(f"There is no run in {folder}. Make one: lpr-lab demo")
     return run
+
+
+def open_runs(folder: Path, run_ids: Iterable[str]) -> "list[Run]":
+    """Open several runs, each once, also where `latest` is one that was named."""
+    return list({run.id: run for run in (open_run(folder, run_id) for run_id in run_ids)}.values())
+
+
+def aligned(table: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Yield the rows of a table as lines with its columns below one another; all rows are of one length."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        yield "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
 def facts_of(run: "Run") -> dict[str, Any]:

@@ -19,7 +19,8 @@ Offer = tuple[str, str]
 """What to type, and what it means, for the shells that show that."""
 
 _SAFE = re.compile(r"[\w./:+-]+")
-_QUICKSTART = "00_quickstart"
+QUICKSTART = "00_quickstart"
+"""The notebook of `lpr-lab demo`."""
 
 
 def _quietly(offers: Callable[..., Iterable[Offer]]) -> Callable[..., list[Offer]]:
@@ -69,7 +70,7 @@ def complete_assignment(ctx: typer.Context, incomplete: str) -> Iterator[Offer]:
     from lpr_lab.experiments.notebooks import find_notebook
 
     # A value is still missing on the line, so words that are no options have found no place yet.
-    words = [ctx.params.get("notebook"), *ctx.args, _QUICKSTART if ctx.info_name == "demo" else None]
+    words = [ctx.params.get("notebook"), *ctx.args, QUICKSTART if ctx.info_name == "demo" else None]
     notebook = find_notebook(Path(next(filter(None, words))))
     for name, parameter in read_notebook(notebook).parameters.items():
         if name != "run_dir":

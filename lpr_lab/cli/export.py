@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lpr_lab.cli.common import AsJson, RunsDir, open_run, runs_folder
+from lpr_lab.cli.common import AsJson, RunsDir, open_runs, runs_folder
 from lpr_lab.cli.completion import complete_run
 
 
@@ -37,8 +37,7 @@ def export_command(
     from lpr_lab.views.tables import write_tables
 
     folder = runs_folder(runs_dir)
-    ids = dict.fromkeys(run_ids or ["latest"])
-    runs = list({run.id: run for run in (open_run(folder, run_id) for run_id in ids)}.values())
+    runs = open_runs(folder, run_ids or ["latest"])
     written = []
     if tables is not None:
         written += write_tables(runs, tables, form)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lpr_lab.cli.common import AsJson, RunsDir, facts_of, open_run, runs_folder, say, words
+from lpr_lab.cli.common import AsJson, RunsDir, aligned, facts_of, open_run, open_runs, runs_folder, say, words
 from lpr_lab.cli.completion import complete_run
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def diff_command(
     from lpr_lab.experiments.run_differences import compare_runs
 
     folder = runs_folder(runs_dir)
-    runs = list({run.id: run for run in (open_run(folder, run_id) for run_id in run_ids)}.values())
+    runs = open_runs(folder, run_ids)
     if len(runs) < 2:
         raise UsageError("A comparison takes two runs or more. `lpr-lab runs list` shows the ids.")
     compared = compare_runs(runs)
@@ -198,18 +198,16 @@ def _comparison_lines(compared: "Comparison", every: bool) -> Iterable[str]:
         shown = [row for row in rows if every or row.differs]
         if shown:
             yield f"\n{_TITLES[name]}"
-            yield from _aligned(shown)
+            yield from _lines(shown)
         elif rows:
             same.append(_TITLES[name].partition(",")[0].lower())
     if same:
         yield f"\nThe same: {', '.join(same)}."
 
 
-def _aligned(rows: "Sequence[Row]") -> Iterable[str]:
+def _lines(rows: "Sequence[Row]") -> Iterable[str]:
     table = [[row.name, *(_marked(row, place) for place in range(len(row.texts)))] for row in rows]
-    widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
-    for line in table:
-        yield "  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
+    return (f"  {line}" for line in aligned(table))
 
 
 def _marked(row: "Row", place: int) -> str:

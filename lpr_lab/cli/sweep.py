@@ -1,13 +1,13 @@
 """Many runs of one notebook: `lpr-lab sweep`."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lpr_lab.cli.common import AsJson, Assignments, Quiet, RunsDir, facts_of, progress_output, runs_folder, say
+from lpr_lab.cli.common import AsJson, Assignments, Quiet, RunsDir, aligned, facts_of, progress_output, runs_folder, say
 from lpr_lab.cli.completion import complete_assignment, complete_notebook
 from lpr_lab.errors import UsageError, did_you_mean
 
@@ -120,19 +120,16 @@ def _tell(sweep: "Sweep", run: "Run", results: dict[str, Any], as_json: bool) ->
         print(json.dumps(facts_of(run) | {"results": results}, ensure_ascii=False), flush=True)
         return
     settings = [name for name in sweep.grid if name != "seed"]
-    print(*_aligned([*settings, "metric", "mean", "sd", "min", "max", "n"], results["by_setting"]), sep="\n")
+    print(*_lines([*settings, "metric", "mean", "sd", "min", "max", "n"], results["by_setting"]), sep="\n")
     if results["differences"]:
         print()
         columns = ["parameter", "value", "against", "metric", "difference", "ci_low", "ci_high", "seeds", "verdict"]
-        print(*_aligned(columns, results["differences"]), sep="\n")
+        print(*_lines(columns, results["differences"]), sep="\n")
     print(f"Run: {run.path}", flush=True)
 
 
-def _aligned(columns: list[str], rows: list[dict[str, Any]]) -> Iterable[str]:
-    table = [columns, *([_written(row.get(name)) for name in columns] for row in rows)]
-    widths = [max(len(line[place]) for line in table) for place in range(len(columns))]
-    for line in table:
-        yield "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
+def _lines(columns: list[str], rows: list[dict[str, Any]]) -> Iterator[str]:
+    return aligned([columns, *([_written(row.get(name)) for name in columns] for row in rows)])
 
 
 def _written(value: Any) -> str:

@@ -1,5 +1,4 @@
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -9,26 +8,11 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from cli_calls import call, in_a_process
 from cli_results import IN_WORDS, RESULTS, SECONDS
-from typer.testing import CliRunner
 
-from lpr_lab import cli
 from lpr_lab.experiments import environment
 from lpr_lab.experiments.runs import list_runs
-
-
-def call(*arguments: str):
-    return CliRunner().invoke(cli.app, list(arguments))
-
-
-def in_a_process(*arguments: str, **environ: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", "lpr_lab", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(environment.CHECKOUT), **environ},
-    )
 
 
 def write_quickstart(folder: Path, *cells: str) -> Path:

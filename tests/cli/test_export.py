@@ -2,14 +2,8 @@
 
 import json
 
+from cli_calls import call
 from sample_runs import make_run
-from typer.testing import CliRunner
-
-from lpr_lab import cli
-
-
-def call(*arguments: str):
-    return CliRunner().invoke(cli.app, list(arguments))
 
 
 def test_a_run_becomes_one_file(runs, tmp_path):

@@ -1,15 +1,10 @@
 import json
 
 import pytest
-from typer.testing import CliRunner
+from cli_calls import call
 
-from lpr_lab import cli
 from lpr_lab.experiments.runs import Run
 from lpr_lab.views import live_terminal
-
-
-def call(*arguments):
-    return CliRunner().invoke(cli.app, list(arguments))
 
 
 def make(root, title, state="finished"):
