@@ -25,12 +25,12 @@ def list_command(
     as_json: AsJson = False,
 ) -> None:
     """List runs, newest first, examples last."""
-    from lpr_lab.experiments.housekeeping import checked_tag
+    from lpr_lab.experiments.housekeeping import checked_tag, tags_of
     from lpr_lab.experiments.runs import list_runs
 
     folder = runs_folder(runs_dir)
     wanted = {checked_tag(word) for word in tag or ()}
-    runs = [run for run in list_runs(folder) if kind in (None, run.kind) and wanted <= set(_tags(run))]
+    runs = [run for run in list_runs(folder) if kind in (None, run.kind) and wanted <= set(tags_of(run))]
     if as_json:
         print(json.dumps([facts_of(run) for run in runs], ensure_ascii=False))
         return
@@ -39,7 +39,7 @@ def list_command(
     width = max((len(run.id) for run in runs), default=0)
     for run in runs:
         state = "unreadable" if run.problem else "example" if run.is_example else run.status.state
-        tags = "".join(f"  #{word}" for word in _tags(run))
+        tags = "".join(f"  #{word}" for word in tags_of(run))
         print(f"{run.id:<{width}}  {state:<11}  {run.problem or run.title}{tags}")
 
 
@@ -166,16 +166,6 @@ def _any_run(folder: Path, run_id: str) -> "Run":
         return Run.open(folder, run_id)
     except DamagedError:
         return next(run for run in list_runs(folder) if run.id == run_id)
-
-
-def _tags(run: "Run") -> tuple[str, ...]:
-    """Return a run's tags; none where they cannot be read, because a list must not fail for one of its lines."""
-    from lpr_lab.errors import LprError
-
-    try:
-        return run.tags
-    except (LprError, OSError):
-        return ()
 
 
 _TITLES = {

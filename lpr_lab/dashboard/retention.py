@@ -19,17 +19,12 @@ from lpr_lab.experiments.runs import Run
 from lpr_lab.experiments.sides import BASE, Side, own_before, stages_of
 from lpr_lab.views import plots
 from lpr_lab.views.numbers import NOT_MEASURED
-from lpr_lab.views.plots import Table, dataset_name
+from lpr_lab.views.plots import dataset_name
 
 QUESTION = "What did it gain, what did it forget, and is that real?"
 LIFELONG = "lifelong"
 RUN = "run:"
 """Before the id of another run, in the picker of what to compare with."""
-
-
-def datasets_of(table: Table) -> list[str]:
-    """Return the data sets of a table, held-out text first."""
-    return sorted(dict.fromkeys(table["dataset"]), key=lambda name: name != "heldout")
 
 
 def sides(run: Run, view: View, others: Iterable[Run]) -> tuple[Side, Side]:
@@ -80,7 +75,7 @@ def _two_sides(scene: Scene, run: Run) -> dict[str, Any]:
         more = f'<span class="lpr-more">{parts.sides_line(found)}</span>'
         top = shell.head(QUESTION, "These two cannot be compared." + more, scene.notice, view=view)
         return pickers | {"top": top, "table": parts.refused(found)}
-    names = datasets_of(found.rows)
+    names = plots.datasets(found.rows)
     chosen = scene.view.data if scene.view.data in names else names[0]
     rows = found.rows[found.rows["dataset"] == chosen]
     called = before.called(run), after.called(run)
@@ -132,7 +127,7 @@ def _lifelong(scene: Scene, run: Run) -> dict[str, Any]:
     table = run.read_table("retention_by_stage")
     if table is None or table.empty:
         return _not_measured(scene, run)
-    names = datasets_of(table)
+    names = plots.datasets(table)
     chosen = scene.view.data if scene.view.data in names else names[0]
     rows = table[table["dataset"] == chosen]
     figure = stages.retention_by_stage(rows)
@@ -165,7 +160,7 @@ def compose_more(scene: Scene) -> dict[str, Any]:
         found: Comparison | None = data.compare(before, after)
         if found is None or found.rows is None:
             return blank
-        names = datasets_of(found.rows)
+        names = plots.datasets(found.rows)
         chosen = scene.view.data if scene.view.data in names else names[0]
         here = data.compare(before, after, chosen)
         moved = parts.moved_documents(here, scene.view) if here is not None else ""

@@ -10,11 +10,10 @@ from lpr_lab.dashboard.shell import esc
 from lpr_lab.dashboard.view import View
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.runs import Run
+from lpr_lab.experiments.sweep_grid import COLUMNS, KIND
 from lpr_lab.views import sweep as drawn
 from lpr_lab.views.numbers import NOT_MEASURED
 
-KIND = "sweep"
-_OWN = ("run_id", "run_state", "run_error")
 _DIFFERENCES = ("parameter", "value", "against", "metric", "difference", "ci_low", "ci_high", "seeds", "verdict")
 _HEADS = {"run_state": "state", "run_error": "what went wrong", "ci_low": "from", "ci_high": "to"}
 
@@ -31,7 +30,7 @@ def render_sweep(run: Run, runs: Sequence[Run]) -> str:
     if summary is None:
         return ""
     titles = {other.id: other.title for other in runs}
-    columns = [name for name in summary.columns if name not in _OWN]
+    columns = [name for name in summary.columns if name not in COLUMNS]
     if (summary["run_state"] == "failed").any():
         columns = [*columns, "run_state", "run_error"]
     heads = [*columns, "run"]
@@ -63,7 +62,7 @@ def figure_of(run: Run | None) -> Any:
         return None
     columns = list(summary.columns)
     varied = set(run.config.get("grid") or ())
-    metrics = [name for name in columns if name not in varied and name not in _OWN]
+    metrics = [name for name in columns if name not in varied and name not in COLUMNS]
     return drawn.settings(summary, metrics, differences) if metrics else None
 
 

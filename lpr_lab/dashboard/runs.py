@@ -9,13 +9,14 @@ from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.memory import remembered
 from lpr_lab.dashboard.run_detail import render_detail
 from lpr_lab.dashboard.run_live import at_work, metrics_of, render_live, standing_of
-from lpr_lab.dashboard.run_sweep import KIND as SWEEP
 from lpr_lab.dashboard.run_sweep import figure_of, points_of
 from lpr_lab.dashboard.runs_compare import render_comparison, toggle
 from lpr_lab.dashboard.shell import FILES, Scene, esc, html_block
 from lpr_lab.errors import LprError
+from lpr_lab.experiments.housekeeping import tags_of
 from lpr_lab.experiments.runs import Run
 from lpr_lab.experiments.sides import looked_at
+from lpr_lab.experiments.sweep_grid import KIND as SWEEP
 from lpr_lab.views import plots
 from lpr_lab.views.numbers import NOT_MEASURED, change, duration
 
@@ -128,7 +129,7 @@ def shown_runs(scene: Scene) -> list[Run]:
             (run.id == chosen or sweeps.isdisjoint(run.parents))
             and (not view.kind or run.kind == view.kind)
             and (not view.state or run.status.state == view.state)
-            and (not view.tag or view.tag in shell.tags_of(run))
+            and (not view.tag or view.tag in tags_of(run))
         )
     ]
 
@@ -140,7 +141,7 @@ def _filters(scene: Scene) -> str:
     for name, values in (
         ("kind", [run.kind for run in readable]),
         ("state", [run.status.state for run in readable]),
-        ("tag", sorted(word for run in readable for word in shell.tags_of(run))),
+        ("tag", sorted(word for run in readable for word in tags_of(run))),
     ):
         there = list(dict.fromkeys(values))
         if len(there) > (name != "tag") or getattr(scene.view, name):

@@ -14,6 +14,7 @@ import gradio as gr
 
 from lpr_lab.dashboard.view import View
 from lpr_lab.errors import LprError
+from lpr_lab.experiments.housekeeping import tags_of
 from lpr_lab.experiments.run_status import seconds_since
 from lpr_lab.experiments.runs import Run, list_runs
 from lpr_lab.experiments.sides import looked_at
@@ -187,14 +188,6 @@ def example_badge(run: Run) -> str:
     if not run.is_example:
         return ""
     return '<span class="lpr-badge" title="Came with the code: read only, without weights">example</span>'
-
-
-def tags_of(run: Run) -> tuple[str, ...]:
-    """Return the words that a person put on a run; none where they cannot be read."""
-    try:
-        return run.tags
-    except LprError:
-        return ()
 
 
 def tag_chips(run: Run) -> str:

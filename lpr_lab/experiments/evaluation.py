@@ -18,7 +18,7 @@ from lpr_lab.experiments.pipeline import summarise
 from lpr_lab.experiments.predecessors import begun_from
 from lpr_lab.experiments.run_formats import json_records
 from lpr_lab.experiments.runs import Run, list_runs, start_run
-from lpr_lab.experiments.scorecard import MAX_FORGETTING_PERCENT, Claim, as_records
+from lpr_lab.experiments.scorecard import MAX_FORGETTING_PERCENT, Claim, as_records, main_dataset
 from lpr_lab.experiments.scoring import ScoreSettings, called, score, take_kept
 from lpr_lab.experiments.sides import BASE, Side, looked_at, name_of, run_named, side_named
 from lpr_lab.experiments.subjects import find_subject, folder_of, has_model, is_known, languages_in
@@ -178,7 +178,7 @@ def check(evaluation: Evaluation, change: pd.DataFrame) -> list[Claim]:
     if again is not None:
         text = "Scores that the run kept of the same documents come out again (largest difference, %)."
         claims.append(Claim("repeatable", text, again, 0.5, again <= 0.5))
-    dataset = "heldout" if "heldout" in set(change["dataset"]) else str(change["dataset"].iloc[0])
+    dataset = main_dataset(change)
     rows = change[change["dataset"] == dataset]
     taught, known = (rows[rows["role"] == role] for role in ("expanded", "original"))
     if len(taught):

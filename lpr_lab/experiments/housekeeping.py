@@ -10,9 +10,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from lpr_lab.errors import UsageError
+from lpr_lab.errors import LprError, UsageError
 from lpr_lab.experiments.lineage import children_of
-from lpr_lab.experiments.runs import Run, list_runs, point_latest_at_newest
+from lpr_lab.experiments.run_latest import point_latest
+from lpr_lab.experiments.runs import Run, list_runs, newest_run
 from lpr_lab.storage import friendly_disk_errors
 
 TRASH = ".trash"
@@ -35,6 +36,14 @@ def checked_tag(word: str) -> str:
             "signs, hyphens and underscores."
         )
     return tag
+
+
+def tags_of(run: Run) -> tuple[str, ...]:
+    """Return the words on a run; none where they cannot be read, because a list must not fail for one of its lines."""
+    try:
+        return run.tags
+    except (LprError, OSError):
+        return ()
 
 
 def tag(run: Run, words: Iterable[str], *, remove: bool = False) -> tuple[str, ...]:
@@ -94,7 +103,8 @@ def remove(root: Path, runs: Sequence[Run], *, dry_run: bool = False) -> list[Re
             (root / TRASH).mkdir(exist_ok=True)
             for removal in removals:
                 os.rename(removal.run.path, removal.target)
-        point_latest_at_newest(root)
+        newest = newest_run(root)
+        point_latest(root, newest.id if newest is not None else None)
     return removals
 
 

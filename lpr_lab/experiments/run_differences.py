@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lpr_lab.experiments.run_formats import dotted
 from lpr_lab.experiments.runs import Run
 
 _NOT_SAID = ("schema_version",)
@@ -157,23 +158,19 @@ def unlike_test_sets(runs: Sequence[Run]) -> list[tuple[str, str]]:
     return unlike
 
 
-def flatten(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str | None]]:
+def flatten(settings: Mapping[str, Any]) -> list[tuple[str, str | None]]:
     """Return settings as (dotted name, text) pairs, lists joined by commas; None stays None.
 
     >>> flatten({"stage1": {"tokens": 5, "max_minutes": None}, "expanded": ["el", "tr"]})
     [('stage1.tokens', '5'), ('stage1.max_minutes', None), ('expanded', 'el, tr')]
     """
-    out: list[tuple[str, str | None]] = []
-    for key, value in settings.items():
-        if key in _NOT_SAID:
-            continue
-        if isinstance(value, Mapping):
-            out += flatten(value, f"{prefix}{key}.")
-        elif isinstance(value, list | tuple):
-            out.append((prefix + str(key), ", ".join(_text(item) for item in value)))
-        else:
-            out.append((prefix + str(key), None if value is None else str(value)))
-    return out
+    return [(name, _said(value)) for name, value in dotted(settings) if name.rpartition(".")[2] not in _NOT_SAID]
+
+
+def _said(value: Any) -> str | None:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_text, value))
+    return None if value is None else str(value)
 
 
 def source_name(source: Mapping[str, Any]) -> str:

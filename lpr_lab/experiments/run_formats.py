@@ -9,7 +9,7 @@ import io
 import os
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,19 +56,22 @@ def version_note(version: Any) -> str:
     return f"Written by an earlier lpr_lab (schema {version}, this one writes {SCHEMA_VERSION}); it is read as it is."
 
 
-def seeds_in(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return every seed among settings, by dotted name.
+def dotted(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield settings within settings as (dotted name, value).
 
-    >>> seeds_in({"seed": 3, "stage1": {"seed": 4, "tokens": 5}})
-    {'seed': 3, 'stage1.seed': 4}
+    >>> dict(dotted({"seed": 3, "stage1": {"seed": 4, "tokens": 5}}))
+    {'seed': 3, 'stage1.seed': 4, 'stage1.tokens': 5}
     """
-    found: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping):
-            found |= seeds_in(value, f"{prefix}{name}.")
-        elif name == "seed" or name.endswith("_seed"):
-            found[prefix + name] = value
-    return found
+            yield from dotted(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def seeds_in(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return every seed among settings, by dotted name."""
+    return {name: value for name, value in dotted(settings) if re.search(r"(?:^|[._])seed$", name)}
 
 
 def checked_name(name: str, what: str) -> str:
@@ -93,7 +96,8 @@ def write_table(path: Path, table: "pd.DataFrame") -> None:
 
 def json_records(table: "pd.DataFrame") -> list[dict[str, Any]]:
     """Return the rows of a table as JSON-able mappings, with None for what is missing."""
-    return table.astype(object).where(table.notna(), None).to_dict("records")
+    rows = table.astype(object).where(table.notna(), None).to_dict("records")
+    return [{str(name): value for name, value in row.items()} for row in rows]
 
 
 def read_table(path: Path) -> "pd.DataFrame":

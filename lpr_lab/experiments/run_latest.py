@@ -7,8 +7,12 @@ from pathlib import Path
 from lpr_lab.storage import write_text
 
 
-def point_latest(root: Path, run_id: str) -> None:
-    """Let `latest` lead to a run: a symlink, or the id in `latest.txt`."""
+def point_latest(root: Path, run_id: str | None) -> None:
+    """Let `latest` lead to a run: a symlink, or the id in `latest.txt`; without a run it is taken away."""
+    if run_id is None:
+        (root / "latest").unlink(missing_ok=True)
+        (root / "latest.txt").unlink(missing_ok=True)
+        return
     aside = root / f".latest-{os.getpid()}-{secrets.token_hex(3)}"
     try:
         aside.symlink_to(run_id, target_is_directory=True)
@@ -16,9 +20,3 @@ def point_latest(root: Path, run_id: str) -> None:
     except OSError:
         aside.unlink(missing_ok=True)
         write_text(root / "latest.txt", run_id + "\n")
-
-
-def forget_latest(root: Path) -> None:
-    """Take it away, because there is no run left."""
-    (root / "latest").unlink(missing_ok=True)
-    (root / "latest.txt").unlink(missing_ok=True)

@@ -25,7 +25,7 @@ from typing import Any
 from lpr_lab.errors import DamagedError, LprError, MissingError, UsageError, did_you_mean
 from lpr_lab.experiments import environment, run_formats
 from lpr_lab.experiments.run_files import RunFiles
-from lpr_lab.experiments.run_latest import forget_latest, point_latest
+from lpr_lab.experiments.run_latest import point_latest
 from lpr_lab.experiments.run_status import (
     Status,
     StatusFile,
@@ -344,16 +344,8 @@ def find_same_config(root: Path | str, config: Mapping[str, Any], kind: str) -> 
 def discard(run: Run) -> None:
     """Remove a run in which nothing was done, because it could not even begin."""
     remove_directory(run.path)
-    point_latest_at_newest(run.path.parent)
-
-
-def point_latest_at_newest(root: Path) -> None:
-    """Let `latest` lead to the newest run that is left, after one was taken away."""
-    newest = newest_run(root)
-    if newest is not None:
-        point_latest(root, newest.id)
-    else:
-        forget_latest(root)
+    newest = newest_run(run.path.parent)
+    point_latest(run.path.parent, newest.id if newest is not None else None)
 
 
 def start_run(

@@ -23,6 +23,9 @@ TEXTS = {
     "zh": "早上我打开窗户，听见了大海的声音。我多么喜欢这座城市！",
 }
 
+PROBE = " ".join(TEXTS[language] for language in ("en", "es", "el", "zh"))
+"""A short text in four scripts, by which two models are compared."""
+
 PROMPTS = {
     "ar": "كان يا ما كان، في قرية صغيرة",
     "bn": "এক গ্রামে এক বুড়ি থাকত",

@@ -42,6 +42,11 @@ class Claim:
     is_exact: bool = False
 
 
+def main_dataset(table: pd.DataFrame) -> str:
+    """Return the data set to speak of first: held-out text where there is any."""
+    return "heldout" if "heldout" in set(table["dataset"]) else str(table["dataset"].iloc[0])
+
+
 def check(
     changes: pd.DataFrame,
     original_weight: pd.DataFrame,
@@ -63,7 +68,7 @@ def check(
         by_stage: mean weight of expert 0 by stage (see `expert_tables`); the last two are compared.
         only_stage: `stage1` or `stage2` for a run of one stage: only what that stage is for is claimed.
     """
-    dataset = "heldout" if "heldout" in set(changes["dataset"]) else str(changes["dataset"].iloc[0])
+    dataset = main_dataset(changes)
     changes = changes[changes["dataset"] == dataset]
     weights = original_weight[original_weight["dataset"] == dataset]
     expanded, original = changes[changes["role"] == "expanded"], changes[changes["role"] == "original"]

@@ -25,17 +25,15 @@ from lpr_lab.experiments.notebooks import find_notebook, kind_of, run_before
 from lpr_lab.experiments.run_formats import json_records
 from lpr_lab.experiments.runs import Run, list_runs, start_run
 from lpr_lab.experiments.sweep_engines import Engine, Job
-from lpr_lab.experiments.sweep_grid import Point, as_text, points
+from lpr_lab.experiments.sweep_grid import COLUMNS, KIND, Point, as_text, points
 from lpr_lab.experiments.sweep_point import Outcome, Task
 from lpr_lab.experiments.sweep_tables import by_setting, differences, known_metrics, usual_metrics, value_of
 from lpr_lab.progress import progress
 
-KIND = "sweep"
 MAX_RUNS = 64
 STOP_SECONDS = 60.0
 _POLL_SECONDS = 0.1
 _REFRESH_SECONDS = 5.0
-COLUMNS = ("run_id", "run_state", "run_error")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,9 @@ from lpr_lab.experiments.notebook_parameters import NotebookFile, Parameter, kno
 from lpr_lab.experiments.yaml_files import read_yaml
 
 RUN_DIR = "run_dir"
+KIND = "sweep"
+COLUMNS = ("run_id", "run_state", "run_error")
+"""Of a sweep's table `summary`, beside parameters and metrics."""
 SEED = "seed"
 """The parameter that is repeated rather than compared: means and spreads are over it."""
 

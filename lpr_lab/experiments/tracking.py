@@ -22,6 +22,7 @@ from typing import Any
 from accelerate import PartialState
 from accelerate.tracking import GeneralTracker, MLflowTracker, TensorBoardTracker, TrackioTracker, WandBTracker
 
+from lpr_lab.experiments.run_formats import dotted
 from lpr_lab.experiments.runs import Run
 from lpr_lab.storage import read_json, write_json
 
@@ -198,14 +199,9 @@ def _id_of(tracker: GeneralTracker) -> str | None:
     return tracker.tracker.info.run_id if isinstance(tracker, MLflowTracker) else None
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings as trackers take them: dotted names, and lists as text."""
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        elif isinstance(value, list | tuple):
-            flat[prefix + str(key)] = ", ".join(str(item) for item in value)
-        else:
-            flat[prefix + str(key)] = value
-    return flat
+    return {
+        name: ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+        for name, value in dotted(settings)
+    }

@@ -196,8 +196,8 @@ def _probe(base: str) -> torch.Tensor:
     """Return our own sentences in four scripts as ids [1, tokens]."""
     from lpr_lab.model.bases import load_tokenizer
 
-    text = " ".join(sample_texts.TEXTS[language] for language in ("en", "es", "el", "zh"))
-    return torch.tensor([load_tokenizer(base)(text, add_special_tokens=False)["input_ids"][:_PROBE_TOKENS]])
+    ids = load_tokenizer(base)(sample_texts.PROBE, add_special_tokens=False)["input_ids"]
+    return torch.tensor([ids[:_PROBE_TOKENS]])
 
 
 def finish(settings: UpcycleSettings, run: Run) -> dict[str, Any]:

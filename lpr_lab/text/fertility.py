@@ -71,9 +71,8 @@ def measure_fertility(tokenizer: Any, texts: Sequence[str], ids: Sequence[Sequen
         texts: at least one that is not empty.
         ids: their tokens without special ones, where they are known already.
     """
-    if ids is None:
-        ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-    pieces = [piece for text, row in zip(texts, ids, strict=True) for piece in token_bytes(tokenizer, row, text)]
+    rows: Sequence[Any] = ids if ids is not None else tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    pieces = [piece for text, row in zip(texts, rows, strict=True) for piece in token_bytes(tokenizer, row, text)]
     joined = "\n".join(texts)
     spaced = 2 * len(UNSPACED_LETTER.findall(joined)) < len(_LETTERS.findall(joined))
     unknown = tokenizer.unk_token_id
@@ -83,7 +82,7 @@ def measure_fertility(tokenizer: Any, texts: Sequence[str], ids: Sequence[Sequen
         num_bytes=sum(len(encode_text(text)) for text in texts),
         num_tokens=len(pieces),
         num_inside=sum(1 for piece in pieces if piece and 0x80 <= piece[0] < 0xC0),
-        num_unknown=sum(row.count(unknown) for row in ids) if unknown is not None else 0,
+        num_unknown=sum(row.count(unknown) for row in rows) if unknown is not None else 0,
     )
 
 

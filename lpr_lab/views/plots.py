@@ -30,6 +30,11 @@ MAX_POINTS = 2000
 """Per curve; more are thinned evenly."""
 
 
+def datasets(table: Table) -> list[str]:
+    """Return the data sets of a table, held-out text first."""
+    return sorted(map(str, dict.fromkeys(table["dataset"])), key=lambda name: name != "heldout")
+
+
 def dataset_name(name: str) -> str:
     """Return what a data set is called for people."""
     return {"dev": "Dev text, same genre as training", "heldout": "Held-out text, another genre"}.get(name, name)
@@ -213,32 +218,35 @@ def layer_profile(load: Table, template: str = "lpr") -> "go.Figure":
     theme.register()
     rows = load[load["expert"] == 0]
     figure = go.Figure()
-    for role, codes in (("original", _of_role(rows, "original")), ("expanded", _of_role(rows, "expanded"))):
-        for position, code in enumerate(codes):
-            line = rows[rows["language"] == code].sort_values("layer")
-            figure.add_scatter(
-                x=line["layer"],
-                y=100 * line["mass"],
-                mode="lines+markers",
-                name=language_name(code),
-                line={"color": ROLE_COLOURS[role], "width": 2, "dash": "solid" if role == "original" else "dash"},
-                marker={"symbol": _SYMBOLS[position % len(_SYMBOLS)], "size": 7},
-                hovertemplate=f"{language_name(code)}, layer %{{x}}: %{{y:.1f}}%<extra></extra>",
-            )
-    figure.update_layout(
-        template=template,
-        title=_load_finding(rows),
-        height=380,
-        xaxis={"title": "layer", "showgrid": False},
-        yaxis={"title": "weight on the original expert, %", "range": [-3, 103]},
-    )
+    add_weight_lines(figure, rows.sort_values("layer", kind="stable"), "layer", "mass", "layer %{x}", size=7)
+    figure.update_layout(template=template, title=_load_finding(rows), xaxis={"title": "layer", "showgrid": False})
     return figure
+
+
+def add_weight_lines(figure: "go.Figure", rows: Table, x: str, y: str, where: str, *, size: int) -> None:
+    """Add the weight of the original expert, one line per language, solid for original ones, and the axis of it.
+
+    `y` is the column of weights, shares of 1; `where` is what a place along `x` is called, with plotly's `%{x}`.
+    """
+    for role in ROLES:
+        for position, code in enumerate(_of_role(rows, role)):
+            line, name = rows[rows["language"] == code], language_name(code)
+            figure.add_scatter(
+                x=line[x],
+                y=100 * line[y],
+                mode="lines+markers",
+                name=name,
+                line={"color": ROLE_COLOURS[role], "width": 2, "dash": "solid" if role == "original" else "dash"},
+                marker={"symbol": SYMBOLS[position % len(SYMBOLS)], "size": size},
+                hovertemplate=f"{name}, {where}: %{{y:.1f}}%<extra></extra>",
+            )
+    figure.update_layout(height=380, yaxis={"title": "weight on the original expert, %", "range": [-3, 103]})
 
 
 _ORANGE_TO_BLUE = [(0, "rgba(224,112,27,.55)"), (0.5, "rgba(128,134,149,.12)"), (1, "rgba(31,127,196,.55)")]
 """Half transparent, as tints in the token strip: figures in the cells stay readable on light and dark ground."""
 
-_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "pentagon")
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "pentagon")
 
 
 def training_curves(metrics: Table, name: str = "lm_loss", template: str = "lpr") -> "go.Figure":

@@ -15,6 +15,7 @@ import numpy as np
 
 from lpr_lab.experiments.run_differences import changed_between
 from lpr_lab.experiments.runs import Run
+from lpr_lab.experiments.scorecard import main_dataset
 from lpr_lab.text.languages import language_name
 from lpr_lab.views import experts, plots, stages
 from lpr_lab.views.numbers import NOT_MEASURED, count, percent
@@ -53,23 +54,11 @@ class Chart:
     """A few words above the finding."""
 
 
-def main_dataset(table: Table) -> str:
-    """Return the data set to speak of first: held-out text where there is any."""
-    names = [str(name) for name in dict.fromkeys(table["dataset"])]
-    return "heldout" if "heldout" in names else names[0]
-
-
-def datasets(table: Table) -> list[str]:
-    """Return the data sets of a table, held-out text first."""
-    names = [str(name) for name in dict.fromkeys(table["dataset"])]
-    return sorted(names, key=lambda name: name != "heldout")
-
-
 def retention_charts(run: Run) -> Iterator[Chart]:
     """Yield bits per byte before and after by language, a chart per data set, then stage after stage."""
     change = run.read_table("change")
     if change is not None and not change.empty:
-        for dataset in datasets(change):
+        for dataset in plots.datasets(change):
             rows = change[change["dataset"] == dataset]
             caption = "Bits per UTF-8 byte. Intervals are 95 %, from resampling the documents of both models together."
             before, after = changed_between(run)

@@ -14,6 +14,7 @@ from lpr_lab.experiments.lineage import ancestors_of, children_of
 from lpr_lab.experiments.pairs import Pair, exactness, pairs
 from lpr_lab.experiments.run_differences import flatten, source_name
 from lpr_lab.experiments.runs import Run
+from lpr_lab.experiments.scorecard import main_dataset
 from lpr_lab.experiments.summary import summary_lines
 from lpr_lab.experiments.yaml_files import dump_yaml
 from lpr_lab.model.embedded import EMBEDDED
@@ -22,7 +23,7 @@ from lpr_lab.views import expert_panels, run_parts
 from lpr_lab.views.numbers import NOT_MEASURED
 from lpr_lab.views.pairs import describe_settings, finding, render_pair
 from lpr_lab.views.plots import dataset_name
-from lpr_lab.views.report_charts import Chart, main_dataset
+from lpr_lab.views.report_charts import Chart
 from lpr_lab.views.tokens import render_token_strip
 
 MAX_PAIRS = 40

@@ -9,7 +9,7 @@ from lpr_lab.errors import UsageError
 from lpr_lab.views import theme
 from lpr_lab.views.numbers import change as change_text
 from lpr_lab.views.numbers import percent
-from lpr_lab.views.plots import ROLE_COLOURS, ROLES, language_name
+from lpr_lab.views.plots import ROLES, SYMBOLS, add_weight_lines, language_name
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 Table = Any
 """A `pandas.DataFrame`; the type pandas declares for itself is lost at the first filter."""
 
-_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "pentagon")
 _DASHES = ("solid", "dash", "dot", "dashdot")
 
 
@@ -76,7 +75,7 @@ def retention_by_stage(table: Table, template: str = "lpr") -> "go.Figure":
                 mode="lines+markers",
                 name=f"{name} ({group})",
                 line={"color": theme.expert_colour(int(group[1:])), "width": 2, "dash": _DASHES[position % 4]},
-                marker={"symbol": _SYMBOLS[position % len(_SYMBOLS)], "size": 9},
+                marker={"symbol": SYMBOLS[position % len(SYMBOLS)], "size": 9},
                 customdata=line["bits_per_byte"],
                 hovertemplate=f"{name}, %{{x}}: %{{y:+.1f}}% (%{{customdata:.3f}} bits per byte)<extra></extra>",
             )
@@ -101,26 +100,9 @@ def original_weight(table: Table, template: str = "lpr") -> "go.Figure":
 
     theme.register()
     figure = go.Figure()
-    for role in ROLES:
-        rows = table[table["role"] == role]
-        for position, code in enumerate(dict.fromkeys(rows["language"])):
-            line = rows[rows["language"] == code]
-            figure.add_scatter(
-                x=line["stage"],
-                y=100 * line["original_weight"],
-                mode="lines+markers",
-                name=language_name(code),
-                line={"color": ROLE_COLOURS[role], "width": 2, "dash": "solid" if role == "original" else "dash"},
-                marker={"symbol": _SYMBOLS[position % len(_SYMBOLS)], "size": 9},
-                hovertemplate=f"{language_name(code)}, %{{x}}: %{{y:.1f}}%<extra></extra>",
-            )
-    figure.update_layout(
-        template=template,
-        title=_weight_finding(table),
-        height=380,
-        xaxis={"title": "stage", "showgrid": False, "type": "category"},
-        yaxis={"title": "weight on the original expert, %", "range": [-3, 103]},
-    )
+    add_weight_lines(figure, table, "stage", "original_weight", "%{x}", size=9)
+    xaxis = {"title": "stage", "showgrid": False, "type": "category"}
+    figure.update_layout(template=template, title=_weight_finding(table), xaxis=xaxis)
     return figure
 
 

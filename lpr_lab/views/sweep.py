@@ -3,6 +3,7 @@
 import textwrap
 from typing import TYPE_CHECKING, Any
 
+from lpr_lab.experiments.sweep_grid import SEED
 from lpr_lab.views import theme
 from lpr_lab.views.plots import GREY
 
@@ -14,7 +15,6 @@ Table = Any
 
 MAX_SETTINGS = 40
 MAX_PANELS = 4
-SEED = "seed"
 CLEAR = ("more", "less")
 _TITLE_CHARACTERS = 90
 """A line of the title; it is as long as what differs."""
