@@ -33,6 +33,9 @@ def build(runs_dir: str | Path) -> "gradio.Blocks":
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("DO_NOT_TRACK", "1")
 
+    from lpr_lab.dashboard.quick_gradio import skip_type_stubs
+
+    skip_type_stubs()
     from lpr_lab.dashboard import pages
 
     return pages.assemble(Path(runs_dir))

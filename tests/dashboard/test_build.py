@@ -30,6 +30,25 @@ def test_building_the_pages_needs_no_torch_and_no_runs(tmp_path):
     assert done.stdout.strip() == "[]"
 
 
+def test_importing_gradio_for_the_pages_writes_no_type_stubs(tmp_path):
+    code = """
+import sys
+read = []
+sys.addaudithook(lambda event, given: read.append(str(given[0])) if event == "open" else None)
+from lpr_lab.dashboard import build
+build({folder!r})
+import gradio
+print(len([path for path in read if path.endswith(".pyi")]), hasattr(gradio.Textbox, "change"), len(sys.meta_path))
+import lpr_lab.dashboard.quick_gradio as quick
+quick.skip_type_stubs()
+print(len(sys.meta_path))
+""".format(folder=str(tmp_path / "absent"))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    stubs, has_events, finders, finders_after = done.stdout.split()
+    assert stubs == "0" and has_events == "True"
+    assert finders == finders_after
+
+
 def test_building_leaves_no_file_behind(tmp_path):
     import lpr_lab.dashboard
 
