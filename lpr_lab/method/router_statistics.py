@@ -22,7 +22,7 @@ from lpr_lab.errors import DamagedError, UsageError
 from lpr_lab.method.expand import pack_by_language
 from lpr_lab.method.training import TrainSettings
 from lpr_lab.model.adapter import expansion_config, forward_context
-from lpr_lab.model.capture import watch_mlp_inputs
+from lpr_lab.model.capture import decoder_of, watch_mlp_inputs
 from lpr_lab.model.precision import resolve_precision
 from lpr_lab.model.stages import standing
 from lpr_lab.progress import progress
@@ -173,7 +173,7 @@ def gather_statistics(
     num_blocks = max(tokens_per_language // block_tokens, 4)
     device = next(model.parameters()).device
     uses_mean = expansion_config(model).router_input == "token_and_mean"
-    context = forward_context(model)
+    context, decoder = forward_context(model), decoder_of(model)
     layers: dict[int, LayerStatistics] = {}
     counted = torch.empty(0)
     language, weight, is_held, stride = "", 0.0, False, 1
@@ -213,7 +213,7 @@ def gather_statistics(
                     is_held = start >= kept_from
                     counted = _is_text(batch, blocks).flatten().to(device)
                     ids, positions = batch["input_ids"].to(device), batch["position_ids"].to(device)
-                    model(input_ids=ids, position_ids=positions, use_cache=False)
+                    decoder(input_ids=ids, position_ids=positions, use_cache=False)
                     bar.update(ids.numel())
     return RouterStatistics([list(group) for group in groups], dict(sorted(layers.items())), num_tokens)
 

@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from arithmetic import dense_step, expand_step, review_step, sizes, visits
 from measuring import Row, compared, in_turns, save
+from peft import PeftModel
 from torch import nn
 
 import lpr_lab as lab
@@ -31,12 +32,12 @@ BLOCK_TOKENS, BLOCKS = 256, 4
 LANGUAGES = ("en", "el")
 
 
-def random_schedule(vocabulary: int) -> BlockSchedule:
+def random_schedule(vocabulary: int, blocks_per_step: int) -> BlockSchedule:
     """Return blocks of random tokens in two languages: a step takes the same time whatever they say."""
     generator = torch.Generator().manual_seed(0)
     blocks = {}
     for index, language in enumerate(LANGUAGES):
-        ids = torch.randint(1000, vocabulary, (8, BLOCK_TOKENS), generator=generator)
+        ids = torch.randint(1000, vocabulary, (16, BLOCK_TOKENS), generator=generator)
         blocks[language] = PackedBlocks(
             input_ids=ids,
             targets=ids.roll(-1, 1),
@@ -47,15 +48,15 @@ def random_schedule(vocabulary: int) -> BlockSchedule:
             separator_id=0,
             num_documents=1,
         )
-    return BlockSchedule(blocks, blocks_per_step=BLOCKS, seed=0)
+    return BlockSchedule(blocks, blocks_per_step=blocks_per_step, seed=0)
 
 
-def stepper(model: nn.Module, terms: Sequence[Term], precision: str) -> Callable[[], None]:
+def stepper(model: nn.Module, terms: Sequence[Term], precision: str, blocks: int = BLOCKS) -> Callable[[], None]:
     """Return a function that makes the loop's next step."""
-    settings = TrainSettings(tokens=10**6, precision=precision, blocks_per_forward=BLOCKS)
+    settings = TrainSettings(tokens=10**6, precision=precision, blocks_per_forward=blocks)
     AcceleratorState._reset_state()
     accelerator = Accelerator(mixed_precision="bf16" if precision == "bf16" else "no", cpu=True)
-    schedule = random_schedule(40_000)
+    schedule = random_schedule(40_000, blocks)
     named = list(training.trainable_parameters(model))
     optimizer = training.make_optimizer(named, settings)
     wrapped = accelerator.prepare_model(model)
@@ -76,43 +77,68 @@ def stepper(model: nn.Module, terms: Sequence[Term], precision: str) -> Callable
     return step
 
 
-def stages(rounds: int, precision: str, rows: list[Row]) -> None:
-    """Stage 1 with 1 and 3 new experts and stage 2 beside full fine-tuning."""
-    actions, bounds = {}, {}
-    ids = torch.randint(1000, 40_000, (BLOCKS, BLOCK_TOKENS), generator=torch.Generator().manual_seed(1))
+def prepared(new: int) -> PeftModel:
+    """Return SmolLM2 with so many new experts in every layer."""
+    base, _ = lab.load_base("smollm2-135m")
+    return lab.upcycle(base, lab.uniform(30, new))
+
+
+def stages(rounds: int, precision: str, blocks: int, rows: list[Row]) -> None:
+    """Stage 1 and stage 2 with 1 and 3 new experts beside full fine-tuning."""
+    ids = torch.randint(1000, 40_000, (blocks, BLOCK_TOKENS), generator=torch.Generator().manual_seed(1))
     base, _ = lab.load_base("smollm2-135m")
     of = sizes(base, BLOCK_TOKENS)
-    actions["dense"] = stepper(lab.baselines.full(base), [lm_term()], precision)
+    actions = {"dense": stepper(lab.baselines.full(base), [lm_term()], precision, blocks)}
+    expands, reviews = {}, {}
     for new in (1, 3):
-        model, _ = lab.load_base("smollm2-135m")
-        model = lab.upcycle(model, lab.uniform(30, new))
+        model = prepared(new)
         visited, visited_new = visits(model, ids)
         set_trainable(model, experts=True, routers=True)
-        actions[f"expand {new}"] = stepper(model, [lm_term(), balance_term(model, 0.01)], precision)
-        bounds[f"expand {new}"] = expand_step(of, visited, visited_new) / dense_step(of)
-        if new == 1:
-            reviewed, _ = lab.load_base("smollm2-135m")
-            reviewed = lab.upcycle(reviewed, lab.uniform(30, 1))
-            set_trainable(reviewed, experts=False, routers=True)
-            actions["review"] = stepper(reviewed, [lm_term(), lpr_term(1, 0.1)], precision)
-            bounds["review"] = review_step(of, visited) / expand_step(of, visited, visited_new)
+        terms = [lm_term(), balance_term(model, 0.01)]
+        actions[f"expand {new}"] = stepper(model, terms, precision, blocks)
+        reviewed = prepared(new)
+        set_trainable(reviewed, experts=False, routers=True)
+        actions[f"review {new}"] = stepper(reviewed, [lm_term(), lpr_term(1, 0.1)], precision, blocks)
+        expands[new] = expand_step(of, visited, visited_new)
+        reviews[new] = review_step(of, visited) / expands[new]
     seconds = in_turns(actions, rounds)
     for new in (1, 3):
-        name, bound = f"expand {new}", bounds[f"expand {new}"]
-        what = f"Stage-1 step, {new} new expert{'s' if new > 1 else ''} per layer, {precision}"
+        experts = f"{new} new expert{'s' if new > 1 else ''} per layer, {precision}, {blocks * BLOCK_TOKENS:,} tokens"
+        bound = expands[new] / dense_step(of)
         against = f"full fine-tuning step × {bound:.2f} (ratio of operations)"
-        rows.append(compared(what, against, seconds[name], seconds["dense"], at_most=1.1, bound=bound))
-        rows.append(compared(what, "full fine-tuning step", seconds[name], seconds["dense"]))
-    note = f"operations: {bounds['review']:.2f}"
-    rows.append(
-        compared(
-            f"Stage-2 step, {precision}", "stage-1 step", seconds["review"], seconds["expand 1"], at_most=0.8, note=note
-        )
-    )
-    save("step_speed", rows, precision=precision)
+        of_stage1 = seconds[f"expand {new}"]
+        what = f"Stage-1 step, {experts}"
+        rows.append(compared(what, against, of_stage1, seconds["dense"], at_most=1.1, bound=bound))
+        rows.append(compared(what, "full fine-tuning step", of_stage1, seconds["dense"]))
+        what, note = f"Stage-2 step, {experts}", f"operations: {reviews[new]:.2f}"
+        rows.append(compared(what, "stage-1 step", seconds[f"review {new}"], of_stage1, at_most=0.8, note=note))
+    save("step_speed", rows)
 
 
-def growth(rounds: int, rows: list[Row]) -> None:
+def review_without_backpropagation(rounds: int, rows: list[Row]) -> None:
+    """The closed-form review of two languages, solving included, beside as many tokens of stage-1 steps."""
+    model, tokenizer = prepared(1), lab.load_base("smollm2-135m")[1]
+    fitted = lab.upcycle(lab.load_base("smollm2-135m")[0], lab.uniform(30, 1), router_bias=True)
+    corpus = lab.load_corpus("demo", languages=list(LANGUAGES))
+    set_trainable(model, experts=True, routers=True)
+    step = stepper(model, [lm_term(), balance_term(model, 0.01)], "fp32", BLOCKS)
+    tokens = 4096
+    settings = lab.FitSettings(tokens_per_language=tokens, precision="fp32")
+
+    def local() -> None:
+        lab.fit_routers(fitted, tokenizer, corpus, original=["en"], expanded=["el"], settings=settings)
+
+    def trained() -> None:
+        for _ in range(2 * tokens // (BLOCKS * BLOCK_TOKENS)):
+            step()
+
+    seconds = in_turns({"local": local, "trained": trained}, rounds)
+    what = f"Review in closed form, {2 * tokens:,} tokens, fp32"
+    rows.append(compared(what, "stage-1 steps of as many tokens", seconds["local"], seconds["trained"], at_most=0.45))
+    save("step_speed", rows)
+
+
+def growth(rounds: int, blocks: int, rows: list[Row]) -> None:
     """A stage-1 step as experts grow from 2 to 16, on the first six layers; all sixteen in all layers take 19 GB."""
     actions = {}
     for experts in (2, 4, 8, 16):
@@ -122,12 +148,12 @@ def growth(rounds: int, rows: list[Row]) -> None:
         model.config.num_hidden_layers = 6
         model = lab.upcycle(model, lab.uniform(6, experts - 1))
         set_trainable(model, experts=True, routers=True)
-        actions[str(experts)] = stepper(model, [lm_term(), balance_term(model, 0.01)], "fp32")
+        actions[str(experts)] = stepper(model, [lm_term(), balance_term(model, 0.01)], "fp32", blocks)
         del model
         gc.collect()
     seconds = in_turns(actions, rounds)
     for experts in ("4", "8", "16"):
-        what = f"Stage-1 step, {experts} experts in each of 6 layers"
+        what = f"Stage-1 step, {experts} experts in each of 6 layers, {blocks * BLOCK_TOKENS:,} tokens"
         rows.append(compared(what, "the same with 2", seconds[experts], seconds["2"], at_most=1.15))
     save("step_speed", rows)
 
@@ -135,10 +161,16 @@ def growth(rounds: int, rows: list[Row]) -> None:
 def main(rounds: int) -> None:
     """Measure."""
     rows: list[Row] = []
-    stages(rounds, "fp32", rows)
+    stages(rounds, "fp32", BLOCKS, rows)
     gc.collect()
-    growth(rounds, rows)
-    stages(max(2, rounds // 2), "bf16", rows)
+    review_without_backpropagation(max(2, rounds // 2), rows)
+    gc.collect()
+    growth(rounds, BLOCKS, rows)
+    gc.collect()
+    growth(max(2, rounds // 2), 4 * BLOCKS, rows)
+    gc.collect()
+    # Without instructions for it, a processor takes an order of magnitude longer in bf16.
+    stages(max(2, rounds // 2), "bf16", 1, rows)
 
 
 if __name__ == "__main__":
