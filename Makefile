@@ -4,6 +4,8 @@ SHELL := bash
 .PHONY: help setup demo app test test-all test-slow test-e2e bench load screenshots check fix clean
 
 BIN := .venv/bin
+# Tests side by side, one per core; more than four would mostly import torch once more.
+SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist worksteal
 # Written last, so that an interrupted installation is taken up again; older than pyproject.toml means out of date.
 READY := .venv/.ready
 # The first Python on this machine that is new enough; `make PYTHON=/path/to/python ...` overrides it.
@@ -22,16 +24,16 @@ app: $(READY) ## open the dashboard on ./runs
 	@$(BIN)/python app.py
 
 test: $(READY) ## the quick tests: no network, no GPU, under five minutes
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q $(SIDE_BY_SIDE)
 
 test-all: $(READY) ## every test that needs no GPU; fetches the embedded model when it is not in the cache
-	@$(BIN)/python -m pytest -q -m "not gpu"
+	@$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) -m "not gpu"
 
 test-slow: $(READY) ## tests over five seconds: two processes under torchrun, every notebook on a tiny model
-	@$(BIN)/python -m pytest -q -m "(slow or notebook) and not gpu and not network and not real and not e2e"
+	@$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) -m "(slow or notebook) and not gpu and not network and not real and not e2e"
 
 test-e2e: $(READY) ## drive the dashboard in headless Chromium (CHROMIUM=/path names another)
-	@$(BIN)/python -m pytest -q -m e2e
+	@$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) -m e2e
 
 bench: $(READY) ## every speed and memory ratio of docs/performance.md; fetches the embedded model when it is not there
 	@$(BIN)/python -m pip install --disable-pip-version-check --no-input -q -e ".[eval]"

@@ -47,8 +47,9 @@ def same_seed() -> None:
     if "torch" in sys.modules:
         torch = sys.modules["torch"]
         torch.manual_seed(0)
-        if torch.get_num_threads() > 2:
-            torch.set_num_threads(2)
+        most = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
+        if torch.get_num_threads() > most:
+            torch.set_num_threads(most)
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,7 @@ Letters: T tokens, D model width, F hidden width, n new experts of one stack, E 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -134,7 +135,9 @@ def _mix_sorted(x: torch.Tensor, routing: Routing, original: nn.Module, stacks: 
     num_tokens, top_k = routing.expert_ids.shape
     chosen = routing.expert_ids.reshape(-1)
     order = chosen.argsort(stable=True)
-    rows = x[order // top_k]
+    back = torch.empty_like(order)
+    back[order] = torch.arange(len(order), device=order.device)
+    rows = _TakeRows.apply(x, order, back, top_k)
     num_experts = 1 + sum(stack.num_experts for stack in stacks)
     tokens_per_expert = torch.bincount(chosen, minlength=num_experts)
     # One number leaves the device per stack and layer: where the rows of each part end.
@@ -146,8 +149,25 @@ def _mix_sorted(x: torch.Tensor, routing: Routing, original: nn.Module, stacks: 
     outputs += [
         stack.grouped(piece, count).to(x.dtype) for stack, piece, count in zip(stacks, pieces[1:], counts, strict=True)
     ]
-    # Undo the sort by its inverse permutation and sum each token's K rows: no index_add, so the same result every time.
-    back = torch.empty_like(order)
-    back[order] = torch.arange(len(order), device=order.device)
-    unsorted = torch.cat(outputs)[back].view(num_tokens, top_k, -1)
+    # Undo the sort and sum each token's K rows: no index_add, so the same result every time.
+    unsorted = _TakeRows.apply(torch.cat(outputs), back, order, 1).view(num_tokens, top_k, -1)
     return (unsorted * routing.expert_weights.unsqueeze(-1)).sum(1).to(x.dtype)
+
+
+class _TakeRows(torch.autograd.Function):
+    """Repeat every row K times and put the copies in an order; its gradient takes them back instead of adding by index.
+
+    Torch does not know that an index is a permutation, so the gradient of `x[order]` adds row by row.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, order: torch.Tensor, back: torch.Tensor, repeats: int) -> torch.Tensor:
+        ctx.save_for_backward(back)
+        ctx.repeats = repeats
+        return x.index_select(0, order if repeats == 1 else order // repeats)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+        (back,) = ctx.saved_tensors
+        grad = grads[0].index_select(0, back)
+        return grad if ctx.repeats == 1 else grad.view(-1, ctx.repeats, grad.shape[-1]).sum(1), None, None, None

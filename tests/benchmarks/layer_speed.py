@@ -3,7 +3,8 @@
     .venv/bin/python tests/benchmarks/layer_speed.py [rounds]
 
 All compute the same: top-2, every expert learns (so does ours here: expert 0 is left unfrozen, which an expansion never
-does), float32. The loop is the form in which the method was released: expert by expert, the tokens of each picked out.
+does), float32. The loop has the form in which the method was released: every expert a module, its tokens picked out, its
+output added at their places.
 """
 
 import sys
@@ -14,7 +15,7 @@ from transformers import LlamaConfig, MixtralConfig
 from transformers.models.llama.modeling_llama import LlamaMLP
 from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
 
-from lpr_lab.model.experts import ExpertStack, mix, mix_by_loop
+from lpr_lab.model.experts import ExpertStack, mix
 from lpr_lab.model.families import read_mlp
 from lpr_lab.model.router import Router, route
 
@@ -25,19 +26,40 @@ IMPLEMENTATIONS = ("eager", "grouped_mm", "batched_mm")
 class Ours(torch.nn.Module):
     """Router, the base's MLP and a stack of new experts."""
 
-    def __init__(self, width: int, hidden: int, num_experts: int, dispatch) -> None:
+    def __init__(self, width: int, hidden: int, num_experts: int) -> None:
         super().__init__()
         self.original = LlamaMLP(LlamaConfig(hidden_size=width, intermediate_size=hidden))
         self.stack = ExpertStack(read_mlp(self.original), num_experts - 1)
         self.stack.copy_from(read_mlp(self.original))
         self.router = Router(width, num_experts)
         torch.nn.init.xavier_uniform_(self.router.weight)
-        self.dispatch = dispatch
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map [1, T, D] to the same shape."""
         tokens = x.flatten(0, 1)
-        return self.dispatch(tokens, route(self.router(tokens, None), 2), self.original, [self.stack]).view(x.shape)
+        return mix(tokens, route(self.router(tokens, None), 2), self.original, [self.stack]).view(x.shape)
+
+
+class Loop(torch.nn.Module):
+    """Router and a list of MLPs, one after the other."""
+
+    def __init__(self, width: int, hidden: int, num_experts: int) -> None:
+        super().__init__()
+        config = LlamaConfig(hidden_size=width, intermediate_size=hidden)
+        self.experts = torch.nn.ModuleList(LlamaMLP(config) for _ in range(num_experts))
+        self.router = Router(width, num_experts)
+        torch.nn.init.xavier_uniform_(self.router.weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map [1, T, D] to the same shape."""
+        tokens = x.flatten(0, 1)
+        routing = route(self.router(tokens, None), 2)
+        output = torch.zeros_like(tokens)
+        for number, expert in enumerate(self.experts):
+            token, slot = torch.where(routing.expert_ids == number)
+            weight = routing.expert_weights[token, slot].unsqueeze(-1)
+            output.index_add_(0, token, expert(tokens[token]) * weight)
+        return output.view(x.shape)
 
 
 def mixtral(width: int, hidden: int, num_experts: int, implementation: str) -> torch.nn.Module:
@@ -58,10 +80,7 @@ def main(rounds: int) -> None:
     for shape, (width, hidden, lengths) in SHAPES.items():
         for num_experts in (2, 4, 8):
             torch.manual_seed(0)
-            blocks = {
-                "ours": Ours(width, hidden, num_experts, mix),
-                "loop": Ours(width, hidden, num_experts, mix_by_loop),
-            }
+            blocks = {"ours": Ours(width, hidden, num_experts), "loop": Loop(width, hidden, num_experts)}
             blocks |= {name: mixtral(width, hidden, num_experts, name) for name in IMPLEMENTATIONS}
             for tokens in lengths:
                 x = torch.randn(1, tokens, width, requires_grad=True)
