@@ -26,6 +26,7 @@ from lpr_lab.measure.forgetting import ScoredDocuments, bootstrap_draws, change_
 from lpr_lab.measure.routing import LoadCounter
 from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.capture import RoutingRecord, record_routing
+from lpr_lab.model.heap import give_freed_memory_back, keep_freed_memory
 from lpr_lab.model.precision import resolve_precision
 from lpr_lab.model.stages import selected_stage, standing
 from lpr_lab.progress import progress
@@ -177,6 +178,7 @@ def evaluate(
             sizes = np.array([len(document.text.encode()) for document in documents])
             ids = tuple(document.id for document in documents)
             sets.append(ScoredDocuments(language, role, split, fingerprint_of(documents), sizes, nats, ids))
+    give_freed_memory_back()
     settings = {"precision": resolve_precision(precision), "block_tokens": block_tokens, "bootstrap": bootstrap}
     return Report(sets, bootstrap, seed, counter.to_frame(), settings)
 
@@ -188,6 +190,7 @@ def _base_of(model: PeftModel | PreTrainedModel, base: PreTrainedModel | None) -
         yield model if base is None else base
 
 
+@torch.no_grad()
 def document_nats(
     model: torch.nn.Module,
     blocks: PackedBlocks,
@@ -202,6 +205,8 @@ def document_nats(
     Documents do not see one another, every token is scored once, and separators are not scored.
     """
     device = next(model.parameters()).device
+    if device.type == "cpu":
+        keep_freed_memory()
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=resolve_precision(precision) == "bf16")
     totals = np.zeros(blocks.num_documents)
     with autocast:

@@ -39,6 +39,7 @@ from lpr_lab.method.schedule import BlockSchedule
 from lpr_lab.method.terms import Batch, Forward, Term
 from lpr_lab.model.adapter import moe_layers, trainable_parameters
 from lpr_lab.model.capture import RoutingRecord, decoder_of, record_routing
+from lpr_lab.model.heap import give_freed_memory_back, keep_freed_memory
 from lpr_lab.model.precision import resolve_precision
 from lpr_lab.progress import progress as progress_bar
 from lpr_lab.text.packing import refuse_if_documents_mix
@@ -133,6 +134,8 @@ def train(
         mixed_precision="bf16" if resolve_precision(settings.precision) == "bf16" else "no",
         cpu=not torch.cuda.is_available(),
     )
+    if accelerator.device.type == "cpu":
+        keep_freed_memory()
     named = list(trainable_parameters(model))
     if not named:
         raise UsageError("Nothing learns in this model: call it on one from lpr_lab.upcycle or method.baselines.")
@@ -216,6 +219,7 @@ def train(
         model.train(was_training)
         for parameter in model.parameters():
             parameter.grad = None
+        give_freed_memory_back()
     return {
         "steps": done.step,
         "tokens": done.tokens,

@@ -3,8 +3,8 @@
     .venv/bin/python tests/benchmarks/layer_speed.py [rounds]
 
 All compute the same: top-2, every expert learns (so does ours here: expert 0 is left unfrozen, which an expansion never
-does), float32. The loop has the form in which the method was released: every expert a module, its tokens picked out, its
-output added at their places.
+does), float32. The loop has the form in which the method was released: every expert a module, its tokens picked
+out, its output added at their places.
 """
 
 import sys
@@ -17,6 +17,7 @@ from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
 
 from lpr_lab.model.experts import ExpertStack, mix
 from lpr_lab.model.families import read_mlp
+from lpr_lab.model.heap import keep_freed_memory
 from lpr_lab.model.router import Router, route
 
 SHAPES = {"SmolLM2-135M": (576, 1536, (256, 1024, 8192)), "Qwen1.5-1.8B": (2048, 5504, (256, 1024))}
@@ -76,6 +77,7 @@ def mixtral(width: int, hidden: int, num_experts: int, implementation: str) -> t
 
 def main(rounds: int) -> None:
     """Measure every shape, number of experts and length."""
+    keep_freed_memory()  # all of them, as `train` does
     rows: list[Row] = []
     for shape, (width, hidden, lengths) in SHAPES.items():
         for num_experts in (2, 4, 8):

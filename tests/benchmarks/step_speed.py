@@ -25,6 +25,7 @@ from lpr_lab.method.terms import Term, balance_term, lm_term, lpr_term
 from lpr_lab.method.training import TrainSettings
 from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.capture import RoutingRecord, record_routing
+from lpr_lab.model.heap import keep_freed_memory
 from lpr_lab.model.stages import set_trainable
 from lpr_lab.text.packing import PackedBlocks
 
@@ -55,6 +56,7 @@ def stepper(model: nn.Module, terms: Sequence[Term], precision: str, blocks: int
     """Return a function that makes the loop's next step."""
     settings = TrainSettings(tokens=10**6, precision=precision, blocks_per_forward=blocks)
     AcceleratorState._reset_state()
+    keep_freed_memory()  # as `train` does
     accelerator = Accelerator(mixed_precision="bf16" if precision == "bf16" else "no", cpu=True)
     schedule = random_schedule(40_000, blocks)
     named = list(training.trainable_parameters(model))

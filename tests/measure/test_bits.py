@@ -34,6 +34,12 @@ def test_packed_scores_equal_scoring_each_document_alone(tiny_model, tiny_tokeni
         assert nats == pytest.approx(float(alone), rel=1e-4)
 
 
+def test_scoring_builds_no_graph_whoever_calls_it(tiny_model, tiny_tokenizer, tiny_corpus):
+    model = tiny_model("llama").requires_grad_(True)
+    blocks = pack(tiny_corpus.documents("dev", "en")[:2], tiny_tokenizer, 32, languages=["en"])
+    assert (document_nats(model, blocks, precision="fp32") > 0).all()
+
+
 @torch.no_grad()
 def test_a_uniform_model_needs_the_same_nats_for_every_token(tiny_model, tiny_tokenizer, tiny_corpus):
     model = tiny_model("llama")
