@@ -47,9 +47,9 @@ class ExpertStack(nn.Module):
 
     def expert(self, index: int, x: torch.Tensor) -> torch.Tensor:
         """Apply one expert to all of `x` [T, D] -> [T, D]."""
-        hidden = F.linear(x, self.up[index], None if self.up_bias is None else self.up_bias[index])
-        hidden = self._activate(hidden)
-        output = F.linear(hidden, self.down[index], None if self.down_bias is None else self.down_bias[index])
+        up_bias, down_bias = (None if b is None else self._of(b, index) for b in (self.up_bias, self.down_bias))
+        hidden = self._activate(F.linear(x, self._of(self.up, index), up_bias))
+        output = F.linear(hidden, self._of(self.down, index), down_bias)
         return F.dropout(output, self.dropout, self.training)
 
     def grouped(self, x: torch.Tensor, tokens_per_expert: torch.Tensor) -> torch.Tensor:
@@ -69,6 +69,10 @@ class ExpertStack(nn.Module):
         if self.down_bias is not None:
             output = output + self.down_bias.repeat_interleave(tokens_per_expert, dim=0, output_size=len(x))
         return F.dropout(output, self.dropout, self.training)
+
+    def _of(self, stacked: torch.Tensor, index: int) -> torch.Tensor:
+        # A single expert is a view of the whole, so its gradient need not be copied into a stack of zeros.
+        return stacked.squeeze(0) if self.num_experts == 1 else stacked[index]
 
     def _activate(self, hidden: torch.Tensor) -> torch.Tensor:
         if not self.gated:
