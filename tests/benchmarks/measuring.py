@@ -39,10 +39,13 @@ class Row:
 
 
 def in_turns(actions: Mapping[str, Callable[[], Any]], rounds: int, warmups: int = 1) -> dict[str, list[float]]:
-    """Run every action once per round, in turns; returns seconds by name, one per round, without the warm-ups."""
+    """Run every action once per round, in turns; returns seconds by name, one per round, without the warm-ups.
+
+    Every other round goes backwards, so that none is always the one after the largest.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in actions}
     for round_ in range(warmups + rounds):
-        for name, action in actions.items():
+        for name, action in list(actions.items())[:: 1 if round_ % 2 else -1]:
             started = time.perf_counter()
             action()
             if round_ >= warmups:
@@ -126,10 +129,14 @@ def _peak_kib() -> int:
 
 
 def save(name: str, rows: list[Row], **facts: Any) -> None:
-    """Print the rows and keep them for the table."""
+    """Print the rows and keep them for the table, beside what was kept of other parts on the same machine."""
     RESULTS.mkdir(parents=True, exist_ok=True)
-    content = {"machine": machine(), "facts": facts, "rows": [asdict(row) for row in rows]}
-    (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+    file = RESULTS / f"{name}.json"
+    kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    before = {(row["what"], row["against"]): row for row in kept.get("rows", ()) if kept["machine"] == machine()}
+    now = {(row.what, row.against): asdict(row) for row in rows}
+    content = {"machine": machine(), "facts": facts, "rows": list((before | now).values())}
+    file.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
     for row in rows:
         verdict = {True: "met", False: "MISSED", None: ""}[row.holds]
         spread = f" ({row.low:.3g} to {row.high:.3g})" if row.low != row.high else ""

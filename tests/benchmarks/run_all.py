@@ -49,6 +49,7 @@ def main(names: list[str]) -> int:
     failed = []
     for name in names or NAMES:
         print(f"\n=== {name}", flush=True)
+        (RESULTS / f"{name}.json").unlink(missing_ok=True)
         if subprocess.run([sys.executable, str(Path(__file__).with_name(f"{name}.py"))], check=False).returncode:
             failed.append(name)
     text = DOCUMENT.read_text(encoding="utf-8")

@@ -1,6 +1,6 @@
 """Training steps of both stages beside full fine-tuning, and how a step grows with the experts there are.
 
-    .venv/bin/python tests/benchmarks/step_speed.py [rounds]
+    .venv/bin/python tests/benchmarks/step_speed.py [rounds [part ...]]
 
 On SmolLM2, 4 blocks of 256 tokens, the loop's own step with its optimiser, in turns. What is reached is compared with
 what arithmetic allows (see arithmetic.py): the seconds of full fine-tuning times the ratio of operations.
@@ -54,7 +54,7 @@ def random_schedule(vocabulary: int, blocks_per_step: int) -> BlockSchedule:
 
 def stepper(model: nn.Module, terms: Sequence[Term], precision: str, blocks: int = BLOCKS) -> Callable[[], None]:
     """Return a function that makes the loop's next step."""
-    settings = TrainSettings(tokens=10**6, precision=precision, blocks_per_forward=blocks)
+    settings = TrainSettings(tokens=10**6, precision=precision, blocks_per_step=blocks, blocks_per_forward=blocks)
     AcceleratorState._reset_state()
     keep_freed_memory()  # as `train` does
     accelerator = Accelerator(mixed_precision="bf16" if precision == "bf16" else "no", cpu=True)
@@ -160,20 +160,23 @@ def growth(rounds: int, blocks: int, rows: list[Row]) -> None:
     save("step_speed", rows)
 
 
-def main(rounds: int) -> None:
-    """Measure."""
-    rows: list[Row] = []
-    stages(rounds, "fp32", BLOCKS, rows)
-    gc.collect()
-    review_without_backpropagation(max(2, rounds // 2), rows)
-    gc.collect()
-    growth(rounds, BLOCKS, rows)
-    gc.collect()
-    growth(max(2, rounds // 2), 4 * BLOCKS, rows)
-    gc.collect()
+PARTS = {
+    "fp32": lambda rounds, rows: stages(rounds, "fp32", BLOCKS, rows),
+    "closed_form": lambda rounds, rows: review_without_backpropagation(max(2, rounds // 2), rows),
+    "growth": lambda rounds, rows: growth(rounds, BLOCKS, rows),
+    "growth_of_large_steps": lambda rounds, rows: growth(max(2, rounds // 2), 4 * BLOCKS, rows),
     # Without instructions for it, a processor takes an order of magnitude longer in bf16.
-    stages(max(2, rounds // 2), "bf16", 1, rows)
+    "bf16": lambda rounds, rows: stages(max(2, rounds // 2), "bf16", 1, rows),
+}
+
+
+def main(rounds: int, parts: Sequence[str]) -> None:
+    """Measure all parts, or those named."""
+    rows: list[Row] = []
+    for part in parts or PARTS:
+        PARTS[part](rounds, rows)
+        gc.collect()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 7)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 7, sys.argv[2:])
