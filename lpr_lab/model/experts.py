@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lpr_lab.model.families import MLPWeights
-from lpr_lab.model.router import Routing
+from lpr_lab.model.router import ORIGINAL_EXPERT, Routing
 
 
 class ExpertStack(nn.Module):
@@ -109,6 +109,8 @@ def mix(x: torch.Tensor, routing: Routing, original: nn.Module, stacks: Sequence
     num_experts = 1 + sum(stack.num_experts for stack in stacks)
     if routing.expert_ids.shape[-1] == num_experts:
         return _mix_all(x, routing, original, stacks)
+    if len(x) == 1 and not torch.is_grad_enabled():  # where gradients are wanted, all experts of a stack must have one
+        return _mix_one(x, routing, original, stacks)
     return _mix_sorted(x, routing, original, stacks)
 
 
@@ -133,6 +135,19 @@ def _mix_all(x: torch.Tensor, routing: Routing, original: nn.Module, stacks: Seq
             output = output + weights[:, number : number + 1] * stack.expert(index, x)
             number += 1
     return output.to(x.dtype)
+
+
+def _mix_one(x: torch.Tensor, routing: Routing, original: nn.Module, stacks: Sequence[ExpertStack]) -> torch.Tensor:
+    """Run the experts of a single token, as cached generation asks for: nothing to sort or to put together."""
+    places = [(stack, index) for stack in stacks for index in range(stack.num_experts)]
+    outputs = []
+    for number in routing.expert_ids[0].tolist():
+        if number == ORIGINAL_EXPERT:
+            outputs.append(original(x))
+        else:
+            stack, index = places[number - 1]
+            outputs.append(stack.expert(index, x))
+    return (torch.cat(outputs) * routing.expert_weights.transpose(0, 1)).sum(0, keepdim=True).to(x.dtype)
 
 
 def _mix_sorted(x: torch.Tensor, routing: Routing, original: nn.Module, stacks: Sequence[ExpertStack]) -> torch.Tensor:

@@ -67,6 +67,22 @@ def test_outputs_and_gradients_equal_those_of_the_plain_loop(tiny_model, family,
         torch.testing.assert_close(mine, loops, rtol=1e-4, atol=1e-5)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("chosen", [(0, 3), (3, 1), (2, 4), (4, 0)])
+def test_a_token_that_is_generated_gets_what_it_gets_among_others(tiny_model, family, chosen, device):
+    original = first_mlp(tiny_model(family)).to(device)
+    stacks = [stack.to(device) for stack in stacks_of(original, (3, 1))]
+    x = torch.randn(1, tiny_model(family).config.hidden_size, device=device)
+    weights = torch.tensor([[0.7, 0.3]], device=device)
+    alone = Routing(torch.zeros(1, 5), torch.tensor([chosen], device=device), weights)
+    among = Routing(torch.zeros(2, 5), torch.tensor([chosen, (1, 0)], device=device), weights.expand(2, 2))
+    mixed = mix(x, alone, original, stacks)
+    torch.testing.assert_close(mixed, mix_by_loop(x, alone, original, stacks), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(mixed, mix(x.expand(2, -1), among, original, stacks)[:1], rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("case", ["every expert has tokens", "experts without tokens", "as many experts as chosen"])
 def test_bf16_stays_within_its_own_rounding(tiny_model, case, device):
