@@ -156,9 +156,8 @@ def starts(rounds: int, rows: list[Row]) -> None:
         for _ in range(rounds)
     )
     whole = statistics.median(timed(shell("-c", load), rounds))
-    rows.append(
-        row("Load the embedded base from the cache", inside, 3.0, f"{whole:.1f} s with the start of Python, torch, transformers and PEFT")
-    )
+    note = f"{whole:.1f} s with the start of Python, torch, transformers and PEFT"
+    rows.append(row("Load the embedded base from the cache", inside, 3.0, note))
 
 
 def main(rounds: int) -> None:
