@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-LARGE = 200 * 2**20
+LARGE = 64 * 2**20
 
 CODE = f"""
 import resource, torch
