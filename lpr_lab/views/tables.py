@@ -285,6 +285,8 @@ def _latex(table: ResultTable) -> str:
     )
     corner = " & ".join(map(escape_latex, names))
     written = written.replace("\\toprule\n &", f"\\toprule\n{corner} &", 1)
+    # Seven columns are wider than the text of a plain article at its usual size.
+    written = written.replace("\\centering\n", "\\centering\n\\small\\setlength{\\tabcolsep}{5pt}\n", 1)
     return (
         "% \\usepackage{booktabs}; scripts other than Latin, Greek and Cyrillic need XeLaTeX or LuaLaTeX and a font.\n"
         + written

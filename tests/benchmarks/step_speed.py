@@ -140,19 +140,19 @@ def review_without_backpropagation(rounds: int, rows: list[Row]) -> None:
     save("step_speed", rows)
 
 
+def small_step(num_layers: int, new: int, blocks: int = BLOCKS) -> Callable[[], None]:
+    """Return the stage-1 step of SmolLM2's first layers with so many new experts in each."""
+    model, _ = lab.load_base("smollm2-135m")
+    del model.model.layers[num_layers:]
+    model.config.num_hidden_layers = num_layers
+    model = lab.upcycle(model, lab.uniform(num_layers, new))
+    set_trainable(model, experts=True, routers=True)
+    return stepper(model, [lm_term(), balance_term(model, 0.01)], "fp32", blocks)
+
+
 def growth(rounds: int, blocks: int, rows: list[Row]) -> None:
     """A stage-1 step as experts grow from 2 to 16, on the first six layers; all sixteen in all layers take 19 GB."""
-    actions = {}
-    for experts in (2, 4, 8, 16):
-        model, _ = lab.load_base("smollm2-135m")
-        layers = model.model.layers
-        del layers[6:]
-        model.config.num_hidden_layers = 6
-        model = lab.upcycle(model, lab.uniform(6, experts - 1))
-        set_trainable(model, experts=True, routers=True)
-        actions[str(experts)] = stepper(model, [lm_term(), balance_term(model, 0.01)], "fp32", blocks)
-        del model
-        gc.collect()
+    actions = {str(experts): small_step(6, experts - 1, blocks) for experts in (2, 4, 8, 16)}
     seconds = in_turns(actions, rounds)
     for experts in ("4", "8", "16"):
         what = f"Stage-1 step, {experts} experts in each of 6 layers, {blocks * BLOCK_TOKENS:,} tokens"
@@ -160,7 +160,24 @@ def growth(rounds: int, blocks: int, rows: list[Row]) -> None:
     save("step_speed", rows)
 
 
+def profile(rows: list[Row]) -> None:
+    """Where a stage-1 step's time goes."""
+    step = small_step(30, 1)
+    step()
+    with torch.profiler.profile() as seen:
+        step()
+    own = {event.key.removeprefix("aten::"): event.self_cpu_time_total for event in seen.key_averages()}
+    total = sum(own.values())
+    share = 100 * own.pop("mm") / total
+    largest = sorted(own.items(), key=lambda item: -item[1])[:6]
+    note = "next: " + ", ".join(f"{name.strip('_')} {100 * time / total:.1f} %" for name, time in largest)
+    what = "Matrix products' share of a stage-1 step, 1 new expert per layer, fp32"
+    rows.append(Row(what, "the whole step", "–", share, share, share, None, " %", note))
+    save("step_speed", rows)
+
+
 PARTS = {
+    "profile": lambda _, rows: profile(rows),
     "fp32": lambda rounds, rows: stages(rounds, "fp32", BLOCKS, rows),
     "closed_form": lambda rounds, rows: review_without_backpropagation(max(2, rounds // 2), rows),
     "growth": lambda rounds, rows: growth(rounds, BLOCKS, rows),
