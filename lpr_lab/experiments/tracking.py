@@ -137,8 +137,11 @@ class _Outlet:
         with self._guard:
             if self._is_given_up:
                 return
-            self._is_given_up = True
-        self._run.say(f"The tracker {self._name} {reason}. Training goes on without it.")
+            try:
+                # First: who sees it given up does not wait for it, and the stage, or the process, may be over then.
+                self._run.say(f"The tracker {self._name} {reason}. Training goes on without it.")
+            finally:
+                self._is_given_up = True
 
 
 # ------------------------------------------------------------------------------------------------ one function each

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 
 import pytest
 
@@ -166,6 +167,23 @@ def use(monkeypatch):
     yield put
     for tracker in used:
         tracker.let_go.set()
+
+
+@pytest.mark.parametrize("place", ["start", "log", "finish"])
+def test_the_report_is_written_before_the_stage_is_over_however_slow_the_disk(run, use, monkeypatch, place):
+    write = type(run).say
+
+    def write_slowly(self, text):
+        time.sleep(0.3)
+        write(self, text)
+
+    monkeypatch.setattr(type(run), "say", write_slowly)
+    use(Tracker(raises_at=place))
+    with tracking.tracking(run, "expand", ("tensorboard",)) as log:
+        for step in STEPS:
+            log(numbers(step))
+            time.sleep(0.05)
+    assert "Training goes on without it" in run.log_path.read_text()
 
 
 @pytest.mark.parametrize("place", ["start", "configure", "log", "finish"])
