@@ -33,7 +33,7 @@ test-slow: $(READY) ## tests over five seconds: two processes under torchrun, ev
 	@$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) -m "(slow or notebook) and not gpu and not network and not real and not e2e"
 
 test-e2e: $(READY) ## drive the dashboard in headless Chromium (CHROMIUM=/path names another)
-	@$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) -m e2e
+	@$(BIN)/python -m pytest -q -m e2e
 
 bench: $(READY) ## every speed and memory ratio of docs/performance.md; fetches the embedded model when it is not there
 	@$(BIN)/python -m pip install --disable-pip-version-check --no-input -q -e ".[eval]"
