@@ -27,10 +27,6 @@ import pytest
 pytest_plugins = ["pytester"]
 collect_ignore = ["benchmarks"]  # programs of their own: `make bench`
 
-if "PYTEST_XDIST_WORKER" in os.environ:
-    # Tests run side by side, one per core: more threads, here or in the processes they start, wait for each other.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-
 END_OF_TEXT = "<|endoftext|>"
 
 
@@ -51,8 +47,9 @@ def same_seed() -> None:
     if "torch" in sys.modules:
         torch = sys.modules["torch"]
         torch.manual_seed(0)
-        if torch.get_num_threads() > 2:
-            torch.set_num_threads(2)
+        most = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
+        if torch.get_num_threads() > most:
+            torch.set_num_threads(most)
 
 
 @pytest.fixture(autouse=True)
