@@ -12,8 +12,7 @@ from filelock import FileLock, Timeout
 
 from lpr_lab.errors import LprError, UsageError
 from lpr_lab.experiments.lineage import children_of
-from lpr_lab.experiments.run_latest import point_latest
-from lpr_lab.experiments.runs import Run, list_runs, newest_run
+from lpr_lab.experiments.runs import Run, list_runs, point_latest_at_newest
 from lpr_lab.storage import friendly_disk_errors
 
 TRASH = ".trash"
@@ -103,8 +102,7 @@ def remove(root: Path, runs: Sequence[Run], *, dry_run: bool = False) -> list[Re
             (root / TRASH).mkdir(exist_ok=True)
             for removal in removals:
                 os.rename(removal.run.path, removal.target)
-        newest = newest_run(root)
-        point_latest(root, newest.id if newest is not None else None)
+        point_latest_at_newest(root)
     return removals
 
 

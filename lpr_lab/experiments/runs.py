@@ -344,8 +344,13 @@ def find_same_config(root: Path | str, config: Mapping[str, Any], kind: str) -> 
 def discard(run: Run) -> None:
     """Remove a run in which nothing was done, because it could not even begin."""
     remove_directory(run.path)
-    newest = newest_run(run.path.parent)
-    point_latest(run.path.parent, newest.id if newest is not None else None)
+    point_latest_at_newest(run.path.parent)
+
+
+def point_latest_at_newest(root: Path) -> None:
+    """Let `latest` lead to the newest run that is left, after one was taken away."""
+    newest = newest_run(root)
+    point_latest(root, newest.id if newest is not None else None)
 
 
 def start_run(
