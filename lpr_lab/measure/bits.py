@@ -27,7 +27,7 @@ from lpr_lab.measure.routing import LoadCounter
 from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.capture import RoutingRecord, record_routing
 from lpr_lab.model.heap import give_freed_memory_back, keep_freed_memory
-from lpr_lab.model.precision import resolve_precision
+from lpr_lab.model.machine import resolve_precision
 from lpr_lab.model.stages import selected_stage, standing
 from lpr_lab.progress import progress
 from lpr_lab.text.corpus import Corpus, Document, comparable_splits

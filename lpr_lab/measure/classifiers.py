@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from lpr_lab.errors import UsageError
 from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.capture import record_routing
-from lpr_lab.model.precision import resolve_precision
+from lpr_lab.model.machine import resolve_precision
 from lpr_lab.progress import progress
 from lpr_lab.text.corpus import Corpus
 from lpr_lab.text.packing import pack

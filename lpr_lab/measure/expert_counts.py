@@ -23,7 +23,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lpr_lab.measure import experts
 from lpr_lab.model.capture import RoutingRecord, decoder_of, record_routing
-from lpr_lab.model.precision import resolve_precision
+from lpr_lab.model.machine import resolve_precision
 from lpr_lab.model.router import Routing
 from lpr_lab.model.stages import standing
 from lpr_lab.text.graphemes import token_bytes

@@ -23,7 +23,7 @@ from lpr_lab.method.expand import pack_by_language
 from lpr_lab.method.training import TrainSettings
 from lpr_lab.model.adapter import expansion_config, forward_context
 from lpr_lab.model.capture import decoder_of, watch_mlp_inputs
-from lpr_lab.model.precision import resolve_precision
+from lpr_lab.model.machine import resolve_precision
 from lpr_lab.model.stages import standing
 from lpr_lab.progress import progress
 from lpr_lab.text.corpus import Corpus

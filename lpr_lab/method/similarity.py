@@ -22,7 +22,7 @@ from lpr_lab.errors import UsageError
 from lpr_lab.method.similarity_table import STATES, SimilarityTable
 from lpr_lab.model.capture import causal_lm_of, decoder_of, watch_attention_outputs, watch_mlp_inputs
 from lpr_lab.model.families import find_decoder_mlps
-from lpr_lab.model.precision import resolve_precision
+from lpr_lab.model.machine import resolve_precision
 from lpr_lab.progress import progress
 from lpr_lab.text.corpus import Corpus, Document
 from lpr_lab.text.packing import PackedBlocks, pack, refuse_if_documents_mix

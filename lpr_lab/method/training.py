@@ -39,12 +39,17 @@ from lpr_lab.method.schedule import BlockSchedule
 from lpr_lab.method.terms import Batch, Forward, Term
 from lpr_lab.model.adapter import moe_layers, trainable_parameters
 from lpr_lab.model.capture import RoutingRecord, decoder_of, record_routing
+from lpr_lab.model.compute import FLASH, as_one_row, check_attention, computing, resolve_attention
 from lpr_lab.model.heap import give_freed_memory_back, keep_freed_memory
-from lpr_lab.model.precision import resolve_precision
+from lpr_lab.model.machine import resolve_precision
 from lpr_lab.progress import progress as progress_bar
 from lpr_lab.text.packing import refuse_if_documents_mix
 
 Metrics = dict[str, float]
+
+
+_WITHOUT_INFLUENCE = ("max_minutes", "checkpoint_minutes", "attention", "activation_checkpointing", "compile")
+"""Settings that do not change what a step learns, so that a stage can go on with others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +78,12 @@ class TrainSettings:
     max_grad_norm: float = 1.0
     precision: str = "auto"
     """`fp32`, `bf16` (autocast; weights stay as they are), or `auto`: bf16 where the processor computes with it."""
+    attention: str = "auto"
+    """`flash_attention_2`, the model's own (`as_loaded`), or `auto`: the former where it can be had."""
+    activation_checkpointing: bool = False
+    """Run each layer again in the backward pass instead of keeping its states: less memory, a third more time."""
+    compile: bool = False
+    """Compile what surrounds the mixtures, which takes a minute before the first step."""
     checkpoint_minutes: float = 2.0
     seed: int = 0
 
@@ -87,6 +98,7 @@ class TrainSettings:
                 f"tokens = {self.tokens} is less than one step of {self.blocks_per_step} x {self.block_tokens} tokens."
             )
         resolve_precision(self.precision)
+        check_attention(self.attention)
 
     @property
     def num_steps(self) -> int:
@@ -119,8 +131,9 @@ def train(
         facts: further settings that a checkpoint must share to be continued.
 
     Returns:
-        steps, tokens, seconds, tokens_per_second, stopped_by (`tokens` or `max_minutes`), precision, last metrics, and
-        `terms`: for each its coefficient, its variant and how many tokens it saw over all sessions of the stage.
+        steps, tokens, seconds, tokens_per_second, stopped_by (`tokens` or `max_minutes`), precision, attention, last
+        metrics, and `terms`: for each its coefficient, its variant and how many tokens it saw over all sessions of the
+        stage.
 
     Raises:
         UsageError: nothing learns, several processes cannot share a step equally, or the checkpoint there was made
@@ -152,7 +165,7 @@ def train(
         min_lr_rate=settings.final_learning_rate_fraction,
     )
     facts = {
-        "settings": {k: v for k, v in asdict(settings).items() if k not in ("max_minutes", "checkpoint_minutes")},
+        "settings": {name: value for name, value in asdict(settings).items() if name not in _WITHOUT_INFLUENCE},
         "data": schedule.ledger(min(settings.num_steps, 32)),
         "base": starting_fingerprint(model),
         "world_size": accelerator.num_processes,
@@ -170,6 +183,7 @@ def train(
     with model.disable_adapter() if isinstance(model, PeftModel) else nullcontext():
         refuse_if_documents_mix(model)
     wrapped = accelerator.prepare_model(model)
+    attention = resolve_attention(settings.attention, model, resolve_precision(settings.precision))
     was_training = model.training
     model.train()
     metrics: Metrics = {}
@@ -181,12 +195,20 @@ def train(
             progress_bar(settings.tokens, label, "token", initial=done.step * schedule.tokens_per_step)
             if accelerator.is_main_process
             else tqdm(disable=True) as bar,
+            computing(
+                model,
+                attention=attention,
+                activation_checkpointing=settings.activation_checkpointing,
+                compiled=settings.compile,
+            ),
             _interrupts_wait() as interrupted,
         ):
             while done.step < settings.num_steps:
                 started = time.monotonic()
                 lr = optimizer.param_groups[0]["lr"]
-                metrics, counts = _step(accelerator, wrapped, schedule, done.step, terms, settings, optimizer, record)
+                metrics, counts = _step(
+                    accelerator, wrapped, schedule, done.step, terms, settings, optimizer, record, attention == FLASH
+                )
                 scheduler.step()
                 done.step += 1
                 done.tokens += int(metrics.pop("num_tokens"))
@@ -227,6 +249,7 @@ def train(
         "tokens_per_second": round(done.tokens / max(done.seconds, 1e-9), 1),
         "stopped_by": stopped_by,
         "precision": accelerator.mixed_precision.replace("no", "fp32"),
+        "attention": model.config._attn_implementation if attention == "as_loaded" else attention,
         "terms": {term.name: term.describe() | {term.unit: done.counts.get(term.name, 0)} for term in terms},
         "last": metrics,
     }
@@ -241,6 +264,7 @@ def _step(
     settings: TrainSettings,
     optimizer: torch.optim.Optimizer,
     record: RoutingRecord,
+    in_one_row: bool,
 ) -> tuple[Metrics, dict[str, int]]:
     """Make one optimiser step; return its numbers, each term unweighted under its own name, and what each term saw."""
     whole = schedule.batch(step)
@@ -250,6 +274,8 @@ def _step(
     size = settings.blocks_per_forward
     starts = range(0, len(mine["input_ids"]), size)
     micro_batches = [{key: value[start : start + size] for key, value in mine.items()} for start in starts]
+    if in_one_row:
+        micro_batches = [as_one_row(batch) for batch in micro_batches]
 
     def seed(index: int) -> None:
         # Dropout and the like are the same whenever a micro-batch is run, also after a resume.

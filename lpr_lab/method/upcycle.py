@@ -23,6 +23,7 @@ from lpr_lab.model.bases import canonical_name, path_for_auto_classes
 from lpr_lab.model.families import find_decoder_mlps, read_mlp
 from lpr_lab.model.fingerprint import base_fingerprint
 from lpr_lab.model.mixture import all_layers
+from lpr_lab.model.quantized import count_of, quantization_of
 from lpr_lab.model.stages import conform, require_newest_stage, set_trainable
 from lpr_lab.model.starts import check_starts, start_experts, start_router
 
@@ -142,6 +143,7 @@ def _first_expansion(
         router_bias=router_bias,
         base_fingerprint=base_fingerprint(model),
         base_fingerprint_bfloat16=base_fingerprint(model, torch.bfloat16),
+        base_quantization=quantization_of(model),
         base_name=base_name,
         base_model_name_or_path=path_for_auto_classes(base_name),
         dispatch=dispatch,
@@ -209,7 +211,7 @@ def count_parameters(model: PeftModel) -> dict[str, int]:
 
     Counted at the selected stage; `routers` includes routing classifiers.
     """
-    base = sum(parameter.numel() for name, parameter in model.named_parameters() if PREFIX not in name)
+    base = sum(count_of(parameter) for name, parameter in model.named_parameters() if PREFIX not in name)
     new = routers = idle = 0
     for layer in moe_layers(model):
         experts = sum(p.numel() for stack in layer.stacks for p in stack.parameters())

@@ -10,12 +10,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from lpr_lab.errors import DamagedError, MissingError, UnsupportedModelError, UsageError, did_you_mean
 from lpr_lab.model.embedded import EMBEDDED, EmbeddedBase, ensure
+from lpr_lab.model.machine import default_device
+from lpr_lab.model.quantized import quantization_config
 from lpr_lab.storage import friendly_disk_errors, read_json, verify
 
 if TYPE_CHECKING:
@@ -38,21 +40,26 @@ _OTHER_FILES = ["*/*", "consolidated*"]  # copies in other formats, which some r
 
 
 def load_base(
-    name: str | Path = "smollm2-135m", *, dtype: torch.dtype = torch.float32, device: str | torch.device | None = None
+    name: str | Path = "smollm2-135m",
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device | None = None,
+    quantization: str = "",
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     """Load a base model and its tokenizer, ready for evaluation.
 
     Args:
         name: an embedded base (`EMBEDDED`), a hub id, or a local folder.
         dtype: of the weights in memory.
-        device: where to put the model; None leaves it on the CPU.
+        device: where to put the model; by default this process's GPU, or the processor where there is none.
+        quantization: `nf4` packs the linear maps into four bits (see `model.quantized`); empty leaves them whole.
 
     Returns:
         The model in evaluation mode, and its tokenizer with a padding token set. `model.name_or_path` is what to give
         to `load_base` for the same model: the name, or the absolute path of a folder.
 
     Raises:
-        UsageError: a name that cannot be one.
+        UsageError: a name that cannot be one, or no bitsandbytes to quantise with.
         UnsupportedModelError: an encoder-decoder, or not a causal language model.
         MissingError: not there, or not reachable.
 
@@ -60,15 +67,19 @@ def load_base(
     """
     from transformers import AutoModelForCausalLM
 
+    device = torch.device(device) if device is not None else default_device()
+    packed: dict[str, Any] = {}
+    if quantization:  # packed while it is loaded, hence where it will be
+        packed = {"quantization_config": quantization_config(quantization, dtype), "device_map": {"": device}}
     path = resolve_base(name)
     tokenizer = _tokenizer_in(path, name)
     with without_progress_bars():
         model = AutoModelForCausalLM.from_pretrained(
-            path, dtype=dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True
+            path, dtype=dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True, **packed
         )
-    model.name_or_path = model.config._name_or_path = canonical_name(name)
-    if device is not None:
+    if not quantization:
         torch.nn.Module.to(model, device)
+    model.name_or_path = model.config._name_or_path = canonical_name(name)
     return model.eval(), tokenizer
 
 

@@ -41,6 +41,7 @@ from lpr_lab.model.adapter_config import PREFIX
 from lpr_lab.model.bases import without_progress_bars
 from lpr_lab.model.families import find_decoder_mlps, read_mlp
 from lpr_lab.model.mixture import MoELayer
+from lpr_lab.model.quantized import quantization_of
 from lpr_lab.model.stages import selected_stage
 
 FORMATS = {"mixtral": ("llama", "mistral"), "qwen3_moe": ("qwen3",)}
@@ -127,6 +128,10 @@ def _refuse_what_has_no_place(model: PeftModel, base: PretrainedConfig, layers: 
         what_to_do = f"Use format={fitting!r}." if fitting else f"No native class computes it exactly. {_KEEP}"
         raise UnsupportedModelError(
             f"format={format!r} holds expansions of {', '.join(families)}, not of {base.model_type}. {what_to_do}"
+        )
+    if quantization_of(model):
+        raise UnsupportedModelError(
+            f"The base is in four bits ({quantization_of(model)}), and {format} is written with whole weights. {_KEEP}"
         )
     other = sorted({str(p.dtype) for p in model.parameters() if p.dtype != torch.float32})
     if other:

@@ -180,7 +180,7 @@ def load_expansion(
     Args:
         path: `runs/<run>`, or a directory with `adapter_config.json`.
         dtype: of the base and the experts; routers stay in float32.
-        device: where to put it; the processor by default.
+        device: where to put it; this process's GPU, or the processor, by default.
         base: the name or folder of the base, if it is no longer where it was when the expansion was made.
 
     Returns:
@@ -201,7 +201,7 @@ def load_expansion(
     config = read_config(directory)
     name = base if base is not None else config.base_name
     try:
-        dense, _ = load_base(name, dtype=dtype, device=device)
+        dense, _ = load_base(name, dtype=dtype, device=device, quantization=config.base_quantization)
     except MissingError as error:
         raise type(error)(
             f"{error} If the base of {path} is elsewhere, say where: load_expansion(…, base=…)."

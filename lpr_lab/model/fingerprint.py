@@ -15,6 +15,7 @@ from torch import nn
 
 from lpr_lab.errors import ComparisonRefusedError
 from lpr_lab.model.adapter_config import MoeLprConfig
+from lpr_lab.model.quantized import is_packed, quantization_of
 
 
 def base_fingerprint(model: nn.Module, dtype: torch.dtype = torch.float32) -> str:
@@ -41,7 +42,7 @@ def check_base(base: nn.Module, config: MoeLprConfig) -> None:
         config: of the expansion; its two fingerprints are those of the base it was made on.
 
     Raises:
-        ComparisonRefusedError: another base, a quantised one, or one whose weights are not in memory.
+        ComparisonRefusedError: another base, one quantised otherwise, or one whose weights are not in memory.
     """
     belongs = f"This expansion belongs to the base {config.base_name or '(without a name)'!r}"
     for name, parameter in base.named_parameters():
@@ -50,11 +51,17 @@ def check_base(base: nn.Module, config: MoeLprConfig) -> None:
                 f"{belongs}, and the one loaded cannot be compared with it: {name} is not in memory. Load the base "
                 "whole, without offloading to disk."
             )
-        if not parameter.is_floating_point():
+        if not parameter.is_floating_point() and not is_packed(parameter):
             raise ComparisonRefusedError(
                 f"{belongs}, and the one loaded cannot be compared with it: it is quantised ({name} is "
                 f"{parameter.dtype}). Load the base in float32 or bfloat16."
             )
+    packed = quantization_of(base)
+    if packed != config.base_quantization:
+        raise ComparisonRefusedError(
+            f"{belongs} {_in_words(config.base_quantization)}, and the one loaded is {_in_words(packed)}. Load it as "
+            f"lpr_lab.load_base(…, quantization={config.base_quantization!r}) does."
+        )
     is_rounded = any(parameter.dtype == torch.bfloat16 for parameter in base.parameters())
     expected = config.base_fingerprint_bfloat16 if is_rounded else config.base_fingerprint
     found = base_fingerprint(base, torch.bfloat16 if is_rounded else torch.float32)
@@ -64,6 +71,10 @@ def check_base(base: nn.Module, config: MoeLprConfig) -> None:
             f"{found[:12]}{' (both of the values rounded to bfloat16)' if is_rounded else ''}. "
             f"{_what_to_do(base, config)}"
         )
+
+
+def _in_words(quantization: str) -> str:
+    return f"quantised as {quantization}" if quantization else "with whole weights"
 
 
 def _what_to_do(base: nn.Module, config: MoeLprConfig) -> str:

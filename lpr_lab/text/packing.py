@@ -208,16 +208,17 @@ def pack(
 
 @torch.no_grad()
 def refuse_if_documents_mix(model: "PreTrainedModel | PeftModel") -> None:
-    """Check on the model itself that position restarts keep packed documents apart: two passes of a dozen tokens.
+    """Check on the model itself that position restarts keep packed documents apart: two passes of two dozen tokens.
 
-    Takes a causal LM, or its decoder alone, whose states say the same without the product with the vocabulary.
+    Takes a causal LM, or its decoder alone, whose states say the same without the product with the vocabulary. Two rows
+    are looked at, because flash attention takes notice of restarts in a single one only.
 
     Raises:
         UnsupportedModelError: changing the first document changed the model's output for the second.
     """
     num_tokens, device = int(model.config.vocab_size), model.device
-    positions = torch.tensor([[0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4, 5]], device=device)
-    first = (torch.arange(12, device=device)[None] * 7 + 1) % num_tokens
+    positions = torch.tensor([[0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4, 5]] * 2, device=device)
+    first = (torch.arange(24, device=device).view(2, 12) * 7 + 1) % num_tokens
     second = first.clone()
     second[:, :6] = (first[:, :6] + 3) % num_tokens
     was_training = model.training
@@ -235,8 +236,9 @@ def refuse_if_documents_mix(model: "PreTrainedModel | PeftModel") -> None:
     rounding = 16 * torch.finfo(outputs[0].dtype).eps * outputs[0].abs().max()
     if (outputs[0] - outputs[1])[:, 6:].abs().max() > rounding:
         raise UnsupportedModelError(
-            f"{model.config.model_type} attends across packed documents (it takes no notice of position restarts), so "
-            "languages would mix; choose a model whose attention follows position_ids, such as Llama, Qwen or GPT-NeoX."
+            f"{model.config.model_type} attends across packed documents (with {model.config._attn_implementation} it "
+            "takes no notice of position restarts), so languages would mix. Load it with attn_implementation='sdpa', "
+            "or choose a model whose attention follows position_ids, such as Llama, Qwen or GPT-NeoX."
         )
 
 

@@ -26,6 +26,7 @@ SETTINGS = TrainSettings(
     router_learning_rate=0.05,
     precision="fp32",
 )
+ONE_STEP = dataclasses.replace(SETTINGS, tokens=4 * 24, blocks_per_forward=2, max_grad_norm=1e9)
 
 
 def shake(model, seed=0):
@@ -118,12 +119,10 @@ def test_both_stages_train_what_they_may_and_what_is_saved_gives_the_same_logits
 @pytest.mark.parametrize("stage", ["expand", "review"])
 def test_activation_checkpointing_gives_the_same_gradients(stage, family_model, stages):
     """Also where a layer that runs again must see the running mean, the routing and the dropout of the first time."""
-    one_step = dataclasses.replace(SETTINGS, tokens=4 * 24, blocks_per_forward=2, max_grad_norm=1e9)
     found, num_passes = [], []
     for checkpointing in (False, True):
+        one_step = dataclasses.replace(ONE_STEP, activation_checkpointing=checkpointing)
         base = copy.deepcopy(family_model)
-        if checkpointing:
-            base.activation_checkpointing_enable()
         model = shake(upcycle(base, (1, 3), router_input="token_and_mean", router_bias=True))
         passes = []
         moe_layers(model)[0].register_forward_pre_hook(lambda *_, passes=passes: passes.append(1))

@@ -1,10 +1,22 @@
-"""Which floating-point precision to compute in on this machine."""
+"""What to compute with on this machine: which device, and which floating-point precision."""
+
+import os
 
 import torch
 
 from lpr_lab.errors import UsageError
 
 PRECISIONS = ("auto", "fp32", "bf16")
+
+
+def default_device() -> torch.device:
+    """Return where models go unless somebody says otherwise: this process's GPU, or the processor.
+
+    Under `torchrun` each process has the GPU of its local rank.
+    """
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("cpu")
 
 
 def resolve_precision(precision: str) -> str:

@@ -1,0 +1,130 @@
+"""How a step is computed: by which attention, compiled or not, its states kept or made again.
+
+None of these choices changes what a model learns beyond rounding. `method.training.TrainSettings` names them; what runs
+only on a GPU has tests marked `gpu`.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.utils.import_utils import is_flash_attn_2_available
+
+from lpr_lab.errors import UnsupportedModelError, UsageError, did_you_mean
+from lpr_lab.model.adapter import moe_layers
+from lpr_lab.model.capture import causal_lm_of
+from lpr_lab.model.families import find_decoder_mlps
+
+FLASH = "flash_attention_2"
+ATTENTIONS = ("auto", "as_loaded", FLASH)
+
+
+def check_attention(attention: str) -> None:
+    """Refuse a name that `resolve_attention` does not know.
+
+    Raises:
+        UsageError: with the closest one.
+    """
+    if attention not in ATTENTIONS:
+        raise UsageError(
+            f"attention = {attention!r}; expected one of {', '.join(ATTENTIONS)}.{did_you_mean(attention, ATTENTIONS)}"
+        )
+
+
+def resolve_attention(attention: str, model: nn.Module, precision: str) -> str:
+    """Return `flash_attention_2` or `as_loaded` for `auto`: the former where it is installed and computes this model.
+
+    Args:
+        attention: one of `ATTENTIONS`.
+        model: on the device it will be trained on.
+        precision: `bf16` or `fp32`; flash attention has no other than half precision.
+
+    Raises:
+        UsageError: an unknown name, or flash attention asked for where it cannot be had, with the reason.
+    """
+    check_attention(attention)
+    if attention == "as_loaded":
+        return attention
+    obstacle = _obstacle_to_flash(causal_lm_of(model), precision)
+    if obstacle and attention == FLASH:
+        raise UsageError(f"attention = {FLASH!r}, but {obstacle}. Leave it at 'auto', which takes it where it can.")
+    return "as_loaded" if obstacle else FLASH
+
+
+def _obstacle_to_flash(model: PreTrainedModel, precision: str) -> str:
+    if model.device.type != "cuda":
+        return f"it runs on CUDA only, and this model is on {model.device.type}"
+    if precision != "bf16":
+        return f"it computes in bf16, and precision is {precision}"
+    if not is_flash_attn_2_available():
+        return "the package flash-attn is not installed"
+    if not model._supports_flash_attn:
+        return f"transformers has none for {model.config.model_type}"
+    # What is pooled over a row would be pooled over all rows, which flash attention sees as one.
+    if any(layer.classifier is not None and layer.classifier.pools_sequence for layer in moe_layers(model)):
+        return "a routing classifier of this model pools whole rows"
+    return ""
+
+
+@contextmanager
+def computing(
+    model: nn.Module, *, attention: str = "as_loaded", activation_checkpointing: bool = False, compiled: bool = False
+) -> Iterator[None]:
+    """Compute so inside the block; outside, the model is as it was.
+
+    Args:
+        model: an expanded model, one with another adapter, or a plain one, in training mode.
+        attention: from `resolve_attention`. Under `flash_attention_2`, packed documents stay apart only in batches of
+            one row: make one of all with `as_one_row`.
+        activation_checkpointing: keep of each layer its input alone and run it again in the backward pass: about a
+            third more time for a fraction of the memory that activations take.
+        compiled: compile what surrounds the mixtures: attention, norms and residual sums. The mixtures themselves
+            divide their tokens by numbers that no compiler knows, and stay as they are.
+
+    Raises:
+        UnsupportedModelError: transformers has no activation checkpointing for this model.
+    """
+    inner = causal_lm_of(model)
+    with ExitStack() as stack:
+        if attention != "as_loaded":
+            stack.callback(inner.set_attn_implementation, str(inner.config._attn_implementation))
+            inner.set_attn_implementation(attention)
+        if activation_checkpointing and not inner.is_activation_checkpointing:
+            if not inner.supports_gradient_checkpointing:
+                raise UnsupportedModelError(
+                    f"transformers has no activation checkpointing for {inner.config.model_type}; train with "
+                    "activation_checkpointing=False and fewer blocks_per_forward."
+                )
+            inner.activation_checkpointing_enable()
+            inner.disable_input_require_grads()  # else layers below the lowest expert would take part in the backward
+            stack.callback(inner.activation_checkpointing_disable)
+        if compiled:
+            stack.callback(_leave_uncompiled, inner)
+            for layer in moe_layers(model):
+                vars(layer)["forward"] = torch.compiler.disable(layer.forward)
+            for block in _decoder_layers(inner):
+                block.compile()
+        yield
+
+
+def as_one_row(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return blocks [B, S] as one row [1, B·S].
+
+    Flash attention reads where documents end from positions that begin anew at 0, and transformers lets it do so for
+    a single row only: with more, it attends across documents without a word. Every block begins at position 0
+    (`text.packing.pack`), so in one row the blocks stay apart as well.
+    """
+    return {name: tensor.reshape(1, -1) for name, tensor in batch.items()}
+
+
+def _leave_uncompiled(model: PreTrainedModel) -> None:
+    for layer in moe_layers(model):
+        vars(layer).pop("forward", None)
+    for block in _decoder_layers(model):
+        block._compiled_call_impl = None
+
+
+def _decoder_layers(model: PreTrainedModel) -> list[nn.Module]:
+    return [model.get_submodule(mlp.path.rpartition(".")[0]) for mlp in find_decoder_mlps(model)]
