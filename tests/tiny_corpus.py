@@ -1,5 +1,10 @@
 """A tiny corpus for tests: sentences we wrote, repeated in groups until there is enough to pack; all splits alike."""
 
+import json
+from pathlib import Path
+
+import numpy as np
+
 from lpr_lab.text.corpus import Document
 
 
@@ -24,3 +29,16 @@ class TinyCorpus:
         """Return the documents of one language; every split has the same."""
         assert split in self.splits
         return self._documents[language]
+
+
+def write_corpus(path: Path, sentences: dict[str, list[str]], languages: tuple[str, ...]) -> None:
+    """Write documents of words in random order, for all splits, as `load_corpus` reads them from a file."""
+    generator = np.random.default_rng(0)
+    with path.open("w", encoding="utf-8") as file:
+        for language in languages:
+            for number in range(80):
+                words = " ".join(sentences[language]).split()
+                text = " ".join(generator.choice(words, size=30))
+                split = ("train", "train", "train", "replay", "dev", "heldout")[number % 6]
+                record = {"id": f"{number}", "language": language, "text": text, "split": split}
+                file.write(json.dumps(record, ensure_ascii=False) + "\n")

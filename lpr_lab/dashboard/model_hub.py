@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from lpr_lab.errors import LprError, MissingError, UsageError
 from lpr_lab.experiments.runs import Run
 from lpr_lab.experiments.sides import looked_at
@@ -53,7 +51,9 @@ def memory_budget() -> int:
     """
     given = os.environ.get(BUDGET, "").strip()
     if not given:
-        return int(psutil.virtual_memory().available * SHARE_OF_FREE_MEMORY)
+        from lpr_lab.model.machine import free_memory
+
+        return int(free_memory() * SHARE_OF_FREE_MEMORY)
     amount = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([kmgt]?)i?b?", given.lower())
     if amount is None:
         raise UsageError(f"{BUDGET} is {given!r}; expected an amount such as 4GB or 800MB.")
@@ -123,11 +123,13 @@ class ModelHub:
         if reason is not None:
             raise MissingError(reason)
         started = time.monotonic()
+        import torch
+
         from lpr_lab.model.files import load_expansion, load_tokenizer
 
         try:
             model = load_expansion(run.path)
-        except MemoryError as error:
+        except (MemoryError, torch.OutOfMemoryError) as error:
             raise LprError(
                 "There is not enough memory for this model beside what runs already; close something and try again."
             ) from error

@@ -38,6 +38,8 @@ class Experiment:
     steps: tuple[str, ...]
     """Verbs in order, out of fit_routers, expand, local_review, review."""
     base: str = "smollm2-135m"
+    quantization: str = ""
+    """`nf4` packs the base's linear maps into four bits (see `model.quantized`); empty leaves them whole."""
     corpus: str = "demo"
     parent: str = ""
     """Id of the run whose model this one goes on from (see `recipes.further`); empty to start from the base."""

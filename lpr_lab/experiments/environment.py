@@ -1,4 +1,7 @@
-"""What a run was made with: Python, packages, commit, processor. Recorded with every run and shown by `doctor`."""
+"""What a run was made with: Python, packages, commit, processor. Recorded with every run and shown by `doctor`.
+
+And what this machine was told about training, which is no setting of an experiment (`train_with`).
+"""
 
 import functools
 import os
@@ -10,6 +13,8 @@ from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from lpr_lab.errors import UsageError, did_you_mean
 
 PACKAGES = (
     "lpr_lab",
@@ -27,6 +32,8 @@ PACKAGES = (
     "plotly",
     "papermill",
 )
+TRAIN_WITH = "LPR_LAB_TRAIN_WITH"
+WAYS_TO_TRAIN = ("activation_checkpointing", "compile")
 CHECKOUT = Path(__file__).resolve().parents[2]  # the folder that holds lpr_lab/, notebooks/ and runs/
 
 
@@ -89,6 +96,24 @@ def processor_name() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+def train_with() -> dict[str, bool]:
+    """Return how this machine is to compute training steps, as fields of `TrainSettings`: `$LPR_LAB_TRAIN_WITH`.
+
+    It changes how long a step takes and how much memory, not what it learns, so a run is the same run with and without.
+
+    Raises:
+        UsageError: a name that is not in `WAYS_TO_TRAIN`.
+    """
+    wanted = {name.strip() for name in os.environ.get(TRAIN_WITH, "").split(",") if name.strip()}
+    for name in sorted(wanted):
+        if name not in WAYS_TO_TRAIN:
+            raise UsageError(
+                f"{TRAIN_WITH} names {name!r}; expected {' or '.join(WAYS_TO_TRAIN)}, or both with a comma between "
+                f"them.{did_you_mean(name, WAYS_TO_TRAIN)}"
+            )
+    return {name: name in wanted for name in WAYS_TO_TRAIN}
 
 
 def describe() -> dict[str, Any]:

@@ -17,7 +17,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lpr_lab import storage
-from lpr_lab.experiments import sample_texts, scorecard
+from lpr_lab.experiments import environment, sample_texts, scorecard
 from lpr_lab.experiments.config import Experiment
 from lpr_lab.experiments.expert_tables import original_weight_by_stage, write_expert_tables
 from lpr_lab.experiments.runs import Run, start_run
@@ -101,13 +101,14 @@ def prepare(experiment: Experiment, run: Run, trackers: Sequence[str] | None = N
             `mlflow`; those of `$LPR_LAB_TRACKERS` when not given. A run is the same run with and without.
     """
     names = chosen_trackers(trackers)
+    environment.train_with()  # a wrong name is said now, not when the text is ready
     with run.working("prepare"), _timed(run, "prepare"):
         corpus = load_corpus(experiment.corpus, languages=list(experiment.languages))
         run.write_data(corpus.manifest)
         before = experiment.from_run or experiment.parent
         parent = Run.open(run.path.parent, before) if before else None
         if parent is None:
-            model, tokenizer = load_base(experiment.base)
+            model, tokenizer = load_base(experiment.base, quantization=experiment.quantization)
         else:
             model, tokenizer = load_expansion(parent.path), load_tokenizer(parent.path)
         probe = _probe(tokenizer)
@@ -338,7 +339,7 @@ def _logits(model: PreTrainedModel | PeftModel, probe: torch.Tensor, stage: str 
     """Return the logits of the base (None), of the model as it stands (""), or of one of its stages."""
     is_expanded = isinstance(model, PeftModel)
     with torch.no_grad(), standing(model, stage) if is_expanded and stage != "" else nullcontext():
-        return model(probe).logits
+        return model(probe.to(model.device)).logits.cpu()
 
 
 def _by_stage(scores: pd.DataFrame, stages: Sequence[str]) -> pd.DataFrame:

@@ -92,7 +92,7 @@ def stage1(run: Run, **changes: Any) -> Experiment:
         from_run=run.id,
         base=made["base"],
         allocation=tuple(run.phases["plan"]["new_experts"]),
-        **{name: made[name] for name in _OF_UPCYCLING},
+        **{name: made[name] for name in _OF_UPCYCLING if name in made},
     )
     return replace(experiment, **changes)
 
@@ -120,7 +120,15 @@ def stage2(run: Run, how: str = "review", **changes: Any) -> Experiment:
 
 
 REVIEWS = ("review", "local_review")
-_OF_UPCYCLING = ("top_k", "router_input", "router_bias", "router_init", "expert_init", "expert_init_amount")
+_OF_UPCYCLING = (
+    "quantization",  # not in runs of earlier versions
+    "top_k",
+    "router_input",
+    "router_bias",
+    "router_init",
+    "expert_init",
+    "expert_init_amount",
+)
 
 RECIPES: dict[str, Callable[..., Experiment]] = {
     "route_first": route_first,

@@ -10,6 +10,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lpr_lab import storage
+from lpr_lab.experiments import environment
 from lpr_lab.experiments.config import Experiment, StageBudget
 from lpr_lab.experiments.runs import Run
 from lpr_lab.method.allocation import Allocation, allocate, uniform
@@ -229,6 +230,7 @@ def _settings(experiment: Experiment, budget: StageBudget) -> TrainSettings:
         blocks_per_forward=next(size for size in (4, 3, 2, 1) if blocks % size == 0),
         precision=experiment.precision,
         seed=experiment.seed,
+        **environment.train_with(),
     )
 
 

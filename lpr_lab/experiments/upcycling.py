@@ -34,6 +34,8 @@ class UpcycleSettings:
     """What is put on which base, and how it starts."""
 
     base: str = "smollm2-135m"
+    quantization: str = ""
+    """`nf4` packs the base's linear maps into four bits; empty leaves them whole."""
     plan: str = ""
     """Id of a run of planning, whose allocation and classifier layers are taken; empty for the two fields below."""
     new_experts_per_layer: int = 1
@@ -83,7 +85,7 @@ def load(settings: UpcycleSettings, run: Run) -> PreTrainedModel:
     """Load the base and settle how many new experts each layer gets; that is recorded as the phase `plan`."""
     with run.working("load"):
         facts = _planned(settings, run) if settings.plan else None
-        base, _ = load_base(settings.base)
+        base, _ = load_base(settings.base, quantization=settings.quantization)
         if facts is None:
             own, num_layers = settings.allocation, base.config.get_text_config().num_hidden_layers
             counts = uniform(num_layers, settings.new_experts_per_layer) if own is None else Allocation(own)
@@ -157,7 +159,7 @@ def compare(settings: UpcycleSettings, run: Run, base: PreTrainedModel) -> pd.Da
     """
     with run.working("compare"):
         if not run.is_done("compare"):
-            probe = _probe(settings.base)
+            probe = _probe(settings.base).to(base.device)
             with torch.no_grad():
                 wanted = base(probe).logits
             variants = starts(settings, run.phases["plan"]["new_experts"])

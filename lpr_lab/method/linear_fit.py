@@ -150,9 +150,10 @@ def _class_sums(known: LayerStatistics, classes: Sequence[ExpertClass], share: d
 
 
 def _penalised(known: LayerStatistics, penalty: float) -> torch.Tensor:
-    ridge = penalty * known.second_moment.diagonal()[:-1].mean() * torch.eye(len(known.second_moment))
+    moment = known.second_moment
+    ridge = penalty * moment.diagonal()[:-1].mean() * torch.eye(len(moment), device=moment.device)
     ridge[-1, -1] = 1e-9  # the constant is free, up to what keeps the matrix positive
-    return known.second_moment + ridge.to(known.second_moment)
+    return moment + ridge.to(moment)
 
 
 def _logistic(

@@ -131,9 +131,9 @@ def train(
         facts: further settings that a checkpoint must share to be continued.
 
     Returns:
-        steps, tokens, seconds, tokens_per_second, stopped_by (`tokens` or `max_minutes`), precision, attention, last
-        metrics, and `terms`: for each its coefficient, its variant and how many tokens it saw over all sessions of the
-        stage.
+        steps, tokens, seconds, tokens_per_second, stopped_by (`tokens` or `max_minutes`), precision, computed_with,
+        last metrics, and `terms`: for each its coefficient, its variant and how many tokens it saw over all sessions of
+        the stage.
 
     Raises:
         UsageError: nothing learns, several processes cannot share a step equally, or the checkpoint there was made
@@ -249,7 +249,11 @@ def train(
         "tokens_per_second": round(done.tokens / max(done.seconds, 1e-9), 1),
         "stopped_by": stopped_by,
         "precision": accelerator.mixed_precision.replace("no", "fp32"),
-        "attention": model.config._attn_implementation if attention == "as_loaded" else attention,
+        "computed_with": {
+            "attention": model.config._attn_implementation if attention == "as_loaded" else attention,
+            "activation_checkpointing": settings.activation_checkpointing,
+            "compile": settings.compile,
+        },
         "terms": {term.name: term.describe() | {term.unit: done.counts.get(term.name, 0)} for term in terms},
         "last": metrics,
     }

@@ -2,6 +2,7 @@
 
 import os
 
+import psutil
 import torch
 
 from lpr_lab.errors import UsageError
@@ -17,6 +18,12 @@ def default_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return torch.device("cpu")
+
+
+def free_memory() -> int:
+    """Return how many bytes are free where `default_device` puts models."""
+    device = default_device()
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
 
 
 def resolve_precision(precision: str) -> str:

@@ -2,8 +2,8 @@
 
 import json
 
-import numpy as np
 import pytest
+from tiny_corpus import write_corpus
 
 from lpr_lab.errors import MissingError, UsageError
 from lpr_lab.experiments import lifelong, pipeline, recipes, steps
@@ -22,15 +22,7 @@ def materials(tiny_model, tiny_tokenizer, sentences, tmp_path_factory):
     folder = tmp_path_factory.mktemp("materials")
     tiny_model("llama").save_pretrained(folder / "base")
     tiny_tokenizer.save_pretrained(folder / "base")
-    generator = np.random.default_rng(0)
-    with (folder / "corpus.jsonl").open("w", encoding="utf-8") as file:
-        for language in ("en", "es", "el", "tr"):
-            for number in range(80):
-                words = " ".join(sentences[language]).split()
-                text = " ".join(generator.choice(words, size=30))
-                split = ("train", "train", "train", "replay", "dev", "heldout")[number % 6]
-                record = {"id": f"{number}", "language": language, "text": text, "split": split}
-                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    write_corpus(folder / "corpus.jsonl", sentences, ("en", "es", "el", "tr"))
     return folder
 
 
@@ -219,3 +211,27 @@ def test_a_run_is_the_same_run_with_and_without_trackers_who_get_what_it_logged(
         logged = run.metrics().query("stage == @stage and name == 'lm_loss'")
         assert [event.step for event in events.Scalars("lm_loss")] == logged["step"].tolist()
         assert [event.value for event in events.Scalars("lm_loss")] == pytest.approx(logged["value"].tolist())
+
+
+def test_how_a_machine_computes_is_recorded_and_changes_no_setting(materials, tmp_path, monkeypatch):
+    plain = pipeline.run(experiment(materials), root=tmp_path)
+    monkeypatch.setenv("LPR_LAB_TRAIN_WITH", "activation_checkpointing")
+    other = pipeline.run(experiment(materials, seed=1), root=tmp_path)
+    wanted = {"attention": "sdpa", "activation_checkpointing": True, "compile": False}
+    assert other.phases["expand"]["computed_with"] == wanted
+    assert plain.phases["expand"]["computed_with"] == {**wanted, "activation_checkpointing": False}
+    assert {**other.config, "seed": 0} == plain.config
+
+
+def test_an_unknown_way_to_compute_is_refused_before_work_starts(materials, tmp_path, monkeypatch):
+    monkeypatch.setenv("LPR_LAB_TRAIN_WITH", "compiled")
+    with pytest.raises(UsageError, match="Did you mean 'compile'"):
+        pipeline.run(experiment(materials), root=tmp_path)
+
+
+def test_a_base_in_four_bits_goes_through_a_whole_run(materials, tmp_path):
+    run = pipeline.run(experiment(materials, quantization="nf4"), root=tmp_path)
+    assert all(claim["holds"] for claim in run.results["claims"] if claim["is_exact"])
+    assert load_expansion(run.path).peft_config["default"].base_quantization == "nf4"
+    following = pipeline.run(recipes.further(run, expanded=("es",), original=("en",)), root=tmp_path)
+    assert following.results["exactness"]["base_difference"] == 0.0

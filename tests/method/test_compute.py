@@ -227,7 +227,8 @@ def test_a_stage_goes_on_when_it_is_computed_otherwise(expanded, tiny_tokenizer,
     facts = expand(
         expanded, tiny_tokenizer, tiny_corpus, settings=replace(two, activation_checkpointing=True), **options
     )
-    assert steps == [1, 2] and facts["stopped_by"] == "tokens" and facts["attention"] == "sdpa"
+    assert steps == [1, 2] and facts["stopped_by"] == "tokens"
+    assert facts["computed_with"] == {"attention": "sdpa", "activation_checkpointing": True, "compile": False}
 
 
 # -- devices -----------------------------------------------------------------------------------------------------------

@@ -98,7 +98,7 @@ def test_both_stages_train_experts_and_routers_and_leave_the_base(
     common = {"settings": settings, "log": logged.append}
     expand(model, tiny_tokenizer, tiny_corpus, languages=["el", "tr"], out=tmp_path / "1", **common)
     losses = [metrics["lm_loss"] for metrics in logged]
-    assert sum(losses[-2:]) < 0.95 * sum(losses[:2])
+    assert sum(losses[-2:]) < 0.98 * sum(losses[:2])
     logged.clear()
     common |= {"original": ["en"], "expanded": ["el"], "out": tmp_path / "2", "classifier_layers": [1]}
     review(model, tiny_tokenizer, tiny_corpus, **common)
