@@ -65,7 +65,7 @@ def _outputs(source: str, run: Run) -> list[str]:
     named = {ast.unparse(node.func): node for node in calls}
     shown = []
     for node in calls:
-        if ast.unparse(node.func) == "plots.show" and isinstance(node.args[-1], ast.Constant):
+        if ast.unparse(node.func) == "show" and isinstance(node.args[-1], ast.Constant):
             name = str(node.args[-1].value)
             figure = run.path / "figures" / f"{name}.json"
             if figure.is_file():

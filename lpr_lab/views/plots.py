@@ -4,7 +4,6 @@ Blue is the original expert and the original languages, orange the new experts a
 the base model, a triangle the expanded one, pointing where it went.
 """
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from lpr_lab.errors import UsageError
@@ -15,8 +14,6 @@ from lpr_lab.views.numbers import percent
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
-
-    from lpr_lab.experiments.runs import Run
 
 Table = Any
 """A `pandas.DataFrame`; the type pandas declares for itself is lost at the first filter."""
@@ -352,19 +349,6 @@ def metric_names(metrics: Table) -> list[str]:
     """Return the names of the recorded numbers, losses first."""
     names = list(dict.fromkeys(metrics["name"]))
     return sorted(names, key=lambda name: (name != "lm_loss", "loss" not in name, name in ("seconds", "lr"), name))
-
-
-def show(figure: "go.Figure", run: "Run | None" = None, name: str | None = None) -> None:
-    """Show a figure below a notebook cell without carrying plotly.js along; with a run and a name, keep its JSON there.
-
-    What is displayed is the plotly mimetype alone, so that an executed notebook stays small.
-    """
-    from IPython.display import display
-
-    value = json.loads(str(figure.to_json()))
-    if run is not None and name is not None:
-        run.write_figure(name, value)
-    display({"application/vnd.plotly.v1+json": value, "text/plain": figure.layout.title.text or "figure"}, raw=True)
 
 
 def take_title(figure: "go.Figure") -> str:

@@ -89,6 +89,9 @@ def _rule(selector: str, values: dict[str, str]) -> str:
 SEQUENTIAL = "Cividis"
 DIVERGING = "PuOr"
 
+TOP = 84
+"""Pixels above a figure: a title of one line, and the legend."""
+
 
 def template(dark: bool = False) -> Any:
     """Return the plotly template: no frame, quiet grid, room for the title that says the finding."""
@@ -124,7 +127,7 @@ def template(dark: bool = False) -> Any:
             "xaxis": axis,
             "yaxis": axis,
             "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.0, "yanchor": "bottom"},
-            "margin": {"l": 8, "r": 16, "t": 84, "b": 40},
+            "margin": {"l": 8, "r": 16, "t": TOP, "b": 40},
             "hoverlabel": {"font": {"family": FONT, "size": 12}, "align": "left"},
             "hovermode": "closest",
             "colorscale": {"sequential": SEQUENTIAL, "diverging": DIVERGING},

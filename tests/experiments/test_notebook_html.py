@@ -8,19 +8,19 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 from lpr_lab.experiments.notebook_html import OfflineHTMLExporter
-from lpr_lab.views import plots
+from lpr_lab.views.cells import show
 
 
 def exported(*data) -> str:
     outputs = [nbformat.v4.new_output("display_data", data=dict(each)) for each in data]
-    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("plots.show(figure)", outputs=outputs)])
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("show(figure)", outputs=outputs)])
     body, _ = OfflineHTMLExporter().from_notebook_node(book)
     return body
 
 
 @pytest.fixture
 def shown(monkeypatch) -> list[dict]:
-    """Collect what `plots.show` displays."""
+    """Collect what `show` displays."""
     bundles: list[dict] = []
     monkeypatch.setattr("IPython.display.display", lambda bundle, raw: bundles.append(bundle))
     return bundles
@@ -28,7 +28,7 @@ def shown(monkeypatch) -> list[dict]:
 
 def test_figures_as_notebooks_store_them_are_drawn_by_one_copy_of_plotly_js(shown):
     for _ in range(2):
-        plots.show(go.Figure(go.Bar(y=[1, 2]), {"title": {"text": "Two & three"}}))
+        show(go.Figure(go.Bar(y=[1, 2]), {"title": {"text": "Two & three"}}))
     page = exported(*shown)
     assert page.count(get_plotlyjs()) == 1
     assert page.replace(get_plotlyjs(), "").count("Plotly.newPlot(") == 2
@@ -36,14 +36,14 @@ def test_figures_as_notebooks_store_them_are_drawn_by_one_copy_of_plotly_js(show
 
 
 def test_nothing_is_loaded_from_elsewhere(shown):
-    plots.show(go.Figure(go.Bar(y=[1])))
+    show(go.Figure(go.Bar(y=[1])))
     page = exported(*shown).replace(get_plotlyjs(), "")
     assert not re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=[\"']?http", page)
     assert "cdnjs" not in page and "unpkg" not in page
 
 
 def test_a_text_in_a_figure_cannot_end_its_script(shown):
-    plots.show(go.Figure(go.Bar(y=[1], name="</script><img src=x onerror=boom()>")))
+    show(go.Figure(go.Bar(y=[1], name="</script><img src=x onerror=boom()>")))
     assert "<img src=x" not in exported(*shown)
 
 

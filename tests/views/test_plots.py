@@ -7,7 +7,6 @@ import pytest
 from sample_runs import change_table, load_table
 
 from lpr_lab.errors import UsageError
-from lpr_lab.experiments.runs import Run
 from lpr_lab.views import plots
 
 
@@ -116,15 +115,6 @@ def test_both_templates_are_registered_and_name_no_remote_font(heldout):
     for template in ("lpr", "lpr_dark"):
         text = all_text(plots.retention(heldout, template=template))
         assert "http" not in text and "Noto Sans Bengali" in text
-
-
-def test_showing_a_figure_keeps_its_json_in_the_run_and_shows_no_script(tmp_path, heldout, monkeypatch):
-    shown: list[dict] = []
-    monkeypatch.setattr("IPython.display.display", lambda bundle, raw: shown.append(bundle))
-    run = Run.create(tmp_path, kind="test", slug="x", title="x", config={})
-    plots.show(plots.retention(heldout), run, "retention")
-    assert set(shown[0]) == {"application/vnd.plotly.v1+json", "text/plain"}
-    assert run.figures()["retention"]["data"]
 
 
 def test_a_page_can_take_the_title_out(heldout):

@@ -1,0 +1,74 @@
+"""What stands below a notebook's cells: figures and tables.
+
+Figures go in without plotly.js, so that an executed notebook stays small; long titles stand on several lines. Tables
+show sentences whole and from their own side.
+"""
+
+import json
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+from lpr_lab.views import theme
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+    from pandas.io.formats.style import Styler
+
+    from lpr_lab.experiments.runs import Run
+
+TITLE_CHARACTERS = 80
+"""That many fit beside one another in a page as narrow as nbconvert's."""
+
+TITLE_LINE = 21
+"""Pixels."""
+
+# Each text begins where its script begins (`plaintext`), and keeps its line breaks.
+_TEXT = {"text-align": "start", "unicode-bidi": "plaintext", "white-space": "pre-wrap", "min-width": "7em"}
+
+
+def show(figure: "go.Figure", run: "Run | None" = None, name: str | None = None) -> None:
+    """Show a figure below a notebook cell without carrying plotly.js along; with a run and a name, keep its JSON there.
+
+    What is displayed is the plotly mimetype alone, so that an executed notebook stays small.
+    """
+    from IPython.display import display
+
+    value = json.loads(str(figure.to_json()))
+    if run is not None and name is not None:
+        run.write_figure(name, value)
+    value = with_wrapped_title(value)
+    display({"application/vnd.plotly.v1+json": value, "text/plain": figure.layout.title.text or "figure"}, raw=True)
+
+
+def with_wrapped_title(figure: dict[str, Any]) -> dict[str, Any]:
+    """Return a figure as JSON whose long title stands on several lines, which plotly does not see to itself."""
+    layout = figure["layout"]
+    text = layout.get("title", {}).get("text") or ""
+    lines = textwrap.wrap(text, TITLE_CHARACTERS)
+    if len(lines) < 2 or "<br>" in text:
+        return figure
+    more = TITLE_LINE * (len(lines) - 1)
+    margin = {**layout.get("margin", {}), "t": layout.get("margin", {}).get("t", theme.TOP) + more}
+    title = {**layout["title"], "text": "<br>".join(lines)}
+    taller = {"height": layout["height"] + more} if "height" in layout else {}
+    return {**figure, "layout": {**layout, "title": title, "margin": margin, **taller}}
+
+
+def in_full(frame: Any, columns: list[str] | None = None) -> "Styler":
+    """Return a table to show as it is: no row numbers, every text whole, six digits at most.
+
+    Args:
+        frame: a `pandas.DataFrame`.
+        columns: which of its columns, in this order; all by default.
+
+    pandas itself cuts texts at fifty characters, and notebooks set them against the right edge.
+    """
+    shown = frame[columns] if columns else frame
+    texts = [name for name in shown.columns if any(isinstance(value, str) for value in shown[name])]
+    headings = {name: [{"selector": "th", "props": [("text-align", "start")]}] for name in texts}
+    return (
+        shown.style.hide(axis="index")
+        .format("{:.6g}", subset=list(shown.select_dtypes("float").columns), na_rep="–")
+        .set_properties(subset=texts, **_TEXT)
+        .set_table_styles(headings, overwrite=False)
+    )
