@@ -207,7 +207,15 @@ def train(
                 started = time.monotonic()
                 lr = optimizer.param_groups[0]["lr"]
                 metrics, counts = _step(
-                    accelerator, wrapped, schedule, done.step, terms, settings, optimizer, record, attention == FLASH
+                    accelerator,
+                    wrapped,
+                    schedule,
+                    done.step,
+                    terms,
+                    settings,
+                    optimizer,
+                    record,
+                    in_one_row=attention == FLASH,
                 )
                 scheduler.step()
                 done.step += 1
@@ -268,7 +276,8 @@ def _step(
     settings: TrainSettings,
     optimizer: torch.optim.Optimizer,
     record: RoutingRecord,
-    in_one_row: bool,
+    *,
+    in_one_row: bool = False,
 ) -> tuple[Metrics, dict[str, int]]:
     """Make one optimiser step; return its numbers, each term unweighted under its own name, and what each term saw."""
     whole = schedule.batch(step)

@@ -9,6 +9,7 @@ what arithmetic allows (see arithmetic.py): the seconds of full fine-tuning time
 import gc
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 import torch
 from accelerate import Accelerator
@@ -25,12 +26,15 @@ from lpr_lab.method.terms import Term, balance_term, lm_term, lpr_term
 from lpr_lab.method.training import TrainSettings
 from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.capture import RoutingRecord, record_routing
+from lpr_lab.model.compute import computing
 from lpr_lab.model.heap import keep_freed_memory
 from lpr_lab.model.stages import set_trainable
 from lpr_lab.text.packing import PackedBlocks
 
 BLOCK_TOKENS, BLOCKS = 256, 4
 LANGUAGES = ("en", "el")
+ALWAYS = ExitStack()
+"""Ways of computing, which last as long as this process."""
 
 
 def random_schedule(vocabulary: int, blocks_per_step: int) -> BlockSchedule:
@@ -52,8 +56,10 @@ def random_schedule(vocabulary: int, blocks_per_step: int) -> BlockSchedule:
     return BlockSchedule(blocks, blocks_per_step=blocks_per_step, seed=0)
 
 
-def stepper(model: nn.Module, terms: Sequence[Term], precision: str, blocks: int = BLOCKS) -> Callable[[], None]:
-    """Return a function that makes the loop's next step."""
+def stepper(
+    model: nn.Module, terms: Sequence[Term], precision: str, blocks: int = BLOCKS, **ways: bool
+) -> Callable[[], None]:
+    """Return a function that makes the loop's next step, computed in the ways of `model.compute` that are asked for."""
     settings = TrainSettings(tokens=10**6, precision=precision, blocks_per_step=blocks, blocks_per_forward=blocks)
     AcceleratorState._reset_state()
     keep_freed_memory()  # as `train` does
@@ -63,6 +69,7 @@ def stepper(model: nn.Module, terms: Sequence[Term], precision: str, blocks: int
     optimizer = training.make_optimizer(named, settings)
     wrapped = accelerator.prepare_model(model)
     model.train()
+    ALWAYS.enter_context(computing(model, **ways))
     count = 0
 
     def step() -> None:
@@ -160,6 +167,20 @@ def growth(rounds: int, blocks: int, rows: list[Row]) -> None:
     save("step_speed", rows)
 
 
+def ways_to_compute(rounds: int, rows: list[Row]) -> None:
+    """A stage-1 step with its surroundings compiled, and with activations made again, beside a plain one."""
+    actions = {}
+    for name, way in {"plain": {}, "compiled": {"compiled": True}, "again": {"activation_checkpointing": True}}.items():
+        model = prepared(1)
+        set_trainable(model, experts=True, routers=True)
+        actions[name] = stepper(model, [lm_term(), balance_term(model, 0.01)], "fp32", **way)
+    seconds = in_turns(actions, rounds)
+    for what, name in (("Compiled", "compiled"), ("With activation checkpointing", "again")):
+        text = f"{what}: stage-1 step, 1 new expert per layer, fp32, {BLOCKS * BLOCK_TOKENS:,} tokens"
+        rows.append(compared(text, "the plain step", seconds[name], seconds["plain"]))
+    save("step_speed", rows)
+
+
 def profile(rows: list[Row]) -> None:
     """Where a stage-1 step's time goes."""
     step = small_step(30, 1)
@@ -177,6 +198,7 @@ def profile(rows: list[Row]) -> None:
 
 
 PARTS = {
+    "ways_to_compute": lambda rounds, rows: ways_to_compute(rounds, rows),
     "profile": lambda _, rows: profile(rows),
     "fp32": lambda rounds, rows: stages(rounds, "fp32", BLOCKS, rows),
     "closed_form": lambda rounds, rows: review_without_backpropagation(max(2, rounds // 2), rows),
