@@ -62,26 +62,27 @@ def on_gpu(model) -> bool:
 @pytest.mark.parametrize("recipe", ["route_first", "layer_moe", "guided_review"])
 def test_a_run_from_beginning_to_end_and_the_next_group(recipe, gpu, settings, tmp_path):
     more = {"classifiers": 1} if recipe == "layer_moe" else {}
-    run = pipeline.run(lab.recipes.named(recipe, **settings, **more), root=tmp_path)
+    run = pipeline.run(lab.recipes.named(recipe, **{**settings, "expanded": ("el",)}, **more), root=tmp_path / "runs")
     assert all(claim["holds"] for claim in run.results["claims"] if claim["is_exact"])
     assert on_gpu(lab.load_expansion(run.path))
     if recipe == "route_first":
-        following = pipeline.run(lab.recipes.further(run, expanded=("tr",)), root=tmp_path)
+        following = pipeline.run(lab.recipes.further(run, expanded=("tr",)), root=run.path.parent)
         assert following.status.state == "finished"
 
 
 @pytest.mark.slow
 def test_what_is_asked_of_a_run(gpu, settings, tmp_path):
     shorter = {**settings, "fit_solver": "logistic", "expanded": ("el",), "original": ("en",)}
-    run = pipeline.run(lab.recipes.route_first(**shorter), root=tmp_path)
+    run = pipeline.run(lab.recipes.route_first(**shorter), root=tmp_path / "runs")
     for module, asked in (
         (evaluation, evaluation.EvaluationSettings(after=run.id, eval_tokens_per_language=300, bootstrap=50)),
         (routing_analysis, routing_analysis.RoutingSettings(run=run.id, tokens_per_language=300)),
     ):
-        asking = module.start(asked, root=tmp_path)
+        asking = module.start(asked, root=run.path.parent)
         module.measure(asking)
         module.finish(asking)
-    assert upcycling.make(upcycling.UpcycleSettings(base=settings["base"]), root=tmp_path).status.state == "finished"
+    made = upcycling.make(upcycling.UpcycleSettings(base=settings["base"]), root=run.path.parent)
+    assert made.status.state == "finished"
 
 
 def test_a_stage_that_was_cut_goes_on(gpu, tiny_model, tiny_tokenizer, tiny_corpus, tmp_path):

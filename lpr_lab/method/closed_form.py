@@ -240,7 +240,7 @@ def _fit(
         seed=settings.seed,
     )
     if earlier is not None:
-        statistics = earlier.joined(statistics)
+        statistics = earlier.to(model.device).joined(statistics)
     fits = [_set_routers(layer, statistics, settings) for layer in moe_layers(model)]
     return RouterFits(fits, statistics)
 
@@ -252,14 +252,13 @@ def _set_routers(layer: MoELayer, statistics: RouterStatistics, settings: FitSet
     held = LabelledRows.of(known.held)
     classes = divide_experts(layer, statistics.groups, settings.divide)
     start = router_matrix(layer.router)
-    weight = layer.router.weight
     solve = partial(fit_rows, known, statistics.groups, solver=settings.solver, penalty=settings.penalty)
     set_router(layer.router, solve(classes, start=start))
     original, *later = statistics.groups
     if layer.classifier is not None:
         sides = [ExpertClass(original, [0]), ExpertClass(list(chain(*later)), [1])]
         set_router(layer.classifier, solve(sides, start=torch.zeros_like(start[:2])))
-    logits = held.features.to(weight.device) @ router_matrix(layer.router).T
+    logits = held.features @ router_matrix(layer.router).T
     p0 = logits.softmax(-1)[:, ORIGINAL_EXPERT]
     is_original, has_experts = held.is_of(original), ~held.is_of(classes[0].languages)
     served = torch.stack([logits[:, part.experts].logsumexp(-1) for part in classes], dim=1).argmax(1)

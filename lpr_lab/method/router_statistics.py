@@ -49,6 +49,12 @@ class LayerStatistics:
     held: dict[str, torch.Tensor] = field(default_factory=dict)
     rows: dict[str, torch.Tensor] = field(default_factory=dict)
 
+    def to(self, device: torch.device) -> "LayerStatistics":
+        """Return the same on another device."""
+        by_language = (self.mean, self.held, self.rows)
+        moved = ({code: tensor.to(device) for code, tensor in part.items()} for part in by_language)
+        return LayerStatistics(self.second_moment.to(device), *moved)
+
 
 @dataclass
 class RouterStatistics:
@@ -86,6 +92,11 @@ class RouterStatistics:
             for (index, mine), theirs in zip(self.layers.items(), later.layers.values(), strict=True)
         }
         return RouterStatistics([*self.groups, *later.groups], layers, self.num_tokens + later.num_tokens)
+
+    def to(self, device: torch.device) -> "RouterStatistics":
+        """Return the same on another device: what was loaded lies on the processor."""
+        layers = {index: layer.to(device) for index, layer in self.layers.items()}
+        return RouterStatistics(self.groups, layers, self.num_tokens)
 
     def save(self, path: Path) -> None:
         """Write one safetensors file: upper triangles and means in float32, kept rows in float16."""
