@@ -219,7 +219,7 @@ def without_times(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _settings(experiment: Experiment, budget: StageBudget) -> TrainSettings:
-    blocks = budget.blocks_per_step
+    blocks, ways = budget.blocks_per_step, environment.train_with()
     return TrainSettings(
         tokens=budget.tokens,
         max_minutes=budget.max_minutes,
@@ -230,7 +230,8 @@ def _settings(experiment: Experiment, budget: StageBudget) -> TrainSettings:
         blocks_per_forward=next(size for size in (4, 3, 2, 1) if blocks % size == 0),
         precision=experiment.precision,
         seed=experiment.seed,
-        **environment.train_with(),
+        activation_checkpointing=ways["activation_checkpointing"],
+        compile=ways["compile"],
     )
 
 
