@@ -18,8 +18,9 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 GPU, CPU = torch.device("cuda", 0), torch.device("cpu")
 
-# Copies go from one place to the other, and an index may lie on the processor.
-_MEETING_PLACES = ("aten::copy_", "aten::_to_copy", "aten::index", "aten::index_put", "aten::_index_put_impl")
+# Copies go from one place to the other, and what indexes a tensor of the GPU may lie on the processor.
+_COPIES = ("aten::copy_", "aten::_to_copy")
+_BY_INDEX = ("aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_")
 
 
 class _Places:
@@ -54,14 +55,17 @@ class _Operations(TorchDispatchMode):
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         there = [tensor for tensor in tensors if self.places.holds(tensor)]
         name = func.name().split(".")[0]
-        if there and name.rstrip("_") not in {place.rstrip("_") for place in _MEETING_PLACES}:
+        may_meet = name in _COPIES or (name in _BY_INDEX and self.places.holds(tensors[0]))
+        if there and not may_meet:
             # A number of the processor may take part anywhere: torch lets scalars through.
             here = [tensor for tensor in tensors if not self.places.holds(tensor) and tensor.dim()]
             if here:
                 shapes = f"{tuple(there[0].shape)} on cuda:0 and {tuple(here[0].shape)} on cpu"
                 raise RuntimeError(f"Expected all tensors to be on the same device: {name} was given {shapes}")
-        moves = name in ("aten::copy_", "aten::_to_copy")
-        is_there = self.places.holds(tensors[0]) if moves else bool(there) if tensors else self.places.within
+        if name in _COPIES:
+            is_there = self.places.holds(tensors[0])
+        else:
+            is_there = bool(there) if tensors else self.places.within
         outputs = func(*args, **kwargs)
         if is_there and name != "aten::_local_scalar_dense":
             for leaf in tree_leaves(outputs):

@@ -30,6 +30,9 @@ def test_the_pretence_refuses_what_a_gpu_refuses(gpu):
     assert there.cpu().device.type == here.device.type == "cpu"
     with pytest.raises(RuntimeError, match="same device"):
         there @ here
+    with pytest.raises(RuntimeError, match="same device"):
+        torch.ones(4)[torch.zeros(1, dtype=torch.long).to("cuda")]
+    assert there[torch.zeros(1, dtype=torch.long)].device.type == "cuda"
     with pytest.raises(TypeError, match="numpy"):
         there.numpy()
 
