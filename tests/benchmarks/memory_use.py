@@ -24,6 +24,7 @@ def dense_training(start: Start, **ways: bool) -> None:
     step = step_speed.stepper(base.requires_grad_(True), [lm_term()], "fp32", **ways)
     for _ in range(3):
         step()
+    step_speed.ALWAYS.close()
 
 
 def expansion_training(start: Start, **ways: bool) -> None:
@@ -41,6 +42,7 @@ def expansion_training(start: Start, **ways: bool) -> None:
     step = step_speed.stepper(model, [lm_term(), balance_term(model, 0.01)], "fp32", **ways)
     for _ in range(3):
         step()
+    step_speed.ALWAYS.close()
 
 
 def dense_training_again(start: Start) -> None:

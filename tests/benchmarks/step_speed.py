@@ -215,6 +215,7 @@ def main(rounds: int, parts: Sequence[str]) -> None:
     for part in parts or PARTS:
         PARTS[part](rounds, rows)
         gc.collect()
+    ALWAYS.close()
 
 
 if __name__ == "__main__":
