@@ -1,6 +1,6 @@
 """Run every benchmark and put the table into docs/performance.md: `make bench`.
 
-Three quarters of an hour on two quiet cores. Names given as arguments are run alone; the table keeps what others left,
+An hour on two cores. Names given as arguments are run alone; the table keeps what others left,
 and `--table` only writes it.
 """
 

@@ -214,13 +214,11 @@ def test_a_run_is_the_same_run_with_and_without_trackers_who_get_what_it_logged(
 
 
 def test_how_a_machine_computes_is_recorded_and_changes_no_setting(materials, tmp_path, monkeypatch):
-    plain = pipeline.run(experiment(materials), root=tmp_path)
     monkeypatch.setenv("LPR_LAB_TRAIN_WITH", "activation_checkpointing")
-    other = pipeline.run(experiment(materials, seed=1), root=tmp_path)
+    run = pipeline.run(experiment(materials), root=tmp_path)
     wanted = {"attention": "sdpa", "activation_checkpointing": True, "compile": False}
-    assert other.phases["expand"]["computed_with"] == wanted
-    assert plain.phases["expand"]["computed_with"] == {**wanted, "activation_checkpointing": False}
-    assert {**other.config, "seed": 0} == plain.config
+    assert run.phases["expand"]["computed_with"] == wanted
+    assert Experiment.from_config(run.config) == experiment(materials)
 
 
 def test_an_unknown_way_to_compute_is_refused_before_work_starts(materials, tmp_path, monkeypatch):
