@@ -62,7 +62,7 @@ def on_gpu(model) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", ["route_first", "layer_moe", "guided_review"])
+@pytest.mark.parametrize("recipe", ["route_first", "layer_moe"])
 def test_a_run_from_beginning_to_end_and_the_next_group(recipe, gpu, settings, tmp_path):
     more = {"classifiers": 1} if recipe == "layer_moe" else {}
     run = pipeline.run(lab.recipes.named(recipe, **{**settings, "expanded": ("el",)}, **more), root=tmp_path / "runs")
