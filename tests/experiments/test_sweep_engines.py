@@ -4,6 +4,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -41,13 +42,16 @@ def test_jobs_of_submitit_run_points_and_a_preempted_one_is_queued_again_and_res
     seen: list[Run] = []
 
     def preempt() -> None:
-        _wait_until(lambda: _working(runs, "attempt 1"))
-        seen.append(_working(runs, "attempt 1")[0])
-        for process in psutil.Process().children(recursive=True):
-            if "submitit.core._submit" in process.cmdline() and f"{seen[0].status.pid}" in _pids_below(process):
-                process.send_signal(signal.SIGUSR2)  # what Slurm sends some time before it takes a machine away
-        _wait_until(lambda: _working(runs, "attempt 2"))
-        go_on.touch()
+        try:
+            _wait_until(lambda: _working(runs, "attempt 1"))
+            seen.append(_working(runs, "attempt 1")[0])
+            for process in psutil.Process().children(recursive=True):
+                with suppress(psutil.NoSuchProcess):  # the other job may end just now
+                    if "submitit.core._submit" in process.cmdline() and f"{seen[0].status.pid}" in _pids_below(process):
+                        process.send_signal(signal.SIGUSR2)  # what Slurm sends before it takes a machine away
+            _wait_until(lambda: _working(runs, "attempt 2"))
+        finally:
+            go_on.touch()  # else the job would wait for ever
 
     helper = threading.Thread(target=preempt)
     helper.start()
