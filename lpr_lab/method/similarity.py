@@ -23,6 +23,7 @@ from lpr_lab.method.similarity_table import STATES, SimilarityTable
 from lpr_lab.model.capture import causal_lm_of, decoder_of, watch_attention_outputs, watch_mlp_inputs
 from lpr_lab.model.families import find_decoder_mlps
 from lpr_lab.model.machine import resolve_precision
+from lpr_lab.model.quantized import count_of
 from lpr_lab.progress import progress
 from lpr_lab.text.corpus import Corpus, Document
 from lpr_lab.text.packing import PackedBlocks, pack, refuse_if_documents_mix
@@ -217,4 +218,4 @@ def _batches(parts: Iterable[PackedBlocks], batch_blocks: int) -> Iterator[dict[
 
 def _num_parameters(mlp: torch.nn.Module) -> int:
     base = mlp.get_base_layer() if isinstance(mlp, BaseTunerLayer) else mlp
-    return sum(parameter.numel() for parameter in base.parameters())
+    return sum(count_of(parameter) for parameter in base.parameters())

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 from lpr_lab.errors import ComparisonRefusedError, UnsupportedModelError, UsageError
 from lpr_lab.method.expand import expand
 from lpr_lab.method.review import review
+from lpr_lab.method.similarity import measure_similarity
 from lpr_lab.method.training import TrainSettings
 from lpr_lab.method.upcycle import count_parameters, upcycle
 from lpr_lab.model import files, quantized
@@ -69,13 +70,16 @@ def test_the_upcycled_model_computes_what_the_quantised_base_computes(folder, fa
         assert torch.equal(logits(model), expected)
 
 
-def test_what_learns_is_whole_and_what_is_counted_are_numbers_not_bytes(folder):
+def test_what_learns_is_whole_and_what_is_counted_are_numbers_not_bytes(folder, tiny_tokenizer, tiny_corpus):
     whole, _ = load_base(folder())
     base, _ = load_base(folder(), quantization="nf4")
+    of = {"original": ["en"], "expanded": ["el"], "tokens_per_language": 100}
+    tables = [measure_similarity(model, tiny_tokenizer, tiny_corpus, **of) for model in (whole, base)]
+    assert tables[0].expert_parameters == tables[1].expert_parameters
     model = upcycle(base, COUNTS)
+    assert count_parameters(model) == count_parameters(upcycle(whole, COUNTS))
     assert {parameter.dtype for _, parameter in trainable_parameters(model)} == {torch.float32}
     assert dtypes_in(moe_layers(model)[0].base_layer) == {torch.uint8}
-    assert count_parameters(model) == count_parameters(upcycle(whole, COUNTS))
 
 
 def test_new_experts_are_what_the_four_bits_say(folder):
