@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 from pretend_gpu import pretend_gpu
-from tiny_corpus import write_corpus
+from tiny_corpus import small_settings, write_corpus
 
 import lpr_lab as lab
 from lpr_lab.experiments import evaluation, pipeline, routing_analysis, upcycling
@@ -42,19 +42,7 @@ def settings(tiny_model, tiny_tokenizer, sentences, tmp_path):
     tiny_model("llama").save_pretrained(tmp_path / "base")
     tiny_tokenizer.save_pretrained(tmp_path / "base")
     write_corpus(tmp_path / "corpus.jsonl", sentences, ("en", "es", "el", "tr"))
-    return {
-        "base": str(tmp_path / "base"),
-        "corpus": str(tmp_path / "corpus.jsonl"),
-        "original": ("en", "es"),
-        "expanded": ("el", "tr"),
-        "fit_tokens_per_language": 512,
-        "similarity_tokens": 512,
-        "stage1": BUDGET,
-        "stage2": BUDGET,
-        "eval_tokens_per_language": 300,
-        "bootstrap": 50,
-        "precision": "fp32",
-    }
+    return small_settings(tmp_path, BUDGET)
 
 
 def on_gpu(model) -> bool:

@@ -2,9 +2,11 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from lpr_lab.experiments.config import StageBudget
 from lpr_lab.text.corpus import Document
 
 
@@ -42,3 +44,20 @@ def write_corpus(path: Path, sentences: dict[str, list[str]], languages: tuple[s
                 split = ("train", "train", "train", "replay", "dev", "heldout")[number % 6]
                 record = {"id": f"{number}", "language": language, "text": text, "split": split}
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def small_settings(folder: Path, budget: StageBudget) -> dict[str, Any]:
+    """Return settings of a whole run on `base` and `corpus.jsonl` in a folder, for every recipe."""
+    return {
+        "base": str(folder / "base"),
+        "corpus": str(folder / "corpus.jsonl"),
+        "original": ("en", "es"),
+        "expanded": ("el", "tr"),
+        "fit_tokens_per_language": 512,
+        "similarity_tokens": 512,
+        "stage1": budget,
+        "stage2": budget,
+        "eval_tokens_per_language": 300,
+        "bootstrap": 50,
+        "precision": "fp32",
+    }

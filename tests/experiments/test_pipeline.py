@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from tiny_corpus import write_corpus
+from tiny_corpus import small_settings, write_corpus
 
 from lpr_lab.errors import MissingError, UsageError
 from lpr_lab.experiments import lifelong, pipeline, recipes, steps
@@ -27,19 +27,7 @@ def materials(tiny_model, tiny_tokenizer, sentences, tmp_path_factory):
 
 
 def experiment(materials, recipe="route_first", **changes) -> Experiment:
-    settings = {
-        "base": str(materials / "base"),
-        "corpus": str(materials / "corpus.jsonl"),
-        "original": ("en", "es"),
-        "expanded": ("el", "tr"),
-        "fit_tokens_per_language": 512,
-        "similarity_tokens": 512,
-        "stage1": BUDGET,
-        "stage2": BUDGET,
-        "eval_tokens_per_language": 300,
-        "bootstrap": 50,
-        "precision": "fp32",
-    }
+    settings = small_settings(materials, BUDGET)
     if recipe == "layer_moe":
         settings["classifiers"] = 1
     return recipes.named(recipe, **{**settings, **changes})
