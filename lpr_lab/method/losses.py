@@ -1,7 +1,8 @@
 """The equations of both stages, as pure functions of tensors.
 
 Stage 1 minimises `lm_loss + load_balancing_coef · mean over layers of load_balancing_loss` (MoE-LPR eq. 4-8), stage 2
-`lm_loss + lpr_coef · mean over layers of lpr_loss` (eq. 9-11), and where layers have a routing classifier also
+`lm_loss + lpr_coef · mean over layers of lpr_loss` (eq. 9-11; `lpr_layer_weights` says which mean), and where layers
+have a routing classifier also
 `classifier_coef · mean over those layers of classifier_loss` (LayerMoE). When one language group follows another, the
 review of lifelong MoE-LPR also has `group_coef · group_loss`.
 
@@ -10,6 +11,9 @@ be reproduced, and are never the default.
 
 Letters: T tokens, E experts, K chosen per token, V vocabulary.
 """
+
+from collections import Counter
+from collections.abc import Sequence
 
 import torch
 from torch.nn import functional as F
@@ -112,6 +116,27 @@ def lpr_loss(router_logits: torch.Tensor, is_original: torch.Tensor, variant: st
     return (penalty * is_original).sum() / is_original.sum().clamp(min=1)
 
 
+def lpr_layer_weights(num_experts: Sequence[int], variant: str = "paper") -> list[float]:
+    """Return what each layer's `lpr_loss` weighs in the mean over layers; the weights sum to 1.
+
+    Args:
+        num_experts: E of every layer that has a router.
+        variant: `paper`, all layers alike. `released`: LayerMoE's code (`lpr_loss_func`) takes the mean over layers of
+            equally many experts, and then over these groups, so a layer with a rare number of experts weighs more. With
+            one number for all layers, as in MoE-LPR, there is no difference.
+
+    >>> lpr_layer_weights([2, 2, 2, 5])
+    [0.25, 0.25, 0.25, 0.25]
+    >>> [round(weight, 3) for weight in lpr_layer_weights([2, 2, 2, 5], "released")]
+    [0.167, 0.167, 0.167, 0.5]
+    """
+    _check(variant)
+    if variant == "paper":
+        return [1 / len(num_experts)] * len(num_experts)
+    sizes = Counter(num_experts)
+    return [1 / (len(sizes) * sizes[number]) for number in num_experts]
+
+
 def group_loss(
     router_logits: torch.Tensor, own_experts: torch.Tensor, mask: torch.Tensor, variant: str = "paper"
 ) -> torch.Tensor:
@@ -125,12 +150,12 @@ def group_loss(
         router_logits: [T, E], before softmax.
         own_experts: bool [T, E], True on the experts of the token's group.
         mask: bool [T], True on tokens of earlier groups that have experts in this layer.
-        variant: `released` is `-sum of log p_i` over these experts, as in the code: 0 only where a group has a single
-            expert, else lowest (n log n for n experts) when the probability is divided equally among them.
+        variant: `released` is as in the code. A token's part is `-sum of log p_i` over these experts: 0 only where a
+            group has a single expert, else lowest (n log n for n experts) when the probability is divided equally among
+            them. And the mean is over all T tokens (leave padding out), so it shrinks with the share of earlier groups.
 
     Returns:
-        A scalar; 0 (with a zero gradient) when no token counts. The released code averages over all tokens instead, so
-        its coefficient shrinks with the share of earlier groups.
+        A scalar; 0 (with a zero gradient) when no token counts.
 
     >>> own = torch.tensor([[False, True, True], [False, False, False]])
     >>> perfect = torch.tensor([[-50.0, 3.0, 1.0], [0.0, 0.0, 0.0]])
@@ -145,7 +170,8 @@ def group_loss(
         # A token that does not count may own no expert; its row is made harmless before the logarithm, not after.
         penalty = -log_probs.masked_fill(~(own_experts | ~mask[:, None]), -torch.inf).logsumexp(-1)
     weight = mask.to(penalty.dtype)
-    return (penalty * weight).sum() / weight.sum().clamp(min=1)
+    num_tokens = torch.ones_like(weight).sum() if variant == "released" else weight.sum()
+    return (penalty * weight).sum() / num_tokens.clamp(min=1)
 
 
 def classifier_loss(

@@ -54,7 +54,8 @@ def review(
         out: folder for checkpoints.
         settings: budgets and rates; 20,480 tokens by default.
         lpr_coef: gamma of the paper, 0.1; 0 is its ablation "w/o LPR".
-        lpr_variant: `paper` (-log p0) or `released` (softmax twice).
+        lpr_variant: `paper` (-log p0, mean over layers) or `released` (softmax twice, mean over layers of equally many
+            experts and then over these groups).
         replay_share: share of blocks that are in original languages; 1/3 in the paper (50k documents to 100k).
         classifier_layers: decoder layers that get a routing classifier, trained here (LayerMoE): those where original
             and expanded languages are most alike, see `SimilarityTable.most_similar_layers`.
@@ -62,7 +63,7 @@ def review(
         classifier_input: `token` (causal), or `sequence`, the released form (see `model.router.RoutingClassifier`).
         group_coef: weight of the loss that pulls tokens of earlier groups to their own groups' experts (lifelong
             MoE-LPR, see `losses.group_loss`); off in LayerMoE.
-        group_variant: `paper` or `released`.
+        group_variant: `paper` or `released` (see `losses.group_loss`).
         log: called with the numbers of every step.
 
     Returns:

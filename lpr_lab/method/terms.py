@@ -20,6 +20,7 @@ from lpr_lab.method.losses import (
     expert_counts,
     group_loss,
     load_balancing_loss,
+    lpr_layer_weights,
     lpr_loss,
     router_z_loss,
 )
@@ -162,13 +163,17 @@ def lpr_term(num_original: int, coefficient: float, variant: str = "paper") -> T
     Args:
         num_original: the first so many languages of the packed blocks are the original ones.
         coefficient: gamma.
-        variant: see `losses.lpr_loss`.
+        variant: `paper` or `released`, see `losses.lpr_loss` and `losses.lpr_layer_weights`.
     """
 
     def total(forward: Forward) -> torch.Tensor:
         mask = _is_original(forward.batch, num_original)
-        per_layer = [lpr_loss(of_layer.router_logits, mask, variant) for of_layer in forward.routing.values()]
-        return torch.stack(per_layer).mean() * mask.sum()
+        logits = [of_layer.router_logits for of_layer in forward.routing.values()]
+        weights = lpr_layer_weights([of_layer.shape[-1] for of_layer in logits], variant)
+        per_layer = [
+            weight * lpr_loss(of_layer, mask, variant) for of_layer, weight in zip(logits, weights, strict=True)
+        ]
+        return torch.stack(per_layer).sum() * mask.sum()
 
     return Term(
         "lpr_loss",
@@ -181,6 +186,8 @@ def lpr_term(num_original: int, coefficient: float, variant: str = "paper") -> T
 
 def group_term(model: PeftModel, languages: Sequence[str], coefficient: float, variant: str = "paper") -> Term:
     """Loss for earlier language groups, mean over their tokens and the layers in which their group has experts.
+
+    As released, the mean is over all tokens, those of other languages with 0.
 
     A layer to which a group added no expert says nothing about its tokens, and a group without any expert is left out.
 
@@ -213,22 +220,25 @@ def group_term(model: PeftModel, languages: Sequence[str], coefficient: float, v
         return torch.isin(batch["language_id"], ids.to(batch["language_id"].device)).flatten()
 
     def total(forward: Forward) -> torch.Tensor:
-        groups = []
+        groups, is_text = [], _is_text(forward.batch)
         for ids, own in zip(members, numbers, strict=True):
-            mask = of_group(forward.batch, ids)
+            mask = of_group(forward.batch, ids)[is_text]
             per_layer = []
             for layer, experts in own.items():
-                logits = forward.routing[layer].router_logits
+                logits = forward.routing[layer].router_logits[is_text]
                 is_own = torch.zeros_like(logits, dtype=torch.bool)
                 is_own[:, experts.start : experts.stop] = True
                 per_layer.append(group_loss(logits, is_own, mask, variant))
-            groups.append(torch.stack(per_layer).mean() * mask.sum())
+            groups.append(torch.stack(per_layer).mean() * (len(mask) if variant == "released" else mask.sum()))
         return torch.stack(groups).sum()
+
+    def count(batch: Batch) -> int:
+        return _num_tokens(batch) if variant == "released" else sum(int(of_group(batch, ids).sum()) for ids in members)
 
     return Term(
         "group_loss",
         coefficient,
-        count=lambda batch: int(sum(of_group(batch, ids).sum() for ids in members)),
+        count=count,
         total=total,
         form={"variant": variant},
     )

@@ -14,10 +14,11 @@ from lpr_lab.method.losses import (
     group_loss,
     lm_loss,
     load_balancing_loss,
+    lpr_layer_weights,
     lpr_loss,
     router_z_loss,
 )
-from lpr_lab.method.terms import Forward, classifier_term, lm_term, lpr_term
+from lpr_lab.method.terms import Forward, balance_term, classifier_term, lm_term, lpr_term
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.capture import record_routing
@@ -139,6 +140,101 @@ def test_claim_4_the_released_lpr_loss_pulls_least_where_routing_is_most_wrong(p
     assert 100 * slopes[0] / slopes[1] == pytest.approx(percent, abs=0.5)
 
 
+def released_lpr_loss(logits_of_layers, is_original):
+    """Write out what the description of LayerMoE's code says, loop by loop, in double precision.
+
+    Layers by their number of experts; in each of these groups the cross-entropy of expert 0, softmax of softmax, mean
+    over (layers x original tokens); then the mean of the groups.
+    """
+    groups = []
+    for num_experts in sorted({layer.shape[-1] for layer in logits_of_layers}):
+        penalties = []
+        for layer in logits_of_layers:
+            if layer.shape[-1] != num_experts:
+                continue
+            for row in layer[is_original].double():
+                probs = [math.exp(z) for z in row.tolist()]
+                probs = [p / sum(probs) for p in probs]
+                again = [math.exp(p) for p in probs]
+                penalties.append(-math.log(again[0] / sum(again)))
+        groups.append(sum(penalties) / len(penalties))
+    return sum(groups) / len(groups)
+
+
+def routings(num_experts, num_tokens):
+    """Return the routing of layers with so many experts; layers without a router are in no record."""
+    nothing = torch.empty(num_tokens, 0)
+    return {
+        layer: Routing(torch.randn(num_tokens, number) * 2, nothing, nothing)
+        for layer, number in enumerate(num_experts)
+        if number > 1
+    }
+
+
+ALLOCATIONS = {"alike": [3, 3, 3], "uneven": [5, 2, 2, 2, 3, 2], "with dense layers": [1, 4, 2, 1, 2], "one": [1, 6]}
+
+
+@pytest.mark.parametrize("num_experts", ALLOCATIONS.values(), ids=ALLOCATIONS)
+@pytest.mark.parametrize("rows_per_forward", [1, 2, 4])
+def test_the_released_lpr_term_is_what_the_released_code_computes_over_the_tokens_of_a_step(
+    num_experts, rows_per_forward
+):
+    """Ragged blocks, one of them without an original token, in micro-batches: the step is one mean over its tokens."""
+    languages = torch.tensor([[0, 0, 2, -1, -1], [2, 2, 2, 2, -1], [1, 0, 1, 2, 0], [1, -1, -1, -1, -1]])
+    routing = routings(num_experts, languages.numel())
+    expected = released_lpr_loss(
+        [of_layer.router_logits for of_layer in routing.values()], ((languages >= 0) & (languages < 2)).flatten()
+    )
+    term = lpr_term(2, 0.1, "released")
+    total = 0.0
+    for start in range(0, len(languages), rows_per_forward):
+        batch = {"language_id": languages[start : start + rows_per_forward]}
+        rows = slice(start * 5, (start + rows_per_forward) * 5)
+        part = {layer: Routing(r.router_logits[rows], r.expert_ids, r.expert_weights) for layer, r in routing.items()}
+        total += float(term.total(Forward(batch, torch.empty(0), part)))
+    assert total / term.count({"language_id": languages}) == pytest.approx(expected, rel=1e-6)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(2, 8), min_size=1, max_size=30))
+def test_layers_weigh_alike_in_the_papers_lpr_loss_and_their_groups_alike_in_the_released_one(num_experts):
+    weights = lpr_layer_weights(num_experts, "released")
+    assert sum(weights) == pytest.approx(1) and sum(lpr_layer_weights(num_experts)) == pytest.approx(1)
+    pairs = [*zip(weights, num_experts, strict=True)]
+    groups = {number: sum(weight for weight, of in pairs if of == number) for number in num_experts}
+    assert [*groups.values()] == pytest.approx([1 / len(groups)] * len(groups))
+    if len(groups) == 1:
+        assert weights == pytest.approx(lpr_layer_weights(num_experts))
+
+
+def test_only_the_released_lpr_term_gives_rare_numbers_of_experts_more_weight():
+    languages = torch.tensor([[0, 0, 1]])
+    routing = routings([2, 2, 2, 5], 3)
+    mask = languages.flatten() == 0
+    alone = [float(lpr_loss(r.router_logits, mask)) for r in routing.values()]
+    paper = lpr_term(1, 0.1).total(Forward({"language_id": languages}, torch.empty(0), routing))
+    assert float(paper) / 2 == pytest.approx(sum(alone) / 4, rel=1e-6)
+
+
+@pytest.mark.parametrize("num_experts", ALLOCATIONS.values(), ids=ALLOCATIONS)
+def test_the_released_balance_term_weighs_all_layers_alike_whatever_their_numbers_of_experts(num_experts, tiny_model):
+    """`N * sum of (choices of i / T) P_i` per layer, K no more than there are experts, then the mean over layers."""
+    model = upcycle(tiny_model("llama", num_layers=len(num_experts)), [number - 1 for number in num_experts])
+    languages = torch.tensor([[0, 0, 1, -1], [1, 1, -1, -1]])
+    is_text = (languages >= 0).flatten()
+    routing = routings(num_experts, 8)
+    layers = []
+    for of_layer in routing.values():
+        probs = of_layer.router_logits[is_text].double().softmax(-1)
+        number = probs.shape[-1]
+        best = probs.argsort(dim=-1, descending=True)[:, : min(2, number)]
+        share = [sum(int(i in row) for row in best.tolist()) / len(probs) for i in range(number)]
+        layers.append(number * sum(share[i] * float(probs[:, i].mean()) for i in range(number)))
+    term = balance_term(model, 0.01, "released")
+    total = term.total(Forward({"language_id": languages}, torch.empty(0), routing))
+    assert float(total) / term.count({"language_id": languages}) == pytest.approx(sum(layers) / len(layers), rel=1e-6)
+
+
 OWN = torch.tensor([[False, True, True, False]])
 
 
@@ -185,6 +281,15 @@ def test_the_released_group_loss_is_the_same_for_one_expert_and_wants_several_us
     shared, alone = torch.tensor([[-40.0, 3.0, 3.0, -40.0]]), torch.tensor([[-40.0, 9.0, 3.0, -40.0]])
     assert group_loss(shared, OWN, mask, "released") == pytest.approx(2 * math.log(2), abs=1e-5)
     assert group_loss(alone, OWN, mask, "released") > 2 * math.log(2) + 1
+
+
+def test_the_released_group_loss_is_a_mean_over_all_tokens():
+    logits, own = torch.randn(8, 4), torch.zeros(8, 4, dtype=torch.bool)
+    own[:3, 1:3] = True
+    mask = torch.arange(8) < 3
+    log_probs = logits.double().log_softmax(-1)
+    expected = -sum(float(log_probs[t, i]) for t in range(3) for i in (1, 2)) / 8
+    assert group_loss(logits, own, mask, "released") == pytest.approx(expected, rel=1e-6)
 
 
 def test_classifier_loss_is_the_cross_entropy_with_class_0_the_original():

@@ -68,6 +68,22 @@ def test_gradients_do_not_depend_on_gradient_accumulation(stage, blocks_per_forw
     assert_equal_gradients(gradients(stage, folder, tmp_path / "split", blocks_per_forward), expected)
 
 
+RELEASED = {
+    "expand": {"load_balancing_variant": "released"},
+    "one_stage": {"load_balancing_variant": "released", "lpr_variant": "released"},
+    "review": {"lpr_variant": "released", "classifier_input": "sequence"},
+    "further_review": {"lpr_variant": "released", "group_variant": "released"},
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_gradients_of_the_released_losses_do_not_depend_on_gradient_accumulation(stage, folder, tmp_path):
+    expected = gradients(stage, folder, tmp_path / "whole", blocks_per_forward=4, **RELEASED[stage])
+    assert_equal_gradients(gradients(stage, folder, tmp_path / "split", 1, **RELEASED[stage]), expected)
+    paper = gradients(stage, folder, tmp_path / "paper", blocks_per_forward=4)
+    assert any(not torch.allclose(paper[name], gradient, rtol=1e-3) for name, gradient in expected.items())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_gradients_do_not_depend_on_the_number_of_processes(stage, torchrun, tmp_path):
@@ -110,5 +126,6 @@ def test_tokens_of_earlier_groups_are_counted_only_where_their_group_has_experts
     batch = {"language_id": torch.tensor([[0, 1, 2, 2, 3, 4, -1]])}  # el is of group 1, hu of 2, tr of the newest
     assert term.count(batch) == 3
     assert sum(group_term(model, [code], 1.0).count({"language_id": torch.zeros(1, 5)}) for code in ("el", "hu")) == 10
+    assert group_term(model, languages, 1.0, "released").count(batch) == 6
     with pytest.raises(UsageError, match="none of en, es, tr is of an earlier group"):
         group_term(model, ["en", "es", "tr"], 1.0)
