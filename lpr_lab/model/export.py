@@ -1,14 +1,18 @@
 """Writing an expansion as a model that transformers knows by itself, where that is exact.
 
-A uniform expansion of a Llama or a Mistral computes what `MixtralForCausalLM` computes, and one of a Qwen3 what
-`Qwen3MoeForCausalLM` computes: the same attention, and experts chosen by softmax in float32 -> top-k -> weights that
-sum to 1. What is written needs neither this library nor PEFT.
+A uniform expansion of a Llama or a Mistral computes what `MixtralForCausalLM` computes, one of a Qwen2 (Qwen1.5, the
+papers' base, is of that class) what `Qwen2MoeForCausalLM` computes, and one of a Qwen3 what `Qwen3MoeForCausalLM`
+computes: the same attention, and experts chosen by softmax in float32 -> top-k -> weights that sum to 1. What is
+written needs neither this library nor PEFT.
 
     stack of ours                     native
     base MLP gate, up [F, D] each     experts.gate_up_proj[0] = gate rows, then up rows [2F, D]
     stack.up[i] [2F, D]               experts.gate_up_proj[1 + i]
     stack.down[i] [D, F]              experts.down_proj[1 + i]
     router.weight [E, D]              gate.weight
+    -                                 shared_expert, shared_expert_gate (Qwen2-MoE only): hidden width 1, all zeros
+
+A shared expert of zeros adds exactly 0 to every token.
 
 Everything a native class has no place for is refused with what can be done instead: this library's own adapter keeps
 all of it. Padding layers with experts that are never chosen is not a way out: a native router has no constant per
@@ -17,6 +21,8 @@ expert, so no row scores lowest for every token.
 Letters: D model width, F hidden width, E experts of a layer.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeGuard, cast
 
@@ -30,6 +36,8 @@ from transformers import (
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    Qwen2MoeConfig,
+    Qwen2MoeForCausalLM,
     Qwen3MoeConfig,
     Qwen3MoeForCausalLM,
 )
@@ -44,20 +52,41 @@ from lpr_lab.model.mixture import MoELayer
 from lpr_lab.model.quantized import quantization_of
 from lpr_lab.model.stages import selected_stage
 
-FORMATS = {"mixtral": ("llama", "mistral"), "qwen3_moe": ("qwen3",)}
-"""Native format to the families (`model_type`) whose expansions it can hold."""
 
-# Fields of a base's configuration that its native counterpart lacks, with the values at which they change nothing.
-# `layer_types` and `sliding_window` of Qwen3 only matter with `use_sliding_window`.
-_WITHOUT_EFFECT = {
-    "attention_bias": (False,),
-    "mlp_bias": (False,),
-    "pretraining_tp": (None, 0, 1),
-    "use_sliding_window": (False,),
-    "max_window_layers": None,
-    "layer_types": None,
+@dataclass(frozen=True)
+class _Format:
+    """A native class: which bases (`model_type`) it can hold an expansion of, and what it can express."""
+
+    families: tuple[str, ...]
+    config: type[PretrainedConfig]
+    model: type[PreTrainedModel]
+    has_dense_layers: bool = True
+    shared_expert: bool = False
+    without_effect: Mapping[str, tuple | None] = field(default_factory=dict)
+    """Fields of a base's configuration that this class lacks, with the values at which they change nothing (None: any);
+    others that it lacks must have their defaults."""
+
+
+FORMATS = {
+    "mixtral": _Format(
+        ("llama", "mistral"),
+        MixtralConfig,
+        MixtralForCausalLM,
+        has_dense_layers=False,
+        without_effect={"attention_bias": (False,), "mlp_bias": (False,), "pretraining_tp": (None, 0, 1)},
+    ),
+    "qwen2_moe": _Format(("qwen2",), Qwen2MoeConfig, Qwen2MoeForCausalLM, shared_expert=True),
+    "qwen3_moe": _Format(
+        ("qwen3",),
+        Qwen3MoeConfig,
+        Qwen3MoeForCausalLM,
+        without_effect={"max_window_layers": None, "layer_types": None},
+    ),
 }
-_TOLERANCE = 1e-4
+"""What `export` can write, by name."""
+
+# Largest difference of logits that is rounding, as a share of the largest logit.
+_TOLERANCE = 1e-5
 _KEEP = "Keep the adapter (lpr_lab.save_expansion), which holds everything."
 
 
@@ -74,9 +103,9 @@ def export(
     Before anything is written, the native model is built from the same tensors and its logits are compared.
 
     Args:
-        model: an expanded Llama or Mistral (`mixtral`), or Qwen3 (`qwen3_moe`), in float32.
+        model: an expanded Llama or Mistral (`mixtral`), Qwen2 (`qwen2_moe`) or Qwen3 (`qwen3_moe`), in float32.
         path: a folder that does not exist yet; `AutoModelForCausalLM.from_pretrained(path)` loads it.
-        format: `mixtral` or `qwen3_moe`.
+        format: `mixtral`, `qwen2_moe` or `qwen3_moe`.
         tokenizer: saved beside the model, if given.
         max_shard_size: of one file, as in transformers.
 
@@ -100,12 +129,12 @@ def export(
     _refuse_what_has_no_place(model, base.config, layers, format)
     mixtures = [layer for layer in layers if _is_mixture(layer)]
     config = _native_config(base.config, layers, mixtures, format)
-    native = _native_model(config, base, layers)
-    difference = _largest_difference(model, native)
-    if not difference <= _TOLERANCE:
+    native = _native_model(config, FORMATS[format], base, layers)
+    difference, largest = _largest_difference(model, native)
+    if not difference <= _TOLERANCE * max(largest, 1):
         raise UnsupportedModelError(
-            f"The native model would not compute the same: logits differ by up to {difference:.1e} (at most "
-            f"{_TOLERANCE:.0e} is rounding). {_KEEP}"
+            f"The native model would not compute the same: logits, the largest {largest:.1f}, differ by up to "
+            f"{difference:.1e} (at most {_TOLERANCE:.0e} of the largest is rounding). {_KEEP}"
         )
     facts = {"kind": "export", "format": format, "stage": selected_stage(model), "difference": difference}
     with storage.staged_directory(path, sealed=facts) as stage, without_progress_bars():
@@ -122,9 +151,9 @@ def _is_mixture(layer: nn.Module) -> TypeGuard[MoELayer]:
 def _refuse_what_has_no_place(model: PeftModel, base: PretrainedConfig, layers: list[nn.Module], format: str) -> None:
     """Refuse, with the reason and the next step, what the native class cannot express."""
     expansion = expansion_config(model)
-    families = FORMATS[format]
+    families = FORMATS[format].families
     if base.model_type not in families:
-        fitting = next((name for name, known in FORMATS.items() if base.model_type in known), None)
+        fitting = next((name for name, known in FORMATS.items() if base.model_type in known.families), None)
         what_to_do = f"Use format={fitting!r}." if fitting else f"No native class computes it exactly. {_KEEP}"
         raise UnsupportedModelError(
             f"format={format!r} holds expansions of {', '.join(families)}, not of {base.model_type}. {what_to_do}"
@@ -136,9 +165,9 @@ def _refuse_what_has_no_place(model: PeftModel, base: PretrainedConfig, layers: 
     other = sorted({str(p.dtype) for p in model.parameters() if p.dtype != torch.float32})
     if other:
         raise UsageError(
-            f"The model is in {', '.join(other)}. Routers compute in float32 here and in the model's precision there, "
-            "so only a float32 model can be exported exactly: load it with "
-            "lpr_lab.load_expansion(path, dtype=torch.float32)."
+            f"Part of the model is in {', '.join(other)}. Routers compute in float32 here, and in the model's one "
+            "precision there, so only what is in float32 throughout can be exported exactly: save the adapter and load "
+            "it with lpr_lab.load_expansion(path, dtype=torch.float32)."
         )
     mixtures = [layer for layer in layers if _is_mixture(layer)]
     stage = selected_stage(model)
@@ -163,9 +192,9 @@ def _refuse_what_has_no_place(model: PeftModel, base: PretrainedConfig, layers: 
             f"Layers have {', '.join(map(str, counts))} experts at the stage {stage!r}, and {format} has one number "
             f"for all. Allocate with lpr_lab.uniform({len(layers)}). {_KEEP}"
         )
-    if dense and format == "mixtral":
+    if dense and not FORMATS[format].has_dense_layers:
         raise UnsupportedModelError(
-            f"Layers {dense} have no new experts at the stage {stage!r}, and every layer of a Mixtral is a mixture. "
+            f"Layers {dense} have no new experts at the stage {stage!r}, and every layer of {format} is a mixture. "
             f"Allocate with lpr_lab.uniform({len(layers)}). {_KEEP}"
         )
     biased = [number for number, layer in enumerate(layers) if read_mlp(_base_mlp(layer)).up_bias is not None]
@@ -175,45 +204,48 @@ def _refuse_what_has_no_place(model: PeftModel, base: PretrainedConfig, layers: 
 
 def _native_config(
     base: PretrainedConfig, layers: list[nn.Module], mixtures: list[MoELayer], format: str
-) -> MixtralConfig | Qwen3MoeConfig:
+) -> PretrainedConfig:
     """Return the native configuration with every field of the base's that it knows; refuse those that would be lost."""
-    kind = MixtralConfig if format == "mixtral" else Qwen3MoeConfig
-    known = {*kind().to_dict(), "head_dim"}  # Qwen3-MoE reads it without declaring it
+    native = FORMATS[format]
+    known = {*native.config().to_dict(), "head_dim"}  # the Qwen classes read it without declaring it
     given = base.to_dict()
     for name in ("model_type", "architectures", "transformers_version", "_name_or_path", "dtype"):
         given.pop(name, None)
     carried = {name: value for name, value in given.items() if name in known}
     defaults = type(base)().to_dict()  # what is not declared there, such as notes of a converter, is read by nothing
     for name in sorted(set(given) & set(defaults) - set(carried)):
-        neutral = _WITHOUT_EFFECT.get(name, (defaults[name],))
+        neutral = native.without_effect.get(name, (defaults[name],))
         if neutral is not None and given[name] not in neutral:
             raise UnsupportedModelError(
                 f"The base has {name} = {given[name]!r}, and {format} has no such setting; only "
                 f"{' or '.join(map(repr, neutral))} can be exported. {_KEEP}"
             )
+    # Qwen3-MoE attends through a window in all layers or in none, and Qwen2-MoE does not tell flash attention of it.
     if given.get("use_sliding_window"):
         raise UnsupportedModelError(
-            f"The base attends through a sliding window in some layers (use_sliding_window), and {format} in all or "
-            f"none. {_KEEP}"
+            f"The base attends through a sliding window in some layers (use_sliding_window), which {format} does not "
+            f"do in every way that it can be run. {_KEEP}"
         )
     num_experts = mixtures[0].num_experts
-    experts = {"num_experts_per_tok": min(mixtures[0].top_k, num_experts), "num_local_experts": num_experts}
-    if format == "qwen3_moe":
+    experts = {"num_experts_per_tok": min(mixtures[0].top_k, num_experts), "num_experts": num_experts}
+    if native.has_dense_layers:
         dense = [number for number, layer in enumerate(layers) if not _is_mixture(layer)]
         experts |= {
             "moe_intermediate_size": base.intermediate_size,
             "norm_topk_prob": True,
+            "decoder_sparse_step": 1,
             "mlp_only_layers": dense,
         }
-    return kind(**{**carried, **experts}, dtype=torch.float32)
+    if native.shared_expert:
+        experts |= {"shared_expert_intermediate_size": 1, "qkv_bias": True}
+    return native.config(**{**carried, **experts}, dtype=torch.float32)
 
 
 @torch.no_grad()
 def _native_model(
-    config: MixtralConfig | Qwen3MoeConfig, base: PreTrainedModel, layers: list[nn.Module]
+    config: PretrainedConfig, format: _Format, base: PreTrainedModel, layers: list[nn.Module]
 ) -> PreTrainedModel:
     """Build the native model around the base's own tensors; only the experts are copied."""
-    kind = MixtralForCausalLM if isinstance(config, MixtralConfig) else Qwen3MoeForCausalLM
     state = {
         name.replace(".base_layer.", "."): tensor for name, tensor in base.state_dict().items() if PREFIX not in name
     }
@@ -222,12 +254,19 @@ def _native_model(
             continue
         for name in [name for name in state if name.startswith(f"{mlp.path}.")]:
             del state[name]
-        original = read_mlp(layer.base_layer)
-        state[f"{mlp.path}.gate.weight"] = layer.router.weight.detach()
+        original, router = read_mlp(layer.base_layer), layer.router.weight.detach()
+        state[f"{mlp.path}.gate.weight"] = router
         state[f"{mlp.path}.experts.gate_up_proj"] = torch.cat([original.up[None], *(s.up for s in layer.stacks)])
         state[f"{mlp.path}.experts.down_proj"] = torch.cat([original.down[None], *(s.down for s in layer.stacks)])
+        if format.shared_expert:
+            nothing = router.new_zeros(1, router.shape[-1])
+            for name in ("shared_expert.gate_proj", "shared_expert.up_proj", "shared_expert_gate"):
+                state[f"{mlp.path}.{name}.weight"] = nothing.clone()
+            state[f"{mlp.path}.shared_expert.down_proj.weight"] = nothing.T.clone()
     with init_empty_weights(include_buffers=False):  # buffers such as the rotary frequencies are in no state dict
-        native = kind._from_config(config, dtype=torch.float32, attn_implementation=base.config._attn_implementation)
+        native = format.model._from_config(
+            config, dtype=torch.float32, attn_implementation=base.config._attn_implementation
+        )
     native.load_state_dict(state, strict=True, assign=True)
     native.tie_weights()
     native.generation_config = base.generation_config
@@ -240,8 +279,8 @@ def _base_mlp(layer: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def _largest_difference(model: PeftModel, native: PreTrainedModel) -> float:
-    """Return the largest difference of logits on a short sequence of tokens drawn with a fixed seed."""
+def _largest_difference(model: PeftModel, native: PreTrainedModel) -> tuple[float, float]:
+    """Return the largest difference of logits, and the largest logit, on tokens drawn with a fixed seed."""
     vocabulary = native.config.get_text_config().vocab_size
     ids = torch.randint(vocabulary, (2, 16), generator=torch.Generator().manual_seed(0)).to(model.device)
     was_training = model.training
@@ -249,4 +288,4 @@ def _largest_difference(model: PeftModel, native: PreTrainedModel) -> float:
         expected = model.eval()(input_ids=ids).logits
     finally:
         model.train(was_training)
-    return float((native(input_ids=ids).logits - expected).abs().max())
+    return float((native(input_ids=ids).logits - expected).abs().max()), float(expected.abs().max())

@@ -8,16 +8,24 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, MixtralForCausalLM, Qwen3MoeForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    MixtralForCausalLM,
+    Qwen2MoeForCausalLM,
+    Qwen3MoeForCausalLM,
+)
 
 from lpr_lab.errors import UnsupportedModelError, UsageError
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.export import export
+from lpr_lab.model.files import load_expansion, save_expansion
 from lpr_lab.model.stages import enter_stage, select_stage, set_trainable
 
 IDS = torch.arange(5, 85).view(2, 40)
-NATIVE = {"llama": "mixtral", "mistral": "mixtral", "qwen3": "qwen3_moe"}
+NATIVE = {"llama": "mixtral", "mistral": "mixtral", "qwen2": "qwen2_moe", "qwen3": "qwen3_moe"}
+CLASSES = {"mixtral": MixtralForCausalLM, "qwen2_moe": Qwen2MoeForCausalLM, "qwen3_moe": Qwen3MoeForCausalLM}
 
 
 @torch.no_grad()
@@ -45,22 +53,23 @@ def changed(dense, **settings):
 
 
 @pytest.mark.parametrize("family", NATIVE)
-@pytest.mark.parametrize("new_experts", [1, 3])
+@pytest.mark.parametrize("new_experts", [1, 3, 5])
 def test_the_native_model_has_the_same_logits(tiny_model, tmp_path, family, new_experts):
     model = moved(upcycle(tiny_model(family), (new_experts, new_experts)))
     expected = logits(model)
     assert export(model, tmp_path / "native", NATIVE[family]) == tmp_path / "native"
     native, report = AutoModelForCausalLM.from_pretrained(tmp_path / "native", output_loading_info=True)
-    assert type(native) is (MixtralForCausalLM if NATIVE[family] == "mixtral" else Qwen3MoeForCausalLM)
+    assert type(native) is CLASSES[NATIVE[family]]
     assert not report["missing_keys"] and not report["unexpected_keys"] and not report["mismatched_keys"]
     assert native.dtype == torch.float32
     assert torch.allclose(logits(native), expected, atol=1e-5)
     assert torch.equal(logits(model), expected), "exporting leaves the model as it was"
 
 
-def test_generation_with_a_cache_is_the_same(tiny_model, tmp_path):
-    model = moved(upcycle(tiny_model("qwen3"), (2, 2)))
-    export(model, tmp_path / "native", "qwen3_moe")
+@pytest.mark.parametrize("family", NATIVE)
+def test_generation_with_a_cache_is_the_same(tiny_model, tmp_path, family):
+    model = moved(upcycle(tiny_model(family), (2, 2)))
+    export(model, tmp_path / "native", NATIVE[family])
     native = AutoModelForCausalLM.from_pretrained(tmp_path / "native")
     options = {"max_new_tokens": 12, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
     mask = torch.ones(2, 9, dtype=torch.int64)
@@ -102,15 +111,45 @@ def test_several_expansions_are_one_native_mixture_at_the_selected_stage(tiny_mo
         assert torch.allclose(logits(native), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("counts", [(0, 2), (2, 0)])
-def test_dense_layers_stay_dense_in_qwen3_moe(tiny_model, tmp_path, counts):
-    model = moved(upcycle(tiny_model("qwen3"), counts))
-    upcycle(model, (2, 2))  # a layer that is dense at the stage before
+@pytest.mark.parametrize("family", ["qwen2", "qwen3"])
+@pytest.mark.parametrize("counts", [(0, 2, 2), (2, 0, 0), (0, 0, 4), (1, 1, 0), (0, 3, 0)])
+def test_dense_layers_stay_dense_where_the_native_class_has_them(tiny_model, tmp_path, family, counts):
+    model = moved(upcycle(tiny_model(family, num_layers=3), counts))
+    upcycle(model, (2, 2, 2))  # a layer that is dense at the stage before
     select_stage(model, "G1 expand")
-    export(model, tmp_path / "native", "qwen3_moe")
+    export(model, tmp_path / "native", NATIVE[family])
     native = AutoModelForCausalLM.from_pretrained(tmp_path / "native")
-    assert native.config.mlp_only_layers == [counts.index(0)]
+    assert native.config.mlp_only_layers == [layer for layer, count in enumerate(counts) if not count]
     assert torch.allclose(logits(native), logits(model), atol=1e-5)
+
+
+def test_the_shared_expert_of_qwen2_moe_is_one_unit_of_zeros(tiny_model, tmp_path):
+    export(moved(upcycle(tiny_model("qwen2"), (2, 2))), tmp_path / "native", "qwen2_moe")
+    shared = {k: v for k, v in load_file(tmp_path / "native" / "model.safetensors").items() if "shared_expert" in k}
+    assert len(shared) == 2 * 4
+    assert sum(tensor.numel() for tensor in shared.values()) == 2 * 4 * 32
+    assert not any(tensor.any() for tensor in shared.values())
+
+
+def test_experts_in_float32_on_a_base_in_bfloat16_are_exported_after_loading_all_in_float32(
+    tiny_model, tiny_tokenizer, tmp_path
+):
+    """What is written has one precision, float32, whatever mixture of them the model has in memory."""
+    dense = tiny_model("qwen2").bfloat16()
+    dense.save_pretrained(tmp_path / "base")
+    tiny_tokenizer.save_pretrained(tmp_path / "base")
+    model = moved(upcycle(AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.bfloat16), (2, 2)))
+    for layer in moe_layers(model):
+        for stack in layer.stacks:
+            stack.float()
+    with pytest.raises(UsageError, match=r"bfloat16.*load_expansion\(path, dtype=torch\.float32\)"):
+        export(model, tmp_path / "native", "qwen2_moe")
+    save_expansion(model, tmp_path / "adapter")
+    whole = load_expansion(tmp_path / "adapter", base=tmp_path / "base", dtype=torch.float32)
+    export(whole, tmp_path / "native", "qwen2_moe")
+    native = AutoModelForCausalLM.from_pretrained(tmp_path / "native")
+    assert {parameter.dtype for parameter in native.parameters()} == {torch.float32}
+    assert torch.allclose(logits(native), logits(whole), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -120,6 +159,9 @@ def test_dense_layers_stay_dense_in_qwen3_moe(tiny_model, tmp_path, counts):
         ("llama", {"rope_parameters": {"rope_type": "linear", "rope_theta": 500.0, "factor": 4.0}}),
         ("llama", {"head_dim": 16, "rms_norm_eps": 1e-2, "hidden_act": "gelu"}),
         ("mistral", {"sliding_window": 8}),
+        ("qwen2", {"tie_word_embeddings": True}),
+        ("qwen2", {"num_key_value_heads": 4, "head_dim": 16, "rms_norm_eps": 1e-2, "hidden_act": "gelu"}),
+        ("qwen2", {"rope_parameters": {"rope_type": "yarn", "rope_theta": 500.0, "factor": 4.0}}),
         ("qwen3", {"attention_bias": True, "tie_word_embeddings": True, "head_dim": 16}),
     ],
 )
@@ -176,7 +218,21 @@ REFUSED = {
     "running means": ("llama", lambda d: upcycle(d, (1, 1), router_input="token_and_mean"), "mixtral", "running mean"),
     "another family": ("gemma2", lambda d: upcycle(d, (1, 1)), "mixtral", "not of gemma2. No native class"),
     "the other format": ("qwen3", lambda d: upcycle(d, (1, 1)), "mixtral", "Use format='qwen3_moe'"),
-    "qwen2": ("qwen2", lambda d: upcycle(d, (1, 1)), "qwen3_moe", "not of qwen2"),
+    "qwen2": ("qwen2", lambda d: upcycle(d, (1, 1)), "qwen3_moe", "Use format='qwen2_moe'"),
+    "qwen2, heterogeneous": ("qwen2", lambda d: upcycle(d, (1, 3)), "qwen2_moe", r"2, 4 experts.*uniform\(2"),
+    "qwen2, a classifier": ("qwen2", lambda d: with_classifier(upcycle(d, (1, 1))), "qwen2_moe", "routing classifier"),
+    "qwen2, running means": (
+        "qwen2",
+        lambda d: upcycle(d, (1, 1), router_input="token_and_mean"),
+        "qwen2_moe",
+        "running mean",
+    ),
+    "qwen2, sliding windows": (
+        "qwen2",
+        lambda d: upcycle(changed(d, use_sliding_window=True, max_window_layers=1, sliding_window=8), (1, 1)),
+        "qwen2_moe",
+        "sliding window in some layers",
+    ),
     "attention biases": ("llama", lambda d: upcycle(changed(d, attention_bias=True), (1, 1)), "mixtral", "attention_b"),
     "MLP biases": ("llama", lambda d: upcycle(changed(d, mlp_bias=True), (1, 1)), "mixtral", "have biases"),
     "sliding windows in some layers": (
@@ -214,14 +270,14 @@ def test_a_model_in_bfloat16_is_refused_because_routers_would_be_rounded(tiny_mo
 def test_a_native_model_that_computes_something_else_is_not_written(tiny_model, tmp_path):
     model = moved(upcycle(tiny_model("llama"), (1, 1)))
     moe_layers(model)[0].base_layer.act_fn = torch.nn.Tanh()  # as code that transformers does not know would do
-    with pytest.raises(UnsupportedModelError, match="logits differ by up to"):
+    with pytest.raises(UnsupportedModelError, match="differ by up to"):
         export(model, tmp_path / "native", "mixtral")
     assert not list(tmp_path.iterdir())
 
 
 def test_an_unknown_format_and_an_existing_folder_are_refused(tiny_model, tmp_path):
     model = upcycle(tiny_model("llama"), (1, 1))
-    with pytest.raises(UsageError, match="expected one of mixtral, qwen3_moe"):
+    with pytest.raises(UsageError, match="expected one of mixtral, qwen2_moe, qwen3_moe"):
         export(model, tmp_path / "native", "gguf")
     with pytest.raises(UsageError, match="exists"):
         export(model, tmp_path, "mixtral")
