@@ -3,27 +3,17 @@
 Each verb's settings live beside the verb; here they are only composed.
 """
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from lpr_lab.errors import UsageError, did_you_mean
+from lpr_lab.method.allocation import RULES
+from lpr_lab.method.budget import StageBudget
+from lpr_lab.model.embedded import learning_rates
 
 STEPS = ("fit_routers", "expand", "local_review", "review")
 ALLOCATIONS = ("uniform", "similarity", "inverse", "first", "last", "random")
-
-
-@dataclass(frozen=True, kw_only=True)
-class StageBudget:
-    """How much one training stage may take, and how fast it learns (see `method.training.TrainSettings`)."""
-
-    tokens: int
-    """Token budget, padding included."""
-    max_minutes: float | None = None
-    """Wall-clock cap; the stage ends cleanly with a checkpoint."""
-    learning_rate: float = 3e-4
-    router_learning_rate: float = 1e-3
-    blocks_per_step: int = 4
-    block_tokens: int = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,11 +46,14 @@ class Experiment:
     experts layer by layer, and then that is the budget."""
     allocation_rule: str = "largest_remainder"
     """Or the paper's `round_up` (see `method.allocation.allocate`)."""
+    delta: float | None = None
+    """The papers' budget, for rounding up; None for the one that comes to `new_experts_per_layer`."""
     similarity_tokens: int = 20_000
     """Text per language that similarity is measured on."""
     similarity_state: str = "mlp_input"
-    classifiers: int = 0
-    """Routing classifiers, in so many of the layers where original and expanded languages are most alike."""
+    classifiers: int | float | tuple[int, ...] = 0
+    """Routing classifiers: in so many of the layers where original and expanded languages are most alike, in such a
+    share of all layers (below 1), or in these layers."""
     classifier_input: str = "token"
     """`token`, or `sequence` as released."""
     top_k: int = 2
@@ -78,9 +71,16 @@ class Experiment:
     stage1: StageBudget = field(default_factory=lambda: StageBudget(tokens=61_440))
     stage2: StageBudget = field(default_factory=lambda: StageBudget(tokens=20_480))
     load_balancing_coef: float = 0.01
+    load_balancing_scope: str = "step"
+    """Which tokens the balance loss counts: those of a whole `step`, or of each `micro_batch` as the papers' code."""
+    router_z_coef: float = 0.0
+    """Of the router z-loss in stage 1, which the papers do not have."""
     lpr_coef: float = 0.1
+    classifier_coef: float = 0.1
+    group_coef: float = 0.0
+    """Of the loss that keeps earlier groups with their experts in a further review (lifelong MoE-LPR)."""
     loss_variant: str = "paper"
-    """`paper`, or `released` for the authors' code (both losses)."""
+    """`paper`, or `released` for the authors' code (all losses that have the two)."""
     replay_share: float = 1 / 3
     eval_tokens_per_language: int = 4096
     bootstrap: int = 1000
@@ -101,6 +101,17 @@ class Experiment:
                 f"allocation = {self.allocation!r}; expected new experts layer by layer, or one of "
                 f"{', '.join(ALLOCATIONS)}.{did_you_mean(self.allocation, ALLOCATIONS)}"
             )
+        if self.allocation_rule not in RULES:
+            raise UsageError(
+                f"allocation_rule = {self.allocation_rule!r}; expected one of {', '.join(RULES)}."
+                f"{did_you_mean(self.allocation_rule, RULES)}"
+            )
+        if self.delta is not None and self.allocation_rule == "largest_remainder":
+            raise UsageError(
+                f"delta = {self.delta} is the budget of rounding up, and allocation_rule = 'largest_remainder'; give "
+                "allocation_rule='round_up', or new_experts_per_layer for the budget."
+            )
+        num_classifiers(self.classifiers, 1)
         if self.classifiers and not {"review", "local_review"} & set(self.steps):
             raise UsageError(f"classifiers = {self.classifiers}, but none of the steps {self.steps} is a review.")
         if not self.original or not self.expanded:
@@ -111,25 +122,70 @@ class Experiment:
         """Original languages first, then those of earlier groups, then the expanded ones."""
         return (*self.original, *self.earlier, *self.expanded)
 
+    def resolved(self) -> "Experiment":
+        """Return the experiment with what the base decides as numbers: the learning rates."""
+        experts, routers = learning_rates(self.base)
+
+        def of(budget: StageBudget) -> StageBudget:
+            own, of_routers = budget.learning_rate, budget.router_learning_rate
+            return replace(
+                budget,
+                learning_rate=experts if own is None else own,
+                router_learning_rate=routers if of_routers is None else of_routers,
+            )
+
+        return replace(self, stage1=of(self.stage1), stage2=of(self.stage2))
+
     def to_config(self) -> dict[str, Any]:
-        """Return every setting as plain JSON values."""
-        config = asdict(self)
+        """Return every setting as plain JSON values, with the numbers that the base decides."""
+        config = asdict(self.resolved())
         return {key: list(value) if isinstance(value, tuple) else value for key, value in config.items()}
 
     @staticmethod
-    def from_config(config: dict[str, Any]) -> "Experiment":
+    def from_config(config: Mapping[str, Any]) -> "Experiment":
         """Rebuild an experiment from `to_config`, refusing settings it does not know.
+
+        What a run of an earlier version did not record is what it was then.
 
         Raises:
             UsageError: an unknown setting, with the closest known one.
         """
-        known = Experiment.__dataclass_fields__
-        for key in config:
-            if key not in known:
-                raise UsageError(f"There is no setting {key!r}.{did_you_mean(key, known)}")
+        refuse_unknown(config, Experiment)
         values: dict[str, Any] = {}
         for key, value in config.items():
-            if isinstance(value, list):
-                value = tuple(value)
-            values[key] = StageBudget(**value) if isinstance(value, dict) else value
+            if isinstance(value, Mapping):
+                refuse_unknown(value, StageBudget, f"{key}.")
+                value = StageBudget(**value)
+            values[key] = tuple(value) if isinstance(value, list) else value
         return Experiment(**values)
+
+
+def refuse_unknown(names: Iterable[str], settings: type, within: str = "") -> None:
+    """Refuse names that a dataclass of settings does not have, with the closest that it has."""
+    known = [field.name for field in fields(settings)]
+    for name in names:
+        if name not in known:
+            raise UsageError(f"There is no setting {within + name!r}.{did_you_mean(name, known)}")
+
+
+def completed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recorded configuration with the settings that later versions added, as they were before."""
+    try:
+        return Experiment.from_config(config).to_config()
+    except (UsageError, TypeError):
+        return dict(config)  # not an experiment's; it is compared as it is
+
+
+def num_classifiers(classifiers: float | tuple[int, ...], num_layers: int) -> int:
+    """Return how many layers get a routing classifier: a number, a share of all layers, or those that are named.
+
+    >>> num_classifiers(7 / 24, 24), num_classifiers(7 / 24, 30), num_classifiers(7, 30), num_classifiers((5, 6), 30)
+    (7, 9, 7, 2)
+    """
+    if isinstance(classifiers, tuple):
+        return len(classifiers)
+    if classifiers < 0 or (classifiers > 1 and classifiers != int(classifiers)):
+        raise UsageError(
+            f"classifiers = {classifiers}; expected a number of layers, a share of them below 1, or the layers."
+        )
+    return round(classifiers * num_layers) if classifiers < 1 else int(classifiers)

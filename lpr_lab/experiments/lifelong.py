@@ -4,7 +4,7 @@ LayerMoE's lifelong setting: what a group learned must survive the next one. The
 so all of them are scored on the same documents, and "what is left of group 1 after group 2" is a paired comparison.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ import pandas as pd
 
 from lpr_lab.errors import UsageError
 from lpr_lab.experiments import pipeline, recipes
-from lpr_lab.experiments.config import Experiment
+from lpr_lab.experiments.config import Experiment, completed
 from lpr_lab.experiments.runs import Run, start_run
 
 KIND = "lifelong"
@@ -38,7 +38,15 @@ def start(experiment: Experiment, groups: Sequence[Sequence[str]], run_dir: str 
         title=f"{experiment.base}: {arrow}",
         run_dir=run_dir,
         root=root,
+        completed=_completed,
     )
+
+
+def _completed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """See `config.completed`; the languages to be learned are in `groups` here."""
+    groups = config["groups"]
+    of_first = {name: value for name, value in config.items() if name != "groups"} | {"expanded": groups[0]}
+    return {**completed(of_first), "expanded": [], "groups": groups}
 
 
 def run_groups(experiment: Experiment, groups: Sequence[Sequence[str]], run: Run) -> list[Run]:

@@ -148,6 +148,15 @@ def settings_given(notebook: NotebookFile, parameters: Mapping[str, Any]) -> dic
     return as_json({"notebook": _stem(notebook), "parameters": {**parameters}})
 
 
+def _given_then(notebook: NotebookFile, run: Run) -> dict[str, Any]:
+    """Return what a run recorded as given; what its notebook did not have yet is at its default."""
+    recorded = run.config_input
+    if not isinstance(recorded.get("parameters"), dict):
+        return recorded
+    defaults = {name: parameter.default for name, parameter in notebook.parameters.items() if name != RUN_DIR}
+    return as_json({**recorded, "parameters": {**defaults, **recorded["parameters"]}})
+
+
 def run_before(
     runs: Sequence[Run], notebook: NotebookFile, parameters: Mapping[str, Any], kind: str
 ) -> tuple[Run | None, str]:
@@ -168,7 +177,7 @@ def run_before(
     given = settings_given(notebook, parameters)
     for run in runs:
         try:
-            same = not run.problem and not run.is_example and run.kind == kind and run.config_input == given
+            same = not run.problem and not run.is_example and run.kind == kind and _given_then(notebook, run) == given
         except LprError:
             continue
         if not same:

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lpr_lab import storage
 from lpr_lab.experiments import environment, sample_texts, scorecard
-from lpr_lab.experiments.config import Experiment
+from lpr_lab.experiments.config import Experiment, completed
 from lpr_lab.experiments.expert_tables import original_weight_by_stage, write_expert_tables
 from lpr_lab.experiments.runs import Run, start_run
 from lpr_lab.experiments.steps import STEPS, Story, plan, without_times
@@ -60,6 +60,7 @@ def start(experiment: Experiment, run_dir: str | Path = "", root: str | Path | N
         run_dir=run_dir,
         root=root,
         parents=[parent for parent in (experiment.from_run or experiment.parent,) if parent],
+        completed=completed,
     )
 
 

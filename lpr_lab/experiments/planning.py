@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 
 from lpr_lab.errors import UsageError, did_you_mean
-from lpr_lab.experiments.config import ALLOCATIONS
+from lpr_lab.experiments.config import ALLOCATIONS, num_classifiers
 from lpr_lab.experiments.runs import Run, start_run
 from lpr_lab.experiments.scorecard import Claim, as_records
-from lpr_lab.method.allocation import Allocation, allocate
+from lpr_lab.method.allocation import Allocation, allocate, delta_for
 from lpr_lab.method.similarity import measure_similarity
 from lpr_lab.method.similarity_table import SimilarityTable
 from lpr_lab.model.bases import load_base
@@ -36,15 +36,18 @@ class PlanSettings:
     original: tuple[str, ...] = ("en", "es")
     expanded: tuple[str, ...] = ("el", "hu", "tr")
     budget: int = 60
-    """New experts over all layers, or their parameters (`budget_in`); for `round_up`, the paper's delta."""
+    """New experts over all layers, or their parameters (`budget_in`)."""
     budget_in: str = "experts"
     allocation: str = "similarity"
     """Which of the allocations becomes the plan."""
     rule: str = "largest_remainder"
+    delta: float | None = None
+    """The papers' budget, for a rule that rounds up; None for the one that comes to `budget`."""
     min_new: int = 0
     max_new: int | None = None
     top_k: int = 2
-    classifiers: int = 7
+    classifiers: float = 7 / 24
+    """Layers that get a routing classifier: a share of all below 1 (LayerMoE's scripts have 7 of 24), or a number."""
     state: str = "mlp_input"
     tokens_per_language: int = 20_000
     precision: str = "auto"
@@ -57,6 +60,9 @@ class PlanSettings:
         ):
             if given not in known:
                 raise UsageError(f"{what} = {given!r}; expected one of {', '.join(known)}.{did_you_mean(given, known)}")
+        if self.delta is not None and self.rule == "largest_remainder":
+            raise UsageError(f"delta = {self.delta} is the budget of rounding up; give rule='round_up' with it.")
+        num_classifiers(self.classifiers, 1)
 
 
 def start(settings: PlanSettings, run_dir: str | Path = "", root: str | Path | None = None) -> Run:
@@ -64,7 +70,13 @@ def start(settings: PlanSettings, run_dir: str | Path = "", root: str | Path | N
     languages = ", ".join(settings.expanded)
     title = f"{settings.base}: a plan for {languages} beside {', '.join(settings.original)}"
     return start_run(
-        asdict(settings), kind=KIND, slug=" ".join(settings.expanded), title=title, run_dir=run_dir, root=root
+        asdict(settings),
+        kind=KIND,
+        slug=" ".join(settings.expanded),
+        title=title,
+        run_dir=run_dir,
+        root=root,
+        completed=lambda config: {"delta": None, **config},  # not in runs of earlier versions
     )
 
 
@@ -96,19 +108,24 @@ def measure(settings: PlanSettings, run: Run) -> SimilarityTable:
 def allocations(settings: PlanSettings, table: SimilarityTable) -> dict[str, Allocation]:
     """Return what the same budget buys under each allocation, by name."""
     even = [1.0] * len(table.layers)
-    return {
-        name: allocate(
-            even if name == "uniform" else table,
-            settings.budget,
+
+    def divided(name: str) -> Allocation:
+        curve, by = (even, "similarity") if name == "uniform" else (table, name)
+        budget: float = settings.budget
+        if settings.rule != "largest_remainder" and settings.budget_in == "experts":
+            budget = settings.delta or delta_for(curve, settings.budget, settings.rule, by=by, seed=settings.seed)
+        return allocate(
+            curve,
+            budget,
             settings.rule,
             min_new=settings.min_new,
             max_new=settings.max_new,
-            by="similarity" if name == "uniform" else name,
+            by=by,
             parameters_per_expert=table.expert_parameters if settings.budget_in == "parameters" else None,
             seed=settings.seed,
         )
-        for name in ALLOCATIONS
-    }
+
+    return {name: divided(name) for name in ALLOCATIONS}
 
 
 def compare(table: SimilarityTable, plans: dict[str, Allocation], top_k: int) -> pd.DataFrame:
@@ -148,7 +165,8 @@ def layers(settings: PlanSettings, table: SimilarityTable, plan: Allocation) -> 
 def classifier_layers(settings: PlanSettings, table: SimilarityTable, plan: Allocation) -> tuple[int, ...]:
     """Return the layers for routing classifiers: most alike across the groups, among those that get new experts."""
     mixtures = [layer for layer, count in enumerate(plan.new_experts) if count]
-    return table.most_similar_layers(min(settings.classifiers, len(mixtures)), among=mixtures)
+    wanted = num_classifiers(settings.classifiers, len(table.layers))
+    return table.most_similar_layers(min(wanted, len(mixtures)), among=mixtures)
 
 
 def finish(settings: PlanSettings, run: Run, table: SimilarityTable) -> dict[str, Any]:

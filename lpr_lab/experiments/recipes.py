@@ -13,53 +13,51 @@ Each stage can be a run of its own, too: `stage1` trains what an upcycled run ho
 holds. With the same settings they end with the very weights of `moe_lpr`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lpr_lab.errors import DamagedError, MissingError, UsageError, did_you_mean
-from lpr_lab.experiments.config import Experiment
+from lpr_lab.experiments.config import Experiment, refuse_unknown
 from lpr_lab.experiments.runs import Run
 
 
 def moe_lpr(**changes: Any) -> Experiment:
     """The papers' own recipe (MoE-LPR §2.3-2.4): both stages by gradient, routers without bias on the token alone."""
-    return replace(Experiment(recipe="moe_lpr", steps=("expand", "review")), **changes)
+    return _with(changes, recipe="moe_lpr", steps=("expand", "review"))
 
 
 def layer_moe(**changes: Any) -> Experiment:
     """LayerMoE: two new experts per layer on average, where languages differ most; classifiers where they are alike.
 
-    A quarter of the layers has a classifier, as in the released Qwen runs (7 of 24).
+    The share of layers that have a classifier is that of the released scripts for Qwen1.5-1.8B, 7 of 24.
     """
-    experiment = moe_lpr(recipe="layer_moe", new_experts_per_layer=2, allocation="similarity", classifiers=7)
-    return replace(experiment, **changes)
+    own = {"new_experts_per_layer": 2, "allocation": "similarity", "classifiers": _CLASSIFIER_SHARE}
+    return moe_lpr(**{"recipe": "layer_moe", **own, **changes})
 
 
 def route_first(**changes: Any) -> Experiment:
     """Routers fitted in closed form before stage 1 and kept; then only experts learn (ours, see docs/log.md)."""
-    experiment = Experiment(
-        recipe="route_first", steps=("fit_routers", "expand"), router_input="token_and_mean", router_bias=True
-    )
-    return replace(experiment, **changes)
+    own = {"router_input": "token_and_mean", "router_bias": True}
+    return _with(changes, recipe="route_first", steps=("fit_routers", "expand"), **own)
 
 
 def local_review(**changes: Any) -> Experiment:
     """Stage 1 by gradient as in the papers, then routers fitted in closed form in place of stage 2 (ours)."""
-    experiment = Experiment(
-        recipe="local_review",
-        steps=("expand", "local_review"),
-        router_input="token_and_mean",
-        router_bias=True,
-        fit_divide="as_is",
-    )
-    return replace(experiment, **changes)
+    own = {"router_input": "token_and_mean", "router_bias": True, "fit_divide": "as_is"}
+    return _with(changes, recipe="local_review", steps=("expand", "local_review"), **own)
 
 
 def guided_review(**changes: Any) -> Experiment:
     """The papers' two stages with the local review between them: stage 2 starts from fitted routers (ours)."""
-    return replace(local_review(recipe="guided_review", steps=("expand", "local_review", "review")), **changes)
+    return local_review(**{"recipe": "guided_review", "steps": ("expand", "local_review", "review"), **changes})
+
+
+def _with(changes: Mapping[str, Any], **own: Any) -> Experiment:
+    """Return an experiment with a recipe's own settings, where no change replaces them."""
+    refuse_unknown(changes, Experiment)
+    return Experiment(**{**own, **changes})
 
 
 def further(run: Run | str | Path, **changes: Any) -> Experiment:
@@ -67,7 +65,8 @@ def further(run: Run | str | Path, **changes: Any) -> Experiment:
 
     Args:
         run: the run, or its directory.
-        changes: at least `expanded`, the languages of the new group.
+        changes: at least `expanded`, the languages of the new group. The share of replay falls with the number of
+            languages taught so far, as in the papers, unless it is among them.
 
     Raises:
         UsageError: no `expanded`, or the run has no weights.
@@ -79,8 +78,28 @@ def further(run: Run | str | Path, **changes: Any) -> Experiment:
         raise UsageError("A further group needs its languages, for example recipes.further(run, expanded=('el',)).")
     if not run.has_checkpoint:
         raise MissingError(f"Run {run.id} has no weights to go on from; finish it first, or make it again.")
+    refuse_unknown(changes, Experiment)
     before = Experiment.from_config(run.config)
-    return replace(before, **{"parent": run.id, "earlier": (*before.earlier, *before.expanded), **changes})
+    own: dict[str, Any] = {
+        "parent": run.id,
+        "earlier": (*before.earlier, *before.expanded),
+        "replay_share": _diluted(before.replay_share, before, len(changes["expanded"])),
+        "delta": None,  # that of a first expansion counts expert 0, and this one's does not
+    }
+    return replace(before, **{**own, **changes})
+
+
+def _diluted(replay_share: float, before: Experiment, num_new: int) -> float:
+    """Return the share of replay in a further review, where original languages keep their weight beside each other one.
+
+    The papers' 50k documents per original language to 100k per expanded one are 1/3 with three languages of each, and
+    1/5 with three more.
+    """
+    taught = len(before.earlier) + len(before.expanded)
+    if replay_share == 1:
+        return 1.0
+    odds = replay_share / (1 - replay_share) * taught / (taught + num_new)
+    return odds / (1 + odds)
 
 
 def stage1(run: Run, **changes: Any) -> Experiment:
@@ -94,6 +113,7 @@ def stage1(run: Run, **changes: Any) -> Experiment:
         allocation=tuple(run.phases["plan"]["new_experts"]),
         **{name: made[name] for name in _OF_UPCYCLING if name in made},
     )
+    refuse_unknown(changes, Experiment)
     return replace(experiment, **changes)
 
 
@@ -107,6 +127,7 @@ def stage2(run: Run, how: str = "review", **changes: Any) -> Experiment:
     """
     if how not in REVIEWS:
         raise UsageError(f"how = {how!r}; expected {' or '.join(REVIEWS)}.{did_you_mean(how, REVIEWS)}")
+    refuse_unknown(changes, Experiment)
     layers = run.phases["plan"].get("classifier_layers", ())
     experiment = replace(
         Experiment.from_config(run.config),
@@ -120,6 +141,8 @@ def stage2(run: Run, how: str = "review", **changes: Any) -> Experiment:
 
 
 REVIEWS = ("review", "local_review")
+_CLASSIFIER_SHARE = 7 / 24
+"""LayerMoE, `--group_nums` of the released scripts for Qwen1.5-1.8B: 7 of 24 layers. How many is left to choose."""
 _OF_UPCYCLING = (
     "quantization",  # not in runs of earlier versions
     "top_k",

@@ -16,7 +16,7 @@ import errno
 import os
 import re
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,6 +45,7 @@ from lpr_lab.storage import (
 
 RUN_ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,80}")
 EXAMPLES = "examples"
+Complete = Callable[[Mapping[str, Any]], dict[str, Any]]
 _RESERVED = (EXAMPLES, "latest", "latest.txt", "README.md")
 
 
@@ -194,15 +195,19 @@ class Run(RunFiles):
             self._facts["parents"] = list(dict.fromkeys([*self.parents, *parents]))
             write_json(self.path / "run.json", self._facts)
 
-    def write_config(self, config: Mapping[str, Any]) -> None:
+    def write_config(self, config: Mapping[str, Any], completed: Complete = dict) -> None:
         """Record the settings as resolved by the code, for a run that was made from what a person gave.
+
+        Args:
+            config: every setting.
+            completed: adds to settings recorded by an earlier version those that came later, as they were then.
 
         Raises:
             UsageError: other settings were recorded before; the message names those that differ.
         """
         resolved = as_json(config)
         if self.is_resolved:
-            before = self.config
+            before = as_json(completed(self.config))
             differing = sorted(key for key in before.keys() | resolved.keys() if before.get(key) != resolved.get(key))
             if differing:
                 raise UsageError(
@@ -327,14 +332,17 @@ def newest_run(root: Path | str) -> Run | None:
     return next((run for run in list_runs(root) if run.problem is None and not run.is_example), None)
 
 
-def find_same_config(root: Path | str, config: Mapping[str, Any], kind: str) -> Run | None:
-    """Return the newest run of a kind whose settings, resolved or as given, equal `config`, whatever its state."""
+def find_same_config(root: Path | str, config: Mapping[str, Any], kind: str, completed: Complete = dict) -> Run | None:
+    """Return the newest run of a kind whose settings, resolved or as given, equal `config`, whatever its state.
+
+    `completed` is as in `Run.write_config`.
+    """
     wanted = as_json(config)
     for run in list_runs(root):
         if run.problem is not None or run.is_example or run.kind != kind:
             continue
         try:
-            if wanted in (run.config, run.config_input):
+            if wanted in (run.config, run.config_input) or wanted == as_json(completed(run.config)):
                 return run
         except LprError:
             continue
@@ -362,6 +370,7 @@ def start_run(
     run_dir: Path | str = "",
     root: Path | str | None = None,
     parents: Sequence[str] = (),
+    completed: Complete = dict,
 ) -> Run:
     """Return the run to work in, started: the one given, or the newest unfinished with these settings, or a new one.
 
@@ -373,17 +382,18 @@ def start_run(
         run_dir: a run directory made before (by `lpr-lab run`, say); its settings must not have been others.
         root: the folder of runs; `default_runs_dir()` when not given.
         parents: ids of the runs it builds on.
+        completed: see `Run.write_config`.
     """
     if run_dir:
         run = Run(Path(run_dir))
         if run.problem:
             raise DamagedError(run.problem)
-        run.write_config(config)
+        run.write_config(config, completed)
         run.add_parents(parents)
         run.start()
         return run
     root = default_runs_dir() if root is None else Path(root)
-    before = find_same_config(root, config, kind)
+    before = find_same_config(root, config, kind, completed)
     resumable = before is not None and before.status.state not in ("finished", "running")
     run = before if resumable else None
     while True:

@@ -1,7 +1,7 @@
 """The steps that a recipe is made of: each calls one verb with the experiment's settings and says what it found."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lpr_lab import storage
 from lpr_lab.experiments import environment
-from lpr_lab.experiments.config import Experiment, StageBudget
+from lpr_lab.experiments.config import Experiment, StageBudget, num_classifiers
 from lpr_lab.experiments.runs import Run
-from lpr_lab.method.allocation import Allocation, allocate, uniform
+from lpr_lab.method.allocation import Allocation, allocate, delta_for, uniform
 from lpr_lab.method.closed_form import FitSettings, RouterFits, fit_routers, local_review
 from lpr_lab.method.expand import expand
 from lpr_lab.method.review import review
@@ -61,8 +61,9 @@ def plan(
     if "plan" in run.phases:
         return Allocation(tuple(run.phases["plan"]["new_experts"]))
     num_layers = model.config.get_text_config().num_hidden_layers
-    table = None
-    if experiment.classifiers or (isinstance(experiment.allocation, str) and experiment.allocation != "uniform"):
+    table, classifiers = None, experiment.classifiers
+    by_rule = isinstance(experiment.allocation, str) and experiment.allocation != "uniform"
+    if by_rule or (classifiers and not isinstance(classifiers, tuple)):
         table = measure_similarity(
             model,
             tokenizer,
@@ -75,28 +76,39 @@ def plan(
             seed=experiment.seed,
         )
         run.write_table("similarity", table.to_frame())
-    allocation = _allocation(experiment, num_layers, table)
-    facts: dict[str, Any] = {"allocation": experiment.allocation, "new_experts": list(allocation.new_experts)}
+    facts: dict[str, Any] = {"allocation": experiment.allocation}
+    allocation = _allocation(experiment, num_layers, table, facts)
+    facts["new_experts"] = list(allocation.new_experts)
     if table is not None:
         facts["similarity"] = [round(float(value), 6) for value in table.similarity]
         mixtures = [layer for layer, count in enumerate(allocation.new_experts) if count]
-        facts["classifier_layers"] = list(table.most_similar_layers(experiment.classifiers, among=mixtures))
+        if not isinstance(classifiers, tuple):
+            count = num_classifiers(classifiers, num_layers)
+            count = min(count, len(mixtures)) if classifiers < 1 else count
+            facts["classifier_layers"] = list(table.most_similar_layers(count, among=mixtures))
+    if isinstance(classifiers, tuple):
+        facts["classifier_layers"] = list(classifiers)
     run.record_phase("plan", facts)
     return allocation
 
 
-def _allocation(experiment: Experiment, num_layers: int, table: SimilarityTable | None) -> Allocation:
+def _allocation(
+    experiment: Experiment, num_layers: int, table: SimilarityTable | None, facts: dict[str, Any]
+) -> Allocation:
+    """Divide the budget over the layers; where it is rounded up, by which delta goes into `facts`."""
     if not isinstance(experiment.allocation, str):
         return Allocation(experiment.allocation)
     if table is None or experiment.allocation == "uniform":
         return uniform(num_layers, experiment.new_experts_per_layer)
-    budget = num_layers * experiment.new_experts_per_layer
-    rule = experiment.allocation_rule
-    if rule == "round_up" and experiment.parent:
-        rule = "round_up_added"
-    elif rule == "round_up":
-        budget += num_layers  # the paper's delta counts expert 0 of every layer of a first expansion
-    return allocate(table, budget, rule, by=experiment.allocation, seed=experiment.seed)
+    budget: float = num_layers * experiment.new_experts_per_layer
+    rule, by, seed = experiment.allocation_rule, experiment.allocation, experiment.seed
+    if rule != "largest_remainder":
+        # The papers' delta counts expert 0 in a first expansion, and only what is added in a further one.
+        rule = "round_up_added" if experiment.parent else rule
+        total, budget = int(budget), experiment.delta or 0
+        budget = budget or delta_for(table, total, rule, by=by, seed=seed)
+        facts["delta"] = budget
+    return allocate(table, budget, rule, by=by, seed=seed)
 
 
 def _fit_routers(story: Story, folder: Path) -> dict[str, Any]:
@@ -166,7 +178,7 @@ def _keep_fit(story: Story, fits: RouterFits) -> dict[str, Any]:
 
 def _expand(story: Story, folder: Path) -> dict[str, Any]:
     experiment = story.experiment
-    settings = _settings(experiment, experiment.stage1)
+    settings = _settings(experiment, experiment.resolved().stage1)
     return expand(
         story.model,
         story.tokenizer,
@@ -176,6 +188,8 @@ def _expand(story: Story, folder: Path) -> dict[str, Any]:
         settings=settings,
         load_balancing_coef=experiment.load_balancing_coef,
         load_balancing_variant=experiment.loss_variant,
+        load_balancing_scope=experiment.load_balancing_scope,
+        router_z_coef=experiment.router_z_coef,
         train_routers="fit_routers" not in experiment.steps,
         log=_logger(story, "expand", settings),
     )
@@ -183,7 +197,7 @@ def _expand(story: Story, folder: Path) -> dict[str, Any]:
 
 def _review(story: Story, folder: Path) -> dict[str, Any]:
     experiment = story.experiment
-    settings = _settings(experiment, experiment.stage2)
+    settings = _settings(experiment, experiment.resolved().stage2)
     return review(
         story.model,
         story.tokenizer,
@@ -196,7 +210,10 @@ def _review(story: Story, folder: Path) -> dict[str, Any]:
         lpr_variant=experiment.loss_variant,
         replay_share=experiment.replay_share,
         classifier_layers=story.run.phases["plan"].get("classifier_layers", ()),
+        classifier_coef=experiment.classifier_coef,
         classifier_input=experiment.classifier_input,
+        group_coef=experiment.group_coef,
+        group_variant=experiment.loss_variant,
         log=_logger(story, "review", settings),
     )
 
@@ -220,14 +237,9 @@ def without_times(facts: dict[str, Any]) -> dict[str, Any]:
 
 def _settings(experiment: Experiment, budget: StageBudget) -> TrainSettings:
     blocks, ways = budget.blocks_per_step, environment.train_with()
+    at_once = budget.blocks_per_forward or next(size for size in (4, 3, 2, 1) if blocks % size == 0)
     return TrainSettings(
-        tokens=budget.tokens,
-        max_minutes=budget.max_minutes,
-        learning_rate=budget.learning_rate,
-        router_learning_rate=budget.router_learning_rate,
-        block_tokens=budget.block_tokens,
-        blocks_per_step=blocks,
-        blocks_per_forward=next(size for size in (4, 3, 2, 1) if blocks % size == 0),
+        **{**asdict(budget), "blocks_per_forward": at_once},
         precision=experiment.precision,
         seed=experiment.seed,
         activation_checkpointing=ways["activation_checkpointing"],

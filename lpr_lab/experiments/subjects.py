@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lpr_lab.errors import LprError
 from lpr_lab.experiments import pipeline, recipes
-from lpr_lab.experiments.config import Experiment, StageBudget
+from lpr_lab.experiments.config import Experiment, StageBudget, completed
 from lpr_lab.experiments.predecessors import find_predecessor
 from lpr_lab.experiments.runs import Run, default_runs_dir
 from lpr_lab.experiments.sides import looked_at
@@ -30,7 +30,7 @@ def short_expansion() -> Experiment:
 
 def is_known(run: Run) -> bool:
     """Whether a run was made with the demo's or the short expansion's settings, so that what it shows is known."""
-    return run.config in (recipes.route_first().to_config(), short_expansion().to_config())
+    return completed(run.config) in (recipes.route_first().to_config(), short_expansion().to_config())
 
 
 def has_model(run: Run) -> bool:

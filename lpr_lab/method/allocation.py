@@ -6,6 +6,7 @@ MoE-LPR gives every layer the same number (`uniform`). LayerMoE gives a layer mo
 Letters: L layers.
 """
 
+import heapq
 import math
 import random
 from bisect import bisect_right
@@ -117,6 +118,54 @@ def allocate(
     counted = 1 if rule == "round_up" else 0
     counts = [math.ceil(share * Fraction(budget)) - counted for share in shares]
     return Allocation(tuple(_clamp(count, min_new, max_new) for count in counts))
+
+
+def delta_for(
+    similarity: SimilarityTable | Sequence[float],
+    budget: int,
+    rule: str = "round_up",
+    *,
+    by: str = "similarity",
+    seed: int = 0,
+) -> float:
+    """Return a delta whose rounding up comes to a budget of new experts.
+
+    The papers' own totals are such: 3 per layer, expert 0 counted, on Qwen1.5-1.8B and on Llama-3.2-3B. Layers
+    that are exactly as alike step up together, so a budget can lie between two totals; then the lower is meant.
+
+    >>> allocate([0.2, 0.4, 0.1], delta_for([0.2, 0.4, 0.1], 8), "round_up").new_experts
+    (2, 1, 5)
+
+    Args:
+        similarity: as for `allocate`.
+        budget: new experts in all.
+        rule: `round_up` (expert 0 is counted in every layer) or `round_up_added`.
+        by: as for `allocate`.
+        seed: as for `allocate`.
+
+    Raises:
+        UsageError: fewer than rounding up gives at least.
+    """
+    shares = _shares(similarity, by, seed)
+    wanted = budget + (len(shares) if rule == "round_up" else 0)
+    # Just above 0 every layer counts one expert; a layer goes from k to k + 1 just above delta = k / share.
+    total, low = len(shares), Fraction(0)
+    coming = [(1 / share, 1, share) for share in shares]
+    heapq.heapify(coming)
+    least = sum(step == coming[0][0] for step, _, _ in coming) if rule == "round_up" else total
+    if budget < least:
+        raise UsageError(
+            f"A budget of {budget} is too small: rounding up adds {least} experts or more to these layers."
+        )
+    while True:
+        high = coming[0][0]
+        together = sum(step == high for step, _, _ in coming)
+        if total + together > wanted:
+            return float((low + high) / 2)
+        for _ in range(together):
+            _, count, share = coming[0]
+            heapq.heapreplace(coming, ((count + 1) / share, count + 1, share))
+        total, low = total + together, high
 
 
 def _shares(similarity: SimilarityTable | Sequence[float], by: str, seed: int) -> list[Fraction]:

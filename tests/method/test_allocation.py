@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lpr_lab.errors import UsageError
-from lpr_lab.method.allocation import ORDERS, Allocation, allocate, uniform
+from lpr_lab.method.allocation import ORDERS, Allocation, allocate, delta_for, uniform
 from lpr_lab.method.similarity_table import SimilarityTable
 
 
@@ -201,6 +201,30 @@ def test_claim_5_round_up_reproduces_published_lists_from_similarities_that_stan
     similarity, delta = standing_for(added)
     second = allocate(similarity, delta, rule="round_up_added")
     assert second.new_experts == tuple(added) and second.total == 48
+
+
+@for_any(SIMILARITIES, st.integers(0, 60), st.sampled_from(["round_up", "round_up_added"]), st.sampled_from(ORDERS))
+def test_a_delta_for_a_budget_spends_all_of_it_that_layers_which_step_up_together_allow(similarity, more, rule, by):
+    layers = len(similarity)
+    budget = more + layers
+    spent = allocate(similarity, delta_for(similarity, budget, rule, by=by), rule, by=by).new_experts
+    assert budget - layers < sum(spent) <= budget
+    if sum(spent) < budget:  # the next step belongs to more layers than there are experts left
+        inverse = [1 / Fraction(value) for value in similarity]
+        assert len(set(inverse)) < layers
+
+
+@pytest.mark.parametrize(("counts", "new"), [(FIRST_EXPANSION, 48), (AFTER_SECOND_EXPANSION, 96)])
+def test_the_delta_for_a_published_total_gives_the_published_list(counts, new):
+    similarity = [float(1 / (count - Fraction(1, 2))) for count in counts]
+    found = allocate(similarity, delta_for(similarity, new), "round_up").new_experts
+    assert sum(found) == new and [count + 1 for count in found] == list(counts)
+
+
+def test_a_budget_below_one_expert_for_each_layer_cannot_be_added_by_rounding_up():
+    for similarity, rule in (([0.1, 0.2, 0.3], "round_up_added"), ([0.2, 0.2, 0.2], "round_up")):
+        with pytest.raises(UsageError, match=r"budget of 2 .* adds 3 experts"):
+            delta_for(similarity, 2, rule)
 
 
 def test_the_papers_rule_is_exact_where_shares_are_whole():
