@@ -1,8 +1,13 @@
 """The languages that this project knows by name: codes, script and writing direction.
 
 One table. The key is the ISO 639-1 code, used everywhere in this project; the FLORES code (`ell_Grek`) is what data
-sets and evaluation suites use, and `get_language` takes either. A language that is not in the table is used by its
-FLORES code: `cym_Latn` says all that has to be known of Welsh, except its name.
+sets and evaluation suites use. A language that is not in the table is used by its FLORES code: `cym_Latn` says all that
+has to be known of Welsh, except its name.
+
+`get_language` takes whatever labels mean one language in one script: either code, the three letters of ISO 639-2 or
+639-3 (`ell`, `gre`), withdrawn codes (`iw`), the code of a group for its largest member (`no`, `ara`), and tags of
+BCP 47 (`pt-BR`, `zh_TW`, `sr-Latn`). A region says nothing but the script, where the two go together; a script other
+than the usual one makes another language (`srp_Latn` beside `sr`), because nothing that is measured is the same in it.
 """
 
 import re
@@ -116,16 +121,78 @@ LANGUAGES: dict[str, Language] = _read_rows()
 _BY_FLORES = {language.flores.lower(): language for language in LANGUAGES.values()}
 
 
-_SCRIPT_NAMES = {language.flores[4:]: language.script for language in LANGUAGES.values()}
+_SCRIPT_NAMES = {language.flores[4:]: language.script for language in LANGUAGES.values()} | {"Hant": "Han"}
+
+_FLORES_OF_CODE = dict(
+    pair.split()
+    for pair in """
+af afr_Latn, am amh_Ethi, as asm_Beng, az azj_Latn, be bel_Cyrl, bo bod_Tibt, bs bos_Latn, cy cym_Latn, dz dzo_Tibt,
+ee ewe_Latn, eo epo_Latn, fo fao_Latn, ga gle_Latn, gd gla_Latn, ha hau_Latn, ht hat_Latn, ig ibo_Latn, jv jav_Latn,
+ku kmr_Latn, ky kir_Cyrl, lb ltz_Latn, lg lug_Latn, ln lin_Latn, mg plt_Latn, mi mri_Latn, mn khk_Cyrl, mt mlt_Latn,
+nn nno_Latn, ny nya_Latn, oc oci_Latn, om gaz_Latn, or ory_Orya, ps pbt_Arab, rn run_Latn, rw kin_Latn, sa san_Deva,
+sc srd_Latn, sd snd_Arab, sg sag_Latn, sm smo_Latn, sn sna_Latn, so som_Latn, ss ssw_Latn, st sot_Latn, su sun_Latn,
+tg tgk_Cyrl, ti tir_Ethi, tk tuk_Latn, tn tsn_Latn, ts tso_Latn, tt tat_Cyrl, ug uig_Arab, wo wol_Latn, xh xho_Latn,
+yi ydd_Hebr, yo yor_Latn, zu zul_Latn
+""".replace("\n", " ").split(",")
+)
+"""ISO 639-1 code to FLORES code of languages that are not in the table. Of a group of languages, its largest member."""
+
+_ALIASES = dict(
+    pair.split()
+    for pair in """
+no nb, nor nb, iw he, in id, ji yi, jw jv, mo ro, mol ro, fil tl, cmn zh, ara ar, fas fa, msa ms, lav lv, sqi sq,
+swa sw, uzb uz, nep ne, ekk et, aze az, kur ku, mlg mg, mon mn, orm om, ori or, pus ps, yid yi, alb sq, arm hy, baq eu,
+bur my, chi zh, cze cs, dut nl, fre fr, geo ka, ger de, gre el, ice is, mac mk, may ms, per fa, rum ro, slo sk, tib bo,
+wel cy
+""".replace("\n", " ").split(",")
+)
+"""Other codes of the same languages: withdrawn ones, ISO 639-2/B, and groups that stand for their largest member."""
+
+_SCRIPT_OF_REGION = {
+    ("zh", "tw"): "Hant", ("zh", "hk"): "Hant", ("zh", "mo"): "Hant", ("sr", "me"): "Latn", ("pa", "pk"): "Arab",
+    ("uz", "af"): "Arab", ("kk", "cn"): "Arab", ("az", "ir"): "Arab", ("ku", "iq"): "Arab",
+}  # fmt: skip
+"""Where a region writes a language in another script than the usual one (CLDR, likely subtags)."""
+
+_SCRIPT_ALIASES = {"kore": "Hang", "hani": "Hans"}
+"""Scripts that web corpora write instead of the one that FLORES has: `kor_Kore`, `cmn_Hani`."""
+
+_USUAL_FLORES = {language.flores[:3]: language.flores for language in LANGUAGES.values()} | {
+    flores[:3]: flores for flores in _FLORES_OF_CODE.values()
+}
+"""ISO 639-3 code to FLORES code, of every language that has an ISO 639-1 code here."""
+
+_TAG = re.compile(
+    r"(?P<language>[a-z]{2,3})([-_](?P<script>[a-z]{4}))?([-_](?P<region>[a-z]{2}|[0-9]{3}))?", re.IGNORECASE
+)
+"""A language tag of BCP 47: language, script, region. Variants are not taken: `my-texts` is not Burmese."""
 
 
 def find_language(code: str) -> Language | None:
-    """Return the language of a code in any letter case, or None for what is no code."""
-    key = str(code).strip().lower()
+    """Return the language of a code or tag in any letter case, or None for what is neither."""
+    given = str(code).strip()
+    key = given.lower()
     found = LANGUAGES.get(key) or _BY_FLORES.get(key)
-    if found is not None or not re.fullmatch(r"[a-z]{3}_[a-z]{4}", key):
+    parts = _TAG.fullmatch(given)
+    if found is not None or parts is None:
         return found
-    flores = f"{key[:4]}{key[4:].capitalize()}"
+    own = _ALIASES.get(parts["language"].lower(), parts["language"].lower())
+    usual = LANGUAGES[own].flores if own in LANGUAGES else _FLORES_OF_CODE.get(own) or _USUAL_FLORES.get(own)
+    region = parts["region"] or ""
+    if region.islower() and region != own and (region in LANGUAGES or region in _FLORES_OF_CODE):
+        return None  # `en-de` may be English in Germany, or a pair of languages
+    script = parts["script"] or _SCRIPT_OF_REGION.get((own, region.lower()))
+    if script is None:
+        return _by_flores(usual) if usual is not None else None
+    script = _SCRIPT_ALIASES.get(script.lower(), script.capitalize())
+    three_letters = usual[:3] if usual is not None else own
+    return _by_flores(f"{three_letters}_{script}") if len(three_letters) == 3 else None
+
+
+def _by_flores(flores: str) -> Language | None:
+    """Return the language of a FLORES code in its usual letter case, or None if there is no such script."""
+    if flores.lower() in _BY_FLORES:
+        return _BY_FLORES[flores.lower()]
     script = _SCRIPT_NAMES.get(flores[4:]) or (flores[4:] if _is_script(flores[4:]) else None)
     if script is None:
         return None
@@ -143,13 +210,13 @@ def _is_script(code: str) -> bool:
 
 
 def get_language(code: str) -> Language:
-    """Return the language of an ISO 639-1 code (`el`) or a FLORES code (`ell_Grek`), whatever the letter case.
+    """Return the language of an ISO 639 code (`el`), a FLORES code (`ell_Grek`) or a tag (`el-GR`), in any letter case.
 
     Raises:
-        UsageError: no such code in `LANGUAGES`, and not the FLORES code of another language either.
+        UsageError: nothing that names one language in one script.
 
-    >>> get_language("ell_Grek").name
-    'Greek'
+    >>> get_language("ell_Grek").name, get_language("pt-BR").code, get_language("sr-Latn").code
+    ('Greek', 'pt', 'srp_Latn')
     """
     found = find_language(code)
     if found is None:
@@ -191,8 +258,14 @@ def get_languages(codes: Iterable[str]) -> tuple[Language, ...]:
 
 
 def _suggestion(key: str) -> str:
-    """Suggest by English name first ("greek" -> el), then by similar code."""
-    for language in LANGUAGES.values():
-        if key in (language.name.lower(), language.endonym.lower(), language.flores[:3]):
-            return f" Did you mean {language.code!r}?"
-    return did_you_mean(key, [*LANGUAGES, *_BY_FLORES])
+    """Suggest by name first ("greek" -> el), then what a tag begins with ("en-de" -> en), then by similar code."""
+    named = find_by_name(key)
+    if named is None and re.fullmatch(r"[a-z]{2,3}([-_][a-z\d]+)+", key):
+        named = find_language(re.split("[-_]", key)[0])
+    return f" Did you mean {named.code!r}?" if named is not None else did_you_mean(key, [*LANGUAGES, *_BY_FLORES])
+
+
+def find_by_name(name: str) -> Language | None:
+    """Return the language of the table that has this English name or endonym, in any letter case."""
+    key = name.strip().lower()
+    return next((one for one in LANGUAGES.values() if key in (one.name.lower(), one.endonym.lower())), None)
