@@ -51,6 +51,8 @@ class Corpus:
     """What it was made from: package or file, version, sha256, licence."""
     preparation: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
     """Language -> what was dropped and why, leakage before and after."""
+    left_out: Sequence[Mapping[str, str]] = field(default=(), kw_only=True)
+    """Files and records that were found and not read: name, reason."""
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -91,6 +93,8 @@ class Corpus:
                 for code in self.languages
             },
             "preparation": dict(self.preparation),
+            # Only where there is something: the manifest of a corpus that is read whole stays what it was.
+            **({"left_out": [dict(one) for one in self.left_out]} if self.left_out else {}),
         }
 
     def fingerprint(self) -> str:
@@ -133,24 +137,28 @@ def load_corpus(
     """Load text in the given languages.
 
     Args:
-        source: `"demo"`; or a JSONL, TXT or Parquet file, a folder of them, or a list of either; or a mapping from
-            language to such paths; or the name of a data set on the hub; or several of these as one text, such as
-            `"my_texts + demo"`: a language is taken from the first that has it.
-        languages: ISO 639-1 or FLORES codes. None takes the six demo languages, or those found in the files.
+        source: `"demo"`; or a JSONL, JSON, CSV, TSV, TXT or Parquet file, also compressed (.gz, .bz2, .xz, .zst), a
+            folder of them, or a list of either; or a mapping from language to such paths; or the name of a data set on
+            the hub; or several of these as one text, such as `"my_texts + demo"`: a language is taken from the first
+            that has it.
+        languages: ISO 639 or FLORES codes, or tags such as `pt-BR`. None takes the six demo languages, or those found
+            in the files.
         text_column: the column that holds the text; None looks for the usual names.
         configs: hub only: language to configuration, such as `{"el": "ell_Grek"}`; None looks for the language's code.
         hub_split: hub only: which split of the data set to stream.
         max_documents: hub only: how many documents to take per language.
 
-    JSONL and Parquet records have `text`, and may have `language` (or `lang`), `id` and `split` (train, replay, dev,
-    heldout). A TXT file has one document per paragraph, paragraphs being divided by blank lines. A file named by a
-    language, `el.txt` or `el/news.txt`, is in that language where its records do not say otherwise. Where no split is
+    Records have `text`, and may have `language` (or `lang`), `id` and `split` (train, replay, dev, heldout). A text
+    that is null is left out and counted; a number or a structure in its place is refused. A TXT file has one document
+    per paragraph, paragraphs being divided by blank lines. A file named by a language, `el.txt` or `el/news.txt`, is
+    in that language where its records do not say otherwise. Where no split is
     given, documents are dealt to train, replay and dev by the hash of their content, and what dev and replay share
-    with train is dropped.
+    with train is dropped. What is found and not read (`left_out` of the corpus) is warned of, with the reason.
 
     Raises:
         UsageError: an unknown language, no text, or too few documents to divide.
         MissingError: a source that is not there or cannot be reached.
+        DamagedError: a file that breaks off.
 
     >>> corpus = load_corpus("demo", languages=["en", "el"])  # doctest: +SKIP
     >>> corpus.documents("dev", "el")[0].language  # doctest: +SKIP
@@ -160,7 +168,7 @@ def load_corpus(
         parts = [part.strip() for part in source.split(JOINT)]
         hub = {"configs": configs, "hub_split": hub_split, "max_documents": max_documents}
         return _joined(parts, languages, text_column=text_column, **hub)
-    if source == "demo":
+    if isinstance(source, str) and source == "demo":
         from lpr_lab.text.demo import load_demo
 
         return load_demo(languages if languages is not None else DEMO_LANGUAGES)
@@ -215,4 +223,5 @@ def _joined(parts: Sequence[str], languages: Sequence[str] | None, **options: An
         },
         sources=[source for corpus in corpora for source in corpus.sources],
         preparation={code: taken[code].preparation.get(code, {}) for code in wanted},
+        left_out=[one for corpus in corpora for one in corpus.left_out],
     )

@@ -12,9 +12,10 @@ from typing import Any
 
 import regex
 
-from lpr_lab.text.graphemes import encode_text, token_bytes
+from lpr_lab.text.graphemes import token_bytes
 from lpr_lab.text.languages import LANGUAGES
 from lpr_lab.text.splits import UNSPACED_LETTER, WORDS
+from lpr_lab.text.unicode import encode_text
 
 OTHER = "Other"
 _SCRIPTS = (*sorted({language.script for language in LANGUAGES.values()} - {"Japanese"}), "Hiragana", "Katakana")

@@ -1,40 +1,28 @@
-"""Corpora from files: JSONL, TXT and Parquet, one or many, with or without languages and splits of their own."""
+"""Corpora from files: one or many, with or without languages and splits of their own."""
 
-import json
-import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any
 
 from lpr_lab.errors import MissingError, UsageError, did_you_mean
 from lpr_lab.storage import sha256_file
 from lpr_lab.text.corpus import Corpus, Document
-from lpr_lab.text.languages import get_language, get_languages
+from lpr_lab.text.folders import LeftOut, list_folder
+from lpr_lab.text.formats import COMPRESSIONS, ENDINGS, TEXT_FORMAT, parts_of, read_paragraphs, read_rows
+from lpr_lab.text.languages import find_language, get_language, get_languages
+from lpr_lab.text.rows import Labels, Record, read_records
 from lpr_lab.text.splits import SPLITS, Block, deal_splits, drop_duplicates, min_characters
-
-ENDINGS = (".jsonl", ".txt", ".parquet")
-TEXT_COLUMNS = ("text", "content", "document", "raw_content", "sentence")
-LANGUAGE_COLUMNS = ("language", "lang")
 
 Paths = str | Path | Sequence[str | Path] | Mapping[str, Any]
 
-
-class Record(NamedTuple):
-    """One text as it was found."""
-
-    text: str
-    language: str | None
-    id: str
-    split: str | None
-    source: str
+_KINDS = f"{', '.join(ENDINGS)}, or one of them with {', '.join(COMPRESSIONS)}"
+_MOST_NAMED = 8
 
 
 def looks_like_path(source: str) -> bool:
     """Tell a path from the name of a data set: it exists, ends like a file that we read, or starts like a path."""
-    return (
-        source.startswith(("/", ".", "~")) or source.lower().endswith(ENDINGS) or bool(source and Path(source).exists())
-    )
+    return source.startswith(("/", ".", "~")) or bool(source and (parts_of(Path(source))[1] or Path(source).exists()))
 
 
 def load_files(source: Paths, *, languages: Sequence[str] | None, text_column: str | None) -> Corpus:
@@ -45,49 +33,57 @@ def load_files(source: Paths, *, languages: Sequence[str] | None, text_column: s
         UsageError: an unknown ending, column or language, a record whose language is not known, or too little text.
     """
     wanted = tuple(language.code for language in get_languages(languages)) if languages is not None else None
+    labels = Labels(wanted)
     records: list[Record] = []
     sources: list[dict[str, Any]] = []
-    for path, language in _list_files(source):
+    files, left_out = _list_files(source)
+    for path, language in files:
         known = language or (wanted[0] if wanted is not None and len(wanted) == 1 else language_in_name(path))
-        records += _read(path, known, text_column)
+        records += _read(path, known, text_column, labels)
         # The name alone: a manifest travels with a run, and the folders of this machine mean nothing elsewhere.
         sources.append({"file": path.name, "sha256": sha256_file(path), "licence": "as the file's owner states"})
     name = ", ".join(sorted({entry["file"] for entry in sources}))
-    return make_corpus(name, records, wanted, sources)
+    return make_corpus(name, records, labels, sources, left_out)
 
 
 def make_corpus(
-    name: str, records: Iterable[Record], wanted: Sequence[str] | None, sources: Sequence[Mapping[str, Any]]
+    name: str,
+    records: Iterable[Record],
+    labels: Labels,
+    sources: Sequence[Mapping[str, Any]],
+    left_out: Sequence[LeftOut] = (),
 ) -> Corpus:
     """Divide records into splits, drop what leaks between them, and return the corpus.
 
     Args:
         name: what to call it in messages.
-        records: each with a known language code.
-        wanted: ISO 639-1 codes to keep; None keeps all that occur.
+        records: of languages that were asked for.
+        labels: what the records were labelled, and which languages were asked for.
         sources: what goes into the manifest.
+        left_out: files that were not read; with what else is left out, it is warned of and goes into the manifest.
 
     Raises:
         UsageError: no text, a wanted language without any, or too few documents to divide.
     """
     by_language: dict[str, list[Record]] = {}
     num_empty = 0
+    num_null: dict[str, int] = {}
     for record in records:
-        code = get_language(record.language or "").code
-        if wanted is not None and code not in wanted:
-            continue
-        if not record.text.strip():
+        if record.is_null:
+            num_null[record.language] = num_null.get(record.language, 0) + 1
+        elif not record.text.strip():
             num_empty += 1
-            continue
-        by_language.setdefault(code, []).append(record)
-    codes = tuple(wanted) if wanted is not None else tuple(sorted(by_language))
+        else:
+            by_language.setdefault(record.language, []).append(record)
+    codes = tuple(labels.wanted) if labels.wanted is not None else tuple(sorted(by_language))
+    missing = [*left_out, *_records_left_out(num_null, labels)]
     without = [code for code in codes if code not in by_language]
     if without or not codes:
-        found = ", ".join(sorted(by_language)) or "none"
+        found = ", ".join(sorted({*by_language, *labels.others})) or "none"
         empty = f" ({num_empty} empty records were left out)" if num_empty else ""
         raise UsageError(
-            f"{name} has no text{' in ' + ', '.join(without) if without else ''}{empty}; languages found: {found}. "
-            "Check the language codes and the text column."
+            f"{name} has no text{' in ' + ', '.join(without) if without else ''}{empty}; languages found: {found}."
+            f"{_listed(missing)} Check the language codes and the text column."
         )
     texts: dict[tuple[str, str], tuple[Document, ...]] = {}
     preparation: dict[str, Any] = {}
@@ -96,7 +92,37 @@ def make_corpus(
         for split in SPLITS:
             texts[split, code] = tuple(document for document, own in documents if own == split)
         preparation[code]["empty_records_left_out"] = num_empty
-    return Corpus(name, codes, texts, sources=tuple(sources), preparation=preparation)
+        if num_null.get(code):
+            preparation[code]["null_records_left_out"] = num_null[code]
+        if len(labels.taken.get(code, ())) > 1:
+            preparation[code]["labels"] = dict(sorted(labels.taken[code].items()))
+    if missing:
+        warnings.warn(f"Not all of {_short(name)} is read.{_listed(missing)}", stacklevel=2)
+    entries = [{"name": one.name, "reason": one.reason} for one in missing]
+    return Corpus(name, codes, texts, sources=tuple(sources), preparation=preparation, left_out=tuple(entries))
+
+
+def records_without_text(count: int, code: str) -> LeftOut:
+    """Return how to say that records of a language have null for their text."""
+    return LeftOut(f"{count} record(s) in {code!r}", "without text (null)")
+
+
+def _records_left_out(num_null: Mapping[str, int], labels: Labels) -> list[LeftOut]:
+    return [records_without_text(count, code) for code, count in num_null.items()] + [
+        LeftOut(f"{count} record(s) in {label[:40]!r}", "a label that names no language")
+        for label, count in labels.unknown.items()
+    ]
+
+
+def _listed(missing: Sequence[LeftOut]) -> str:
+    if not missing:
+        return ""
+    more = f"; and {len(missing) - _MOST_NAMED} more" if len(missing) > _MOST_NAMED else ""
+    return " Left out: " + "; ".join(f"{one.name} ({one.reason})" for one in missing[:_MOST_NAMED]) + f"{more}."
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 80 else name[:79] + "…"
 
 
 def _divide(records: list[Record], code: str, what: str) -> tuple[list[tuple[Document, str]], dict[str, Any]]:
@@ -149,135 +175,78 @@ def _known_split(split: str, what: str) -> str:
 # -- reading -----------------------------------------------------------------------------------------------------------
 
 
-def _list_files(source: Paths) -> Iterator[tuple[Path, str | None]]:
-    """Yield (file, language or None) for whatever `load_corpus` was given."""
+def _list_files(source: Paths) -> tuple[list[tuple[Path, str | None]], list[LeftOut]]:
+    """Return (file, language or None) for whatever `load_corpus` was given, and what is not read of its folders."""
+    files: list[tuple[Path, str | None]] = []
+    left_out: list[LeftOut] = []
     if isinstance(source, Mapping):
         for language, paths in source.items():
             code = get_language(language).code
-            for path, _ in _list_files(paths):
-                yield path, code
-    elif isinstance(source, (str, Path)):
-        path = Path(source).expanduser()
-        if path.is_dir():
-            files = sorted(found for found in path.rglob("*") if found.suffix.lower() in ENDINGS and found.is_file())
-            if not files:
-                raise MissingError(f"The folder {path} has no {', '.join(ENDINGS)} files; name the files themselves.")
-            yield from ((found, language_in_name(found, path)) for found in files)
-        elif path.is_file():
-            yield path, None
-        else:
-            raise MissingError(f"There is no file {path}; expected a {', '.join(ENDINGS)} file or a folder of them.")
-    else:
+            below, without = _list_files(paths)
+            files += [(path, code) for path, _ in below]
+            left_out += without
+    elif isinstance(source, str | Path):
+        return _list_path(Path(source).expanduser())
+    elif isinstance(source, Sequence) and not isinstance(source, bytes):
         if not source:
             raise UsageError("No file was given; expected at least one path.")
         for one in source:
-            yield from _list_files(one)
+            below, without = _list_files(one)
+            files += below
+            left_out += without
+    else:
+        raise UsageError(
+            f"A corpus cannot be made from a {type(source).__name__}; expected a path, a list of paths, or a mapping "
+            "from language to paths. Write what is in memory to a file first, such as with .to_parquet('el.parquet')."
+        )
+    return files, left_out
+
+
+def _list_path(path: Path) -> tuple[list[tuple[Path, str | None]], list[LeftOut]]:
+    if path.is_dir():
+        files, left_out = list_folder(path)
+        if not files:
+            raise MissingError(
+                f"The folder {path} has no {', '.join(ENDINGS)} files.{_listed(left_out)} Name the files themselves."
+            )
+        return [(found, language_in_name(found, path)) for found in files], left_out
+    if path.is_file():
+        return [(path, None)], []
+    raise MissingError(f"There is no file {path}; expected {_KINDS}, or a folder of them.")
 
 
 def language_in_name(path: Path, folder: Path | None = None) -> str | None:
     """Return the language that a file is named by: `el.txt`, `news.ell_Grek.jsonl`, or any name in a folder `el/`.
 
-    Folders count below `folder` only. None where the name says nothing. A record's own language counts before this, and
-    so does the one language that was asked for of a file named by itself: `my.txt` need not be Burmese.
+    Folders count below `folder` only. None where the name says nothing: three letters alone do not, because `may.txt`
+    need not be Malay. A record's own language counts before this, and so does the one language that was asked for of a
+    file named by itself: `my.txt` need not be Burmese.
 
-    >>> language_in_name(Path("my_texts/news.el.txt")), language_in_name(Path("my_texts/news.txt"))
+    >>> language_in_name(Path("my_texts/news.el.txt.gz")), language_in_name(Path("my_texts/news.txt"))
     ('el', None)
     """
     inside = path.relative_to(folder).parent.parts if folder is not None else ()
-    for name in (path.stem, path.stem.rpartition(".")[2], *reversed(inside)):
-        with suppress(UsageError):
-            return get_language(name).code
+    stem = parts_of(path)[0]
+    for name in (stem, stem.rpartition(".")[2], *reversed(inside)):
+        found = find_language(name) if len(name) != 3 else None
+        if found is not None:
+            return found.code
     return None
 
 
-def _read(path: Path, language: str | None, text_column: str | None) -> Iterator[Record]:
-    ending = path.suffix.lower()
-    if ending == ".txt":
+def _read(path: Path, language: str | None, text_column: str | None, labels: Labels) -> Iterator[Record]:
+    stem, ending, _ = parts_of(path)
+    if not ending:
+        raise UsageError(f"{path.name} is of a kind that cannot be read; expected {_KINDS}.")
+    if ending == TEXT_FORMAT:
         if language is None:
             raise UsageError(
                 f"{path.name} does not say which language it is in; name it by its language, such as 'el.txt', give a "
                 f"mapping such as {{'el': '{path.name}'}}, or one language in languages=[...]."
             )
-        with _utf8(path) as file:
-            content = file.read()
-        for number, text in enumerate(re.split(r"\n\s*\n", content), start=1):
-            yield Record(text, language, f"{path.stem}-{number}", None, path.name)
-    elif ending == ".jsonl":
-        yield from _read_rows(_json_rows(path), path.name, path.stem, language, text_column)
-    elif ending == ".parquet":
-        yield from _read_rows(_parquet_rows(path), path.name, path.stem, language, text_column)
+        code = labels.code(language, path.name)
+        if code is not None:
+            for number, text in enumerate(read_paragraphs(path), start=1):
+                yield Record(text, code, f"{stem}-{number}", None, path.name)
     else:
-        raise UsageError(f"{path.name} is of a kind that cannot be read; expected {', '.join(ENDINGS)}.")
-
-
-@contextmanager
-def _utf8(path: Path) -> Iterator[TextIO]:
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            yield file
-    except UnicodeDecodeError as error:
-        raise UsageError(
-            f"{path.name} is not UTF-8 text (byte {error.start}); convert it, for example with iconv."
-        ) from error
-
-
-def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
-    with _utf8(path) as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError:
-                row = None
-            if not isinstance(row, dict):
-                raise UsageError(
-                    f"{path.name} has no JSON object at line {number}; expected one per line, such as "
-                    '{"text": "...", "language": "el"}.'
-                )
-            yield row
-
-
-def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        for batch in pyarrow.parquet.ParquetFile(path).iter_batches():
-            yield from batch.to_pylist()
-    except pyarrow.ArrowInvalid as error:
-        raise UsageError(f"{path.name} is not a readable Parquet file ({error}).") from error
-
-
-def _read_rows(
-    rows: Iterator[dict[str, Any]], source: str, stem: str, language: str | None, text_column: str | None
-) -> Iterator[Record]:
-    """Turn rows into records; the language of a row counts before that of the file."""
-    for number, row in enumerate(rows, start=1):
-        column = find_text_column(row, text_column, source)
-        own = next((row[name] for name in LANGUAGE_COLUMNS if row.get(name)), language)
-        if own is None:
-            raise UsageError(
-                f"Record {number} of {source} does not say which language it is in; add a 'language' to each record, "
-                f"name the file by its language, or give a mapping such as {{'el': '{source}'}}."
-            )
-        yield Record(str(row[column] or ""), str(own), str(row.get("id", f"{stem}-{number}")), row.get("split"), source)
-
-
-def find_text_column(row: Mapping[str, Any], given: str | None, source: str) -> str:
-    """Return the name of the column that holds the text.
-
-    Raises:
-        UsageError: the named column, or any of the usual ones, is not there.
-    """
-    if given is not None:
-        if given not in row:
-            raise UsageError(f"{source} has no column {given!r}; it has {', '.join(row)}.{did_you_mean(given, row)}")
-        return given
-    for name in TEXT_COLUMNS:
-        if isinstance(row.get(name), str):
-            return name
-    raise UsageError(
-        f"{source} has no column called {', '.join(TEXT_COLUMNS)}; it has {', '.join(row)}. Name it with "
-        "text_column=..."
-    )
+        yield from read_records(read_rows(path, text_column), path.name, stem, language, text_column, labels)

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import regex
 
 from lpr_lab.errors import UsageError
+from lpr_lab.text.unicode import encode_text
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _SPACE_MARK = "▁"
@@ -65,21 +66,6 @@ def token_bytes(tokenizer: Any, token_ids: Sequence[int], text: str | None = Non
         pieces[first] = pieces[first][1:]  # type: ignore[index]
         return pieces
     return _by_offsets(tokenizer, ids, special, text)
-
-
-def encode_text(text: str) -> bytes:
-    """Return the text in UTF-8.
-
-    Raises:
-        UsageError: it holds half of a surrogate pair, which no encoding of Unicode can carry.
-    """
-    try:
-        return text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise UsageError(
-            f"The text is not valid Unicode: position {error.start + 1} holds half of a character "
-            f"(U+{ord(text[error.start]):04X}); remove it and try again."
-        ) from error
 
 
 def _decoder_kinds(tokenizer: Any) -> set[str]:

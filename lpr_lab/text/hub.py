@@ -18,8 +18,10 @@ from lpr_lab.progress import progress
 from lpr_lab.storage import cache_dir, read_jsonl, staged_directory, verify
 from lpr_lab.text.corpus import Corpus
 from lpr_lab.text.fetching import locked
-from lpr_lab.text.files import LANGUAGE_COLUMNS, Record, find_text_column, make_corpus
-from lpr_lab.text.languages import Language, get_languages
+from lpr_lab.text.files import make_corpus, records_without_text
+from lpr_lab.text.folders import LeftOut
+from lpr_lab.text.languages import Language, find_language, get_language, get_languages
+from lpr_lab.text.rows import LANGUAGE_COLUMNS, Labels, Record, id_of, language_of, read_text
 
 _NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
@@ -41,8 +43,8 @@ def load_hub(
     """
     if not _NAME.fullmatch(name):
         raise UsageError(
-            f"{name!r} is no corpus; expected 'demo', a .jsonl, .txt or .parquet file, or a hub data set such as "
-            "'org/name'."
+            f"{name!r} is no corpus; expected 'demo', a file such as 'el.jsonl' or 'el.txt', or a hub data set such "
+            "as 'org/name'."
         )
     if "/" not in name and did_you_mean(name, ["demo"]):
         raise UsageError(f"There is no corpus {name!r}.{did_you_mean(name, ['demo'])}")
@@ -50,9 +52,12 @@ def load_hub(
         raise UsageError(f"Which languages to take from {name}? Give languages=['el', ...].")
     if max_documents < 1:
         raise UsageError(f"max_documents={max_documents} takes nothing; expected at least 1.")
+    configs = {get_language(code).code: config for code, config in configs.items()}
+    chosen = get_languages(languages)
     records: list[Record] = []
     sources: list[dict[str, Any]] = []
-    for language in get_languages(languages):
+    left_out: list[LeftOut] = []
+    for language in chosen:
         key = [name, language.code, configs.get(language.code), hub_split, text_column, max_documents]
         digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]
         folder = cache_dir() / "corpora" / f"hub-{name.replace('/', '--')}-{language.code}-{digest}"
@@ -65,7 +70,9 @@ def load_hub(
         records += [
             Record(row["text"], language.code, row["id"], None, name) for row in read_jsonl(folder / "documents.jsonl")
         ]
-    return make_corpus(name, records, [language.code for language in get_languages(languages)], sources)
+        if facts.get("null_records_left_out"):
+            left_out.append(records_without_text(facts["null_records_left_out"], language.code))
+    return make_corpus(name, records, Labels([language.code for language in chosen]), sources, left_out)
 
 
 def _facts(folder: Path) -> dict[str, Any]:
@@ -95,11 +102,14 @@ def _stream(
         )
         rows = datasets.load_dataset(name, chosen, split=hub_split, streaming=True)
         taken: list[dict[str, str]] = []
+        num_null = 0
         with progress(max_documents, f"Streaming {name}, {language.name}", unit="document") as bar:
-            for number, row in enumerate(_of_language(rows, language, name) if filtered else rows):
-                text = row[find_text_column(row, text_column, name)]
+            for number, row in _of_language(rows, language, name) if filtered else enumerate(rows):
+                where = f"Record {number + 1} of {name}"
+                text = read_text(row, text_column, name, where)
+                num_null += text is None
                 if text and text.strip():
-                    taken.append({"id": str(row.get("id", number)), "text": text})
+                    taken.append({"id": id_of(row, where) or str(number), "text": text})
                     bar.update(1)
                 if len(taken) == max_documents:
                     break
@@ -112,6 +122,7 @@ def _stream(
         "max_documents": max_documents,
         "fetched": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "licence": "see the data set's page on the hub",
+        **({"null_records_left_out": num_null} if num_null else {}),
     }
     with (
         staged_directory(folder, sealed=facts) as stage,
@@ -145,20 +156,24 @@ def choose_config(name: str, language: Language, available: Sequence[str]) -> tu
     )
 
 
-def _of_language(rows: Iterable[Mapping[str, Any]], language: Language, name: str) -> Iterator[Mapping[str, Any]]:
-    """Yield the rows whose language column is this language; a data set without such a column is of one language."""
-    codes = {language.code, language.flores.lower(), language.flores[:3]}
-    for row in rows:
-        given = next((str(row[column]).lower() for column in LANGUAGE_COLUMNS if row.get(column)), None)
-        if given is None or given in codes:
-            yield row
+def _of_language(
+    rows: Iterable[Mapping[str, Any]], language: Language, name: str
+) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yield (number, row) of this language; a data set without a language column is of one language."""
+    for number, row in enumerate(rows):
+        if any(column in row for column in LANGUAGE_COLUMNS):
+            found = find_language(language_of(row, f"Record {number + 1} of {name}") or "")
+            if found is None or found.code != language.code:
+                continue
+        yield number, row
 
 
 @contextmanager
 def _hub_errors(name: str) -> Iterator[None]:
     """Turn the errors of `datasets` and of the hub into one sentence each."""
     import httpx
-    from datasets.exceptions import DatasetNotFoundError
+    import pyarrow
+    from datasets.exceptions import DatasetNotFoundError, DatasetsError
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     instead = "or use load_corpus('demo') or your own files"
@@ -176,8 +191,8 @@ def _hub_errors(name: str) -> Iterator[None]:
             f"{name} is not in the cache and the hub cannot be reached; connect to the network (and unset "
             f"HF_HUB_OFFLINE), {instead}."
         ) from error
-    except (HfHubHTTPError, ValueError) as error:
-        detail = str(error).strip().split("\n")[0]
+    except (HfHubHTTPError, ValueError, DatasetsError, pyarrow.ArrowException) as error:
+        detail = str(error).strip().split("\n")[0] or type(error).__name__
         raise MissingError(
             f"The hub did not deliver {name} ({detail}); check hub_split and configs, {instead}."
         ) from error

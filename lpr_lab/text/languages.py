@@ -123,9 +123,16 @@ _BY_FLORES = {language.flores.lower(): language for language in LANGUAGES.values
 
 _SCRIPT_NAMES = {language.flores[4:]: language.script for language in LANGUAGES.values()} | {"Hant": "Han"}
 
-_FLORES_OF_CODE = dict(
-    pair.split()
-    for pair in """
+
+def _pairs(text: str) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for pair in text.split(","):
+        left, right = pair.split()
+        pairs[left] = right
+    return pairs
+
+
+_FLORES_OF_CODE = _pairs("""
 af afr_Latn, am amh_Ethi, as asm_Beng, az azj_Latn, be bel_Cyrl, bo bod_Tibt, bs bos_Latn, cy cym_Latn, dz dzo_Tibt,
 ee ewe_Latn, eo epo_Latn, fo fao_Latn, ga gle_Latn, gd gla_Latn, ha hau_Latn, ht hat_Latn, ig ibo_Latn, jv jav_Latn,
 ku kmr_Latn, ky kir_Cyrl, lb ltz_Latn, lg lug_Latn, ln lin_Latn, mg plt_Latn, mi mri_Latn, mn khk_Cyrl, mt mlt_Latn,
@@ -133,19 +140,15 @@ nn nno_Latn, ny nya_Latn, oc oci_Latn, om gaz_Latn, or ory_Orya, ps pbt_Arab, rn
 sc srd_Latn, sd snd_Arab, sg sag_Latn, sm smo_Latn, sn sna_Latn, so som_Latn, ss ssw_Latn, st sot_Latn, su sun_Latn,
 tg tgk_Cyrl, ti tir_Ethi, tk tuk_Latn, tn tsn_Latn, ts tso_Latn, tt tat_Cyrl, ug uig_Arab, wo wol_Latn, xh xho_Latn,
 yi ydd_Hebr, yo yor_Latn, zu zul_Latn
-""".replace("\n", " ").split(",")
-)
+""")
 """ISO 639-1 code to FLORES code of languages that are not in the table. Of a group of languages, its largest member."""
 
-_ALIASES = dict(
-    pair.split()
-    for pair in """
+_ALIASES = _pairs("""
 no nb, nor nb, iw he, in id, ji yi, jw jv, mo ro, mol ro, fil tl, cmn zh, ara ar, fas fa, msa ms, lav lv, sqi sq,
 swa sw, uzb uz, nep ne, ekk et, aze az, kur ku, mlg mg, mon mn, orm om, ori or, pus ps, yid yi, alb sq, arm hy, baq eu,
 bur my, chi zh, cze cs, dut nl, fre fr, geo ka, ger de, gre el, ice is, mac mk, may ms, per fa, rum ro, slo sk, tib bo,
 wel cy
-""".replace("\n", " ").split(",")
-)
+""")
 """Other codes of the same languages: withdrawn ones, ISO 639-2/B, and groups that stand for their largest member."""
 
 _SCRIPT_OF_REGION = {

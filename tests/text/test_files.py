@@ -124,7 +124,7 @@ def test_parquet_is_read_with_the_column_that_is_named(tmp_path):
         ([{"text": "Same."}] * 9, ["en"], r"1 different document.*at least 3"),
         ([{"text": ""}, {"text": "  "}], ["en"], r"no text in en \(2 empty records"),
         ([{"text": "x", "language": "zz"}], None, "Unknown language code 'zz'"),
-        ([{"text": "x", "language": "en"}], ["el"], "no text in el; languages found: none"),
+        ([{"text": "x", "language": "en"}], ["el"], "no text in el; languages found: en"),
         ([{"text": "x"}], None, "does not say which language"),
         ([{"text": "x"}], ["en", "el"], "does not say which language"),
         ([{"words": "x"}], ["en"], "no column called text"),
@@ -146,9 +146,9 @@ def test_bad_files_are_refused_in_one_sentence(tmp_path):
         load_corpus(tmp_path / "gone.jsonl")
     with pytest.raises(MissingError, match=r"has no \.jsonl"):
         load_corpus(tmp_path)
-    (tmp_path / "a.csv").write_text("text\nx\n")
-    with pytest.raises(UsageError, match=r"a\.csv is of a kind that cannot be read"):
-        load_corpus(tmp_path / "a.csv", languages=["en"])
+    (tmp_path / "a.docx").write_text("text\nx\n")
+    with pytest.raises(UsageError, match=r"a\.docx is of a kind that cannot be read"):
+        load_corpus(tmp_path / "a.docx", languages=["en"])
     (tmp_path / "torn.jsonl").write_text('{"text": "x", "la')
     with pytest.raises(UsageError, match="no JSON object at line 1"):
         load_corpus(tmp_path / "torn.jsonl", languages=["en"])

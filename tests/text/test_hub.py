@@ -2,6 +2,7 @@
 
 import datasets
 import httpx
+import pyarrow
 import pytest
 from datasets.exceptions import DatasetNotFoundError
 
@@ -107,3 +108,47 @@ def test_languages_and_a_sensible_number_must_be_given(hub):
         load_corpus("org/name")
     with pytest.raises(UsageError, match="max_documents=0"):
         load_corpus("org/name", languages=["el"], max_documents=0)
+
+
+def test_records_of_other_languages_and_of_none_are_not_taken(hub):
+    _, state = hub
+    state["configs"] = ["default"]
+    others = [{"text": "κάτι άλλο", "language": label} for label in ("en", None, "", "zxx-Qaaa", "grc")]
+    state["rows"] = [
+        *others,
+        *({**row, "language": label} for row, label in zip(ROWS, ["el", "ell_Grek", "el-GR"] * 20, strict=True)),
+    ]
+    corpus = load_corpus("org/name", languages=["ell"])
+    assert {document.text for document in everything(corpus)} == {row["text"] for row in ROWS}
+
+
+def test_null_texts_are_counted_in_what_is_kept(hub):
+    _, state = hub
+    state["rows"] = [{"id": None, "text": None}, *ROWS, {"id": 99, "text": None}]
+    for _ in range(2):  # streamed, then from the cache
+        with pytest.warns(UserWarning, match=r"2 record.*null"):
+            corpus = load_corpus("org/name", languages=["el"])
+        assert corpus.manifest["sources"][0]["null_records_left_out"] == 2
+        assert corpus.manifest["left_out"][0]["reason"] == "without text (null)"
+
+
+def test_configurations_are_named_by_any_label_of_a_language(hub):
+    asked, _ = hub
+    load_corpus("org/name", languages=["el"], configs={"ell_Grek": "own"})
+    assert asked == [("org/name", "own", "train")]
+
+
+@pytest.mark.parametrize(
+    "error", [datasets.exceptions.DatasetGenerationError("An error"), pyarrow.ArrowInvalid("Page")]
+)
+def test_what_breaks_while_streaming_is_one_sentence_and_leaves_nothing(hub, error):
+    _, state = hub
+
+    def rows():
+        yield from ROWS[:3]
+        raise error
+
+    state["rows"] = rows()
+    with pytest.raises(MissingError, match=r"did not deliver org/name"):
+        load_corpus("org/name", languages=["el"])
+    assert [path.name for path in (cache_dir() / "corpora").iterdir()] == [".lock"]

@@ -1,0 +1,42 @@
+"""Text that can be written down: half of a character is found before anything is done with it."""
+
+import re
+
+from lpr_lab.errors import UsageError
+
+_HALF = re.compile(r"[\ud800-\udfff]")
+"""Halves of surrogate pairs: what is left of an emoji that was cut in two, or of bytes that were no UTF-8."""
+
+
+def half_character(text: str) -> int | None:
+    """Return the index of the first half of a surrogate pair, which no encoding of Unicode can carry, or None."""
+    found = _HALF.search(text)
+    return None if found is None else found.start()
+
+
+def check_text(text: str, what: str = "The text") -> str:
+    """Return the text as it is, if it can be encoded.
+
+    Args:
+        text: anything typed, pasted or read.
+        what: what a message calls it.
+
+    Raises:
+        UsageError: it holds half of a surrogate pair; its position counts from 1.
+    """
+    half = half_character(text)
+    if half is not None:
+        raise UsageError(
+            f"{what} is not valid Unicode: position {half + 1} holds half of a character (U+{ord(text[half]):04X}); "
+            "remove it and try again."
+        )
+    return text
+
+
+def encode_text(text: str, what: str = "The text") -> bytes:
+    """Return the text in UTF-8.
+
+    Raises:
+        UsageError: see `check_text`.
+    """
+    return check_text(text, what).encode("utf-8")
