@@ -119,7 +119,7 @@ def render_pairs(rows: list[tuple[str, str | None]]) -> str:
 
 
 def render_texts(run: Run) -> str:
-    """Return the size and hash of every text that a run was made from; empty when it was not recorded."""
+    """Return size and hash of every text that a run was made from, and what was not read; empty if not recorded."""
     texts = (run.data or {}).get("texts")
     if not isinstance(texts, dict):
         return ""
@@ -133,4 +133,12 @@ def render_texts(run: Run) -> str:
     )
     names = ("Language", "Split", "Documents", "Characters", "SHA-256")
     head = "".join(f'<th scope="col"{" class=lpr-number" if name in names[2:4] else ""}>{name}</th>' for name in names)
-    return f'<table class="lpr-table"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+    table = f'<table class="lpr-table"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+    return table + _not_read((run.data or {}).get("left_out") or [])
+
+
+def _not_read(left_out: list[dict[str, str]]) -> str:
+    if not left_out:
+        return ""
+    items = "".join(f"<li>{esc(one['name'])}: {esc(one['reason'])}</li>" for one in left_out)
+    return f'<p class="lpr-note">Found and not read ({count(len(left_out))}):</p><ul>{items}</ul>'
