@@ -7,7 +7,7 @@ import gradio as gr
 from gradio.components.navbar import Navbar
 from starlette.middleware import Middleware
 
-from lpr_lab.dashboard import api, compare, experts, look, plan, retention, routing, runs, shell
+from lpr_lab.dashboard import about, api, compare, experts, look, plan, retention, routing, runs, shell
 from lpr_lab.dashboard.guard import Guard
 from lpr_lab.dashboard.report import report_route
 from lpr_lab.dashboard.sessions import describe_once
@@ -18,12 +18,14 @@ def assemble(runs_dir: Path) -> gr.Blocks:
     with gr.Blocks(title="lpr_lab", analytics_enabled=False, fill_width=True, delete_cache=(600, 3600)) as demo:
         _without_navbar()
         runs.page(demo, runs_dir)
+        shell.html_block(about.footer())
         api.add(runs_dir)
     modules = {"Routing": routing, "Experts": experts, "Retention": retention, "Compare": compare, "Plan": plan}
     for name, module in modules.items():
         with demo.route(name, shell.PAGES[name]):
             _without_navbar()
             module.page(demo, runs_dir)
+            shell.html_block(about.footer())
     describe_once(demo)
     demo.queue(max_size=16, default_concurrency_limit=1, api_open=False)
     return demo
@@ -56,6 +58,6 @@ def launch_options(
         "head": look.head(),
         "app_kwargs": {
             "middleware": [Middleware(Guard, hosts=hosts, token=token)],
-            "routes": [report_route(runs_dir)],
+            "routes": [report_route(runs_dir), about.concepts_route()],
         },
     }
