@@ -23,6 +23,7 @@ from lpr_lab.model.bases import canonical_name, path_for_auto_classes
 from lpr_lab.model.families import find_decoder_mlps, read_mlp
 from lpr_lab.model.fingerprint import base_fingerprint
 from lpr_lab.model.mixture import all_layers
+from lpr_lab.model.mlp_check import refuse_other_functions
 from lpr_lab.model.quantized import count_of, quantization_of
 from lpr_lab.model.stages import conform, require_newest_stage, set_trainable
 from lpr_lab.model.starts import check_starts, start_experts, start_router
@@ -68,7 +69,8 @@ def upcycle(
         MLP, not of the earlier experts.
 
     Raises:
-        UnsupportedModelError: no MLPs of a known kind, or a model that already is a mixture or carries another adapter.
+        UnsupportedModelError: no MLPs of a known kind, or ones that do more than their maps say; a model that already
+            is a mixture or carries another adapter.
         UsageError: an allocation of the wrong length, top_k < 2, or settings that differ from the first expansion's.
 
     Examples:
@@ -130,6 +132,7 @@ def _first_expansion(
     model: PreTrainedModel, counts: list[int], top_k: int, router_input: str, router_bias: bool, dispatch: str
 ) -> PeftModel:
     chosen = [(mlp, count) for mlp, count in zip(find_decoder_mlps(model), counts, strict=True) if count]
+    refuse_other_functions([mlp for mlp, _ in chosen], model.config.model_type)
     base_name = canonical_name(model.config.name_or_path or "")
     config = MoeLprConfig(
         task_type=TaskType.CAUSAL_LM,

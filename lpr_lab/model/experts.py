@@ -31,7 +31,9 @@ class ExpertStack(nn.Module):
         self.num_experts = num_experts
         self.gated = mlp.gated
         self.dropout = mlp.dropout
-        self.activation = mlp.activation
+        # Shared with the base, also where it has numbers of its own (xIELU in Apertus): hence hidden from `parameters`,
+        # or training the stack would train the base.
+        self._activation = (mlp.activation,)
         self.up = _empty(mlp.up, num_experts)
         self.down = _empty(mlp.down, num_experts)
         self.up_bias = None if mlp.up_bias is None else _empty(mlp.up_bias, num_experts)
@@ -76,9 +78,9 @@ class ExpertStack(nn.Module):
 
     def _activate(self, hidden: torch.Tensor) -> torch.Tensor:
         if not self.gated:
-            return self.activation(hidden)
+            return self._activation[0](hidden)
         gate, up = hidden.chunk(2, dim=-1)
-        return self.activation(gate) * up
+        return self._activation[0](gate) * up
 
 
 def _empty(like: torch.Tensor, num_experts: int) -> nn.Parameter:

@@ -3,7 +3,8 @@
 Discovery is by structure, not by model name: the decoder layers are the one `ModuleList` as long as
 `config.num_hidden_layers`, and an MLP is recognised by the linear maps it is made of. Three layouts cover the dense
 decoders: `gate_proj/up_proj/down_proj` (Llama, Mistral, Qwen, Gemma, OLMo, SmolLM), a fused `gate_up_proj/down_proj`
-(Phi-3), and two plain maps (GPT-NeoX, GPT-2, whose `Conv1D` stores its weight transposed).
+(Phi-3), and two plain maps (GPT-NeoX, GPT-2, whose `Conv1D` stores its weight transposed). Whether the forward pass
+does nothing else with these maps is found out by running it (`model/mlp_check.py`).
 
 Letters: D model width, F hidden width of the MLP.
 """
@@ -88,19 +89,30 @@ def find_decoder_mlps(model: PreTrainedModel) -> list[DecoderMLP]:
     """
     name = model.config.name_or_path or type(model).__name__
     refuse_by_config(model.config, name)
+    path, layers = _decoder_layers(model, name)
+    mlps = [_mlp_of_layer(name, index, f"{path}.{index}", layer) for index, layer in enumerate(layers)]
+    if len({mlp.module for mlp in mlps}) < len(mlps):
+        raise UnsupportedModelError(f"{name} shares one feed-forward block between layers; expected one per layer.")
+    return mlps
+
+
+def _decoder_layers(model: PreTrainedModel, name: str) -> tuple[str, nn.ModuleList]:
+    """Return the path and the list of the decoder layers: not those of a vision tower that happens to be as deep."""
     num_layers = model.config.get_text_config().num_hidden_layers
-    stacks = [
-        (path, module)
+    decoder = set(model.get_decoder().modules())
+    stacks = {
+        path: module
         for path, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == num_layers
-    ]
-    if not stacks:
+        if isinstance(module, nn.ModuleList) and len(module) == num_layers and module in decoder
+    }
+    with_mlps = {path: layers for path, layers in stacks.items() if {*_MLP_NAMES} & {*dict(layers[0].named_children())}}
+    stacks = with_mlps or stacks
+    if len(stacks) != 1:
         raise UnsupportedModelError(
-            f"{name} ({type(model).__name__}) has no stack of {num_layers} decoder layers; expected a decoder-only "
-            "transformer."
+            f"{name} ({type(model).__name__}) has {', '.join(stacks) or 'no'} stack of {num_layers} decoder layers; "
+            "expected the one of a decoder-only transformer."
         )
-    path, layers = stacks[0]
-    return [_mlp_of_layer(name, index, f"{path}.{index}", layer) for index, layer in enumerate(layers)]
+    return next(iter(stacks.items()))
 
 
 def _mlp_of_layer(name: str, index: int, path: str, layer: nn.Module) -> DecoderMLP:
@@ -126,15 +138,28 @@ def read_mlp(mlp: nn.Module, where: str = "this model") -> MLPWeights:
     ups = [_weight_and_bias(mlp.get_submodule(name)) for name in up_names]
     down = _weight_and_bias(mlp.get_submodule(down_name))
     biases = [bias for _, bias in ups if bias is not None]
+    up = ups[0][0] if len(ups) == 1 else torch.cat([weight for weight, _ in ups])
+    if len(up) != (2 if gated else 1) * down[0].shape[1]:
+        raise UnsupportedModelError(
+            f"The feed-forward block {type(mlp).__name__} of {where} cannot be upcycled: its maps "
+            f"{', '.join(up_names)} give {len(up)} numbers and {down_name} takes {down[0].shape[1]}, so it does more "
+            "than these maps say."
+        )
     return MLPWeights(
-        up=ups[0][0] if len(ups) == 1 else torch.cat([weight for weight, _ in ups]),
+        up=up,
         down=down[0],
         up_bias=torch.cat(biases) if len(biases) == len(ups) else None,
         down_bias=down[1],
         gated=gated,
         activation=next(getattr(mlp, key) for key in _ACTIVATION_NAMES if key in dict(mlp.named_children())),
-        dropout=next((child.p for _, child in mlp.named_children() if isinstance(child, nn.Dropout)), 0.0),
+        dropout=_dropout(mlp),
     )
+
+
+def _dropout(mlp: nn.Module) -> float:
+    """Return the probability of the dropout on the output; StarCoder 2 and Seed-OSS keep it as a number."""
+    modules = (child.p for _, child in mlp.named_children() if isinstance(child, nn.Dropout))
+    return next(modules, float(getattr(mlp, "residual_dropout", 0.0)))
 
 
 def _maps_of(mlp: nn.Module, where: str) -> tuple[tuple[str, ...], str, bool]:

@@ -11,7 +11,7 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
-from lpr_lab.errors import DamagedError, UsageError
+from lpr_lab.errors import DamagedError, UnsupportedModelError, UsageError
 from lpr_lab.model.adapter_config import PREFIX, MoeLprConfig
 from lpr_lab.model.context import ForwardContext
 from lpr_lab.model.experts import ExpertStack, mix, mix_by_loop
@@ -124,6 +124,11 @@ class MoELayer(nn.Module, BaseTunerLayer):
         """Route and mix; [B, S, D] -> [B, S, D]. With the adapter disabled, exactly the base MLP."""
         if self.disable_adapters or not self.stacks:
             return self.base_layer(x, *args, **kwargs)
+        if args or kwargs:
+            raise UnsupportedModelError(
+                f"Layer {self.layer} hands its {type(self.base_layer).__name__} more than tokens, which new experts do "
+                "not take; choose a base of another family."
+            )
         if not self._is_filled:
             self._refuse_if_empty()
         router, classifier, steering = self.router, self.classifier, self.context.steering

@@ -39,6 +39,7 @@ from lpr_lab.model.bases import canonical_name, path_for_auto_classes
 from lpr_lab.model.families import DecoderMLP, find_decoder_mlps, read_mlp
 from lpr_lab.model.fingerprint import base_fingerprint
 from lpr_lab.model.mixture import MoELayer
+from lpr_lab.model.mlp_check import refuse_other_functions
 
 # Switches of experiments that were never published; what they do is in no paper.
 _UNPUBLISHED = ("spe_agn_hard_route", "spe_ori_agn_hard_route", "token_route", "pruned_experts_list")
@@ -82,6 +83,7 @@ def import_released(
     chosen = [mlp for mlp in mlps if counts[mlp.layer] > 1]
     if not chosen:
         raise DamagedError(f"{directory} adds no expert to any layer (num_experts = {given.get('num_experts')}).")
+    refuse_other_functions(chosen, base_model.config.model_type)
     width = base_model.config.get_text_config().hidden_size
     expected: dict[str, tuple[int, ...]] = {}
     for mlp in chosen:
