@@ -120,6 +120,11 @@ class MoELayer(nn.Module, BaseTunerLayer):
         """E: all experts of this layer at the selected stage, the original one included."""
         return 1 + sum(stack.num_experts for stack in self.stacks)
 
+    @property
+    def reads_mean(self) -> bool:
+        """Whether the router now at work here needs the running mean."""
+        return not self.disable_adapters and bool(self.stacks) and self.router.mean_weight is not None
+
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Route and mix; [B, S, D] -> [B, S, D]. With the adapter disabled, exactly the base MLP."""
         if self.disable_adapters or not self.stacks:

@@ -6,6 +6,7 @@ of routing could not fail.
 
 import pytest
 import torch
+from shaken import ids_of, shake
 
 from lpr_lab.errors import UnsupportedModelError, UsageError
 from lpr_lab.method.upcycle import upcycle
@@ -15,20 +16,6 @@ from lpr_lab.model.experts import mix_by_loop
 from lpr_lab.model.stages import set_trainable
 
 INPUTS = ("token", "token_and_mean")
-
-
-def shake(model, seed=0):
-    """Move new experts and routers away from their start, as training would."""
-    generator = torch.Generator().manual_seed(seed)
-    for layer in moe_layers(model):
-        for parameter in [*layer.router.parameters(), *(p for stack in layer.stacks for p in stack.parameters())]:
-            parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator)
-    return model
-
-
-def ids_of(model, batch=2, length=24, seed=1):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(5, model.config.vocab_size, (batch, length), generator=generator)
 
 
 @torch.no_grad()
@@ -123,14 +110,6 @@ def test_a_running_mean_is_causal(tiny_model):
     before, after = model(ids).logits, model(changed).logits
     assert torch.equal(before[:, :15], after[:, :15])
     assert not torch.equal(before[:, 15:], after[:, 15:])
-
-
-@torch.no_grad()
-def test_taking_tokens_back_from_a_generation_is_refused_with_a_running_mean(tiny_model):
-    model = shake(upcycle(tiny_model("llama"), (1, 1), router_input="token_and_mean"))
-    cache = model(ids_of(model), use_cache=True).past_key_values
-    with pytest.raises(UsageError, match="running mean"):
-        cache.crop(-2)
 
 
 def test_only_new_experts_and_routers_can_learn(family_model):
