@@ -1,15 +1,48 @@
 """Progress with time left, the same in a terminal, a log file and a notebook.
 
 One text line that rewrites itself: in a terminal a few times a second, elsewhere (a log, a papermill run) every few
-seconds, so that executed notebooks stay small. It goes to stderr; stdout is for results.
+seconds, so that executed notebooks stay small. It goes to stderr, since stdout is for results; in a notebook, which
+shows what comes on stderr as an error, it goes to stdout.
 """
 
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 from tqdm import tqdm
+
+_hidden = 0
+"""How many blocks of `hidden` are open."""
+
+
+def in_notebook() -> bool:
+    """Whether this is a notebook's kernel, where displays can be updated; a terminal's IPython is none."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return type(shell).__name__ == "ZMQInteractiveShell"
+
+
+def stream() -> TextIO:
+    """Return where progress is written."""
+    return sys.stdout if in_notebook() else sys.stderr
+
+
+def announce(text: str) -> None:
+    """Write a line that says what begins now; inside `hidden`, nothing."""
+    if not _hidden:
+        print(text, file=stream(), flush=True)
+
+
+@contextmanager
+def hidden() -> Iterator[None]:
+    """Draw no progress bar while the block shows by other means how far it is."""
+    global _hidden
+    _hidden += 1
+    try:
+        yield
+    finally:
+        _hidden -= 1
 
 
 @contextmanager
@@ -22,19 +55,20 @@ def progress(total: float | None, label: str, unit: str = "it", initial: float =
         unit: `"B"` counts bytes with binary-free SI prefixes; anything else is shown as given.
         initial: how much was done before (a resumed stage starts there).
 
-    `LPR_LAB_QUIET=1` hides it.
+    `LPR_LAB_QUIET=1` hides it, and so does `hidden`.
     """
-    live = sys.stderr.isatty()
+    out = stream()
+    live = out.isatty()
     with tqdm(
         total=total,
         desc=label,
         unit=unit,
         unit_scale=unit in ("B", "token"),
         initial=initial,
-        file=sys.stderr,
+        file=out,
         mininterval=0.2 if live else 5.0,
         maxinterval=1.0 if live else 30.0,
         dynamic_ncols=live,
-        disable=os.environ.get("LPR_LAB_QUIET") == "1",
+        disable=bool(_hidden) or os.environ.get("LPR_LAB_QUIET") == "1",
     ) as bar:
         yield bar

@@ -12,7 +12,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -324,7 +324,7 @@ def _settle(run: Run, state: str, error: BaseException | None = None, tail: str 
 
 
 def _keep_copy(partial: Path, target: Path) -> None:
-    """Give the executed copy its name, with progress bars reduced to their last line and no paths of this machine."""
+    """Give the executed copy its name, without what only said how far it was, and no paths of this machine."""
     if not partial.exists():
         return
     try:
@@ -332,11 +332,33 @@ def _keep_copy(partial: Path, target: Path) -> None:
     except LprError:
         return  # cut short by a full disk; what there is stays under the staging name
     for cell in content["cells"]:
-        for stream in (output for output in cell.get("outputs", []) if output.get("output_type") == "stream"):
-            text = "".join(stream["text"])
-            stream["text"] = "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
+        if cell["cell_type"] == "code":
+            cell["outputs"] = list(_without_progress(cell["outputs"]))
     for key in ("input_path", "output_path"):
         content["metadata"].get("papermill", {}).pop(key, None)
     write_json(partial, content)
     os.replace(partial, target)
     fsync(target.parent)
+
+
+def _without_progress(outputs: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield a cell's outputs without progress bars that reached their end, and of the others the last state.
+
+    Below a live display, which says the same, nothing of the progress is left; all of it is in the run's log.
+    """
+    outputs = list(outputs)
+    is_followed = any(_LIVE in "".join(output.get("data", {}).get("text/html", "")) for output in outputs)
+    for output in outputs:
+        if output["output_type"] != "stream":
+            yield output
+            continue
+        lines = [line.rstrip("\r").rpartition("\r")[2] for line in "".join(output["text"]).split("\n")]
+        kept = [line for line in lines if not (_BAR if is_followed else _FULL_BAR).match(line)]
+        if any(line.strip() for line in kept):
+            yield output | {"text": "\n".join(kept)}
+
+
+_FULL_BAR = re.compile(r".*100%\|.*\[.*\]\s*$")
+_BAR = re.compile(r".*\d%\|.*\[.*\]\s*$|\[[\w.-]+\] \w+ \.\.\.$")
+"""A bar of tqdm in any state, or the line that says which phase begins."""
+_LIVE = 'class="lpr-live"'

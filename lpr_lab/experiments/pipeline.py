@@ -4,7 +4,6 @@ Every phase leaves its result in the run directory and is marked done, so a run 
 with the same call and repeats nothing that was finished.
 """
 
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -41,6 +40,7 @@ from lpr_lab.model.files import (
     save_expansion,
 )
 from lpr_lab.model.stages import stage_names, standing
+from lpr_lab.progress import announce
 from lpr_lab.text.corpus import load_corpus
 
 KIND = "expansion"
@@ -330,7 +330,7 @@ def _probe(tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
 @contextmanager
 def _timed(run: Run, phase: str) -> Iterator[None]:
     started = time.monotonic()
-    print(f"[{run.id}] {phase} ...", file=sys.stderr)
+    announce(f"[{run.id}] {phase} ...")
     yield
     seconds = run.seconds
     run.record_phase("seconds", {**seconds, phase: round(seconds.get(phase, 0) + time.monotonic() - started, 1)})

@@ -4,11 +4,13 @@ Figures go in without plotly.js, so that an executed notebook stays small; long 
 show sentences whole and from their own side.
 """
 
+import html
 import json
 import textwrap
 from typing import TYPE_CHECKING, Any
 
-from lpr_lab.views import theme
+from lpr_lab.experiments.run_differences import flatten
+from lpr_lab.views import run_parts, theme
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -52,6 +54,19 @@ def with_wrapped_title(figure: dict[str, Any]) -> dict[str, Any]:
     title = {**layout["title"], "text": "<br>".join(lines)}
     taller = {"height": layout["height"] + more} if "height" in layout else {}
     return {**figure, "layout": {**layout, "title": title, "margin": margin, **taller}}
+
+
+def show_settings(run: "Run") -> None:
+    """Show every setting of a run below a notebook cell, folded: what the notebook is about comes first."""
+    from IPython.display import display
+
+    rows = flatten(run.config)
+    said = f"{len(rows)} settings of run {run.id}"
+    body = (
+        f"<style>{theme.notebook_colours()}{run_parts.style()}</style><details><summary>{html.escape(said)}</summary>"
+        f"{run_parts.render_pairs(rows)}</details>"
+    )
+    display({"text/html": body, "text/plain": said}, raw=True)
 
 
 def in_full(frame: Any, columns: list[str] | None = None) -> "Styler":

@@ -9,10 +9,10 @@ The dashboard draws the same HTML, the terminal the same facts (see `live_termin
 
 import html
 import math
-import sys
+import os
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
@@ -21,8 +21,10 @@ from typing import Any
 
 from lpr_lab.errors import LprError, UsageError
 from lpr_lab.experiments.live import Follower, Snapshot, snapshots
+from lpr_lab.experiments.run_files import PRINTED_TO
 from lpr_lab.experiments.run_status import STALLED_AFTER_SECONDS
 from lpr_lab.experiments.runs import Run
+from lpr_lab.progress import hidden, in_notebook
 from lpr_lab.views import theme
 from lpr_lab.views.numbers import NOT_MEASURED, count, duration
 
@@ -111,7 +113,9 @@ def to_html(snapshot: Snapshot) -> str:
         for name, value in snapshot.losses.items()
     )
     parts.append(f"<ul>{curves}</ul>" if curves else "")
-    said = [*snapshot.log, *(snapshot.error or "").splitlines()[-5:]]
+    # What was printed is of interest while it goes on; afterwards it is in the run's log.
+    printed = [] if snapshot.state == DONE_HERE else snapshot.log
+    said = [*printed, *(snapshot.error or "").splitlines()[-5:]]
     parts.append(f"<pre>{esc(chr(10).join(said))}</pre>" if said else "")
     return f'<div class="lpr-live" data-state="{esc(snapshot.state)}">{"".join(parts)}</div>'
 
@@ -151,7 +155,7 @@ def watching(run: Run, every: float = EVERY_SECONDS) -> Iterator[None]:
 
     Whatever goes wrong with the display, the work in the block goes on.
     """
-    if not _is_notebook():
+    if not in_notebook():
         yield
         return
     ending = threading.Event()
@@ -169,8 +173,11 @@ def watching(run: Run, every: float = EVERY_SECONDS) -> Iterator[None]:
     # What the thread shows belongs to the cell that is running now, not to those that may run after it.
     thread = threading.Thread(target=keep_up, name="lpr-lab-live", daemon=True)
     thread.start()
+    # `lpr-lab run` passes on to its terminal what the cells print, so there the bars are wanted too.
+    elsewhere = nullcontext() if os.environ.get(PRINTED_TO) else hidden()
     try:
-        yield
+        with elsewhere:
+            yield
     finally:
         ending.set()
         thread.join(timeout=10)
@@ -193,12 +200,6 @@ class _Display:
         assert self._handle is not None
         body = f"<style>{theme.notebook_colours()}{style()}</style>{to_html(snapshot)}"
         self._handle.update({"text/html": body, "text/plain": to_text(snapshot)}, raw=True)
-
-
-def _is_notebook() -> bool:
-    """Whether this is a kernel, where displays can be updated; a terminal's IPython is none."""
-    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    return type(shell).__name__ == "ZMQInteractiveShell"
 
 
 # -------------------------------------------------------------------------------------------------------- pieces

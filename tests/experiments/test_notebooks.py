@@ -1,6 +1,7 @@
 """Tiny notebooks through the real kernel. Each costs about two seconds, so each is asked several questions."""
 
 import io
+import json
 import os
 import signal
 import subprocess
@@ -238,3 +239,27 @@ def test_a_package_without_its_checkout_says_where_the_notebooks_are(monkeypatch
     monkeypatch.setattr(environment, "CHECKOUT", tmp_path)
     with pytest.raises(MissingError, match="come with the checkout"):
         notebooks.notebooks_dir()
+
+
+BARS = (
+    "Scoring: 100%|████| 4/4 [00:01<00:00, 3.1it/s]\n[20260101-run] train ...\nexpand:  50%|██  | 1/2 [00:01<00:01]\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "kept"),
+    [
+        ([], "[20260101-run] train ...\nexpand:  50%|██  | 1/2 [00:01<00:01]\n"),
+        ([{"output_type": "display_data", "data": {"text/html": '<div class="lpr-live">'}}], None),
+    ],
+    ids=["alone", "below a live display"],
+)
+def test_an_executed_copy_keeps_no_progress_that_says_nothing_any_more(tmp_path, outputs, kept):
+    stream = {"output_type": "stream", "name": "stdout", "text": "step 1\rstep 2\n" + BARS}
+    only_bars = {"output_type": "stream", "name": "stderr", "text": BARS.splitlines(keepends=True)[0]}
+    cells = [{"cell_type": "markdown", "source": "x"}, {"cell_type": "code", "outputs": [*outputs, stream, only_bars]}]
+    (tmp_path / "partial").write_text(json.dumps({"metadata": {}, "cells": cells}))
+    notebooks._keep_copy(tmp_path / "partial", tmp_path / "copy")
+    left = json.loads((tmp_path / "copy").read_text())["cells"][1]["outputs"]
+    assert [output["output_type"] for output in left] == [*(output["output_type"] for output in outputs), "stream"]
+    assert left[-1]["text"] == "step 2\n" + (kept or "")

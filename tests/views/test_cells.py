@@ -6,7 +6,7 @@ from sample_runs import change_table
 
 from lpr_lab.experiments.runs import Run
 from lpr_lab.views import plots, theme
-from lpr_lab.views.cells import TITLE_CHARACTERS, in_full, show, with_wrapped_title
+from lpr_lab.views.cells import TITLE_CHARACTERS, in_full, show, show_settings, with_wrapped_title
 
 LONG = (
     "Expanded languages need 11.4% fewer bits (-14.0% to -9.1%); original languages need 2.9% fewer bits (-3.3% to "
@@ -21,6 +21,16 @@ def test_showing_a_figure_keeps_its_json_in_the_run_and_shows_no_script(tmp_path
     show(plots.retention(change_table().query("dataset == 'heldout'")), run, "retention")
     assert set(shown[0]) == {"application/vnd.plotly.v1+json", "text/plain"}
     assert run.figures()["retention"]["data"]
+
+
+def test_settings_are_folded_and_all_there(tmp_path, monkeypatch):
+    shown: list[dict] = []
+    monkeypatch.setattr("IPython.display.display", lambda bundle, raw: shown.append(bundle))
+    config = {"base": "<tiny>", "stage1": {"tokens": 2048, "max_minutes": None}}
+    show_settings(Run.create(tmp_path, kind="test", slug="x", title="x", config=config))
+    (page,) = (bundle["text/html"] for bundle in shown)
+    assert page.index("<details>") < page.index("&lt;tiny&gt;") < page.index("</details>") and "<tiny>" not in page
+    assert "stage1.tokens" in page and "None" not in page
 
 
 def titled(text: str, **layout) -> dict:

@@ -1,13 +1,16 @@
 import io
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from lpr_lab.errors import UsageError
 from lpr_lab.experiments.live import Follower, Snapshot
+from lpr_lab.experiments.run_files import PRINTED_TO
 from lpr_lab.experiments.runs import Run
+from lpr_lab.progress import progress
 from lpr_lab.views import live, live_terminal
 
 
@@ -137,3 +140,27 @@ def test_another_processes_run_is_watched_until_it_ends(notebook, run):
     run.stop("interrupted")
     live.watch(run)
     assert "Interrupted at expand" in notebook.shown[-1]["text/plain"]
+
+
+def test_while_a_display_follows_a_run_no_bar_is_drawn_beside_it(notebook, run, capsys):
+    with live.watching(run, every=0.01), progress(2, "beside") as bar:
+        bar.update(2)
+    assert "beside" not in "".join(capsys.readouterr())
+    with progress(2, "afterwards") as bar:
+        bar.update(2)
+    out, error = capsys.readouterr()
+    assert "afterwards" in out and not error, "a notebook shows what comes on stderr as an error"
+
+
+def test_under_lpr_lab_run_the_bars_go_on_to_its_terminal(notebook, run, capsys, monkeypatch):
+    monkeypatch.setenv(PRINTED_TO, str(run.log_path))
+    with live.watching(run, every=0.01), progress(2, "beside") as bar:
+        bar.update(2)
+    assert "beside" in capsys.readouterr().out
+
+
+def test_what_was_printed_is_not_repeated_below_a_training_that_is_over(run):
+    run.log_path.write_text("expand: 100%|██| 40/40 [00:10<00:00]\n")
+    seen = Follower(run).look()
+    assert "40/40" in live.to_html(seen)
+    assert "40/40" not in live.to_html(replace(seen, state=live.DONE_HERE))
