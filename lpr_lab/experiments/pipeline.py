@@ -12,7 +12,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lpr_lab import storage
@@ -39,6 +38,7 @@ from lpr_lab.model.files import (
     restore_expansion,
     save_expansion,
 )
+from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import stage_names, standing
 from lpr_lab.progress import announce
 from lpr_lab.text.corpus import load_corpus

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lpr_lab import storage
@@ -21,6 +20,7 @@ from lpr_lab.method.router_statistics import RouterStatistics
 from lpr_lab.method.similarity import measure_similarity
 from lpr_lab.method.similarity_table import SimilarityTable
 from lpr_lab.method.training import TrainSettings
+from lpr_lab.model.peft import PeftModel
 from lpr_lab.text.corpus import Corpus
 
 STATISTICS = "router_statistics.safetensors"

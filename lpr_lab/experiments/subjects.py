@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
 from lpr_lab.errors import LprError
@@ -13,6 +12,7 @@ from lpr_lab.experiments.predecessors import find_predecessor
 from lpr_lab.experiments.runs import Run, default_runs_dir
 from lpr_lab.experiments.sides import looked_at
 from lpr_lab.model.files import load_expansion, load_tokenizer
+from lpr_lab.model.peft import PeftModel
 
 WHAT = "a finished expansion with its weights"
 

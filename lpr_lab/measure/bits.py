@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import pandas as pd
 import torch
-from peft import PeftModel
 from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -28,6 +27,7 @@ from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.capture import RoutingRecord, record_routing
 from lpr_lab.model.heap import give_freed_memory_back, keep_freed_memory
 from lpr_lab.model.machine import resolve_precision
+from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import selected_stage, standing
 from lpr_lab.progress import progress
 from lpr_lab.text.corpus import Corpus, Document, comparable_splits

@@ -5,13 +5,13 @@ from typing import Any
 
 import pandas as pd
 import torch
-from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
 from lpr_lab.errors import UsageError
 from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.capture import record_routing
 from lpr_lab.model.machine import resolve_precision
+from lpr_lab.model.peft import PeftModel
 from lpr_lab.progress import progress
 from lpr_lab.text.corpus import Corpus
 from lpr_lab.text.packing import pack

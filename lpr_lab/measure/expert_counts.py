@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
 from lpr_lab.measure import experts
 from lpr_lab.model.capture import RoutingRecord, decoder_of, record_routing
 from lpr_lab.model.machine import resolve_precision
+from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.router import Routing
 from lpr_lab.model.stages import standing
 from lpr_lab.text.graphemes import token_bytes

@@ -12,13 +12,13 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
-from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicCache
 
 from lpr_lab.errors import UsageError, did_you_mean
 from lpr_lab.measure.streaming import CharacterStream
 from lpr_lab.model.mixture import all_layers
+from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import stage_names, standing
 from lpr_lab.text.graphemes import token_bytes
 from lpr_lab.text.packing import separator_token_id

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
 from lpr_lab.errors import UsageError
 from lpr_lab.measure.trace import RoutingTrace
 from lpr_lab.model.adapter import expansion_config, moe_layers
 from lpr_lab.model.capture import RoutingRecord, record_routing
+from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import selected_stage, stage_names, standing
 from lpr_lab.model.steering import steer
 from lpr_lab.text.graphemes import token_bytes

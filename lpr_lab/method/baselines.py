@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -35,6 +34,7 @@ from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.families import find_decoder_mlps, read_mlp
 from lpr_lab.model.mixture import all_layers
+from lpr_lab.model.peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from lpr_lab.text.corpus import Corpus
 
 _LORA_SCALING = 2  # alpha / rank; the paper does not state alpha, and LLaMA-Factory, which it trains with, takes 2 r

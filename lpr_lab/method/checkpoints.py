@@ -24,7 +24,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
@@ -34,6 +33,7 @@ from lpr_lab.model.adapter import expansion_config, refuse_mismatch, trainable_p
 from lpr_lab.model.files import TENSORS, load_adapter_tensors, save_adapter
 from lpr_lab.model.fingerprint import base_fingerprint
 from lpr_lab.model.mixture import all_layers
+from lpr_lab.model.peft import PeftModel
 
 TRAINED = "trained.safetensors"
 _NAME = re.compile(r"^checkpoint-(\d{6,})$")

@@ -18,7 +18,6 @@ from itertools import chain
 
 import pandas as pd
 import torch
-from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
 from lpr_lab.errors import UsageError
@@ -35,6 +34,7 @@ from lpr_lab.method.router_statistics import RouterStatistics, gather_statistics
 from lpr_lab.model.adapter import expansion_config, moe_layers
 from lpr_lab.model.adapter_config import MoeLprConfig
 from lpr_lab.model.mixture import MoELayer
+from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.router import ORIGINAL_EXPERT
 from lpr_lab.model.stages import enter_stage, require_newest_stage
 from lpr_lab.text.corpus import Corpus

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
 from lpr_lab.errors import UsageError
@@ -20,6 +19,7 @@ from lpr_lab.method.schedule import BlockSchedule
 from lpr_lab.method.terms import balance_term, lm_term, lpr_term, z_term
 from lpr_lab.method.training import Metrics, TrainSettings, train
 from lpr_lab.model.adapter import expansion_config
+from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import set_trainable
 from lpr_lab.text.corpus import Corpus
 from lpr_lab.text.packing import PackedBlocks, pack

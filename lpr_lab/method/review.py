@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
 from lpr_lab.errors import UsageError
@@ -20,6 +19,7 @@ from lpr_lab.method.schedule import BlockSchedule
 from lpr_lab.method.terms import classifier_term, group_term, lm_term, lpr_term
 from lpr_lab.method.training import Metrics, TrainSettings, train
 from lpr_lab.model.adapter import expansion_config
+from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import enter_stage, set_trainable
 from lpr_lab.text.corpus import Corpus
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from peft import PeftModel
 from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import PreTrainedTokenizerBase
@@ -24,6 +23,7 @@ from lpr_lab.method.training import TrainSettings
 from lpr_lab.model.adapter import expansion_config, forward_context
 from lpr_lab.model.capture import decoder_of, watch_mlp_inputs
 from lpr_lab.model.machine import resolve_precision
+from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import standing
 from lpr_lab.progress import progress
 from lpr_lab.text.corpus import Corpus

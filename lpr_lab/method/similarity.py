@@ -14,8 +14,6 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
-from peft import PeftModel
-from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lpr_lab.errors import UsageError
@@ -24,6 +22,7 @@ from lpr_lab.model.adapter import all_layers, expansion_config
 from lpr_lab.model.capture import causal_lm_of, decoder_of, watch_attention_outputs, watch_mlp_inputs
 from lpr_lab.model.families import find_decoder_mlps
 from lpr_lab.model.machine import resolve_precision
+from lpr_lab.model.peft import BaseTunerLayer, PeftModel
 from lpr_lab.model.quantized import count_of
 from lpr_lab.progress import progress
 from lpr_lab.text.corpus import Corpus, Document

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from peft import PeftModel
 from torch import nn
 from torch.nn import functional as F
 
@@ -26,6 +25,7 @@ from lpr_lab.method.losses import (
 )
 from lpr_lab.model.adapter import expansion_config, moe_layers
 from lpr_lab.model.mixture import MoELayer
+from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.router import Routing
 
 Batch = dict[str, torch.Tensor]

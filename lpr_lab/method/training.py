@@ -23,7 +23,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from peft import PeftModel
 from tqdm import tqdm
 from transformers import PreTrainedModel, get_cosine_with_min_lr_schedule_with_warmup
 
@@ -43,6 +42,7 @@ from lpr_lab.model.capture import RoutingRecord, decoder_of, record_routing
 from lpr_lab.model.compute import FLASH, as_one_row, check_attention, computing, resolve_attention
 from lpr_lab.model.heap import give_freed_memory_back, keep_freed_memory
 from lpr_lab.model.machine import resolve_precision
+from lpr_lab.model.peft import PeftModel
 from lpr_lab.progress import progress as progress_bar
 from lpr_lab.text.packing import refuse_if_documents_mix
 

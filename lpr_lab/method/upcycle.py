@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import cast
 
 import torch
-from peft import PeftModel, TaskType
 from transformers import PreTrainedModel
 
 from lpr_lab.errors import UnsupportedModelError, UsageError
@@ -24,6 +23,7 @@ from lpr_lab.model.families import find_decoder_mlps, read_mlp
 from lpr_lab.model.fingerprint import base_fingerprint
 from lpr_lab.model.mixture import all_layers
 from lpr_lab.model.mlp_check import refuse_other_functions
+from lpr_lab.model.peft import PeftModel, TaskType
 from lpr_lab.model.quantized import count_of, quantization_of
 from lpr_lab.model.stages import conform, require_newest_stage, set_trainable
 from lpr_lab.model.starts import check_starts, start_experts, start_router

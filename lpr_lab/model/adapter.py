@@ -20,10 +20,6 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from peft import PeftModel, PeftModelForCausalLM
-from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
-from peft.tuners.tuners_utils import BaseTuner
-from peft.utils import PeftType
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -32,6 +28,16 @@ from lpr_lab.model.adapter_config import METHOD, PREFIX, MoeLprConfig
 from lpr_lab.model.context import ForwardContext
 from lpr_lab.model.fingerprint import check_base
 from lpr_lab.model.mixture import MoELayer, all_layers
+from lpr_lab.model.peft import (
+    PEFT_TYPE_TO_CONFIG_MAPPING,
+    PEFT_TYPE_TO_PREFIX_MAPPING,
+    PEFT_TYPE_TO_TUNER_MAPPING,
+    BaseTuner,
+    PeftModel,
+    PeftModelForCausalLM,
+    PeftType,
+)
+from lpr_lab.model.quantized import compute_alike
 
 _ONE_ADAPTER = "This model already carries an expansion; load one adapter at a time, on a fresh base."
 
@@ -46,6 +52,7 @@ class MoeLprModel(BaseTuner):
         """Look at the base before anything is put on it, whatever the way here."""
         if all_layers(model):
             raise UsageError(_ONE_ADAPTER)
+        compute_alike(model)
         if not config.base_is_checked:
             check_base(model, config)
         self.context = ForwardContext()
@@ -117,17 +124,14 @@ class MoeLprModel(BaseTuner):
         return {name: tensor.to(expected[name].dtype) for name, tensor in named.items()}
 
     def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
-        """Leave every tensor as it is: routers are float32 already, and experts must match the base's MLP.
-
-        PEFT would lift experts to float32, and a bfloat16 base would meet them in the middle of a layer.
-        """
+        """Leave every tensor as it is: experts, routers and classifiers are float32 already."""
 
     def _unload_and_optionally_merge(self, *args: Any, **kwargs: Any) -> nn.Module:
         raise UsageError("An expansion cannot be merged into a dense model; use model.disable_adapter() for the base.")
 
 
 def wrap(base: PreTrainedModel, config: MoeLprConfig) -> PeftModel:
-    """Put an expansion on a base model, in place, with experts in the base's dtype and routers in float32.
+    """Put an expansion on a base model, in place; experts and routers are float32.
 
     The caller vouches for the base: it is the one `config` was made for, or has been through `check_base`.
     """

@@ -5,10 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from peft import PeftConfig
-from peft.utils import PeftType
-
 from lpr_lab.errors import UsageError
+from lpr_lab.model.peft import PeftConfig, PeftType
 
 METHOD = "MOE_LPR"
 PREFIX = "moe_lpr_"  # transformers looks adapters' parameters up by the lower-case method name

@@ -17,7 +17,7 @@ import torch
 from lpr_lab.errors import DamagedError, MissingError, UnsupportedModelError, UsageError, did_you_mean
 from lpr_lab.model.embedded import EMBEDDED, EmbeddedBase, ensure
 from lpr_lab.model.machine import default_device
-from lpr_lab.model.quantized import quantization_config
+from lpr_lab.model.quantized import compute_alike, quantization_config
 from lpr_lab.storage import friendly_disk_errors, read_json, verify
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ def load_base(
         model = AutoModelForCausalLM.from_pretrained(
             path, dtype=dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True, **packed
         )
+    compute_alike(model)
     if not quantization:
         torch.nn.Module.to(model, device)
     model.name_or_path = model.config._name_or_path = canonical_name(name)

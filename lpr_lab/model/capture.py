@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
-from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -18,6 +17,7 @@ from transformers.pytorch_utils import Conv1D
 from lpr_lab.errors import UnsupportedModelError
 from lpr_lab.model.adapter import forward_context
 from lpr_lab.model.families import find_decoder_mlps
+from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.router import Routing
 
 

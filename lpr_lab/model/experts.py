@@ -49,10 +49,13 @@ class ExpertStack(nn.Module):
 
     def expert(self, index: int, x: torch.Tensor) -> torch.Tensor:
         """Apply one expert to all of `x` [T, D] -> [T, D]."""
-        up_bias, down_bias = (None if b is None else self._of(b, index) for b in (self.up_bias, self.down_bias))
-        hidden = self._activate(F.linear(x, self._of(self.up, index), up_bias))
-        output = F.linear(hidden, self._of(self.down, index), down_bias)
-        return F.dropout(output, self.dropout, self.training)
+        up, down, up_bias, down_bias = (
+            None if stacked is None else self._of(stacked, index).to(_compute_dtype(x))
+            for stacked in (self.up, self.down, self.up_bias, self.down_bias)
+        )
+        assert up is not None and down is not None
+        hidden = self._activate(F.linear(x, up, up_bias))
+        return F.dropout(F.linear(hidden, down, down_bias), self.dropout, self.training)
 
     def grouped(self, x: torch.Tensor, tokens_per_expert: torch.Tensor) -> torch.Tensor:
         """Apply each expert to its own rows in one grouped matrix product.
@@ -65,11 +68,11 @@ class ExpertStack(nn.Module):
         dtype = _compute_dtype(x)
         hidden = F.grouped_mm(x.to(dtype), self.up.to(dtype).transpose(-2, -1), offs=ends)
         if self.up_bias is not None:
-            hidden = hidden + self.up_bias.repeat_interleave(tokens_per_expert, dim=0, output_size=len(x))
+            hidden = hidden + _rows_of(self.up_bias, tokens_per_expert, hidden)
         hidden = self._activate(hidden)
         output = F.grouped_mm(hidden.to(dtype), self.down.to(dtype).transpose(-2, -1), offs=ends)
         if self.down_bias is not None:
-            output = output + self.down_bias.repeat_interleave(tokens_per_expert, dim=0, output_size=len(x))
+            output = output + _rows_of(self.down_bias, tokens_per_expert, output)
         return F.dropout(output, self.dropout, self.training)
 
     def _of(self, stacked: torch.Tensor, index: int) -> torch.Tensor:
@@ -84,7 +87,12 @@ class ExpertStack(nn.Module):
 
 
 def _empty(like: torch.Tensor, num_experts: int) -> nn.Parameter:
-    return nn.Parameter(torch.full((num_experts, *like.shape), torch.nan, dtype=like.dtype, device=like.device))
+    return nn.Parameter(torch.full((num_experts, *like.shape), torch.nan, dtype=torch.float32, device=like.device))
+
+
+def _rows_of(bias: torch.Tensor, tokens_per_expert: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Return for each row of `like` the bias [n, ...] of its expert, in its dtype."""
+    return bias.to(like.dtype).repeat_interleave(tokens_per_expert, dim=0, output_size=len(like))
 
 
 def _compute_dtype(x: torch.Tensor) -> torch.dtype:

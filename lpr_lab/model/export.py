@@ -28,7 +28,6 @@ from typing import TypeGuard, cast
 
 import torch
 from accelerate import init_empty_weights
-from peft import PeftModel
 from torch import nn
 from transformers import (
     MixtralConfig,
@@ -49,6 +48,7 @@ from lpr_lab.model.adapter_config import PREFIX
 from lpr_lab.model.bases import without_progress_bars
 from lpr_lab.model.families import find_decoder_mlps, read_mlp
 from lpr_lab.model.mixture import MoELayer
+from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.quantized import quantization_of
 from lpr_lab.model.stages import selected_stage
 

@@ -12,13 +12,13 @@ Letters: D model width, F hidden width of the MLP.
 from typing import NamedTuple
 
 import torch
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from lpr_lab.errors import UnsupportedModelError
-from lpr_lab.model.quantized import whole
+from lpr_lab.model.peft import BaseTunerLayer
+from lpr_lab.model.quantized import dequantized
 
 _PLAIN_NAMES = (("dense_h_to_4h", "dense_4h_to_h"), ("c_fc", "c_proj"), ("fc1", "fc2"), ("up_proj", "down_proj"))
 _ACTIVATION_NAMES = ("act_fn", "activation_fn", "act", "activation")
@@ -187,6 +187,6 @@ def _maps_of(mlp: nn.Module, where: str) -> tuple[tuple[str, ...], str, bool]:
 
 def _weight_and_bias(linear: nn.Module) -> tuple[torch.Tensor, torch.Tensor | None]:
     assert isinstance(linear, nn.Linear | Conv1D)
-    weight = whole(linear.weight)
+    weight = dequantized(linear.weight)
     bias = None if linear.bias is None else linear.bias.detach()
     return (weight.T if isinstance(linear, Conv1D) else weight), bias

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftConfig, PeftModel
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import PreTrainedTokenizerBase
@@ -35,6 +34,7 @@ from lpr_lab.model.adapter_config import METHOD, PREFIX, MoeLprConfig
 from lpr_lab.model.bases import load_base
 from lpr_lab.model.bases import load_tokenizer as load_base_tokenizer
 from lpr_lab.model.fingerprint import check_base
+from lpr_lab.model.peft import PeftConfig, PeftModel
 from lpr_lab.model.stages import conform
 
 ADAPTER = "checkpoint"

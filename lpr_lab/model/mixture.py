@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any, cast
 
 import torch
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from lpr_lab.errors import DamagedError, UnsupportedModelError, UsageError
@@ -16,6 +15,7 @@ from lpr_lab.model.adapter_config import PREFIX, MoeLprConfig
 from lpr_lab.model.context import ForwardContext
 from lpr_lab.model.experts import ExpertStack, mix, mix_by_loop
 from lpr_lab.model.families import read_mlp
+from lpr_lab.model.peft import BaseTunerLayer
 from lpr_lab.model.router import Router, Routing, RoutingClassifier, route
 
 

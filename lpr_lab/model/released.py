@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel, TaskType
 from safetensors import safe_open
 from transformers import PreTrainedModel
 
@@ -40,6 +39,7 @@ from lpr_lab.model.families import DecoderMLP, find_decoder_mlps, read_mlp
 from lpr_lab.model.fingerprint import base_fingerprint
 from lpr_lab.model.mixture import MoELayer
 from lpr_lab.model.mlp_check import refuse_other_functions
+from lpr_lab.model.peft import PeftModel, TaskType
 
 # Switches of experiments that were never published; what they do is in no paper.
 _UNPUBLISHED = ("spe_agn_hard_route", "spe_ori_agn_hard_route", "token_route", "pruned_experts_list")

@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
-from peft import PeftModel
 
 from lpr_lab.errors import UsageError, did_you_mean
 from lpr_lab.model.adapter import MoeLprModel, expansion_config, moe_layers
 from lpr_lab.model.adapter_config import MoeLprConfig
 from lpr_lab.model.mixture import all_layers
+from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.starts import start_router
 
 

@@ -10,10 +10,10 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
-from peft import PeftModel
 
 from lpr_lab.errors import UsageError
 from lpr_lab.model.adapter import forward_context, moe_layers
+from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.router import ORIGINAL_EXPERT
 
 

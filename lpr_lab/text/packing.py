@@ -29,9 +29,9 @@ from lpr_lab.errors import UnsupportedModelError, UsageError, did_you_mean
 from lpr_lab.text.languages import get_languages
 
 if TYPE_CHECKING:
-    from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from lpr_lab.model.peft import PeftModel
     from lpr_lab.text.corpus import Document
 
 NO_TARGET = -100

@@ -1,4 +1,7 @@
-"""A base in four bits carries an expansion as any other does: the same start, the same stages, the same doors."""
+"""A base in four bits carries an expansion as any other does: the same start, the same stages, the same doors.
+
+Every test runs on a processor without AVX512-BF16 and on one with it, both pretended, and on this one where it has it.
+"""
 
 import json
 from dataclasses import replace
@@ -6,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 from peft import PeftModel
+from pretend_avx512 import PROCESSORS
 from transformers import AutoModelForCausalLM
 
 from lpr_lab.errors import ComparisonRefusedError, UnsupportedModelError, UsageError
@@ -29,6 +33,12 @@ IDS = torch.arange(5, 29).view(2, 12)
 SETTINGS = TrainSettings(
     tokens=8 * 4 * 24, block_tokens=24, blocks_per_step=4, learning_rate=2e-2, router_learning_rate=0.1
 )
+
+
+@pytest.fixture(params=PROCESSORS, autouse=True)
+def processor(request):
+    with PROCESSORS[request.param]():
+        yield request.param
 
 
 @pytest.fixture
