@@ -10,12 +10,16 @@ Each is a function here that makes a dense model ready to train, and one verb tr
 The model that is given keeps its weights, all of them and always: `full` and `sparse_moe` train a copy, the others add
 to weights that they share with it and freeze. `lora` has its base inside, like an expansion, and is evaluated without
 `base`.
+
+What learns is float32, also where the base is in bfloat16, in which most small steps are rounded away: a copy that
+learns as a whole is made in float32, what is added is float32 and computes in the base's precision.
 """
 
 import copy
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -35,6 +39,7 @@ from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.families import find_decoder_mlps, read_mlp
 from lpr_lab.model.mixture import all_layers
 from lpr_lab.model.peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from lpr_lab.model.quantized import compute_alike, quantization_of, without_bitsandbytes
 from lpr_lab.text.corpus import Corpus
 
 _LORA_SCALING = 2  # alpha / rank; the paper does not state alpha, and LLaMA-Factory, which it trains with, takes 2 r
@@ -93,10 +98,14 @@ def finetune(
 def full(model: PreTrainedModel) -> PreTrainedModel:
     """Return a copy of which every weight learns: the row "Full FT" (Tables 1 and 3).
 
-    It takes as much memory again as the model, because nothing of it stays as it was.
+    It takes as much memory again as the model, because nothing of it stays as it was; more if that is in bfloat16.
+
+    Raises:
+        UnsupportedModelError: a base in four bits, which cannot learn.
     """
     _require_dense(model)
-    return copy.deepcopy(model).requires_grad_(True)
+    _require_whole(model, "full")
+    return copy.deepcopy(model).float().requires_grad_(True)
 
 
 def lora(model: PreTrainedModel, rank: int = 8, seed: int = 0) -> PeftModel:
@@ -109,7 +118,9 @@ def lora(model: PreTrainedModel, rank: int = 8, seed: int = 0) -> PeftModel:
     config = LoraConfig(
         task_type=TaskType.CAUSAL_LM, r=rank, lora_alpha=_LORA_SCALING * rank, target_modules="all-linear"
     )
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+    # PEFT would import bitsandbytes to ask whether a map is one of its own.
+    lookup = nullcontext() if quantization_of(model) else without_bitsandbytes()
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), lookup:
         # PEFT 0.21 asks transformers for a property under its old name.
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
         torch.manual_seed(seed)
@@ -124,9 +135,13 @@ def sparse_moe(
     The paper has 5 new experts in every layer and trains in one stage with the balance loss. It takes as much memory
     again as the model. What comes back is no expansion, whose base would have to stay as it is, but a plain causal LM
     with mixtures in it: there is no base inside, and `save_expansion` refuses it.
+
+    Raises:
+        UnsupportedModelError: a base in four bits, which cannot learn.
     """
     _require_dense(model)
-    expanded = upcycle(copy.deepcopy(model), allocation, top_k, seed=seed)
+    _require_whole(model, "sparse_moe")
+    expanded = upcycle(copy.deepcopy(model).float(), allocation, top_k, seed=seed)
     mixture = cast("PreTrainedModel", expanded.get_base_model())
     del mixture.peft_config
     return mixture.requires_grad_(True)
@@ -167,23 +182,24 @@ class LoraMixture(nn.Module):
         super().__init__()
         self.linear = linear
         self.num_experts = num_experts
-        weight = linear.weight
+        device = linear.weight.device
         bound = 1 / math.sqrt(linear.in_features)
 
         def drawn(rows: int) -> nn.Parameter:
             values = torch.empty(rows, linear.in_features).uniform_(-bound, bound, generator=generator)
-            return nn.Parameter(values.to(weight))
+            return nn.Parameter(values.to(device))
 
         self.gate = drawn(num_experts)
         # All experts are one matrix each way: E · rank hidden channels, which the gate weights expert by expert.
         self.down = drawn(num_experts * rank)
-        self.up = nn.Parameter(weight.new_zeros(linear.out_features, num_experts * rank))
+        self.up = nn.Parameter(torch.zeros(linear.out_features, num_experts * rank, device=device))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the map of `x` [..., D] plus the weighted updates."""
-        weights = F.linear(x, self.gate).float().softmax(-1) * _LORA_SCALING
-        hidden = F.linear(x, self.down).unflatten(-1, (self.num_experts, -1)) * weights.to(x.dtype).unsqueeze(-1)
-        return self.linear(x) + F.linear(hidden.flatten(-2), self.up)
+        gate, down, up = (weight.to(x.dtype) for weight in (self.gate, self.down, self.up))
+        weights = F.linear(x, gate).float().softmax(-1) * _LORA_SCALING
+        hidden = F.linear(x, down).unflatten(-1, (self.num_experts, -1)) * weights.to(x.dtype).unsqueeze(-1)
+        return self.linear(x) + F.linear(hidden.flatten(-2), up)
 
 
 @torch.no_grad()
@@ -196,10 +212,18 @@ def llama_pro(model: PreTrainedModel, num_blocks: int = 12) -> PreTrainedModel:
     `from_pretrained` know it.
 
     Raises:
-        UsageError: a number of blocks that does not divide the number of layers.
-        UnsupportedModelError: a family whose blocks do not add the output of `o_proj` and of the MLP as they are.
+        UsageError: a number of blocks that does not divide the number of layers, or a base that is not float32: whole
+            blocks learn here, and blocks of another precision cannot stand between those of the base.
+        UnsupportedModelError: a family whose blocks do not add the output of `o_proj` and of the MLP as they are, or a
+            base in four bits, whose blocks cannot learn.
     """
     _require_dense(model)
+    _require_whole(model, "llama_pro")
+    if model.dtype != torch.float32:
+        raise UsageError(
+            f"llama_pro trains whole blocks, and those of this base are {model.dtype}, where most small steps are "
+            "rounded away. Load it in float32; precision='bf16' makes products in bfloat16."
+        )
     deeper = _on_same_weights(model).requires_grad_(False)
     mlps = find_decoder_mlps(deeper)
     if num_blocks < 1 or len(mlps) % num_blocks:
@@ -255,4 +279,13 @@ def _require_dense(model: nn.Module) -> None:
         raise UsageError(
             f"The baselines start from a dense base, and this {type(model).__name__} carries an adapter; load the base "
             "again with lpr_lab.load_base."
+        )
+    compute_alike(model)
+
+
+def _require_whole(model: nn.Module, row: str) -> None:
+    if quantization_of(model):
+        raise UnsupportedModelError(
+            f"The base is in four bits ({quantization_of(model)}), and {row} trains its weights, which only whole ones "
+            "can do. Load it without quantization, or take lora or lora_moe, which leave it as it is."
         )

@@ -254,7 +254,7 @@ def _restore_optimizer(
             tensor = tensors.get(f"{key}/{name}")
             if tensor is None or tensor.shape != parameter.shape:
                 raise DamagedError(f"{path}/optimizer.safetensors lacks {key} of {name}, or it has the wrong shape.")
-            state[key] = tensor.to(parameter.device)
+            state[key] = tensor.to(parameter)  # float32, also where an earlier version kept bfloat16
         optimizer.state[parameter] = state
 
 

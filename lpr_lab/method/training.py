@@ -110,8 +110,8 @@ def train(
         the stage.
 
     Raises:
-        UsageError: nothing learns, several processes cannot share a step equally, or the checkpoint there was made
-            with other settings.
+        UsageError: nothing learns, or what learns is not float32, several processes cannot share a step equally, or
+            the checkpoint there was made with other settings.
         LprError: the loss is not finite; the message names the step and its blocks.
         KeyboardInterrupt: after the step under way was finished and saved.
     """
@@ -126,6 +126,7 @@ def train(
     named = list(trainable_parameters(model))
     if not named:
         raise UsageError("Nothing learns in this model: call it on one from lpr_lab.upcycle or method.baselines.")
+    _refuse_small_numbers(named)
     if settings.blocks_per_step % accelerator.num_processes:
         raise UsageError(
             f"blocks_per_step = {settings.blocks_per_step} cannot be shared equally by {accelerator.num_processes} "
@@ -334,6 +335,17 @@ def _anyone(accelerator: Accelerator, *wishes: bool) -> list[bool]:
     votes = accelerator.reduce(torch.tensor(wishes, dtype=torch.int64, device=accelerator.device), "sum")
     assert isinstance(votes, torch.Tensor)
     return [vote > 0 for vote in votes.tolist()]
+
+
+def _refuse_small_numbers(named: Sequence[tuple[str, torch.nn.Parameter]]) -> None:
+    """Refuse to train what is not float32, and with it AdamW's moments: most small steps would be rounded away."""
+    for name, parameter in named:
+        if parameter.dtype != torch.float32:
+            raise UsageError(
+                f"{name} is to learn and is {parameter.dtype}, where most small steps are rounded away; expected "
+                "float32. Experts, routers and the baselines' own weights are float32 unless the model was converted "
+                "afterwards; precision='bf16' makes products in bfloat16 and keeps the weights."
+            )
 
 
 def make_optimizer(named: Sequence[tuple[str, torch.nn.Parameter]], settings: TrainSettings) -> torch.optim.AdamW:

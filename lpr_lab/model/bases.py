@@ -50,7 +50,7 @@ def load_base(
 
     Args:
         name: an embedded base (`EMBEDDED`), a hub id, or a local folder.
-        dtype: of the weights in memory.
+        dtype: of the weights in memory. What is put on the base to learn is float32 in any case.
         device: where to put the model; by default this process's GPU, or the processor where there is none.
         quantization: `nf4` packs the linear maps into four bits (see `model.quantized`); empty leaves them whole.
 

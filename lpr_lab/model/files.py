@@ -179,7 +179,8 @@ def load_expansion(
 
     Args:
         path: `runs/<run>`, or a directory with `adapter_config.json`.
-        dtype: of the base and the experts; routers stay in float32.
+        dtype: of the base, and so of its products; experts and routers are float32 in memory, whatever they were saved
+            in.
         device: where to put it; this process's GPU, or the processor, by default.
         base: the name or folder of the base, if it is no longer where it was when the expansion was made.
 

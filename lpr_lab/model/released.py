@@ -40,6 +40,7 @@ from lpr_lab.model.fingerprint import base_fingerprint
 from lpr_lab.model.mixture import MoELayer
 from lpr_lab.model.mlp_check import refuse_other_functions
 from lpr_lab.model.peft import PeftModel, TaskType
+from lpr_lab.model.quantized import quantization_of
 
 # Switches of experiments that were never published; what they do is in no paper.
 _UNPUBLISHED = ("spe_agn_hard_route", "spe_ori_agn_hard_route", "token_route", "pruned_experts_list")
@@ -76,6 +77,12 @@ def import_released(
     directory = Path(adapter_dir)
     if isinstance(base_model, PeftModel):
         raise UsageError("import_released takes the dense base; this model already carries an adapter.")
+    if quantization_of(base_model):
+        raise UnsupportedModelError(
+            f"import_released takes a base with whole weights, and this one is quantised as "
+            f"{quantization_of(base_model)}: the released experts were trained beside whole ones. Load it without "
+            "quantization."
+        )
     tensors = _tensors_of(directory)
     given = storage.read_json(directory / "adapter_config.json")
     mlps = find_decoder_mlps(base_model)
@@ -212,7 +219,8 @@ def _fill(layer: MoELayer, prefix: str, file: Any) -> None:
     if layer.classifier is not None:
         layer.classifier.weight.copy_(file.get_tensor(f"{prefix}.moe_token_classify.weight"))
     (stack,) = layer.stacks
-    expert = copy.deepcopy(layer.base_layer)  # a place to read each expert's maps into, in the form of the base's MLP
+    # A place to read each expert's maps into: of the form of the base's MLP, in the precision of experts.
+    expert = copy.deepcopy(layer.base_layer).float()
     for number in range(stack.num_experts):
         maps = {name: file.get_tensor(f"{prefix}.moe_experts.{number}.{name}") for name in expert.state_dict()}
         expert.load_state_dict(maps, strict=True)

@@ -72,7 +72,7 @@ def moved(model, *, experts=True):
 def make(tiny_model, tiny_tokenizer, tmp_path):
     """Write a base, put two expansions with reviews, classifiers and running means on it, and save them beside it."""
 
-    def build(*, dtype=torch.float32, family="llama", **how_saved):
+    def build(*, dtype=torch.float32, dtype_saved=None, family="llama", **how_saved):
         base = tmp_path / "base"
         tiny_model(family, num_layers=3).save_pretrained(base)
         tiny_tokenizer.save_pretrained(base)
@@ -82,7 +82,7 @@ def make(tiny_model, tiny_tokenizer, tmp_path):
         enter_stage(model, "review", classifiers=[1])
         seen["G1 review"] = logits(moved(model, experts=False))
         seen["G2 expand"] = logits(moved(upcycle(model, (0, 1, 1))))
-        files.save_expansion(model, tmp_path / "adapter", **how_saved)
+        files.save_expansion(model, tmp_path / "adapter", dtype=dtype_saved, **how_saved)
         return tmp_path / "adapter", seen
 
     return build
@@ -121,12 +121,14 @@ def test_every_door_generates_with_a_cache_as_without(make, door):
     assert with_cache.shape == (1, 13)
 
 
-def test_every_door_keeps_a_bfloat16_base_with_bfloat16_experts_and_float32_routers(make, door):
-    path, seen = make(dtype=torch.bfloat16)
+@pytest.mark.parametrize("saved", [None, torch.bfloat16], ids=["saved as they are", "saved in bfloat16"])
+def test_every_door_puts_float32_experts_and_routers_on_a_bfloat16_base(make, door, saved):
+    path, seen = make(dtype=torch.bfloat16, **({"dtype_saved": saved} if saved else {}))
     model = door(path, torch.bfloat16)
-    layer = moe_layers(model)[0]
-    assert layer.stacks[0].up.dtype == layer.base_layer.up_proj.weight.dtype == torch.bfloat16
-    assert layer.router.weight.dtype == torch.float32
+    new = {name: p.dtype for name, p in model.named_parameters() if "moe_lpr_" in name}
+    assert set(new.values()) == {torch.float32}
+    assert moe_layers(model)[0].base_layer.up_proj.weight.dtype == torch.bfloat16
+    # Products are made in bfloat16, so that experts rounded to it compute the same.
     assert torch.equal(logits(model), seen["G2 expand"])
 
 
