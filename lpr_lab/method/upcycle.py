@@ -24,7 +24,7 @@ from lpr_lab.model.fingerprint import base_fingerprint
 from lpr_lab.model.mixture import all_layers
 from lpr_lab.model.mlp_check import refuse_other_functions
 from lpr_lab.model.peft import PeftModel, TaskType
-from lpr_lab.model.quantized import count_of, quantization_of
+from lpr_lab.model.quantized import compute_alike, count_of, quantization_of
 from lpr_lab.model.stages import conform, require_newest_stage, set_trainable
 from lpr_lab.model.starts import check_starts, start_experts, start_router
 
@@ -131,6 +131,7 @@ def _counts(model: PreTrainedModel | PeftModel, allocation: Allocation | Sequenc
 def _first_expansion(
     model: PreTrainedModel, counts: list[int], top_k: int, router_input: str, router_bias: bool, dispatch: str
 ) -> PeftModel:
+    compute_alike(model)
     chosen = [(mlp, count) for mlp, count in zip(find_decoder_mlps(model), counts, strict=True) if count]
     refuse_other_functions([mlp for mlp, _ in chosen], model.config.model_type)
     base_name = canonical_name(model.config.name_or_path or "")
