@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from lpr_lab.experiments.sweep_grid import SEED
+from lpr_lab.measure.significance import UNCLEAR, direction, student_interval
 
-CONFIDENCE = 0.95
-MORE, LESS, UNCLEAR, ONE_SEED = "more", "less", "no clear difference", "one seed"
+MORE, LESS = "more", "less"
+_VERDICTS = {1: MORE, -1: LESS, 0: UNCLEAR}
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def by_setting(summary: pd.DataFrame, varied: Sequence[str], metrics: Sequence[s
         for metric in metrics:
             values = part[metric].dropna().to_numpy(dtype=float)
             spread = {"min": values.min(), "max": values.max()} if len(values) else {"min": math.nan, "max": math.nan}
-            mean, sd, low, high = _mean_and_interval(values)
+            mean, sd, low, high = student_interval(values)
             numbers = {"n": len(values), "mean": mean, "sd": sd, **spread, "ci_low": low, "ci_high": high}
             rows.append({**setting, "metric": metric, **numbers})
     return pd.DataFrame(rows)
@@ -137,8 +137,8 @@ def differences(summary: pd.DataFrame, varied: Sequence[str], metrics: Sequence[
         metrics: names of columns.
 
     Returns:
-        Columns parameter, value, against, metric, difference, sd, seeds, ci_low, ci_high, verdict (`more`, `less`,
-        `no clear difference`, or `one seed`, which tells nothing).
+        Columns parameter, value, against, metric, difference, sd, seeds, ci_low, ci_high, verdict (`more`, `less`, or
+        `no clear difference`, which is all that one seed can tell).
     """
     table = summary if SEED in varied else summary.assign(**{SEED: 0})
     settings = [name for name in varied if name != SEED]
@@ -156,10 +156,10 @@ def differences(summary: pd.DataFrame, varied: Sequence[str], metrics: Sequence[
                 per_seed = matched.groupby(level=SEED).mean().to_numpy(dtype=float)
                 if not len(per_seed):
                     continue
-                mean, sd, low, high = _mean_and_interval(per_seed)
+                mean, sd, low, high = student_interval(per_seed)
                 pair = {"parameter": name, "value": value, "against": first, "metric": metric, "difference": mean}
                 numbers = {"sd": sd, "seeds": len(per_seed), "ci_low": low, "ci_high": high}
-                rows.append({**pair, **numbers, "verdict": _verdict(low, high)})
+                rows.append({**pair, **numbers, "verdict": _VERDICTS[direction(low, high)]})
     names = ["parameter", "value", "against", "metric", "difference", "sd", "seeds", "ci_low", "ci_high", "verdict"]
     return pd.DataFrame(rows, columns=names)
 
@@ -169,34 +169,3 @@ def _groups(summary: pd.DataFrame, settings: list[str]) -> list[tuple[dict[str, 
         return [({}, summary)]
     parts = summary.groupby(settings, sort=False, dropna=False)
     return [(dict(zip(settings, key, strict=True)), part) for key, part in parts]
-
-
-def _verdict(low: float, high: float) -> str:
-    if math.isnan(low):
-        return ONE_SEED
-    return MORE if low > 0 else LESS if high < 0 else UNCLEAR
-
-
-def _mean_and_interval(values: np.ndarray) -> tuple[float, float, float, float]:
-    """Return mean, standard deviation, and the ends of the interval of the mean; NaN for what cannot be said."""
-    if len(values) < 2:
-        return (float(values[0]) if len(values) else math.nan), math.nan, math.nan, math.nan
-    mean, sd = float(values.mean()), float(values.std(ddof=1))
-    half = student_quantile(0.5 + CONFIDENCE / 2, len(values) - 1) * sd / math.sqrt(len(values))
-    return mean, sd, mean - half, mean + half
-
-
-def student_quantile(probability: float, freedom: int) -> float:
-    """Return a quantile above one half of Student's t distribution.
-
-    With t = sqrt(freedom) tan(angle) the density becomes a power of the cosine, which a plain sum integrates to six
-    digits; it saves a dependency on a library of statistics.
-
-    Args:
-        probability: in (0.5, 1).
-        freedom: degrees of freedom, at least 1.
-    """
-    angle = np.linspace(0.0, math.pi / 2, 200_001)
-    density = np.cos(angle) ** (freedom - 1)
-    area = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])
-    return math.sqrt(freedom) * math.tan(float(np.interp(2 * probability - 1, area / area[-1], angle)))

@@ -4,8 +4,8 @@
     gain       = bpb(base) - bpb(expanded)   on expanded languages,   positive is better
     change     = bpb(expanded) / bpb(base) - 1, in percent, for both; negative is better
 
-Intervals are 95 % percentile intervals of a paired bootstrap over documents: both models are resampled together, so
-what makes a document hard cancels. A change whose interval contains 0 is called `no clear change`.
+Intervals are 95 % intervals of a paired bootstrap over documents: both models are resampled together, so what makes a
+document hard cancels. A change whose interval contains 0 is called `no clear difference` (`measure.significance`).
 
 Raw text can flatter: an instruct model that meets raw text gets better at it in any language, which hides forgetting
 (docs/log.md). A claim about forgetting needs a control; the difference alone does not make it.
@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+
+from lpr_lab.measure.significance import percentile_interval, verdict
 
 COLUMNS = [
     "language",
@@ -78,7 +80,7 @@ def change_rows(
     for test, draw in zip(sets, draws, strict=True):
         bits_before, bits_after = test.bits_per_byte(before), test.bits_per_byte(after)
         ratios = test.nats[after][draw].sum(1) / test.nats[before][draw].sum(1)
-        low, high = 100 * (np.quantile(ratios, [0.025, 0.975]) - 1)
+        low, high = percentile_interval(100 * (ratios - 1), len(test.num_bytes))
         rows.append(
             [
                 test.language,
@@ -136,13 +138,3 @@ def scored_documents(rows: pd.DataFrame) -> list[ScoredDocuments]:
         sets.append(ScoredDocuments(language, role, dataset, fingerprint, sizes, nats, ids))
     return sets
 
-
-def verdict(low: float, high: float) -> str:
-    """Name a change of bits per byte by its 95 % interval: `better` (fewer bits), `worse` or `no clear change`.
-
-    >>> verdict(-3.0, -1.0), verdict(-0.5, 0.5), verdict(0.2, 0.9)
-    ('better', 'no clear change', 'worse')
-    """
-    if high < 0:
-        return "better"
-    return "worse" if low > 0 else "no clear change"

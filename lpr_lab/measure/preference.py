@@ -1,7 +1,8 @@
 """Which of two continuations people prefer: counts, and whether they could be chance.
 
 The exact two-sided sign test: ties and "both bad" say nothing about which is better and are left out; if the n that
-remain were fair coin tosses, p is the probability of a split at least as uneven as the one seen.
+remain were fair coin tosses, p is the probability of a split at least as uneven as the one seen. The exact interval of
+the share that one side wins leaves one half out where p is below 0.05, so both say the same.
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,8 +10,9 @@ from dataclasses import dataclass
 from math import comb
 from typing import Any
 
+from lpr_lab.measure.significance import direction, share_interval
+
 CHOICES = ("left", "right", "tie", "both bad")
-CLEAR = 0.05
 
 
 def sign_test(first: int, second: int) -> float:
@@ -51,12 +53,15 @@ class Tally:
         """The exact two-sided p."""
         return sign_test(*self.wins)
 
+    def win_share(self, side: int) -> tuple[float, float]:
+        """Return the exact 95 % interval of the share of decided judgements that one of the sides (0, 1) wins."""
+        return share_interval(self.wins[side], self.decided)
+
     @property
     def preferred(self) -> str | None:
-        """The side that is clearly preferred (p below 0.05), or None."""
-        if self.p >= CLEAR:
-            return None
-        return self.sides[0] if self.wins[0] > self.wins[1] else self.sides[1]
+        """The side that is clearly preferred (the interval of its share of wins is above one half), or None."""
+        low, high = self.win_share(0)
+        return {1: self.sides[0], -1: self.sides[1], 0: None}[direction(low - 0.5, high - 0.5)]
 
 
 def tally(records: Iterable[Mapping[str, Any]]) -> list[Tally]:

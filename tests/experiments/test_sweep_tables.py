@@ -8,7 +8,6 @@ from lpr_lab.experiments.sweep_tables import (
     by_setting,
     differences,
     known_metrics,
-    student_quantile,
     usual_metrics,
     value_of,
 )
@@ -43,13 +42,6 @@ def test_any_number_of_any_results_has_a_dotted_name():
 def test_a_number_that_is_not_there_is_missing_not_zero(name):
     assert math.isnan(value_of({"change": [{"after": 1}], "summary": {}}, name))
     assert math.isnan(value_of(None, name))
-
-
-@pytest.mark.parametrize(
-    ("freedom", "quantile"), [(1, 12.7062), (2, 4.3027), (4, 2.7764), (9, 2.2622), (30, 2.0423), (1000, 1.9623)]
-)
-def test_quantiles_of_student_are_those_of_the_printed_tables(freedom, quantile):
-    assert student_quantile(0.975, freedom) == pytest.approx(quantile, abs=1e-3)
 
 
 def summary(**columns) -> pd.DataFrame:
@@ -94,5 +86,5 @@ def test_other_parameters_are_averaged_over_and_unmatched_points_left_out():
 
 def test_one_seed_tells_nothing():
     (row,) = differences(summary(mode=["a", "b"], loss=[1.0, 2.0]), ["mode"], ["loss"]).to_dict("records")
-    assert (row["difference"], row["seeds"], row["verdict"]) == (1.0, 1, "one seed")
+    assert (row["difference"], row["seeds"], row["verdict"]) == (1.0, 1, "no clear difference")
     assert math.isnan(row["ci_low"])

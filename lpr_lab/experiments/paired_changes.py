@@ -1,0 +1,90 @@
+"""How two runs differ in what they gained and forgot, paired over the documents that both were scored on.
+
+Each run's change is from its own base. Resamples of a test set depend on the set alone, so those of two runs draw the
+same documents, and what makes a document hard cancels. Runs that kept no scores by document cannot be paired.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from lpr_lab.errors import LprError
+from lpr_lab.experiments.comparison import Key, paired
+from lpr_lab.experiments.runs import Run
+from lpr_lab.experiments.sides import Side, own_before, stages_of
+from lpr_lab.measure.forgetting import bootstrap_draws
+from lpr_lab.measure.significance import NOT_PAIRED, Difference, percentile_interval
+
+_RESAMPLES, _SEED = 1000, 0
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """The change of bits per byte in one language, in per cent, and the same in every resample of its documents.
+
+    Attributes:
+        test_set: which documents, by hash.
+        ids: their ids, in order.
+        change: over all of them.
+        resamples: float [resamples].
+    """
+
+    test_set: str
+    ids: tuple[str, ...]
+    change: float
+    resamples: np.ndarray
+
+
+def resampled_changes(run: Run) -> dict[Key, Resampled]:
+    """Return the change of a run by (language, data set); empty where no scores by document were kept."""
+    stamp = tuple(_stamp(run.path / "tables" / f"{name}.csv") for name in ("documents", "change"))
+    return _resampled(run.path, stamp) if stamp[0] else {}
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
+@lru_cache(maxsize=128)
+def _resampled(path: Path, stamp: tuple[tuple[int, int] | None, ...]) -> dict[Key, Resampled]:
+    run = Run(path)
+    try:
+        documents = run.read_table("documents")
+        if documents is None or not stages_of(run):
+            return {}
+        found = {}
+        for language, dataset in dict.fromkeys(zip(documents["language"], documents["dataset"], strict=True)):
+            key = (str(language), str(dataset))
+            for test in paired(Side(run, own_before(run)), Side(run, ""), [key]) or []:
+                draws = bootstrap_draws(test, _RESAMPLES, _SEED)
+                before, after = test.nats["before"], test.nats["after"]
+                resamples = 100 * (after[draws].sum(1) / before[draws].sum(1) - 1)
+                found[key] = Resampled(test.fingerprint, test.ids, 100 * (after.sum() / before.sum() - 1), resamples)
+    except (LprError, KeyError, ValueError):
+        return {}  # the page of the run itself says what is wrong with its tables
+    return found
+
+
+def difference(one: Run, other: Run, keys: Iterable[Key]) -> Difference:
+    """Return by how many points the mean change of one run is above that of another, over languages and data sets.
+
+    Args:
+        one: negative is better for it.
+        other: what it is compared with.
+        keys: (language, data set); the mean is over all of them, and all must have been scored document by document.
+    """
+    mine, theirs = resampled_changes(one), resampled_changes(other)
+    pairs = [(mine.get(key), theirs.get(key)) for key in keys]
+    both = [(a, b) for a, b in pairs if a and b and (a.test_set, a.ids) == (b.test_set, b.ids)]
+    if not pairs or len(both) < len(pairs):
+        return NOT_PAIRED
+    resamples = np.mean([a.resamples - b.resamples for a, b in both], axis=0)
+    low, high = percentile_interval(resamples, min(len(a.ids) for a, _ in both))
+    return Difference(float(np.mean([a.change - b.change for a, b in both])), low, high)

@@ -1,0 +1,189 @@
+"""Better, worse, or no clear difference: decided here for every page, table, notebook and command.
+
+The evidence is the 95 % interval of a *paired* difference: both sides measured on the same documents, or with the same
+seeds. Where it contains 0, or none can be had, there is no clear difference, and nobody is named the winner.
+
+Intervals over documents are percentiles of a paired bootstrap. With few documents plain percentiles are too narrow;
+those used here are expanded (Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician
+2015, section 4.3.3): their level is that of Student's t for so many documents. Over seeds it is Student's t itself,
+over judgements the exact binomial interval of Clopper and Pearson.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+
+CONFIDENCE = 0.95
+BETTER, WORSE, UNCLEAR = "better", "worse", "no clear difference"
+MIN_DOCUMENTS = 6
+"""Of five documents that all moved one way chance explains one split in sixteen: fewer than six can show nothing."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A paired difference and its 95 % interval, whose ends are NaN where none can be had."""
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether both ends are known."""
+        return not (math.isnan(self.low) or math.isnan(self.high))
+
+    @property
+    def direction(self) -> int:
+        """1 where it is clearly above 0, -1 where it is clearly below, 0 where it is neither."""
+        return direction(self.low, self.high)
+
+    def verdict(self, *, less_is_better: bool = True) -> str:
+        """Return `better`, `worse` or `no clear difference`."""
+        return verdict(self.low, self.high, less_is_better=less_is_better)
+
+
+NOT_PAIRED = Difference(math.nan)
+"""Two numbers that were not measured on the same documents, or not document by document."""
+
+
+def direction(low: float | None, high: float | None) -> int:
+    """Return the sign of a difference by its interval; 0 where that contains 0 or is not known.
+
+    >>> direction(0.2, 0.9), direction(-3.0, -1.0), direction(-0.5, 0.5), direction(None, None), direction(0.0, 1.0)
+    (1, -1, 0, 0, 0)
+    """
+    if low is None or high is None or math.isnan(low) or math.isnan(high):
+        return 0
+    return 1 if low > 0 else -1 if high < 0 else 0
+
+
+def verdict(low: float | None, high: float | None, *, less_is_better: bool = True) -> str:
+    """Name a difference by its 95 % interval.
+
+    >>> verdict(-3.0, -1.0), verdict(-0.5, 0.5), verdict(0.2, 0.9), verdict(None, None)
+    ('better', 'no clear difference', 'worse', 'no clear difference')
+    """
+    sign = direction(low, high)
+    if not sign:
+        return UNCLEAR
+    return BETTER if (sign < 0) == less_is_better else WORSE
+
+
+def change_of(row: Mapping[str, Any]) -> Difference:
+    """Return the change in a row of a table of changes: `change_percent`, `ci_low`, `ci_high`, which may be missing."""
+    return Difference(*(_number(row.get(key)) for key in ("change_percent", "ci_low", "ci_high")))
+
+
+def mean_change(rows: Iterable[Mapping[str, Any]]) -> Difference:
+    """Return the mean change over languages and its interval, from the rows of a table of changes.
+
+    Every language has documents of its own, so their errors are independent: half widths add as squares.
+    """
+    changes = [change_of(row) for row in rows]
+    if not changes:
+        return NOT_PAIRED
+    mean = sum(change.value for change in changes) / len(changes)
+    below, above = (
+        math.sqrt(sum((change.value - end) ** 2 for change, end in ends)) / len(changes)
+        for ends in ([(c, c.low) for c in changes], [(c, c.high) for c in changes])
+    )
+    return Difference(mean, mean - below, mean + above)
+
+
+def clear_best(count: int, difference: Callable[[int, int], Difference], *, less_is_better: bool = True) -> int | None:
+    """Return which of several is clearly better than every other, or None.
+
+    Args:
+        count: how many there are.
+        difference: of (one, other): the first minus the second, paired.
+        less_is_better: whether a negative difference speaks for the first.
+    """
+    for one in range(count):
+        others = [other for other in range(count) if other != one]
+        if others and all(difference(one, o).verdict(less_is_better=less_is_better) == BETTER for o in others):
+            return one
+    return None
+
+
+# ------------------------------------------------------------------------------------------------------ intervals
+
+
+def percentile_interval(resampled: np.ndarray, size: int) -> tuple[float, float]:
+    """Return the expanded percentile interval of a bootstrap; NaN for fewer than `MIN_DOCUMENTS`.
+
+    Args:
+        resampled: the statistic in every resample, float [resamples].
+        size: how many documents were resampled; of several sets, the smallest number.
+    """
+    if size < MIN_DOCUMENTS:
+        return math.nan, math.nan
+    low, high = np.quantile(resampled, [_tail(size), 1 - _tail(size)])
+    return float(low), float(high)
+
+
+@cache
+def _tail(size: int) -> float:
+    """Return the share of resamples beyond either end, less than 2.5 % to make up for a small sample."""
+    reach = math.sqrt(size / (size - 1)) * student_quantile(0.5 + CONFIDENCE / 2, size - 1)
+    return NormalDist().cdf(-reach)
+
+
+def student_interval(values: np.ndarray) -> tuple[float, float, float, float]:
+    """Return mean, standard deviation, and the ends of the interval of the mean; NaN for what cannot be said."""
+    if len(values) < 2:
+        return (float(values[0]) if len(values) else math.nan), math.nan, math.nan, math.nan
+    mean, sd = float(values.mean()), float(values.std(ddof=1))
+    half = student_quantile(0.5 + CONFIDENCE / 2, len(values) - 1) * sd / math.sqrt(len(values))
+    return mean, sd, mean - half, mean + half
+
+
+@cache
+def student_quantile(probability: float, freedom: int) -> float:
+    """Return a quantile above one half of Student's t distribution.
+
+    With t = sqrt(freedom) tan(angle) the density becomes a power of the cosine, which a plain sum integrates to six
+    digits; it saves a dependency on a library of statistics.
+
+    Args:
+        probability: in (0.5, 1).
+        freedom: degrees of freedom, at least 1.
+    """
+    angle = np.linspace(0.0, math.pi / 2, 200_001)
+    density = np.cos(angle) ** (freedom - 1)
+    area = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])
+    return math.sqrt(freedom) * math.tan(float(np.interp(2 * probability - 1, area / area[-1], angle)))
+
+
+def share_interval(wins: int, total: int) -> tuple[float, float]:
+    """Return the exact 95 % interval of a share (Clopper and Pearson); it excludes one half where the sign test does.
+
+    >>> [round(end, 3) for end in share_interval(9, 10)], share_interval(0, 0)
+    ([0.555, 0.997], (0.0, 1.0))
+    """
+    tail = (1 - CONFIDENCE) / 2
+    low = 0.0 if wins == 0 else _where(lambda share: _at_least(wins, total, share) >= tail)
+    high = 1.0 if wins == total else _where(lambda share: 1 - _at_least(wins + 1, total, share) < tail)
+    return low, high
+
+
+def _at_least(wins: int, total: int, share: float) -> float:
+    return sum(math.comb(total, k) * share**k * (1 - share) ** (total - k) for k in range(wins, total + 1))
+
+
+def _where(holds: Callable[[float], bool]) -> float:
+    """Return where in [0, 1] a condition begins to hold."""
+    low, high = 0.0, 1.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (low, middle) if holds(middle) else (middle, high)
+    return high
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+
