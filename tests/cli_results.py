@@ -28,9 +28,10 @@ RESULTS = {
 SECONDS = {"prepare": 30.0, "expand": 500.0}
 IN_WORDS = """\
 smollm2-135m, which knew English and Spanish, was taught Greek in 9 minutes (recipe route_first).
-Taught, in bits per byte of held-out text: Greek 2.000 → 1.500 (−25.0 %, 95 % interval −1.0 % to +2.0 %).
-Known before, in the same: English 1.500 → 1.515 (+1.0 %, 95 % interval −1.0 % to +2.0 %), \
-Spanish 2.000 → 2.000 (+0.0 %, 95 % interval −1.0 % to +2.0 %).
+Taught, in bits per byte of held-out text: Greek 2.000 → 1.500 (−25.0 %, no clear difference, \
+95 % interval −1.0 % to +2.0 %).
+Known before, in the same: English 1.500 → 1.515 (+1.0 %, no clear difference, 95 % interval −1.0 % to +2.0 %), \
+Spanish 2.000 → 2.000 (+0.0 %, no clear difference, 95 % interval −1.0 % to +2.0 %).
 Weight of the original expert there: English 0.98, Spanish 0.97; Greek 0.01.
 1 of the 2 things the method promises hold; not: base untouched.
 """

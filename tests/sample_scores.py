@@ -4,6 +4,7 @@ import hashlib
 
 import numpy as np
 import pandas as pd
+from sample_runs import results
 
 from lpr_lab.experiments.runs import Run
 from lpr_lab.measure.forgetting import ScoredDocuments, bootstrap_draws, change_rows, document_rows
@@ -12,12 +13,13 @@ STAGES = ("G1 expand", "G1 review")
 _EFFECTS = {"en": (0.06, 0.001), "es": (0.05, -0.02), "el": (-0.24, -0.22), "hu": (-0.15, -0.13), "tr": (-0.12, -0.10)}
 
 
-def scored(seed: int = 0, texts: str = "") -> list[ScoredDocuments]:
+def scored(seed: int = 0, texts: str = "", more: float = 0.0) -> list[ScoredDocuments]:
     """Score made-up documents: stage 1 hurts the original languages, the review repairs that.
 
     Args:
         seed: of the scores.
         texts: another word makes other test sets of it.
+        more: added to every change that the last stage makes, as a share.
     """
     rng = np.random.default_rng(seed)
     sets = []
@@ -27,7 +29,7 @@ def scored(seed: int = 0, texts: str = "") -> list[ScoredDocuments]:
             base = rng.normal(2.2, 0.25, count).clip(1) * np.log(2) * sizes
             nats = {"base": base}
             for stage, effect in zip(STAGES, effects, strict=True):
-                nats[stage] = base * (1 + effect + rng.normal(0, 0.03, count))
+                nats[stage] = base * (1 + effect + more * (stage == STAGES[-1]) + rng.normal(0, 0.03, count))
             role = "original" if code in ("en", "es") else "expanded"
             digest = hashlib.sha256(f"{dataset}{code}{texts}".encode()).hexdigest()
             ids = tuple(f"{dataset}/{code}/{number:03}" for number in range(count))
@@ -35,9 +37,9 @@ def scored(seed: int = 0, texts: str = "") -> list[ScoredDocuments]:
     return sets
 
 
-def write_scores(run: Run, seed: int = 0, texts: str = "", documents: bool = True) -> None:
+def write_scores(run: Run, seed: int = 0, texts: str = "", documents: bool = True, more: float = 0.0) -> None:
     """Write the tables of an evaluation at every stage; without `documents` as earlier versions did."""
-    sets = scored(seed, texts)
+    sets = scored(seed, texts, more)
     rows = document_rows(sets).rename(columns={"model": "stage"})
     draws = [bootstrap_draws(test) for test in sets]
     run.write_table("change", change_rows(sets, draws, "base", STAGES[-1]))
@@ -51,6 +53,21 @@ def write_scores(run: Run, seed: int = 0, texts: str = "", documents: bool = Tru
     run.write_table("stages", pd.DataFrame(stages, columns=columns))
     if documents:
         run.write_table("documents", rows)
+
+
+def finished_run(root, title: str, **scores) -> Run:
+    """Make a finished run whose results are those of its made-up scores, as the pipeline writes them."""
+    config = {"recipe": "x", "original": ["en", "es"], "expanded": ["el", "hu", "tr"]}
+    run = Run.create(root, kind="expansion", slug="x", title=title, config=config)
+    write_scores(run, **scores)
+    change = run.read_table("change")
+    assert change is not None
+    records, summary = change.to_dict("records"), {}
+    for (dataset, role), part in change.groupby(["dataset", "role"], sort=False):
+        numbers = {"mean_change_percent": float(part.change_percent.mean()), "original_weight": 0.5}
+        summary.setdefault(dataset, {})[role] = numbers | {"worst_change_percent": float(part.change_percent.max())}
+    run.finish({**results(), "change": records, "summary": summary})
+    return run
 
 
 def write_lifelong(root, **create) -> Run:

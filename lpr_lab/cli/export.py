@@ -21,7 +21,9 @@ def export_command(
     tables: Annotated[
         Path | None, typer.Option("--tables", help="A folder for tables; without -o, only these.", file_okay=False)
     ] = None,
-    form: Annotated[str, typer.Option("--format", help="Of tables: latex, with the best in bold, or csv.")] = "latex",
+    form: Annotated[
+        str, typer.Option("--format", help="Of tables: latex, with what is clearly best in bold, or csv.")
+    ] = "latex",
     title: Annotated[str, typer.Option(help="Instead of the run's own title.")] = "",
     language: Annotated[str, typer.Option("--lang", help="Language code of that title.")] = "",
     runs_dir: RunsDir = None,

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -183,9 +183,10 @@ def _comparison_lines(compared: "Comparison", every: bool) -> Iterable[str]:
     if compared.unlike:
         where = ", ".join(f"{language} ({dataset})" for dataset, language in compared.unlike)
         yield f"\nNot compared, because the test sets hold different documents: {where}."
-    same = []
+    same, partial = [], []
     for name, rows in compared.groups.items():
-        shown = [row for row in rows if every or row.differs]
+        partial += [row.name for row in rows if row.is_partial and not row.values]
+        shown = [row for row in rows if every or row.differs or (row.values and row.is_partial)]
         if shown:
             yield f"\n{_TITLES[name]}"
             yield from _lines(shown)
@@ -193,15 +194,18 @@ def _comparison_lines(compared: "Comparison", every: bool) -> Iterable[str]:
             same.append(_TITLES[name].partition(",")[0].lower())
     if same:
         yield f"\nThe same: {', '.join(same)}."
+    if partial and not every:
+        yield f"\nRecorded by only some of them: {', '.join(partial)}."
+    if any(row.values for rows in compared.groups.values() for row in rows):
+        yield "\n* clearly better than every other: the 95 % interval of the paired difference leaves zero out."
 
 
 def _lines(rows: "Sequence[Row]") -> Iterable[str]:
-    table = [[row.name, *(_marked(row, place) for place in range(len(row.texts)))] for row in rows]
+    table = [[row.name, *(_marked(row, place) for place in range(len(row.texts))), row.verdict] for row in rows]
     return (f"  {line}" for line in aligned(table))
 
 
 def _marked(row: "Row", place: int) -> str:
-    """Return what one run says, a star beside the best number."""
-    text: Any = row.texts[place]
-    best = row.values and row.values[place] is not None and row.values[place] == row.best
-    return "–" if text is None else f"{text} *" if best else text
+    """Return what one run says, a star beside what is clearly the best."""
+    text = row.texts[place]
+    return "–" if text is None else f"{text} *" if place == row.best else text

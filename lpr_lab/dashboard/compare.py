@@ -23,7 +23,7 @@ from lpr_lab.dashboard.compare_pairs import (
     comparable,
     speaker,
 )
-from lpr_lab.dashboard.compare_state import QUESTION, Latest, done, halted, hint, judge
+from lpr_lab.dashboard.compare_state import QUESTION, Latest, done, halted, hint, judge, may_judge
 from lpr_lab.dashboard.model_hub import HUB, why_not
 from lpr_lab.dashboard.shell import FILES, MODEL, Scene, esc, html_block, status
 from lpr_lab.dashboard.view import View
@@ -103,14 +103,15 @@ def _compose(scene: Scene, run: Run) -> dict[str, Any]:
     pair = Pair.from_record(record)
     more = f'<span class="lpr-more">Kept with this run: {esc(views.describe_settings(record))}.</span>'
     settings = {key: record.get(key) for key in ("max_new_tokens", "temperature", "seed")}
+    latest = Latest(run.id, pair, settings, is_kept=True)
     return found | {
         "top": shell.head(QUESTION, views.finding(pair) + more, scene.notice, view=view),
         "pair": views.render_pair(pair, exactness(run)),
         "tokens": gr.update(value=settings["max_new_tokens"] or 48),
         "temperature": gr.update(value=settings["temperature"] or 0),
         "seed": gr.update(value=settings["seed"] or 0),
-        "votes": gr.update(visible=not run.is_example),
-        "latest": Latest(run.id, pair, settings, is_kept=True),
+        "votes": gr.update(visible=may_judge(latest, run)),
+        "latest": latest,
     }
 
 
@@ -250,12 +251,13 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
 
     def resting(now: Latest | None, limit: float, request: gr.Request) -> tuple[Any, ...]:
         run = shell.look(runs_dir, dict(request.query_params)).run
-        whole = now is not None and not now.pair.is_running and run is not None and not run.is_example
+        whole = now is not None and not now.pair.is_running and run is not None
         hidden = now is not None and now.pair.hidden
+        judged = may_judge(now, run)
         return (
             gr.update(interactive=True),
             gr.update(interactive=False),
-            gr.update(visible=whole),
+            gr.update(visible=judged),
             gr.update(visible=whole and hidden),
             parts.kept_pairs(pairs(run), View(run=run.id)) if run is not None else "",
             hint(run, limit, latest=now) if run is not None else "",

@@ -58,6 +58,7 @@ class Controls:
             self.choices = {
                 choice: gr.Button(label, scale=0, min_width=110) for choice, label in zip(CHOICES, _LABELS, strict=True)
             }
+        with gr.Row(elem_classes="lpr-actions"):
             self.reveal = gr.Button("Reveal who is who", variant="primary", scale=0, min_width=110, visible=False)
         self.tally = html_block()
         self.kept = html_block()

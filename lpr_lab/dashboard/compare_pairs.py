@@ -1,18 +1,19 @@
 """Who writes on which side of the page `/compare`, how its address says so, and what people preferred."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from lpr_lab.dashboard.view import View
 from lpr_lab.errors import LprError
-from lpr_lab.experiments.pairs import Pair
+from lpr_lab.experiments.pairs import Pair, pair_id
 from lpr_lab.experiments.runs import Run
 from lpr_lab.experiments.sample_texts import PROMPTS
 from lpr_lab.experiments.sides import BASE, EXPANDED, Side, stages_of
 
 PREFERENCES = "preferences"
+REVEALED = "revealed"
 RUN = "run:"
 """Before the id of another run, in the pickers of who writes."""
 FIRST = "Once upon a time, in a small village"
@@ -98,6 +99,34 @@ def vote(pair: Pair, choice: str, pair_name: str, blind: bool) -> dict[str, Any]
     when = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
     who = {"pair": pair_name, "language": pair.language, "left": left, "right": right}
     return {**who, "choice": choice, "blind": blind, "time": when}
+
+
+def reveal(pair: Pair, pair_name: str) -> dict[str, Any]:
+    """Return the record that a pair was revealed without a judgement; it counts for nothing, and ends judging."""
+    return vote(pair, REVEALED, pair_name, blind=False)
+
+
+def why_not_judged(run: Run, pair: Pair, settings: Mapping[str, Any]) -> str:
+    """Return, in a sentence, why a pair cannot be judged (any more); empty where it can.
+
+    A pair is judged once, whichever side stands on the left, in whatever window: after that its sides are known.
+    """
+    if pair.left.text == pair.right.text:
+        return "Both wrote the same text, so there is nothing to prefer."
+    turned = replace(pair, names=(pair.names[1], pair.names[0]))
+    names = {pair_id(one.to_record(dict(settings))) for one in (pair, turned)}
+    found = next((one for one in run.generations(PREFERENCES) if one.get("pair") in names), None)
+    if found is None:
+        return ""
+    if found.get("choice") == REVEALED:
+        return "This pair was revealed before it was judged; who knows the sides is not impartial."
+    return "This pair was judged already; a pair is judged once."
+
+
+def same_texts(kept: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """Return the ids of the kept pairs whose two texts are the same."""
+    found = {name: Pair.from_record(dict(record)) for name, record in kept.items()}
+    return {name for name, pair in found.items() if pair.left.text == pair.right.text}
 
 
 def revealed(pair: Pair) -> Pair:

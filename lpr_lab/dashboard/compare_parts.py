@@ -2,12 +2,14 @@
 
 from typing import Any
 
+from lpr_lab.dashboard.compare_pairs import same_texts
 from lpr_lab.dashboard.shell import esc
 from lpr_lab.dashboard.view import View
-from lpr_lab.experiments.pairs import Pair
+from lpr_lab.experiments.pairs import Pair, pairs
 from lpr_lab.experiments.runs import Run
-from lpr_lab.measure.preference import CLEAR, Tally, tally
-from lpr_lab.views.numbers import duration
+from lpr_lab.measure.preference import Tally, tally
+from lpr_lab.measure.significance import UNCLEAR
+from lpr_lab.views.numbers import duration, percent
 from lpr_lab.views.pairs import describe_settings, title_of
 from lpr_lab.views.plots import language_name
 
@@ -56,25 +58,28 @@ def _short(text: str) -> str:
 
 def preferences(run: Run, records: list[dict[str, Any]]) -> str:
     """Return how often which side was preferred, and whether that could be chance."""
-    counts = tally(records)
+    counts = tally(records, same_texts(pairs(run)))
     if not counts:
         return ""
     rows = "".join(_tally(count) for count in counts)
     return (
         '<section class="lpr-panel lpr-section"><h2>What readers of this run preferred</h2>'
         f'<ul class="lpr-votes">{rows}</ul><p class="lpr-caption">Exact two-sided sign test over the judgements that '
-        "prefer one side; ties and “both bad” say nothing about which is better. A preference is called clear when p "
-        f"is below {CLEAR:g}. Of several judgements of one pair the last counts. Judge blind where you can: who knows "
-        "the sides is not impartial.</p></section>"
+        "prefer one side; ties and “both bad” say nothing about which is better. A preference is called clear when the "
+        "exact 95% interval of the share of wins leaves one half out. A pair is judged once. Judge blind where you "
+        "can: who knows the sides is not impartial.</p></section>"
     )
 
 
 def _tally(count: Tally) -> str:
     names = [esc(title_of(side)) for side in count.sides]
-    verdict = f"{esc(title_of(count.preferred))} is preferred" if count.preferred else "no clear preference"
+    verdict = f"{esc(title_of(count.preferred))} is preferred" if count.preferred else UNCLEAR
+    low, high = count.win_share(1)
+    share = f"; {names[1]} wins {percent(count.wins[1] / count.decided)} of them" if count.decided else ""
+    ends = f", 95% interval {percent(low)} to {percent(high)}" if count.decided else ""
     total = count.decided + count.ties + count.both_bad
     p = f"{count.p:.2g}" if count.p < 0.1 else f"{count.p:.2f}"
     return (
-        f"<li><b>{verdict}</b>: {names[0]} {count.wins[0]}, {names[1]} {count.wins[1]} (n = {count.decided}, p = {p}); "
-        f"ties {count.ties}, both bad {count.both_bad}; {count.blind} of {total} blind.</li>"
+        f"<li><b>{verdict}</b>: {names[0]} {count.wins[0]}, {names[1]} {count.wins[1]} (n = {count.decided}, p = {p})"
+        f"{share}{ends}; ties {count.ties}, both bad {count.both_bad}; {count.blind} of {total} blind.</li>"
     )

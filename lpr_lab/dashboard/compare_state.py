@@ -1,5 +1,6 @@
 """The pair that the page `/compare` shows, and what becomes of it: kept, stopped halfway, judged, revealed."""
 
+import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import gradio as gr
 
 from lpr_lab.dashboard import compare_parts as parts
 from lpr_lab.dashboard import shell
-from lpr_lab.dashboard.compare_pairs import PREFERENCES, revealed, tokens_per_second, vote
+from lpr_lab.dashboard.compare_pairs import PREFERENCES, reveal, revealed, tokens_per_second, vote, why_not_judged
 from lpr_lab.dashboard.model_hub import HUB
 from lpr_lab.dashboard.shell import esc, status
 from lpr_lab.dashboard.view import View
@@ -53,7 +54,9 @@ def done(latest: Latest, run: Run, view: View) -> tuple[Any, Any, Any, Any]:
     """Return what the page shows of a finished pair; it is kept, unless the reader may not know the sides yet."""
     pair = latest.pair
     kept = not pair.hidden and keep(run, latest.record)
-    if pair.hidden:
+    if pair.hidden and pair.left.text == pair.right.text:
+        where = "both wrote the same text, so there is nothing to prefer; reveal who is who"
+    elif pair.hidden:
         where = "say which is better, or reveal who is who"
     else:
         where = "kept with the run, so this address shows it again" if kept else "not kept"
@@ -94,25 +97,51 @@ def keep(run: Run, record: dict[str, Any]) -> bool:
 # ---------------------------------------------------------------------------------------------------- judging
 
 
+_judging = threading.Lock()
+
+
 def judge(runs_dir: Path, latest: Latest | None, choice: str, query: Any) -> dict[str, Any]:
-    """Keep what a reader prefers (or only reveal, with an empty choice) and return what the page shows then."""
+    """Keep what a reader prefers (or only reveal, with an empty choice) and return what the page shows then.
+
+    A pair is judged once, and not after it was revealed: what another window did in the meantime counts as well.
+    """
     scene = shell.look(runs_dir, query)
     run = scene.run
     if run is None or latest is None or latest.run != run.id or latest.pair.is_running:
         return {}
     was_hidden = latest.pair.hidden
-    latest = replace(latest, pair=revealed(latest.pair))
-    kept = latest.is_kept or keep(run, latest.record)
-    latest = replace(latest, is_kept=kept)
-    said = "Revealed." if was_hidden else ""
-    if choice in CHOICES and not run.is_example:
-        record = vote(latest.pair, choice, pair_id(latest.record), latest.was_blind and was_hidden)
-        preferred = {"left": record["left"], "right": record["right"]}.get(choice)
-        try:
-            run.append_generation(record, PREFERENCES)
-            said = f"Kept: {f'you preferred “{views.title_of(preferred)}”' if preferred else choice}."
-        except (LprError, OSError) as error:
-            said = f"Not kept: {error}"
+    with _judging:
+        refused = why_not_judged(run, latest.pair, latest.settings)
+        # Who has seen the same pair in the open knows the sides.
+        seen = not latest.is_kept and pair_id(latest.record) in pairs(run)
+        latest = replace(latest, pair=revealed(latest.pair))
+        kept = latest.is_kept or keep(run, latest.record)
+        latest = replace(latest, is_kept=kept)
+        said = "Revealed." if was_hidden else ""
+        if choice in CHOICES and refused:
+            said = f"Not kept: {refused}"
+        elif not run.is_example and not refused and (choice in CHOICES or was_hidden):
+            said = _write(run, latest, choice, was_hidden and not seen) or said
     top, panes = show(latest, run, scene.view if kept else None)
     tally, listed = parts.preferences(run, run.generations(PREFERENCES)), parts.kept_pairs(pairs(run), scene.view)
-    return {"line": status(said), "top": top, "pair": panes, "tally": tally, "kept": listed, "latest": latest}
+    found = {"line": status(said, bad=said.startswith("Not kept")), "top": top, "pair": panes, "tally": tally}
+    return found | {"kept": listed, "latest": latest, "votes": gr.update(visible=may_judge(latest, run))}
+
+
+def _write(run: Run, latest: Latest, choice: str, blind: bool) -> str:
+    """Keep a judgement, or that the sides were revealed; return what to say of it."""
+    name = pair_id(latest.record)
+    record = vote(latest.pair, choice, name, latest.was_blind and blind) if choice else reveal(latest.pair, name)
+    try:
+        run.append_generation(record, PREFERENCES)
+    except (LprError, OSError) as error:
+        return f"Not kept: {error}"
+    preferred = {"left": record["left"], "right": record["right"]}.get(choice)
+    return f"Kept: {f'you preferred “{views.title_of(preferred)}”' if preferred else choice}." if choice else ""
+
+
+def may_judge(latest: Latest | None, run: Run | None) -> bool:
+    """Say whether the buttons for judging belong on the page."""
+    if latest is None or run is None or run.is_example or latest.pair.is_running:
+        return False
+    return not why_not_judged(run, latest.pair, latest.settings)

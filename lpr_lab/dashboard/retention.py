@@ -17,6 +17,7 @@ from lpr_lab.experiments.comparison import Comparison
 from lpr_lab.experiments.lineage import members_of
 from lpr_lab.experiments.runs import Run
 from lpr_lab.experiments.sides import BASE, Side, own_before, stages_of
+from lpr_lab.experiments.trade_off import trade_off
 from lpr_lab.views import plots
 from lpr_lab.views.numbers import NOT_MEASURED
 from lpr_lab.views.plots import dataset_name
@@ -164,7 +165,7 @@ def compose_more(scene: Scene) -> dict[str, Any]:
         chosen = scene.view.data if scene.view.data in names else names[0]
         here = data.compare(before, after, chosen)
         moved = parts.moved_documents(here, scene.view) if here is not None else ""
-        trade = data.trade_off(run, scene.runs, chosen)
+        trade = trade_off(run, scene.runs, chosen)
     except (LprError, KeyError, ValueError):
         return blank  # the upper half says what is wrong
     if trade is None:

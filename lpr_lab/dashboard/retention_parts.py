@@ -1,20 +1,21 @@
 """The words and tables of the page `/retention`."""
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.shell import esc
 from lpr_lab.dashboard.view import View
-from lpr_lab.experiments.comparison import Comparison, TradeOff, most_moved
+from lpr_lab.experiments.comparison import Comparison, most_moved
 from lpr_lab.experiments.runs import Run
 from lpr_lab.experiments.sample_texts import PROMPTS
 from lpr_lab.experiments.sides import BASE, looked_at
-from lpr_lab.views.numbers import NOT_MEASURED, change, count
+from lpr_lab.experiments.trade_off import TradeOff
+from lpr_lab.measure.significance import BETTER, UNCLEAR, WORSE, Difference, change_of, mean_change
+from lpr_lab.views.numbers import NOT_MEASURED, change, count, interval, points_with_interval
 from lpr_lab.views.plots import ROLES, Table, language_name
 
-VERDICTS = {"better": "▼ better", "worse": "▲ worse", "no clear change": "≈ no clear change"}
+VERDICTS = {BETTER: "▼ better", WORSE: "▲ worse", UNCLEAR: f"≈ {UNCLEAR}"}
 
 DEFINITIONS = (
     '<span class="lpr-more">Bits per byte: how many bits the model needs for a byte of text it has not seen; lower is '
@@ -31,39 +32,42 @@ def finding(rows: Table) -> str:
         part = rows[rows["role"] == role]
         if part.empty:
             continue
-        mean = float(part["change_percent"].mean())
+        records = part.to_dict("records")
+        mean = mean_change(records)
         title = ROLES[role] if not sentences else ROLES[role].lower()
         need, unit = (" need", " bits per byte") if not sentences else ("", "")
-        much = f"{abs(mean):.1f}% {'fewer' if mean < 0 else 'more'}{unit}"
-        judged = _judge([str(word) for word in part["verdict"]])
-        sentences.append(f'<span class="lpr-{role}">{title}</span>{need} {much}{judged}')
+        much = f"{need} {abs(mean.value):.1f}% {'fewer' if mean.direction < 0 else 'more'}{unit}"
+        if not mean.direction:
+            much = f"{' show' if not sentences else ''} {UNCLEAR} on average ({change(mean.value)})"
+        judged = _judge([change_of(row).verdict() for row in records], bool(mean.direction))
+        sentences.append(f'<span class="lpr-{role}">{title}</span>{much}{judged}')
     return "; ".join(sentences) + "."
 
 
-def _judge(verdicts: list[str]) -> str:
-    if not any(verdicts):
-        return ""
-    counts = [(verdicts.count(word), word) for word in ("better", "worse", "no clear change")]
+def _judge(verdicts: list[str], is_clear: bool) -> str:
+    """Return how many languages are clearly better or worse, beside a mean that is itself clear or not."""
+    counts = [(verdicts.count(word), word) for word in (BETTER, WORSE, UNCLEAR)]
     for number, word in counts:
         if number == len(verdicts):
-            everyone = "all " if number > 1 else ""
-            return ", without a clear change" if word == "no clear change" else f", {everyone}clearly {word}"
-    words = {"no clear change": "unclear"}
+            if word == UNCLEAR:
+                return f", with {UNCLEAR} in any one" if is_clear else ""
+            return f", {'all ' if number > 1 else ''}clearly {word}"
+    words = {UNCLEAR: "unclear"}
     return ", " + ", ".join(f"{number} {words.get(word, word)}" for number, word in counts if number)
 
 
 def worst(rows: Table) -> str:
-    """Return in a sentence the original language that fared worst, with its interval; empty without one."""
+    """Return in a sentence whether an original language is clearly worse, with the highest change and its interval."""
     part = rows[rows["role"] == "original"]
     if part.empty:
         return ""
     row = part.loc[part["change_percent"].idxmax()]
-    if math.isnan(row["ci_low"]):
-        interval = ""
-    else:
-        interval = f", 95% interval {change(row['ci_low'])} to {change(row['ci_high'])}"
+    found = change_of(row.to_dict())
+    ends = f", 95% interval {interval(found.low, found.high)}" if found.has_interval else ", without an interval"
     name = esc(language_name(str(row["language"])))
-    return f"Of the original languages {name} fared worst: {change(row['change_percent'])}{interval}."
+    if found.verdict() == WORSE:
+        return f"Of the original languages {name} lost most: {change(found.value)}{ends}."
+    return f"No original language is clearly worse; the highest change is that of {name}, {change(found.value)}{ends}."
 
 
 def sides_line(comparison: Comparison) -> str:
@@ -74,7 +78,7 @@ def sides_line(comparison: Comparison) -> str:
         names = ", ".join(language_name(code) for code in comparison.missing)
         said += f" Only one of them was evaluated on {esc(names)}, so nothing is said about that."
     if comparison.rows is not None and comparison.rows["ci_low"].isna().all():
-        said += " Scores by document were not kept for both, so there is no interval and no verdict."
+        said += f" Scores by document were not kept for both, so there is no interval and {UNCLEAR} can be claimed."
     return said
 
 
@@ -114,15 +118,15 @@ def _short(name: str) -> str:
 
 
 def _row(row: dict[str, Any], heads: tuple[str, ...]) -> str:
-    verdict = str(row["verdict"])
-    known = not math.isnan(row["ci_low"])
+    found = change_of(row)
+    verdict = found.verdict()
     unknown = f'<span title="not measured">{NOT_MEASURED}</span>'
     cells = [
         count(row["n_documents"]),
         f"{row['before']:.3f}",
         f"{row['after']:.3f}",
         f"<b>{change(row['change_percent'])}</b>",
-        f"{change(row['ci_low'])} to {change(row['ci_high'])}" if known else unknown,
+        interval(found.low, found.high) if found.has_interval else unknown,
     ]
     kind, word = verdict.partition(" ")[0], VERDICTS.get(verdict, verdict)
     said = f'<span class="lpr-verdict lpr-verdict-{esc(kind)}">{esc(word)}</span>'
@@ -132,7 +136,7 @@ def _row(row: dict[str, Any], heads: tuple[str, ...]) -> str:
             f'<td class="lpr-number" data-label="{esc(_short(name))}">{cell}</td>'
             for name, cell in zip(heads[1:-1], cells, strict=True)
         )
-        + f"<td>{said if known else unknown}</td></tr>"
+        + f"<td>{said}</td></tr>"
     )
 
 
@@ -180,20 +184,22 @@ def moved_documents(comparison: Comparison, view: View) -> str:
         )
         return f'<section class="lpr-panel lpr-section"><h2>Documents that moved most</h2>{body}</section>'
     trend = {
-        (str(row["language"]), str(row["dataset"])): str(row["verdict"]) for row in comparison.rows.to_dict("records")
+        (str(row["language"]), str(row["dataset"])): change_of(row).verdict()
+        for row in comparison.rows.to_dict("records")
     }
     rose = comparison.documents[comparison.documents["change_percent"] > 0]
     total = len(comparison.documents)
     verb = "needs" if len(rose) == 1 else "need"
     found = f"{count(len(rose))} of {count(total)} documents {verb} more bits than before."
     tables = ""
-    for title, rows in zip(("Got worse most", "Got better most"), most_moved(comparison.documents), strict=True):
+    titles = ("More bits than before", "Fewer bits than before")
+    for title, rows in zip(titles, most_moved(comparison.documents), strict=True):
         tables += f"<div><h3>{title}</h3>{_documents(rows, trend, comparison.after.run, view)}</div>"
     return (
         '<section class="lpr-panel lpr-section"><h2>Documents that moved most</h2>'
         f'<p class="lpr-subfinding">{found}</p><div class="lpr-halves">{tables}</div>'
-        '<p class="lpr-caption">↯ marks a document that went against its language: worse where the language got '
-        "clearly better, or better where it got clearly worse. Texts are those of others and stay in the corpus; the "
+        '<p class="lpr-caption">↯ marks a document that went against its language: more bits where the language got '
+        "clearly better, or fewer where it got clearly worse. Texts are those of others and stay in the corpus; the "
         "link continues our own prompt in that language.</p></section>"
     )
 
@@ -205,7 +211,7 @@ def _documents(rows: Table, trend: dict[tuple[str, str], str], run: Run, view: V
     for row in rows.to_dict("records"):
         code = str(row["language"])
         verdict = trend.get((code, str(row["dataset"])), "")
-        against = verdict == ("better" if row["change_percent"] > 0 else "worse")
+        against = verdict == (BETTER if row["change_percent"] > 0 else WORSE)
         mark = ' <abbr title="against its language">↯</abbr>' if against else ""
         name = esc(language_name(code))
         if code in PROMPTS:
@@ -233,17 +239,39 @@ def trade_off_table(found: TradeOff, view: View) -> str:
     for row in found.points.to_dict("records"):
         link = esc(view.link("/retention", run=row["run"], run2="", stage="", stage2=""))
         here = ' <span class="lpr-badge">this run</span>' if row["chosen"] else ""
-        cells = "".join(f'<td class="lpr-number">{change(row[key])}</td>' for key in ("gain", "forgetting", "worst"))
+        cells = "".join(
+            f'<td class="lpr-number" data-label="{head}">{change(row[key])}{_apart_from(row, key)}</td>'
+            for key, head in _TRADE.items()
+        )
         body += f'<tr><th scope="row">{row["number"]}. <a href="{link}">{esc(row["title"])}</a>{here}</th>{cells}</tr>'
     heads = "".join(
         f'<th scope="col"{"" if index == 0 else " class=lpr-number"}>{name}</th>'
-        for index, name in enumerate(("Run", "Mean gain", "Mean forgetting", "Worst forgetting"))
+        for index, name in enumerate(("Run", *_TRADE.values()))
     )
     return (
         f'<div class="lpr-panel">{_scroll("Gain and forgetting by run")}<table class="lpr-table">'
         '<caption class="lpr-hidden">Gain and forgetting of runs on the same test sets</caption>'
-        f"<thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>{_apart(found.refused)}</div>"
+        f"<thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>{_CAVEAT}{_apart(found.refused)}</div>"
     )
+
+
+def _apart_from(row: dict[str, Any], key: str) -> str:
+    """Return how another run differs from this one, paired: the verdict and what it rests on."""
+    if row["chosen"] or key not in ("gain", "forgetting"):
+        return ""
+    names = (f"{key}_{part}" for part in ("difference", "low", "high"))
+    apart = Difference(*(float(row[name]) for name in names))
+    word = str(row[f"{key}_verdict"])
+    said = VERDICTS[word] if apart.direction else word
+    ends = points_with_interval(apart) if apart.has_interval else "not paired"
+    return f'<small><span class="lpr-verdict-{esc(word.partition(" ")[0])}">{esc(said)}</span>, {esc(ends)}</small>'
+
+
+_TRADE = {"gain": "Mean gain", "forgetting": "Mean forgetting", "worst": "Largest rise of one"}
+_CAVEAT = (
+    '<p class="lpr-caption">Small: the other run minus this one, in points, paired over the documents that both were '
+    "scored on, with its 95% interval. Runs stand in no order of merit.</p>"
+)
 
 
 def _apart(refused_runs: Iterable[tuple[Run, str]]) -> str:

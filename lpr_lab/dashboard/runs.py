@@ -17,8 +17,10 @@ from lpr_lab.experiments.housekeeping import tags_of
 from lpr_lab.experiments.runs import Run
 from lpr_lab.experiments.sides import looked_at
 from lpr_lab.experiments.sweep_grid import KIND as SWEEP
+from lpr_lab.measure.significance import UNCLEAR
 from lpr_lab.views import plots
 from lpr_lab.views.numbers import NOT_MEASURED, change, duration
+from lpr_lab.views.run_parts import mean_of
 
 QUESTION = "What have I run, and what came of it?"
 MAX_ROWS = 200
@@ -54,9 +56,9 @@ def finding(scene: Scene) -> str:
     if numbers:
         parts = [f"{esc(base)} learned {taught}"]
         if "expanded" in numbers:
-            parts[0] += f": {_amount(numbers['expanded'])} bits per byte"
+            parts[0] += f": {_amount(run, 'expanded', numbers, ' bits per byte')}"
         if "original" in numbers:
-            parts.append(f"{kept} {_amount(numbers['original'])}")
+            parts.append(f"{kept}: {_amount(run, 'original', numbers)}")
         text = "; ".join(parts) + "."
     else:
         text = _standing(run, esc(base), taught if expanded else esc(run.title))
@@ -93,8 +95,11 @@ def _standing(run: Run, base: str, taught: str) -> str:
     return f"{base} learned {taught}; nothing was measured."
 
 
-def _amount(value: float) -> str:
-    return f"{abs(value):.1f}% {'fewer' if value < 0 else 'more'}"
+def _amount(run: Run, role: str, numbers: dict[str, float], unit: str = "") -> str:
+    value = numbers[role]
+    if not mean_of(run.results or {}, role).direction:
+        return f"{UNCLEAR} ({change(value)})"
+    return f"{abs(value):.1f}% {'fewer' if value < 0 else 'more'}{unit}"
 
 
 def _list(codes: list[str]) -> str:
@@ -186,7 +191,8 @@ def render_list(scene: Scene) -> str:
         'byte on the original languages; below zero is better">Original</abbr></th></tr></thead>'
         f"<tbody>{rows}</tbody></table></div>{none}{cap}"
         '<p class="lpr-caption">Expanded, original: mean change of bits per byte on held-out text against the base; '
-        "below zero is better. Tick runs to see in what they differ.</p>"
+        f"below zero is better. There is {UNCLEAR} where the 95% interval of the mean contains zero or is not known. "
+        "Tick runs to see in what they differ.</p>"
     )
 
 
@@ -214,6 +220,8 @@ def _row(run: Run, scene: Scene) -> str:
     for role in ("expanded", "original"):
         value = numbers.get(role)
         text = change(value) if value is not None else f'<span title="not measured">{NOT_MEASURED}</span>'
+        if value is not None and not mean_of(run.results or {}, role).direction:
+            text += f"<small>{UNCLEAR}</small>"
         body += f'<td class="lpr-number" data-label="{role}">{text}</td>'
     return f'<tr class="{"lpr-chosen" if chosen else ""}">{body}</tr>'
 

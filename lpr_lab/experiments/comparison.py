@@ -4,14 +4,11 @@ A side is the base, or a stage of a run. Where both were scored document by docu
 paired and has an interval; of older runs only base and newest stage are. Different test sets are never compared.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from lpr_lab.errors import LprError
-from lpr_lab.experiments.runs import Run
-from lpr_lab.experiments.sides import BASE, Side, looked_at, own_before, stages_of
-from lpr_lab.text.languages import language_name
+from lpr_lab.experiments.sides import Side, own_before, stages_of
+from lpr_lab.measure.significance import UNCLEAR
 
 Table = Any
 """A `pandas.DataFrame`; the type pandas declares for itself is lost at the first filter."""
@@ -30,7 +27,7 @@ class Comparison:
 
     Attributes:
         before, after: the sides.
-        rows: as `Report.changes()`; the interval is NaN and the verdict empty where no paired scores were kept.
+        rows: as `Report.changes()`; where no paired scores were kept there is no interval, and so no clear difference.
         refusal: why these must not be compared, in sentences; then there are no rows.
         missing: languages that only one side was scored on.
         documents: columns language, role, dataset, document, bytes, before, after, change_percent, or None.
@@ -120,7 +117,7 @@ def _changes(before: Side, after: Side, new: dict[Key, Any], old: dict[Key, Any]
         bits, was = score["bits"], old[(language, dataset)]["bits"]
         record = {"language": language, "role": score["role"], "dataset": dataset, "before": was, "after": bits}
         record |= {"change_percent": 100 * (bits / was - 1), "ci_low": float("nan"), "ci_high": float("nan")}
-        record |= {"n_documents": score["n_documents"], "verdict": "", "test_set": score["test_set"]}
+        record |= {"n_documents": score["n_documents"], "verdict": UNCLEAR, "test_set": score["test_set"]}
         records.append(record)
     return pd.DataFrame(records), None
 
@@ -183,80 +180,3 @@ def most_moved(documents: Table, count: int = NUM_MOVED) -> tuple[Table, Table]:
     worse = documents[documents["change_percent"] > 0].nlargest(count, "change_percent")
     better = documents[documents["change_percent"] < 0].nsmallest(count, "change_percent")
     return worse, better
-
-
-# --------------------------------------------------------------------------------------------- over all runs
-
-
-@dataclass(frozen=True)
-class TradeOff:
-    """What runs gained and forgot on the same test sets.
-
-    Attributes:
-        points: columns number, run, title, gain (mean fall of bits per byte on expanded languages, %), forgetting
-            (mean rise on original ones, %), worst (largest rise of one of them, %), chosen; the largest gain first.
-        refused: (run, why it cannot stand beside the others).
-    """
-
-    points: Table
-    refused: tuple[tuple[Run, str], ...]
-
-
-def trade_off(chosen: Run, runs: Iterable[Run], dataset: str) -> TradeOff | None:
-    """Return one point per run with the test sets of the chosen one; None when that was not measured on both roles."""
-    import pandas as pd
-
-    wanted = _test_sets(chosen, dataset) if own_before(chosen) == BASE else None
-    if wanted is None or {role for role, _ in wanted.values()} != {"original", "expanded"}:
-        return None
-    points, refused = [], []
-    for run in runs:
-        try:
-            # One point per model: an evaluation is another look at one that stands there itself.
-            if run.id != chosen.id and (run.problem or looked_at(run) or run.id == looked_at(chosen)):
-                continue
-            own = _test_sets(run, dataset)
-            if own is None:
-                continue
-            why = "" if run.id == chosen.id else _why_apart(wanted, own)
-            if why:
-                refused.append((run, why))
-            else:
-                points.append(_point(run, dataset, run.id == chosen.id))
-        except (LprError, KeyError, ValueError):
-            continue  # the page Runs says what is wrong with it
-    points.sort(key=lambda point: -point["gain"])
-    numbered = [{**point, "number": number} for number, point in enumerate(points, 1)]
-    return TradeOff(pd.DataFrame(numbered), tuple(refused))
-
-
-def _test_sets(run: Run, dataset: str) -> dict[str, tuple[str, str]] | None:
-    """Return (role, hash) by language."""
-    table = run.read_table("change")
-    if table is None:
-        return None
-    rows = table[table["dataset"] == dataset].to_dict("records")
-    return {str(row["language"]): (str(row["role"]), str(row["test_set"])) for row in rows} or None
-
-
-def _why_apart(wanted: dict[str, tuple[str, str]], own: dict[str, tuple[str, str]]) -> str:
-    for language, (role, test_set) in wanted.items():
-        name = language_name(language)
-        if language not in own:
-            return f"it was not measured on {name}"
-        if own[language][0] != role:
-            return f"{name} is an {own[language][0]} language there"
-        if own[language][1] != test_set:
-            return f"its {name} test set is {own[language][1]}, not {test_set}"
-    more = [language_name(code) for code in own if code not in wanted]
-    return f"its means are over {', '.join(more)} too" if more else ""
-
-
-def _point(run: Run, dataset: str, is_chosen: bool) -> dict[str, Any]:
-    table = run.read_table("change")
-    assert table is not None
-    rows = table[table["dataset"] == dataset]
-    by_role = {role: part["change_percent"] for role, part in rows.groupby("role")}
-    facts = {"run": run.id, "title": run.title, "chosen": is_chosen}
-    numbers = {"gain": -float(by_role["expanded"].mean()), "forgetting": float(by_role["original"].mean())}
-    return {**facts, **numbers, "worst": float(by_role["original"].max())}

@@ -22,6 +22,8 @@ from lpr_lab.experiments.scorecard import MAX_FORGETTING_PERCENT, Claim, as_reco
 from lpr_lab.experiments.scoring import ScoreSettings, called, score, take_kept
 from lpr_lab.experiments.sides import BASE, Side, looked_at, name_of, run_named, side_named
 from lpr_lab.experiments.subjects import find_subject, folder_of, has_model, is_known, languages_in
+from lpr_lab.experiments.trade_off import trade_off
+from lpr_lab.measure.significance import BETTER, change_of
 
 KIND = "evaluation"
 SCORES = ("new", "kept")
@@ -142,7 +144,7 @@ def compared(evaluation: Evaluation) -> Comparison:
 
 def others(evaluation: Evaluation, dataset: str) -> pd.DataFrame | None:
     """Return gain and forgetting of this and of all other runs on the same test sets, or None without both roles."""
-    found = comparison.trade_off(evaluation.run, list_runs(evaluation.run.path.parent), dataset)
+    found = trade_off(evaluation.run, list_runs(evaluation.run.path.parent), dataset)
     return None if found is None else found.points
 
 
@@ -182,7 +184,7 @@ def check(evaluation: Evaluation, change: pd.DataFrame) -> list[Claim]:
     rows = change[change["dataset"] == dataset]
     taught, known = (rows[rows["role"] == role] for role in ("expanded", "original"))
     if len(taught):
-        unclear = int((taught["verdict"] != "better").sum())
+        unclear = sum(change_of(row).verdict() != BETTER for row in taught.to_dict("records"))
         text = "Every expanded language got clearly better (those that did not)."
         claims.append(Claim("gain", text, float(unclear), 0.0, unclear == 0))
     if len(known):

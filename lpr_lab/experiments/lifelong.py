@@ -13,6 +13,7 @@ import pandas as pd
 from lpr_lab.errors import UsageError
 from lpr_lab.experiments import pipeline, recipes
 from lpr_lab.experiments.config import Experiment, completed
+from lpr_lab.experiments.run_formats import json_records
 from lpr_lab.experiments.runs import Run, start_run
 
 KIND = "lifelong"
@@ -102,7 +103,7 @@ def finish(run: Run, children: Sequence[Run]) -> dict[str, Any]:
         results = {
             "schema_version": 1,
             "groups": [list(child.config["expanded"]) for child in children],
-            "retention_by_stage": table.to_dict("records"),
+            "retention_by_stage": json_records(table),
             "claims": [
                 {**claim, "group": f"G{number}"}
                 for number, child in enumerate(children, 1)

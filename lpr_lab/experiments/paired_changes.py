@@ -15,7 +15,6 @@ from lpr_lab.errors import LprError
 from lpr_lab.experiments.comparison import Key, paired
 from lpr_lab.experiments.runs import Run
 from lpr_lab.experiments.sides import Side, own_before, stages_of
-from lpr_lab.measure.forgetting import bootstrap_draws
 from lpr_lab.measure.significance import NOT_PAIRED, Difference, percentile_interval
 
 _RESAMPLES, _SEED = 1000, 0
@@ -54,6 +53,8 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 
 @lru_cache(maxsize=128)
 def _resampled(path: Path, stamp: tuple[tuple[int, int] | None, ...]) -> dict[Key, Resampled]:
+    from lpr_lab.measure.forgetting import bootstrap_draws  # it brings pandas, which pages do without until then
+
     run = Run(path)
     try:
         documents = run.read_table("documents")

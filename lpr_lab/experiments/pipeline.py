@@ -18,6 +18,7 @@ from lpr_lab import storage
 from lpr_lab.experiments import environment, sample_texts, scorecard
 from lpr_lab.experiments.config import Experiment, completed
 from lpr_lab.experiments.expert_tables import original_weight_by_stage, write_expert_tables
+from lpr_lab.experiments.run_formats import json_records
 from lpr_lab.experiments.runs import Run, start_run
 from lpr_lab.experiments.steps import STEPS, Story, plan, without_times
 from lpr_lab.experiments.trackers import chosen as chosen_trackers
@@ -278,8 +279,8 @@ def finish(story: Story) -> dict[str, Any]:
             "expanded": list(experiment.expanded),
             "summary": summarise(changes, weights),
             "claims": scorecard.as_records(claims),
-            "retention": _table(run, "retention").to_dict("records"),
-            "change": changes.to_dict("records"),
+            "retention": json_records(_table(run, "retention")),
+            "change": json_records(changes),
             "routing": {"original_weight": weights.to_dict("records")},
             "exactness": exactness,
             "parameters": phases["upcycle"]["parameters"],

@@ -1,6 +1,7 @@
 """In what runs differ: settings, text, environment, and what came of each. One logic for command line and dashboard.
 
-Results are put side by side only where they were measured on the same documents.
+Results are put side by side only where they were measured on the same documents, and one is called better only where
+the interval of the paired difference says so. A setting that a run did not record differs from nothing.
 """
 
 import json
@@ -8,8 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lpr_lab.experiments.comparison import Key
+from lpr_lab.experiments.paired_changes import difference
 from lpr_lab.experiments.run_formats import dotted
 from lpr_lab.experiments.runs import Run
+from lpr_lab.measure.significance import UNCLEAR, Difference, clear_best
 
 _NOT_SAID = ("schema_version",)
 
@@ -20,24 +24,45 @@ class Row:
 
     Attributes:
         name: what it is about; settings are dotted names.
-        texts: one per run; None where a run has no such thing.
-        values: numbers instead of texts, for results; the smallest is the best.
+        texts: one per run; None where a run did not record it. What it recorded as nothing is `none`.
+        values: numbers instead of texts, for results; less is better.
+        best: which run is clearly better than every other (by the intervals of the paired differences), or None.
+        difference: of two runs, how far the second is above the first, in points.
     """
 
     name: str
     texts: tuple[str | None, ...]
     values: tuple[float | None, ...] = ()
+    best: int | None = None
+    difference: Difference | None = None
 
     @property
     def differs(self) -> bool:
-        """Whether two runs say different things."""
-        return len(set(self.values or self.texts)) > 1
+        """Whether two runs say different things; what only some of them recorded is no difference."""
+        return len({said for said in self.values or self.texts if said is not None}) > 1
 
     @property
-    def best(self) -> float | None:
-        """The smallest number, where there are two that differ."""
-        measured = {value for value in self.values if value is not None}
-        return min(measured) if len(measured) > 1 else None
+    def is_partial(self) -> bool:
+        """Whether some runs recorded it and others did not."""
+        said = self.values or self.texts
+        return None in said and any(value is not None for value in said)
+
+    @property
+    def verdict(self) -> str:
+        """`no clear difference` where two runs or more have results and none is clearly the best; else empty."""
+        measured = [value for value in self.values if value is not None]
+        return UNCLEAR if len(measured) > 1 and self.best is None else ""
+
+    def to_json(self, runs: Sequence[str]) -> dict[str, Any]:
+        """Return the row, JSON-able; of results also who is clearly best, and the paired difference of two runs."""
+        found: dict[str, Any] = {"name": self.name, "values": list(self.values or self.texts)}
+        if not self.values:
+            return found
+        found |= {"best": None if self.best is None else runs[self.best], "verdict": self.verdict or None}
+        if self.difference is not None and self.difference.has_interval:
+            ends = {"ci_low": self.difference.low, "ci_high": self.difference.high}
+            found["second_minus_first"] = {"points": self.difference.value, **ends}
+        return found
 
 
 @dataclass(frozen=True)
@@ -71,11 +96,12 @@ class Comparison:
     def to_json(self, every: bool = False) -> dict[str, Any]:
         """Return the rows that differ, or every one, JSON-able."""
         rows = {
-            name: [{"name": row.name, "values": list(row.values or row.texts)} for row in rows if every or row.differs]
-            for name, rows in self.groups.items()
+            name: [row.to_json(self.runs) for row in rows if every or row.differs] for name, rows in self.groups.items()
         }
+        partial = {name: [row.name for row in rows if row.is_partial] for name, rows in self.groups.items()}
         unlike = [{"dataset": dataset, "language": language} for dataset, language in self.unlike]
-        return {"runs": list(self.runs), **rows, "unlike_test_sets": unlike, "refusal": self.refusal}
+        facts = {"not_recorded_by_all": partial, "unlike_test_sets": unlike, "refusal": self.refusal}
+        return {"runs": list(self.runs), **rows, **facts}
 
 
 def compare_runs(runs: Sequence[Run]) -> Comparison:
@@ -124,12 +150,17 @@ def result_rows(runs: Sequence[Run]) -> list[Row]:
     keys = dict.fromkeys(
         (dataset, role) for summary in summaries for dataset, by_role in summary.items() for role in by_role
     )
+    languages = [_languages(run) for run in runs]
     rows = []
     for dataset, role in keys:
         if dataset in unlike:
             continue
-        numbers = [(summary.get(dataset) or {}).get(role) or {} for summary in summaries]
-        rows.append(_numbers(f"{role} languages, {dataset}", [one.get("mean_change_percent") for one in numbers]))
+        numbers = [((summary.get(dataset) or {}).get(role) or {}).get("mean_change_percent") for summary in summaries]
+        over = [one.get((dataset, role), ()) for one in languages]
+        # Means over other languages are not comparable, whatever the numbers.
+        same = {codes for codes, number in zip(over, numbers, strict=True) if number is not None}
+        pairs = [(code, dataset) for code in same.pop()] if len(same) == 1 else []
+        rows.append(_numbers(f"{role} languages, {dataset}", numbers, runs, pairs))
     return rows
 
 
@@ -143,8 +174,16 @@ def language_rows(runs: Sequence[Run]) -> list[Row]:
     rows = []
     for dataset, language in keys:
         found = [one.get((dataset, language), {}).get("change_percent") for one in scores]
-        rows.append(_numbers(f"{language}, {dataset}", found))
+        rows.append(_numbers(f"{language}, {dataset}", found, runs, [(language, dataset)]))
     return rows
+
+
+def _languages(run: Run) -> dict[tuple[str, str], tuple[str, ...]]:
+    """Return the languages that a mean is over, by data set and role."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for (dataset, language), row in _changes(run).items():
+        found.setdefault((dataset, str(row.get("role"))), []).append(language)
+    return {key: tuple(sorted(codes)) for key, codes in found.items()}
 
 
 def unlike_test_sets(runs: Sequence[Run]) -> list[tuple[str, str]]:
@@ -184,12 +223,28 @@ def _text(value: Any) -> str:
 
 def _rows(facts: Sequence[Mapping[str, str | None]]) -> list[Row]:
     names = dict.fromkeys(name for one in facts for name in one)
-    return [Row(name, tuple(one.get(name) for one in facts)) for name in names]
+    return [Row(name, tuple((one[name] or "none") if name in one else None for one in facts)) for name in names]
 
 
-def _numbers(name: str, values: Sequence[Any]) -> Row:
+def _numbers(name: str, values: Sequence[Any], runs: Sequence[Run], keys: Sequence[Key]) -> Row:
+    """Return a row of results, with who is clearly the best of those that were measured.
+
+    Args:
+        name: of the row.
+        values: one per run.
+        runs: the same.
+        keys: (language, data set) of what the numbers are means over; empty where they cannot be paired.
+    """
     numbers = tuple(float(value) if isinstance(value, int | float) else None for value in values)
-    return Row(name, tuple(None if value is None else f"{value:+.2f} %" for value in numbers), numbers)
+    texts = tuple(None if value is None else f"{value:+.2f} %" for value in numbers)
+    measured = [place for place, value in enumerate(numbers) if value is not None]
+
+    def apart(one: int, other: int) -> Difference:
+        return difference(runs[measured[one]], runs[measured[other]], keys)
+
+    best = clear_best(len(measured), apart)
+    two = apart(1, 0) if len(measured) == len(runs) == 2 else None
+    return Row(name, texts, numbers, None if best is None else measured[best], two)
 
 
 def _data_facts(run: Run) -> dict[str, str | None]:

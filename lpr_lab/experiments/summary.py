@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lpr_lab.errors import LprError
+from lpr_lab.measure.significance import UNCLEAR, change_of
 from lpr_lab.text.languages import get_language
 
 _DATASETS = {"heldout": "held-out text", "dev": "text like that of training"}
@@ -34,7 +35,13 @@ def summary_lines(results: Mapping[str, Any], seconds: Mapping[str, float]) -> l
 
 def claim_lines(claims: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return what other runs than expansions found: each claim, whether it holds, and what was measured."""
-    return [f"{'Holds' if it['holds'] else 'Not so'}: {it['text']} Measured: {it['measured']:.3g}." for it in claims]
+    return [
+        f"{'Holds' if it['holds'] else 'Not so'}: {it['text']} Measured: {_short(it['measured'])}." for it in claims
+    ]
+
+
+def _short(value: float | None) -> str:
+    return "not known" if value is None else f"{value:.3g}"
 
 
 def _name(code: str) -> str:
@@ -55,11 +62,18 @@ def _duration(seconds: Mapping[str, float]) -> str:
 
 def _changes(rows: Sequence[Mapping[str, Any]], role: str) -> str:
     return ", ".join(
-        f"{_name(row['language'])} {row['before']:.3f} → {row['after']:.3f} ({_percent(row['change_percent'])},"
-        f" 95 % interval {_percent(row['ci_low'])} to {_percent(row['ci_high'])})"
+        f"{_name(row['language'])} {row['before']:.3f} → {row['after']:.3f} ({_change(row)})"
         for row in rows
         if row["role"] == role
     )
+
+
+def _change(row: Mapping[str, Any]) -> str:
+    found = change_of(row)
+    verdict = "" if found.direction else f", {UNCLEAR}"
+    if not found.has_interval:
+        return f"{_percent(found.value)}{verdict}: no interval"
+    return f"{_percent(found.value)}{verdict}, 95 % interval {_percent(found.low)} to {_percent(found.high)}"
 
 
 def _percent(value: float) -> str:

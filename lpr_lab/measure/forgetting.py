@@ -137,4 +137,3 @@ def scored_documents(rows: pd.DataFrame) -> list[ScoredDocuments]:
         ids = tuple(str(name) for name in first["document"])
         sets.append(ScoredDocuments(language, role, dataset, fingerprint, sizes, nats, ids))
     return sets
-

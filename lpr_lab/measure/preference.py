@@ -5,7 +5,7 @@ remain were fair coin tosses, p is the probability of a split at least as uneven
 the share that one side wins leaves one half out where p is below 0.05, so both say the same.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from math import comb
 from typing import Any
@@ -64,19 +64,24 @@ class Tally:
         return {1: self.sides[0], -1: self.sides[1], 0: None}[direction(low - 0.5, high - 0.5)]
 
 
-def tally(records: Iterable[Mapping[str, Any]]) -> list[Tally]:
-    """Count stored judgements, one tally per two sides; of several judgements of one pair the last one counts.
+def tally(records: Iterable[Mapping[str, Any]], same_text: Container[str] = ()) -> list[Tally]:
+    """Count stored judgements, one tally per two sides; of several judgements of one pair only the first counts.
+
+    What is judged again is judged by someone who knows the sides.
 
     Args:
-        records: each with `pair` (id), `left` and `right` (names), `choice` (one of `CHOICES`) and `blind`.
+        records: each with `pair` (id), `left` and `right` (names), `choice` (one of `CHOICES`) and `blind`; oldest
+            first.
+        same_text: ids of pairs whose two texts are the same: whatever was chosen, they are ties.
     """
-    latest: dict[tuple[str, ...], Mapping[str, Any]] = {}
+    first: dict[tuple[str, ...], Mapping[str, Any]] = {}
     for record in records:
         sides = sorted((str(record.get("left", "")), str(record.get("right", ""))))
         if record.get("choice") in CHOICES and all(sides) and sides[0] != sides[1]:
-            latest[(*sides, str(record.get("pair", "")))] = record
+            pair = str(record.get("pair", ""))
+            first.setdefault((*sides, pair), {**record, "choice": "tie"} if pair in same_text else record)
     grouped: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for (one, two, _), record in latest.items():
+    for (one, two, _), record in first.items():
         grouped.setdefault((one, two), []).append(record)
     return [_count(sides, group) for sides, group in grouped.items()]
 

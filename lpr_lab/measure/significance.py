@@ -74,12 +74,12 @@ def verdict(low: float | None, high: float | None, *, less_is_better: bool = Tru
     return BETTER if (sign < 0) == less_is_better else WORSE
 
 
-def change_of(row: Mapping[str, Any]) -> Difference:
+def change_of(row: Mapping[Any, Any]) -> Difference:
     """Return the change in a row of a table of changes: `change_percent`, `ci_low`, `ci_high`, which may be missing."""
     return Difference(*(_number(row.get(key)) for key in ("change_percent", "ci_low", "ci_high")))
 
 
-def mean_change(rows: Iterable[Mapping[str, Any]]) -> Difference:
+def mean_change(rows: Iterable[Mapping[Any, Any]]) -> Difference:
     """Return the mean change over languages and its interval, from the rows of a table of changes.
 
     Every language has documents of its own, so their errors are independent: half widths add as squares.
@@ -186,4 +186,3 @@ def _where(holds: Callable[[float], bool]) -> float:
 
 def _number(value: Any) -> float:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
-

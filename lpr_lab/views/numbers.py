@@ -2,6 +2,8 @@
 
 import math
 
+from lpr_lab.measure.significance import Difference
+
 NOT_MEASURED = "–"
 """What stands where there is no number; never a 0."""
 
@@ -23,6 +25,29 @@ def change(value: float | None) -> str:
     rounded = round(float(value), 1)
     sign = "−" if rounded < 0 else "+" if rounded > 0 else ""
     return f"{sign}{abs(rounded):.1f}%"
+
+
+def points(value: float | None) -> str:
+    """Return a difference of two changes, in points of per cent with its sign: `−0.04`, `+1.20`."""
+    if value is None or math.isnan(value):
+        return NOT_MEASURED
+    rounded = round(float(value), 2)
+    sign = "−" if rounded < 0 else "+" if rounded > 0 else ""
+    return f"{sign}{abs(rounded):.2f}"
+
+
+def points_with_interval(found: Difference) -> str:
+    """Return a paired difference in points with its interval: `−0.04 points (−0.31 to +0.22)`."""
+    if not found.has_interval:
+        return f"{points(found.value)} points" if not math.isnan(found.value) else NOT_MEASURED
+    return f"{points(found.value)} points ({points(found.low)} to {points(found.high)})"
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """Return the interval of a change in per cent, or a dash where there is none: `−23.0% to −20.4%`."""
+    if change(low) == NOT_MEASURED or change(high) == NOT_MEASURED:
+        return NOT_MEASURED
+    return f"{change(low)} to {change(high)}"
 
 
 def count(value: float) -> str:

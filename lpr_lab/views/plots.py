@@ -1,16 +1,17 @@
 """Tidy tables to figures. Each title says the finding; colour never says anything alone.
 
 Blue is the original expert and the original languages, orange the new experts and the expanded languages. A circle is
-the base model, a triangle the expanded one, pointing where it went.
+the base model, a triangle the expanded one, pointing where it clearly went; a diamond where it did not clearly go.
 """
 
 from typing import TYPE_CHECKING, Any
 
 from lpr_lab.errors import UsageError
+from lpr_lab.measure.significance import UNCLEAR, direction, mean_change, verdict
 from lpr_lab.text.languages import language_name
 from lpr_lab.views import theme
 from lpr_lab.views.numbers import change as change_text
-from lpr_lab.views.numbers import percent
+from lpr_lab.views.numbers import interval, percent
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -44,13 +45,16 @@ def retention_finding(change: Table) -> str:
         rows = change[change["role"] == role]
         if rows.empty:
             continue
-        mean = float(rows["change_percent"].mean())
-        more = "fewer" if mean < 0 else "more"
+        mean = mean_change(rows.to_dict("records"))
         span = ""
         if len(rows) > 1:
             low, high = rows["change_percent"].min(), rows["change_percent"].max()
             span = f" ({change_text(low)} to {change_text(high)})"
-        parts.append(f"{role} languages need {abs(mean):.1f}% {more} bits{span}")
+        if mean.direction:
+            more = "fewer" if mean.direction < 0 else "more"
+            parts.append(f"{role} languages need {abs(mean.value):.1f}% {more} bits{span}")
+        else:
+            parts.append(f"{role} languages show {UNCLEAR} on average{span or f' ({change_text(mean.value)})'}")
     text = "; ".join(parts)
     return text[:1].upper() + text[1:] if text else "Nothing was measured"
 
@@ -123,7 +127,7 @@ def _dumbbells(figure: Any, rows: Table, places: list[float], role: str, called:
             showarrow=False,
             xanchor="left",
             xshift=12,
-            hovertext=f"95% interval {change_text(row.ci_low)} to {change_text(row.ci_high)}",
+            hovertext=f"{verdict(row.ci_low, row.ci_high)}, 95% interval {interval(row.ci_low, row.ci_high)}",
             font={"size": 12},
         )
     figure.add_scatter(
@@ -141,7 +145,8 @@ def _dumbbells(figure: Any, rows: Table, places: list[float], role: str, called:
         hovertemplate=f"{hover}<extra>{called[0]}</extra>",
         marker={"symbol": "circle", "size": 11, "color": GREY},
     )
-    left = [after <= before for before, after in zip(rows["before"], rows["after"], strict=True)]
+    # An arrow only where the change is clear.
+    signs = [direction(low, high) for low, high in zip(rows["ci_low"], rows["ci_high"], strict=True)]
     figure.add_scatter(
         x=rows["after"],
         y=places,
@@ -150,7 +155,7 @@ def _dumbbells(figure: Any, rows: Table, places: list[float], role: str, called:
         customdata=named,
         hovertemplate=f"{hover}<extra>{called[1]}</extra>",
         marker={
-            "symbol": ["triangle-left" if is_left else "triangle-right" for is_left in left],
+            "symbol": [{-1: "triangle-left", 1: "triangle-right", 0: "diamond"}[sign] for sign in signs],
             "size": 15,
             "color": colour,
         },

@@ -16,9 +16,10 @@ import numpy as np
 from lpr_lab.experiments.run_differences import changed_between
 from lpr_lab.experiments.runs import Run
 from lpr_lab.experiments.scorecard import main_dataset
+from lpr_lab.measure.significance import change_of
 from lpr_lab.text.languages import language_name
 from lpr_lab.views import experts, plots, stages
-from lpr_lab.views.numbers import NOT_MEASURED, count, percent
+from lpr_lab.views.numbers import NOT_MEASURED, count, interval, percent
 from lpr_lab.views.numbers import change as change_text
 
 Table = Any
@@ -101,17 +102,10 @@ def retention_rows(rows: Table) -> list[tuple[str, ...]]:
             f"{row['after']:.3f}",
             change_text(row["change_percent"]),
             interval(row["ci_low"], row["ci_high"]),
-            str(row.get("verdict", "")),
+            change_of(row).verdict(),
         )
         for row in rows.to_dict("records")
     ]
-
-
-def interval(low: float, high: float) -> str:
-    """Return an interval of a change in per cent, or that it was not measured."""
-    if low != low or high != high:
-        return NOT_MEASURED
-    return f"{change_text(low)} to {change_text(high)}"
 
 
 def routing_charts(run: Run) -> Iterator[Chart]:

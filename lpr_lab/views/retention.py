@@ -2,9 +2,11 @@
 
 from typing import TYPE_CHECKING
 
+from lpr_lab.measure.significance import BETTER, WORSE, change_of
 from lpr_lab.text.languages import language_name
 from lpr_lab.views import theme
 from lpr_lab.views.numbers import change as change_text
+from lpr_lab.views.numbers import interval
 from lpr_lab.views.plots import GREY, Table
 
 if TYPE_CHECKING:
@@ -15,36 +17,48 @@ def in_words(change: Table) -> list[str]:
     """Return a sentence per language: the verdict, the change with its interval, over how many documents.
 
     Args:
-        change: columns language, change_percent, ci_low, ci_high, n_documents, verdict.
+        change: columns language, change_percent, ci_low, ci_high, n_documents.
     """
     lines = []
     for row in change.to_dict("records"):
         much = f"{change_text(row['change_percent'])} bits per byte"
-        interval = f"95% interval {change_text(row['ci_low'])} to {change_text(row['ci_high'])}"
-        known = f"{row['verdict']}: {much}, {interval}" if row["verdict"] else f"{much}, no interval was kept"
+        found = change_of(row)
+        ends = f"95% interval {interval(found.low, found.high)}" if found.has_interval else "no interval was kept"
+        known = f"{found.verdict()}: {much}, {ends}"
         lines.append(f"{language_name(row['language'])} {known}, {row['n_documents']} documents")
     return lines
 
 
 def trade_off_finding(points: Table) -> str:
-    """Return one sentence: where the chosen run stands among those on the same test sets."""
-    chosen = points[points["chosen"]].iloc[0]
+    """Return one sentence: what the chosen run clearly gained or forgot more or less than others, and what is unclear.
+
+    Args:
+        points: columns chosen, gain_verdict, forgetting_verdict (see `experiments.trade_off`).
+    """
     others = points[~points["chosen"]]
     if others.empty:
         return "No other run was measured on the same test sets"
-    dominating = others[(others["gain"] >= chosen["gain"]) & (others["forgetting"] <= chosen["forgetting"])]
-    total = f"{len(others)} other run{'s' if len(others) > 1 else ''}"
-    if dominating.empty:
-        return f"None of {total} on the same test sets gained as much and forgot as little"
-    verb = "gains" if len(dominating) == 1 else "gain"
-    return f"{len(dominating)} of {total} on the same test sets {verb} as much and forgot as little, or less"
+    total = f"{len(others)} other run{'s' if len(others) > 1 else ''} on the same test sets"
+    gained = _counts(list(others["gain_verdict"]), {WORSE: "more than", BETTER: "less than"})
+    forgot = _counts(list(others["forgetting_verdict"]), {BETTER: "more than", WORSE: "less than"})
+    if not gained and not forgot:
+        return f"No clear difference in gain or forgetting from {total}"
+    said = f"Against {total}, this one gained {gained or 'neither clearly more nor less'}"
+    return f"{said}, and forgot {forgot or 'neither clearly more nor less'}"
+
+
+def _counts(verdicts: list[str], words: dict[str, str]) -> str:
+    """Return how many other runs are clearly on either side; empty where none is."""
+    parts = [f"clearly {word} {verdicts.count(verdict)}" for verdict, word in words.items() if verdict in verdicts]
+    return " and ".join(parts)
 
 
 def trade_off(points: Table, template: str = "lpr") -> "go.Figure":
     """Draw the mean gain on expanded languages (right is better) against forgetting on original ones (down is better).
 
     Args:
-        points: columns number, title, gain, forgetting, worst, chosen; per cent of bits per byte; one row is chosen.
+        points: columns number, title, gain, forgetting, worst, chosen, gain_verdict, forgetting_verdict; per cent of
+            bits per byte; one row is chosen.
         template: `lpr` or `lpr_dark`.
     """
     import plotly.graph_objects as go

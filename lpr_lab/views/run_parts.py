@@ -6,10 +6,12 @@ Text that came from a file goes through `html.escape`.
 import html
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from lpr_lab.experiments.runs import Run
+from lpr_lab.measure.significance import UNCLEAR, Difference, mean_change
 from lpr_lab.text.languages import language_name
-from lpr_lab.views.numbers import NOT_MEASURED, change, count, duration, percent
+from lpr_lab.views.numbers import NOT_MEASURED, change, count, duration, interval, percent
 from lpr_lab.views.plots import dataset_name
 
 esc = html.escape
@@ -32,11 +34,12 @@ def render_tiles(run: Run) -> str:
     tiles = []
     for role, word in (("expanded", "gain"), ("original", "retention")):
         numbers = by_role.get(role) or {}
-        value, worst = numbers.get("mean_change_percent"), numbers.get("worst_change_percent")
+        value, found = numbers.get("mean_change_percent"), mean_of(results, role)
         codes = ", ".join(language_name(code) for code in results.get(role) or [])
         small = f"mean change of bits per byte, {esc(codes)}"
-        if worst is not None:
-            small += f"; least good {change(worst)}"
+        if value is not None:
+            ends = f"95% interval {interval(found.low, found.high)}" if found.has_interval else "no interval"
+            small += f"; {ends}" if found.direction else f"; <b>{UNCLEAR}</b> ({ends})"
         tiles.append(_tile(f"{role.capitalize()} languages: {word}", change(value), small, role))
     for role in ("original", "expanded"):
         weight = (by_role.get(role) or {}).get("original_weight")
@@ -47,6 +50,14 @@ def render_tiles(run: Run) -> str:
     added = [f"{key.replace('_', ' ')} {count(value)}" for key, value in parameters.items() if isinstance(value, int)]
     caption = " ".join(filter(None, [note, f"Parameters: {', '.join(added)}." if added else ""]))
     return f'<div class="lpr-tiles">{"".join(tiles)}</div><p class="lpr-caption">{esc(caption)}</p>'
+
+
+def mean_of(results: dict[str, Any], role: str) -> Difference:
+    """Return the mean change of bits per byte over the languages of a role, on held-out text where there is any."""
+    rows = [row for row in results.get("change") or [] if isinstance(row, dict)]
+    named = {str(row.get("dataset")) for row in rows}
+    dataset = "heldout" if "heldout" in named else next((str(row.get("dataset")) for row in rows), "")
+    return mean_change(row for row in rows if (row.get("dataset"), row.get("role")) == (dataset, role))
 
 
 def _tile(title: str, value: str, small: str, role: str) -> str:
@@ -77,7 +88,9 @@ def claims_finding(run: Run) -> str:
     return f"{held} of {len(claims)} promises of the method hold"
 
 
-def _short(value: float) -> str:
+def _short(value: float | None) -> str:
+    if value is None:
+        return NOT_MEASURED
     text = f"{value:.1e}".replace("e-0", "e-") if 0 < abs(value) < 1e-3 else f"{value:.3g}"
     return "−" + text[1:] if text.startswith("-") else text
 

@@ -6,6 +6,7 @@ A group's colour is that of the expert it was given: blue the original languages
 from typing import TYPE_CHECKING, Any
 
 from lpr_lab.errors import UsageError
+from lpr_lab.measure.significance import UNCLEAR, Difference
 from lpr_lab.views import theme
 from lpr_lab.views.numbers import change as change_text
 from lpr_lab.views.numbers import percent
@@ -23,20 +24,25 @@ _DASHES = ("solid", "dash", "dot", "dashdot")
 def retention_finding(table: Table) -> str:
     """Return one sentence: how far the languages of the groups before the last moved after their own was taught."""
     stages = list(dict.fromkeys(table["stage"]))
-    largest: tuple[float, str] | None = None
+    largest: tuple[Difference, str] | None = None
     for language, rows in table.groupby("language", sort=False):
         group = str(rows["group"].iloc[0])
         own = ["base"] if group == "G0" else [stage for stage in stages if stage.split()[0] == group]
         if not own or own[-1] == stages[-1]:
             continue
-        bits = rows.set_index("stage")["bits_per_byte"]
-        moved = 100 * (float(bits[stages[-1]]) / float(bits[own[-1]]) - 1)
-        if largest is None or moved > largest[0]:
+        at = rows.set_index("stage")
+        bits = at["bits_per_byte"]
+        moved = Difference(100 * (float(bits[stages[-1]]) / float(bits[own[-1]]) - 1))
+        if own[-1] == "base":  # only changes from the base have an interval here
+            moved = Difference(moved.value, *(float(at.loc[stages[-1], end]) for end in ("change_low", "change_high")))
+        if largest is None or moved.value > largest[0].value:
             largest = (moved, language_name(str(language)))
     if largest is None:
         return "There is one group only, so nothing could be lost"
     moved, name = largest
-    return f"What was known before changed by {change_text(moved)} at most ({name}) when the last group was taught"
+    unclear = "" if moved.direction else f": {UNCLEAR}" + ("" if moved.has_interval else ", without an interval")
+    highest = f"{change_text(moved.value)} at most ({name})"
+    return f"What was known before changed by {highest} when the last group was taught{unclear}"
 
 
 def retention_by_stage(table: Table, template: str = "lpr") -> "go.Figure":

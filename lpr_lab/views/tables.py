@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from lpr_lab.errors import ComparisonRefusedError, MissingError, UsageError, did_you_mean
-from lpr_lab.experiments.run_differences import changed_between, compare_runs, refusal, unlike_test_sets
+from lpr_lab.experiments.run_differences import changed_between, compare_runs, language_rows, refusal, unlike_test_sets
 from lpr_lab.experiments.runs import Run
+from lpr_lab.measure.significance import BETTER, WORSE, change_of
 from lpr_lab.storage import write_text
 from lpr_lab.text.languages import language_name
 from lpr_lab.views.numbers import NOT_MEASURED
@@ -136,14 +137,14 @@ def _one(run: Run, dataset: str) -> ResultTable:
     rows, numbers = [], []
     sides, rest = changed_between(run), ("Change", "95 % interval", "Documents")
     for language, row in _changes(run, dataset).items():
-        verdict = row.get("verdict")
+        verdict = change_of(row).verdict()
         values = (row["before"], row["after"], row["change_percent"], row["ci_low"], row["ci_high"])
         rows.append(
             (
                 (language_name(language), False),
                 (str(row["role"]), False),
-                (f"{row['before']:.3f}", verdict == "worse"),
-                (f"{row['after']:.3f}", verdict == "better"),
+                (f"{row['before']:.3f}", verdict == WORSE),
+                (f"{row['after']:.3f}", verdict == BETTER),
                 (_signed(row["change_percent"]), False),
                 (_interval(row), False),
                 (str(row.get("n_documents", NOT_MEASURED)), False),
@@ -164,16 +165,15 @@ def _one(run: Run, dataset: str) -> ResultTable:
 
 def _several(runs: Sequence[Run], dataset: str) -> ResultTable:
     changes = [_changes(run, dataset) for run in runs]
+    best_of = {row.name: row.best for row in language_rows(runs)}
     rows, numbers = [], []
     for language in dict.fromkeys(code for one in changes for code in one):
         found = [one.get(language) for one in changes]
         role = next(str(row["role"]) for row in found if row)
-        best = min(row["change_percent"] for row in found if row)
+        best = best_of[f"{language}, {dataset}"]
         cells = [
-            (f"{_signed(row['change_percent'])} [{_interval(row)}]", row["change_percent"] == best)
-            if row
-            else (NOT_MEASURED, False)
-            for row in found
+            (f"{_signed(row['change_percent'])} [{_interval(row)}]", place == best) if row else (NOT_MEASURED, False)
+            for place, row in enumerate(found)
         ]
         rows.append(((language_name(language), False), (role, False), *cells))
         for run, row in zip(runs, found, strict=True):
@@ -182,7 +182,8 @@ def _several(runs: Sequence[Run], dataset: str) -> ResultTable:
     return ResultTable(
         f"results-{dataset}",
         f"Change of bits per UTF-8 byte in per cent, lower is better, with 95 % interval. {dataset_name(dataset)}, the "
-        "same documents for all. Bold: best of its row.",
+        "same documents for all. Bold: clearly better than every other in its row, by the 95 % interval of the paired "
+        "difference.",
         ("Language", "Role", *map(_label, runs)),
         2,
         tuple(rows),
@@ -229,7 +230,7 @@ def _settings(runs: Sequence[Run]) -> ResultTable:
     compared = compare_runs(runs)
     shown = [row for row in compared.settings if row.differs or len(runs) == 1]
     rows = tuple(((row.name, False), *((text or NOT_MEASURED, False) for text in row.texts)) for row in shown)
-    caption = "Settings." if len(runs) == 1 else "Settings in which the runs differ; all others are the same."
+    caption = "Settings." if len(runs) == 1 else "Settings in which the runs differ, of those that they recorded."
     head = ("Setting", *(map(_label, runs) if len(runs) > 1 else ["Value"]))
     numbers = tuple((row.name, *row.texts) for row in shown)
     return ResultTable("settings", caption, head, 1, rows, ("setting", *(run.id for run in runs)), numbers)

@@ -124,7 +124,8 @@ def test_a_run_that_cannot_be_read_can_be_moved_away(runs):
 def test_a_difference_shows_what_differs_and_all_when_asked(runs):
     one, two = make_run(runs), make_run(runs, config={"language": "nn", "seed": 1})
     shown = call("runs", "diff", one.id, two.id).stdout
-    assert "language  no  nn" in shown and "seed      –   1" in shown
+    assert "language  no  nn" in shown and "Recorded by only some of them: seed." in shown
+    assert "seed      –   1" in call("runs", "diff", one.id, two.id, "--all").stdout
     rows = json.loads(call("runs", "diff", one.id, two.id, "--json").stdout)["settings"]
     assert {"name": "language", "values": ["no", "nn"]} in rows
     assert call("runs", "diff", one.id, one.id).exit_code == 2

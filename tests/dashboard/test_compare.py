@@ -2,6 +2,7 @@
 
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -146,16 +147,65 @@ def test_a_blind_vote_counts_for_the_side_that_stood_there(runs_dir, run):
     assert "1 of 1 blind" in words(found["tally"])
     (kept,) = run.generations("preferences")
     assert (kept["left"], kept["right"], kept["choice"], kept["blind"]) == ("expanded", "base", "left", True)
-    again = judge(runs_dir, found["latest"], "tie", {"run": run.id})  # a second thought, now in the open
-    assert "0 of 1 blind" in words(again["tally"]) and "ties 1" in words(again["tally"])
+    assert found["votes"]["visible"] is False
 
 
 def test_six_of_six_is_a_clear_preference_and_five_of_five_is_not(run):
     votes = [{"pair": str(n), "left": "base", "right": "expanded", "choice": "right", "blind": True} for n in range(6)]
-    assert "no clear preference : Base model 0, Expanded model 5 (n = 5, p = 0.062)" in words(
-        parts.preferences(run, votes[:5])
-    )
+    said = words(parts.preferences(run, votes[:5]))
+    assert "no clear difference : Base model 0, Expanded model 5 (n = 5, p = 0.062)" in said
+    assert "Expanded model wins 100% of them, 95% interval 48% to 100%" in said
     assert "Expanded model is preferred" in words(parts.preferences(run, votes))
+
+
+def _blind(run) -> Latest:
+    return latest_of(run, replace(GREEK, hidden=True, swapped=True), was_blind=True)
+
+
+@pytest.mark.parametrize("then", ["left", "right", "tie", "both bad"])
+@pytest.mark.parametrize("first", ["left", "tie", "both bad", ""], ids=lambda choice: choice or "revealed")
+@pytest.mark.parametrize("where", ["same window", "another window", "after a reload", "turned round", "again, blind"])
+def test_a_pair_is_judged_once_and_not_after_it_was_revealed(runs_dir, run, first, then, where):
+    elsewhere = _blind(run)
+    found = judge(runs_dir, _blind(run), first, {"run": run.id})
+    assert found["votes"]["visible"] is False
+    before = run.generations("preferences")
+    reloaded = {"text": pair_id(elsewhere.record)}
+    turned = replace(GREEK, names=("expanded", "base"), left=GREEK.right, right=GREEK.left)
+    now = {
+        "same window": found["latest"],
+        "another window": elsewhere,
+        "turned round": latest_of(run, turned),
+        "again, blind": _blind(run),
+        "after a reload": compare.compose(shell.look(runs_dir, reloaded), runs_dir)["latest"],
+    }[where]
+    again = judge(runs_dir, now, then, {"run": run.id})
+    said = words(again["line"])
+    assert "Not kept" in said and ("revealed" if first == "" else "judged already") in said
+    assert run.generations("preferences") == before and again["votes"]["visible"] is False
+    assert compare.compose(shell.look(runs_dir, reloaded), runs_dir)["votes"]["visible"] is False
+
+
+def test_two_windows_that_judge_at_once_leave_one_judgement(runs_dir, run):
+    with ThreadPoolExecutor(8) as many:
+        list(many.map(lambda choice: judge(runs_dir, _blind(run), choice, {"run": run.id}), ["left", "right"] * 4))
+    assert len(run.generations("preferences")) == 1
+
+
+def test_texts_that_are_the_same_cannot_win(runs_dir, run):
+    same = replace(GREEK, right=replace(GREEK.left, seconds=9.0), diverged_at=None)
+    found = judge(runs_dir, latest_of(run, replace(same, hidden=True), was_blind=True), "left", {"run": run.id})
+    assert "same text" in words(found["line"]) and not run.generations("preferences")
+    assert found["votes"]["visible"] is False and found["tally"] == ""
+    old = {"left": "base", "right": "expanded", "choice": "left", "blind": True}  # as earlier versions kept it
+    run.append_generation({**old, "pair": pair_id(latest_of(run, same).record)}, "preferences")
+    assert "Base model 0, Expanded model 0" in words(parts.preferences(run, run.generations("preferences")))
+
+
+def test_who_saw_the_pair_in_the_open_does_not_judge_blind(runs_dir, run):
+    run.append_generation(latest_of(run).record)
+    found = judge(runs_dir, _blind(run), "left", {"run": run.id})
+    assert "0 of 1 blind" in words(found["tally"])
 
 
 def test_an_example_keeps_no_vote(runs_dir):

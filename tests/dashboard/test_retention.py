@@ -41,9 +41,9 @@ def test_it_starts_with_held_out_text_and_the_address_can_ask_for_another(runs_d
     assert dev["data"]["value"] == "dev" and "2.103" in dev["table"]
 
 
-def test_the_worst_original_language_is_named_with_its_interval(runs_dir, run):
+def test_an_original_language_that_is_clearly_worse_is_named_with_its_interval(runs_dir, run):
     said = words(page(runs_dir)["top"])
-    assert "English fared worst: +0.3%, 95% interval +0.1% to +0.6%." in said
+    assert "Of the original languages English lost most: +0.3%, 95% interval +0.1% to +0.6%." in said
 
 
 def test_the_table_has_original_languages_first_with_interval_and_verdict(runs_dir, run):
@@ -82,12 +82,20 @@ def test_the_pickers_offer_the_stages_and_the_address_keeps_the_choice(runs_dir,
 def test_without_scores_by_document_there_is_no_interval_and_no_verdict(runs_dir, run):
     write_scores(run, documents=False)
     found = page(runs_dir, stage2="G1 expand")
-    assert "there is no interval and no verdict" in words(found["top"])
-    assert "better" not in words(found["table"]).split("Verdict")[1].split("Bits per byte")[0]
-    assert found["table"].count('title="not measured">–') == 10  # interval and verdict, five languages
+    assert "there is no interval and no clear difference can be claimed" in words(found["top"])
+    body = words(found["table"]).split("Verdict")[1].split("Bits per byte")[0]
+    assert body.count("≈ no clear difference") == 5 and "better" not in body and "worse" not in body
+    assert "fewer" not in words(found["top"]).split("Bits per byte:")[0]
+    assert found["table"].count('title="not measured">–') == 5  # the interval of five languages
+    assert {symbol for trace in found["plot"]["value"].data for symbol in _symbols(trace)} == {"circle", "diamond"}
     assert "were not kept for these two" in words(found["moved"])
     base = page(runs_dir)  # base and newest stage: the run itself kept that interval
     assert "▼ better" in base["table"]
+
+
+def _symbols(trace) -> set[str]:
+    symbol = trace.marker.symbol if trace.mode == "markers" else None
+    return set() if symbol is None else {symbol} if isinstance(symbol, str) else set(symbol)
 
 
 def test_a_stage_there_is_not_is_as_if_it_were_not_asked_for(runs_dir, staged):
@@ -170,6 +178,33 @@ def test_the_scatter_has_one_point_per_run_with_the_same_test_sets_and_names_the
     digests = [scored(texts=texts)[0].fingerprint[:16] for texts in ("other", "")]
     assert f"its English test set is {digests[0]}, not {digests[1]}" in words(found["points"])
     assert "Bare" not in found["points"] and "same test sets" in words(found["among"])
+
+
+def test_two_runs_that_cannot_be_told_apart_are_not_ranked(runs_dir, staged):
+    other = make_run(runs_dir, title="Same recipe")
+    write_scores(other, seed=1)  # a gain that differs by a tenth of a point, by chance
+    for run in (staged.id, other.id):
+        found = page(runs_dir, run=run)
+        assert "No clear difference in gain or forgetting from 1 other run" in words(found["among"])
+        assert found["points"].count("no clear difference") == 2 and not re.search("[▼▲]", found["points"])
+        assert found["points"].index("this run") < found["points"].index("/retention?", found["points"].index("2. "))
+
+
+def test_a_run_that_clearly_gained_more_is_said_to_have_with_the_paired_interval(runs_dir, staged):
+    better = make_run(runs_dir, title="Gains more, forgets less")
+    write_scores(better, seed=1, more=-0.05)
+    said = words(page(runs_dir, run=staged.id)["among"])
+    assert "this one gained clearly less than 1, and forgot clearly more than 1" in said
+    points = words(page(runs_dir, run=staged.id)["points"])
+    assert re.search(r"▼ better , \+[45]\.\d\d points \(\+[345]\.\d\d to \+[56]\.\d\d\)", points)
+    assert "this one gained clearly more than 1" in words(page(runs_dir, run=better.id)["among"])
+
+
+def test_runs_without_scores_by_document_stand_beside_others_without_a_verdict(runs_dir, staged):
+    older = make_run(runs_dir, title="An earlier version's")
+    write_scores(older, seed=1, more=-0.2, documents=False)
+    found = page(runs_dir, run=staged.id)
+    assert "No clear difference" in words(found["among"]) and "not paired" in words(found["points"])
 
 
 def test_a_run_alone_has_its_numbers_in_the_table_and_no_scatter(runs_dir, staged):

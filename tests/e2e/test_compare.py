@@ -239,7 +239,7 @@ def test_a_blind_pair_tells_nothing_until_it_is_judged(open_page, staged):
     expect(page.locator(".lpr-pane h2").filter(has_text="Base model")).to_be_visible()
     expect(page.get_by_role("status").filter(has_text="Kept: you preferred")).to_be_visible()
     expect(page.locator(".lpr-votes")).to_contain_text("n = 1, p = 1.00")
-    expect(page.locator(".lpr-votes")).to_contain_text("no clear preference")
+    expect(page.locator(".lpr-votes")).to_contain_text("no clear difference")
     expect(page).to_have_url(re.compile("text=[0-9a-f]{8}"))
     assert not any("swapped" in text or "was_blind" in text for text in sent)
     (kept,) = Run(Path(staged["folder"]) / staged["two"]).generations("preferences")

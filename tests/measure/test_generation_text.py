@@ -118,7 +118,19 @@ def test_votes_are_counted_by_what_was_preferred_wherever_it_stood():
     assert count.preferred == "expanded" and count.p == pytest.approx(0.03125)
 
 
-def test_of_several_votes_on_one_pair_the_last_counts_and_nonsense_does_not():
-    votes = [vote("a", "left"), vote("a", "right"), vote("b", "up"), {"pair": "c"}, vote("d", "left", right="base")]
+def test_identical_texts_are_a_tie_whatever_was_chosen():
+    (count,) = tally([vote(str(n), "right") for n in range(9)], same_text={str(n) for n in range(8)})
+    assert count.wins == (0, 1) and count.ties == 8 and count.preferred is None
+
+
+def test_of_several_votes_on_one_pair_the_first_counts_and_nonsense_does_not():
+    votes = [
+        vote("a", "right"),
+        vote("a", "left"),
+        vote("e", "revealed"),
+        vote("b", "up"),
+        {"pair": "c"},
+        vote("d", "left", right="base"),
+    ]
     (count,) = tally(votes)
     assert count.wins == (0, 1) and count.preferred is None

@@ -166,7 +166,7 @@ def test_results_on_other_documents_are_not_put_side_by_side(tmp_path, run):
     found["change"] = [{**row, "test_set": "other"} for row in found["change"]]
     other.finish(found)
     head = render_report([run, other]).split('id="r1-top"')[0]
-    assert "The test sets hold different documents" in head and "Change by language" not in head
+    assert "Their test sets hold different documents" in head and "Change by language" not in head
 
 
 def test_stages_experts_and_plans_are_drawn_where_they_were_measured(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sample_runs import make_run, results
+from sample_scores import finished_run
 
 from lpr_lab.errors import ComparisonRefusedError, MissingError, UsageError
 from lpr_lab.experiments.runs import Run
@@ -74,20 +75,27 @@ def test_csv_has_bare_numbers_that_read_back_as_they_are(tmp_path, run):
     assert table["language"].tolist() == wanted["language"].tolist()
 
 
-def test_several_runs_stand_side_by_side_with_the_best_of_each_row_in_bold(tmp_path, run):
+@pytest.mark.parametrize(("more", "bold"), [(0.0, [False, False]), (-0.05, [False, True])])
+def test_of_several_runs_only_the_clearly_best_of_a_row_is_bold(tmp_path, more, bold):
+    runs = [finished_run(tmp_path, "One"), finished_run(tmp_path, "Another", seed=1, more=more)]
+    (table,) = (one for one in result_tables(runs) if one.name == "results-heldout")
+    assert len(table.head) == 4 and table.head[3].startswith("Another (")
+    for row in table.rows:
+        assert [best for _, best in row[2:]] == bold, row[0]
+    assert ("textbf{$-$" in write_tables(runs, tmp_path, "latex")[1].read_text()) == any(bold)
+
+
+def test_without_scores_by_document_no_number_is_bold_and_a_missing_one_is_a_dash(tmp_path, run):
     def better(found):
         for row in found["change"]:
             row["change_percent"] -= 1
         found["change"] = [row for row in found["change"] if row["language"] != "tr"]
         return found
 
-    second = other(tmp_path, better)
-    (table,) = (one for one in result_tables([run, second]) if one.name == "results-heldout")
-    assert len(table.head) == 4 and table.head[3].startswith("Another (")
+    (table,) = (one for one in result_tables([run, other(tmp_path, better)]) if one.name == "results-heldout")
     rows = {row[0][0]: row[2:] for row in table.rows}
-    assert [best for _, best in rows["Greek"]] == [False, True] and "[−23.0, −20.4]" in rows["Greek"][0][0]
+    assert [best for _, best in rows["Greek"]] == [False, False] and "[−23.0, −20.4]" in rows["Greek"][0][0]
     assert rows["Turkish"][1] == ("–", False)
-    assert "\\textbf{$-$22.8 {[}" in write_tables([run, second], tmp_path, "latex")[1].read_text()
 
 
 def test_runs_on_other_documents_are_refused_and_nothing_is_written(tmp_path, run):
