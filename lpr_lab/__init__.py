@@ -32,7 +32,9 @@ _VERBS = {
     "SimilarityTable": "lpr_lab.method.similarity_table",
     "upcycle": "lpr_lab.method.upcycle",
     "count_parameters": "lpr_lab.method.upcycle",
+    "StageBudget": "lpr_lab.method.budget",
     "TrainSettings": "lpr_lab.method.training",
+    "paper_settings": "lpr_lab.method.paper_settings",
     "fit_routers": "lpr_lab.method.closed_form",
     "local_review": "lpr_lab.method.closed_form",
     "FitSettings": "lpr_lab.method.closed_form",
@@ -64,7 +66,7 @@ _VERBS = {
     "baselines": "lpr_lab.method.baselines",
 }
 
-_MODULES = ("recipes", "baselines")
+_MODULES = ("recipes", "baselines", "paper_settings")
 """Names above that are modules of functions, not functions."""
 
 __all__ = [*_VERBS]
@@ -77,8 +79,9 @@ if TYPE_CHECKING:
     from lpr_lab.measure.classifiers import classifier_accuracy
     from lpr_lab.measure.generation import generate_pair
     from lpr_lab.measure.routing import trace
-    from lpr_lab.method import baselines
+    from lpr_lab.method import baselines, paper_settings
     from lpr_lab.method.allocation import Allocation, allocate, uniform
+    from lpr_lab.method.budget import StageBudget
     from lpr_lab.method.closed_form import FitSettings, fit_routers, local_review
     from lpr_lab.method.expand import expand
     from lpr_lab.method.losses import classifier_loss, group_loss, lm_loss, load_balancing_loss, lpr_loss, router_z_loss

@@ -13,6 +13,7 @@ from lpr_lab.method.budget import StageBudget
 from lpr_lab.model.embedded import learning_rates
 
 STEPS = ("fit_routers", "expand", "local_review", "review")
+STAGES = ("stage1", "stage2")
 ALLOCATIONS = ("uniform", "similarity", "inverse", "first", "last", "random")
 
 
@@ -112,6 +113,9 @@ class Experiment:
                 "allocation_rule='round_up', or new_experts_per_layer for the budget."
             )
         num_classifiers(self.classifiers, 1)
+        for name in STAGES:
+            if type(getattr(self, name)) is not StageBudget:
+                raise UsageError(f"{name} = {getattr(self, name)!r}; expected a StageBudget.")
         if self.classifiers and not {"review", "local_review"} & set(self.steps):
             raise UsageError(f"classifiers = {self.classifiers}, but none of the steps {self.steps} is a review.")
         if not self.original or not self.expanded:
@@ -158,6 +162,44 @@ class Experiment:
                 value = StageBudget(**value)
             values[key] = tuple(value) if isinstance(value, list) else value
         return Experiment(**values)
+
+
+def changed(experiment: Experiment, settings: Mapping[str, Any]) -> Experiment:
+    """Return an experiment with settings replaced that a person gave as plain values, those of stages by their names.
+
+    Raises:
+        UsageError: an unknown setting, or a value of another type than it has.
+
+    >>> changed(Experiment(recipe="mine", steps=("expand",)), {"stage1": {"weight_decay": 0.1}}).stage1.weight_decay
+    0.1
+    """
+    return replace(experiment, **_checked(experiment, settings, ""))
+
+
+def _checked(of: Experiment | StageBudget, settings: Mapping[str, Any], within: str) -> dict[str, Any]:
+    refuse_unknown(settings, type(of), within)
+    values: dict[str, Any] = {}
+    for name, value in settings.items():
+        before = getattr(of, name)
+        if isinstance(before, StageBudget) and isinstance(value, Mapping):
+            value = replace(before, **_checked(before, value, f"{name}."))
+        elif isinstance(value, list):
+            value = tuple(value)
+        values[name] = value if isinstance(value, StageBudget) else _of_its_type(of, name, value, within)
+    return values
+
+
+def _of_its_type(of: Experiment | StageBudget, name: str, value: Any, within: str) -> Any:
+    """Return a value that is of its setting's type (a whole number passes as a number), or refuse it."""
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+    kind = next(field.type for field in fields(of) if field.name == name)
+    if kind is not StageBudget:
+        try:
+            return TypeAdapter(kind, config=ConfigDict(strict=True)).validate_python(value)
+        except ValidationError:
+            pass
+    raise UsageError(f"Setting {within}{name} = {value!r}; expected {getattr(kind, '__name__', kind)}.")
 
 
 def refuse_unknown(names: Iterable[str], settings: type, within: str = "") -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lpr_lab.errors import DamagedError, MissingError, UsageError, did_you_mean
+from lpr_lab.experiments.recipes import refuse_covered
 from lpr_lab.experiments.yaml_files import read_yaml
 from lpr_lab.storage import read_json
 
@@ -219,7 +220,8 @@ def resolve(
         values: the same, given by code.
 
     Raises:
-        UsageError: an unknown name, a value of another type, or a text without `=`.
+        UsageError: an unknown name, a value of another type, a text without `=`, or beside a preset a parameter that
+            the preset decides.
     """
     resolved = {name: parameter.default for name, parameter in declared.items()}
     given: dict[str, Any] = {}
@@ -236,6 +238,9 @@ def resolve(
         if not equals:
             raise UsageError(f"{assignment!r} is not name=value. Write `-p {name}=…`.")
         resolved[name.strip()] = known_parameter(declared, name.strip()).from_text(text)
+        given[name.strip()] = text
+    if resolved.get("preset"):
+        refuse_covered(resolved["preset"], given)
     return resolved
 
 

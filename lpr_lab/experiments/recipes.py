@@ -13,14 +13,15 @@ Each stage can be a run of its own, too: `stage1` trains what an upcycled run ho
 holds. With the same settings they end with the very weights of `moe_lpr`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lpr_lab.errors import DamagedError, MissingError, UsageError, did_you_mean
-from lpr_lab.experiments.config import Experiment, refuse_unknown
+from lpr_lab.experiments.config import STAGES, Experiment, changed, refuse_unknown
 from lpr_lab.experiments.runs import Run
+from lpr_lab.method.paper_settings import CLASSIFIER_LAYERS, NEW_EXPERTS_G1, PRESETS
 
 
 def moe_lpr(**changes: Any) -> Experiment:
@@ -141,8 +142,8 @@ def stage2(run: Run, how: str = "review", **changes: Any) -> Experiment:
 
 
 REVIEWS = ("review", "local_review")
-_CLASSIFIER_SHARE = 7 / 24
-"""LayerMoE, `--group_nums` of the released scripts for Qwen1.5-1.8B: 7 of 24 layers. How many is left to choose."""
+_CLASSIFIER_SHARE = len(CLASSIFIER_LAYERS) / len(NEW_EXPERTS_G1)
+"""7 / 24; how many layers is left to choose, and this is what LayerMoE chose for Qwen1.5-1.8B."""
 _OF_UPCYCLING = (
     "quantization",  # not in runs of earlier versions
     "top_k",
@@ -160,6 +161,54 @@ RECIPES: dict[str, Callable[..., Experiment]] = {
     "local_review": local_review,
     "guided_review": guided_review,
 }
+
+
+def from_notebook(
+    recipe: str, parameters: Mapping[str, Any], preset: str = "", settings: Mapping[str, Any] | None = None
+) -> Experiment:
+    """Return the experiment that a notebook's parameters describe. What comes later wins.
+
+    Args:
+        recipe: by name; a preset has its own.
+        parameters: settings that the notebook has parameters for.
+        preset: one of the papers' own runs, by name (`paper_settings.PRESETS`); wall-clock caps stay as they are.
+        settings: any settings, as plain values (see `config.changed`).
+
+    Raises:
+        UsageError: no such recipe, preset or setting.
+    """
+    values = dict(parameters)
+    if preset:
+        recipe, own = _preset(preset)
+        values |= own
+        for name in STAGES:
+            if name in parameters and name in own:
+                values[name] = replace(own[name], max_minutes=parameters[name].max_minutes)
+    return changed(named(recipe, **values), settings or {})
+
+
+def refuse_covered(preset: str, given: Iterable[str]) -> None:
+    """Refuse parameters given beside a preset that has settings of its own for them: they would change nothing.
+
+    Raises:
+        UsageError: no such preset, or such a parameter; the message says how to change the preset's setting.
+    """
+    _, own = _preset(preset)
+    part_of = {"stage1_tokens": "stage1", "stage2_tokens": "stage2"} | dict.fromkeys(
+        ("learning_rate", "router_learning_rate"), "stage1"
+    )
+    covered = [name for name in given if name == "recipe" or part_of.get(name, name) in own]
+    if covered:
+        raise UsageError(
+            f"preset = {preset!r} decides {', '.join(covered)}; leave that out, or change the preset's by "
+            """`settings`, for example settings={"base": "smollm2-135m", "stage1": {"tokens": 61440}}."""
+        )
+
+
+def _preset(name: str) -> tuple[str, Mapping[str, Any]]:
+    if name not in PRESETS:
+        raise UsageError(f"There is no preset {name!r}; expected {', '.join(PRESETS)}.{did_you_mean(name, PRESETS)}")
+    return PRESETS[name]
 
 
 def named(recipe: str, **changes: Any) -> Experiment:

@@ -1,7 +1,7 @@
 """The steps that a recipe is made of: each calls one verb with the experiment's settings and says what it found."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from lpr_lab.method.review import review
 from lpr_lab.method.router_statistics import RouterStatistics
 from lpr_lab.method.similarity import measure_similarity
 from lpr_lab.method.similarity_table import SimilarityTable
-from lpr_lab.method.training import TrainSettings
+from lpr_lab.method.training import TrainSettings, train_settings
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.text.corpus import Corpus
 
@@ -178,7 +178,7 @@ def _keep_fit(story: Story, fits: RouterFits) -> dict[str, Any]:
 
 def _expand(story: Story, folder: Path) -> dict[str, Any]:
     experiment = story.experiment
-    settings = _settings(experiment, experiment.resolved().stage1)
+    settings = _settings(experiment, experiment.resolved().stage1, story.model)
     return expand(
         story.model,
         story.tokenizer,
@@ -197,7 +197,7 @@ def _expand(story: Story, folder: Path) -> dict[str, Any]:
 
 def _review(story: Story, folder: Path) -> dict[str, Any]:
     experiment = story.experiment
-    settings = _settings(experiment, experiment.resolved().stage2)
+    settings = _settings(experiment, experiment.resolved().stage2, story.model)
     return review(
         story.model,
         story.tokenizer,
@@ -235,11 +235,12 @@ def without_times(facts: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _settings(experiment: Experiment, budget: StageBudget) -> TrainSettings:
-    blocks, ways = budget.blocks_per_step, environment.train_with()
-    at_once = budget.blocks_per_forward or next(size for size in (4, 3, 2, 1) if blocks % size == 0)
-    return TrainSettings(
-        **{**asdict(budget), "blocks_per_forward": at_once},
+def _settings(experiment: Experiment, budget: StageBudget, model: PeftModel) -> TrainSettings:
+    ways = environment.train_with()
+    return train_settings(
+        budget,
+        model,
+        budget.tokens,
         precision=experiment.precision,
         seed=experiment.seed,
         activation_checkpointing=ways["activation_checkpointing"],

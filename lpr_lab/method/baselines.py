@@ -30,10 +30,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lpr_lab.errors import UnsupportedModelError, UsageError
 from lpr_lab.method.allocation import Allocation
+from lpr_lab.method.budget import StageBudget
 from lpr_lab.method.expand import pack_by_language, shares
 from lpr_lab.method.schedule import BlockSchedule
 from lpr_lab.method.terms import balance_term, lm_term
-from lpr_lab.method.training import Metrics, TrainSettings, train
+from lpr_lab.method.training import Metrics, train, train_settings
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.families import find_decoder_mlps, read_mlp
@@ -53,7 +54,7 @@ def finetune(
     original: Sequence[str],
     expanded: Sequence[str],
     out: str | Path,
-    settings: TrainSettings | None = None,
+    settings: StageBudget | None = None,
     replay_share: float = 1 / 12,
     load_balancing_coef: float = 0.01,
     log: Callable[[Metrics], None] | None = None,
@@ -67,7 +68,8 @@ def finetune(
         original: languages to replay; may be empty.
         expanded: languages to learn.
         out: folder for checkpoints; a training that was interrupted continues from there.
-        settings: budgets and rates; 81,920 tokens by default, those of `expand` and `review` together.
+        settings: budget and rates, or `TrainSettings` for all of it; 81,920 tokens by default, those of `expand` and
+            `review` together.
         replay_share: share of blocks in original languages. 1/12 is what both stages have together by default; in the
             paper's runs it is 0.6 % (`paper_settings.REPLAY_SHARE_OF_BOTH`).
         load_balancing_coef: alpha, for `sparse_moe` only.
@@ -83,7 +85,7 @@ def finetune(
         raise UsageError(
             "An expansion is trained by lpr_lab.expand and lpr_lab.review; the baselines start from a base."
         )
-    settings = settings or TrainSettings(tokens=81_920)
+    settings = train_settings(settings, model, 81_920)
     weights = shares(original, expanded, replay_share if original else 0.0)
     splits = {language: "replay" if language in original else "train" for language in weights}
     blocks = pack_by_language(corpus, tokenizer, splits, settings, weights)

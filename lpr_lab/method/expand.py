@@ -15,9 +15,10 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from lpr_lab.errors import UsageError
+from lpr_lab.method.budget import StageBudget
 from lpr_lab.method.schedule import BlockSchedule
 from lpr_lab.method.terms import balance_term, lm_term, lpr_term, z_term
-from lpr_lab.method.training import Metrics, TrainSettings, train
+from lpr_lab.method.training import Metrics, TrainSettings, train, train_settings
 from lpr_lab.model.adapter import expansion_config
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import set_trainable
@@ -32,7 +33,7 @@ def expand(
     *,
     languages: Sequence[str],
     out: str | Path,
-    settings: TrainSettings | None = None,
+    settings: StageBudget | None = None,
     load_balancing_coef: float = 0.01,
     load_balancing_variant: str = "paper",
     load_balancing_scope: str = "step",
@@ -52,7 +53,8 @@ def expand(
         corpus: its `train` split of `languages` is what is seen; original languages are not, unless asked for.
         languages: the expanded languages; they get equal shares of the token budget.
         out: folder for checkpoints; a stage that was interrupted continues from there.
-        settings: budgets and rates; 61,440 tokens by default, which ten minutes on two cores pay for.
+        settings: budget and rates, or `TrainSettings` for all of it; 61,440 tokens by default, which ten minutes on two
+            cores pay for, at the rates that suit the base.
         load_balancing_coef: alpha of the paper, 0.01. Layers with as many experts as top-k have a constant loss.
         load_balancing_variant: `paper` or `released` (see `losses`).
         load_balancing_scope: `step`, exact however a step is split, or `micro_batch` as in the papers' runs (see
@@ -74,7 +76,7 @@ def expand(
         UsageError: no languages, a language the corpus lacks, a model without experts, or original languages to replay
             for routers that do not learn.
     """
-    settings = settings or TrainSettings(tokens=61_440)
+    settings = train_settings(settings, model, 61_440)
     if not languages:
         raise UsageError("Stage 1 needs at least one expanded language, for example languages=['el'].")
     if original and not train_routers:

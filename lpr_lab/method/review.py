@@ -14,10 +14,11 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from lpr_lab.errors import UsageError
+from lpr_lab.method.budget import StageBudget
 from lpr_lab.method.expand import pack_by_language, shares
 from lpr_lab.method.schedule import BlockSchedule
 from lpr_lab.method.terms import classifier_term, group_term, lm_term, lpr_term
-from lpr_lab.method.training import Metrics, TrainSettings, train
+from lpr_lab.method.training import Metrics, train, train_settings
 from lpr_lab.model.adapter import expansion_config
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import enter_stage, set_trainable
@@ -32,7 +33,7 @@ def review(
     original: Sequence[str],
     expanded: Sequence[str],
     out: str | Path,
-    settings: TrainSettings | None = None,
+    settings: StageBudget | None = None,
     lpr_coef: float = 0.1,
     lpr_variant: str = "paper",
     replay_share: float = 1 / 3,
@@ -52,7 +53,7 @@ def review(
         original: languages the base model is good at.
         expanded: languages of every expansion so far, the earlier groups included.
         out: folder for checkpoints.
-        settings: budgets and rates; 20,480 tokens by default.
+        settings: budget and rates, or `TrainSettings` for all of it; 20,480 tokens by default.
         lpr_coef: gamma of the paper, 0.1; 0 is its ablation "w/o LPR".
         lpr_variant: `paper` (-log p0, mean over layers) or `released` (softmax twice, mean over layers of equally many
             experts and then over these groups).
@@ -73,7 +74,7 @@ def review(
         UsageError: no original language, a replay share outside (0, 1], a classifier on a layer without experts, or
             `group_coef` without a replayed language of an earlier group.
     """
-    settings = settings or TrainSettings(tokens=20_480)
+    settings = train_settings(settings, model, 20_480)
     if not original:
         raise UsageError("The review needs at least one original language to replay, for example original=['en'].")
     weights = shares(original, expanded, replay_share)

@@ -40,6 +40,7 @@ from lpr_lab.method.terms import Batch, Forward, Term
 from lpr_lab.model.adapter import moe_layers, trainable_parameters
 from lpr_lab.model.capture import RoutingRecord, decoder_of, record_routing
 from lpr_lab.model.compute import FLASH, as_one_row, check_attention, computing, resolve_attention
+from lpr_lab.model.embedded import learning_rates
 from lpr_lab.model.heap import give_freed_memory_back, keep_freed_memory
 from lpr_lab.model.machine import resolve_precision
 from lpr_lab.model.peft import PeftModel
@@ -78,6 +79,25 @@ class TrainSettings(StageBudget):
         super().__post_init__()
         resolve_precision(self.precision)
         check_attention(self.attention)
+
+
+def train_settings(budget: StageBudget | None, model: torch.nn.Module, tokens: int, **further: Any) -> TrainSettings:
+    """Return how a stage trains, with what its budget leaves open: the rates that suit the base, and the micro-batch.
+
+    Args:
+        budget: or settings, which are returned as they are; None for one of `tokens` tokens.
+        model: whose base decides.
+        tokens: of a stage that is given no budget.
+        further: of `TrainSettings`, beside what a budget has.
+    """
+    if isinstance(budget, TrainSettings):
+        return budget
+    budget = budget or StageBudget(tokens=tokens)
+    experts, routers = learning_rates(getattr(model.config, "name_or_path", ""))
+    given = {name: value for name, value in asdict(budget).items() if value is not None}
+    at_once = next(size for size in (4, 3, 2, 1) if budget.blocks_per_step % size == 0)
+    filled = {"learning_rate": experts, "router_learning_rate": routers, "blocks_per_forward": at_once}
+    return TrainSettings(**{**filled, **given, **further})
 
 
 def train(
