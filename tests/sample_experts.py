@@ -29,8 +29,8 @@ def choices(language: str, stage: str, num_experts: int, tokens: int = 60, seed:
 
 
 def expert_tables(sizes: Sequence[int] = (2, 2, 4, 2), stages: Sequence[str] = STAGES) -> dict[str, pd.DataFrame]:
-    """Return all five tables for layers of the given numbers of experts."""
-    load, pairs, agreement, told, tokens = [], {}, [], [], []
+    """Return all six tables for layers of the given numbers of experts."""
+    load, probability, pairs, agreement, told, tokens = [], [], {}, [], [], []
     for layer, size in enumerate(sizes):
         for stage in stages:
             profiles, documents = [], []
@@ -42,6 +42,9 @@ def expert_tables(sizes: Sequence[int] = (2, 2, 4, 2), stages: Sequence[str] = S
                 for expert in range(size):
                     shares = [chosen[:, expert].mean(), (first == expert).mean(), weights[:, expert].mean()]
                     load.append([stage, code, role, "heldout", layer, expert, *shares, len(weights)])
+                probability.append(
+                    [stage, code, role, "heldout", layer, size, 0.8 * weights[:, 0].mean(), len(weights)]
+                )
                 if size > 2:
                     key = (stage, "heldout", layer)
                     pairs[key] = pairs.get(key, 0) + experts.co_activation(chosen)
@@ -65,6 +68,9 @@ def expert_tables(sizes: Sequence[int] = (2, 2, 4, 2), stages: Sequence[str] = S
     return {
         "expert_load": pd.DataFrame(
             load, columns="stage language role dataset layer expert chosen first mass n_tokens".split()
+        ),
+        "original_probability": pd.DataFrame(
+            probability, columns="stage language role dataset layer num_experts probability n_tokens".split()
         ),
         "expert_pairs": pd.DataFrame(together, columns="stage dataset layer expert_a expert_b n_tokens".split()),
         "expert_agreement": pd.DataFrame(

@@ -9,7 +9,7 @@ import gradio as gr
 
 from lpr_lab.dashboard import experts_parts as parts
 from lpr_lab.dashboard import shell
-from lpr_lab.dashboard.experts_data import ALONE, Picture, read, why_not_counted
+from lpr_lab.dashboard.experts_data import ALONE, Picture, extra, read, why_not_counted
 from lpr_lab.dashboard.memory import remembered
 from lpr_lab.dashboard.model_hub import HUB, why_not
 from lpr_lab.dashboard.shell import FILES, MODEL, Scene, esc, html_block, status
@@ -22,8 +22,13 @@ from lpr_lab.views.plots import dataset_name, language_name
 
 QUESTION = "Which experts work, and for which languages?"
 CONTROLS = ("stage", "stage2", "data", "number", "languages", "layer")
-PARTS = ("tiles", "stages", "panels", "one", "told", "told_plot", "told_table", "kept", "kept_plot", "kept_table")
-_FIGURES = ("told_plot", "kept_plot")
+SECTIONS = ("told", "kept", "prob")
+"""What stands below the panels: a heading, a figure and its numbers each."""
+_FIGURES = tuple(f"{name}_plot" for name in SECTIONS)
+PARTS = (
+    *("tiles", "stages", "panels", "one"),
+    *(f"{name}{part}" for name in SECTIONS for part in ("", "_plot", "_table")),
+)
 
 
 @remembered
@@ -105,9 +110,33 @@ def _drawn(picture: Picture, scene: Scene) -> dict[str, Any]:
         found["kept_plot"] = gr.update(value=figure, visible=True)
         by_role = kept.pivot_table(index="layer", columns="role", values=number)
         found["kept_table"] = parts.twin(by_role, {role: f"{role} languages" for role in by_role.columns})
+    found |= _probability(picture)
     if not picture.is_counted:
         found |= _not_counted(picture.run, nothing=False)
     return found
+
+
+def _probability(picture: Picture) -> dict[str, Any]:
+    """Return the router's own probability of expert 0, as fig. 3 of MoE-LPR has it; words where it was not measured."""
+    if not picture.is_counted:
+        return {}
+    table = extra(picture, "original_probability")
+    note = (
+        "Softmax over all experts, before any is chosen: fig. 3 of MoE-LPR. It is not the weight above, which the "
+        "chosen experts alone divide among themselves."
+    )
+    if table is None:
+        missing = f"{note} Not measured in this run, which was made before it was counted."
+        return {"prob": _heading("The router's probability of expert 0", missing)}
+    table = table[table["language"].isin(picture.languages)]
+    figure = figures.original_probability(table)
+    means = table.pivot_table(index="layer", columns=["role", "stage"], values="probability", sort=False).sort_index()
+    columns = {(role, stage): f"{role} languages, {stage}" for role, stage in means.columns}
+    return {
+        "prob": _heading(plots.take_title(figure), note),
+        "prob_plot": gr.update(value=figure, visible=True),
+        "prob_table": parts.twin(means, columns),
+    }
 
 
 def _heading(title: str, note: str) -> str:
@@ -190,7 +219,7 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     body: dict[str, Any] = {"tiles": html_block(), "stages": html_block(), "panels": html_block()}
     layer = gr.Dropdown([], label="Layer", visible=False, elem_classes="lpr-narrow")
     body["one"] = html_block()
-    for name in ("told", "kept"):
+    for name in SECTIONS:
         body[name] = html_block()
         body[f"{name}_plot"] = gr.Plot(show_label=False, visible=False, elem_classes="lpr-plot lpr-card")
         body[f"{name}_table"] = html_block()

@@ -287,7 +287,8 @@ def twin(table: Table, columns: dict[str, Any]) -> str:
     head = "".join(f'<th scope="col" class="lpr-number">{esc(str(name))}</th>' for name in columns.values())
     body = ""
     for layer, row in table.iterrows():
-        cells = "".join(f'<td class="lpr-number">{row[column]:.3f}</td>' for column in columns)
+        numbers = (NOT_MEASURED if row[column] != row[column] else f"{row[column]:.3f}" for column in columns)
+        cells = "".join(f'<td class="lpr-number">{number}</td>' for number in numbers)
         body += f'<tr><th scope="row">{layer}</th>{cells}</tr>'
     return (
         '<details class="lpr-fold"><summary>Show as a table</summary><div class="lpr-scroll">'

@@ -1,12 +1,15 @@
 """Counts what experts get while a model reads, and turns the counts into the small tables that a run keeps.
 
-    expert_load         stage language role dataset layer expert chosen first mass n_tokens
-    expert_pairs        stage dataset layer expert_a expert_b n_tokens          chosen together; a = b: tokens of a
-    expert_agreement    before after dataset language layer same_choices same_first
-    expert_information  stage dataset layer bits ceiling_bits null_bits null_high_bits n_languages n_documents
-    expert_tokens       dataset language layer expert token_id bytes count total            of the newest stage
+    expert_load           stage language role dataset layer expert chosen first mass n_tokens
+    original_probability  stage language role dataset layer num_experts probability n_tokens
+    expert_pairs          stage dataset layer expert_a expert_b n_tokens          chosen together; a = b: tokens of a
+    expert_agreement      before after dataset language layer same_choices same_first
+    expert_information    stage dataset layer bits ceiling_bits null_bits null_high_bits n_languages n_documents
+    expert_tokens         dataset language layer expert token_id bytes count total            of the newest stage
 
-`chosen`, `first` and `mass` are those of `measure.experts.NUMBERS`; `bytes` is the token in UTF-8, as hex digits;
+`chosen`, `first` and `mass` are those of `measure.experts.NUMBERS`. `probability` is the mean router probability of
+expert 0, softmax over all experts before any is chosen: on original languages fig. 3 of MoE-LPR, logged by its code as
+`old_lang_expert0_score` (there over all tokens, here without separators). `bytes` is the token in UTF-8, as hex digits;
 `null_bits` and `null_high_bits` are mean and 95th percentile over shuffled documents.
 """
 
@@ -24,12 +27,19 @@ from lpr_lab.measure import experts
 from lpr_lab.model.capture import RoutingRecord, decoder_of, record_routing
 from lpr_lab.model.machine import resolve_precision
 from lpr_lab.model.peft import PeftModel
-from lpr_lab.model.router import Routing
+from lpr_lab.model.router import ORIGINAL_EXPERT, Routing
 from lpr_lab.model.stages import standing
 from lpr_lab.text.graphemes import token_bytes
 from lpr_lab.text.packing import PackedBlocks
 
-TABLES = ("expert_load", "expert_pairs", "expert_agreement", "expert_information", "expert_tokens")
+TABLES = (
+    "expert_load",
+    "original_probability",
+    "expert_pairs",
+    "expert_agreement",
+    "expert_information",
+    "expert_tokens",
+)
 SHUFFLES = 200
 
 
@@ -43,6 +53,8 @@ class _Layer:
     """int [T]."""
     documents: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
     """Documents of a pass, int [d], and the weight of each expert summed over their tokens, float [d, E]."""
+    probability: float = 0.0
+    """The router's probability of expert 0, summed over all tokens."""
 
 
 @dataclass
@@ -69,6 +81,7 @@ class ExpertCounter:
         self._open: tuple[str, str, str] | None = None
         self._readings: dict[str, _Reading] = {}
         self._load: list[list[Any]] = []
+        self._probability: list[list[Any]] = []
         self._agreement: list[list[Any]] = []
         self._tokens: list[list[Any]] = []
         self._pairs: dict[tuple[str, str, int], np.ndarray] = {}
@@ -111,6 +124,10 @@ class ExpertCounter:
             "expert_load": pd.DataFrame(
                 self._load, columns="stage language role dataset layer expert chosen first mass n_tokens".split()
             ),
+            "original_probability": pd.DataFrame(
+                self._probability,
+                columns="stage language role dataset layer num_experts probability n_tokens".split(),
+            ),
             "expert_pairs": pd.DataFrame(pairs, columns="stage dataset layer expert_a expert_b n_tokens".split()),
             "expert_agreement": pd.DataFrame(
                 self._agreement, columns="before after dataset language layer same_choices same_first".split()
@@ -138,6 +155,8 @@ class ExpertCounter:
                 for expert in range(num_experts):
                     numbers = [float(f"{share[expert]:.6g}") for share in shares]
                     self._load.append([stage, language, role, dataset, layer, expert, *numbers, count])
+                mean = float(f"{reading.layers[layer].probability / count:.6g}")
+                self._probability.append([stage, language, role, dataset, layer, num_experts, mean, count])
                 key = (stage, dataset, layer)
                 if (chosen.sum(1) < num_experts).any():  # where all are always chosen there is nothing to learn
                     self._pairs[key] = self._pairs.get(key, 0) + experts.co_activation(chosen)
@@ -205,6 +224,8 @@ def _add(layer: _Layer, routing: Routing, counts: np.ndarray, document: np.ndarr
     for choice in range(ids.shape[1]):
         dense[rows, ids[:, choice]] += weights[:, choice]
     starts = np.flatnonzero(np.diff(document, prepend=document[0] - 1))
+    probs = routing.router_logits.float().softmax(-1)[:, ORIGINAL_EXPERT]
+    layer.probability += float(probs.cpu().numpy()[counts].sum(dtype=np.float64))
     layer.chosen.append(dense > 0)
     layer.first.append(ids[:, 0].astype(np.int32))
     layer.documents.append((document[starts], np.add.reduceat(dense, starts, axis=0)))

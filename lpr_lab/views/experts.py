@@ -145,6 +145,58 @@ def agreement(table: Table, number: str = "same_first", template: str = "lpr") -
     return figure
 
 
+def original_probability_finding(table: Table) -> str:
+    """Return one sentence: what the router gives expert 0 at the newest stage, and before, by kind of language."""
+    means = table.groupby(["role", "stage"], sort=False)["probability"].mean()
+    stages = list(dict.fromkeys(table["stage"]))
+    parts = []
+    for role in (role for role in ROLES if role in set(table["role"])):
+        earlier = ", ".join(f"{percent(means[role, stage])} at {stage}" for stage in stages[:-1])
+        parts.append(f"{percent(means[role, stages[-1]])} on {role} languages{f' ({earlier})' if earlier else ''}")
+    return f"The router's probability of expert 0 is {' and '.join(parts)}, on average over layers"
+
+
+def original_probability(table: Table, template: str = "lpr") -> "go.Figure":
+    """Draw the mean router probability of expert 0 over depth, at every stage (MoE-LPR, fig. 3).
+
+    One line per stage and kind of language, the mean over its languages; the newest stage is drawn through.
+
+    Args:
+        table: one data set; columns stage (oldest first), role, layer, probability.
+        template: `lpr` or `lpr_dark`.
+    """
+    import plotly.graph_objects as go
+
+    theme.register()
+    _refuse_several(table.drop(columns="stage"), "original_probability")
+    figure = go.Figure()
+    stages = list(dict.fromkeys(table["stage"]))
+    for role, title in ROLES.items():
+        for place, stage in enumerate(stages):
+            rows = table[(table["role"] == role) & (table["stage"] == stage)]
+            if rows.empty:
+                continue
+            means = rows.groupby("layer")["probability"].mean()
+            name = f"{title}, {stage}" if len(stages) > 1 else title
+            figure.add_scatter(
+                x=means.index,
+                y=100 * means,
+                mode="lines+markers",
+                name=name,
+                line={"color": ROLE_COLOURS[role], "width": 2, "dash": "solid" if stage == stages[-1] else "dot"},
+                marker={"symbol": SYMBOLS[place % len(SYMBOLS)], "size": 7},
+                hovertemplate=f"{name}, layer %{{x}}: %{{y:.1f}}%<extra></extra>",
+            )
+    figure.update_layout(
+        template=template,
+        title=original_probability_finding(table),
+        height=340,
+        xaxis={"title": "layer", "showgrid": False, "zeroline": False},
+        yaxis={"title": "router's probability of expert 0, %", "range": [-3, 103], "zeroline": False},
+    )
+    return figure
+
+
 def load_finding(loads: dict[int, Any]) -> str:
     """Return one sentence: how even the load is, and how many experts are idle."""
     evenness = [value for value in (normalised_entropy(load) for load in loads.values()) if value == value]

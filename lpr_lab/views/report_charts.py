@@ -139,6 +139,16 @@ def expert_charts(run: Run) -> Iterator[Chart]:
         body = [(str(row["layer"]), *(f"{row[name]:.3f}" for name in columns)) for row in rows.to_dict("records")]
         head = ("Layer", *(f"{names[name]}, bits" for name in columns))
         yield _chart("experts-information", experts.information(rows), head, body)
+    table = run.read_table("original_probability")
+    if table is not None and not table.empty:
+        rows = table[table["dataset"] == main_dataset(table)]
+        body = [
+            (language_name(str(row["language"])), str(row["layer"]), str(row["stage"]), percent(row["probability"]))
+            for row in rows.to_dict("records")
+        ]
+        head = ("Language", "Layer", "Stage", "Router's probability of expert 0")
+        caption = "Softmax over all experts, before any is chosen (fig. 3 of MoE-LPR)."
+        yield _chart("experts-original-probability", experts.original_probability(rows), head, body, caption)
     table = run.read_table("expert_agreement")
     if table is not None and not table.empty:
         last = table.iloc[-1]

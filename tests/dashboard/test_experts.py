@@ -13,6 +13,7 @@ from lpr_lab.dashboard import experts, shell
 from lpr_lab.dashboard.experts_data import ALONE, read
 from lpr_lab.dashboard.view import View
 from lpr_lab.experiments.runs import Run
+from lpr_lab.measure.expert_counts import TABLES
 from lpr_lab.storage import write_text
 
 
@@ -162,7 +163,9 @@ def test_no_run_teaches_how_to_make_one(runs_dir):
     assert "No runs yet" in words(compose(runs_dir)["panels"])
 
 
-@pytest.mark.parametrize("table", ["load", "expert_load", "expert_tokens", "expert_pairs", "expert_information"])
+@pytest.mark.parametrize(
+    "table", ["load", "expert_load", "expert_tokens", "expert_pairs", "expert_information", "original_probability"]
+)
 def test_a_damaged_or_foreign_table_is_a_sentence_and_not_a_crash(runs_dir, counted, table):
     if table == "load":
         (counted.path / "tables" / "expert_load.csv").unlink()
@@ -179,6 +182,23 @@ def test_drawing_a_model_of_sixty_layers_is_quick(runs_dir, run):
     started = time.process_time()
     compose(runs_dir, layer="40")
     assert time.process_time() - started < 1.0
+
+
+def test_the_routers_probability_of_expert_0_is_drawn_with_its_numbers(runs_dir, counted):
+    shown = compose(runs_dir)
+    said = words(shown["prob"])
+    assert re.search(r"probability of expert 0 is \d+% on original languages \(\d+% at G1 expand\) and \d+%", said)
+    assert "fig. 3" in said and shown["prob_plot"]["visible"] and len(shown["prob_plot"]["value"].data) == 4
+    table = words(shown["prob_table"])
+    assert "original languages, G1 review" in table and table.count(" 0.") == 4 * 4
+    assert len(compose(runs_dir, langs="el")["prob_plot"]["value"].data) == 2
+
+
+def test_a_run_made_before_it_was_measured_says_so_and_shows_the_rest(runs_dir, counted):
+    (counted.path / "tables" / "original_probability.csv").unlink()
+    shown = compose(runs_dir)
+    assert "Not measured in this run" in words(shown["prob"]) and not shown["prob_plot"]["visible"]
+    assert shown["kept_plot"]["visible"] and "Idle experts" in words(shown["tiles"])
 
 
 # -------------------------------------------------------------------------------------------------- counting now
@@ -216,7 +236,6 @@ def test_what_goes_wrong_while_counting_is_said(runs_dir, monkeypatch):
 
 def test_counting_later_writes_what_measuring_writes(runs_dir, tiny_model, tiny_tokenizer, tiny_corpus, monkeypatch):
     from lpr_lab.experiments import expert_tables
-    from lpr_lab.measure.expert_counts import TABLES
     from lpr_lab.method.upcycle import upcycle
     from lpr_lab.model.stages import enter_stage
 

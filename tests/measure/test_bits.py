@@ -50,6 +50,18 @@ def test_a_uniform_model_needs_the_same_nats_for_every_token(tiny_model, tiny_to
     assert nats == pytest.approx(np.array(tokens) * np.log(len(tiny_tokenizer)), rel=1e-5)
 
 
+def test_change_is_the_difference_of_bits_per_byte_in_percent_of_the_bases(tiny_model, tiny_tokenizer, tiny_corpus):
+    model = moved(upcycle(tiny_model("llama"), (1, 1)))
+    report = evaluate(model, tiny_tokenizer, tiny_corpus, precision="fp32", **OPTIONS)
+    bits = report.to_frame().set_index(["dataset", "language", "model"])["bits_per_byte"]
+    changes = report.changes()
+    assert set(changes["role"]) == {"original", "expanded"}
+    for row in changes.to_dict("records"):
+        base, expanded = (bits[row["dataset"], row["language"], name] for name in ("base", "expanded"))
+        assert row["change_percent"] == pytest.approx(100 * (expanded - base) / base, rel=1e-4)
+        assert abs(row["change_percent"]) > 0.1
+
+
 def test_an_expansion_that_was_not_trained_changes_nothing(tiny_model, tiny_tokenizer, tiny_corpus):
     report = evaluate(upcycle(tiny_model("llama"), (1, 1)), tiny_tokenizer, tiny_corpus, precision="fp32", **OPTIONS)
     assert report.changes()["change_percent"].abs().max() < 1e-3

@@ -1,5 +1,7 @@
 """What is said about experts holds at the ends: even, idle, language by language, by chance, and the same again."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,8 @@ from lpr_lab.measure.bits import choose_documents, evaluate
 from lpr_lab.measure.expert_counts import TABLES, ExpertCounter, read_stage
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.adapter import moe_layers
-from lpr_lab.model.stages import enter_stage, stage_names
+from lpr_lab.model.capture import watch_mlp_inputs
+from lpr_lab.model.stages import enter_stage, stage_names, standing
 from lpr_lab.text.packing import pack
 
 OPTIONS = {"languages": ["en", "el"], "original": ["en"], "tokens_per_language": 400, "block_tokens": 64}
@@ -185,6 +188,38 @@ def test_loads_sum_to_one_and_to_k_and_agree_with_the_load_of_the_report(counted
     assert len(both) == len(newest)
     assert both["mass"].to_numpy() == pytest.approx(both["mass_report"].to_numpy(), abs=1e-4)
     assert both["chosen"].to_numpy() / 2 == pytest.approx(both["share"].to_numpy(), abs=1e-4)
+
+
+@torch.no_grad()
+def test_the_probability_of_expert_0_is_the_routers_own_before_any_expert_is_chosen(
+    counted, tiny_tokenizer, tiny_corpus
+):
+    """Recomputed block by block, from what the router reads and its matrix, without separators and padding."""
+    model, names, _, tables = counted
+    table = tables["original_probability"]
+    assert set(table["num_experts"]) == {2, 4} and list(dict.fromkeys(table["stage"])) == names
+    for language, stage in product(("en", "el"), names):
+        documents = choose_documents(tiny_corpus.documents("dev", language), 400, 256, tiny_tokenizer)
+        blocks = pack(documents, tiny_tokenizer, 64, languages=[language])
+        found = {0: [], 1: []}
+        with standing(model, stage):
+            routers = {layer.layer: layer.router.weight for layer in moe_layers(model)}
+            for block in (blocks[number] for number in range(len(blocks))):
+                inputs = {}
+                with watch_mlp_inputs(model, inputs.__setitem__):
+                    ids, positions = block["input_ids"][None], block["position_ids"][None]
+                    model(input_ids=ids, position_ids=positions, use_cache=False)
+                counts = (block["language_id"] >= 0) & (block["input_ids"] != blocks.separator_id)
+                for layer, x in inputs.items():
+                    scores = (x[0, counts].double() @ routers[layer].double().T).exp()
+                    found[layer] += (scores[:, 0] / scores.sum(-1)).tolist()
+        for layer, probs in found.items():
+            rows = table[(table["language"] == language) & (table["stage"] == stage) & (table["layer"] == layer)]
+            assert rows["n_tokens"].item() == len(probs)
+            assert rows["probability"].item() == pytest.approx(sum(probs) / len(probs), abs=1e-4)
+    load = tables["expert_load"]
+    wide = load[(load["layer"] == 0) & (load["expert"] == 0)]["mass"].to_numpy()
+    assert abs(wide - table[table["layer"] == 0]["probability"].to_numpy()).max() > 0.01, "not the weight among chosen"
 
 
 def test_pairs_are_kept_only_where_there_is_a_choice_and_count_every_token(counted):

@@ -8,6 +8,7 @@ import torch
 from tiny_corpus import TinyCorpus
 
 from lpr_lab.errors import UsageError
+from lpr_lab.measure.expert_counts import ExpertCounter, read_stage
 from lpr_lab.method import training
 from lpr_lab.method.expand import expand
 from lpr_lab.method.review import review
@@ -17,6 +18,7 @@ from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.adapter import expansion_config, moe_layers
 from lpr_lab.model.capture import record_routing
 from lpr_lab.model.stages import select_stage, stage_names
+from lpr_lab.text.packing import pack
 
 SETTINGS = TrainSettings(
     tokens=6 * 4 * 32,
@@ -56,19 +58,21 @@ def shown(monkeypatch):
 @pytest.fixture
 def stages(tiny_tokenizer, sentences, tmp_path):
     """Both stages with everything filled in that these tests do not look at."""
-    corpus = TinyCorpus(sentences, ("en", "es", "el", "hu", "tr"))
+    material = TinyCorpus(sentences, ("en", "es", "el", "hu", "tr"))
 
     class Stages:
+        corpus = material
+
         @staticmethod
         def expand(model, *, languages=("el", "tr"), out="1", **options):
             options = {"settings": SETTINGS, **options}
-            return expand(model, tiny_tokenizer, corpus, languages=languages, out=tmp_path / out, **options)
+            return expand(model, tiny_tokenizer, material, languages=languages, out=tmp_path / out, **options)
 
         @staticmethod
         def review(model, *, original=("en",), expanded=("el", "tr"), out="2", **options):
             options = {"settings": SETTINGS, **options}
             languages = {"original": original, "expanded": expanded}
-            return review(model, tiny_tokenizer, corpus, **languages, out=tmp_path / out, **options)
+            return review(model, tiny_tokenizer, material, **languages, out=tmp_path / out, **options)
 
     return Stages
 
@@ -163,6 +167,58 @@ def test_replay_that_makes_no_sense_is_refused_before_work(original, share, prob
     with pytest.raises(UsageError, match=problem):
         stages.expand(upcycle(tiny_model(), [1, 1]), original=original, replay_share=share)
     assert not list(tmp_path.iterdir())
+
+
+# ----------------------------------------------------------------------------------------- the review's loss and size
+
+
+@pytest.mark.parametrize("classifier_layers", [(), (1,)])
+def test_the_loss_of_a_review_is_the_language_models_plus_a_tenth_of_each_routing_loss_and_nothing_else(
+    classifier_layers, tiny_model, stages
+):
+    """MoE-LPR eq. 11, and with classifiers that of LayerMoE; the balance loss of stage 1 is gone."""
+    logged = []
+    model = upcycle(tiny_model(), [1, 2])
+    stages.expand(model)
+    result = stages.review(model, classifier_layers=classifier_layers, log=logged.append)
+    names = ["lm_loss", "lpr_loss", *(["classifier_loss"] if classifier_layers else [])]
+    assert list(result["terms"]) == names
+    assert [term["coefficient"] for term in result["terms"].values()] == [1.0, *[0.1] * (len(names) - 1)]
+    for metrics in logged:
+        expected = metrics["lm_loss"] + 0.1 * sum(metrics[name] for name in names[1:])
+        assert metrics["loss"] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("steps", [3, 6, 12])
+def test_fig_4_a_review_of_any_size_keeps_one_original_block_to_two_expanded_ones(steps, tiny_model, stages, shown):
+    model = upcycle(tiny_model(), [1, 2])
+    settings = replace(SETTINGS, tokens=steps * 4 * 32)
+    result = stages.review(model, original=("en", "es"), settings=settings)
+    assert result["steps"] == steps
+    assert shown == dict.fromkeys(("en", "es"), steps * 4 // 6) | dict.fromkeys(("el", "tr"), steps * 4 // 3)
+    assert result["terms"]["lpr_loss"]["tokens"] == pytest.approx(result["tokens"] / 3, rel=0.1)
+
+
+def test_fig_3_a_review_raises_expert_0_on_original_languages_and_more_with_the_lpr_loss_than_without(
+    tiny_model, tiny_tokenizer, stages
+):
+    """In every layer: w/o review < with LPR, and w/o LPR < with LPR; on tokens of original languages."""
+    longer = replace(SETTINGS, tokens=20 * 4 * 32, router_learning_rate=3e-2)
+    found = {}
+    for name, coefficient in (("without LPR", 0.0), ("full", 1.0)):
+        model = upcycle(tiny_model(), [1, 3])
+        stages.expand(model, out=f"{name} 1", settings=longer)
+        stages.review(model, out=f"{name} 2", settings=longer, lpr_coef=coefficient)
+        counter = ExpertCounter(stage_names(model))
+        documents = stages.corpus.documents("replay", "en")
+        blocks = pack(documents, tiny_tokenizer, 32, languages=["en"])
+        for stage in stage_names(model):
+            read_stage(counter, model, blocks, stage=stage, language="en", role="original", dataset="replay")
+        table = counter.tables(tiny_tokenizer)["original_probability"].set_index(["stage", "layer"])["probability"]
+        found[name] = table["G1 review"]
+        found["without review"] = table["G1 expand"]
+    assert (found["full"] > found["without review"] + 0.05).all()
+    assert (found["full"] > found["without LPR"] + 0.05).all()
 
 
 # ------------------------------------------------------------------------------- lifelong MoE-LPR: the earlier groups

@@ -185,6 +185,16 @@ def test_in_a_first_expansion_the_paper_counts_expert_0(similarity, delta):
     assert allocate(similarity, delta, rule="round_up").new_experts == tuple(count - 1 for count in added)
 
 
+@for_any(SIMILARITIES, st.floats(1, 300))
+def test_rounding_up_is_the_papers_formula_in_a_first_and_in_a_second_expansion(similarity, delta):
+    """N_i = ceil((1/S_i) / sum of 1/S_k * delta): with expert 0 at first, the number added after that."""
+    inverse = [1 / Fraction(value) for value in similarity]
+    formula = [math.ceil(share / sum(inverse) * Fraction(delta)) for share in inverse]
+    assume(max(formula) > 1)
+    assert allocate(similarity, delta, rule="round_up").new_experts == tuple(number - 1 for number in formula)
+    assert allocate(similarity, delta, rule="round_up_added").new_experts == tuple(formula)
+
+
 @pytest.mark.parametrize("margin", [Fraction(1, 100), Fraction(1, 2), Fraction(99, 100)])
 def test_claim_5_round_up_reproduces_published_lists_from_similarities_that_stand_for_them(margin):
     """The published similarities are not at hand, so these are made: each layer's value of the formula lies `margin`

@@ -79,6 +79,18 @@ def test_a_baseline_changes_what_its_row_says_and_leaves_the_base_it_was_made_of
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
+def test_lora_stands_on_every_linear_map_but_the_head_with_rank_8(tiny_model):
+    dense = tiny_model()
+    maps = {name for name, module in dense.named_modules() if isinstance(module, torch.nn.Linear)} - {"lm_head"}
+    tuned = baselines.lora(dense)
+    ranks = {
+        name.removeprefix("base_model.model.").removesuffix(".lora_A.default.weight"): parameter.shape[0]
+        for name, parameter in tuned.named_parameters()
+        if ".lora_A." in name
+    }
+    assert ranks == dict.fromkeys(maps, 8) and len(maps) == 2 * 7
+
+
 def test_only_the_mixture_has_a_balance_loss(tiny_model, tiny_tokenizer, tiny_corpus, tmp_path):
     terms = {
         row: list(finetune(ROWS[row](tiny_model()), tiny_tokenizer, tiny_corpus, tmp_path / row)["terms"])

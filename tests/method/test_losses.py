@@ -217,8 +217,9 @@ def test_only_the_released_lpr_term_gives_rare_numbers_of_experts_more_weight():
 
 
 @pytest.mark.parametrize("num_experts", ALLOCATIONS.values(), ids=ALLOCATIONS)
-def test_the_released_balance_term_weighs_all_layers_alike_whatever_their_numbers_of_experts(num_experts, tiny_model):
-    """`N * sum of (choices of i / T) P_i` per layer, K no more than there are experts, then the mean over layers."""
+@pytest.mark.parametrize("variant", ["paper", "released"])
+def test_the_balance_term_is_its_equation_in_every_layer_and_their_plain_mean(variant, num_experts, tiny_model):
+    """`sum of f_i P_i`, as released without the 1/K in f_i; K is no more than there are experts. All layers alike."""
     model = upcycle(tiny_model("llama", num_layers=len(num_experts)), [number - 1 for number in num_experts])
     languages = torch.tensor([[0, 0, 1, -1], [1, 1, -1, -1]])
     is_text = (languages >= 0).flatten()
@@ -226,13 +227,20 @@ def test_the_released_balance_term_weighs_all_layers_alike_whatever_their_number
     layers = []
     for of_layer in routing.values():
         probs = of_layer.router_logits[is_text].double().softmax(-1)
-        number = probs.shape[-1]
-        best = probs.argsort(dim=-1, descending=True)[:, : min(2, number)]
-        share = [sum(int(i in row) for row in best.tolist()) / len(probs) for i in range(number)]
-        layers.append(number * sum(share[i] * float(probs[:, i].mean()) for i in range(number)))
-    term = balance_term(model, 0.01, "released")
+        number, top_k = probs.shape[-1], min(2, probs.shape[-1])
+        best = probs.argsort(dim=-1, descending=True)[:, :top_k]
+        chosen = [sum(int(i in row) for row in best.tolist()) / len(probs) for i in range(number)]
+        total = number * sum(chosen[i] * float(probs[:, i].mean()) for i in range(number))
+        layers.append(total / top_k if variant == "paper" else total)
+    term = balance_term(model, 0.01, variant)
     total = term.total(Forward({"language_id": languages}, torch.empty(0), routing))
     assert float(total) / term.count({"language_id": languages}) == pytest.approx(sum(layers) / len(layers), rel=1e-6)
+
+
+def test_lpr_loss_is_minus_the_log_of_the_probability_of_expert_0_mean_over_tokens_of_original_languages():
+    logits, is_original = torch.randn(30, 5) * 2, torch.arange(30) % 3 == 0
+    by_hand = [-math.log(math.exp(row[0]) / sum(map(math.exp, row))) for row in logits[is_original].tolist()]
+    assert lpr_loss(logits, is_original) == pytest.approx(sum(by_hand) / len(by_hand), rel=1e-5)
 
 
 OWN = torch.tensor([[False, True, True, False]])

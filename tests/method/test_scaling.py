@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 
 from lpr_lab.errors import UsageError
 from lpr_lab.method.expand import pack_by_language
-from lpr_lab.method.terms import balance_term, group_term
+from lpr_lab.method.terms import Forward, balance_term, group_term
 from lpr_lab.method.upcycle import upcycle
+from lpr_lab.model.router import Routing
 
 HELPERS = Path(__file__).parents[1]
 
@@ -82,6 +83,46 @@ def test_gradients_of_the_released_losses_do_not_depend_on_gradient_accumulation
     assert_equal_gradients(gradients(stage, folder, tmp_path / "split", 1, **RELEASED[stage]), expected)
     paper = gradients(stage, folder, tmp_path / "paper", blocks_per_forward=4)
     assert any(not torch.allclose(paper[name], gradient, rtol=1e-3) for name, gradient in expected.items())
+
+
+def test_the_balance_loss_of_the_papers_runs_has_the_statistics_of_each_micro_batch(tiny_model):
+    """`f_i` of each micro-batch by itself, and the mean of their losses, for micro-batches of equally many tokens."""
+    model = upcycle(tiny_model("llama"), (3, 4))
+    term = balance_term(model, 0.01, "released", scope="micro_batch")
+    assert term.describe()["scope"] == "micro_batch" and term.observe is None
+    nothing = torch.empty(24, 0)
+    parts = [
+        {layer: Routing(2 * torch.randn(24, number), nothing, nothing) for layer, number in ((0, 4), (1, 5))}
+        for _ in range(3)
+    ]
+    batch = {"language_id": torch.zeros(4, 6, dtype=torch.int64)}
+    losses = []
+    for part in parts:
+        for routing in part.values():
+            probs = routing.router_logits.double().softmax(-1)
+            chosen = torch.zeros_like(probs).scatter_(1, probs.topk(2).indices, 1.0)
+            losses.append(float(probs.shape[-1] * (chosen.mean(0) * probs.mean(0)).sum()))
+    total = sum(float(term.total(Forward(batch, torch.empty(0), part))) for part in parts)
+    assert total / (3 * term.count(batch)) == pytest.approx(sum(losses) / len(losses), rel=1e-6)
+
+
+def test_gradients_of_the_papers_runs_depend_on_how_a_step_is_split_and_ours_do_not(folder, tmp_path):
+    """Which is what the scope `micro_batch` imitates; in one micro-batch both scopes are the same."""
+    found = {
+        (scope, size): gradients(
+            "expand", folder, tmp_path / f"{scope}-{size}", blocks_per_forward=size, load_balancing_scope=scope
+        )
+        for scope in ("step", "micro_batch")
+        for size in (4, 1)
+    }
+    whole = found["step", 4]
+    assert_equal_gradients(found["step", 1], whole)
+    assert_equal_gradients(found["micro_batch", 4], whole)
+    apart = {
+        name: float((found["micro_batch", 1][name] - gradient).abs().max() / gradient.abs().max())
+        for name, gradient in whole.items()
+    }
+    assert max(value for name, value in apart.items() if "router" in name) > 1e-2
 
 
 @pytest.mark.slow

@@ -22,14 +22,15 @@ def test_load_and_traces_are_kept_and_the_dashboard_shows_them(finished_runs):
     run = Run.open(finished_runs, done.run.id)
     subject = next(other for other in list_runs(finished_runs) if other.has_checkpoint)
     assert (run.kind, run.status.state, run.parents) == ("routing", "finished", (subject.id,))
-    assert {"load", "original_weight", "balance", "expert_load", "expert_pairs", "expert_information"} <= set(
+    assert {"load", "original_weight", "balance", "expert_load", "expert_pairs", "original_probability"} <= set(
         run.table_names()
     )
     assert set(run.read_table("load")["layer"]) == {1}
     assert run.trace_names() == ("ar", "ar-1", "el", "el-1", "en", "en-1")
     trace = run.read_trace("el-1")
     assert trace.layers.tolist() == [1] and trace.at("G1 expand").layers.tolist() == [1]
-    assert set(run.figures()) == {"load_by_layer", "load", "layers", "languages", "information"}
+    drawn = {"load_by_layer", "load", "layers", "languages", "original_probability", "information"}
+    assert set(run.figures()) == drawn
     assert all(claim["holds"] for claim in run.results["claims"] if claim["is_exact"])
     assert len(run.notebook_path.read_text()) < 1_000_000
 

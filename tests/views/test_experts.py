@@ -118,6 +118,20 @@ def test_without_shuffles_the_finding_says_that_chance_was_not_measured(tables):
     assert len(figure.data) == 2 and "what chance alone gives was not measured" in figure.layout.title.text
 
 
+def test_the_routers_probability_of_expert_0_has_a_line_per_stage_and_kind_of_language(tables):
+    table = tables["original_probability"]
+    figure = figures.original_probability(table)
+    assert [(trace.name, trace.line.dash) for trace in figure.data] == [
+        ("Original languages, G1 expand", "dot"), ("Original languages, G1 review", "solid"),
+        ("Expanded languages, G1 expand", "dot"), ("Expanded languages, G1 review", "solid"),
+    ]  # fmt: skip
+    mine = table[(table["role"] == "original") & (table["stage"] == "G1 review")]
+    assert list(figure.data[1].y) == pytest.approx(list(100 * mine.groupby("layer")["probability"].mean()))
+    assert f"is {100 * mine['probability'].mean():.0f}% on original languages (" in figure.layout.title.text
+    with pytest.raises(UsageError, match="one dataset at a time"):
+        figures.original_probability(table.assign(dataset=["a", "b"] * (len(table) // 2)))
+
+
 def test_saturation_is_a_line_per_language_and_a_range_when_there_are_many(tables):
     table = tables["expert_agreement"]
     table = table.assign(role=table["language"].map(ROLES))
