@@ -104,6 +104,10 @@ def test_a_further_group_goes_on_from_a_run_and_keeps_what_was_there(materials, 
     assert stage_names(model) == own[recipe]
     if recipe == "route_first":
         assert results["stages"]["fit_routers"]["earlier_groups_from_statistics"]
+    else:
+        reviewed = results["stages"]["review"]
+        assert (reviewed["original"], reviewed["expanded"]) == (["en", "es"], ["el", "tr"])
+        assert results["stages"]["expand"]["languages"] == ["tr"]
 
 
 def test_a_further_group_needs_its_languages_and_a_run_with_weights(materials, tmp_path):

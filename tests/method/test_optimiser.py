@@ -1,7 +1,7 @@
 """The optimiser and its schedule are those of the papers' code: AdamW, a cosine to zero, clipped at norm 1, in bf16."""
 
 import math
-from dataclasses import replace
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -10,6 +10,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from lpr_lab.method import paper_settings
 from lpr_lab.method.expand import expand
 from lpr_lab.method.review import review
+from lpr_lab.method.training import TrainSettings
 from lpr_lab.method.upcycle import upcycle
 
 STEPS = 8
@@ -19,7 +20,7 @@ STAGES = {"stage 1": paper_settings.MOE_LPR_STAGE1, "stage 2": paper_settings.LA
 def small(settings, **changes):
     """Return the papers' settings with fewer and shorter blocks, everything else as it is."""
     size = {"tokens": STEPS * 4 * 32, "block_tokens": 32, "blocks_per_step": 4, "blocks_per_forward": 2}
-    return replace(settings, **size, **changes)
+    return TrainSettings(**{**asdict(settings), **size, "precision": paper_settings.PRECISION, **changes})
 
 
 @pytest.fixture
