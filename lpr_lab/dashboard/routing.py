@@ -155,12 +155,16 @@ def try_change(runs_dir: Path, way: str, expert: int, layers: str, query: dict[s
     yield status(f"Done in {time.monotonic() - started:.1f} s."), render_change(changed, known, what)
 
 
+_SAME_NATS = 1e-3
+"""As likely up to a tenth of a per cent: more than rounding does where logits reach 100, less than anybody reads."""
+
+
 def render_change(changed: RoutingTrace, known: RoutingTrace, what: str) -> str:
     """Return a changed run: what it costs in words, the text coloured by it, and the table of tokens."""
     same_as_base = ""
     if known.base_log_prob is not None and changed.log_prob is not None:
         gap = abs(changed.log_prob - known.base_log_prob)[1:].max(initial=0)
-        if gap < 1e-4:
+        if gap < _SAME_NATS:
             same_as_base = (
                 '<p class="lpr-caption">Every token is as likely as under the base model: the base is still in there, '
                 f"untouched (largest difference {gap:.1g} nats).</p>"

@@ -194,7 +194,7 @@ def finish(comparison: Comparison) -> dict[str, Any]:
         }
         known = exactness(comparison.right.run)
         if known is not None:  # what the run checked of its own base
-            results["exactness"] = {"base_difference": known}
+            results["exactness"] = {"base_difference": known.difference, "largest_logit": known.largest_logit}
         run.finish(results)
     return results
 

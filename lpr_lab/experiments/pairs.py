@@ -9,10 +9,9 @@ import regex
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.runs import Run
 from lpr_lab.experiments.sides import BASE, EXPANDED
+from lpr_lab.model.rounding import rounding
 
 NAMES = (BASE, EXPANDED)
-EXACT = 1e-4
-"""Largest difference of a logit for which "base" is called exact."""
 
 
 @dataclass(frozen=True)
@@ -121,10 +120,29 @@ def split_at_fork(mine: str, other: str) -> tuple[str, str]:
     return mine[:size], mine[size:]
 
 
-def exactness(run: Run) -> float | None:
-    """Return by how much a logit of "the adapter off" differed from the base when the run checked it; None if never."""
+@dataclass(frozen=True)
+class Exactness:
+    """What a run found when it compared "the adapter off" with the base on its own.
+
+    Attributes:
+        difference: the largest of a logit.
+        largest_logit: of the base; None in runs of earlier versions.
+    """
+
+    difference: float
+    largest_logit: float | None = None
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the difference is rounding, or none."""
+        return self.difference <= rounding(self.largest_logit)
+
+
+def exactness(run: Run) -> Exactness | None:
+    """Return what a run found of its own base with the adapter off; None if it never looked."""
     try:
         stored = (run.results or {}).get("exactness") or {}
     except LprError:
         return None
-    return _number(stored.get("base_difference"), float)
+    difference = _number(stored.get("base_difference"), float)
+    return None if difference is None else Exactness(difference, _number(stored.get("largest_logit"), float))

@@ -134,6 +134,7 @@ def prepare(experiment: Experiment, run: Run, trackers: Sequence[str] | None = N
                 seed=experiment.seed,
             )
         facts: dict[str, Any] = {"parameters": count_parameters(expanded)}
+        facts["largest_logit"] = float(base_logits.abs().max())
         if not expansion_config(expanded).groups[-1]:  # its newest experts were never trained
             facts["start_difference"] = float((_logits(expanded, probe, "") - base_logits).abs().max())
         run.record_phase("upcycle", facts)
@@ -259,6 +260,8 @@ def finish(story: Story) -> dict[str, Any]:
         changes, weights = _table(run, "change"), _table(run, "original_weight")
         phases = run.phases
         exactness = {key: value for key, value in phases["measure"].items() if key.endswith("_difference")}
+        if "largest_logit" in phases["upcycle"]:  # not in runs of earlier versions
+            exactness["largest_logit"] = phases["upcycle"]["largest_logit"]
         if not experiment.parent and experiment.expert_init == "copy" and "start_difference" in phases["upcycle"]:
             exactness["start_difference"] = phases["upcycle"]["start_difference"]
         claims = scorecard.check(

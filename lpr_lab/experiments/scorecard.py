@@ -12,13 +12,13 @@ from typing import Any
 import pandas as pd
 
 from lpr_lab.measure.significance import BETTER, Difference, change_of
+from lpr_lab.model.rounding import rounding
 
 MIN_GAIN_PERCENT = 8.0
 MAX_FORGETTING_PERCENT = 3.0
 MIN_ORIGINAL_WEIGHT = 0.9
 MIN_SEPARATION = 0.4
 MIN_RETURN = 0.01
-MAX_START_DIFFERENCE = 1e-4
 
 _EXACT = ("starts_equal", "base_untouched", "parent_untouched")
 _OF_STAGE = {"stage1": (*_EXACT, "gains"), "stage2": (*_EXACT, "retention", "originals_return")}
@@ -65,7 +65,8 @@ def check(
     Args:
         changes: table of `Report.changes()`.
         original_weight: table of `measure.routing.original_weight_by_language`.
-        exactness: `start_difference` (max |Δlogit| of upcycled against base) and `base_difference` (after training,
+        exactness: `start_difference` (max |Δlogit| of upcycled against base, judged by `largest_logit`; see
+            `model.rounding`) and `base_difference` (after training,
             adapter off, against the base before).
         from_parent: for a further language group, the same table from the parent run's model to this one.
         earlier: languages of the groups before it.
@@ -133,14 +134,15 @@ def _beginning(exactness: dict[str, float]) -> list[Claim]:
     """Return what must hold of the model this one began with, where anything must."""
     claims = []
     if "start_difference" in exactness:
-        start = exactness["start_difference"]
+        start, limit = exactness["start_difference"], rounding(exactness.get("largest_logit"))
         claims.append(
             Claim(
                 "starts_equal",
-                "Before training the upcycled model computes what the base computes (largest difference of a logit).",
+                "Before training the upcycled model computes what the base computes, up to rounding (largest "
+                "difference of a logit).",
                 start,
-                MAX_START_DIFFERENCE,
-                start < MAX_START_DIFFERENCE,
+                limit,
+                start <= limit,
                 is_exact=True,
             )
         )

@@ -17,12 +17,13 @@ from lpr_lab.errors import UsageError
 from lpr_lab.experiments import sample_texts
 from lpr_lab.experiments.planning import KIND as PLAN
 from lpr_lab.experiments.runs import Run, start_run
-from lpr_lab.experiments.scorecard import MAX_START_DIFFERENCE, Claim, as_records
+from lpr_lab.experiments.scorecard import Claim, as_records
 from lpr_lab.method.allocation import Allocation, uniform
 from lpr_lab.method.upcycle import count_parameters, upcycle
 from lpr_lab.model.bases import load_base
 from lpr_lab.model.capture import record_routing
 from lpr_lab.model.files import save_expansion
+from lpr_lab.model.rounding import rounding
 from lpr_lab.model.starts import EXPERT_STARTS, ROUTER_STARTS
 
 KIND = "upcycle"
@@ -164,7 +165,13 @@ def compare(settings: UpcycleSettings, run: Run, base: PreTrainedModel) -> pd.Da
                 wanted = base(probe).logits
             variants = starts(settings, run.phases["plan"]["new_experts"])
             rows = [_difference(variant, run, base, probe, wanted) for variant in variants]
-            facts = {"probe_tokens": probe.shape[1], "rounding": MAX_START_DIFFERENCE, "precision": "fp32"}
+            largest = float(wanted.abs().max())
+            facts = {
+                "probe_tokens": probe.shape[1],
+                "largest_logit": largest,
+                "rounding": rounding(largest),
+                "precision": "fp32",
+            }
             run.write_equivalence({**facts, "starts": rows})
             run.mark_done("compare")
     return pd.DataFrame((run.equivalence or {})["starts"])
@@ -212,14 +219,19 @@ def finish(settings: UpcycleSettings, run: Run) -> dict[str, Any]:
             "plan": run.phases["plan"],
             "parameters": run.phases["upcycle"]["parameters"],
             "equivalence": rows,
-            "claims": as_records(check(pd.DataFrame(rows))),
+            "claims": as_records(check(pd.DataFrame(rows), (run.equivalence or {})["rounding"])),
         }
         run.finish(results)
     return results
 
 
-def check(table: pd.DataFrame) -> list[Claim]:
-    """Check what the notebook says: copies change nothing, whatever routers do; experts drawn anew change much."""
+def check(table: pd.DataFrame, rounding: float) -> list[Claim]:
+    """Check what the notebook says: copies change nothing, whatever routers do; experts drawn anew change much.
+
+    Args:
+        table: from `compare`.
+        rounding: the largest difference of a logit that counts as none.
+    """
     copies, drawn = table[table["expert_init"] == "copy"], table[table["expert_init"] == "random"]
     furthest, kept = float(copies["max_difference"].max()), float(drawn["same_prediction"].min())
     claims = [
@@ -228,8 +240,8 @@ def check(table: pd.DataFrame) -> list[Claim]:
             "With experts that are copies the model computes what the base computes, however routers start and however "
             "many experts a token uses (largest difference of a logit).",
             furthest,
-            MAX_START_DIFFERENCE,
-            furthest < MAX_START_DIFFERENCE,
+            rounding,
+            furthest <= rounding,
             is_exact=True,
         )
     ]

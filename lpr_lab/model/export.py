@@ -50,6 +50,7 @@ from lpr_lab.model.families import find_decoder_mlps, read_mlp
 from lpr_lab.model.mixture import MoELayer
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.quantized import quantization_of
+from lpr_lab.model.rounding import rounding
 from lpr_lab.model.stages import selected_stage
 
 
@@ -85,8 +86,6 @@ FORMATS = {
 }
 """What `export` can write, by name."""
 
-# Largest difference of logits that is rounding, as a share of the largest logit.
-_TOLERANCE = 1e-5
 _KEEP = "Keep the adapter (lpr_lab.save_expansion), which holds everything."
 
 
@@ -131,10 +130,10 @@ def export(
     config = _native_config(base.config, layers, mixtures, format)
     native = _native_model(config, FORMATS[format], base, layers)
     difference, largest = _largest_difference(model, native)
-    if not difference <= _TOLERANCE * max(largest, 1):
+    if not difference <= rounding(largest):
         raise UnsupportedModelError(
             f"The native model would not compute the same: logits, the largest {largest:.1f}, differ by up to "
-            f"{difference:.1e} (at most {_TOLERANCE:.0e} of the largest is rounding). {_KEEP}"
+            f"{difference:.1e} (up to {rounding(largest):.1e} is rounding). {_KEEP}"
         )
     facts = {"kind": "export", "format": format, "stage": selected_stage(model), "difference": difference}
     with storage.staged_directory(path, sealed=facts) as stage, without_progress_bars():

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lpr_lab.experiments.pairs import EXACT, Pair, Said, split_at_fork
+from lpr_lab.experiments.pairs import Exactness, Pair, Said, split_at_fork
 from lpr_lab.experiments.sides import BASE, EXPANDED
 from lpr_lab.measure.text_checks import foreign_share, repetition, script_of
 from lpr_lab.text.languages import direction_of
@@ -48,25 +48,25 @@ def finding(pair: Pair) -> str:
     return f"{esc(both)} agree for {pair.diverged_at}{of} token{plural}{share}, then part."
 
 
-def render_pair(pair: Pair, difference: float | None = None, *, standalone: bool = False) -> str:
+def render_pair(pair: Pair, checked: Exactness | None = None, *, standalone: bool = False) -> str:
     """Return the two panes; what only one side says stands out, after a mark that says where they part.
 
     Args:
         pair: with `hidden` nothing in the panes tells who said what: no names, no colours, no speed.
-        difference: see `experiments.pairs.exactness`.
+        checked: see `experiments.pairs.exactness`.
         standalone: bring colours and style along, for notebooks.
     """
     (left, mine), (right, other) = pair.shown
     own = f"<style>{theme.notebook_colours()}{style()}</style>" if standalone else ""
     return (
         f'{own}<div class="lpr-pair">'
-        + _pane(left, mine, other, pair, BLIND[0], difference)
-        + _pane(right, other, mine, pair, BLIND[1], difference)
+        + _pane(left, mine, other, pair, BLIND[0], checked)
+        + _pane(right, other, mine, pair, BLIND[1], checked)
         + "</div>"
     )
 
 
-def _pane(name: str, said: Said, other: Said, pair: Pair, letter: str, difference: float | None) -> str:
+def _pane(name: str, said: Said, other: Said, pair: Pair, letter: str, checked: Exactness | None) -> str:
     title = letter if pair.hidden else esc(title_of(name))
     kind = "blind" if pair.hidden else "base" if name == BASE else "expanded"
     parted = pair.diverged_at is not None
@@ -79,7 +79,7 @@ def _pane(name: str, said: Said, other: Said, pair: Pair, letter: str, differenc
     caret = '<span class="lpr-caret" aria-hidden="true"></span>' if pair.is_running else ""
     return (
         f'<section class="lpr-pane lpr-{kind}" aria-label="{title}" aria-busy="{str(pair.is_running).lower()}">'
-        f"<header><h2>{title}{_exact(name, pair, difference)}</h2><p>{_small(name, pair)}</p></header>"
+        f"<header><h2>{title}{_exact(name, pair, checked)}</h2><p>{_small(name, pair)}</p></header>"
         f'<p class="lpr-said" dir="{direction_of(pair.language)}"{code}>'
         f'<span class="lpr-given">{esc(pair.prompt)}</span>{esc(shared)}{fork}<b>{esc(own)}</b>{caret}</p>'
         f"<footer>{' · '.join(esc(fact) for fact in facts(said, pair))}</footer></section>"
@@ -96,17 +96,19 @@ def _small(name: str, pair: Pair) -> str:
     return "the weights of another run" if ":" in name else "a stage of the same weights"
 
 
-def _exact(name: str, pair: Pair, difference: float | None) -> str:
+def _exact(name: str, pair: Pair, checked: Exactness | None) -> str:
     """Return the badge that says how sure it is that "the expansion switched off" is the base."""
     if name != BASE or pair.hidden:
         return ""
-    if difference is None:
+    if checked is None:
         title, word = "This run never checked that switching the expansion off gives the base.", "not checked"
-    elif difference < EXACT:
-        title = f"Checked in this run against the base on its own: no logit differs by more than {difference:.0e}."
+    elif checked.is_exact:
+        title = (
+            f"Checked in this run against the base on its own: no logit differs by more than {checked.difference:.0e}."
+        )
         word = "exact"
     else:
-        title, word = f"With the expansion off a logit differs from the base by {difference:.1e}.", "not exact"
+        title, word = f"With the expansion off a logit differs from the base by {checked.difference:.1e}.", "not exact"
     return f' <span class="lpr-badge" title="{esc(title)}">{word}</span>'
 
 
@@ -142,8 +144,8 @@ def describe_settings(record: dict[str, Any]) -> str:
     return f"{how}, at most {record.get('max_new_tokens', '?')} new tokens, the same for both"
 
 
-def show_pair(pair: Pair, difference: float | None = None) -> None:
+def show_pair(pair: Pair, checked: Exactness | None = None) -> None:
     """Show a pair below a notebook cell."""
     from IPython.display import HTML, display
 
-    display(HTML(render_pair(pair, difference, standalone=True)))
+    display(HTML(render_pair(pair, checked, standalone=True)))

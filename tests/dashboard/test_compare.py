@@ -14,7 +14,7 @@ from lpr_lab.dashboard import compare_pairs as pairs
 from lpr_lab.dashboard import compare_parts as parts
 from lpr_lab.dashboard.compare_state import Latest, halted, judge
 from lpr_lab.dashboard.view import View
-from lpr_lab.experiments.pairs import Pair, Said, exactness, pair_id, split_at_fork
+from lpr_lab.experiments.pairs import Exactness, Pair, Said, exactness, pair_id, split_at_fork
 from lpr_lab.experiments.runs import Run
 from lpr_lab.views import pairs as views
 
@@ -104,14 +104,22 @@ def test_the_finding_counts_the_tokens_that_agree():
 
 
 @pytest.mark.parametrize(
-    ("difference", "badge"), [(0.0, ">exact<"), (5e-5, ">exact<"), (2e-4, ">not exact<"), (None, ">not checked<")]
+    ("checked", "badge"),
+    [
+        (Exactness(0.0), ">exact<"),
+        (Exactness(5e-5), ">exact<"),
+        (Exactness(2e-4), ">not exact<"),
+        (Exactness(2e-4, largest_logit=46.0), ">exact<"),
+        (Exactness(5e-5, largest_logit=2.0), ">not exact<"),
+        (None, ">not checked<"),
+    ],
 )
-def test_the_base_is_called_exact_only_where_the_run_checked_it(difference, badge):
-    assert badge in views.render_pair(GREEK, difference)
+def test_the_base_is_called_exact_only_where_the_run_checked_it(checked, badge):
+    assert badge in views.render_pair(GREEK, checked)
 
 
 def test_the_check_is_read_from_the_results(runs_dir, run):
-    assert exactness(run) == 0.0
+    assert exactness(run).difference == 0.0 and exactness(run).is_exact
     bare = Run.create(runs_dir, kind="expansion", slug="x", title="Bare", config={})
     assert exactness(bare) is None
 
