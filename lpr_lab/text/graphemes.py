@@ -8,9 +8,6 @@ clusters, and every cluster remembers which tokens own a byte of it.
 Two invariants, tested with generated text: the bytes joined are the text in UTF-8; the clusters joined are the text.
 """
 
-import functools
-import json
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,28 +15,15 @@ from typing import Any, Literal
 import regex
 
 from lpr_lab.errors import UsageError
+from lpr_lab.text.spelling import spelling_of
 from lpr_lab.text.unicode import encode_text
-
-_BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
-_SPACE_MARK = "▁"
-
-
-@functools.cache
-def byte_alphabet() -> dict[str, int]:
-    """Return the printable stand-in of each byte in byte-level vocabularies, as character -> byte.
-
-    Printable Latin-1 characters stand for themselves; the other 68 bytes take the code points from 256 on, in order.
-    """
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}
 
 
 def token_bytes(tokenizer: Any, token_ids: Sequence[int], text: str | None = None) -> list[bytes | None]:
     """Return the UTF-8 bytes that each token stands for; None for special tokens.
 
     Args:
-        tokenizer: a fast Hugging Face tokenizer: byte-level BPE, SentencePiece with byte fallback, or unigram.
+        tokenizer: a fast Hugging Face tokenizer, of any of the kinds that `spelling` knows.
         token_ids: the ids, length T.
         text: what was tokenized. With it the bytes joined are exactly `text.encode()`, also where the tokenizer puts a
             space in front or normalises characters; without it they are what the vocabulary says.
@@ -49,10 +33,10 @@ def token_bytes(tokenizer: Any, token_ids: Sequence[int], text: str | None = Non
     """
     ids = [int(token_id) for token_id in token_ids]
     special = set(tokenizer.all_special_ids)
-    kinds = _decoder_kinds(tokenizer)
+    spelling = spelling_of(tokenizer)
     names = tokenizer.convert_ids_to_tokens(ids)
     pieces: list[bytes | None] = [
-        None if token_id in special or name is None else _spell(name, kinds)
+        None if token_id in special or name is None else spelling.bytes_of(token_id, name)
         for token_id, name in zip(ids, names, strict=True)
     ]
     if text is None:
@@ -65,28 +49,11 @@ def token_bytes(tokenizer: Any, token_ids: Sequence[int], text: str | None = Non
         first = next(index for index, piece in enumerate(pieces) if piece)
         pieces[first] = pieces[first][1:]  # type: ignore[index]
         return pieces
+    if joined == wanted + b" ":  # where entries say that a word ends, the last one says so as well
+        last = next(index for index in reversed(range(len(pieces))) if pieces[index])
+        pieces[last] = pieces[last][:-1]  # type: ignore[index]
+        return pieces
     return _by_offsets(tokenizer, ids, special, text)
-
-
-def _decoder_kinds(tokenizer: Any) -> set[str]:
-    """Return the names of the decoder's steps, such as {"ByteLevel"} or {"Replace", "ByteFallback", "Fuse"}."""
-    decoder = tokenizer.backend_tokenizer.decoder
-    if decoder is None:
-        return set()
-    state = json.loads(decoder.__getstate__())
-    return {step["type"] for step in state.get("decoders", [state])}
-
-
-def _spell(name: str, kinds: set[str]) -> bytes:
-    if "ByteLevel" in kinds:
-        alphabet = byte_alphabet()
-        if all(character in alphabet for character in name):
-            return bytes(alphabet[character] for character in name)
-        return name.encode()  # an added token: its name is its text
-    byte = _BYTE_TOKEN.fullmatch(name)
-    if byte and "ByteFallback" in kinds:
-        return bytes([int(byte.group(1), 16)])
-    return name.replace(_SPACE_MARK, " ").encode()
 
 
 def _by_offsets(tokenizer: Any, ids: list[int], special: set[int], text: str) -> list[bytes | None]:
