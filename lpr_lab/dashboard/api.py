@@ -21,6 +21,7 @@ from lpr_lab.dashboard.plan_words import as_yaml
 from lpr_lab.dashboard.view import View
 from lpr_lab.errors import LprError, UsageError
 from lpr_lab.experiments.runs import Run, list_runs
+from lpr_lab.text.unicode import check_text
 
 MAX_CHARACTERS = 4000
 MAX_NEW_TOKENS = 256
@@ -53,6 +54,7 @@ def endpoints(runs_dir: Path) -> dict[str, Callable[..., Any]]:
         """
         if len(text) > MAX_CHARACTERS:
             raise UsageError(f"The text has {len(text):,} characters; at most {MAX_CHARACTERS:,} are traced.")
+        check_text(text)
         with HUB.use(Run.open(runs_dir, run)) as loaded:
             from lpr_lab.measure.routing import trace
 
@@ -111,6 +113,7 @@ def endpoints(runs_dir: Path) -> dict[str, Callable[..., Any]]:
             raise UsageError(
                 f"At most {MAX_CHARACTERS:,} characters are continued, by 1 to {MAX_NEW_TOKENS} tokens each."
             )
+        check_text(prompt, "The prompt")
         with HUB.use(Run.open(runs_dir, run)) as loaded:
             from lpr_lab.measure.generation import generate_pair as steps
 

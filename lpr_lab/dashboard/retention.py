@@ -21,6 +21,7 @@ from lpr_lab.experiments.trade_off import trade_off
 from lpr_lab.views import plots
 from lpr_lab.views.numbers import NOT_MEASURED
 from lpr_lab.views.plots import dataset_name
+from lpr_lab.views.run_parts import lost_text
 
 QUESTION = "What did it gain, what did it forget, and is that real?"
 LIFELONG = "lifelong"
@@ -82,7 +83,8 @@ def _two_sides(scene: Scene, run: Run) -> dict[str, Any]:
     called = before.called(run), after.called(run)
     figure = plots.retention(rows, before=called[0], after=called[1])
     plots.take_title(figure)
-    more = f'<span class="lpr-more">{parts.worst(rows)} {parts.sides_line(found)}</span>{parts.DEFINITIONS}'
+    facts = " ".join(filter(None, [parts.worst(rows), parts.sides_line(found), esc(lost_text(run))]))
+    more = f'<span class="lpr-more">{facts}</span>{parts.DEFINITIONS}'
     view = _view(scene, before, after, chosen)
     return pickers | {
         "top": shell.head(QUESTION, parts.finding(rows) + more, scene.notice, view=view),

@@ -14,7 +14,7 @@ import pandas as pd
 from lpr_lab.errors import ComparisonRefusedError, UsageError, did_you_mean
 from lpr_lab.experiments import comparison
 from lpr_lab.experiments.comparison import Comparison
-from lpr_lab.experiments.pipeline import summarise
+from lpr_lab.experiments.pipeline import lost_text, summarise
 from lpr_lab.experiments.predecessors import begun_from
 from lpr_lab.experiments.run_formats import json_records
 from lpr_lab.experiments.runs import Run, list_runs, start_run
@@ -160,6 +160,7 @@ def finish(evaluation: Evaluation) -> dict[str, Any]:
             **{role: list(run.config.get(role, ())) for role in ("original", "expanded")},
             "change": json_records(change),
             "claims": as_records(check(evaluation, change)),
+            **lost_text(run),
         }
         weights = run.read_table("original_weight")
         if weights is not None and evaluation.before.stage == BASE:  # else it is not what the model learned

@@ -22,6 +22,7 @@ from lpr_lab.experiments.subjects import find_subject, folder_of, is_known, lang
 from lpr_lab.measure.generation import generate_pair
 from lpr_lab.measure.text_checks import foreign_share, repetition
 from lpr_lab.progress import progress
+from lpr_lab.text.unicode import check_text
 
 KIND = "comparison"
 
@@ -42,13 +43,14 @@ class ComparisonSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for prompt in self.prompts:
+        for number, prompt in enumerate(self.prompts, start=1):
             known = isinstance(prompt, str) or (isinstance(prompt, dict) and set(prompt) == {"language", "prompt"})
             if not known or not _of(prompt)[1].strip():
                 raise UsageError(
                     f"prompts holds {prompt!r}; expected some text, or a language and a prompt, such as "
                     '{"language": "el", "prompt": "Μια φορά"}.'
                 )
+            check_text(_of(prompt)[1], f"Prompt {number}")
         if self.max_new_tokens < 1 or self.temperature < 0:
             raise UsageError(
                 f"max_new_tokens = {self.max_new_tokens}, temperature = {self.temperature}; expected at least one "

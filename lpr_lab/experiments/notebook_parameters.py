@@ -20,6 +20,7 @@ from lpr_lab.errors import DamagedError, MissingError, UsageError, did_you_mean
 from lpr_lab.experiments.recipes import refuse_covered
 from lpr_lab.experiments.yaml_files import read_yaml
 from lpr_lab.storage import read_json
+from lpr_lab.text.unicode import check_text
 
 _TYPES = {"str": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict}
 _WHAT = {
@@ -220,8 +221,8 @@ def resolve(
         values: the same, given by code.
 
     Raises:
-        UsageError: an unknown name, a value of another type, a text without `=`, or beside a preset a parameter that
-            the preset decides.
+        UsageError: an unknown name, a value of another type, a text without `=`, half of a character, or beside a
+            preset a parameter that the preset decides.
     """
     resolved = {name: parameter.default for name, parameter in declared.items()}
     given: dict[str, Any] = {}
@@ -241,7 +242,22 @@ def resolve(
         given[name.strip()] = text
     if resolved.get("preset"):
         refuse_covered(resolved["preset"], given)
+    for name, value in resolved.items():
+        _check_texts(value, f"Parameter {name}")
     return resolved
+
+
+def _check_texts(value: Any, what: str) -> None:
+    """Refuse half of a character anywhere in a value: neither a notebook nor a run directory can keep it."""
+    if isinstance(value, str):
+        check_text(value, what)
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            _check_texts(key, what)
+            _check_texts(item, what)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _check_texts(item, what)
 
 
 def known_parameter(declared: Mapping[str, Parameter], name: str) -> Parameter:

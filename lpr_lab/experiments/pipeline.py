@@ -43,6 +43,7 @@ from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import stage_names, standing
 from lpr_lab.progress import announce
 from lpr_lab.text.corpus import load_corpus
+from lpr_lab.text.round_trip import check_corpus
 
 KIND = "expansion"
 """Of the whole story; a run of one stage is of the kind `stage1` or `stage2`."""
@@ -113,6 +114,7 @@ def prepare(experiment: Experiment, run: Run, trackers: Sequence[str] | None = N
             model, tokenizer = load_base(experiment.base, quantization=experiment.quantization)
         else:
             model, tokenizer = load_expansion(parent.path), load_tokenizer(parent.path)
+        check_corpus(tokenizer, corpus)
         probe = _probe(tokenizer)
         base_logits = _logits(model, probe, None)
         parent_logits = None if parent is None else _logits(model, probe, "")
@@ -196,6 +198,8 @@ def measure(story: Story) -> None:
         parent_stage = _parent_stage(story)
         if parent_stage is not None:
             run.write_table("change_from_parent", report.changes(before=parent_stage))
+        if len(report.lost):
+            run.write_table("lost_text", report.lost)
         run.write_table("load", report.load)
         run.write_table("original_weight", original_weight_by_language(report.load))
         write_expert_tables(run, counter, story.tokenizer)
@@ -289,12 +293,19 @@ def finish(story: Story) -> dict[str, Any]:
             "parameters": phases["upcycle"]["parameters"],
             "plan": phases["plan"],
             "stages": {step: without_times(phases[step]) for step in experiment.steps},
+            **lost_text(run),
         }
         run.write_results(results)
         for step in experiment.steps:
             storage.remove_directory(run.stage_dir(step))
         run.finish()
     return results
+
+
+def lost_text(run: Run) -> dict[str, Any]:
+    """Return what stands in results where the tokenizer loses some of the evaluated text, else nothing."""
+    table = run.read_table("lost_text")
+    return {} if table is None else {"lost_text": json_records(table)}
 
 
 def summarise(changes: pd.DataFrame, weights: pd.DataFrame) -> dict[str, Any]:

@@ -73,6 +73,11 @@ def score(before: Side, after: Side, settings: ScoreSettings, run: Run) -> None:
         stage = before.stage or stages_of(before.run)[-1]
         with standing(other[0], stages_of(before.run)[-1] if stage == BASE else stage):
             again = evaluate(other[0], other[1], corpus, **options)
+        if unlike := [a for a, b in zip(report.sets, again.sets, strict=True) if a.fingerprint != b.fingerprint]:
+            raise ComparisonRefusedError(
+                f"The tokenizers of the two models lose different parts of {language_name(unlike[0].language)} "
+                f"({unlike[0].dataset}), so their bits per byte are not about the same text. {comparison.DIFFERENT}"
+            )
         key = "base" if stage == BASE else "expanded"
         nats = [{**found, first: test.nats[key]} for found, test in zip(nats, again.sets, strict=True)]
     names = dict.fromkeys([BASE, first, last])
@@ -80,6 +85,8 @@ def score(before: Side, after: Side, settings: ScoreSettings, run: Run) -> None:
         replace(test, nats={name: found[name] for name in names}) for test, found in zip(report.sets, nats, strict=True)
     ]
     _write(run, Report(sets, settings.bootstrap, settings.seed), first, last)
+    if len(report.lost):
+        run.write_table("lost_text", report.lost)
     if len(report.load):
         run.write_table("load", report.load)
         run.write_table("original_weight", original_weight_by_language(report.load))

@@ -116,7 +116,7 @@ def measure(settings: SurveySettings, run: Run, corpus: Corpus) -> tuple[pd.Data
                     {**where, "n_documents": len(texts), **asdict(found)}
                     | {"tokens_per_word": found.tokens_per_word, "tokens_per_character": found.tokens_per_character}
                     | {"tokens_per_byte": found.tokens_per_byte, "inside_share": found.inside_share}
-                    | {"premium": premium(lengths, reference)}
+                    | {"lost_share": found.lost_share, "premium": premium(lengths, reference)}
                 )
                 mixes += [{**where, "script": script, "share": share} for script, share in script_mix(texts).items()]
         tables = pd.DataFrame(fertility), pd.DataFrame(mixes)
@@ -162,8 +162,11 @@ def check(fertility: pd.DataFrame, mixes: pd.DataFrame, leaked: pd.DataFrame | N
     unknown = float(fertility["num_unknown"].sum())
     own = own_script(mixes)
     lowest = float(own["share"].min())
+    lost = float(fertility["lost_share"].max())
     text = "Every text can be spelled: no token is the unknown one (tokens that are)."
     claims = [Claim("no_unknown", text, unknown, 0.0, unknown == 0)]
+    text = "The tokens give back every text (largest share of its bytes that is lost)."
+    claims.append(Claim("nothing_lost", text, lost, 0.0, lost == 0))
     text = f"At least {MIN_OWN_SCRIPT:.0%} of the letters of every language are of its own script (lowest share)."
     claims.append(Claim("own_script", text, lowest, MIN_OWN_SCRIPT, lowest >= MIN_OWN_SCRIPT))
     paid = fertility[fertility["role"] == "expanded"]["premium"].dropna()

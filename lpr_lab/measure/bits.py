@@ -4,11 +4,16 @@ Perplexity per token cannot be compared across tokenizers or scripts, and within
 that are cut into many easy pieces. Bits per byte can: `total nats / (ln 2 · total UTF-8 bytes)`. Special tokens are not
 scored, every byte of every document is, and lower is better.
 
+A tokenizer that loses text has the model predict less than the text. Bytes that the tokens do not spell (unknown
+characters, what a normaliser takes away) are not counted as predicted, while the nats of unknown tokens are counted.
+The share lost stands beside the scores, and beyond a tenth it is refused (`text.round_trip`).
+
 Base and expanded are scored on one copy of the weights (`disable_adapter`) and on the same documents, so the
 difference between them is paired and its interval comes from resampling documents.
 """
 
 import hashlib
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -32,11 +37,14 @@ from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import selected_stage, standing
 from lpr_lab.progress import progress
 from lpr_lab.text.corpus import Corpus, Document, comparable_splits
+from lpr_lab.text.languages import language_name
 from lpr_lab.text.packing import PackedBlocks, pack, refuse_if_documents_mix
+from lpr_lab.text.round_trip import Loss, measure_loss, refuse_great_loss
 
 if TYPE_CHECKING:
     from lpr_lab.measure.expert_counts import ExpertCounter
 
+LOST_COLUMNS = ["language", "role", "dataset", "n_bytes", "lost_bytes", "lost_share", "characters"]
 COLUMNS = ["language", "role", "model", "dataset", "bits_per_byte", "ci_low", "ci_high", "n_documents"]
 
 
@@ -49,6 +57,9 @@ class Report:
     seed: int
     load: pd.DataFrame = field(default_factory=pd.DataFrame)
     settings: dict[str, Any] = field(default_factory=dict)
+    lost: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=LOST_COLUMNS))
+    """Test sets of which the tokenizer loses something: n_bytes, lost_bytes (not counted in bits per byte), lost_share,
+    characters (those lost most often). Empty for a tokenizer that gives back the text."""
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per language, test set and model: bits per byte (lower is better) with its interval."""
@@ -131,7 +142,8 @@ def evaluate(
         A `Report`; `.to_frame()` and `.changes()` are tidy tables, `.load` is the expert load seen on the way.
 
     Raises:
-        UsageError: none of the splits has documents in one of the languages, or a `base` beside an adapter's own.
+        UsageError: none of the splits has documents in one of the languages, a `base` beside an adapter's own, or a
+            tokenizer that loses more than a tenth of the text.
     """
     if base is not None and isinstance(model, PeftModel):
         raise UsageError(
@@ -151,6 +163,7 @@ def evaluate(
             f"The corpus {corpus.name} has no documents in {', '.join(sorted(missing))} in the splits "
             f"{', '.join(splits)}; it has {', '.join(corpus.languages)}."
         )
+    losses = _losses(tokenizer, tests)
     packed = [pack(documents, tokenizer, block_tokens, languages=[language]) for _, language, documents in tests]
     is_compared = isinstance(model, PeftModel) or base is not None
     with _base_of(model, base) as dense:
@@ -159,7 +172,7 @@ def evaluate(
     sets = []
     passes = 2 + len(stages) if is_compared else 1
     with progress(passes * sum(blocks.input_ids.numel() for blocks in packed), "Evaluating", "token") as bar:
-        for (split, language, documents), blocks in zip(tests, packed, strict=True):
+        for (split, language, documents), blocks, loss in zip(tests, packed, losses, strict=True):
             role = "original" if language in original else "expanded"
             options = {"batch_blocks": batch_blocks, "precision": precision, "bar": bar}
             with _base_of(model, base) as dense:
@@ -176,12 +189,38 @@ def evaluate(
                     with standing(cast("PeftModel", model), stage), record_routing(model) as record:
                         watchers = [experts.watch(record, stage=stage, **of)] if experts is not None else []
                         nats[stage] = document_nats(model, blocks, after_batch=watchers, **options)
-            sizes = np.array([len(document.text.encode()) for document in documents])
+            sizes = np.maximum(np.array(loss.num_bytes) - np.array(loss.lost_bytes), 1)
             ids = tuple(document.id for document in documents)
-            sets.append(ScoredDocuments(language, role, split, fingerprint_of(documents), sizes, nats, ids))
+            sets.append(ScoredDocuments(language, role, split, fingerprint_of(documents, loss), sizes, nats, ids))
     give_freed_memory_back()
     settings = {"precision": resolve_precision(precision), "block_tokens": block_tokens, "bootstrap": bootstrap}
-    return Report(sets, bootstrap, seed, counter.to_frame(), settings)
+    return Report(sets, bootstrap, seed, counter.to_frame(), settings, _lost_rows(sets, losses))
+
+
+def _losses(tokenizer: PreTrainedTokenizerBase, tests: Sequence[tuple[str, str, list[Document]]]) -> list[Loss]:
+    """Return what the tokenizer loses of every test set; warns of it, or refuses."""
+    losses = []
+    said = []
+    for split, language, documents in tests:
+        loss = measure_loss(tokenizer, [document.text for document in documents])
+        refuse_great_loss(loss, f"{language_name(language)} ({split})")
+        if loss.share:
+            said.append(f"{loss.share:.2%} of {language_name(language)} ({split}): {loss.examples}")
+        losses.append(loss)
+    if said:
+        warnings.warn(
+            f"The tokenizer loses text, which is not counted in bits per byte: {'; '.join(said)}.", stacklevel=3
+        )
+    return losses
+
+
+def _lost_rows(sets: Sequence[ScoredDocuments], losses: Sequence[Loss]) -> pd.DataFrame:
+    rows = [
+        [test.language, test.role, test.dataset, sum(loss.num_bytes), sum(loss.lost_bytes), loss.share, loss.examples]
+        for test, loss in zip(sets, losses, strict=True)
+        if loss.share
+    ]
+    return pd.DataFrame(rows, columns=LOST_COLUMNS)
 
 
 @contextmanager
@@ -251,9 +290,14 @@ def choose_documents(
     return chosen
 
 
-def fingerprint_of(documents: Sequence[Document]) -> str:
-    """Return SHA-256 over ids and texts, by which two test sets are known to be the same."""
+def fingerprint_of(documents: Sequence[Document], loss: Loss | None = None) -> str:
+    """Return SHA-256 over ids and texts, by which two test sets are known to be the same.
+
+    Of texts that a tokenizer loses something of, another one: what was predicted is not the same as without the loss.
+    """
     digest = hashlib.sha256()
     for document in documents:
         digest.update(f"{document.id}\0{document.text}\0".encode())
+    if loss is not None and loss.share:
+        digest.update(f"lost: {loss.lost_bytes}".encode())
     return digest.hexdigest()

@@ -22,6 +22,7 @@ from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import stage_names, standing
 from lpr_lab.text.graphemes import token_bytes
 from lpr_lab.text.packing import separator_token_id
+from lpr_lab.text.unicode import check_text
 
 BASE = "base"
 EXPANDED = "expanded"
@@ -167,14 +168,14 @@ def generate_pair(
         right_model: the same for the right.
 
     Raises:
-        UsageError: an empty prompt, a stage there is not, or limits that make no sense. Raised at once, not at the
-            first step.
+        UsageError: an empty prompt, one with half of a character, a stage there is not, or limits that make no sense.
+            Raised at once, not at the first step.
 
     Examples:
         >>> for step in generate_pair(model, tokenizer, "Η Αθήνα είναι"):  # doctest: +SKIP
         ...     print(step.left.text, "|", step.right.text)
     """
-    if not prompt.strip():
+    if not check_text(prompt, "The prompt").strip():
         raise UsageError("The prompt is empty; type some text to continue.")
     if max_new_tokens < 1 or temperature < 0:
         raise UsageError(f"Expected max_new_tokens >= 1 and temperature >= 0, got {max_new_tokens} and {temperature}.")

@@ -21,6 +21,7 @@ from lpr_lab.model.stages import selected_stage, stage_names, standing
 from lpr_lab.model.steering import steer
 from lpr_lab.text.graphemes import token_bytes
 from lpr_lab.text.packing import separator_token_id
+from lpr_lab.text.unicode import check_text
 
 LOAD_COLUMNS = ["language", "role", "dataset", "layer", "expert", "share", "mass", "n_tokens", "first"]
 
@@ -101,13 +102,14 @@ def trace(
         base: one more pass for the base model's log-probability.
 
     Raises:
-        UsageError: empty text, more tokens than the model's context, or a stage that the model does not have.
+        UsageError: empty text, half of a character, more tokens than the model's context, or a stage that the model
+            does not have.
 
     Examples:
         >>> result = trace(model, tokenizer, "Καλημέρα, κόσμε.", language="el")  # doctest: +SKIP
         >>> result.original_weight.mean(axis=0)  # doctest: +SKIP
     """
-    if not text.strip():
+    if not check_text(text).strip():
         raise UsageError("The text is empty; type a sentence in any language.")
     words = tokenizer(text, add_special_tokens=False)["input_ids"]
     ids = [separator_token_id(tokenizer), *words]

@@ -14,6 +14,7 @@ import regex
 
 from lpr_lab.text.graphemes import token_bytes
 from lpr_lab.text.languages import LANGUAGES
+from lpr_lab.text.round_trip import measure_loss
 from lpr_lab.text.splits import UNSPACED_LETTER, WORDS
 from lpr_lab.text.unicode import encode_text
 
@@ -34,6 +35,7 @@ class Fertility:
         num_tokens: without special tokens.
         num_inside: tokens that begin in the middle of a character.
         num_unknown: tokens that stand for text the vocabulary cannot spell.
+        lost_bytes: of the text, those that the tokens do not spell (`round_trip`).
     """
 
     num_words: int | None
@@ -42,6 +44,7 @@ class Fertility:
     num_tokens: int
     num_inside: int
     num_unknown: int
+    lost_bytes: int
 
     @property
     def tokens_per_word(self) -> float | None:
@@ -59,6 +62,11 @@ class Fertility:
         return self.num_tokens / self.num_bytes
 
     @property
+    def lost_share(self) -> float:
+        """Share of the text's bytes that its tokens do not give back; 0 in a vocabulary that can spell every byte."""
+        return self.lost_bytes / self.num_bytes
+
+    @property
     def inside_share(self) -> float:
         """Share of tokens that begin in the middle of a character."""
         return self.num_inside / self.num_tokens
@@ -72,6 +80,7 @@ def measure_fertility(tokenizer: Any, texts: Sequence[str], ids: Sequence[Sequen
         texts: at least one that is not empty.
         ids: their tokens without special ones, where they are known already.
     """
+    num_bytes = sum(len(encode_text(text)) for text in texts)
     rows: Sequence[Any] = ids if ids is not None else tokenizer(list(texts), add_special_tokens=False)["input_ids"]
     pieces = [piece for text, row in zip(texts, rows, strict=True) for piece in token_bytes(tokenizer, row, text)]
     joined = "\n".join(texts)
@@ -80,10 +89,11 @@ def measure_fertility(tokenizer: Any, texts: Sequence[str], ids: Sequence[Sequen
     return Fertility(
         num_words=sum(len(WORDS.findall(text)) for text in texts) if spaced else None,
         num_characters=sum(map(len, texts)),
-        num_bytes=sum(len(encode_text(text)) for text in texts),
+        num_bytes=num_bytes,
         num_tokens=len(pieces),
         num_inside=sum(1 for piece in pieces if piece and 0x80 <= piece[0] < 0xC0),
         num_unknown=sum(row.count(unknown) for row in rows) if unknown is not None else 0,
+        lost_bytes=sum(measure_loss(tokenizer, texts).lost_bytes),
     )
 
 

@@ -53,7 +53,30 @@ def token_bytes(tokenizer: Any, token_ids: Sequence[int], text: str | None = Non
         last = next(index for index in reversed(range(len(pieces))) if pieces[index])
         pieces[last] = pieces[last][:-1]  # type: ignore[index]
         return pieces
-    return _by_offsets(tokenizer, ids, special, text)
+    return _by_spelling(pieces, text) or _by_offsets(tokenizer, ids, special, text)
+
+
+def _by_spelling(pieces: Sequence[bytes | None], text: str) -> list[bytes | None] | None:
+    """Give each token the characters that it spells, and those that vanished before it; None where it spells others.
+
+    Where a vocabulary drops what it does not know without a token for it, the offsets of `tokenizers` are wrong.
+    """
+    found: list[bytes | None] = []
+    done = 0
+    for piece in pieces:
+        start = done
+        try:
+            characters = (piece or b"\xff").decode()
+        except UnicodeDecodeError:
+            return None
+        for character in characters:
+            done = text.find(character, done) + 1
+            if done == 0:
+                return None
+        found.append(text[start:done].encode())
+    if found:
+        found[-1] = (found[-1] or b"") + text[done:].encode()
+    return found
 
 
 def _by_offsets(tokenizer: Any, ids: list[int], special: set[int], text: str) -> list[bytes | None]:

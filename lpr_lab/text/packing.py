@@ -27,6 +27,7 @@ import torch
 
 from lpr_lab.errors import UnsupportedModelError, UsageError, did_you_mean
 from lpr_lab.text.languages import get_languages
+from lpr_lab.text.unicode import check_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -162,7 +163,8 @@ def pack(
         drop_last: leave out a last block that would need padding.
 
     Raises:
-        UsageError: no document, an empty one, a language outside `languages`, or `max_tokens` below the first document.
+        UsageError: no document, an empty one or one with half of a character, a language outside `languages`, or
+            `max_tokens` below the first document.
     """
     codes = tuple(language.code for language in get_languages(languages))
     if block_tokens < 2:
@@ -258,7 +260,7 @@ def _tokenize(
                 f"Document {document.id!r} is in {document.language!r}, which is not among the languages {list(codes)}."
                 + did_you_mean(document.language, codes)
             )
-        if not document.text.strip():
+        if not check_text(document.text, f"Document {document.id!r}").strip():
             raise UsageError(f"Document {document.id!r} is empty; leave out documents without text.")
     pieces: list[np.ndarray] = []
     left = float("inf") if max_tokens is None else max_tokens

@@ -52,6 +52,11 @@ class Spelling:
             id_: token.content for id_, token in added.items() if not self._is_own(backend, id_, token.content)
         }
 
+    @property
+    def unknown(self) -> bytes:
+        """What an unknown token spells: nothing but the space before it, where words are set apart."""
+        return self._as_word("").encode()
+
     def bytes_of(self, token_id: int, name: str) -> bytes:
         """Return the UTF-8 bytes of an entry, or the lone bytes that it is."""
         if token_id in self._added:

@@ -48,7 +48,7 @@ def render_tiles(run: Run) -> str:
     parameters = results.get("parameters") or {}
     note = f"{dataset_name(dataset)}; below zero is better." if dataset else ""
     added = [f"{key.replace('_', ' ')} {count(value)}" for key, value in parameters.items() if isinstance(value, int)]
-    caption = " ".join(filter(None, [note, f"Parameters: {', '.join(added)}." if added else ""]))
+    caption = " ".join(filter(None, [note, f"Parameters: {', '.join(added)}." if added else "", lost_text(run)]))
     return f'<div class="lpr-tiles">{"".join(tiles)}</div><p class="lpr-caption">{esc(caption)}</p>'
 
 
@@ -58,6 +58,15 @@ def mean_of(results: dict[str, Any], role: str) -> Difference:
     named = {str(row.get("dataset")) for row in rows}
     dataset = "heldout" if "heldout" in named else next((str(row.get("dataset")) for row in rows), "")
     return mean_change(row for row in rows if (row.get("dataset"), row.get("role")) == (dataset, role))
+
+
+def lost_text(run: Run) -> str:
+    """Say how much of the evaluated text the tokenizer loses; empty where it gives back the text."""
+    rows = (run.results or {}).get("lost_text") or []
+    if not rows:
+        return ""
+    parts = [f"{row['lost_share']:.2%} of {language_name(row['language'])} ({row['dataset']})" for row in rows]
+    return f"The tokenizer loses text, which is not counted in bits per byte: {', '.join(parts)}."
 
 
 def _tile(title: str, value: str, small: str, role: str) -> str:

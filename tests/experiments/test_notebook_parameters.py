@@ -201,3 +201,17 @@ def test_language_codes_that_look_like_something_else_stay_text_typed_or_in_a_fi
     file.write_text(f"languages: [{', '.join(CODES[:3])}, nan, 'null']\ncorpus: 12e4567\n")
     assert resolve(declared, file=file) == typed
     assert (typed["languages"], typed["corpus"]) == (CODES, "12e4567")
+
+
+@pytest.mark.parametrize(
+    ("source", "assignment"),
+    [
+        ('corpus = "demo"', "corpus=a\udcff"),  # what a shell passes on of bytes that are no UTF-8
+        ("prompts = []", r'prompts=["a\ud83d"]'),
+        ("prompts = []", r'prompts=[{"language": "el", "prompt": "a\ud83d"}]'),
+    ],
+)
+def test_half_of_a_character_is_refused_before_anything_is_written(source, assignment):
+    with pytest.raises(UsageError, match=r"Parameter \w+ .*position 2") as caught:
+        resolve(declared_parameters(source, "x"), [assignment])
+    str(caught.value).encode()

@@ -1,17 +1,20 @@
 """The whole story on a tiny model and text of our own: every promised file, and nothing done twice when interrupted."""
 
 import json
+import shutil
 
 import pytest
 from tiny_corpus import small_settings, write_corpus
+from tokenizer_kinds import silent
 
 from lpr_lab.errors import MissingError, UsageError
 from lpr_lab.experiments import lifelong, pipeline, recipes, steps
 from lpr_lab.experiments.config import Experiment, StageBudget
 from lpr_lab.experiments.lineage import members_of
-from lpr_lab.experiments.runs import find_same_config
+from lpr_lab.experiments.runs import find_same_config, list_runs
 from lpr_lab.model.files import load_expansion
 from lpr_lab.model.stages import stage_names
+from lpr_lab.views.run_parts import lost_text, render_tiles
 
 BUDGET = StageBudget(tokens=4 * 2 * 32, block_tokens=32, blocks_per_step=2, learning_rate=1e-2)
 
@@ -226,3 +229,29 @@ def test_a_base_in_four_bits_goes_through_a_whole_run_and_the_next_group(materia
     assert load_expansion(run.path).peft_config["default"].base_quantization == "nf4"
     following = pipeline.run(recipes.further(run, expanded=("tr",)), root=tmp_path)
     assert following.results["exactness"]["base_difference"] == 0.0
+
+
+def test_a_tokenizer_that_loses_the_text_is_refused_before_anything_is_trained(materials, tmp_path):
+    base = tmp_path / "base"
+    shutil.copytree(materials / "base", base)
+    silent().save_pretrained(base)
+    wanted = experiment(materials, base=str(base))
+    with pytest.raises(UsageError, match=r"loses [\d.]+% of the bytes of \w+ \(train\)"):
+        pipeline.run(wanted, root=tmp_path)
+    [run] = list_runs(tmp_path)
+    assert not run.has_checkpoint and run.metrics().empty
+
+
+def test_what_a_tokenizer_loses_stands_in_the_results_and_on_the_page(materials, tmp_path, monkeypatch):
+    plain = pipeline.evaluate
+
+    def losing(*args, **kwargs):
+        report = plain(*args, **kwargs)
+        report.lost.loc[0] = ["el", "expanded", "dev", 1000, 21, 0.021, "'漢'"]
+        return report
+
+    monkeypatch.setattr(pipeline, "evaluate", losing)
+    run = pipeline.run(experiment(materials), root=tmp_path)
+    [row] = run.results["lost_text"]
+    assert (row["language"], row["lost_share"]) == ("el", 0.021)
+    assert "2.10% of Greek (dev)" in lost_text(run) and lost_text(run) in render_tiles(run)

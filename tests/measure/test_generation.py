@@ -107,3 +107,8 @@ def test_shown_text_only_grows_and_never_holds_a_replacement_character(expanded,
 def test_what_cannot_be_generated_is_refused_before_the_first_step(expanded, tiny_tokenizer, options, message):
     with pytest.raises(UsageError, match=message):
         generate_pair(expanded, tiny_tokenizer, **{"prompt": "The", **options})
+
+
+def test_a_prompt_with_half_of_a_character_is_refused_with_its_place(expanded, tiny_tokenizer):
+    with pytest.raises(UsageError, match=r"prompt .*position 5 .*U\+D83D"):
+        generate_pair(expanded, tiny_tokenizer, "Γεια\ud83d")

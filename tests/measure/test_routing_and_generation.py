@@ -46,3 +46,8 @@ def test_an_empty_text_and_one_beyond_the_context_are_refused(expanded, tiny_tok
         trace(expanded, tiny_tokenizer, "  \n")
     with pytest.raises(UsageError, match="context of 128"):
         trace(expanded, tiny_tokenizer, "word " * 500)
+
+
+def test_a_text_with_half_of_a_character_is_refused_with_its_place(expanded, tiny_tokenizer):
+    with pytest.raises(UsageError, match=r"position 5 .*U\+DE00"):
+        trace(expanded, tiny_tokenizer, "Γεια\ude00")

@@ -6,7 +6,16 @@ import pytest
 import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizer_kinds import FAITHFUL, SENTENCES, TOKENIZERS, byte_level, byte_level_with_words, char_bpe, word_piece
+from tokenizer_kinds import (
+    FAITHFUL,
+    SENTENCES,
+    TOKENIZERS,
+    byte_level,
+    byte_level_with_words,
+    char_bpe,
+    silent,
+    word_piece,
+)
 from tokenizers import pre_tokenizers
 
 from lpr_lab.errors import UsageError
@@ -99,6 +108,11 @@ def test_words_added_after_the_first_look_are_seen():
     assert token_bytes(tokenizer, [0]) == [None]
     tokenizer.add_tokens(["ağaç"])
     assert token_bytes(tokenizer, [len(tokenizer) - 1]) == ["ağaç".encode()]
+
+
+def test_each_token_keeps_its_own_letters_where_others_vanish():
+    pieces = pieces_of(silent(), "the — ferry 漢!")
+    assert [piece.decode() for piece in pieces if piece] == ["the", " ", "— ", *"ferry", " 漢!"]
 
 
 @pytest.mark.parametrize("make", [char_bpe, word_piece])
