@@ -237,8 +237,8 @@ def test_a_tokenizer_that_loses_the_text_is_refused_before_anything_is_trained(m
     silent().save_pretrained(base)
     wanted = experiment(materials, base=str(base))
     with pytest.raises(UsageError, match=r"loses [\d.]+% of the bytes of \w+ \(train\)"):
-        pipeline.run(wanted, root=tmp_path)
-    [run] = list_runs(tmp_path)
+        pipeline.run(wanted, root=tmp_path / "runs")
+    [run] = list_runs(tmp_path / "runs")
     assert not run.has_checkpoint and run.metrics().empty
 
 
