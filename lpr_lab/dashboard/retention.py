@@ -83,15 +83,16 @@ def _two_sides(scene: Scene, run: Run) -> dict[str, Any]:
     called = before.called(run), after.called(run)
     figure = plots.retention(rows, before=called[0], after=called[1])
     plots.take_title(figure)
+    from_base = before.run.id == run.id and before.stage == BASE
     facts = " ".join(filter(None, [parts.worst(rows), parts.sides_line(found), esc(lost_text(run))]))
     more = f'<span class="lpr-more">{facts}</span>{parts.DEFINITIONS}'
     view = _view(scene, before, after, chosen)
     return pickers | {
-        "top": shell.head(QUESTION, parts.finding(rows) + more, scene.notice, view=view),
+        "top": shell.head(QUESTION, parts.finding(rows, from_base=from_base) + more, scene.notice, view=view),
         "data": gr.update(choices=[(dataset_name(name), name) for name in names], value=chosen, visible=True),
         "title": f"<h2 class='lpr-hidden'>Before and after, {esc(dataset_name(chosen))}</h2>",
         "plot": gr.update(value=figure, visible=True),
-        "table": parts.change_table(rows, *called),
+        "table": parts.change_table(rows, *called, from_base=from_base),
     }
 
 

@@ -11,22 +11,34 @@ from lpr_lab.experiments.runs import Run
 from lpr_lab.experiments.sample_texts import PROMPTS
 from lpr_lab.experiments.sides import BASE, looked_at
 from lpr_lab.experiments.trade_off import TradeOff
-from lpr_lab.measure.significance import BETTER, UNCLEAR, WORSE, Difference, change_of, mean_change
+from lpr_lab.measure.significance import (
+    ADAPTATION,
+    BETTER,
+    NOT_WORSE,
+    UNCLEAR,
+    WORSE,
+    Difference,
+    change_of,
+    change_verdict,
+    mean_change,
+)
 from lpr_lab.views.numbers import NOT_MEASURED, change, count, interval, points_with_interval
 from lpr_lab.views.plots import ROLES, Table, language_name
 
-VERDICTS = {BETTER: "▼ better", WORSE: "▲ worse", UNCLEAR: f"≈ {UNCLEAR}"}
+VERDICTS = {BETTER: "▼ better", NOT_WORSE: f"▼ {NOT_WORSE}", WORSE: "▲ worse", UNCLEAR: f"≈ {UNCLEAR}"}
 
 DEFINITIONS = (
-    '<span class="lpr-more">Bits per byte: how many bits the model needs for a byte of text it has not seen; lower is '
-    "better, whatever the tokenizer. Change = after ÷ before − 1; <b>below zero is better</b>. On expanded languages "
-    "a fall is the <b>gain</b>; on original languages a rise is <b>forgetting</b>, and the absence of one is "
-    "<b>retention</b>. A change is called better or worse only when its 95% interval leaves zero out.</span>"
+    f'<span class="lpr-more">{shell.BITS_PER_BYTE} Change = after ÷ before − 1; <b>below zero is better</b>. On '
+    "expanded languages a fall is the <b>gain</b>; on original languages a rise is <b>forgetting</b>, and the absence "
+    "of one is <b>retention</b>. A change is called better or worse only when its 95% interval leaves zero out.</span>"
 )
 
 
-def finding(rows: Table) -> str:
-    """Return the answer in words: mean change on both kinds of languages, and how many changed clearly."""
+def finding(rows: Table, *, from_base: bool = True) -> str:
+    """Return the answer in words: mean change on both kinds of languages, and how many changed clearly.
+
+    What a fall on original languages means when it is seen from the base stands beside it.
+    """
     sentences = []
     for role in ("expanded", "original"):
         part = rows[rows["role"] == role]
@@ -39,18 +51,22 @@ def finding(rows: Table) -> str:
         much = f"{need} {abs(mean.value):.1f}% {'fewer' if mean.direction < 0 else 'more'}{unit}"
         if not mean.direction:
             much = f"{' show' if not sentences else ''} {UNCLEAR} on average ({change(mean.value)})"
-        judged = _judge([change_of(row).verdict() for row in records], bool(mean.direction))
+        judged = _judge([change_verdict(row, from_base=from_base) for row in records], bool(mean.direction))
         sentences.append(f'<span class="lpr-{role}">{title}</span>{much}{judged}')
-    return "; ".join(sentences) + "."
+    fell = mean_change(rows[rows["role"] == "original"].to_dict("records")).value < 0
+    caveat = f'<span class="lpr-more">{esc(ADAPTATION)}</span>' if fell and from_base else ""
+    return "; ".join(sentences) + "." + caveat
 
 
 def _judge(verdicts: list[str], is_clear: bool) -> str:
     """Return how many languages are clearly better or worse, beside a mean that is itself clear or not."""
-    counts = [(verdicts.count(word), word) for word in (BETTER, WORSE, UNCLEAR)]
+    counts = [(verdicts.count(word), word) for word in (BETTER, NOT_WORSE, WORSE, UNCLEAR)]
     for number, word in counts:
         if number == len(verdicts):
             if word == UNCLEAR:
                 return f", with {UNCLEAR} in any one" if is_clear else ""
+            if word == NOT_WORSE:
+                return ", none worse" if number > 1 else f", {word}"
             return f", {'all ' if number > 1 else ''}clearly {word}"
     words = {UNCLEAR: "unclear"}
     return ", " + ", ".join(f"{number} {words.get(word, word)}" for number, word in counts if number)
@@ -82,7 +98,7 @@ def sides_line(comparison: Comparison) -> str:
     return said
 
 
-def change_table(rows: Table, before: str, after: str) -> str:
+def change_table(rows: Table, before: str, after: str, *, from_base: bool = True) -> str:
     """Return the same numbers as the chart, with interval and verdict, original languages above expanded ones."""
     heads = ("Language", "Documents", before, after, "Change", "95% interval", "Verdict")
     body = ""
@@ -92,7 +108,7 @@ def change_table(rows: Table, before: str, after: str) -> str:
             continue
         mark = shell.language_chips([title], role)
         body += f'<tr class="lpr-block"><th scope="rowgroup" colspan="7">{mark}</th></tr>'
-        body += "".join(_row(row, heads) for row in part.to_dict("records"))
+        body += "".join(_row(row, heads, from_base) for row in part.to_dict("records"))
     head = "".join(
         f'<th scope="col"{" class=lpr-number" if 0 < index < 6 else ""}>{esc(_short(name))}</th>'
         for index, name in enumerate(heads)
@@ -102,8 +118,7 @@ def change_table(rows: Table, before: str, after: str) -> str:
         '<caption class="lpr-hidden">Bits per byte before and after, by language</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
         '<p class="lpr-caption">Bits per byte of both on the same documents; interval by paired bootstrap over '
-        "documents. A base tuned on chats gets better at plain text in any language, which can hide forgetting: a "
-        "claim that nothing was forgotten needs a control.</p></div>"
+        "documents.</p></div>"
     )
 
 
@@ -117,9 +132,9 @@ def _short(name: str) -> str:
     return name if len(name) <= 24 else name[:23] + "…"
 
 
-def _row(row: dict[str, Any], heads: tuple[str, ...]) -> str:
+def _row(row: dict[str, Any], heads: tuple[str, ...], from_base: bool) -> str:
     found = change_of(row)
-    verdict = found.verdict()
+    verdict = change_verdict(row, from_base=from_base)
     unknown = f'<span title="not measured">{NOT_MEASURED}</span>'
     cells = [
         count(row["n_documents"]),

@@ -11,13 +11,13 @@ from lpr_lab.dashboard.run_detail import render_detail
 from lpr_lab.dashboard.run_live import at_work, metrics_of, render_live, standing_of
 from lpr_lab.dashboard.run_sweep import figure_of, points_of
 from lpr_lab.dashboard.runs_compare import render_comparison, toggle
-from lpr_lab.dashboard.shell import FILES, Scene, esc, html_block
+from lpr_lab.dashboard.shell import BITS_PER_BYTE, FILES, Scene, esc, html_block
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.housekeeping import tags_of
 from lpr_lab.experiments.runs import Run
 from lpr_lab.experiments.sides import looked_at
 from lpr_lab.experiments.sweep_grid import KIND as SWEEP
-from lpr_lab.measure.significance import UNCLEAR
+from lpr_lab.measure.significance import ADAPTATION, UNCLEAR
 from lpr_lab.views import plots
 from lpr_lab.views.numbers import NOT_MEASURED, change, duration
 from lpr_lab.views.run_parts import mean_of
@@ -53,6 +53,7 @@ def finding(scene: Scene) -> str:
         return esc(str(error))
     taught = f'<span class="lpr-expanded">{esc(_list(expanded))}</span>'
     kept = f'<span class="lpr-original">{esc(_list(original))}</span>'
+    more = _inventory(scene)
     if numbers:
         parts = [f"{esc(base)} learned {taught}"]
         if "expanded" in numbers:
@@ -60,9 +61,10 @@ def finding(scene: Scene) -> str:
         if "original" in numbers:
             parts.append(f"{kept}: {_amount(run, 'original', numbers)}")
         text = "; ".join(parts) + "."
+        more = " ".join(filter(None, [BITS_PER_BYTE, ADAPTATION if numbers.get("original", 0) < 0 else "", more]))
     else:
         text = _standing(run, esc(base), taught if expanded else esc(run.title))
-    return text + f'<span class="lpr-more">{esc(_inventory(scene))}</span>'
+    return text + f'<span class="lpr-more">{esc(more)}</span>'
 
 
 def _standing(run: Run, base: str, taught: str) -> str:

@@ -30,6 +30,12 @@ PAGES = {
     "Plan": "/plan",
 }
 
+BITS_PER_BYTE = (
+    "Bits per byte: how many bits the model needs for a byte of text it has not seen; lower is better, whatever the "
+    "tokenizer."
+)
+"""Said where a page first speaks of them."""
+
 esc = html.escape
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lpr_lab.errors import LprError
-from lpr_lab.measure.significance import UNCLEAR, change_of
+from lpr_lab.measure.significance import ADAPTATION, UNCLEAR, change_of
 from lpr_lab.text.languages import get_language
 
 _DATASETS = {"heldout": "held-out text", "dev": "text like that of training"}
@@ -27,7 +27,7 @@ def summary_lines(results: Mapping[str, Any], seconds: Mapping[str, float]) -> l
         f"{results['base']}, which knew {known}, was taught {taught} in {_duration(seconds)}"
         f" (recipe {results['recipe']}).",
         f"Taught, in bits per byte of {_DATASETS.get(dataset, dataset)}: {_changes(change, 'expanded')}.",
-        f"Known before, in the same: {_changes(change, 'original')}.",
+        f"Known before, in the same: {_changes(change, 'original')}.{_caveat(change)}",
         f"Weight of the original expert there: {_weights(weights, 'original')}; {_weights(weights, 'expanded')}.",
         _claims(results["claims"]),
     ]
@@ -66,6 +66,11 @@ def _changes(rows: Sequence[Mapping[str, Any]], role: str) -> str:
         for row in rows
         if row["role"] == role
     )
+
+
+def _caveat(rows: Sequence[Mapping[str, Any]]) -> str:
+    fell = any(change_of(row).value < 0 for row in rows if row["role"] == "original")
+    return f" {ADAPTATION}" if fell else ""
 
 
 def _change(row: Mapping[str, Any]) -> str:

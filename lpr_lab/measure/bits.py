@@ -69,7 +69,7 @@ class Report:
             size = test.num_bytes[draws].sum(1)
             for model, nats in test.nats.items():
                 resampled = nats[draws].sum(1) / (np.log(2) * size)
-                low, high = percentile_interval(resampled, len(nats))
+                low, high = percentile_interval(resampled, len(nats), fewest=2)
                 rows.append(
                     [test.language, test.role, model, test.dataset, test.bits_per_byte(model), low, high, len(nats)]
                 )

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from lpr_lab.measure.significance import percentile_interval, verdict
+from lpr_lab.measure.significance import change_verdict, percentile_interval
 
 COLUMNS = [
     "language",
@@ -92,7 +92,7 @@ def change_rows(
                 low,
                 high,
                 len(test.num_bytes),
-                verdict(low, high),
+                change_verdict({"role": test.role, "ci_low": low, "ci_high": high}, from_base=before == "base"),
                 test.fingerprint[:_HASH_DIGITS],
             ]
         )

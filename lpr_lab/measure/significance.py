@@ -20,6 +20,12 @@ import numpy as np
 
 CONFIDENCE = 0.95
 BETTER, WORSE, UNCLEAR = "better", "worse", "no clear difference"
+NOT_WORSE = "not worse"
+"""What a clear fall from the base is called on an original language."""
+ADAPTATION = (
+    "A small fall on original languages is the model adapting to this kind of text, not a gain, and it can hide "
+    "forgetting: only a control tells the two apart."
+)
 MIN_DOCUMENTS = 6
 """Of five documents that all moved one way chance explains one split in sixteen: fewer than six can show nothing."""
 
@@ -79,6 +85,20 @@ def change_of(row: Mapping[Any, Any]) -> Difference:
     return Difference(*(_number(row.get(key)) for key in ("change_percent", "ci_low", "ci_high")))
 
 
+def change_verdict(row: Mapping[Any, Any], *, from_base: bool) -> str:
+    """Name the change of one language, a row of a table of changes with its `role`.
+
+    From the base to an expanded model, a clear fall on an original language is `not worse` and never `better`: what was
+    asked is whether it was forgotten, and a base that meets plain text gets better at it in any language.
+
+    >>> fell = {"change_percent": -0.7, "ci_low": -0.9, "ci_high": -0.5}
+    >>> [change_verdict({**fell, "role": role}, from_base=True) for role in ("expanded", "original")]
+    ['better', 'not worse']
+    """
+    word = change_of(row).verdict()
+    return NOT_WORSE if from_base and word == BETTER and row.get("role") == "original" else word
+
+
 def mean_change(rows: Iterable[Mapping[Any, Any]]) -> Difference:
     """Return the mean change over languages and its interval, from the rows of a table of changes.
 
@@ -113,14 +133,15 @@ def clear_best(count: int, difference: Callable[[int, int], Difference], *, less
 # ------------------------------------------------------------------------------------------------------ intervals
 
 
-def percentile_interval(resampled: np.ndarray, size: int) -> tuple[float, float]:
-    """Return the expanded percentile interval of a bootstrap; NaN for fewer than `MIN_DOCUMENTS`.
+def percentile_interval(resampled: np.ndarray, size: int, fewest: int = MIN_DOCUMENTS) -> tuple[float, float]:
+    """Return the expanded percentile interval of a bootstrap; NaN for too few documents.
 
     Args:
         resampled: the statistic in every resample, float [resamples].
         size: how many documents were resampled; of several sets, the smallest number.
+        fewest: that many are needed: `MIN_DOCUMENTS` to tell two models apart, two to say how a level varies.
     """
-    if size < MIN_DOCUMENTS:
+    if size < fewest:
         return math.nan, math.nan
     low, high = np.quantile(resampled, [_tail(size), 1 - _tail(size)])
     return float(low), float(high)

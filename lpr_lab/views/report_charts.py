@@ -16,7 +16,8 @@ import numpy as np
 from lpr_lab.experiments.run_differences import changed_between
 from lpr_lab.experiments.runs import Run
 from lpr_lab.experiments.scorecard import main_dataset
-from lpr_lab.measure.significance import change_of
+from lpr_lab.experiments.sides import BASE, own_before
+from lpr_lab.measure.significance import change_verdict
 from lpr_lab.text.languages import language_name
 from lpr_lab.views import experts, plots, stages
 from lpr_lab.views.numbers import NOT_MEASURED, count, interval, percent
@@ -65,7 +66,9 @@ def retention_charts(run: Run) -> Iterator[Chart]:
             before, after = changed_between(run)
             head = retention_head(before, after)
             figure = plots.retention(rows, before=before, after=after)
-            one = _chart(f"retention-{dataset}", figure, head, retention_rows(rows), caption)
+            one = _chart(
+                f"retention-{dataset}", figure, head, retention_rows(rows, from_base=own_before(run) == BASE), caption
+            )
             yield replace(one, kicker=plots.dataset_name(dataset))
     table = run.read_table("retention_by_stage")
     if table is not None and not table.empty:
@@ -91,7 +94,7 @@ def retention_head(before: str, after: str) -> tuple[str, ...]:
     return ("Language", "Known before", "Documents", *sides, "Change", "95 % interval", "Verdict")
 
 
-def retention_rows(rows: Table) -> list[tuple[str, ...]]:
+def retention_rows(rows: Table, *, from_base: bool = True) -> list[tuple[str, ...]]:
     """Return the rows of `change` as texts, under `retention_head`."""
     return [
         (
@@ -102,7 +105,7 @@ def retention_rows(rows: Table) -> list[tuple[str, ...]]:
             f"{row['after']:.3f}",
             change_text(row["change_percent"]),
             interval(row["ci_low"], row["ci_high"]),
-            change_of(row).verdict(),
+            change_verdict(row, from_base=from_base),
         )
         for row in rows.to_dict("records")
     ]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lpr_lab.experiments.runs import Run
-from lpr_lab.measure.significance import UNCLEAR, Difference, mean_change
+from lpr_lab.measure.significance import ADAPTATION, UNCLEAR, Difference, mean_change
 from lpr_lab.text.languages import language_name
 from lpr_lab.views.numbers import NOT_MEASURED, change, count, duration, interval, percent
 from lpr_lab.views.plots import dataset_name
@@ -40,6 +40,8 @@ def render_tiles(run: Run) -> str:
         if value is not None:
             ends = f"95% interval {interval(found.low, found.high)}" if found.has_interval else "no interval"
             small += f"; {ends}" if found.direction else f"; <b>{UNCLEAR}</b> ({ends})"
+            if role == "original" and value < 0:
+                small += f". {esc(ADAPTATION)}"
         tiles.append(_tile(f"{role.capitalize()} languages: {word}", change(value), small, role))
     for role in ("original", "expanded"):
         weight = (by_role.get(role) or {}).get("original_weight")

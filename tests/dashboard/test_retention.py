@@ -8,6 +8,7 @@ from sample_runs import make_run
 from sample_scores import STAGES, scored, write_lifelong, write_scores
 
 from lpr_lab.dashboard import retention, shell
+from lpr_lab.dashboard import retention_parts as parts
 from lpr_lab.experiments import comparison as data
 from lpr_lab.experiments.runs import Run
 from lpr_lab.measure.forgetting import bootstrap_draws, change_rows
@@ -32,11 +33,20 @@ def staged(run) -> Run:
 # ------------------------------------------------------------------------------------------ base and expanded
 
 
+@pytest.mark.parametrize("query", [{}, {"stage2": "G1 expand"}], ids=["from the base", "from a stage"])
+def test_a_fall_on_original_languages_is_a_gain_only_where_two_stages_are_compared(runs_dir, staged, query):
+    change = staged.read_table("change")
+    known = change[change["role"] == "original"].assign(change_percent=-0.7, ci_low=-0.9, ci_high=-0.5)
+    said = words(parts.finding(known, from_base=not query) + parts.change_table(known, "a", "b", from_base=not query))
+    assert ("better" in said, "not a gain" in said, "not worse" in said) == (bool(query), not query, not query)
+    assert ("not a gain" in words(page(runs_dir, **query)["top"])) == (not query)
+
+
 def test_it_starts_with_held_out_text_and_the_address_can_ask_for_another(runs_dir, run):
     first = page(runs_dir)
     assert first["data"]["value"] == "heldout"
     assert "Expanded languages need 14.9% fewer bits per byte, all clearly better" in words(first["top"])
-    assert "original languages 0.4% fewer, 1 better, 1 worse." in words(first["top"])
+    assert "original languages 0.4% fewer, 1 not worse, 1 worse." in words(first["top"])
     dev = page(runs_dir, data="dev")
     assert dev["data"]["value"] == "dev" and "2.103" in dev["table"]
 

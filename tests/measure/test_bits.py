@@ -77,7 +77,7 @@ def test_the_report_has_the_promised_columns_and_roles(tiny_model, tiny_tokenize
     assert set(frame[frame["language"] == "en"]["role"]) == {"original"}
     assert ((frame["ci_low"] <= frame["bits_per_byte"]) & (frame["bits_per_byte"] <= frame["ci_high"])).all()
     changes = report.changes()
-    assert set(changes["verdict"]) <= {"better", "worse", "no clear change"}
+    assert set(changes["verdict"]) <= {"better", "not worse", "worse", "no clear difference"}
     loads = report.load.groupby(["language", "dataset", "layer"])[["share", "mass"]].sum()
     assert loads.to_numpy() == pytest.approx(1.0)
 
