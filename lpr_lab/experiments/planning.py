@@ -46,7 +46,7 @@ class PlanSettings:
     min_new: int = 0
     max_new: int | None = None
     top_k: int = 2
-    classifiers: float = 7 / 24
+    classifiers: float = 0.2917
     """Layers that get a routing classifier: a share of all below 1 (LayerMoE's scripts have 7 of 24), or a number."""
     state: str = "mlp_input"
     tokens_per_language: int = 20_000

@@ -7,7 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from lpr_lab.experiments import environment, recipes
+from lpr_lab.experiments import environment, planning, recipes
 from lpr_lab.experiments.config import StageBudget
 from lpr_lab.experiments.notebook_parameters import read_notebook
 
@@ -49,6 +49,16 @@ def test_logic_lives_in_the_package(path):
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.FunctionDef):
                 assert (node.end_lineno or 0) - node.lineno < 5, f"{node.name} is long; it belongs in lpr_lab"
+
+
+def test_the_plan_as_it_comes_has_the_settings_as_they_come():
+    """Else its last cell would not check what its text claims."""
+    notebook = read_notebook(environment.CHECKOUT / "notebooks" / "02_plan_experts.ipynb")
+    names = {name: parameter.default for name, parameter in notebook.parameters.items()}
+    (made,) = (node for node in ast.parse(notebook.code[1]).body if ast.unparse(node).startswith("settings = "))
+    names["planning"] = planning
+    exec(compile(ast.Module([made], []), "start", "exec"), names)
+    assert names["settings"] == planning.PlanSettings()
 
 
 def test_the_quickstart_as_it_comes_is_the_recipe_as_it_comes():
