@@ -1,7 +1,7 @@
 # `make demo` and `make test` each set up all they need; `make help` lists the rest.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo app test test-all test-slow test-e2e bench load screenshots check fix clean
+.PHONY: help setup demo app test test-all test-slow test-bases test-e2e bench load screenshots check fix clean
 
 BIN := .venv/bin
 # Tests side by side, one per core; more than four would mostly import torch once more.
@@ -31,6 +31,9 @@ test-all: $(READY) ## every test that needs no GPU; fetches the embedded model w
 
 test-slow: $(READY) ## tests over five seconds: two processes under torchrun, every notebook on a tiny model
 	@$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) -m "(slow or notebook) and not gpu and not network and not real and not e2e"
+
+test-bases: $(READY) ## every notebook on every embedded base, fetched when not in the cache: about half an hour
+	@$(BIN)/python -m pytest -q -m "real and notebook"
 
 test-e2e: $(READY) ## drive the dashboard in headless Chromium (CHROMIUM=/path names another)
 	@$(BIN)/python -m pytest -q -m e2e

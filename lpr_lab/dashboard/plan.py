@@ -1,5 +1,6 @@
 """Page `/plan`: how many experts per layer, and what will it cost?"""
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -89,14 +90,19 @@ def _unknown(facts: BaseFacts) -> str:
         f"How many layers {base} has is not known yet",
         "A finished run on the same base tells it. Measuring how alike languages look in each layer takes about three "
         "minutes on two cores; or paste one similarity per layer below.",
-        MEASURE,
+        measure_command(facts.base),
     )
+
+
+def measure_command(base: str) -> str:
+    """Return what to type to have a base measured."""
+    return f"{MEASURE} -p {shlex.quote(f'base={base}')}" if base else MEASURE
 
 
 def _source(facts: BaseFacts, runs: list[Run]) -> str:
     similarity = facts.similarity
     if similarity is None:
-        text = f"How alike languages look in the layers of {esc(facts.base)} was not measured: {shell.command(MEASURE)}"
+        text = f"How alike languages look in the layers of {esc(facts.base)} was not measured: {shell.command(measure_command(facts.base))}"
         return notice("info", text)
     if not similarity.run:
         return notice("info", "Similarity is the list that was typed below.")

@@ -1,6 +1,7 @@
 """A plan in words: what it comes to, what it costs, what to think about, and how to carry it out."""
 
 import base64
+import shlex
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -12,6 +13,7 @@ from lpr_lab.dashboard.shell import esc, notice
 from lpr_lab.dashboard.view import View
 from lpr_lab.experiments.runs import Run
 from lpr_lab.experiments.yaml_files import dump_yaml
+from lpr_lab.model.embedded import EMBEDDED, learning_rates
 from lpr_lab.views.numbers import NOT_MEASURED, count, duration, percent
 
 NOTEBOOK = "00_quickstart"
@@ -170,16 +172,27 @@ def as_yaml(facts: BaseFacts, plan: Plan, run: Run | None) -> str:
     return f"{dump_yaml(values)}allocation: [{', '.join(map(str, plan.experts))}]\n"
 
 
+def _rates(base: str) -> str:
+    """Say at which rates a base learns where none is given."""
+    experts, routers = learning_rates(base)
+    known = (
+        f"what suits {esc(base)}" if base in EMBEDDED else "a guess for this base; a few short runs find better ones"
+    )
+    return f"Experts learn at {experts:g} and routers at {routers:g}: {known}."
+
+
 def render_export(facts: BaseFacts, plan: Plan, run: Run | None) -> str:
     """Return the plan to copy or save, and the command that carries it out."""
     text = as_yaml(facts, plan, run)
     file = base64.b64encode(text.encode()).decode()
     numbers = ",".join(map(str, plan.experts))
-    short = f"lpr-lab run {NOTEBOOK} -p 'allocation=[{numbers}]' -p top_k={plan.top_k}"
+    base = f"-p {shlex.quote(f'base={facts.base}')} " if facts.base else ""
+    short = f"lpr-lab run {NOTEBOOK} {base}-p 'allocation=[{numbers}]' -p top_k={plan.top_k}"
     return (
         '<section class="lpr-section lpr-carry"><h2>Carry it out</h2>'
         f'<p class="lpr-export"><a class="lpr-button" download="plan.yaml" href="data:text/yaml;base64,{file}">'
         f"Save plan.yaml</a> <span>then {shell.command(f'lpr-lab run {NOTEBOOK} -f plan.yaml')}</span></p>"
+        f'<p class="lpr-caption">{_rates(facts.base)}</p>'
         '<details class="lpr-fold"><summary>Show plan.yaml</summary>'
         f'<pre class="lpr-yaml" tabindex="0" aria-label="plan.yaml">{esc(text)}</pre></details>'
         f'<details class="lpr-fold"><summary>Without a file</summary>{shell.command(short)}</details></section>'

@@ -1,6 +1,9 @@
 """The plan says what it comes to and costs, only from what runs have told, and is carried out by one command."""
 
+import html
 import re
+import shlex
+from dataclasses import replace
 
 import pytest
 from sample_runs import make_plan_run, make_run, similarity_table
@@ -8,12 +11,13 @@ from sample_runs import make_plan_run, make_run, similarity_table
 from lpr_lab.dashboard import plan, shell
 from lpr_lab.dashboard.plan_costs import costs, make_plan
 from lpr_lab.dashboard.plan_facts import BaseFacts, Similarity, Speed, facts_of, parse_similarity
-from lpr_lab.dashboard.plan_words import as_yaml, warnings
+from lpr_lab.dashboard.plan_words import as_yaml, render_export, warnings
 from lpr_lab.dashboard.view import View
 from lpr_lab.experiments.notebook_parameters import read_notebook, resolve
 from lpr_lab.experiments.notebooks import notebooks_dir
 from lpr_lab.experiments.runs import Run
 from lpr_lab.method.allocation import allocate
+from lpr_lab.model.embedded import learning_rates
 
 
 def words(markup: str) -> str:
@@ -192,6 +196,16 @@ def test_every_number_of_the_picture_is_in_the_table(runs_dir):
     assert len(re.findall(r'<th scope="row">\d+</th>(<td>[\d.]+</td>){4}', table)) == 30
 
 
+@pytest.mark.parametrize(("base", "said"), [("gemma3-270m", "what suits gemma3-270m"), ("my models/one", "a guess")])
+def test_every_command_of_a_plan_names_its_base_and_the_page_says_its_rates(base, said):
+    facts = replace(FACTS, base=base)
+    page = html.unescape(render_export(facts, make_plan(facts, View(rule="uniform")), None))
+    quoted = shlex.quote(f"base={base}")
+    assert f"-p {quoted} -p 'allocation=" in page and said in page
+    assert f"{learning_rates(base)[0]:g}" in page
+    assert plan.measure_command(base).endswith(quoted)
+
+
 def test_the_export_is_what_the_notebook_takes(runs_dir, tmp_path):
     run = make_plan_run(runs_dir)
     facts = facts_of(run, [run])
@@ -208,7 +222,7 @@ def test_no_runs_and_no_known_layers_say_what_to_do(runs_dir):
     assert "No runs yet" in words(plan.compose(shell.look(runs_dir, {}), runs_dir)["editor"])
     Run.create(runs_dir, kind="expansion", slug="x", title="Bare", config={"base": "b"})
     bare = words(plan.compose(shell.look(runs_dir, {}), runs_dir)["editor"])
-    assert "How many layers b has is not known yet" in bare and "lpr-lab run 02_plan_experts" in bare
+    assert "How many layers b has is not known yet" in bare and "lpr-lab run 02_plan_experts -p base=b" in bare
     typed = plan.compose(shell.look(runs_dir, {"similarity": "0.2,0.4,0.3", "budget": "6"}), runs_dir)
     assert typed["editor"].count('role="spinbutton"') == 3
 
