@@ -102,7 +102,8 @@ def measure_command(base: str) -> str:
 def _source(facts: BaseFacts, runs: list[Run]) -> str:
     similarity = facts.similarity
     if similarity is None:
-        text = f"How alike languages look in the layers of {esc(facts.base)} was not measured: {shell.command(measure_command(facts.base))}"
+        command = shell.command(measure_command(facts.base))
+        text = f"How alike languages look in the layers of {esc(facts.base)} was not measured: {command}"
         return notice("info", text)
     if not similarity.run:
         return notice("info", "Similarity is the list that was typed below.")
