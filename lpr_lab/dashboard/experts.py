@@ -126,8 +126,16 @@ def _probability(picture: Picture) -> dict[str, Any]:
         "chosen experts alone divide among themselves."
     )
     if table is None:
-        missing = f"{note} Not measured in this run, which was made before it was counted."
-        return {"prob": _heading("The router's probability of expert 0", missing)}
+        said = f"{note} Not measured in this run, which was made before it was counted."
+        can = why_not(picture.run) is None and "corpus" in picture.run.config
+        found: dict[str, Any] = {
+            "prob": _heading("The router's probability of expert 0", said + " Count now adds it." * can)
+        }
+        buttons = {
+            "count": gr.update(visible=True, interactive=True),
+            "stop": gr.update(visible=True, interactive=False),
+        }
+        return found | (buttons if can else {})
     table = table[table["language"].isin(picture.languages)]
     figure = figures.original_probability(table)
     means = table.pivot_table(index="layer", columns=["role", "stage"], values="probability", sort=False).sort_index()

@@ -199,6 +199,15 @@ def test_a_run_made_before_it_was_measured_says_so_and_shows_the_rest(runs_dir, 
     shown = compose(runs_dir)
     assert "Not measured in this run" in words(shown["prob"]) and not shown["prob_plot"]["visible"]
     assert shown["kept_plot"]["visible"] and "Idle experts" in words(shown["tiles"])
+    assert not shown["count"]["visible"] and "Count now" not in words(shown["prob"])
+
+
+def test_where_there_are_weights_it_can_be_counted_later(runs_dir, counted, monkeypatch):
+    monkeypatch.setattr(experts, "why_not", lambda run: None)
+    assert not compose(runs_dir)["count"]["visible"]
+    (counted.path / "tables" / "original_probability.csv").unlink()
+    shown = compose(runs_dir)
+    assert shown["count"]["visible"] and "Count now adds it" in words(shown["prob"])
 
 
 # -------------------------------------------------------------------------------------------------- counting now
