@@ -11,6 +11,7 @@ from lpr_lab.errors import UsageError, did_you_mean
 from lpr_lab.method.allocation import RULES
 from lpr_lab.method.budget import StageBudget
 from lpr_lab.model.embedded import learning_rates
+from lpr_lab.text.languages import language_codes
 
 STEPS = ("fit_routers", "expand", "local_review", "review")
 STAGES = ("stage1", "stage2")
@@ -89,6 +90,8 @@ class Experiment:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("original", "earlier", "expanded"):
+            object.__setattr__(self, name, language_codes(getattr(self, name)))
         unknown = [step for step in self.steps if step not in STEPS]
         if unknown or not self.steps:
             raise UsageError(f"steps = {self.steps}; expected some of {', '.join(STEPS)}.")

@@ -24,6 +24,7 @@ from lpr_lab.experiments.sides import BASE, Side, looked_at, name_of, run_named,
 from lpr_lab.experiments.subjects import find_subject, folder_of, has_model, is_known, languages_in
 from lpr_lab.experiments.trade_off import trade_off
 from lpr_lab.measure.significance import BETTER, change_of
+from lpr_lab.text.languages import language_codes
 
 KIND = "evaluation"
 SCORES = ("new", "kept")
@@ -51,6 +52,7 @@ class EvaluationSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "languages", language_codes(self.languages))
         if self.scores not in SCORES:
             hint = did_you_mean(self.scores, SCORES)
             raise UsageError(f"scores = {self.scores!r}; expected one of {', '.join(SCORES)}.{hint}")

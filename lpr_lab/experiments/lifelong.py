@@ -15,6 +15,7 @@ from lpr_lab.experiments import pipeline, recipes
 from lpr_lab.experiments.config import Experiment, completed
 from lpr_lab.experiments.run_formats import json_records
 from lpr_lab.experiments.runs import Run, start_run
+from lpr_lab.text.languages import language_codes
 
 KIND = "lifelong"
 
@@ -30,6 +31,7 @@ def start(experiment: Experiment, groups: Sequence[Sequence[str]], run_dir: str 
     """
     if len(groups) < 2 or not all(groups):
         raise UsageError(f"groups = {groups}; expected at least two groups with at least one language each.")
+    groups = [language_codes(group) for group in groups]
     arrow = " then ".join(", ".join(group) for group in groups)
     config = {**experiment.to_config(), "expanded": [], "groups": [list(group) for group in groups]}
     return start_run(
@@ -56,7 +58,7 @@ def run_groups(experiment: Experiment, groups: Sequence[Sequence[str]], run: Run
     The token budget of stage 1 is per language here: a group of two gets twice that of a group of one.
     """
     done: list[Run] = []
-    for number, group in enumerate(groups, 1):
+    for number, group in enumerate(map(language_codes, groups), 1):
         key = f"group_{number}"
         if key in run.phases:
             done.append(Run.open(run.path.parent, run.phases[key]["run"]))

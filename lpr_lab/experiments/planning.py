@@ -20,6 +20,7 @@ from lpr_lab.method.similarity import measure_similarity
 from lpr_lab.method.similarity_table import SimilarityTable
 from lpr_lab.model.bases import load_base
 from lpr_lab.text.corpus import load_corpus
+from lpr_lab.text.languages import language_codes
 
 KIND = "plan"
 UNITS = ("experts", "parameters")
@@ -54,6 +55,8 @@ class PlanSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("original", "expanded"):
+            object.__setattr__(self, name, language_codes(getattr(self, name)))
         for what, given, known in (
             ("allocation", self.allocation, ALLOCATIONS),
             ("budget_in", self.budget_in, UNITS),

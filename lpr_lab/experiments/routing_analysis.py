@@ -30,6 +30,7 @@ from lpr_lab.model.adapter import expansion_config
 from lpr_lab.model.stages import stage_names
 from lpr_lab.progress import progress
 from lpr_lab.text.corpus import Corpus, load_corpus
+from lpr_lab.text.languages import language_codes
 
 KIND = "routing"
 MAX_SENTENCE = 300
@@ -56,6 +57,7 @@ class RoutingSettings:
     precision: str = "auto"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "languages", language_codes(self.languages))
         if self.tokens_per_language < 1 or self.n_sentences < 0:
             raise UsageError(
                 f"tokens_per_language = {self.tokens_per_language}, n_sentences = {self.n_sentences}; expected at "

@@ -15,7 +15,7 @@ from lpr_lab.experiments.scorecard import Claim, as_records
 from lpr_lab.model.bases import load_tokenizer
 from lpr_lab.text.corpus import Corpus, Document, load_corpus
 from lpr_lab.text.fertility import measure_fertility, premium, script_mix
-from lpr_lab.text.languages import get_language
+from lpr_lab.text.languages import get_language, language_codes
 
 KIND = "text"
 MIN_OWN_SCRIPT = 0.9
@@ -35,6 +35,8 @@ class SurveySettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("original", "expanded"):
+            object.__setattr__(self, name, language_codes(getattr(self, name)))
         if self.documents_per_split < 1:
             raise UsageError(f"documents_per_split = {self.documents_per_split}; expected at least 1.")
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lpr_lab.errors import UsageError, did_you_mean
+from lpr_lab.text.languages import language_codes
 from lpr_lab.text.splits import SPLITS
 
 JOINT = " + "
@@ -60,7 +61,7 @@ class Corpus:
         return tuple(split for split in SPLITS if any(self.texts.get((split, code)) for code in self.languages))
 
     def documents(self, split: str, language: str | None = None) -> tuple[Document, ...]:
-        """Return the documents of a split, of one language or of all, language by language.
+        """Return the documents of a split, of one language (by any of its labels) or of all, language by language.
 
         A language without text in that split gives none (the held-out campaign is not translated into every language).
 
@@ -72,6 +73,8 @@ class Corpus:
                 f"The corpus {self.name!r} has no split {split!r}; it has {', '.join(self.splits)}."
                 + did_you_mean(split, self.splits)
             )
+        if language is not None and language not in self.languages:
+            (language,) = language_codes([language])
         if language is not None and language not in self.languages:
             raise UsageError(
                 f"The corpus {self.name!r} has no language {language!r}; it has {', '.join(self.languages)}. "

@@ -260,6 +260,15 @@ def get_languages(codes: Iterable[str]) -> tuple[Language, ...]:
     return found
 
 
+def language_codes(labels: Iterable[str]) -> tuple[str, ...]:
+    """Return the codes of some labels; one that names no language stays, and is refused where text is asked for in it.
+
+    >>> language_codes(["ell", "pt-BR", "nowhere"])
+    ('el', 'pt', 'nowhere')
+    """
+    return tuple(found.code if (found := find_language(label)) is not None else label for label in labels)
+
+
 def _suggestion(key: str) -> str:
     """Suggest by name first ("greek" -> el), then what a tag begins with ("en-de" -> en), then by similar code."""
     named = find_by_name(key)

@@ -115,3 +115,12 @@ def test_a_language_comes_from_the_first_of_several_sources_that_has_it(tmp_path
     assert sorted(source["file"] for source in joint.sources) == ["el.txt", "el.txt", "tr.txt"]
     with pytest.raises(UsageError, match="has no text in hu"):
         load_corpus(f"{tmp_path / 'one'} + {tmp_path / 'two'}", languages=["hu"])
+
+
+def test_documents_are_given_by_any_label_of_their_language(tmp_path):
+    (tmp_path / "nb.txt").write_text("\n\n".join(f"Katten sover på {'a' * i} den varme benken." for i in range(1, 30)))
+    corpus = load_corpus(tmp_path, languages=["no"])
+    assert corpus.languages == ("nb",)
+    assert corpus.documents("train", "nb-NO") == corpus.documents("train", "no") == corpus.documents("train", "nb")
+    with pytest.raises(UsageError, match="no language 'da'"):
+        corpus.documents("train", "da")
