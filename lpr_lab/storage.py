@@ -133,7 +133,9 @@ def verify(directory: Path) -> dict[str, Any]:
     manifest_path = directory / MANIFEST
     if not manifest_path.is_file():
         raise DamagedError(f"{directory} has no {MANIFEST}: it was never completed. Delete it or use an earlier one.")
-    manifest = read_json(manifest_path)
+    manifest = read_json_object(manifest_path)
+    if not isinstance(manifest.get("files"), dict):
+        raise DamagedError(f"{manifest_path} lists no files: it is damaged. Delete {directory} or use an earlier one.")
     for name, expected in manifest["files"].items():
         path = directory / name
         if not path.is_file():
@@ -182,7 +184,34 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError as error:
         raise MissingError(f"{path} is missing.") from error
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DamagedError(f"{path} is not readable as JSON ({error}).") from error
+        raise DamagedError(f"{path} is not readable as JSON ({what_it_is_instead(path) or error}).") from error
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds names and values, naming it when it is missing, damaged or something else."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise DamagedError(f"{path} holds a JSON {type(value).__name__}; expected an object of names and values.")
+    return value
+
+
+def what_it_is_instead(path: Path) -> str:
+    """Say what a file is that cannot be read as what its name promises; empty where that is not known."""
+    if not path.is_file():
+        return "it is missing" if not path.exists() else "it is no file"
+    with path.open("rb") as file:
+        start = file.read(64)
+    if not start:
+        return "it is empty"
+    if not start.strip(b"\0"):
+        return "it begins with zeros only: it was not fetched or written to its end"
+    if start.startswith(b"version https://git-lfs"):
+        return "it is the pointer that Git LFS leaves in its place; run `git lfs pull` in the folder it comes from"
+    if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "it is a web page, such as a site's error, saved under this name"
+    if start.startswith((b"\x80", b"PK")):
+        return "it is a pickle or an archive, which can run code and is not read"
+    return ""
 
 
 def append_jsonl(path: Path, record: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
 from lpr_lab import storage
@@ -34,6 +34,7 @@ from lpr_lab.model.files import TENSORS, load_adapter_tensors, save_adapter
 from lpr_lab.model.fingerprint import base_fingerprint
 from lpr_lab.model.mixture import all_layers
 from lpr_lab.model.peft import PeftModel
+from lpr_lab.model.tensor_files import read_tensors
 
 TRAINED = "trained.safetensors"
 _NAME = re.compile(r"^checkpoint-(\d{6,})$")
@@ -143,7 +144,7 @@ def load_checkpoint(
         DamagedError: a tensor of the model or the optimizer is missing or misshapen.
         UsageError: the stage's settings, data or base differ from those of the checkpoint.
     """
-    state = storage.read_json(path / "state.json")
+    state = storage.read_json_object(path / "state.json")
     differing = [key for key in sorted(set(facts) | set(state["facts"])) if facts.get(key) != state["facts"].get(key)]
     if differing:
         raise UsageError(
@@ -157,7 +158,7 @@ def load_checkpoint(
         load_adapter_tensors(cast("PeftModel", model), path / TENSORS)
     else:
         _load_trained(model, path / TRAINED)
-    _restore_optimizer(optimizer, names, load_file(path / "optimizer.safetensors"), state["optimizer_steps"], path)
+    _restore_optimizer(optimizer, names, read_tensors(path / "optimizer.safetensors"), state["optimizer_steps"], path)
     scheduler.load_state_dict(state["scheduler"])
     for group, rate in zip(optimizer.param_groups, scheduler.get_last_lr(), strict=True):
         group["lr"] = rate  # a scheduler remembers the rate, but only `step` writes it into the optimizer
@@ -177,7 +178,7 @@ def _is_expansion(model: PeftModel | PreTrainedModel) -> bool:
 
 @torch.no_grad()
 def _load_trained(model: PreTrainedModel | PeftModel, path: Path) -> None:
-    tensors = load_file(path)
+    tensors = read_tensors(path)
     parameters = dict(trainable_parameters(model))
     shapes = ({name: tuple(tensor.shape) for name, tensor in named.items()} for named in (parameters, tensors))
     refuse_mismatch(str(path), *shapes)

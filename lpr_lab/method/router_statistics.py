@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import PreTrainedTokenizerBase
 
@@ -25,6 +24,7 @@ from lpr_lab.model.capture import decoder_of, watch_mlp_inputs
 from lpr_lab.model.machine import resolve_precision
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import standing
+from lpr_lab.model.tensor_files import open_tensors
 from lpr_lab.progress import progress
 from lpr_lab.text.corpus import Corpus
 from lpr_lab.text.packing import PackedBlocks
@@ -117,7 +117,7 @@ class RouterStatistics:
         Raises:
             DamagedError: the file is not one of these.
         """
-        with safe_open(str(path), framework="pt") as file:
+        with open_tensors(path) as file:
             facts = file.metadata() or {}
             if "groups" not in facts:
                 raise DamagedError(

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lpr_lab.errors import DamagedError, MissingError, UnsupportedModelError, UsageError, did_you_mean
+from lpr_lab.model.base_files import is_complete, refuse_damaged_files, refuse_damaged_tokenizer, refuse_incomplete
 from lpr_lab.model.embedded import EMBEDDED, EmbeddedBase, ensure
 from lpr_lab.model.machine import default_device
 from lpr_lab.model.quantized import compute_alike, quantization_config
-from lpr_lab.storage import friendly_disk_errors, read_json, verify
+from lpr_lab.storage import friendly_disk_errors, read_json_object, verify
+from lpr_lab.text.vocabulary import refuse_tokens_beyond
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -28,6 +30,7 @@ __all__ = [
     "EmbeddedBase",
     "canonical_name",
     "load_base",
+    "load_model",
     "load_tokenizer",
     "path_for_auto_classes",
     "resolve_base",
@@ -59,11 +62,28 @@ def load_base(
         to `load_base` for the same model: the name, or the absolute path of a folder.
 
     Raises:
-        UsageError: a name that cannot be one, or no bitsandbytes to quantise with.
+        UsageError: a name that cannot be one, no bitsandbytes to quantise with, or a tokenizer with more tokens than
+            the model has embeddings for.
         UnsupportedModelError: an encoder-decoder, or not a causal language model.
         MissingError: not there, or not reachable.
+        DamagedError: a file that is not what its name says, or weights that do not fill the model.
 
     >>> model, tokenizer = load_base("smollm2-135m")  # doctest: +SKIP
+    """
+    tokenizer = load_tokenizer(name)
+    return load_model(name, dtype=dtype, device=device, quantization=quantization), tokenizer
+
+
+def load_model(
+    name: str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device | None = None,
+    quantization: str = "",
+) -> "PreTrainedModel":
+    """Load a base model alone; its folder need not hold a tokenizer.
+
+    Args, errors and what is said of the result: as `load_base`.
     """
     from transformers import AutoModelForCausalLM
 
@@ -72,16 +92,17 @@ def load_base(
     if quantization:  # packed while it is loaded, hence where it will be
         packed = {"quantization_config": quantization_config(quantization, dtype), "device_map": {"": device}}
     path = resolve_base(name)
-    tokenizer = _tokenizer_in(path, name)
+    options = {"use_safetensors": True, "trust_remote_code": False, "local_files_only": True, **packed}
     with without_progress_bars():
-        model = AutoModelForCausalLM.from_pretrained(
-            path, dtype=dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True, **packed
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            path, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
     compute_alike(model)
+    refuse_incomplete(model, loading, path)
     if not quantization:
         torch.nn.Module.to(model, device)
     model.name_or_path = model.config._name_or_path = canonical_name(name)
-    return model.eval(), tokenizer
+    return model.eval()
 
 
 def load_tokenizer(name: str | Path = "smollm2-135m") -> "PreTrainedTokenizerBase":
@@ -94,11 +115,12 @@ def load_tokenizer(name: str | Path = "smollm2-135m") -> "PreTrainedTokenizerBas
 
 
 def _tokenizer_in(path: Path, name: str | Path) -> "PreTrainedTokenizerBase":
-    from transformers import AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:  # the tokenizers library knows no other class
+        refuse_damaged_tokenizer(path)
         raise MissingError(
             f"The tokenizer of {str(name)!r} cannot be loaded from {path} ({_first_line(error)}); "
             "put the tokenizer files beside the weights."
@@ -106,6 +128,8 @@ def _tokenizer_in(path: Path, name: str | Path) -> "PreTrainedTokenizerBase":
     if tokenizer.pad_token is None:
         known = tokenizer.get_vocab()
         tokenizer.pad_token = "<|endoftext|>" if "<|endoftext|>" in known else tokenizer.eos_token
+    config = AutoConfig.from_pretrained(path, trust_remote_code=False, local_files_only=True)
+    refuse_tokens_beyond(tokenizer, config.get_text_config().vocab_size, str(name))
     return tokenizer
 
 
@@ -156,19 +180,8 @@ def _local_folder(path: Path) -> Path:
         what = "is a file" if path.exists() else "does not exist"
         raise MissingError(f"{path} {what}; expected a folder with config.json, safetensors weights and a tokenizer.")
     check_supported(path, str(path))
-    if not _is_complete(path):
-        raise MissingError(
-            f"{path} has no complete safetensors weights; save the model with save_pretrained, which writes them."
-        )
+    refuse_damaged_files(path)
     return path
-
-
-def _is_complete(folder: Path) -> bool:
-    """Whether all safetensors files that the folder should have are there."""
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        return all((folder / shard).is_file() for shard in set(read_json(index)["weight_map"].values()))
-    return (folder / "model.safetensors").is_file()
 
 
 # -- the hub -----------------------------------------------------------------------------------------------------------
@@ -181,8 +194,9 @@ def _hub_folder(name: str) -> Path:
 
     try:
         folder = Path(snapshot_download(name, allow_patterns=_MODEL_FILES, local_files_only=True))
-        if (folder / "config.json").is_file() and _is_complete(folder):
+        if (folder / "config.json").is_file() and is_complete(folder):
             check_supported(folder, name)
+            refuse_damaged_files(folder)
             return folder
     except LocalEntryNotFoundError:
         pass
@@ -191,8 +205,9 @@ def _hub_folder(name: str) -> Path:
         check_supported(folder, name)
         print(f"Fetching {name} from the hub; its licence is on its page there.", file=sys.stderr)
         folder = Path(snapshot_download(name, allow_patterns=_MODEL_FILES, ignore_patterns=_OTHER_FILES))
-    if not _is_complete(folder):
+    if not is_complete(folder):
         raise MissingError(f"{name} has no complete safetensors weights on the hub; choose a model that has them.")
+    refuse_damaged_files(folder)
     return folder
 
 
@@ -238,10 +253,11 @@ def check_supported(folder: Path, name: str) -> None:
     Whether its layers can be upcycled is decided later, on the loaded model (`model/families.py`).
 
     Raises:
-        MissingError: no configuration there.
+        MissingError: no configuration there, or a damaged one.
         UnsupportedModelError: with what was found.
     """
     from transformers import AutoConfig
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     from lpr_lab.model.families import refuse_by_config
@@ -255,10 +271,12 @@ def check_supported(folder: Path, name: str) -> None:
         )
     if not (folder / "config.json").is_file():
         raise MissingError(f"{name} has no config.json; expected a model folder in the transformers format.")
+    kind = read_json_object(folder / "config.json").get("model_type")
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        kind = read_json(folder / "config.json").get("model_type")
+    except Exception as error:  # each family checks its values in its own way
+        if kind in CONFIG_MAPPING_NAMES:
+            raise DamagedError(f"{folder / 'config.json'} is not one of a {kind} ({_first_line(error)}).") from error
         raise UnsupportedModelError(
             f"{name} is of type {kind!r}, which this version of transformers cannot load without running code that "
             f"comes with the model; {expected}."

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import PreTrainedTokenizerBase
 
@@ -31,11 +30,12 @@ from lpr_lab import storage
 from lpr_lab.errors import DamagedError, MissingError, UsageError
 from lpr_lab.model.adapter import expansion_config, refuse_mismatch, saved_name, wrap
 from lpr_lab.model.adapter_config import METHOD, PREFIX, MoeLprConfig
-from lpr_lab.model.bases import load_base
+from lpr_lab.model.bases import load_model
 from lpr_lab.model.bases import load_tokenizer as load_base_tokenizer
 from lpr_lab.model.fingerprint import check_base
 from lpr_lab.model.peft import PeftConfig, PeftModel
 from lpr_lab.model.stages import conform
+from lpr_lab.model.tensor_files import open_tensors
 
 ADAPTER = "checkpoint"
 TENSORS = "adapter_model.safetensors"
@@ -137,10 +137,7 @@ def load_adapter_tensors(model: PeftModel, path: Path) -> None:
     with ExitStack() as stack:
         readers: dict[str, Any] = {}
         for file in _files_of(path):
-            try:
-                reader: Any = stack.enter_context(safe_open(str(file), framework="pt"))
-            except (SafetensorError, FileNotFoundError) as error:
-                raise DamagedError(f"{file} cannot be read as safetensors ({error}).") from error
+            reader = stack.enter_context(open_tensors(file))
             readers |= dict.fromkeys(reader.keys(), reader)
         found = {name: tuple(reader.get_slice(name).get_shape()) for name, reader in readers.items()}
         refuse_mismatch(str(path), {name: tuple(tensor.shape) for name, tensor in parameters.items()}, found)
@@ -153,7 +150,10 @@ def _files_of(path: Path) -> list[Path]:
     index = path.with_name(INDEX)
     if not index.is_file():
         return [path]
-    return [path.with_name(name) for name in sorted(set(storage.read_json(index)["weight_map"].values()))]
+    places = storage.read_json_object(index).get("weight_map")
+    if not isinstance(places, dict) or not all(Path(str(place)).name == place for place in places.values()):
+        raise DamagedError(f"{index} has no weight_map from tensors to files beside it; save the adapter again.")
+    return [path.with_name(name) for name in sorted(set(places.values()))]
 
 
 def restore_expansion(model: PeftModel, directory: Path) -> None:
@@ -201,8 +201,13 @@ def load_expansion(
             raise DamagedError(f"{directory} holds {file.name}, a kind of file that can run code; remove it.")
     config = read_config(directory)
     name = base if base is not None else config.base_name
+    if not name:
+        raise MissingError(
+            f"The expansion in {directory} was made on a model that came from no folder. Save that model with "
+            "save_pretrained and say where it is: load_expansion(…, base=folder)."
+        )
     try:
-        dense, _ = load_base(name, dtype=dtype, device=device, quantization=config.base_quantization)
+        dense = load_model(name, dtype=dtype, device=device, quantization=config.base_quantization)
     except MissingError as error:
         raise type(error)(
             f"{error} If the base of {path} is elsewhere, say where: load_expansion(…, base=…)."
@@ -219,13 +224,19 @@ def read_config(directory: Path) -> MoeLprConfig:
     Raises:
         DamagedError: it is not an expansion's.
     """
-    kind = storage.read_json(directory / "adapter_config.json").get("peft_type")
+    kind = storage.read_json_object(directory / "adapter_config.json").get("peft_type")
     if kind != METHOD:
         raise DamagedError(f"{directory} holds a {kind} adapter, not an expansion.")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The base of this expansion")  # it is looked for by its name here
         config = PeftConfig.from_pretrained(str(directory))
     assert isinstance(config, MoeLprConfig)
+    rows = {len(config.layer_paths), len(config.layer_indices), *map(len, config.new_experts)}
+    if len(rows) > 1 or not config.new_experts or not config.stages:
+        raise DamagedError(
+            f"{directory / 'adapter_config.json'} does not say which layers have how many experts at which stage; use "
+            "another copy of this adapter."
+        )
     return config
 
 

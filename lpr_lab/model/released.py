@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from transformers import PreTrainedModel
 
 from lpr_lab import storage
@@ -41,6 +40,7 @@ from lpr_lab.model.mixture import MoELayer
 from lpr_lab.model.mlp_check import refuse_other_functions
 from lpr_lab.model.peft import PeftModel, TaskType
 from lpr_lab.model.quantized import quantization_of
+from lpr_lab.model.tensor_files import open_tensors
 
 # Switches of experiments that were never published; what they do is in no paper.
 _UNPUBLISHED = ("spe_agn_hard_route", "spe_ori_agn_hard_route", "token_route", "pruned_experts_list")
@@ -84,7 +84,7 @@ def import_released(
             "quantization."
         )
     tensors = _tensors_of(directory)
-    given = storage.read_json(directory / "adapter_config.json")
+    given = storage.read_json_object(directory / "adapter_config.json")
     mlps = find_decoder_mlps(base_model)
     counts, classified = _read_form(given, len(mlps))
     chosen = [mlp for mlp in mlps if counts[mlp.layer] > 1]
@@ -95,7 +95,7 @@ def import_released(
     expected: dict[str, tuple[int, ...]] = {}
     for mlp in chosen:
         expected |= _shapes(mlp, width, counts[mlp.layer], mlp.layer in classified)
-    with safe_open(str(tensors), framework="pt") as file:
+    with open_tensors(tensors) as file:
         found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
         refuse_mismatch(str(tensors), expected, found)
         config = _config(base_model, given, chosen, counts, classified)

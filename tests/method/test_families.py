@@ -16,6 +16,7 @@ from lpr_lab.method.training import TrainSettings
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model import files
 from lpr_lab.model.adapter import moe_layers
+from lpr_lab.model.bases import load_base
 
 SETTINGS = TrainSettings(
     tokens=16 * 4 * 24,
@@ -101,7 +102,7 @@ def test_both_stages_train_what_they_may_and_what_is_saved_gives_the_same_logits
 ):
     family_model.save_pretrained(tmp_path / "base")
     tiny_tokenizer.save_pretrained(tmp_path / "base")
-    dense, _ = files.load_base(str(tmp_path / "base"))
+    dense, _ = load_base(str(tmp_path / "base"))
     model = upcycle(dense, (1, 3))
     before = snapshot(model)
     assert falls(stages.expand(model), "lm_loss")

@@ -10,6 +10,7 @@ from lpr_lab.errors import ComparisonRefusedError, DamagedError, MissingError, U
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model import files
 from lpr_lab.model.adapter import moe_layers
+from lpr_lab.model.bases import load_base
 from lpr_lab.model.fingerprint import base_fingerprint
 from lpr_lab.storage import MANIFEST
 
@@ -20,7 +21,7 @@ def saved(tiny_model, tiny_tokenizer, tmp_path):
     base = tmp_path / "base"
     tiny_model("llama").save_pretrained(base)
     tiny_tokenizer.save_pretrained(base)
-    dense, _ = files.load_base(str(base))
+    dense, _ = load_base(str(base))
     model = upcycle(dense, (1, 2), router_input="token_and_mean", router_bias=True)
     with torch.no_grad():
         for layer in moe_layers(model):
@@ -116,7 +117,7 @@ def trained(tiny_model, tiny_tokenizer, tmp_path):
     """A base on disk and an expansion of it in memory, moved by hand."""
     tiny_model("llama").save_pretrained(tmp_path / "base")
     tiny_tokenizer.save_pretrained(tmp_path / "base")
-    model = upcycle(files.load_base(tmp_path / "base")[0], (1, 2))
+    model = upcycle(load_base(tmp_path / "base")[0], (1, 2))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "moe_lpr_" in name:
@@ -191,7 +192,7 @@ def test_a_missing_or_cut_shard_is_refused_by_name_also_without_a_manifest(train
 
 
 def test_a_refused_file_leaves_the_model_as_it_was(trained, tmp_path):
-    files.save_expansion(upcycle(files.load_base(tmp_path / "base")[0], (1, 1)), tmp_path / "other")
+    files.save_expansion(upcycle(load_base(tmp_path / "base")[0], (1, 1)), tmp_path / "other")
     before = {name: parameter.clone() for name, parameter in trained.named_parameters()}
     with pytest.raises(DamagedError, match=r"router\.0\.weight has shape \(2, 32\), expected \(3, 32\)"):
         files.load_adapter_tensors(trained, tmp_path / "other" / files.TENSORS)

@@ -16,6 +16,7 @@ from lpr_lab.errors import ComparisonRefusedError, DamagedError, MissingError, U
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model import files
 from lpr_lab.model.adapter import moe_layers
+from lpr_lab.model.bases import load_base
 from lpr_lab.model.stages import enter_stage, select_stage, set_trainable, stage_names
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
@@ -76,7 +77,7 @@ def make(tiny_model, tiny_tokenizer, tmp_path):
         base = tmp_path / "base"
         tiny_model(family, num_layers=3).save_pretrained(base)
         tiny_tokenizer.save_pretrained(base)
-        dense, _ = files.load_base(base, dtype=dtype)
+        dense, _ = load_base(base, dtype=dtype)
         seen = {"base": logits(dense)}
         model = moved(upcycle(dense, (1, 2, 0), router_input="token_and_mean", router_bias=True))
         enter_stage(model, "review", classifiers=[1])
