@@ -40,6 +40,7 @@ from lpr_lab.text.corpus import Corpus, Document, comparable_splits
 from lpr_lab.text.languages import language_name
 from lpr_lab.text.packing import PackedBlocks, pack, refuse_if_documents_mix
 from lpr_lab.text.round_trip import Loss, measure_loss, refuse_great_loss
+from lpr_lab.text.vocabulary import require_embeddings
 
 if TYPE_CHECKING:
     from lpr_lab.measure.expert_counts import ExpertCounter
@@ -149,6 +150,7 @@ def evaluate(
         raise UsageError(
             "This model has its base inside (disable_adapter), which is what it is compared with; drop base."
         )
+    require_embeddings(model, tokenizer)
     tests = []
     for split in comparable_splits(corpus, splits, languages):
         for language in languages:

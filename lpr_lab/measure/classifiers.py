@@ -15,6 +15,7 @@ from lpr_lab.model.peft import PeftModel
 from lpr_lab.progress import progress
 from lpr_lab.text.corpus import Corpus
 from lpr_lab.text.packing import pack
+from lpr_lab.text.vocabulary import require_embeddings
 
 COLUMNS = ["layer", "language", "role", "dataset", "accuracy", "n_tokens"]
 
@@ -53,6 +54,7 @@ def classifier_accuracy(
     """
     if not any(layer.classifier is not None for layer in moe_layers(model)):
         raise UsageError("No layer has a routing classifier at this stage; give review(..., classifier_layers=[...]).")
+    require_embeddings(model, tokenizer)
     device = next(model.parameters()).device
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=resolve_precision(precision) == "bf16")
     rows: list[list[Any]] = []

@@ -23,6 +23,7 @@ from lpr_lab.model.stages import stage_names, standing
 from lpr_lab.text.graphemes import token_bytes
 from lpr_lab.text.packing import separator_token_id
 from lpr_lab.text.unicode import check_text
+from lpr_lab.text.vocabulary import require_embeddings
 
 BASE = "base"
 EXPANDED = "expanded"
@@ -186,6 +187,8 @@ def generate_pair(
             raise UsageError(f"There is no stage {stage!r}; expected {', '.join(known)}.{did_you_mean(stage, known)}")
     separator = separator_token_id(tokenizer)
     ids = [separator, *tokenizer(prompt, add_special_tokens=False)["input_ids"]]
+    for speaker, _ in speakers:
+        require_embeddings(speaker, tokenizer, ids)
     end = tokenizer.eos_token_id
     stops = {separator, end} if isinstance(end, int) else {separator}
     sides = []

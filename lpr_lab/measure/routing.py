@@ -22,6 +22,7 @@ from lpr_lab.model.steering import steer
 from lpr_lab.text.graphemes import token_bytes
 from lpr_lab.text.packing import separator_token_id
 from lpr_lab.text.unicode import check_text
+from lpr_lab.text.vocabulary import require_embeddings
 
 LOAD_COLUMNS = ["language", "role", "dataset", "layer", "expert", "share", "mass", "n_tokens", "first"]
 
@@ -113,6 +114,7 @@ def trace(
         raise UsageError("The text is empty; type a sentence in any language.")
     words = tokenizer(text, add_special_tokens=False)["input_ids"]
     ids = [separator_token_id(tokenizer), *words]
+    require_embeddings(model, tokenizer, ids)
     longest = model.config.get_text_config().max_position_embeddings
     if len(ids) > longest:
         raise UsageError(f"The text has {len(ids):,} tokens, more than the model's context of {longest:,}; shorten it.")

@@ -42,6 +42,7 @@ from lpr_lab.model.mixture import all_layers
 from lpr_lab.model.peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from lpr_lab.model.quantized import compute_alike, quantization_of, without_bitsandbytes
 from lpr_lab.text.corpus import Corpus
+from lpr_lab.text.vocabulary import require_embeddings
 
 _LORA_SCALING = 2  # alpha / rank; the paper does not state alpha, and LLaMA-Factory, which it trains with, takes 2 r
 
@@ -88,6 +89,7 @@ def finetune(
     settings = train_settings(settings, model, 81_920)
     weights = shares(original, expanded, replay_share if original else 0.0)
     splits = {language: "replay" if language in original else "train" for language in weights}
+    require_embeddings(model, tokenizer)
     blocks = pack_by_language(corpus, tokenizer, splits, settings, weights)
     terms = [lm_term()]
     if moe_layers(model):

@@ -38,6 +38,7 @@ from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.router import ORIGINAL_EXPERT
 from lpr_lab.model.stages import enter_stage, require_newest_stage
 from lpr_lab.text.corpus import Corpus
+from lpr_lab.text.vocabulary import require_embeddings
 
 SOLVERS = ("ridge", "logistic", "means")
 DIVISIONS = ("languages", "as_is")
@@ -134,6 +135,7 @@ def fit_routers(
     Raises:
         UsageError: a router without bias, no language on one side, or `earlier` of other groups.
     """
+    require_embeddings(model, tokenizer)
     settings = settings or FitSettings()
     groups = _groups(model, original, expanded, settings)
     config = expansion_config(model)
@@ -174,6 +176,7 @@ def local_review(
     Raises:
         UsageError: as there, or a layer without experts among `classifier_layers`.
     """
+    require_embeddings(model, tokenizer)
     settings = settings or FitSettings(divide="as_is")
     groups = _groups(model, original, expanded, settings)
     enter_stage(model, "local review", classifiers=classifier_layers)

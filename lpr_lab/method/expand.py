@@ -24,6 +24,7 @@ from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import set_trainable
 from lpr_lab.text.corpus import Corpus
 from lpr_lab.text.packing import PackedBlocks, pack
+from lpr_lab.text.vocabulary import require_embeddings
 
 
 def expand(
@@ -81,6 +82,7 @@ def expand(
         raise UsageError("Stage 1 needs at least one expanded language, for example languages=['el'].")
     if original and not train_routers:
         raise UsageError("The LPR loss is for routers, and with train_routers=False none learns; leave original out.")
+    require_embeddings(model, tokenizer)
     weights = shares(original, languages, replay_share if original else 0.0)
     splits = {language: "replay" if language in original else "train" for language in weights}
     blocks = pack_by_language(corpus, tokenizer, splits, settings, weights)

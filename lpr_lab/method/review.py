@@ -23,6 +23,7 @@ from lpr_lab.model.adapter import expansion_config
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import enter_stage, set_trainable
 from lpr_lab.text.corpus import Corpus
+from lpr_lab.text.vocabulary import require_embeddings
 
 
 def review(
@@ -77,6 +78,7 @@ def review(
     settings = train_settings(settings, model, 20_480)
     if not original:
         raise UsageError("The review needs at least one original language to replay, for example original=['en'].")
+    require_embeddings(model, tokenizer)
     weights = shares(original, expanded, replay_share)
     splits = {language: "replay" if language in original else "train" for language in weights}
     blocks = pack_by_language(corpus, tokenizer, splits, settings, weights)

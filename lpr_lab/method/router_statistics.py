@@ -28,6 +28,7 @@ from lpr_lab.model.tensor_files import open_tensors
 from lpr_lab.progress import progress
 from lpr_lab.text.corpus import Corpus
 from lpr_lab.text.packing import PackedBlocks
+from lpr_lab.text.vocabulary import require_embeddings
 
 HELD_ROWS = 256
 """Feature rows kept per language and layer, from documents that the moments have not seen."""
@@ -170,6 +171,7 @@ def gather_statistics(
         precision: of the pass: auto, fp32 or bf16. Moments are in float64 always.
         seed: which documents are drawn.
     """
+    require_embeddings(model, tokenizer)
     split_of = {code: split for group, split in zip(groups, splits, strict=True) for code in group}
     stage_of = {code: stage for group, stage in zip(groups, stages, strict=True) for code in group}
     share_of = {code: 1 / len(group) for group in groups for code in group}

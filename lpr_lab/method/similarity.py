@@ -27,6 +27,7 @@ from lpr_lab.model.quantized import count_of
 from lpr_lab.progress import progress
 from lpr_lab.text.corpus import Corpus, Document
 from lpr_lab.text.packing import PackedBlocks, pack, refuse_if_documents_mix
+from lpr_lab.text.vocabulary import require_embeddings
 
 
 @torch.no_grad()
@@ -85,6 +86,7 @@ def measure_similarity(
         raise UsageError(
             f"tokens_per_language = {tokens_per_language} and batch_blocks = {batch_blocks}; expected at least 2 and 1."
         )
+    require_embeddings(causal_lm_of(model), tokenizer)
     languages = _checked_languages(original, expanded)
     taught = {code for group in expansion_config(model).groups for code in group} if all_layers(model) else set()
     splits = {code: expanded_split if code in {*taught, *expanded} else original_split for code in languages}

@@ -4,6 +4,7 @@ A token that was added to a tokenizer and not to the model has a number beyond t
 text that contains it would end in an IndexError in the middle of training.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lpr_lab.errors import UsageError
@@ -17,14 +18,28 @@ _NOT_TEXT = ("image_token", "audio_token", "video_token")
 """Stand for what is no text. Gemma 3's tokenizer has one also for the models without images, which lack its row."""
 
 
-def require_embeddings(model: "PreTrainedModel | PeftModel", tokenizer: "PreTrainedTokenizerBase") -> None:
+def require_embeddings(
+    model: "PreTrainedModel | PeftModel", tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int] = ()
+) -> None:
     """Refuse a tokenizer that can make tokens for which a model has no embedding.
+
+    Args:
+        model: that is to read them.
+        tokenizer: given with it.
+        ids: the tokens of one text, where it may hold what stands for an image or a sound.
 
     Raises:
         UsageError: with the tokens.
     """
     name = model.config.name_or_path or model.config.model_type
-    refuse_tokens_beyond(tokenizer, model.get_input_embeddings().weight.shape[0], name)
+    num_rows = model.get_input_embeddings().weight.shape[0]
+    refuse_tokens_beyond(tokenizer, num_rows, name)
+    beyond = [number for number in ids if number >= num_rows]
+    if beyond:
+        raise UsageError(
+            f"The text holds {tokenizer.convert_ids_to_tokens(beyond[0])!r}, for which {name} has no embedding; take "
+            "it out of the text."
+        )
 
 
 def refuse_tokens_beyond(tokenizer: "PreTrainedTokenizerBase", num_rows: int, name: str) -> None:

@@ -198,6 +198,8 @@ def made_of(tmp_path, *pieces: bytes, **changes) -> tuple[EmbeddedBase, list]:
         "licence": "CC0-1.0",
         "notice": "Toy (CC0-1.0).",
         "pad_token": "<pad>",
+        "learning_rate": 1e-4,
+        "router_learning_rate": 1e-3,
     }
     return EmbeddedBase(**facts | changes), paths
 

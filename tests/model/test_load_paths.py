@@ -232,6 +232,15 @@ def test_a_quantised_or_offloaded_base_is_refused_with_the_reason(make):
         PeftModel.from_pretrained(base_in(path).to("meta"), path)
 
 
+def test_an_expansion_opens_without_the_tokenizer_of_its_base(make, door):
+    path, seen = make()
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (path.parent / "base" / name).unlink()
+    assert torch.equal(logits(door(path)), seen["G2 expand"])
+    with pytest.raises(MissingError, match=r"tokenizer of .* cannot be loaded"):
+        files.load_tokenizer(path)
+
+
 def test_the_base_is_found_again_from_anywhere(make, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     path, _ = make()
