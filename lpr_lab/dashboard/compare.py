@@ -25,7 +25,7 @@ from lpr_lab.dashboard.compare_pairs import (
 )
 from lpr_lab.dashboard.compare_state import QUESTION, Latest, done, halted, hint, judge, may_judge
 from lpr_lab.dashboard.model_hub import HUB, why_not
-from lpr_lab.dashboard.shell import FILES, MODEL, Scene, esc, html_block, status
+from lpr_lab.dashboard.shell import FILES, MODEL, PICK, Scene, esc, html_block, status
 from lpr_lab.dashboard.view import View
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.pairs import Pair, Said, exactness, pair_id, pairs
@@ -279,12 +279,12 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
         return handle
 
     demo.load(load, None, list(shown.values()), **FILES)
-    controls.run.input(choose_run, [controls.run], list(shown.values()), **FILES)
-    controls.language.input(choose_language, [controls.language], list(shown.values()), **FILES)
-    controls.kept.click(load, None, list(shown.values()), **FILES)
+    controls.run.input(choose_run, [controls.run], list(shown.values()), **PICK)
+    controls.language.input(choose_language, [controls.language], list(shown.values()), **PICK)
+    controls.kept.click(load, None, list(shown.values()), **PICK)
     address = [controls.left, controls.right, controls.blind, controls.seed, controls.tokens]
     changes = [one.input for one in address[:-1]] + [controls.tokens.release]
-    gr.on(changes, set_address, address, [controls.hint], **FILES)
+    gr.on(changes, set_address, address, [controls.hint], **PICK)
     buttons = [controls.go, controls.stop, controls.votes]
     begin = gr.on([controls.go.click, controls.prompt.submit], working, None, buttons, **FILES)
     # Not "once": a generation that was just stopped still counts as pending for a moment, and the next one would be

@@ -13,7 +13,7 @@ from lpr_lab.dashboard.plan_costs import ROUNDING, RULES, Plan, costs, make_plan
 from lpr_lab.dashboard.plan_editor import render_editor, render_table
 from lpr_lab.dashboard.plan_facts import BaseFacts, Similarity, facts_of, parse_similarity
 from lpr_lab.dashboard.plan_words import finding, render_costs, render_export
-from lpr_lab.dashboard.shell import FILES, Scene, esc, html_block, notice
+from lpr_lab.dashboard.shell import FILES, PICK, Scene, esc, html_block, notice
 from lpr_lab.dashboard.view import View
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.runs import Run
@@ -139,21 +139,17 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
             use = gr.Button("Divide by this", scale=0)
             line = html_block(shell.status(""))
     controls = {"rule": rule, "rounding": rounding, "budget": budget, "top_k": top_k, "tokens": tokens}
-    reckoned = {"top": top, **controls, "costs": priced, "export": export, "source": source}
 
     def drawn(query: dict[str, Any], *names: str) -> list[Any]:
         scene = shell.look(runs_dir, query)
         parts = compose(scene, runs_dir)
         return [shell.show_runs(scene) if name == "run" else parts[name] for name in names]
 
-    everything = {**reckoned, "run": run, "editor": editor}
+    everything = {"top": top, **controls, "costs": priced, "export": export, "source": source}
+    everything |= {"run": run, "editor": editor}
 
     def load(request: gr.Request) -> list[Any]:
         return drawn(dict(request.query_params), *everything)
-
-    def reckon(request: gr.Request) -> list[Any]:
-        # The editor is left alone: it shows the new counts already, and whoever types in it keeps the focus.
-        return drawn(dict(request.query_params), *reckoned)
 
     def choose(name: str) -> Any:
         def chosen(value: Any, request: gr.Request) -> list[Any]:
@@ -187,8 +183,8 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
 
     demo.load(load, None, list(everything.values()), **FILES)
     for name, control in (("run", run), ("rule", rule), ("round", rounding)):
-        control.input(choose(name), [control], list(everything.values()), **FILES)
+        control.input(choose(name), [control], list(everything.values()), **PICK)
     for name, control in (("budget", budget), ("topk", top_k), ("tokens", tokens)):
-        gr.on([control.submit, control.blur], choose(name), [control], list(everything.values()), **FILES)
-    editor.click(reckon, None, list(reckoned.values()), trigger_mode="always_last", **FILES)
+        gr.on([control.submit, control.blur], choose(name), [control], list(everything.values()), **PICK)
+    editor.click(load, None, list(everything.values()), **PICK)
     use.click(divide, [typed], [line, *everything.values()], **FILES)

@@ -12,7 +12,7 @@ from lpr_lab.dashboard import routing_words as say
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.model_hub import HUB
 from lpr_lab.dashboard.routing_parts import OWN, QUESTION, compose, read, show_trace
-from lpr_lab.dashboard.shell import FILES, MODEL, html_block, status
+from lpr_lab.dashboard.shell import FILES, MODEL, PICK, html_block, status
 from lpr_lab.dashboard.view import View
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.runs import Run
@@ -232,6 +232,9 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     def load(request: gr.Request) -> list[Any]:
         return draw(dict(request.query_params))
 
+    def load_compared(request: gr.Request) -> list[Any]:
+        return draw({**dict(request.query_params), "view": "change"})
+
     def choose_run(chosen: str, request: gr.Request) -> list[Any]:
         return draw({**dict(request.query_params), "run": chosen, "tok": "", "stage": "", "stage2": "", "run2": ""})
 
@@ -262,12 +265,12 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
         yield from try_change(runs_dir, kind, expert, where, dict(request.query_params))
 
     demo.load(load, None, outputs, **FILES)
-    run.input(choose_run, [run], outputs, **FILES)
-    parts["picker"].input(choose_text, [parts["picker"]], outputs, **FILES)
-    parts["stage"].input(choose_stage, [parts["stage"]], outputs, **FILES)
-    parts["other"].input(choose_other, [parts["other"]], outputs, **FILES)
+    run.input(choose_run, [run], outputs, **PICK)
+    parts["picker"].input(choose_text, [parts["picker"]], outputs, **PICK)
+    parts["stage"].input(choose_stage, [parts["stage"]], outputs, **PICK)
+    parts["other"].input(choose_other, [parts["other"]], outputs, **PICK)
     own_outputs = [line, parts["top"], parts["strip"]]
     traced = gr.on([parts["go"].click, text.submit], trace_typed, [text, language], own_outputs, **MODEL)
     traced.then(settle, None, [parts[name] for name in SETTLED], **FILES)
-    also.click(trace_other, None, [also_line], **MODEL).then(load, None, outputs, **FILES)
+    also.click(trace_other, None, [also_line], **MODEL).then(load_compared, None, outputs, **FILES)
     gr.on([try_it.click, layers.submit], change, [way, parts["expert"], layers], [try_line, parts["changed"]], **MODEL)

@@ -19,7 +19,7 @@ from lpr_lab.measure.trace import RoutingChange, RoutingTrace, routing_change
 from lpr_lab.text.languages import LANGUAGES
 from lpr_lab.views import plots
 from lpr_lab.views.plots import dataset_name, language_name
-from lpr_lab.views.tokens import render_token_strip
+from lpr_lab.views.tokens import choices_in, render_token_strip
 
 QUESTION = "Where did each token of this text go?"
 DEMO = shell.command("lpr-lab demo")
@@ -142,18 +142,13 @@ def show_trace(
     Without `restate` the page's address is left alone.
     """
     other = other or Beside()
-    view = View.from_query({**vars(view), "run": run.id, "text": name, "lang": trace.language or ""})
-    sentence = say.finding(trace, say.role_of(run, trace.language)) + say.detail(trace)
-    strip = render_token_strip(
-        trace,
-        layer=view.layer,
-        expert=view.expert,
-        token=view.tok,
-        mode=view.mode or "reading",
-        colour=view.view or "original",
-        change=other.change,
-        change_from=other.name,
+    changed = other.change is not None
+    shows = choices_in(trace, view.layer, view.expert, view.tok, view.mode, view.view, changed=changed)
+    view = View.from_query(
+        {**vars(view), **_in_address(shows), "run": run.id, "text": name, "lang": trace.language or ""}
     )
+    sentence = say.finding(trace, say.role_of(run, trace.language)) + say.detail(trace)
+    strip = render_token_strip(trace, **shows, change=other.change, change_from=other.name, keep=not restate)
     moved = ""
     if other.change is not None and other.before is not None:
         words = say.what_moved(other.change, other.before, trace, other.name)
@@ -162,6 +157,13 @@ def show_trace(
         moved = shell.notice("info", other.problem)
     head = shell.head(QUESTION, sentence, notice, view=view if restate else None)
     return head, f'<div class="lpr-card">{moved}{strip}</div>'
+
+
+def _in_address(shows: dict[str, Any]) -> dict[str, Any]:
+    """Return what a strip shows as the address says it: what is usual is left out."""
+    usual = {"mode": "reading", "colour": "original"}
+    keys = {"layer": "layer", "expert": "expert", "token": "tok", "mode": "mode", "colour": "view"}
+    return {key: "" if shows[name] in (None, usual.get(name)) else shows[name] for name, key in keys.items()}
 
 
 def overview(run: Run | None) -> tuple[str, Any, str]:

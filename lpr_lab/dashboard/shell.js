@@ -34,7 +34,7 @@
     if (!strips.length || subject() !== shown) return location.reload();
     const query = new URLSearchParams(location.search);
     const detail = Object.fromEntries(Object.entries(inPlace).map(([name, key]) => [name, query.get(key) ?? usual[name] ?? ""]));
-    for (const strip of strips) strip.dispatchEvent(new CustomEvent("lpr:restore", { detail }));
+    for (const strip of strips) window.lprTokenStrip.of(strip)?.restore(detail);
     carryOver();
   });
 
@@ -117,15 +117,10 @@
   });
 
   // ---- our HTML inside gradio
-  function refresh(element, trigger) {
-    for (const plan of element.querySelectorAll(".lpr-plan"))
-      window.lprPlan(plan, (experts) => {
-        const query = new URLSearchParams(location.search);
-        query.set("experts", experts);
-        query.set("rule", "own");
-        setQuery(query.toString().replaceAll("%2C", ","));
-        trigger("click");
-      });
+  // Its nodes stay while what they hold is exchanged, so listeners are added once, to the component's own element or to
+  // the document, and nothing that was read from a node is kept.
+  function refresh(element) {
+    for (const plan of element.querySelectorAll(".lpr-plan")) window.lprPlan(plan);
     for (const strip of element.querySelectorAll(".lpr-strip")) window.lprTokenStrip(strip);
     const marked = element.querySelector("[data-query]");
     if (marked) setQuery(marked.dataset.query, true);
@@ -135,8 +130,15 @@
     carryOver();
   }
   function attach(element, watch, trigger) {
-    refresh(element, trigger);
-    watch("value", () => refresh(element, trigger));
+    refresh(element);
+    watch("value", () => refresh(element));
+    element.addEventListener("lpr:plan", (event) => {
+      const query = new URLSearchParams(location.search);
+      query.set("experts", event.detail);
+      query.set("rule", "own");
+      setQuery(query.toString().replaceAll("%2C", ","));
+      trigger("click");
+    });
     // A link that only changes what this page shows: change the address, then let Python redraw.
     element.addEventListener("keydown", (event) => {
       if (event.key !== " " || !event.target.matches?.("[role=checkbox]")) return;

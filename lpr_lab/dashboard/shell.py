@@ -56,6 +56,8 @@ def html_block(value: str = "", **options: Any) -> gr.HTML:
 
 # Reading files is quick and may happen side by side; models wait for one another.
 FILES: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+# What is chosen last counts, also when it was chosen before the answer to the last choice was there.
+PICK: dict[str, Any] = {**FILES, "trigger_mode": "always_last"}
 MODEL: dict[str, Any] = {
     "concurrency_id": "model",
     "concurrency_limit": 1,

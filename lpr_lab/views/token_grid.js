@@ -1,9 +1,8 @@
 // The table of layers and experts below a token strip: its cells pick out tokens, and one token's way stands beside it.
-window.lprTokenGrid = function (strip, numbers, state, verbs) {
+window.lprTokenGrid = function (strip, numbers, state, percent) {
   "use strict";
-  const { pick, percent } = verbs;
   const table = strip.querySelector(".lpr-grid");
-  if (!table) return { draw() {}, spark: () => null };
+  if (!table) return { draw() {}, move: () => false, spark: () => null };
   const { layers, experts } = numbers;
   const cell = (layer, expert) => table.querySelector(`button[data-l="${layer}"][data-e="${expert}"]`);
   const rows = [...table.tBodies[0].rows];
@@ -35,29 +34,19 @@ window.lprTokenGrid = function (strip, numbers, state, verbs) {
       button.setAttribute("aria-pressed", String(button === here));
     }
   }
-  table.addEventListener("click", (event) => {
-    const button = event.target.closest("button");
-    if (!button) return;
-    const layer = Number(button.dataset.l);
-    const expert = Number(button.dataset.e);
-    const same = state.layer === layer && state.expert === expert;
-    pick(layer, same ? null : expert);
-  });
-  table.addEventListener("keydown", (event) => {
-    const button = event.target.closest("button");
-    if (!button || event.altKey || event.ctrlKey || event.metaKey) return;
-    if (event.key === "Escape") return pick(state.layer, null);
+  // Move the tab stop from one cell to another; whether the key was one of ours.
+  function move(button, key) {
     const row = layers.indexOf(Number(button.dataset.l));
     const expert = Number(button.dataset.e);
-    const by = { ArrowDown: [1, 0], ArrowUp: [-1, 0], ArrowRight: [0, 1], ArrowLeft: [0, -1], Home: [-row, 0], End: [layers.length, 0] }[event.key];
-    if (!by) return;
-    event.preventDefault();
+    const by = { ArrowDown: [1, 0], ArrowUp: [-1, 0], ArrowRight: [0, 1], ArrowLeft: [0, -1], Home: [-row, 0], End: [layers.length, 0] }[key];
+    if (!by) return false;
     const next = Math.min(Math.max(row + by[0], 0), layers.length - 1);
     const target = cell(layers[next], Math.min(Math.max(expert + by[1], 0), experts[next] - 1));
     button.tabIndex = -1;
     target.tabIndex = 0;
     target.focus();
-  });
+    return true;
+  }
 
   // Router probability of the original expert over depth, as a line with the same in words.
   function spark(token) {
@@ -87,5 +76,5 @@ window.lprTokenGrid = function (strip, numbers, state, verbs) {
     }
     return box;
   }
-  return { draw, spark };
+  return { draw, move, spark };
 };

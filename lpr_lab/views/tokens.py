@@ -39,7 +39,7 @@ COLOURINGS = {
     "surprise": "Surprise",
     "change": "What moved",
 }
-_SCRIPTS = ("token_strip.js", "token_looks.js", "token_grid.js")
+_SCRIPTS = ("token_strip.js", "token_looks.js", "token_grid.js", "token_events.js")
 
 _NAMES = {
     " ": "·",
@@ -88,13 +88,12 @@ def render_token_strip(
     language = get_language(trace.language) if trace.language else None
     payload = _payload(trace, shown, change)
     payload["from"] = change_from
-    row = trace.layers.tolist().index(layer) if layer in trace.layers else None
+    shows = choices_in(trace, layer, expert, token, mode, colour, changed=change is not None)
     state = {
-        "layer": "all" if row is None else str(layer),
-        "expert": str(expert) if expert is not None and row is not None and expert < trace.num_experts[row] else "",
-        "token": str(token) if token is not None and 0 <= token < shown else "",
-        "mode": mode if mode in MODES else MODES[0],
-        "colour": colour if colour in _colourings(payload) else "original",
+        "layer": "all" if shows["layer"] is None else str(shows["layer"]),
+        **{name: "" if shows[name] is None else str(shows[name]) for name in ("expert", "token")},
+        "mode": shows["mode"],
+        "colour": shows["colour"],
         "linked": "yes" if linked else "no",
     }
     attributes = " ".join(f'data-{name}="{html.escape(value)}"' for name, value in state.items())
@@ -104,7 +103,7 @@ def render_token_strip(
     parts = [
         f'<section class="{" ".join(classes)}" aria-label="Token view" {attributes} '
         f'data-trace="{html.escape(json.dumps(payload, ensure_ascii=False))}">',
-        _toolbar(payload, state),
+        _toolbar(trace, change is not None, state),
         '<p class="lpr-legend"></p><p class="lpr-picked" hidden></p>',
         f'<p class="lpr-text" role="listbox" aria-orientation="horizontal" dir="{direction}"{code} '
         'aria-label="Tokens in sequence order. Arrow keys move, up and down change the layer, Enter pins.">',
@@ -118,6 +117,47 @@ def render_token_strip(
         '<p class="lpr-live" role="status"></p></section>',
     ]
     return ("<style>" + style() + "</style>" if standalone else "") + "".join(parts) + (_loader() if standalone else "")
+
+
+def choices_in(
+    trace: RoutingTrace,
+    layer: int | None = None,
+    expert: int | None = None,
+    token: int | None = None,
+    mode: str = "",
+    colour: str = "",
+    *,
+    changed: bool = False,
+) -> dict[str, Any]:
+    """Return what a strip of this trace shows when asked for these: what it does not have is left out.
+
+    Args:
+        trace: what is drawn.
+        layer: see `render_token_strip`, as for the next four.
+        expert: of that layer.
+        token: its index.
+        mode: reading or tokens.
+        colour: one of `COLOURINGS`.
+        changed: whether it is drawn beside another trace.
+    """
+    row = trace.layers.tolist().index(layer) if layer in trace.layers else None
+    return {
+        "layer": None if row is None else layer,
+        "expert": expert if expert is not None and row is not None and expert < trace.num_experts[row] else None,
+        "token": token if token is not None and 0 <= token < min(trace.num_tokens, MAX_TOKENS) else None,
+        "mode": mode if mode in MODES else MODES[0],
+        "colour": colour if colour in colourings_of(trace, changed) else "original",
+    }
+
+
+def colourings_of(trace: RoutingTrace, changed: bool = False) -> dict[str, str]:
+    """Return the colourings that there are numbers for, by name."""
+    known = {
+        "gain": trace.log_prob is not None and trace.base_log_prob is not None,
+        "surprise": trace.log_prob is not None,
+        "change": changed,
+    }
+    return {name: title for name, title in COLOURINGS.items() if known.get(name, len(trace.layers) > 0)}
 
 
 def show_token_strip(trace: RoutingTrace, **options: Any) -> None:
@@ -143,12 +183,16 @@ def strip_css() -> str:
 
 @cache
 def script() -> str:
-    """Return the strip's JavaScript: it defines `lprTokenStrip(section)`, which brings one strip to life."""
+    """Return the strip's JavaScript: it defines `lprTokenStrip(section)`, which draws one, and listens for all of them.
+
+    It may be run several times on a page; the first time counts.
+    """
     return "\n".join(Path(__file__).with_name(name).read_text(encoding="utf-8") for name in _SCRIPTS)
 
 
 def _loader() -> str:
-    return f"<script>{script()}\ndocument.querySelectorAll('.lpr-strip').forEach(window.lprTokenStrip);</script>"
+    new = "document.querySelectorAll('.lpr-strip:not([data-lpr-ready])')"
+    return f"<script>{script()}\n{new}.forEach(window.lprTokenStrip);</script>"
 
 
 # ------------------------------------------------------------------------------------------------- reading mode
@@ -225,23 +269,17 @@ def _visible(text: str) -> str:
 # ---------------------------------------------------------------------------------------- toolbar, table, payload
 
 
-def _toolbar(payload: dict[str, Any], state: dict[str, str]) -> str:
-    if not payload["layers"]:
+def _toolbar(trace: RoutingTrace, changed: bool, state: dict[str, str]) -> str:
+    if not len(trace.layers):
         return '<p class="lpr-note">This model has no router: every token takes the one path there is.</p>'
     group = uuid.uuid4().hex[:8]
-    colourings = _colourings(payload)
+    colourings = colourings_of(trace, changed)
     return (
         '<div class="lpr-bar">'
         + _choices(group, "mode", "Show", {"reading": "Reading", "tokens": "Tokens"}, state["mode"])
         + _choices(group, "colour", "Colour", colourings, state["colour"])
         + "</div>"
     )
-
-
-def _colourings(payload: dict[str, Any]) -> dict[str, str]:
-    """Return the colourings that there are numbers for."""
-    needs = {"gain": "bits", "surprise": "surprise", "change": "change"}
-    return {name: title for name, title in COLOURINGS.items() if payload.get(needs.get(name, "k"))}
 
 
 def _choices(group: str, name: str, title: str, options: dict[str, str], chosen: str) -> str:

@@ -1,0 +1,345 @@
+"""A seeded random walk over the controls of every page, and what a page must show after each step.
+
+The address says what is asked for and the run's files what there is; strip, panel, table and controls must say the
+same. Pages are changed in place, never loaded anew, except where a link of the app itself leads to another page.
+"""
+
+import random
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from playwright.sync_api import Locator, Page
+
+from lpr_lab.experiments.runs import Run
+from lpr_lab.views.numbers import percent
+from lpr_lab.views.tokens import chip_label
+
+WATCH = """
+(() => {
+    let open = 0, since = performance.now();
+    const real = window.fetch;
+    const mark = (by) => { open += by; since = performance.now(); };
+    window.fetch = async (...args) => {
+        const url = String(args[0]?.url ?? args[0]);
+        if (/heartbeat|queue\\/data/.test(url)) return real(...args);
+        mark(1);
+        try {
+            const answer = await real(...args);
+            await answer.clone().arrayBuffer();
+            return answer;
+        } finally {
+            mark(-1);
+        }
+    };
+    window.lprQuiet = (ms) => !open && performance.now() - since > ms;
+    window.changes = [];
+    document.addEventListener("lpr:change", (event) => window.changes.push(event.detail));
+})();
+"""
+"""Run before a page's own scripts: knows when nothing is being fetched, and notes what strips announce."""
+
+STRIP = """
+() => {
+    const strip = document.querySelector("#lpr-text .lpr-strip");
+    if (!strip) return null;
+    const box = strip.querySelector(strip.dataset.mode === "tokens" ? ".lpr-chips" : ".lpr-text");
+    const all = (selector, read, within = strip) => [...within.querySelectorAll(selector)].map(read);
+    return {
+        state: { ...strip.dataset, trace: "" },
+        lang: strip.querySelector(".lpr-text").lang,
+        text: strip.querySelector(".lpr-text").textContent,
+        visible: box.checkVisibility(),
+        chips: all(".lpr-chip bdi", (e) => e.textContent),
+        options: all("[role=option]", (e) => Number(e.dataset.i), box),
+        stops: all("[role=option][tabindex='0']", (e) => Number(e.dataset.i), box),
+        selected: all("[role=option][aria-selected=true]", (e) => Number(e.dataset.i), box),
+        labels: all("[role=option][aria-selected=true]", (e) => e.getAttribute("aria-label"), box),
+        on: all(".lpr-on", (e) => e.dataset.t, box),
+        dim: all(".lpr-chip.lpr-dim", (e) => Number(e.dataset.i)),
+        checked: all("input[data-set]:checked", (e) => e.value),
+        colourings: all("input[data-set=colour]", (e) => e.value),
+        terms: Object.fromEntries(all(".lpr-token dt", (e) => [e.textContent, e.nextElementSibling.textContent])),
+        hint: strip.querySelector(".lpr-hint") !== null,
+        of: strip.querySelector(".lpr-of").textContent,
+        reading: strip.querySelector(".lpr-reading").textContent,
+        pressed: all(".lpr-grid button[aria-pressed=true]", (e) => [Number(e.dataset.l), Number(e.dataset.e)]),
+        gridStops: all(".lpr-grid button[tabindex='0']", (e) => 1).length,
+        cells: all(".lpr-grid tbody tr:not([data-row=all]) button", (e) => e.textContent),
+        picked: strip.querySelector(".lpr-picked").hidden ? "" : strip.querySelector(".lpr-picked").textContent,
+        legend: strip.querySelector(".lpr-legend").textContent,
+    };
+}
+"""
+
+PAGE = """
+() => {
+    const shown = (e) => e.checkVisibility();
+    const main = document.querySelector("main.fillable, .gradio-container main") ?? document.body;
+    const controls = [...document.querySelectorAll("input, textarea")].filter(shown).map((e) =>
+        [e.getAttribute("aria-label") || e.closest("label")?.textContent.trim() || e.name.replace(/-.*/, ""),
+         e.type === "radio" || e.type === "checkbox" ? e.checked : e.value]);
+    const marked = [...document.querySelectorAll("[aria-checked], [aria-current], [aria-valuetext]")].filter(shown);
+    const read = (e, ...names) => names.map((name) => e.getAttribute(name));
+    const marks = marked.map((e) => [e.textContent, ...read(e, "aria-label", "aria-checked", "aria-valuetext")]);
+    return { text: main.innerText, controls, marks, title: document.title };
+}
+"""
+
+
+def settle(page: Page, quiet_ms: int = 80) -> None:
+    """Wait until nothing is being fetched and nothing was for a moment."""
+    page.wait_for_function(f"window.lprQuiet && window.lprQuiet({quiet_ms})", polling=25)
+    page.wait_for_selector("[data-lpr-page=ready]", state="attached")
+
+
+def query_of(page: Page) -> dict[str, str]:
+    """Return the address's query."""
+    return {key: values[0] for key, values in parse_qs(urlsplit(page.url).query).items()}
+
+
+# --------------------------------------------------------------------------------------- what a page must show
+
+
+def check_strip(page: Page, folder: Path) -> str:
+    """Compare strip, panel and table with the address and with the run's files; returns the text that is shown."""
+    asked, seen = query_of(page), page.evaluate(STRIP)
+    assert seen is not None, "no strip"
+    stored = Run(folder / asked["run"]).read_trace(asked["text"])
+    trace = stored.at(asked["stage"]) if asked.get("stage") in stored.stage_names else stored
+    assert seen["text"] == trace.text and seen["visible"]
+    assert seen["lang"] == (trace.language or "")
+    layer = int(asked["layer"]) if "layer" in asked else None
+    expert = int(asked["expert"]) if "expert" in asked else None
+    token = int(asked["tok"]) if "tok" in asked else None
+    row = None if layer is None else trace.layers.tolist().index(layer)
+    _check_state(seen, asked, trace)
+    weight = trace.original_weight if row is None else trace.original_weight[row : row + 1]
+    where = "all layers" if layer is None else f"layer {layer}"
+    if token is None:
+        assert seen["hint"] and not seen["selected"] and seen["of"] == "whole text", "a token without being asked for"
+    else:
+        _check_token(seen, trace, token, weight[:, token].mean(), where)
+    mean = trace.mass()[:, 0].mean() if row is None else trace.mass()[row, 0]
+    whole = float(weight[:, token].mean()) if token is not None else float(mean)
+    assert _close(seen["reading"].partition("original expert ")[2], whole), "the layer's reading"
+    assert seen["reading"].lower().startswith(where)
+    assert seen["pressed"] == ([] if expert is None else [[layer, expert]]) and seen["gridStops"] == 1
+    share = trace.first_share()
+    cells = [percent(share[r, e]) for r in range(len(trace.layers)) for e in range(int(trace.num_experts[r]))]
+    assert seen["cells"] == cells, "the table is of another trace"
+    if expert is not None:
+        went = [i for i in range(trace.num_tokens) if trace.is_text[i] and trace.first_choice[row, i] == expert]
+        assert seen["picked"].startswith(f"Layer {layer}, expert {expert}")
+        assert f": {len(went)} of {int(trace.is_text.sum())} tokens" in seen["picked"]
+        if asked.get("mode") == "tokens":
+            assert set(seen["dim"]) == set(range(trace.num_tokens)) - set(went)
+    else:
+        assert seen["picked"] == ""
+    return trace.text
+
+
+def _check_state(seen: dict[str, Any], asked: dict[str, str], trace: Any) -> None:
+    state, mode, colour = seen["state"], asked.get("mode", "reading"), asked.get("view", "original")
+    assert state["layer"] == asked.get("layer", "all") and state["expert"] == asked.get("expert", "")
+    assert state["token"] == asked.get("tok", "") and state["mode"] == mode and state["colour"] == colour
+    assert seen["checked"] == [mode, colour] and colour in seen["colourings"]
+    assert seen["legend"], "no legend"
+    count = trace.num_tokens
+    if mode == "tokens":
+        assert seen["chips"] == [chip_label(piece) for piece in trace.token_bytes], "chips of another text"
+    assert sorted(seen["options"]) == list(range(count))
+    assert seen["stops"] == [int(asked.get("tok", 0))], "one tab stop"
+
+
+def _check_token(seen: dict[str, Any], trace: Any, token: int, weight: float, where: str) -> None:
+    piece, terms = trace.token_bytes[token], seen["terms"]
+    assert seen["selected"] == [token] and any(str(token) in tokens.split() for tokens in seen["on"])
+    assert terms["Token"].removesuffix(", pinned") == f"{token + 1} of {trace.num_tokens}", "the panel's token"
+    assert terms["Bytes"].startswith(piece.hex(" ").upper() if piece else "none"), "the panel's bytes"
+    assert terms["Vocabulary id"] == str(trace.token_ids[token]), "the panel's id"
+    said, _, place = terms["Original expert"].partition(", ")
+    assert _close(said, float(weight)) and place == where, "the panel's weight"
+    assert seen["of"].startswith(f"token {token + 1},")
+    assert (
+        seen["labels"][0].startswith(f"token {token + 1} of {trace.num_tokens}, ")
+        and f", {where}: " in seen["labels"][0]
+    )
+
+
+def _close(said: str, value: float) -> bool:
+    """Whether a percentage in words is a share; 16 bits and half precision were between them."""
+    return abs(float(said.strip("<>%")) / 100 - value) < 0.011
+
+
+def check_controls(page: Page, folder: Path) -> None:
+    """Compare the controls of `/routing` with the address."""
+    asked = query_of(page)
+    trace = Run(folder / asked["run"]).read_trace(asked["text"])
+    chosen = page.locator("fieldset:visible input[type=radio]:checked").evaluate_all("all => all.map(e => e.value)")
+    assert asked["text"] in chosen, "the chosen text"
+    if len([name for name in trace.stage_names if name]) > 1:
+        assert (asked.get("stage") or trace.stage) in chosen, "the chosen stage"
+    assert Run(folder / asked["run"]).title in page.get_by_label("Run", exact=True).first.input_value(), (
+        "the chosen run"
+    )
+
+
+def state_of(page: Page) -> dict[str, Any]:
+    """Return what a page says and which choices stand, without what passes."""
+    seen = page.evaluate(PAGE)
+    text = re.sub(r"\d+ (?:s|min|h|days?)(?: \d+ (?:min|s|h))? ago", "… ago", seen["text"])
+    seen["text"] = [line.strip() for line in text.replace(", pinned", "").splitlines() if line.strip()]
+    return seen
+
+
+# ----------------------------------------------------------------------------------------------------- walking
+
+
+@dataclass
+class Walk:
+    """A walk of one seed: which steps there are on which page, and what was done so far."""
+
+    page: Page
+    folder: Path
+    seed: int
+    trail: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.random = random.Random(self.seed)
+
+    @property
+    def path(self) -> str:
+        """Which page this is."""
+        return urlsplit(self.page.url).path
+
+    def step(self) -> None:
+        """Do one thing that this page offers; what is not there now is another thing's turn."""
+        kinds = [*STEPS[self.path] * 3, "leave", "back"]
+        for kind in self.random.sample(kinds, len(kinds)):
+            done = getattr(self, f"_{kind}")()
+            if done:
+                self.trail.append(f"{self.path} {kind}: {done}")
+                return
+        raise AssertionError(f"Nothing can be done on {self.page.url}")
+
+    def _any(self, found: Locator) -> Locator | None:
+        count = found.count()
+        return found.nth(self.random.randrange(count)) if count else None
+
+    def _press(self, found: Locator) -> str:
+        """Click one of them, as `dispatch` where it may be outside the window or small."""
+        one = self._any(found)
+        if one is None:
+            return ""
+        said = one.evaluate("e => e.dataset.i ?? e.value ?? e.textContent.slice(0, 40)")
+        one.dispatch_event("click")
+        return str(said)
+
+    def _radio(self) -> str:
+        return self._press(self.page.locator("fieldset:visible .wrap input[type=radio]:not(:checked):enabled"))
+
+    def _box(self) -> str:
+        return self._press(self.page.locator("fieldset:visible input[type=checkbox]:enabled"))
+
+    def _blind(self) -> str:
+        return self._press(self.page.locator(".lpr-check:visible input[type=checkbox]"))
+
+    def _dropdown(self) -> str:
+        box = self._any(self.page.locator(".block input[role=listbox]:visible, .block [role=combobox]:visible"))
+        if box is None:
+            return ""
+        box.click()
+        option = self._any(self.page.locator("ul[role=listbox] [role=option]"))
+        if option is None:
+            self.page.keyboard.press("Escape")
+            return ""
+        said = option.inner_text()
+        option.dispatch_event("mousedown")
+        box.blur()
+        return said
+
+    def _strip_look(self) -> str:
+        return self._press(self.page.locator("#lpr-text input[data-set]:not(:checked)"))
+
+    def _token(self) -> str:
+        return self._press(self.page.locator("#lpr-text [role=option]:visible"))
+
+    def _cell(self) -> str:
+        return self._press(self.page.locator("#lpr-text .lpr-grid button, #lpr-text .lpr-picked:visible button"))
+
+    def _token_key(self) -> str:
+        stop = self.page.locator("#lpr-text [role=option][tabindex='0']:visible")
+        return self._key(stop.first, "ArrowRight ArrowLeft ArrowUp ArrowDown Home End Enter Escape")
+
+    def _layer_key(self) -> str:
+        return self._key(self.page.locator("#lpr-text .lpr-profile"), "ArrowRight ArrowLeft PageDown Home End")
+
+    def _cell_key(self) -> str:
+        stop = self.page.locator("#lpr-text .lpr-grid button[tabindex='0']")
+        return self._key(stop, "ArrowRight ArrowDown ArrowUp Enter Escape")
+
+    def _hover(self) -> str:
+        one = self._any(self.page.locator("#lpr-text [role=option]:visible"))
+        if one is None:
+            return ""
+        one.hover(force=True)
+        self.page.mouse.move(2, 2)
+        return "a token"
+
+    def _stepper(self) -> str:
+        layer = self._any(self.page.get_by_role("spinbutton", name=re.compile("^Layer")))
+        return "" if layer is None else self._key(layer, "ArrowUp ArrowDown ArrowRight 3 Home")
+
+    def _number(self) -> str:
+        box = self._any(self.page.locator("input[type=number]:visible:not([aria-label^=number]):enabled"))
+        if box is None:
+            return ""
+        value = str(self.random.randint(1, 9))
+        box.fill(value)
+        box.press("Enter")
+        return value
+
+    def _key(self, target: Locator, keys: str) -> str:
+        if not target.count():
+            return ""
+        key = self.random.choice(keys.split())
+        target.focus()
+        self.page.keyboard.press(key)
+        return key
+
+    def _link(self) -> str:
+        return self._press(self.page.locator("a[data-pick]:visible"))
+
+    def _leave(self) -> str:
+        link = self._any(self.page.locator("a[data-page]:not([aria-current])"))
+        assert link is not None
+        name = link.inner_text()
+        link.click()
+        self.page.wait_for_load_state("domcontentloaded")
+        return name
+
+    def _back(self) -> str:
+        if not any(": " in done for done in self.trail):
+            return ""
+        before = self.page.url
+        self.page.go_back()
+        if not self.page.url.startswith("http"):
+            self.page.go_forward()
+        self.page.wait_for_load_state("domcontentloaded")
+        return f"from {before[-60:]}"
+
+
+STEPS = {
+    "/": ["link", "link", "dropdown"],
+    "/routing": [
+        *("radio", "radio", "radio", "dropdown", "strip_look", "token", "token", "cell", "token_key", "layer_key"),
+        *("cell_key", "hover"),
+    ],
+    "/experts": ["radio", "dropdown", "box", "link"],
+    "/retention": ["radio", "dropdown", "link"],
+    "/compare": ["radio", "dropdown", "blind", "link"],
+    "/plan": ["radio", "dropdown", "stepper", "stepper", "number"],
+}
