@@ -1,23 +1,25 @@
 """The named endpoints: what the pages show, as plain values for programs (`gradio_client`; with --mcp, assistants).
 
 Everything else that the app answers is private to its pages. Errors are sentences. Endpoints that need a model wait in
-the one queue of models; the others read files.
+one line with the pages, and say how many come before; the others read files.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from gradio import events
 
+from lpr_lab.dashboard.limits import TooManyError
 from lpr_lab.dashboard.model_hub import HUB
 from lpr_lab.dashboard.plan_costs import MAX_PER_LAYER, TOKENS, costs, make_plan
 from lpr_lab.dashboard.plan_facts import MAX_LAYERS, Similarity, facts_of
 from lpr_lab.dashboard.plan_words import as_yaml
+from lpr_lab.dashboard.turns import take_turn
 from lpr_lab.dashboard.view import View
 from lpr_lab.errors import LprError, UsageError
 from lpr_lab.experiments.runs import Run, list_runs
@@ -179,7 +181,7 @@ def add(runs_dir: Path) -> None:
     """Add the endpoints to the app being built."""
     for name, fn in endpoints(runs_dir).items():
         if name in MODEL_ENDPOINTS:
-            events.api(_in_sentences(fn), api_name=name, concurrency_id="model", concurrency_limit=1)
+            events.api(_when_its_turn_comes(fn), api_name=name, concurrency_limit=None)
         else:
             events.api(_in_sentences(fn), api_name=name, queue=False)
 
@@ -192,6 +194,20 @@ def _in_sentences(fn: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return fn(*args, **kwargs)
         except LprError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    return call
+
+
+def _when_its_turn_comes(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Wait in the line of models; the caller's job is told how many come before, as a log message."""
+    answered = _in_sentences(fn)
+
+    @wraps(fn)
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return await take_turn(partial(answered, *args, **kwargs), gr.Info)
+        except TooManyError as error:
             raise gr.Error(str(error), print_exception=False) from error
 
     return call

@@ -26,6 +26,7 @@ from lpr_lab.dashboard.compare_pairs import (
 from lpr_lab.dashboard.compare_state import QUESTION, Latest, done, halted, hint, judge, may_judge
 from lpr_lab.dashboard.model_hub import HUB, why_not
 from lpr_lab.dashboard.shell import FILES, MODEL, PICK, Scene, esc, html_block, status
+from lpr_lab.dashboard.turns import in_turn
 from lpr_lab.dashboard.view import View
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.pairs import Pair, Said, exactness, pair_id, pairs
@@ -61,6 +62,9 @@ def _compose(scene: Scene, run: Run) -> dict[str, Any]:
     kept = pairs(run)
     original, expanded = shell.languages_of(run)
     record = kept.get(scene.view.text)
+    if scene.view.text and record is None:
+        said = f"This run keeps no pair “{esc(scene.view.text)}”. Showing another one, if there is any."
+        scene = replace(scene, notice=scene.notice + shell.notice("warn", said))
     language = str(record.get("language") or "") if record else scene.view.lang
     others = comparable(run, scene.runs)
     asked = zip(choices_in(scene.view), (BASE, EXPANDED), strict=True)
@@ -153,7 +157,8 @@ def generate(
     pair = Pair(prompt, asked["language"] or "", Said(), Said(), None, (name_of(left, run), name_of(right, run)))
     pair = replace(pair, is_running=True, swapped=swapped, hidden=blind)
     latest = Latest(run.id, pair, settings, was_blind=blind)
-    yield status("Loading the model, once…" if not HUB.is_loaded(run) else "Writing…", busy=True), same, same, latest
+    empty = shell.head(QUESTION, views.finding(pair)), views.render_pair(pair, exactness(run))
+    yield status("Loading the model, once…" if not HUB.is_loaded(run) else "Writing…", busy=True), *empty, latest
     try:
         for grown in _write(pair, (left, right), run, settings):
             latest, pair = replace(latest, pair=grown), grown
@@ -265,6 +270,9 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
 
     def stopped(now: Latest | None, request: gr.Request) -> tuple[Any, ...]:
         run = shell.look(runs_dir, dict(request.query_params)).run
+        if now is None and run is not None:  # it still waited for its turn
+            found = compose(shell.look(runs_dir, dict(request.query_params)), runs_dir)
+            return status("Stopped; nothing was written."), found["top"], found["pair"], found["latest"]
         if now is None or run is None or not now.pair.is_running:
             return gr.skip(), gr.skip(), gr.skip(), gr.skip()
         said, head, panes, now = halted(now, run)
@@ -290,7 +298,14 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     # Not "once": a generation that was just stopped still counts as pending for a moment, and the next one would be
     # dropped without a word. The button is off while one is being written, so there are never two from one page.
     outputs = [controls.line, top, controls.pair, latest]
-    writing = begin.then(write, controls.asked, outputs, trigger_mode="multiple", **MODEL)
+
+    def waiting(said: str) -> tuple[Any, ...]:
+        return status(said, busy=True), shell.head(QUESTION, esc(said)), "", None
+
+    def refused(said: str) -> tuple[Any, ...]:
+        return status(said, bad=True), gr.skip(), gr.skip(), gr.skip()
+
+    writing = begin.then(in_turn(write, waiting, refused), controls.asked, outputs, trigger_mode="multiple", **MODEL)
     after, known = [*buttons, controls.reveal, controls.kept, controls.hint], [latest, controls.tokens]
     writing.then(resting, known, after, **FILES)
     # Said only once the cancelling is through: what still streams in would write over it, and a generation begun too

@@ -74,12 +74,12 @@ def show(latest: Latest, run: Run, view: View | None = None) -> tuple[str, str]:
     return shell.head(QUESTION, views.finding(pair) + more, view=view), views.render_pair(pair, exactness(run))
 
 
-def halted(latest: Latest, run: Run) -> tuple[str, Any, Any, Latest]:
+def halted(latest: Latest, run: Run) -> tuple[str, Any, Any, Latest | None]:
     """Return what stays of a generation that did not come to its end, as (what to say, head, panes, the pair)."""
     pair = replace(latest.pair, is_running=False)
     latest = replace(latest, pair=pair)
     if not pair.left.tokens and not pair.right.tokens:
-        return "", gr.skip(), gr.skip(), latest
+        return "", shell.head(QUESTION, "Nothing was written."), "", None
     return "What was written stays.", *show(latest, run), latest
 
 

@@ -13,6 +13,7 @@ from lpr_lab.dashboard.experts_data import ALONE, Picture, extra, read, why_not_
 from lpr_lab.dashboard.memory import remembered
 from lpr_lab.dashboard.model_hub import HUB, why_not
 from lpr_lab.dashboard.shell import FILES, MODEL, PICK, Scene, esc, html_block, status
+from lpr_lab.dashboard.turns import in_turn
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.runs import Run
 from lpr_lab.views import experts as figures
@@ -276,7 +277,14 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     def stopped() -> tuple[Any, str]:
         return gr.update(interactive=False), status("Cancelled; nothing was written.")
 
-    work = go.click(counting, None, [line, *outputs], **MODEL)
+    def waiting(said: str) -> list[Any]:
+        buttons = [gr.update(interactive=False), gr.update(interactive=True)]
+        return [status(said, busy=True), *[gr.skip()] * (len(outputs) - 2), *buttons]
+
+    def refused(said: str) -> list[Any]:
+        return [status(said, bad=True), *[gr.skip()] * len(outputs)]
+
+    work = go.click(in_turn(counting, waiting, refused), None, [line, *outputs], **MODEL)
     # Also after cancelling, once the step that was under way has ended: until then the browser takes no new click.
     work.then(resting, None, [go, stop], **FILES)
     stop.click(None, None, None, cancels=[work], **FILES).then(stopped, None, [stop, line], **FILES)

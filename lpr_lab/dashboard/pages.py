@@ -11,6 +11,7 @@ from lpr_lab.dashboard import about, api, compare, experts, look, plan, retentio
 from lpr_lab.dashboard.guard import Guard
 from lpr_lab.dashboard.report import report_route
 from lpr_lab.dashboard.sessions import describe_once
+from lpr_lab.dashboard.turns import MOST
 
 
 def assemble(runs_dir: Path) -> gr.Blocks:
@@ -27,7 +28,7 @@ def assemble(runs_dir: Path) -> gr.Blocks:
             module.page(demo, runs_dir)
             shell.html_block(about.footer())
     describe_once(demo)
-    demo.queue(max_size=16, default_concurrency_limit=1, api_open=False)
+    demo.queue(max_size=64, default_concurrency_limit=1, api_open=False)
     return demo
 
 
@@ -48,7 +49,7 @@ def launch_options(
         "run_history": False,
         "footer_links": [],
         "max_file_size": "1mb",
-        "max_threads": 8,
+        "max_threads": MOST + 8,  # all that are in line, and some that read files meanwhile
         "state_session_capacity": 64,
         "enable_monitoring": False,
         "pwa": False,

@@ -54,13 +54,13 @@ def html_block(value: str = "", **options: Any) -> gr.HTML:
     )
 
 
-# Reading files is quick and may happen side by side; models wait for one another.
+# Reading files is quick and may happen side by side; models wait for one another, in the line of `turns`.
 FILES: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 # What is chosen last counts, also when it was chosen before the answer to the last choice was there.
 PICK: dict[str, Any] = {**FILES, "trigger_mode": "always_last"}
 MODEL: dict[str, Any] = {
     "concurrency_id": "model",
-    "concurrency_limit": 1,
+    "concurrency_limit": None,
     "show_progress": "hidden",
     "api_visibility": "private",
 }
@@ -173,6 +173,11 @@ def status(text: str, *, busy: bool = False, bad: bool = False) -> str:
     """Return the status line of what is being computed."""
     kind = " lpr-busy" if busy else " lpr-bad-line" if bad else ""
     return f'<p class="lpr-status-line{kind}" role="status">{esc(text)}</p>'
+
+
+def is_busy(line: str) -> bool:
+    """Whether a status line says that something is being computed or waited for."""
+    return "lpr-busy" in line
 
 
 STATES = {

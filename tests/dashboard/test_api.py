@@ -5,7 +5,7 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 from sample_runs import make_plan_run, make_run
 
-from lpr_lab.dashboard import api, serve
+from lpr_lab.dashboard import api, serve, turns
 from lpr_lab.errors import LprError, MissingError, UsageError
 from lpr_lab.experiments.runs import Run
 from lpr_lab.storage import write_text
@@ -91,3 +91,17 @@ def test_programs_find_exactly_the_named_endpoints_and_can_use_them(tmp_path):
             client.predict(*given, api_name=name)
     with pytest.raises(ValueError, match="Cannot find"):
         client.predict(api_name="/load")
+
+
+@pytest.mark.slow
+def test_where_too_many_wait_for_a_model_a_program_is_told_so(tmp_path, monkeypatch):
+    run, full = make_run(tmp_path), turns.Line(most=1)
+    client = Client(serve(tmp_path, port=None, open_browser=False, block=False), verbose=False)
+    monkeypatch.setattr(turns, "LINE", full)
+    held = full.join()
+    for name, given in (("/trace_text", (run.id, "Hello.")), ("/generate_pair", (run.id, "Hello"))):
+        with pytest.raises(AppError, match="busy"):
+            client.predict(*given, api_name=name)
+    held.leave()
+    with pytest.raises(AppError, match="no weights"):
+        client.predict(run.id, "Hello.", api_name="/trace_text")

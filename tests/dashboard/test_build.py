@@ -97,7 +97,8 @@ def test_models_wait_for_one_another_and_files_do_not(tmp_path):
     assert set(by_queue) == {True, False}
     for fn in demo.fns.values():
         if fn.queue and fn.fn is not None:
-            assert fn.concurrency_id == "model" and fn.concurrency_limit == 1
+            # They wait in our own line, which says how many come before; gradio lets all of them in.
+            assert fn.concurrency_limit is None and (fn.fn.__name__ == "answer" or fn.fn.__wrapped__)
 
 
 def test_only_the_named_endpoints_are_public(tmp_path):

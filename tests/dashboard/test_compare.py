@@ -51,6 +51,16 @@ def test_each_kept_pair_has_an_address_and_is_listed_under_it(runs_dir, run):
         assert f"text={pair_id(record)}" in found["top"] and f"text={pair_id(record)}" in listed
 
 
+def test_a_pair_that_is_not_there_is_said_whatever_is_shown_instead(runs_dir, run):
+    top = compare.compose(shell.look(runs_dir, {"text": "0badc0de"}), runs_dir)["top"]
+    assert "Notice." in words(top) and "0badc0de" in words(top) and "text=0badc0de" not in top
+
+
+def test_a_generation_that_wrote_nothing_claims_nothing_and_cannot_be_judged(run):
+    said, top, panes, latest = halted(latest_of(run, Pair("Hi", "en", Said(), Said(), is_running=True)), run)
+    assert (said, panes, latest) == ("", "", None) and "the same" not in words(top)
+
+
 def test_the_same_text_is_said_to_be_the_same(runs_dir, run):
     top = compare.compose(shell.look(runs_dir, {"lang": "en"}), runs_dir)["top"]
     assert "say the same, token for token" in words(top)

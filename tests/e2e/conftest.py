@@ -6,6 +6,7 @@ full check sets it) they fail instead, so that a skip cannot hide.
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -168,6 +169,22 @@ def axe():
 
 def _is_here(url: str) -> bool:
     return urlsplit(url).scheme in ("data", "blob") or urlsplit(url).hostname == "127.0.0.1"
+
+
+@pytest.fixture
+def slowly(monkeypatch):
+    """Make every step take a fifth of a second; returns what sets the pace."""
+    from lpr_lab.measure import generation
+
+    real, pace = generation.generate_pair, {"seconds": 0.2}
+
+    def paced(*arguments, **options):
+        for step in real(*arguments, **options):
+            time.sleep(pace["seconds"])
+            yield step
+
+    monkeypatch.setattr(generation, "generate_pair", paced)
+    return pace
 
 
 @pytest.fixture

@@ -55,22 +55,6 @@ def staged(tmp_path_factory, tiny_model, tiny_tokenizer) -> dict[str, str]:
     return {"at": serve(folder, port=None, open_browser=False, block=False), "folder": str(folder), **ids}
 
 
-@pytest.fixture
-def slowly(monkeypatch):
-    """Make every step take a fifth of a second; returns what sets the pace."""
-    from lpr_lab.measure import generation
-
-    real, pace = generation.generate_pair, {"seconds": 0.2}
-
-    def paced(*arguments, **options):
-        for step in real(*arguments, **options):
-            time.sleep(pace["seconds"])
-            yield step
-
-    monkeypatch.setattr(generation, "generate_pair", paced)
-    return pace
-
-
 def watch(page: Page) -> None:
     """Count the texts that each pane shows from now on."""
     page.evaluate(
