@@ -26,13 +26,18 @@ def export_command(
     ] = "latex",
     title: Annotated[str, typer.Option(help="Instead of the run's own title.")] = "",
     language: Annotated[str, typer.Option("--lang", help="Language code of that title.")] = "",
+    own_texts: Annotated[bool, typer.Option("--own-texts", help="Also texts that readers typed and kept.")] = False,
+    compare_pairs: Annotated[
+        bool, typer.Option("--compare-pairs", help="Also pairs that readers kept on the page Compare.")
+    ] = False,
     runs_dir: RunsDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Write runs as one HTML file that opens without a network, with charts and every token to look into.
 
     Or as tables for a paper or a spreadsheet: `--tables DIR`. Several runs
-    are put side by side where they were measured on the same documents.
+    are put side by side where they were measured on the same documents. What
+    people typed in the dashboard is left out unless it is asked for.
     """
     from lpr_lab.experiments.runs import list_runs
     from lpr_lab.views.report import write_report
@@ -45,7 +50,8 @@ def export_command(
         written += write_tables(runs, tables, form)
     if tables is None or output is not None:
         path = output or Path("report.html")
-        write_report(runs, path, title=title, language=language, around=list_runs(folder))
+        typed = {"own_texts": own_texts, "compare_pairs": compare_pairs}
+        write_report(runs, path, title=title, language=language, around=list_runs(folder), **typed)
         written.append(path)
     if as_json:
         files = [{"path": str(path), "bytes": path.stat().st_size} for path in written]

@@ -1,6 +1,6 @@
 """What a page showed is remembered until a file it was drawn from changes: many readers cost little more than one.
 
-Only for functions of a `Scene`: what the address asks for and the files say. What people type is never remembered.
+Only for functions of a `Scene`: what the address asks for and the files say, and the texts that `typed` holds.
 """
 
 import threading
@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from lpr_lab.dashboard.model_hub import HUB
 from lpr_lab.dashboard.shell import Scene
+from lpr_lab.dashboard.typed import TYPED
 from lpr_lab.experiments.runs import Run
 
 MOST = 64
@@ -71,7 +72,8 @@ def _fresh(value: Any) -> Any:
 def fingerprint(scene: Scene) -> tuple[Any, ...]:
     """Return what changes when a file does that a page may be drawn from."""
     mine = {name for name in (scene.run.id if scene.run else "", scene.view.run2, *scene.view.compared) if name}
-    return tuple(_state_of(run, in_full=run.id in mine) for run in scene.runs)
+    typed = TYPED.stamp(scene.view.text)
+    return (typed, *(_state_of(run, in_full=run.id in mine) for run in scene.runs))
 
 
 def _state_of(run: Run, in_full: bool) -> tuple[Any, ...]:

@@ -1,8 +1,7 @@
 """Page `/routing`: where did each token of this text go, and was that right for its language?"""
 
-import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,88 +10,23 @@ import gradio as gr
 from lpr_lab.dashboard import routing_words as say
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.model_hub import HUB
-from lpr_lab.dashboard.routing_parts import OWN, QUESTION, compose, read, show_trace
-from lpr_lab.dashboard.shell import FILES, MODEL, PICK, html_block, status
+from lpr_lab.dashboard.routing_own import OwnControls, delete_own, keep_own, rename_own, trace_own
+from lpr_lab.dashboard.routing_parts import QUESTION, compose
+from lpr_lab.dashboard.routing_texts import read, say_unreadable
+from lpr_lab.dashboard.shell import FILES, MODEL, PICK, html_block, is_busy, status
+from lpr_lab.dashboard.turns import in_turn
+from lpr_lab.dashboard.typed import TYPED
 from lpr_lab.dashboard.view import View
 from lpr_lab.errors import LprError
-from lpr_lab.experiments.runs import Run
+from lpr_lab.experiments.own_texts import is_own
 from lpr_lab.measure.trace import RoutingTrace, layers_in
-from lpr_lab.text.languages import LANGUAGES
 from lpr_lab.views.tokens import render_token_strip
-
-MAX_CHARACTERS = 4000
-
-SETTLED = ("stage", "other", "also", "what_if", "expert", "changed")
-"""What a newly traced text brings along; the text and its box stay as they are."""
-
-Step = tuple[str, Any, Any]
-"""A status line, then what two parts of the page show."""
-
 
 # ------------------------------------------------------------------------------------------------ with a model
 
 
-def trace_own(runs_dir: Path, text: str, language: str | None, query: dict[str, Any]) -> Iterator[Step]:
-    """Trace a text of the reader's with the run's model; yields (status line, head, strip) as it gets on.
-
-    The newest stage comes first, because it is quickly drawn; the base and earlier stages follow.
-    """
-    scene = shell.look(runs_dir, query)
-    run, keep = scene.run, gr.skip()
-    text = text.strip()
-    if run is None:
-        yield status("There is no run to trace with."), keep, keep
-        return
-    if not text:
-        yield status("The text is empty; type a sentence in any language."), keep, keep
-        return
-    if len(text) > MAX_CHARACTERS:
-        yield status(f"The text has {len(text):,} characters; at most {MAX_CHARACTERS:,} are taken."), keep, keep
-        return
-    first = not HUB.is_loaded(run)
-    yield status("Loading the model, once…" if first else "Tracing…", busy=True), keep, keep
-    started = time.monotonic()
-    try:
-        with HUB.use(run) as loaded:
-            seconds, device = loaded.seconds, loaded.device
-        if first:
-            yield status(f"Model loaded in {seconds:.1f} s; tracing…", busy=True), keep, keep
-        from lpr_lab.measure.routing import trace as trace_text
-        from lpr_lab.measure.routing import trace_stages
-
-        asked = time.monotonic()
-        with HUB.use(run) as loaded:
-            trace = trace_text(loaded.model, loaded.tokenizer, text, language or None, base=False)
-        took = time.monotonic() - asked
-        name = f"{OWN}-{hashlib.sha256(f'{language}:{text}'.encode()).hexdigest()[:8]}"
-        view = View(run=run.id, mode=scene.view.mode)
-        count = int(trace.is_text.sum())
-        done = f"{count} tokens in {took:.1f} s on {device}"
-        yield status(f"{done}; the base and earlier stages follow…", busy=True), *show_trace(run, trace, name, view)
-        with HUB.use(run) as loaded:
-            trace = trace_stages(loaded.model, loaded.tokenizer, trace)
-    except LprError as error:
-        yield status(str(error), bad=True), keep, keep
-        return
-    kept = _keep(run, name, trace)
-    # The address stays as it is: the reader may have chosen a token or a layer meanwhile.
-    head, strip = show_trace(run, trace, name if kept else OWN, view, restate=not kept)
-    where = "kept with the run, so this address shows it again" if kept else "not kept"
-    yield status(f"{done} ({time.monotonic() - started:.1f} s in all); {where}."), head, strip
-
-
-def _keep(run: Run, name: str, trace: RoutingTrace) -> bool:
-    if run.is_example:
-        return False
-    try:
-        run.write_trace(name, trace)
-    except (LprError, OSError):  # a full or read-only disk: the trace is on the page all the same
-        return False
-    return True
-
-
 def trace_beside(runs_dir: Path, query: dict[str, Any]) -> Iterator[str]:
-    """Trace the shown text with the second run, and keep it there; yields status lines, the last one empty."""
+    """Trace the shown text with the second run, and keep a sample there; yields status lines, the last one empty."""
     scene = shell.look(runs_dir, query)
     other = next((run for run in scene.runs if run.id == scene.view.run2 and run.problem is None), None)
     if scene.run is None or other is None:
@@ -110,10 +44,11 @@ def trace_beside(runs_dir: Path, query: dict[str, Any]) -> Iterator[str]:
         with HUB.use(other) as loaded:
             trace = trace_text(loaded.model, loaded.tokenizer, shown.text, shown.language, base=False)
             trace = trace_stages(loaded.model, loaded.tokenizer, trace)
-        if not _keep(other, name, trace):
-            yield status("That run's folder cannot be written to, so the trace was not kept.", bad=True)
-            return
-    except LprError as error:
+        if is_own(name) or other.is_example:
+            TYPED.put(other, name, trace)
+        else:
+            other.write_trace(name, trace)
+    except (LprError, OSError) as error:
         yield status(str(error), bad=True)
         return
     yield status("")
@@ -184,26 +119,16 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     with gr.Row(elem_classes="lpr-controls"):
         run = shell.run_picker()
         parts["picker"] = gr.Radio([], label="Text", visible=False, elem_classes="lpr-grow")
+        parts["kept"] = gr.Dropdown([], label="Texts kept by readers", visible=False, scale=0, min_width=220)
     with gr.Row(elem_classes="lpr-controls"):
         parts["stage"] = gr.Radio([], label="Stage", visible=False)
         parts["other"] = gr.Dropdown([], label="Compare with", visible=False, filterable=False)
         with gr.Column(visible=False) as parts["also"]:
             also = gr.Button("Trace it with that run", scale=0)
+            also_stop = gr.Button("Cancel", scale=0, visible=False)
             also_line = html_block(status(""))
-    with gr.Column(visible=False, elem_classes="lpr-own") as parts["own"]:
-        text = gr.Textbox(
-            label="Your text, in any language",
-            lines=3,
-            max_length=MAX_CHARACTERS,
-            elem_classes="lpr-prompt",
-            placeholder="Καλημέρα, κόσμε.",
-        )
-        with gr.Row(elem_classes="lpr-actions"):
-            known = [(f"{language.name}, {language.endonym}", code) for code, language in sorted(LANGUAGES.items())]
-            language = gr.Dropdown([("Not said", ""), *known], value="", label="Its language", scale=0, min_width=240)
-            parts["go"] = gr.Button("Trace this text", variant="primary", scale=0, interactive=False)
-            line = html_block(status(""))
-        parts["why"] = html_block()
+    own = OwnControls()
+    parts |= own.parts
     parts["strip"] = html_block(elem_id="lpr-text")
     with gr.Column(visible=False, elem_classes="lpr-what-if") as parts["what_if"]:
         html_block(
@@ -216,6 +141,7 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
             parts["expert"] = gr.Dropdown([("Expert 0, the original", 0)], value=0, label="Expert", filterable=False)
             layers = gr.Textbox("all", label="Layers, such as all or 0-5, 12", max_lines=1, max_length=200)
             try_it = gr.Button("Run it", scale=0)
+            try_stop = gr.Button("Cancel", scale=0, visible=False)
             try_line = html_block(status(""))
     parts["changed"] = html_block()
     for name in ("languages", "overview"):
@@ -225,8 +151,7 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     outputs = [run, *parts.values()]
 
     def draw(query: dict[str, Any]) -> list[Any]:
-        scene = shell.look(runs_dir, query)
-        shown = compose(scene, runs_dir)
+        shown = compose(scene := say_unreadable(shell.look(runs_dir, query), query), runs_dir)
         return [shell.show_runs(scene), *(shown[name] for name in parts)]
 
     def load(request: gr.Request) -> list[Any]:
@@ -251,26 +176,80 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
         compared = {"run2": name if kind == "run" else "", "stage2": name if kind == "stage" else ""}
         return draw({**dict(request.query_params), **compared, "view": "change" if name else ""})
 
-    def trace_typed(typed: str, code: str, request: gr.Request) -> Iterator[Step]:
-        yield from trace_own(runs_dir, typed, code, dict(request.query_params))
+    def trace_typed(typed: str, code: str, request: gr.Request) -> Iterator[tuple[Any, ...]]:
+        for step in trace_own(runs_dir, typed, code, dict(request.query_params)):
+            yield *step, gr.update(visible=is_busy(step[0]))
+
+    def cancelled(request: gr.Request) -> list[Any]:
+        line = status("Cancelled; nothing was traced.")
+        return [line, gr.update(visible=False), *draw(dict(request.query_params))]
+
+    def silence() -> list[Any]:
+        return [status(""), gr.update(visible=False)] * 3
+
+    def then_draw(act: Callable[..., tuple[str, dict[str, Any]]], *given: Any, **options: Any) -> list[Any]:
+        said, query = act(runs_dir, *given, **options)
+        return [said, *draw(query)]
+
+    def keep(name: str, request: gr.Request) -> list[Any]:
+        return then_draw(keep_own, name, dict(request.query_params))
+
+    def replace(name: str, request: gr.Request) -> list[Any]:
+        return then_draw(keep_own, name, dict(request.query_params), replace=True)
+
+    def rename(name: str, request: gr.Request) -> list[Any]:
+        return then_draw(rename_own, name, dict(request.query_params))
+
+    def delete(request: gr.Request) -> list[Any]:
+        return then_draw(delete_own, dict(request.query_params))
 
     def settle(request: gr.Request) -> list[Any]:
-        shown = compose(shell.look(runs_dir, dict(request.query_params)), runs_dir)
-        return [shown[name] for name in SETTLED]
+        # All by the address, but for the box of text, in which somebody may be typing on.
+        drawn = dict(zip((run, *parts.values()), draw(dict(request.query_params)), strict=True))
+        return list((drawn | {own.text: gr.skip(), own.language: gr.skip()}).values())
 
-    def trace_other(request: gr.Request) -> Iterator[str]:
-        yield from trace_beside(runs_dir, dict(request.query_params))
+    def trace_other(request: gr.Request) -> Iterator[tuple[Any, ...]]:
+        for line in trace_beside(runs_dir, dict(request.query_params)):
+            yield line, gr.update(visible=is_busy(line))
 
-    def change(kind: str, expert: int, where: str, request: gr.Request) -> Iterator[tuple[str, Any]]:
-        yield from try_change(runs_dir, kind, expert, where, dict(request.query_params))
+    def change(kind: str, expert: int, where: str, request: gr.Request) -> Iterator[tuple[Any, ...]]:
+        for step in try_change(runs_dir, kind, expert, where, dict(request.query_params)):
+            yield *step, gr.update(visible=is_busy(step[0]))
 
     demo.load(load, None, outputs, **FILES)
     run.input(choose_run, [run], outputs, **PICK)
     parts["picker"].input(choose_text, [parts["picker"]], outputs, **PICK)
     parts["stage"].input(choose_stage, [parts["stage"]], outputs, **PICK)
     parts["other"].input(choose_other, [parts["other"]], outputs, **PICK)
-    own_outputs = [line, parts["top"], parts["strip"]]
-    traced = gr.on([parts["go"].click, text.submit], trace_typed, [text, language], own_outputs, **MODEL)
-    traced.then(settle, None, [parts[name] for name in SETTLED], **FILES)
-    also.click(trace_other, None, [also_line], **MODEL).then(load_compared, None, outputs, **FILES)
-    gr.on([try_it.click, layers.submit], change, [way, parts["expert"], layers], [try_line, parts["changed"]], **MODEL)
+    parts["kept"].input(choose_text, [parts["kept"]], outputs, **PICK)
+    own_outputs = [own.line, parts["top"], parts["strip"], own.stop]
+    asked = [own.text, own.language]
+    traced = gr.on([own.go.click, own.text.submit], in_turn(trace_typed, *own.waiting), asked, own_outputs, **MODEL)
+    traced.then(settle, None, outputs, **FILES)
+    for button, act in ((own.keep, keep), (own.replace, replace), (own.rename, rename)):
+        button.click(act, [own.name], [own.kept_line, *outputs], **FILES)
+    own.sure.click(delete, None, [own.kept_line, *outputs], **FILES)
+    asking = [own.delete, own.sure, own.never_mind]
+    own.delete.click(lambda: [gr.update(visible=v) for v in (False, True, True)], None, asking, **FILES)
+    own.never_mind.click(lambda: [gr.update(visible=v) for v in (True, False, False)], None, asking, **FILES)
+    compared = also.click(in_turn(trace_other, *_waiting()), None, [also_line, also_stop], **MODEL)
+    compared.then(load_compared, None, outputs, **FILES)
+    what_if, shown = [way, parts["expert"], layers], [try_line, parts["changed"], try_stop]
+    trying = [try_it.click, layers.submit]
+    tried = gr.on(trying, in_turn(change, *_waiting(gr.skip())), what_if, shown, **MODEL)
+    stops = [(own.stop, traced, own.line), (also_stop, compared, also_line), (try_stop, tried, try_line)]
+    for stop, work, line in stops:
+        halted = stop.click(None, None, None, cancels=[work], **FILES)
+        halted.then(cancelled, None, [line, stop, *outputs], **FILES)
+    # What was asked for a text is not shown under another one.
+    for control in (run, parts["picker"], parts["kept"]):
+        given_up = control.input(None, None, None, cancels=[traced, compared, tried], **FILES)
+        given_up.then(silence, None, [part for stop, _, line in stops for part in (line, stop)], **FILES)
+
+
+def _waiting(*rest: Any) -> tuple[Callable[[str], tuple[Any, ...]], Callable[[str], tuple[Any, ...]]]:
+    """Return what shows that one waits, and that too many do: a line, what stays, and the button that cancels."""
+    return (
+        lambda said: (status(said, busy=True), *rest, gr.update(visible=True)),
+        lambda said: (status(said, bad=True), *rest, gr.update(visible=False)),
+    )

@@ -1,7 +1,7 @@
 """What page `/routing` shows for an address: which text, which stage, compared with what, and why something is not."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,45 +11,20 @@ from lpr_lab.dashboard import routing_words as say
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.memory import remembered
 from lpr_lab.dashboard.model_hub import why_not
+from lpr_lab.dashboard.routing_texts import OWN, examples, read, show_own, unknown
 from lpr_lab.dashboard.shell import Scene, esc
+from lpr_lab.dashboard.typed import trace_of
 from lpr_lab.dashboard.view import View
 from lpr_lab.errors import LprError
+from lpr_lab.experiments.own_texts import is_own
 from lpr_lab.experiments.runs import Run
 from lpr_lab.measure.trace import RoutingChange, RoutingTrace, routing_change
-from lpr_lab.text.languages import LANGUAGES
 from lpr_lab.views import plots
-from lpr_lab.views.plots import dataset_name, language_name
+from lpr_lab.views.plots import dataset_name
 from lpr_lab.views.tokens import choices_in, render_token_strip
 
 QUESTION = "Where did each token of this text go?"
 DEMO = shell.command("lpr-lab demo")
-OWN = "own"
-"""Value of the text picker for a text of one's own; stored ones are called `own-<8 hex digits>`."""
-
-MAX_OWN = 12
-"""Texts of one's own that the picker offers; the others stay reachable by their address."""
-
-
-def examples(run: Run) -> list[tuple[str, str]]:
-    """Return (label, name) of the stored texts: languages first, in the run's order, then one's own."""
-    original, expanded = shell.languages_of(run)
-    names = list(run.trace_names())
-    ranked = [code for code in (*original, *expanded) if code in names]
-    ranked += [name for name in names if name not in ranked and not name.startswith(f"{OWN}-")]
-    own = [name for name in names if name.startswith(f"{OWN}-")][:MAX_OWN]
-    labels = [(language_name(name) if name in LANGUAGES else name.capitalize(), name) for name in ranked]
-    return labels + [(f"Own text {number}", name) for number, name in enumerate(own, start=1)]
-
-
-def read(run: Run, view: View) -> tuple[str, RoutingTrace | None]:
-    """Return the name of the text the address asks for, else of the first expanded language, and its trace."""
-    names = [name for _, name in examples(run)]
-    _, expanded = shell.languages_of(run)
-    wanted = (view.text, view.lang, *expanded, *names)
-    name = next((name for name in wanted if name in run.trace_names()), "")
-    return name, run.read_trace(name) if name else None
-
-
 # --------------------------------------------------------------------------------------------- compared with what
 
 
@@ -93,12 +68,12 @@ def _beside_run(scene: Scene, name: str, trace: RoutingTrace) -> Beside:
     other = next((run for run in scene.runs if run.id == view.run2 and run.problem is None), None)
     if other is None:
         return Beside(problem=f"Run “{esc(view.run2)}” isn't in this folder, so there is nothing to compare with.")
-    if name not in other.trace_names():
+    stored = trace_of(other, name)
+    if stored is None:
         reason = why_not(other)
         if reason is None:
             return Beside(untraced=other, problem=f"{esc(_title(other))} has not traced this text yet.")
         return Beside(problem=f"{esc(_title(other))} has not traced this text. {esc(reason)}")
-    stored = other.read_trace(name)
     before = stored.at(view.stage2) if view.stage2 else stored
     return Beside(before, routing_change(before, trace, same_model=False), _title(other))
 
@@ -134,13 +109,8 @@ def show_trace(
     view: View,
     notice: str = "",
     other: Beside | None = None,
-    *,
-    restate: bool = True,
 ) -> tuple[str, str]:
-    """Return the page's head and the token strip for one trace, beside another where there is one.
-
-    Without `restate` the page's address is left alone.
-    """
+    """Return the page's head and the token strip for one trace, beside another where there is one."""
     other = other or Beside()
     changed = other.change is not None
     shows = choices_in(trace, view.layer, view.expert, view.tok, view.mode, view.view, changed=changed)
@@ -148,14 +118,14 @@ def show_trace(
         {**vars(view), **_in_address(shows), "run": run.id, "text": name, "lang": trace.language or ""}
     )
     sentence = say.finding(trace, say.role_of(run, trace.language)) + say.detail(trace)
-    strip = render_token_strip(trace, **shows, change=other.change, change_from=other.name, keep=not restate)
+    strip = render_token_strip(trace, **shows, change=other.change, change_from=other.name)
     moved = ""
     if other.change is not None and other.before is not None:
         words = say.what_moved(other.change, other.before, trace, other.name)
         moved = f'<p class="lpr-subfinding lpr-since">{words}</p>'
     elif other.problem:
         moved = shell.notice("info", other.problem)
-    head = shell.head(QUESTION, sentence, notice, view=view if restate else None)
+    head = shell.head(QUESTION, sentence, notice, view=view)
     return head, f'<div class="lpr-card">{moved}{strip}</div>'
 
 
@@ -202,7 +172,13 @@ def compose(scene: Scene, runs_dir: Path) -> dict[str, Any]:
         "stage": hidden,
         "other": hidden,
         "also": hidden,
+        "kept": hidden,
         "own": hidden,
+        "text": gr.skip(),
+        "language": gr.skip(),
+        "keeping": hidden,
+        "note": "",
+        **dict.fromkeys(("name", "keep", "replace", "rename", "delete", "sure", "never_mind"), hidden),
         "why": "",
         "go": gr.update(interactive=False),
         "languages": "",
@@ -220,15 +196,19 @@ def compose(scene: Scene, runs_dir: Path) -> dict[str, Any]:
     reason = why_not(run)
     try:
         choices = examples(run)
-        asks_own = scene.view.text == OWN or not choices
+        asks_own = scene.view.text == OWN or not (choices or trace_of(run, scene.view.text))
         name, stages = (OWN, None) if asks_own else read(run, scene.view)
         parts["overview"], parts["plot"], parts["table"] = overview(run)
         parts["languages"] = say.across_languages(run, sample_traces(run))
     except LprError as error:
         more = scene.notice + shell.notice("bad", esc(str(error)))
         return parts | {"top": shell.head(QUESTION, more=more, view=scene.view), "strip": ""}
-    parts["picker"] = gr.update(choices=[*choices, ("Your own text", OWN)], value=name, visible=True)
-    parts["own"] = gr.update(visible=name == OWN)
+    typed = name == OWN or is_own(name)
+    picker = [*choices, ("Your own text", OWN)]
+    parts["picker"] = gr.update(choices=picker, value=OWN if typed else name, visible=True)
+    parts["own"] = gr.update(visible=typed)
+    parts |= show_own(run, name, stages)
+    scene = replace(scene, notice=scene.notice + unknown(run, scene.view.text, name))
     parts["go"] = gr.update(interactive=reason is None)
     if reason is not None:
         more = shell.elsewhere(run, "/routing") or f"A new text needs a run with weights: {DEMO}"

@@ -17,6 +17,16 @@ KEPT = 0.9
 """From this share of tokens on, an original language counts as kept (experiments/scorecard.py); the aim is all."""
 
 
+WHO_SEES_TYPED = (
+    '<p class="lpr-caption">Not kept: only who has this page’s address sees this text, and it is gone when the '
+    "dashboard is restarted. A kept text can be seen, renamed and deleted by everybody who can open this dashboard.</p>"
+)
+WHO_SEES_KEPT = (
+    '<p class="lpr-caption">Kept with this run: everybody who can open this dashboard can see, rename and delete this '
+    "text. To change its words, change them above and trace it again.</p>"
+)
+
+
 def role_of(run: Run | None, code: str | None) -> str | None:
     """Return `original` or `expanded`, or None for a language the run knows nothing of."""
     if run is None or not code:

@@ -1,7 +1,7 @@
 """One run in full: what came of it, what it promised, what it did and when, what it was made from."""
 
 from lpr_lab.dashboard import shell
-from lpr_lab.dashboard.report import PATH as REPORT
+from lpr_lab.dashboard.report import report_link
 from lpr_lab.dashboard.run_live import snapshot_of
 from lpr_lab.dashboard.run_sweep import command_of, render_sweep
 from lpr_lab.dashboard.shell import esc
@@ -45,7 +45,7 @@ def _title(run: Run) -> str:
     view = View(run=run.id)
     pages = PAGES_OF_KIND.get(run.kind, PAGES)
     links = "".join(f'<a class="lpr-button" href="{view.link(path)}">{text}</a>' for path, text in pages.items())
-    links += f'<a class="lpr-button" href="{view.link(REPORT)}" download>Export report</a>'
+    links += report_link([run], "Export report")
     return (
         f"<header><h2>{esc(run.title)} {shell.example_badge(run)}{shell.tag_chips(run)}</h2>"
         f'<p class="lpr-id">{esc(run.id)}</p><div class="lpr-links">{links}</div></header>'

@@ -1,9 +1,8 @@
 """Runs beside one another: the settings in which they differ, and what came of each."""
 
 from lpr_lab.dashboard import shell
-from lpr_lab.dashboard.report import PATH as REPORT
+from lpr_lab.dashboard.report import report_link
 from lpr_lab.dashboard.shell import Scene, esc
-from lpr_lab.dashboard.view import View
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.run_differences import compare_runs
 from lpr_lab.experiments.runs import Run
@@ -48,10 +47,9 @@ def render_comparison(scene: Scene) -> str:
     heads = [f"{esc(run.title)}<small>{esc(run.created[:10])} {esc(run.id[-4:])}</small>" for run in runs]
     table = side_by_side.render(compared, heads, ("results", "settings", "data", "environment"))
     clear = esc(scene.view.to_query(runs=""))
-    export = View(runs=",".join(run.id for run in runs)).link(REPORT)
     said = f"{len(runs)} runs: {side_by_side.finding(compared)}"
     return (
         f'<section class="lpr-card" aria-label="Comparison"><h2 class="lpr-subfinding">{esc(said)}</h2>{warning}{table}'
-        f'<p class="lpr-caption"><a href="/?{clear}" data-pick="{clear}">Compare none</a> · '
-        f'<a href="{esc(export)}" download>Export report of these</a></p></section>'
+        f'<p class="lpr-caption"><a href="/?{clear}" data-pick="{clear}">Compare none</a></p>'
+        f'<div class="lpr-links">{report_link(runs, "Export report of these")}</div></section>'
     )

@@ -8,7 +8,7 @@ import regex
 
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.runs import Run
-from lpr_lab.experiments.sides import BASE, EXPANDED
+from lpr_lab.experiments.sides import BASE, EXPANDED, looked_at
 from lpr_lab.model.rounding import rounding
 
 NAMES = (BASE, EXPANDED)
@@ -108,6 +108,14 @@ def pair_id(record: dict[str, Any]) -> str:
 def pairs(run: Run) -> dict[str, dict[str, Any]]:
     """Return the pairs that a run keeps by id, oldest first."""
     return {pair_id(record): record for record in run.generations() if record.get("prompt")}
+
+
+def typed_by_reader(run: Run, record: dict[str, Any]) -> bool:
+    """Whether a pair was kept from the page `/compare`, and is not one that the run itself wrote.
+
+    What was kept there says how long it took; a run that compares two others writes nothing but its own pairs.
+    """
+    return "seconds" in record and not looked_at(run)
 
 
 def split_at_fork(mine: str, other: str) -> tuple[str, str]:

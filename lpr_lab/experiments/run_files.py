@@ -218,6 +218,12 @@ class RunFiles:
             raise MissingError(f"Run {self.id} has no routing trace {name!r}. {hint}")
         return run_formats.read_trace(self.path / "traces", name)
 
+    def delete_trace(self, name: str) -> None:
+        """Delete a routing trace; without effect where there is none."""
+        run_formats.checked_name(name, "trace")
+        for suffix in (".json", ".npz", ".tokens.jsonl"):  # first the one that the list of traces goes by
+            (self.path / "traces" / f"{name}{suffix}").unlink(missing_ok=True)
+
     def trace_names(self) -> tuple[str, ...]:
         """The traces there are."""
         return self._names("traces", ".json")

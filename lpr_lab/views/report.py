@@ -13,6 +13,7 @@ import hashlib
 import html
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -42,7 +43,13 @@ def write_report(runs: Sequence[Run], path: Path, **options: Any) -> int:
 
 
 def render_report(
-    runs: Sequence[Run], *, title: str = "", language: str = "", around: Sequence[Run] | None = None
+    runs: Sequence[Run],
+    *,
+    title: str = "",
+    language: str = "",
+    around: Sequence[Run] | None = None,
+    own_texts: bool = False,
+    compare_pairs: bool = False,
 ) -> str:
     """Return the report as HTML.
 
@@ -51,6 +58,8 @@ def render_report(
         title: instead of the run's own.
         language: code of the language of `title`, for its direction and for screen readers.
         around: all runs of their folder, to name parents and children; by default only `runs`.
+        own_texts: also the texts that readers typed on the page `/routing` and kept.
+        compare_pairs: also the pairs that readers kept on the page `/compare`.
 
     Raises:
         UsageError: no run, or too many to read.
@@ -62,14 +71,23 @@ def render_report(
     figures: dict[str, Any] = {}
     bodies = []
     room = _Room(MAX_BYTES - _fixed_bytes())
+    typed = _Typed(own_texts, compare_pairs)
     compared = render_comparison(runs) if len(runs) > 1 else ""
     room.take(compared)
     for number, run in enumerate(runs, start=1):
         prefix = f"r{number}-"
-        bodies.append("".join(_run(run, prefix, around or runs, figures, room, len(runs) > 1)))
+        bodies.append("".join(_run(run, prefix, around or runs, figures, room, typed, len(runs) > 1)))
     name = title or (runs[0].title if len(runs) == 1 else f"{len(runs)} runs side by side")
     head = _masthead(runs, name, language)
     return _page(name, head, _contents(runs), compared + "".join(bodies), figures)
+
+
+@dataclass(frozen=True)
+class _Typed:
+    """What of that which people typed goes into a report; nothing unless somebody says so."""
+
+    own_texts: bool
+    compare_pairs: bool
 
 
 class _Room:
@@ -105,7 +123,7 @@ SECTIONS = {
 
 
 def _run(
-    run: Run, prefix: str, around: Sequence[Run], figures: dict[str, Any], room: _Room, several: bool
+    run: Run, prefix: str, around: Sequence[Run], figures: dict[str, Any], room: _Room, typed: _Typed, several: bool
 ) -> Iterator[str]:
     heading = f'<h2 id="{prefix}top">{esc(run.title)}</h2>' if several else '<h2 class="lpr-hidden">The run</h2>'
     yield f'<article class="lpr-run" aria-label="{esc(run.title)}">{heading}'
@@ -115,7 +133,7 @@ def _run(
     drawn: list[str] = []
     for key, title in SECTIONS.items():
         try:
-            body, lead = _section(key, run, prefix, around, figures, room, drawn, several)
+            body, lead = _section(key, run, prefix, around, figures, room, typed, drawn, several)
         except (LprError, LookupError, TypeError, ValueError, OSError) as error:
             # One damaged or foreign file must not keep the rest from being sent.
             body, lead = parts.unreadable(run, error), ""
@@ -135,6 +153,7 @@ def _section(
     around: Sequence[Run],
     figures: dict[str, Any],
     room: _Room,
+    typed: _Typed,
     drawn: list[str],
     several: bool,
 ) -> tuple[str, str]:
@@ -173,9 +192,9 @@ def _section(
             body = parts.experts(run) + charts(report_charts.expert_charts(run))
             return body or parts.missing("What each expert carries was not counted."), ""
         case "texts":
-            return _strips(run, prefix, room), ""
+            return _strips(run, prefix, room, typed), ""
         case "said":
-            body = parts.continuations(run)
+            body = parts.continuations(run, typed=typed.compare_pairs)
             return body or parts.missing("Base and expanded model continued no prompt in this run."), ""
         case "training":
             found = charts(report_charts.plan_charts(run)) + charts(report_charts.training_charts(run))
@@ -189,9 +208,9 @@ def _section(
             return parts.repeat(run), ""
 
 
-def _strips(run: Run, prefix: str, room: _Room) -> str:
+def _strips(run: Run, prefix: str, room: _Room, typed: _Typed) -> str:
     shown, left_out = [], []
-    for name, strip in parts.strips(run):
+    for name, strip in parts.strips(run, own_texts=typed.own_texts):
         if len(strip.encode()) < room.left // 2:  # the other half is for what follows, and for further runs
             shown.append((name, strip))
             room.left -= len(strip.encode())

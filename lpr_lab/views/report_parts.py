@@ -11,7 +11,9 @@ from typing import Any
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.environment import CHECKOUT
 from lpr_lab.experiments.lineage import ancestors_of, children_of
-from lpr_lab.experiments.pairs import Pair, exactness, pairs
+from lpr_lab.experiments.own_texts import is_own
+from lpr_lab.experiments.own_texts import own_texts as kept_texts
+from lpr_lab.experiments.pairs import Pair, exactness, pairs, typed_by_reader
 from lpr_lab.experiments.run_differences import flatten, source_name
 from lpr_lab.experiments.runs import Run
 from lpr_lab.experiments.scorecard import main_dataset
@@ -134,18 +136,22 @@ def _load_table(rows: Any) -> tuple[list[str], list[list[str]]]:
     ]
 
 
-def strips(run: Run) -> Iterable[tuple[str, str]]:
-    """Yield (name, token strip) for every trace of a run, its languages in their order; damaged ones say so."""
+def strips(run: Run, *, own_texts: bool = False) -> Iterable[tuple[str, str]]:
+    """Yield (name, token strip) for every trace of a run, its languages in their order; damaged ones say so.
+
+    Texts that readers typed and kept come last, by their names, and only when asked for.
+    """
     source = run.results or run.config
     order = [str(code) for role in ("original", "earlier", "expanded") for code in source.get(role) or ()]
-    there = run.trace_names()
+    kept = {text.id: text.name for text in kept_texts(run)} if own_texts else {}
+    there = [name for name in run.trace_names() if not is_own(name)] + list(kept)
     for name in [*(code for code in order if code in there), *(name for name in there if name not in order)]:
         try:
             trace = run.read_trace(name)
             strip = render_token_strip(trace, linked=False)
         except LprError as error:
             strip = unreadable(run, error)
-        yield language_name(name), strip
+        yield kept.get(name) or language_name(name), strip
 
 
 def tabs(key: str, items: Sequence[tuple[str, str]]) -> str:
@@ -165,9 +171,12 @@ def tabs(key: str, items: Sequence[tuple[str, str]]) -> str:
     return f'<div class="lpr-tabs"><div role="tablist" aria-label="Languages">{buttons}</div>{panels}</div>'
 
 
-def continuations(run: Run) -> str:
-    """Return what base and expanded model said to the same prompts, side by side; empty where nobody asked."""
-    records = list(pairs(run).values())
+def continuations(run: Run, *, typed: bool = False) -> str:
+    """Return what base and expanded model said to the same prompts, side by side; empty where nobody asked.
+
+    Pairs that readers kept from the page `/compare` are among them only when asked for.
+    """
+    records = [record for record in pairs(run).values() if typed or not typed_by_reader(run, record)]
     parts = []
     for record in records[:MAX_PAIRS]:
         pair = Pair.from_record(record)

@@ -1,16 +1,19 @@
 """The report for download, through the app that is served."""
 
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
-from sample_runs import make_run
+from sample_runs import make_run, make_trace
 
 from lpr_lab.dashboard import report as report_module
 from lpr_lab.dashboard import serve, shell
 from lpr_lab.dashboard.run_detail import render_detail
 from lpr_lab.dashboard.runs_compare import render_comparison
+from lpr_lab.experiments.own_texts import keep_text, new_id
+from lpr_lab.experiments.pairs import Pair, Said
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +39,20 @@ def test_a_run_and_a_comparison_lead_to_their_files(folder, address):
     assert 'id="side-by-side"' in both.text
 
 
+def test_what_readers_typed_is_offered_with_boxes_and_left_out_unless_they_are_ticked(folder, address):
+    run = make_run(folder)
+    keep_text(run, new_id(), "My letter", make_trace("Dearest cousin.", "en", num_layers=2))
+    pair = Pair("My secret prompt", "en", Said("a"), Said("b"), seconds=1.0)
+    run.append_generation(pair.to_record({"max_new_tokens": 4, "temperature": 0.0, "seed": 0}))
+    other = make_run(folder)
+    compared = render_comparison(shell.look(folder, {"runs": f"{run.id},{other.id}"}))
+    for offered in (render_detail(run, [run]), compared):
+        assert 'name="own_texts" value="1"> ' in offered and 'name="compare_pairs" value="1"> ' in offered
+    for query, texts, pairs in (("", 0, 0), ("&own_texts=1", 1, 0), ("&compare_pairs=1", 0, 1), ("&own_texts=0", 0, 0)):
+        text = re.sub("<[^>]*>", "", httpx.get(f"{address}/report.html?run={run.id}{query}", timeout=60).text)
+        assert ("My letter" in text, "Dearest cousin" in text, "My secret prompt" in text) == (texts, texts, pairs)
+
+
 @pytest.mark.parametrize(
     ("query", "status"),
     [("", 400), ("run=../../etc/passwd", 400), ("run=20260101-000000Z-none-0000", 404), ("runs=a%2Fb", 400)],
@@ -48,7 +65,7 @@ def test_what_is_no_run_is_refused_in_words(address, query, status):
 def test_reports_are_made_one_at_a_time(folder, address, monkeypatch):
     at_once, most, guard = 0, 0, threading.Event()
 
-    def slow(runs_dir, ids):
+    def slow(runs_dir, ids, **typed):
         nonlocal at_once, most
         at_once += 1
         most = max(most, at_once)

@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sample_runs import HOSTILE, SENTENCES, make_run, make_trace
 
-from lpr_lab.dashboard import routing, routing_parts, shell
+from lpr_lab.dashboard import routing, routing_own, routing_texts, shell
 from lpr_lab.dashboard import routing_words as say
+from lpr_lab.dashboard.typed import TYPED, TypedTexts
+from lpr_lab.experiments.own_texts import delete_text, keep_text, new_id
 from lpr_lab.experiments.runs import Run
 from lpr_lab.measure.trace import layers_in
 
@@ -75,7 +77,7 @@ def test_the_plot_over_documents_has_a_table_that_says_the_same(runs_dir, run):
 
 
 def test_examples_come_in_the_order_of_the_runs_languages(run):
-    names = [name for _, name in routing_parts.examples(run)]
+    names = [name for _, name in routing_texts.examples(run)]
     assert names[:5] == ["en", "es", "el", "hu", "tr"] and set(names[5:]) == {"ar", "bn", "zh", "mixed"}
 
 
@@ -166,7 +168,7 @@ def test_without_weights_own_texts_and_changes_are_refused_with_reason_and_comma
     assert parts["go"]["interactive"] is False
     assert "This run has no weights in this folder." in words(parts["why"]) and "lpr-lab demo" in words(parts["why"])
     assert parts_of(runs_dir, text="en")["what_if"]["visible"] is False
-    *_, (line, _, _) = routing.trace_own(runs_dir, "Καλημέρα.", "el", {"run": run.id})
+    *_, (line, _, _) = routing_own.trace_own(runs_dir, "Καλημέρα.", "el", {"run": run.id})
     assert "no weights" in words(line)
     *_, (line, _) = routing.try_change(runs_dir, "force", 0, "all", {"run": run.id, "text": "el"})
     assert "no weights" in words(line)
@@ -176,7 +178,7 @@ def test_without_weights_own_texts_and_changes_are_refused_with_reason_and_comma
     ("text", "said"), [("", "The text is empty"), (" \n ", "The text is empty"), ("x" * 5000, "at most 4,000")]
 )
 def test_texts_that_cannot_be_traced_are_refused_before_any_model_is_touched(runs_dir, run, text, said):
-    ((line, _, _),) = routing.trace_own(runs_dir, text, None, {"run": run.id})
+    ((line, _, _),) = routing_own.trace_own(runs_dir, text, None, {"run": run.id})
     assert said in words(line)
 
 
@@ -189,6 +191,94 @@ def test_hostile_text_stays_text(runs_dir, run):
     run.write_trace("hostile", make_trace(HOSTILE))
     strip = parts_of(runs_dir, text="hostile")["strip"]
     assert "<script" not in strip and "<img" not in strip and "�" not in strip
+
+
+# ----------------------------------------------------------------------------------------- texts of readers
+
+
+def typed(run, text: str = "A typed text.", edited: str = "") -> str:
+    text_id = new_id()
+    TYPED.put(run, text_id, make_trace(text, "en", num_layers=3), edited)
+    return text_id
+
+
+def test_a_typed_text_is_shown_under_its_address_and_nothing_is_written(runs_dir, run):
+    before = sorted((run.path / "traces").iterdir())
+    text_id = typed(run)
+    parts = parts_of(runs_dir, run=run.id, text=text_id)
+    assert parts["text"]["value"] == "A typed text." and f"text={text_id}" in parts["top"]
+    assert 'lang="en"' in parts["strip"]
+    assert parts["picker"]["value"] == "own" and parts["keeping"]["visible"] and parts["keep"]["visible"]
+    assert not parts["rename"]["visible"] and not parts["delete"]["visible"] and "Not kept" in parts["note"]
+    assert text_id not in str(parts_of(runs_dir, run=run.id, text="el")["kept"])
+    assert sorted((run.path / "traces").iterdir()) == before
+
+
+def test_keeping_renaming_editing_and_deleting_a_text(runs_dir, run):
+    text_id = typed(run)
+    query = {"run": run.id, "text": text_id}
+    said, query = routing_own.keep_own(runs_dir, "Morning", query)
+    assert "Kept" in said and query["text"] == text_id and TYPED.get(run, text_id) is None
+    parts = parts_of(runs_dir, **query)
+    assert parts["kept"]["choices"] == [("Morning", text_id)] and parts["kept"]["value"] == text_id
+    assert parts["text"]["value"] == "A typed text." and parts["delete"]["visible"] and not parts["keep"]["visible"]
+    routing_own.rename_own(runs_dir, "Evening", query)
+    assert parts_of(runs_dir, **query)["name"]["value"] == "Evening"
+    edited = {**query, "text": typed(run, "An edited text.", edited=text_id)}
+    parts = parts_of(runs_dir, **edited)
+    assert parts["replace"]["visible"] and "Evening" in parts["replace"]["value"]
+    _, query = routing_own.keep_own(runs_dir, "Evening", edited, replace=True)
+    assert query["text"] == text_id and run.read_trace(text_id).text == "An edited text."
+    said, query = routing_own.delete_own(runs_dir, query)
+    assert "Deleted" in said and text_id not in run.trace_names() and not parts_of(runs_dir, **query)["kept"]["visible"]
+
+
+def test_every_kept_text_is_offered_and_its_address_outlives_the_others(runs_dir, run):
+    ids = [f"own-{number:032x}" for number in range(40)]
+    for number, text_id in enumerate(ids):
+        keep_text(run, text_id, f"Text {number}", make_trace(f"Number {number}.", "en", num_layers=2))
+    assert len(parts_of(runs_dir)["kept"]["choices"]) == 40
+    delete_text(run, ids[0])
+    assert "Number 7." in parts_of(runs_dir, text=ids[7])["text"]["value"]
+    assert parts_of(runs_dir, text=ids[7])["kept"]["value"] == ids[7]
+
+
+@pytest.mark.parametrize("text", ["own-0123456789abcdef", "own-0123abcd", "hu2", "../../etc", "<b>x</b>", "zz"])
+def test_a_text_that_is_not_there_is_said_whatever_is_shown_instead(runs_dir, run, text):
+    query = {"run": run.id, "text": text}
+    scene = routing_texts.say_unreadable(shell.look(runs_dir, query), query)
+    parts = routing.compose(scene, runs_dir)
+    assert "Notice." in words(parts["top"]) and "<b>x" not in parts["top"] and "text=el" in parts["top"]
+
+
+@pytest.mark.parametrize("act", ["keep", "rename", "delete"])
+def test_what_cannot_be_done_with_a_text_is_a_sentence_and_changes_nothing(runs_dir, run, act):
+    gone, query = "own-0123456789abcdef", {"run": run.id, "text": "own-0123456789abcdef"}
+    given = {"keep": ("x",), "rename": ("x",), "delete": ()}[act]
+    said, after = getattr(routing_own, f"{act}_own")(runs_dir, *given, query)
+    assert "lpr-bad-line" in said and after == query and gone not in run.trace_names()
+    said, _ = getattr(routing_own, f"{act}_own")(runs_dir, *given, {"run": run.id, "text": "el"})
+    assert "lpr-bad-line" in said and "el" in run.trace_names()
+
+
+def test_an_example_keeps_nothing(runs_dir, run, monkeypatch):
+    monkeypatch.setattr(Run, "is_example", property(lambda self: True, lambda self, value: None), raising=False)
+    text_id = typed(run)
+    assert parts_of(runs_dir, run=run.id, text=text_id)["keeping"]["visible"] is False
+    said, _ = routing_own.keep_own(runs_dir, "x", {"run": run.id, "text": text_id})
+    assert "read only" in said and text_id not in run.trace_names()
+
+
+def test_typed_texts_give_way_to_newer_ones_and_are_found_under_their_own_run_only(runs_dir, run):
+    held = TypedTexts(most=2)
+    for name in ("own-00000001", "own-00000002", "own-00000003"):
+        held.put(run, name, make_trace("x", num_layers=1))
+    assert held.get(run, "own-00000001") is None and held.get(run, "own-00000003") is not None
+    other = make_run(runs_dir)
+    assert held.get(other, "own-00000003") is None
+    before = held.stamp("own-00000003")
+    held.put(run, "own-00000003", make_trace("y", num_layers=1))
+    assert held.stamp("own-00000003") != before
 
 
 # ---------------------------------------------------------------------------------------------------- what if

@@ -287,18 +287,53 @@ def test_a_long_text_is_cut_and_said_to_be(open_page, stored):
 # ----------------------------------------------------------------------------------------------- with a model
 
 
-def test_a_greek_sentence_is_traced_token_by_token_and_kept_under_its_address(open_page, tiny):
+def trace(page: Page, text: str) -> None:
+    page.get_by_label("Your text, in any language").fill(text)
+    page.get_by_role("button", name="Trace this text").click()
+    expect(page.get_by_role("status").filter(has_text="not kept.")).to_be_visible()
+    expect(page.locator("#lpr-text .lpr-text")).to_have_text(text)
+
+
+def test_a_greek_sentence_is_traced_token_by_token_and_not_kept(open_page, tiny, runs_dir):
+    before = sorted((runs_dir / tiny / "traces").iterdir())
     page = open_page(f"/routing?run={tiny}")
     page.get_by_text("Your own text", exact=True).click()
-    page.get_by_label("Your text, in any language").fill("Το πρωί άνοιξα το παράθυρο.")
-    page.get_by_role("button", name="Trace this text").click()
-    expect(page.get_by_role("status").filter(has_text="tokens in")).to_be_visible()
-    expect(page.locator(".lpr-text")).to_have_text("Το πρωί άνοιξα το παράθυρο.")
+    trace(page, "Το πρωί άνοιξα το παράθυρο.")
     tones = page.locator(".lpr-text .lpr-t").evaluate_all("all => all.map(e => e.style.getPropertyValue('--tone'))")
     assert len(tones) > 5 and all(tone.startswith("var(--lpr-") for tone in tones)
-    expect(page).to_have_url(re.compile("text=own-[0-9a-f]{8}"))
+    expect(page).to_have_url(re.compile("text=own-[0-9a-f]{32}"))
     page.reload()
     expect(page.locator(".lpr-text")).to_have_text("Το πρωί άνοιξα το παράθυρο.")
+    expect(page.get_by_text("only who has this page’s address sees this text")).to_be_visible()
+    assert sorted((runs_dir / tiny / "traces").iterdir()) == before
+    other = open_page(f"/routing?run={tiny}")
+    expect(other.get_by_label("Texts kept by readers")).to_have_count(0)
+
+
+def test_a_text_is_kept_under_its_name_edited_renamed_and_deleted(open_page, tiny):
+    page = open_page(f"/routing?run={tiny}&text=own")
+    trace(page, "The first words.")
+    page.get_by_label("Its name").fill("A beginning")
+    page.get_by_role("button", name="Keep this text").click()
+    expect(page.get_by_role("status").filter(has_text="for everybody to see")).to_be_visible()
+    kept = page.url
+    other = open_page(kept.partition("/routing")[1] + kept.partition("/routing")[2])
+    expect(other.get_by_label("Texts kept by readers")).to_have_value("A beginning")
+    trace(page, "The first words, and more of them.")
+    page.get_by_role("button", name="Replace “A beginning”").click()
+    expect(page).to_have_url(re.compile(re.search("own-[0-9a-f]{32}", kept)[0]))
+    expect(page.locator("#lpr-text .lpr-text")).to_have_text("The first words, and more of them.")
+    page.get_by_label("Its name").fill("An end")
+    page.get_by_role("button", name="Rename").click()
+    expect(page.get_by_label("Texts kept by readers")).to_have_value("An end")
+    page.get_by_role("button", name="Delete…").click()
+    page.get_by_role("button", name="Leave it").click()
+    page.get_by_role("button", name="Delete…").click()
+    page.get_by_role("button", name="Delete for everybody").click()
+    expect(page.get_by_role("status").filter(has_text="Deleted.")).to_be_visible()
+    expect(page.get_by_label("Texts kept by readers")).to_have_count(0)
+    other.reload()
+    expect(other.get_by_text("it was never kept, or somebody deleted it")).to_be_visible()
 
 
 def test_two_readers_do_not_see_each_others_text(open_page, tiny):

@@ -5,10 +5,12 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from sample_runs import HOSTILE, make_run, make_trace, results
+from sample_runs import HOSTILE, PAIRS, make_run, make_trace, results
 from sample_scores import write_lifelong, write_scores
 
 from lpr_lab.errors import UsageError
+from lpr_lab.experiments.own_texts import keep_text, new_id
+from lpr_lab.experiments.pairs import Pair, Said
 from lpr_lab.experiments.runs import Run
 from lpr_lab.views import report, report_charts
 from lpr_lab.views.report import render_report, write_report
@@ -143,6 +145,30 @@ def test_a_failed_run_shows_its_last_words_and_damaged_files_are_named(tmp_path)
         and text.count("Not readable.") >= 4
     )
     assert str(tmp_path) not in text
+
+
+@pytest.mark.parametrize("own_texts", [False, True])
+@pytest.mark.parametrize("compare_pairs", [False, True])
+def test_what_people_typed_is_in_it_only_when_asked_for_and_what_the_run_made_always(
+    tmp_path, own_texts, compare_pairs
+):
+    run = make_run(tmp_path)
+    run.write_trace("own-0123abcd", make_trace("Kept unnamed long ago.", "en", num_layers=2))
+    keep_text(run, new_id(), "My letter", make_trace("Dearest cousin.", "en", num_layers=2))
+    pair = Pair("My secret prompt", "en", Said("a"), Said("b"), seconds=1.0)
+    run.append_generation(pair.to_record({"max_new_tokens": 4, "temperature": 0.0, "seed": 0}))
+    text = re.sub("<[^>]*>", "", render_report([run], own_texts=own_texts, compare_pairs=compare_pairs))
+    typed = {"Dearest cousin": own_texts, "My letter": own_texts, "Kept unnamed": own_texts}
+    typed["My secret prompt"] = compare_pairs
+    assert {words: words in text for words in typed} == typed
+    assert "The ferry leaves at seven" in text and PAIRS[0][1] in text
+
+
+def test_a_run_that_compares_two_models_keeps_its_own_pairs(tmp_path):
+    run = Run.create(tmp_path, kind="comparison", slug="x", title="Two", config={"run": "20260101-000000Z-a-0000"})
+    pair = Pair("A prompt of the notebook", "en", Said("a"), Said("b"), seconds=1.0)
+    run.append_generation(pair.to_record({"max_new_tokens": 4, "temperature": 0.0, "seed": 0}))
+    assert "A prompt of the notebook" in render_report([run])
 
 
 def test_several_runs_begin_with_what_differs(tmp_path, run):
