@@ -60,10 +60,6 @@ class TrainSettings(StageBudget):
 
     blocks_per_forward: int = 4
     """Blocks that fit into memory at once; the rest is gradient accumulation."""
-    learning_rate: float = 3e-4
-    """Peak learning rate of experts, and of all that is no router (5e-5 in the papers, with 45,000 steps)."""
-    router_learning_rate: float = 1e-3
-    """Peak learning rate of routers and routing classifiers (the papers use one rate for all)."""
     precision: str = "auto"
     """`fp32`, `bf16` (autocast; weights stay as they are), or `auto`: bf16 where the processor computes with it."""
     attention: str = "auto"
@@ -85,13 +81,11 @@ def train_settings(budget: StageBudget | None, model: torch.nn.Module, tokens: i
     """Return how a stage trains, with what its budget leaves open: the rates that suit the base, and the micro-batch.
 
     Args:
-        budget: or settings, which are returned as they are; None for one of `tokens` tokens.
+        budget: or settings, which keep what they say; None for one of `tokens` tokens.
         model: whose base decides.
         tokens: of a stage that is given no budget.
         further: of `TrainSettings`, beside what a budget has.
     """
-    if isinstance(budget, TrainSettings):
-        return budget
     budget = budget or StageBudget(tokens=tokens)
     experts, routers = learning_rates(getattr(model.config, "name_or_path", ""))
     given = {name: value for name, value in asdict(budget).items() if value is not None}
@@ -135,6 +129,7 @@ def train(
         LprError: the loss is not finite; the message names the step and its blocks.
         KeyboardInterrupt: after the step under way was finished and saved.
     """
+    settings = train_settings(settings, model, settings.tokens)
     # Accelerate keeps one state per process; a stage may compute in another precision than the one before it.
     AcceleratorState._reset_state()
     accelerator = Accelerator(

@@ -1,6 +1,7 @@
 """The named settings are the papers' figures, and what follows from them."""
 
 import inspect
+from dataclasses import replace
 
 import pytest
 
@@ -9,7 +10,9 @@ from lpr_lab.method.baselines import llama_pro, lora, lora_moe
 from lpr_lab.method.budget import StageBudget
 from lpr_lab.method.expand import expand
 from lpr_lab.method.review import review
+from lpr_lab.method.training import TrainSettings, train_settings
 from lpr_lab.method.upcycle import upcycle
+from lpr_lab.model.embedded import EMBEDDED, learning_rates
 
 STAGES = (
     paper.MOE_LPR_STAGE1,
@@ -87,3 +90,16 @@ def test_the_baselines_have_the_papers_sizes_by_default():
     assert default(lora, "rank") == 8
     assert (default(lora_moe, "num_experts"), default(lora_moe, "rank")) == (8, 180)
     assert default(llama_pro, "num_blocks") == 12
+
+
+@pytest.mark.parametrize("base", [*EMBEDDED, "some/model"])
+@pytest.mark.parametrize("given", [None, StageBudget(tokens=4096), TrainSettings(tokens=4096, weight_decay=0.1)])
+def test_a_verb_learns_at_the_rates_of_its_models_base_unless_others_are_given(base, given, tiny_model):
+    model = tiny_model()
+    model.config.name_or_path = base
+    made = train_settings(given, model, 8192)
+    assert (made.learning_rate, made.router_learning_rate) == learning_rates(base)
+    assert made.tokens == (8192 if given is None else 4096) and made.blocks_per_forward == 4
+    assert made.weight_decay == (0.1 if isinstance(given, TrainSettings) else 0)
+    own = train_settings(replace(given or StageBudget(tokens=4096), learning_rate=0.5), model, 0)
+    assert (own.learning_rate, own.router_learning_rate) == (0.5, learning_rates(base)[1])
