@@ -61,6 +61,7 @@ def stepper(
 ) -> Callable[[], None]:
     """Return a function that makes the loop's next step, computed in the ways of `model.compute` that are asked for."""
     settings = TrainSettings(tokens=10**6, precision=precision, blocks_per_step=blocks, blocks_per_forward=blocks)
+    settings = training.train_settings(settings, model, settings.tokens)
     AcceleratorState._reset_state()
     keep_freed_memory()  # as `train` does
     accelerator = Accelerator(mixed_precision="bf16" if precision == "bf16" else "no", cpu=True)
