@@ -244,9 +244,9 @@ def _read(path: Path, language: str | None, text_column: str | None, labels: Lab
                 f"{path.name} does not say which language it is in; name it by its language, such as 'el.txt', give a "
                 f"mapping such as {{'el': '{path.name}'}}, or one language in languages=[...]."
             )
-        code = labels.code(language, path.name)
-        if code is not None:
-            for number, text in enumerate(read_paragraphs(path), start=1):
+        for number, text in enumerate(read_paragraphs(path), start=1):
+            code = labels.code(language, path.name)
+            if code is not None:
                 yield Record(text, code, f"{stem}-{number}", None, path.name)
     else:
         yield from read_records(read_rows(path, text_column), path.name, stem, language, text_column, labels)

@@ -162,7 +162,7 @@ def id_of(row: Row, where: str) -> str | None:
         UsageError: something that is neither text nor a whole number.
     """
     value = row.get("id")
-    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+    if not isinstance(value, str | bool) and isinstance(value, numbers.Integral):
         return str(value)
     return None if is_missing(value) else _checked(value, "id", where) or None
 
@@ -174,6 +174,8 @@ def language_of(row: Row, where: str) -> str | None:
 
 def is_missing(value: Any) -> bool:
     """Tell whether a value stands for none: null, NaN, or what pandas puts in its place."""
+    if isinstance(value, str):  # most values are; the other questions take longer
+        return False
     if isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral):
         return math.isnan(value)
     return value is None or type(value).__name__ in ("NAType", "NaTType")

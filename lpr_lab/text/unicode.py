@@ -1,17 +1,18 @@
 """Text that can be written down: half of a character is found before anything is done with it."""
 
-import re
-
 from lpr_lab.errors import UsageError
-
-_HALF = re.compile(r"[\ud800-\udfff]")
-"""Halves of surrogate pairs: what is left of an emoji that was cut in two, or of bytes that were no UTF-8."""
 
 
 def half_character(text: str) -> int | None:
-    """Return the index of the first half of a surrogate pair, which no encoding of Unicode can carry, or None."""
-    found = _HALF.search(text)
-    return None if found is None else found.start()
+    """Return the index of the first half of a surrogate pair, which no encoding of Unicode can carry, or None.
+
+    Such halves are what is left of an emoji that was cut in two, or of bytes that were no UTF-8.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        return error.start
+    return None
 
 
 def check_text(text: str, what: str = "The text") -> str:
