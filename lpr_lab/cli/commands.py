@@ -78,7 +78,10 @@ def demo(
 
 def run_command(
     notebook: Annotated[
-        Path, typer.Argument(help="A notebook, or the name of one in notebooks/.", autocompletion=complete_notebook)
+        Path,
+        typer.Argument(
+            help="A notebook, or the name of one of ours (00_quickstart).", autocompletion=complete_notebook
+        ),
     ],
     assignments: Assignments = None,
     parameters_file: ParametersFile = None,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 from typer.core import TyperGroup
 
-from lpr_lab.cli.completion import complete_assignment
+from lpr_lab.cli.completion import complete_assignment, complete_parameters
 from lpr_lab.errors import LprError
 
 if TYPE_CHECKING:
@@ -49,6 +49,14 @@ Host = Annotated[str, typer.Option("--host", help="Address to listen on; any but
 NoBrowser = Annotated[bool, typer.Option("--no-browser", help="Print the address, open nothing.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the result.")]
+
+
+def _parameters_file(given: Path | None) -> Path | None:
+    from lpr_lab.experiments.notebooks import find_parameters
+
+    return None if given is None else find_parameters(given)
+
+
 Assignments = Annotated[
     list[str] | None,
     typer.Option(
@@ -60,7 +68,13 @@ Assignments = Annotated[
 ]
 ParametersFile = Annotated[
     Path | None,
-    typer.Option("-f", metavar="FILE", help="Parameters from a YAML or JSON file.", exists=True, dir_okay=False),
+    typer.Option(
+        "-f",
+        metavar="FILE",
+        help="Parameters from a YAML or JSON file, or the name of one of ours (00_quickstart.gpu).",
+        callback=_parameters_file,
+        autocompletion=complete_parameters,
+    ),
 ]
 
 

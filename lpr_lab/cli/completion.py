@@ -54,10 +54,24 @@ def complete_notebook(ctx: typer.Context, incomplete: str) -> Iterator[Offer]:
 
     if "/" not in incomplete:
         yield from ((path.stem, "") for path in sorted(notebooks_dir().glob("*.ipynb")))
+    yield from _files(incomplete, (".ipynb",))
+
+
+@_quietly
+def complete_parameters(ctx: typer.Context, incomplete: str) -> Iterator[Offer]:
+    """Offer the project's files of parameters by name, then such files and folders below what was typed."""
+    from lpr_lab.experiments.notebooks import notebooks_dir
+
+    if "/" not in incomplete:
+        yield from ((path.stem, "") for path in sorted((notebooks_dir() / "params").glob("*.yaml")))
+    yield from _files(incomplete, (".yaml", ".yml", ".json"))
+
+
+def _files(incomplete: str, endings: tuple[str, ...]) -> Iterator[Offer]:
     folder = incomplete.rpartition("/")[0]
     for path in sorted(Path(folder or ("/" if incomplete[:1] == "/" else ".")).iterdir()):
         name = f"{folder}/{path.name}" if "/" in incomplete else path.name
-        if path.suffix == ".ipynb":
+        if path.suffix in endings:
             yield name, ""
         elif path.is_dir() and not path.name.startswith("."):
             yield f"{name}/", ""

@@ -21,7 +21,10 @@ ENGINES = ("local", "submitit")
 
 def sweep_command(
     notebook: Annotated[
-        str, typer.Argument(help="A notebook, or the name of one in notebooks/.", autocompletion=complete_notebook)
+        str,
+        typer.Argument(
+            help="A notebook, or the name of one of ours (00_quickstart).", autocompletion=complete_notebook
+        ),
     ],
     grid: Annotated[
         list[str] | None,

@@ -5,15 +5,13 @@
 
 import re
 from functools import cache
-from pathlib import Path
 
 from markdown_it import MarkdownIt
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 from starlette.routing import Route
 
-import lpr_lab
-from lpr_lab.experiments.environment import CHECKOUT
+from lpr_lab.experiments.environment import folder_of
 from lpr_lab.views import theme
 
 PATH = "/concepts"
@@ -77,9 +75,7 @@ pre { overflow-x: auto; padding: .8rem 1rem; border-radius: 8px; background: var
 
 def _text_of(name: str) -> str:
     """Return a document: of the checkout, or as it was installed with the package."""
-    folders = (CHECKOUT / "docs", Path(lpr_lab.__file__).parent / "docs")
-    there = next(folder / f"{name}.md" for folder in folders if (folder / f"{name}.md").is_file())
-    return there.read_text(encoding="utf-8")
+    return (folder_of("docs") / f"{name}.md").read_text(encoding="utf-8")
 
 
 def _as_html(text: str) -> str:

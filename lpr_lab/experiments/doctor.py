@@ -87,6 +87,8 @@ def _packages() -> Finding:
     ]
     if wrong:
         step = "Run `make setup`, or `pip install -e .` in the checkout."
+        if environment.is_installed():
+            step = "Run `pip install --upgrade lpr_lab`, in an environment of its own."
         return Finding(name="packages", state="fail", detail="; ".join(wrong), next_step=step)
     shown = ", ".join(f"{name} {versions[name]}" for name in environment.PACKAGES if versions.get(name))
     return Finding(name="packages", state="ok", detail=f"all {len(needed)} as declared: {shown}")

@@ -34,7 +34,26 @@ PACKAGES = (
 )
 TRAIN_WITH = "LPR_LAB_TRAIN_WITH"
 WAYS_TO_TRAIN = ("activation_checkpointing", "compile")
-CHECKOUT = Path(__file__).resolve().parents[2]  # the folder that holds lpr_lab/, notebooks/ and runs/
+PACKAGE = Path(__file__).resolve().parents[1]
+CHECKOUT = PACKAGE.parent  # the folder that holds lpr_lab/, notebooks/ and runs/, unless it was installed from a wheel
+
+
+def is_installed() -> bool:
+    """Say whether this package was installed from a wheel, which carries what a checkout has beside the package."""
+    return (PACKAGE / "notebooks").is_dir()
+
+
+def folder_of(name: str) -> Path:
+    """Return a folder that comes with the code: `notebooks`, `examples` or `docs`; it may be missing."""
+    if is_installed():
+        return PACKAGE / name
+    return CHECKOUT / ("runs/examples" if name == "examples" else name)
+
+
+def python_path() -> str:
+    """Return `PYTHONPATH` for processes of ours, in which this very package is to be found."""
+    ours = None if is_installed() else str(CHECKOUT)
+    return os.pathsep.join(filter(None, [ours, os.environ.get("PYTHONPATH")]))
 
 
 def package_versions(names: tuple[str, ...] = PACKAGES) -> dict[str, str | None]:
@@ -51,7 +70,7 @@ def package_versions(names: tuple[str, ...] = PACKAGES) -> dict[str, str | None]
 def requirements() -> list[str]:
     """Return what this package declares to need, such as `peft>=0.21.2,<0.22`; of the checkout, where there is one."""
     declared = CHECKOUT / "pyproject.toml"
-    if declared.is_file():
+    if declared.is_file() and not is_installed():
         return tomllib.loads(declared.read_text(encoding="utf-8"))["project"]["dependencies"]
     return [line for line in metadata.requires("lpr_lab") or () if "extra ==" not in line]
 
@@ -75,7 +94,7 @@ def installed_sha256() -> str:
 
 def git_state() -> dict[str, Any] | None:
     """Return the commit this code was run from and whether it was changed since, or None outside a checkout."""
-    if not (CHECKOUT / ".git").exists():
+    if is_installed() or not (CHECKOUT / ".git").exists():
         return None
     commit = _git("rev-parse", "HEAD")
     if commit is None:

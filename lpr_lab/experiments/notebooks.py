@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from lpr_lab import errors
-from lpr_lab.errors import BusyError, LprError, MissingError, UsageError
+from lpr_lab.errors import BusyError, LprError, MissingError, UsageError, did_you_mean
 from lpr_lab.experiments import environment
 from lpr_lab.experiments.notebook_parameters import NotebookFile, read_notebook, resolve
 from lpr_lab.experiments.run_files import PRINTED_TO
@@ -53,23 +53,41 @@ def notebooks_dir() -> Path:
     """Return the folder of this project's notebooks.
 
     Raises:
-        MissingError: the package was installed without its checkout.
+        MissingError: they are neither in the package nor beside it.
     """
-    folder = environment.CHECKOUT / "notebooks"
+    folder = environment.folder_of("notebooks")
     if not folder.is_dir():
         raise MissingError(
-            f"The notebooks are not beside the package ({folder} is missing): they come with the checkout. "
-            "Clone the repository and install it with `pip install -e .`."
+            f"The notebooks are not there ({folder} is missing): they come with the package and with the checkout. "
+            "Install one of them anew: `pip install --force-reinstall --no-deps lpr_lab`, or `pip install -e .`."
         )
     return folder
 
 
 def find_notebook(name: Path | str) -> Path:
-    """Return the path of a notebook: a path that exists, else a name in `notebooks/`, with or without ending."""
+    """Return the path of a notebook: a path that exists, else a name of ours, such as `00_quickstart`."""
     path = Path(name)
     if not path.exists() and len(path.parts) == 1:
         return notebooks_dir() / f"{path.name.removesuffix('.ipynb')}.ipynb"
     return path
+
+
+def find_parameters(name: Path | str) -> Path:
+    """Return the path of a file of parameters: a path that exists, else a name of ours, such as `00_quickstart.gpu`.
+
+    Raises:
+        MissingError: neither is there.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    known = {file.stem: file for file in sorted((notebooks_dir() / "params").glob("*.yaml"))}
+    if (stem := str(path).removesuffix(".yaml")) in known:
+        return known[stem]
+    raise MissingError(
+        f"There is no file of parameters {path}; expected a YAML or JSON file, or one of {', '.join(known)}."
+        f"{did_you_mean(stem, known)}"
+    )
 
 
 def run_notebook(
@@ -309,11 +327,10 @@ def _as_literal(path: Path) -> str:
 
 
 def _kernel_environment(run: Run) -> dict[str, str]:
-    path = os.pathsep.join(filter(None, [str(environment.CHECKOUT), os.environ.get("PYTHONPATH")]))
     # Progress bars here are text; tqdm would complain that it finds no widgets.
     warnings = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), "ignore:IProgress not found"]))
     ours = {"LPR_LAB_RUNS": str(run.path.parent), PRINTED_TO: str(run.log_path)}
-    return {**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": warnings, **ours}
+    return {**os.environ, "PYTHONPATH": environment.python_path(), "PYTHONWARNINGS": warnings, **ours}
 
 
 def _settle(run: Run, state: str, error: BaseException | None = None, tail: str | None = None) -> None:

@@ -56,7 +56,8 @@ def default_runs_dir() -> Path:
         return Path(explicit).expanduser()
     # A notebook runs in notebooks/, and its runs belong beside all others.
     checkout = environment.CHECKOUT
-    inside = Path.cwd().is_relative_to(checkout) and (checkout / "notebooks").is_dir()
+    is_checkout = (checkout / "notebooks").is_dir() and not environment.is_installed()
+    inside = is_checkout and Path.cwd().is_relative_to(checkout)
     return (checkout if inside else Path.cwd()) / "runs"
 
 

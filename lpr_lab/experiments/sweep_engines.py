@@ -76,14 +76,13 @@ class _Process:
     def __init__(self, task: Task, log: Path):
         self._result = log.with_suffix(".json")
         self._result.unlink(missing_ok=True)
-        path = os.pathsep.join(filter(None, [str(environment.CHECKOUT), os.environ.get("PYTHONPATH")]))
         with log.open("ab") as file:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "lpr_lab.experiments.sweep_point"],
                 stdin=subprocess.PIPE,
                 stdout=file,
                 stderr=file,
-                env={**os.environ, "PYTHONPATH": path},
+                env={**os.environ, "PYTHONPATH": environment.python_path()},
                 start_new_session=True,  # Ctrl-C in a terminal reaches the sweep alone, which then asks each to stop
             )
         line = json.dumps({"task": asdict(task), "result": str(self._result)}) + "\n"

@@ -101,7 +101,7 @@ def _planned(settings: UpcycleSettings, run: Run) -> dict[str, Any]:
     if planned.kind != PLAN or planned.plan is None or planned.results is None:
         raise UsageError(
             f"plan = {settings.plan!r} is a run of kind {planned.kind}, {planned.status.state}; expected a finished "
-            "run of notebooks/02_plan_experts.ipynb."
+            "run of the notebook 02_plan_experts."
         )
     if planned.plan["base"] != settings.base:
         raise UsageError(f"plan = {settings.plan!r} was made for {planned.plan['base']}, and base = {settings.base!r}.")

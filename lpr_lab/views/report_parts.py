@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from lpr_lab.errors import LprError
-from lpr_lab.experiments.environment import CHECKOUT
+from lpr_lab.experiments.environment import folder_of
 from lpr_lab.experiments.lineage import ancestors_of, children_of
 from lpr_lab.experiments.own_texts import is_own
 from lpr_lab.experiments.own_texts import own_texts as kept_texts
@@ -272,9 +272,9 @@ def repeat(run: Run) -> str:
 
 
 def _notebook(stem: str) -> str:
-    """Return the file name of a notebook that a run names without its number."""
-    found = sorted((CHECKOUT / "notebooks").glob(f"[0-9]*_{stem}.ipynb")) if re.fullmatch(r"[\w-]+", stem) else []
-    return f"notebooks/{found[0].name}" if found else f"{stem}.ipynb"
+    """Return what finds a notebook that a run names without its number: its name, or a file of one's own."""
+    found = sorted(folder_of("notebooks").glob(f"[0-9]*_{stem}.ipynb")) if re.fullmatch(r"[\w-]+", stem) else []
+    return found[0].stem if found else f"{stem}.ipynb"
 
 
 def _code(text: str) -> str:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from lpr_lab.errors import MissingError
-from lpr_lab.experiments.environment import CHECKOUT
+from lpr_lab.experiments.environment import folder_of
 from lpr_lab.experiments.lineage import ancestors_of
-from lpr_lab.experiments.runs import EXAMPLES, Run, default_runs_dir, list_runs, start_run
+from lpr_lab.experiments.runs import Run, default_runs_dir, list_runs, start_run
 from lpr_lab.experiments.scorecard import Claim, as_records
 from lpr_lab.text.languages import get_language
 from lpr_lab.views.report import MAX_BYTES, write_report
@@ -46,7 +46,7 @@ def choose(ids: Sequence[str], root: Path) -> list[Run]:
     for run in known.values():
         if run.status.state == "finished" and (run.results or {}).get("change"):
             return [*(known[one] for one in ancestors_of(run, runs) if one in known), run]
-    examples = [run for run in runs if run.is_example] or list_runs(CHECKOUT / "runs" / EXAMPLES)
+    examples = [run for run in runs if run.is_example] or list_runs(folder_of("examples"))
     if not examples:
         raise MissingError(f"There is no finished run in {root}. Make one: lpr-lab demo")
     return examples[:1]
