@@ -51,6 +51,7 @@ def examine(runs_dir: Path, port: int) -> Iterator[Finding]:
         lambda: _writable("runs folder", runs_dir, "Name another one with --runs-dir or $LPR_LAB_RUNS."),
         lambda: _writable("cache", cache_dir(), "Name another one with $LPR_LAB_CACHE."),
         _memory,
+        _processor,
         _gpu,
         lambda: _disk("disk for runs", runs_dir),
         lambda: _disk("disk for the cache", cache_dir()),
@@ -174,6 +175,17 @@ def _memory() -> Finding:
     enough = available >= DEMO_MEMORY_GB
     step = "" if enough else f"The demo wants {DEMO_MEMORY_GB:.0f} GB; close other programs."
     return Finding(name="memory", state="ok" if enough else "warn", detail=f"{available:.1f} GB free", next_step=step)
+
+
+def _processor() -> Finding:
+    """Say what bf16 and kernels are chosen by; all of it is well."""
+    flags = environment.processor_flags()
+    has = [flag for flag, is_there in flags.items() if is_there]
+    bf16 = "native bf16" if {"avx512_bf16", "amx_bf16"} & set(has) else "no native bf16, so fp32 is quicker"
+    detail = f"{environment.processor_name()}, {os.cpu_count()} cores"
+    if flags:
+        detail += f"; {', '.join(has) or 'no AVX2'}: {bf16}"
+    return Finding(name="processor", state="ok", detail=detail)
 
 
 def _gpu() -> Finding:

@@ -32,6 +32,7 @@ PACKAGES = (
     "plotly",
     "papermill",
 )
+PROCESSOR_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 TRAIN_WITH = "LPR_LAB_TRAIN_WITH"
 WAYS_TO_TRAIN = ("activation_checkpointing", "compile")
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -115,6 +116,16 @@ def processor_name() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+def processor_flags() -> dict[str, bool]:
+    """Return which of the instructions that libraries choose their kernels by a processor has; empty where unknown."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return {}
+    found = next((set(line.split()) for line in lines if line.lower().startswith(("flags", "features"))), set())
+    return {flag: flag in found for flag in PROCESSOR_FLAGS} if found else {}
 
 
 def train_with() -> dict[str, bool]:

@@ -87,9 +87,19 @@ def checked_name(name: str, what: str) -> str:
     return name
 
 
+_MISSING_NUMBER = "\x00missing\x00"  # nobody's text: no file of ours holds a zero byte
+
+
 def write_table(path: Path, table: "pd.DataFrame") -> None:
-    """Write a CSV in which text is always quoted and numbers never are, so that reading needs no guess."""
-    text = table.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
+    """Write a CSV in which text is always quoted and numbers never are, so that reading needs no guess.
+
+    A missing number is nothing between two commas, a missing text is an empty one. The csv module would write both as
+    `""`, and a column whose first number is missing would be read as text.
+    """
+    texts = [name for name in table.columns if table[name].map(lambda cell: isinstance(cell, str)).any()]
+    filled = table.fillna(dict.fromkeys(texts, ""))
+    text = filled.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n", na_rep=_MISSING_NUMBER)
+    text = text.replace(f'"{_MISSING_NUMBER}"', "")
     path.parent.mkdir(exist_ok=True)
     write_text(path, text)
 
@@ -111,7 +121,8 @@ def read_table(path: Path) -> "pd.DataFrame":
         quoted = [cell.startswith('"') for cell in _cells(first_row, len(header))] or [False] * len(header)
         types: Any = {name: str for name, is_text in zip(header, quoted, strict=True) if is_text}
         missing: Any = {name: [""] for name in header if name not in types}
-        return pd.read_csv(io.StringIO(text), dtype=types, keep_default_na=False, na_values=missing)
+        whole: Any = {"skip_blank_lines": False}  # a row of one missing number is a blank line
+        return pd.read_csv(io.StringIO(text), dtype=types, keep_default_na=False, na_values=missing, **whole)
     except (ValueError, UnicodeDecodeError) as error:  # pandas' parser errors are ValueErrors
         raise DamagedError(f"{path} is not readable as a table ({error}).") from error
 

@@ -12,6 +12,7 @@ import pytest
 
 from lpr_lab.errors import DamagedError, LprError, MissingError, UsageError
 from lpr_lab.experiments import environment, run_formats, run_status
+from lpr_lab.experiments.run_formats import read_table, write_table
 from lpr_lab.experiments.runs import Run, default_runs_dir, find_same_config, list_runs, newest_run, start_run
 from lpr_lab.measure.trace import RoutingTrace
 from lpr_lab.storage import write_json, write_text
@@ -446,6 +447,16 @@ def test_tables_keep_codes_and_hashes_as_text_and_numbers_as_numbers(tmp_path):
     run.write_table("empty", table.iloc[:0])
     empty = run.read_table("empty")
     assert empty is not None and list(empty.columns) == list(table.columns)
+
+
+@pytest.mark.parametrize("numbers", [(None, 1.5), (1.5, None), (None, None), (2.0, 1.5)])
+@pytest.mark.parametrize("texts", [None, ("el", "007"), ("", "nan")])
+def test_a_column_of_numbers_stays_one_wherever_a_number_is_missing(tmp_path, numbers, texts):
+    table = pd.DataFrame(({} if texts is None else {"text": texts}) | {"number": pd.Series(numbers, dtype=float)})
+    write_table(tmp_path / "table.csv", table)
+    pd.testing.assert_frame_equal(read_table(tmp_path / "table.csv"), table, check_exact=True)
+    write_table(tmp_path / "table.csv", table.astype({"number": object}))  # as records with None make it
+    pd.testing.assert_frame_equal(read_table(tmp_path / "table.csv"), table, check_exact=True)
 
 
 def test_a_table_that_is_no_csv_is_named(tmp_path):
