@@ -105,7 +105,8 @@ def test_notebooks_parameters_and_examples_are_found_by_name_without_a_checkout(
     offers = {"_LPR_LAB_COMPLETE": "complete_bash", "COMP_CWORD": "2"}
     offered = shell.call("lpr-lab", COMP_WORDS="lpr-lab run 0", **offers).split()
     assert {"00_quickstart", "09_ablation_sweep"} <= set(offered)
-    shell.call("lpr-lab", "export", "-o", "report.html", "--runs-dir", where.parent)  # of the example that comes along
+    (example,) = (where.parent / "examples").iterdir()
+    shell.call("lpr-lab", "export", example.name, "-o", "report.html", "--runs-dir", where.parent)
 
 
 @pytest.mark.slow

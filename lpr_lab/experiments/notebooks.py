@@ -1,6 +1,6 @@
 """Run a notebook through papermill, strictly: checked parameters, this interpreter, one run directory, live output.
 
-    lpr-lab run notebooks/00_quickstart.ipynb -p recipe=moe_lpr
+    lpr-lab run 00_quickstart -p recipe=moe_lpr
 
 finds or makes the run directory first, hands it to the notebook as its parameter `run_dir`, shows what the cells print
 while they run, and leaves the executed copy in the run directory as `notebook.ipynb`, also when a cell failed. Plain

@@ -12,6 +12,7 @@ from cli_calls import call, in_a_process
 from cli_results import IN_WORDS, RESULTS, SECONDS
 
 from lpr_lab.experiments import environment
+from lpr_lab.experiments.notebooks import notebooks_dir
 from lpr_lab.experiments.runs import list_runs
 
 
@@ -95,6 +96,15 @@ def test_a_notebook_in_the_notebooks_folder_is_found_by_name(runs, tmp_path, mon
     write_quickstart(tmp_path / "notebooks")
     monkeypatch.setattr(environment, "CHECKOUT", tmp_path)
     assert 'recipe: "route_first"' in call("run", "00_quickstart", "--dry-run").stdout
+
+
+def test_a_parameter_file_of_ours_is_found_by_name_and_others_by_path(runs, tmp_path):
+    by_name = call("run", "00_quickstart", "-f", "00_quickstart.gpu", "--dry-run", "--json")
+    path = notebooks_dir() / "params" / "00_quickstart.gpu.yaml"
+    assert by_name.exit_code == 0
+    assert by_name.stdout == call("run", "00_quickstart", "-f", str(path), "--dry-run", "--json").stdout
+    wrong = call("run", "00_quickstart", "-f", "00_quickstart.gpus", "--dry-run")
+    assert wrong.exit_code == 3 and "'00_quickstart.gpu'" in wrong.stderr
 
 
 def test_demo_runs_the_quickstart_says_the_result_in_words_and_reuses_it(runs, tmp_path, monkeypatch):

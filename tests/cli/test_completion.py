@@ -75,3 +75,11 @@ def test_an_offer_imports_nothing_heavy(two_runs):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert set(two_runs) <= set(done.stdout.split()) and done.stdout.splitlines()[-1] == "[]"
+
+
+def test_files_of_parameters_are_offered_by_name_and_by_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").touch()
+    (tmp_path / "notes.txt").touch()
+    assert {"00_quickstart.gpu", "mine.yaml"} <= set(offered("run", "00_quickstart", "-f", ""))
+    assert offered("run", "00_quickstart", "-f", "mi") == ["mine.yaml"]

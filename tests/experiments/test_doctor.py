@@ -87,3 +87,11 @@ def test_a_look_that_fails_says_so_and_the_others_go_on(finding, monkeypatch):
 
 def test_the_folder_of_runs_may_not_be_there_yet(finding, tmp_path):
     assert finding("runs folder").state == "ok" and not Path(tmp_path / "runs").exists()
+
+
+def test_the_processor_is_named_with_the_instructions_that_kernels_are_chosen_by(finding, monkeypatch):
+    monkeypatch.setattr(environment, "processor_flags", lambda: {"avx2": True, "avx512_bf16": True, "amx_bf16": False})
+    found = finding("processor")
+    assert "avx2, avx512_bf16: native bf16" in found.detail and "amx_bf16" not in found.detail
+    monkeypatch.setattr(environment, "processor_flags", dict)
+    assert environment.processor_name() in finding("processor").detail

@@ -59,7 +59,7 @@ def test_a_parameter_file_is_accepted_and_its_settings_can_be_made(path, tmp_pat
 @pytest.mark.parametrize("path", FILES, ids=[path.name for path in FILES])
 def test_a_parameter_file_says_what_it_needs_and_that_it_was_not_run_here(path):
     comments = " ".join(line for line in path.read_text().splitlines() if line.startswith("#"))
-    assert f"lpr-lab run notebooks/{notebook_of(path).name} -f notebooks/params/{path.name}" in comments
+    assert f"lpr-lab run {notebook_of(path).stem} -f {path.stem}" in comments
     assert "Memory" in comments and "GB" in comments and "Not run" in comments
 
 
