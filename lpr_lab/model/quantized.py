@@ -77,15 +77,16 @@ def without_bitsandbytes() -> Iterator[None]:
 
 @contextmanager
 def _hidden(package: str) -> Iterator[None]:
-    """Let an import of a package say that it is not there, unless it was imported before."""
-    if package in sys.modules:
-        yield
-        return
+    """Let imports of a package say that it is not there, also where another library has imported it already."""
+    before = sys.modules.get(package)
     sys.modules[package] = None  # pyright: ignore[reportArgumentType]  # Python's own way of saying so
     try:
         yield
     finally:
-        del sys.modules[package]
+        if before is None:
+            del sys.modules[package]
+        else:
+            sys.modules[package] = before
 
 
 def _forget_answers() -> None:

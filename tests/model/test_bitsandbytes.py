@@ -118,11 +118,13 @@ def test_four_bits_ask_nobody_for_a_kernel_and_alarm_nobody_on_any_processor(fol
     done = run(PROCESSOR + "import bitsandbytes", PYTHONPATH=str(packages))
     assert trace.exists() and "kernels-community" in done.stderr  # what bitsandbytes does by itself
     trace.unlink()
-    done = run(PROCESSOR + IN_FOUR_BITS, folder, PYTHONPATH=str(packages))
-    assert not trace.exists()
-    assert "kernel" not in done.stderr and "Failed" not in done.stderr
+    for before in ("", "import kernels\n"):  # another library may have imported it
+        done = run(PROCESSOR + before + IN_FOUR_BITS, folder, PYTHONPATH=str(packages))
+        assert not trace.exists()
+        assert "kernel" not in done.stderr and "Failed" not in done.stderr
 
 
+@pytest.mark.slow
 def test_it_counts_as_installed_again_after_peft_was_imported_without_it():
     code = "from lpr_lab.model import peft\nfrom peft.import_utils import is_bnb_available\nprint(is_bnb_available())"
     assert run(code).stdout.strip() == "True"
