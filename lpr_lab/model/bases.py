@@ -18,7 +18,7 @@ from lpr_lab.errors import DamagedError, MissingError, UnsupportedModelError, Us
 from lpr_lab.model.base_files import is_complete, refuse_damaged_files, refuse_damaged_tokenizer, refuse_incomplete
 from lpr_lab.model.embedded import EMBEDDED, EmbeddedBase, ensure
 from lpr_lab.model.machine import default_device
-from lpr_lab.model.quantized import compute_alike, quantization_config
+from lpr_lab.model.quantized import check_quantization, compute_alike, quantization_config
 from lpr_lab.storage import friendly_disk_errors, read_json_object, verify
 from lpr_lab.text.vocabulary import refuse_tokens_beyond
 
@@ -70,6 +70,7 @@ def load_base(
 
     >>> model, tokenizer = load_base("smollm2-135m")  # doctest: +SKIP
     """
+    check_quantization(quantization)
     tokenizer = load_tokenizer(name)
     return load_model(name, dtype=dtype, device=device, quantization=quantization), tokenizer
 

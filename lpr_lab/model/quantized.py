@@ -97,16 +97,17 @@ def _forget_answers() -> None:
         asked.is_bnb_4bit_available.cache_clear()
 
 
-def quantization_config(quantization: str, dtype: torch.dtype) -> "BitsAndBytesConfig":
-    """Return what transformers loads a base with.
+def check_quantization(quantization: str) -> None:
+    """Refuse what a base cannot be quantised with here, before anything is looked for.
 
     Args:
-        quantization: one of `QUANTIZATIONS`.
-        dtype: that products are made in outside autocast.
+        quantization: one of `QUANTIZATIONS`, or empty for whole weights.
 
     Raises:
         UsageError: an unknown name, or bitsandbytes is not installed.
     """
+    if not quantization:
+        return
     if quantization not in QUANTIZATIONS:
         raise UsageError(
             f"quantization = {quantization!r}; expected {', '.join(map(repr, QUANTIZATIONS))}, or '' for whole "
@@ -116,6 +117,19 @@ def quantization_config(quantization: str, dtype: torch.dtype) -> "BitsAndBytesC
         raise UsageError(
             f"quantization = {quantization!r} needs the package bitsandbytes: pip install 'lpr_lab[quantized]'."
         )
+
+
+def quantization_config(quantization: str, dtype: torch.dtype) -> "BitsAndBytesConfig":
+    """Return what transformers loads a base with.
+
+    Args:
+        quantization: one of `QUANTIZATIONS`.
+        dtype: that products are made in outside autocast.
+
+    Raises:
+        UsageError: as `check_quantization`.
+    """
+    check_quantization(quantization)
     import_bitsandbytes()
     from transformers import BitsAndBytesConfig
 
