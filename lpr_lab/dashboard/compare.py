@@ -287,9 +287,6 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
         return handle
 
     demo.load(load, None, list(shown.values()), **FILES)
-    controls.run.input(choose_run, [controls.run], list(shown.values()), **PICK)
-    controls.language.input(choose_language, [controls.language], list(shown.values()), **PICK)
-    controls.kept.click(load, None, list(shown.values()), **PICK)
     address = [controls.left, controls.right, controls.blind, controls.seed, controls.tokens]
     changes = [one.input for one in address[:-1]] + [controls.tokens.release]
     gr.on(changes, set_address, address, [controls.hint], **PICK)
@@ -312,6 +309,11 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     # early would be cancelled with the one before.
     halting = controls.stop.click(None, None, None, cancels=[writing], **FILES)
     halting.then(stopped, [latest], outputs, **FILES).then(resting, known, after, **FILES)
+    # What is still being written is not shown under what was chosen since.
+    chosen = ((controls.run.input, choose_run, [controls.run]), (controls.kept.click, load, None))
+    for event, act, given in (*chosen, (controls.language.input, choose_language, [controls.language])):
+        given_up = event(None, None, None, cancels=[writing], **PICK)
+        given_up.then(act, given, list(shown.values()), **PICK).then(resting, known, after, **FILES)
     for choice, button in controls.choices.items():
         button.click(prefer(choice), [latest], list(shown.values()), **FILES)
     controls.reveal.click(prefer(""), [latest], list(shown.values()), **FILES)

@@ -217,11 +217,8 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
             yield *step, gr.update(visible=is_busy(step[0]))
 
     demo.load(load, None, outputs, **FILES)
-    run.input(choose_run, [run], outputs, **PICK)
-    parts["picker"].input(choose_text, [parts["picker"]], outputs, **PICK)
     parts["stage"].input(choose_stage, [parts["stage"]], outputs, **PICK)
     parts["other"].input(choose_other, [parts["other"]], outputs, **PICK)
-    parts["kept"].input(choose_text, [parts["kept"]], outputs, **PICK)
     own_outputs = [own.line, parts["top"], parts["strip"], own.stop]
     asked = [own.text, own.language]
     traced = gr.on([own.go.click, own.text.submit], in_turn(trace_typed, *own.waiting), asked, own_outputs, **MODEL)
@@ -242,8 +239,9 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
         halted = stop.click(None, None, None, cancels=[work], **FILES)
         halted.then(cancelled, None, [line, stop, *outputs], **FILES)
     # What was asked for a text is not shown under another one.
-    for control in (run, parts["picker"], parts["kept"]):
-        given_up = control.input(None, None, None, cancels=[traced, compared, tried], **FILES)
+    for control, choose in ((run, choose_run), (parts["picker"], choose_text), (parts["kept"], choose_text)):
+        given_up = control.input(None, None, None, cancels=[traced, compared, tried], **PICK)
+        given_up.then(choose, [control], outputs, **PICK)
         given_up.then(silence, None, [part for stop, _, line in stops for part in (line, stop)], **FILES)
 
 
