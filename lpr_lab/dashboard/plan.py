@@ -133,7 +133,7 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     export = html_block()
     with gr.Accordion("A similarity of your own", open=False, elem_classes="lpr-own"):
         typed = gr.Textbox(
-            label="One number above 0 per layer", placeholder="0.31 0.42 0.40 …", lines=2, max_length=8000
+            label="One number above 0 per layer", placeholder="0.31 0.42 0.40 …", lines=2, elem_classes="lpr-limit-8000"
         )
         with gr.Row(elem_classes="lpr-actions"):
             use = gr.Button("Divide by this", scale=0)

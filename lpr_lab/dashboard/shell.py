@@ -54,6 +54,15 @@ def html_block(value: str = "", **options: Any) -> gr.HTML:
     )
 
 
+def unchecked(component: Any) -> Any:
+    """Let a component hand its value to the handler as it came, which checks it (`parameters`).
+
+    gradio's own check of numbers is an error without a word, and where it is none it rounds.
+    """
+    component.preprocess = lambda payload: payload
+    return component
+
+
 # Reading files is quick and may happen side by side; models wait for one another, in the line of `turns`.
 FILES: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 # What is chosen last counts, also when it was chosen before the answer to the last choice was there.
@@ -134,8 +143,11 @@ def notice(kind: str, text: str) -> str:
 
 
 def command(line: str) -> str:
-    """Return a command to copy."""
-    return f'<code class="lpr-command">{esc(line)}</code>'
+    """Return a command with a button that copies it."""
+    return (
+        f'<span class="lpr-command"><code>{esc(line)}</code>'
+        f'<button type="button" data-copy aria-label="Copy the command {esc(line)}">Copy</button></span>'
+    )
 
 
 def no_runs(runs_dir: Path) -> str:
@@ -238,7 +250,7 @@ def run_choices(runs: list[Run]) -> list[tuple[str, str]]:
     for run in runs:
         if run.problem is None:
             mark = " · example" if run.is_example else ""
-            choices.append((f"{run.title}  ·  {run.created[:10]} {run.id.rsplit('-', 1)[-1]}{mark}", run.id))
+            choices.append((f"{run.title}  ·  {run.created[:10]} {run.short_id}{mark}", run.id))
     return choices
 
 
