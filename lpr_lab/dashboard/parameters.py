@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lpr_lab.dashboard.plan_costs import MAX_PER_LAYER
-from lpr_lab.dashboard.plan_facts import MAX_LAYERS
 from lpr_lab.errors import UsageError, did_you_mean
+from lpr_lab.text.unicode import check_text
 
+MAX_PER_LAYER, MAX_LAYERS = 99, 512
 _SHOWN = 40
 """Characters of a refused value."""
 
@@ -46,10 +46,14 @@ class Number:
         Raises:
             UsageError: it is no number, no whole one, or out of range; text is no number.
         """
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not self.low <= value <= self.high or (self.is_whole and value != math.floor(value)):
+        if not self._fits(value):
             raise UsageError(f"{self.name} is {shown(value)}; expected {self.expected}.")
         return int(value) if self.is_whole else float(value)
+
+    def _fits(self, value: Any) -> bool:
+        if not isinstance(value, int | float) or isinstance(value, bool) or not self.low <= value <= self.high:
+            return False
+        return not self.is_whole or value == math.floor(value)
 
     def read_text(self, text: str) -> Any:
         """Return what an address or a form says as text; see `read`."""
@@ -57,7 +61,7 @@ class Number:
             value = float(text) if text.isascii() and "_" not in text else math.nan
         except ValueError:
             value = math.nan
-        if not math.isfinite(value):
+        if not self._fits(value):
             raise UsageError(f"{self.name} is {shown(text)}; expected {self.expected}.")
         return self.read(value)
 
@@ -88,13 +92,7 @@ class Text:
                 f"{self.name} has {len(value):,} characters; at most {self.most:,} are taken. Nothing was cut: shorten "
                 f"it by {len(value) - self.most:,}."
             )
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise UsageError(
-                f"{self.name} has half of a surrogate pair at character {error.start + 1:,}; expected whole characters."
-            ) from error
-        return value
+        return check_text(value, self.name)
 
 
 @dataclass(frozen=True)
@@ -104,6 +102,11 @@ class Choice:
     name: str
     names: tuple[str, ...]
 
+    @property
+    def expected(self) -> str:
+        """What is expected, in words."""
+        return " or ".join(filter(None, [", ".join(name or "nothing" for name in self.names[:-1]), self.names[-1]]))
+
     def read(self, value: Any) -> str:
         """Return the name.
 
@@ -112,7 +115,7 @@ class Choice:
         """
         if not isinstance(value, str) or value not in self.names:
             hint = did_you_mean(value, self.names) if isinstance(value, str) else ""
-            raise UsageError(f"{self.name} is {shown(value)}; expected one of {', '.join(self.names)}.{hint}")
+            raise UsageError(f"{self.name} is {shown(value)}; expected {self.expected}.{hint}")
         return value
 
 
@@ -166,7 +169,7 @@ def shown(value: Any) -> str:
 # ------------------------------------------------------------------------------------------------ what there is
 
 SEED = Number("Seed", 0, 2**32 - 1)
-NEW_TOKENS = Number("New tokens", 1, 256, "for each side")
+NEW_TOKENS = Number("New tokens", 1, 256, "tokens for each side")
 TEMPERATURE = Number("Temperature", 0, 2, is_whole=False)
 PROMPT = Text("The prompt", 2000)
 TRACED = Text("The text", 4000)
@@ -175,15 +178,20 @@ STAGE_TOKENS = Number("Tokens of stage 1", 1, 10**12)
 BUDGET = Number("New experts in all", 1, MAX_PER_LAYER * MAX_LAYERS)
 SIMILARITY = Numbers("Similarity", Number("Similarity", 1e-9, 1e9, is_whole=False), MAX_LAYERS)
 LAYER = Number("Layer", -1, MAX_LAYERS - 1)
+RUN = Text("The run id", 81, may_be_empty=True)
+LANGUAGE = Text("The language", 35, may_be_empty=True)
+PER_LAYER = Number("New experts of a layer", 0, MAX_PER_LAYER)
 
+_ANY = 10**9 - 1
+"""What a run really has is known only to its page."""
 ADDRESS: dict[str, Number] = {
     "seed": SEED,
     "topk": TOP_K,
     "tokens": STAGE_TOKENS,
     "budget": BUDGET,
-    "layer": Number("Layer", 0, MAX_LAYERS - 1),
-    "expert": Number("Expert", 0, MAX_PER_LAYER * MAX_LAYERS),
-    "tok": Number("Token", 0, 10**9),
+    "layer": Number("Layer", 0, _ANY),
+    "expert": Number("Expert", 0, _ANY),
+    "tok": Number("Token", 0, _ANY),
 }
 """The numbers of addresses, by key."""
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import gradio as gr
 
-from lpr_lab.dashboard.view import View
+from lpr_lab.dashboard.view import View, refused
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.housekeeping import tags_of
 from lpr_lab.experiments.run_status import seconds_since
@@ -89,20 +89,21 @@ class Scene:
 def look(runs_dir: Path, query: Any) -> Scene:
     """Find the run that an address asks for, or the newest readable one; a run that is not there is said, not fatal."""
     view = View.from_query(dict(query))
+    left_out = "".join(notice("warn", esc(sentence)) for sentence in refused(dict(query)))
     try:
         runs = list_runs(runs_dir)
     except LprError as error:
-        return Scene([], None, view, notice("warn", esc(str(error))))
+        return Scene([], None, view, left_out + notice("warn", esc(str(error))))
     readable = {run.id: run for run in runs if run.problem is None}
     asked = str(dict(query).get("run", ""))
     if view.run in readable:
-        return Scene(runs, readable[view.run], view)
+        return Scene(runs, readable[view.run], view, left_out)
     newest = next(iter(readable.values()), None)
-    said = ""
+    said = left_out
     if asked:
         broken = next((run.problem for run in runs if run.id == view.run and run.problem), None)
         reason = esc(broken) if broken else f"Run “{esc(asked[:80])}” isn't in this folder."
-        said = notice("warn", reason + (" Showing the newest one instead." if newest else ""))
+        said += notice("warn", reason + (" Showing the newest one instead." if newest else ""))
     chosen = View.from_query({**dict(query), "run": newest.id if newest else ""})
     return Scene(runs, newest, chosen, said)
 
