@@ -4,6 +4,7 @@ Everything else that the app answers is private to its pages. Errors are sentenc
 one line with the pages, and say how many come before; the others read files.
 """
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,17 +17,33 @@ from gradio import events
 
 from lpr_lab.dashboard.limits import TooManyError
 from lpr_lab.dashboard.model_hub import HUB
-from lpr_lab.dashboard.plan_costs import MAX_PER_LAYER, TOKENS, costs, make_plan
-from lpr_lab.dashboard.plan_facts import MAX_LAYERS, Similarity, facts_of
+from lpr_lab.dashboard.parameters import (
+    BUDGET,
+    LANGUAGE,
+    LAYER,
+    NEW_TOKENS,
+    RUN,
+    SEED,
+    SIMILARITY,
+    TEMPERATURE,
+    TOP_K,
+    TRACED,
+    Choice,
+    Text,
+    budget_of,
+)
+from lpr_lab.dashboard.plan_changes import ROUND
+from lpr_lab.dashboard.plan_costs import RULES, TOKENS, costs, make_plan
+from lpr_lab.dashboard.plan_facts import Similarity, facts_of
 from lpr_lab.dashboard.plan_words import as_yaml
 from lpr_lab.dashboard.turns import take_turn
 from lpr_lab.dashboard.view import View
 from lpr_lab.errors import LprError, UsageError
 from lpr_lab.experiments.runs import Run, list_runs
-from lpr_lab.text.unicode import check_text
+from lpr_lab.measure.significance import change_of
 
-MAX_CHARACTERS = 4000
-MAX_NEW_TOKENS = 256
+ASKED_RULE = Choice("The rule", tuple(name for name in RULES if name != "own"))
+GIVEN_PROMPT = Text("The prompt", TRACED.most)
 
 
 def endpoints(runs_dir: Path) -> dict[str, Callable[..., Any]]:
@@ -54,10 +71,8 @@ def endpoints(runs_dir: Path) -> dict[str, Callable[..., Any]]:
             experts [layer][token][choice], weights alike, original_weight [layer][token], log_prob and base_log_prob
             [token].
         """
-        if len(text) > MAX_CHARACTERS:
-            raise UsageError(f"The text has {len(text):,} characters; at most {MAX_CHARACTERS:,} are traced.")
-        check_text(text)
-        with HUB.use(Run.open(runs_dir, run)) as loaded:
+        text, language = TRACED.read(text), LANGUAGE.read(language)
+        with HUB.use(Run.open(runs_dir, RUN.read(run))) as loaded:
             from lpr_lab.measure.routing import trace
 
             found = trace(loaded.model, loaded.tokenizer, text, language or None)
@@ -83,7 +98,11 @@ def endpoints(runs_dir: Path) -> dict[str, Callable[..., Any]]:
         Returns:
             One object per language, data set, layer and expert: share of choices, and share of probability mass.
         """
-        rows = _table(Run.open(runs_dir, run), "load")
+        rows = _table(Run.open(runs_dir, RUN.read(run)), "load")
+        languages, layers = (list(dict.fromkeys(row[name] for row in rows)) for name in ("language", "layer"))
+        language, layer = Choice("The language", ("", *languages)).read(language), LAYER.read(layer)
+        if layer not in (-1, *layers):
+            raise UsageError(f"Layer is {layer}; expected -1 for all, or one from {min(layers)} to {max(layers)}.")
         return [row for row in rows if language in ("", row["language"]) and layer in (-1, row["layer"])]
 
     def retention(run: str) -> list:
@@ -96,7 +115,8 @@ def endpoints(runs_dir: Path) -> dict[str, Callable[..., Any]]:
             One object per language and data set: before, after, change_percent with its 95 % interval (ci_low,
             ci_high), n_documents and the verdict.
         """
-        return _table(Run.open(runs_dir, run), "change")
+        rows = _table(Run.open(runs_dir, RUN.read(run)), "change")
+        return [{**row, "verdict": change_of(row).verdict()} for row in rows]
 
     def generate_pair(run: str, prompt: str, max_new_tokens: int = 32, temperature: float = 0.0, seed: int = 0) -> dict:
         """Continue a prompt with a run's base and with its expanded model, from one copy of the weights.
@@ -111,12 +131,9 @@ def endpoints(runs_dir: Path) -> dict[str, Callable[..., Any]]:
         Returns:
             base, expanded: the continuations; diverged_at: index of the first token in which they differ, or null.
         """
-        if len(prompt) > MAX_CHARACTERS or not 1 <= max_new_tokens <= MAX_NEW_TOKENS:
-            raise UsageError(
-                f"At most {MAX_CHARACTERS:,} characters are continued, by 1 to {MAX_NEW_TOKENS} tokens each."
-            )
-        check_text(prompt, "The prompt")
-        with HUB.use(Run.open(runs_dir, run)) as loaded:
+        prompt, max_new_tokens = GIVEN_PROMPT.read(prompt), NEW_TOKENS.read(max_new_tokens)
+        temperature, seed = TEMPERATURE.read(temperature), SEED.read(seed)
+        with HUB.use(Run.open(runs_dir, RUN.read(run))) as loaded:
             from lpr_lab.measure.generation import generate_pair as steps
 
             *_, last = steps(loaded.model, loaded.tokenizer, prompt, max_new_tokens, temperature, seed)
@@ -144,20 +161,22 @@ def endpoints(runs_dir: Path) -> dict[str, Callable[..., Any]]:
             allocation (new experts per layer), new_experts, parameters_added, active_parameters, adapter_bytes,
             training_bytes, stage1_seconds (null for what no run has told), and plan_yaml for `lpr-lab run`.
         """
-        chosen, runs = _run_or_newest(runs_dir, run)
+        rule, rounding, top_k = ASKED_RULE.read(rule), ROUND.read(rounding), TOP_K.read(top_k)
+        budget = 0 if budget == 0 and not isinstance(budget, bool) else BUDGET.read(budget)
+        given = () if similarity is None else SIMILARITY.read(similarity)
+        chosen, runs = _run_or_newest(runs_dir, RUN.read(run))
         facts = facts_of(chosen, runs)
-        if similarity:
-            values = tuple(float(value) for value in similarity)
-            if len(values) > MAX_LAYERS or facts.num_layers not in (None, len(values)):
-                raise UsageError(f"{len(values)} similarities; {facts.base} has {facts.num_layers} layers.")
-            facts = replace(facts, similarity=Similarity(values), num_layers=len(values))
-        if budget > MAX_PER_LAYER * MAX_LAYERS or top_k > MAX_PER_LAYER:
-            raise UsageError("The budget or top-k is beyond all reason.")
+        if given:
+            if facts.num_layers not in (None, len(given)):
+                raise UsageError(f"Similarity has {len(given)} numbers; {facts.base} has {facts.num_layers} layers.")
+            facts = replace(facts, similarity=Similarity(given), num_layers=len(given))
+        if budget and facts.num_layers:
+            budget_of(facts.num_layers).read(budget)
         made = make_plan(facts, View(rule=rule, round=rounding, budget=budget or None, topk=top_k, tokens=TOKENS))
         if made is None:
             raise UsageError(f"How many layers {facts.base} has is not known; give one similarity per layer.")
         if made.problem or made.rule != rule:
-            raise UsageError(made.problem or f"rule = {rule!r}; expected similarity, uniform, inverse, first or last.")
+            raise UsageError(made.problem or f"The rule is “{rule}”, and the plan came out as “{made.rule}”.")
         cost = costs(facts, made.experts, made.top_k, made.tokens)
         return {
             "allocation": list(made.experts),
@@ -187,7 +206,7 @@ def add(runs_dir: Path) -> None:
 
 
 def _in_sentences(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """Let errors of ours reach the caller as their sentence; of others, only that something failed."""
+    """Let errors of ours reach the caller as their sentence; of others, that it failed: the log says where."""
 
     @wraps(fn)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -195,6 +214,10 @@ def _in_sentences(fn: Callable[..., Any]) -> Callable[..., Any]:
             return fn(*args, **kwargs)
         except LprError as error:
             raise gr.Error(str(error), print_exception=False) from error
+        except Exception as error:
+            logging.getLogger(__name__).exception("The endpoint %s failed.", fn.__name__)
+            said = f"{fn.__name__} failed ({type(error).__name__}); the log of the dashboard says where."
+            raise gr.Error(said, print_exception=False) from error
 
     return call
 

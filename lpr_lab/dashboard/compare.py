@@ -13,7 +13,7 @@ import gradio as gr
 
 from lpr_lab.dashboard import compare_parts as parts
 from lpr_lab.dashboard import shell
-from lpr_lab.dashboard.compare_page import MAX_CHARACTERS, Controls, side_choices
+from lpr_lab.dashboard.compare_page import Controls, side_choices
 from lpr_lab.dashboard.compare_pairs import (
     PREFERENCES,
     address_of,
@@ -21,14 +21,16 @@ from lpr_lab.dashboard.compare_pairs import (
     choices_in,
     choose_prompt,
     comparable,
+    is_typed,
     speaker,
 )
-from lpr_lab.dashboard.compare_state import QUESTION, Latest, done, halted, hint, judge, may_judge
+from lpr_lab.dashboard.compare_state import QUESTION, Latest, done, halted, hint, hint_of, judge, may_judge
 from lpr_lab.dashboard.model_hub import HUB, why_not
+from lpr_lab.dashboard.parameters import NEW_TOKENS, PROMPT, SEED, TEMPERATURE
 from lpr_lab.dashboard.shell import FILES, MODEL, PICK, Scene, esc, html_block, status
 from lpr_lab.dashboard.turns import in_turn
 from lpr_lab.dashboard.view import View
-from lpr_lab.errors import LprError
+from lpr_lab.errors import LprError, UsageError
 from lpr_lab.experiments.pairs import Pair, Said, exactness, pair_id, pairs
 from lpr_lab.experiments.runs import Run
 from lpr_lab.experiments.sides import BASE, EXPANDED, Side, looked_at, name_of
@@ -96,7 +98,7 @@ def _compose(scene: Scene, run: Run) -> dict[str, Any]:
     view = View.from_query({**vars(scene.view), "lang": language, "text": text})
     found["kept"] = parts.kept_pairs(kept, view)
     if reason is None:
-        found["hint"] = hint(run, record["max_new_tokens"] if record and "max_new_tokens" in record else 48)
+        found["hint"] = hint(run, record.get("max_new_tokens") or 48 if record else 48, prompt)
     else:
         more = shell.elsewhere(run, "/compare") or f"A new generation needs a run with weights: {DEMO}"
         line = f"{esc(reason)} {more}"
@@ -140,14 +142,17 @@ def generate(
         query: of the address.
     """
     scene, same = shell.look(runs_dir, query), gr.skip()
-    run, prompt = scene.run, str(asked["prompt"] or "")
-    if run is None or not prompt.strip() or len(prompt) > MAX_CHARACTERS:
-        empty = "The prompt is empty; type some text to continue."
-        long = f"The prompt has {len(prompt):,} characters; at most {MAX_CHARACTERS:,} are taken."
-        yield status("There is no run." if run is None else long if prompt.strip() else empty), same, same, same
+    run = scene.run
+    if run is None:
+        yield status("There is no run."), same, same, same
         return
-    settings = {"max_new_tokens": int(asked["tokens"]), "temperature": float(asked["temperature"])}
-    settings["seed"] = int(asked["seed"] or 0)
+    try:
+        prompt = PROMPT.read(asked["prompt"])
+        settings = {"max_new_tokens": NEW_TOKENS.read(asked["tokens"])}
+        settings |= {"temperature": TEMPERATURE.read(asked["temperature"]), "seed": SEED.read(asked["seed"])}
+    except UsageError as error:
+        yield status(str(error), bad=True), same, same, same
+        return
     others = comparable(run, scene.runs)
     left = speaker(asked.get("left") or BASE, run, others, BASE)
     right = speaker(asked.get("right") or EXPANDED, run, others, EXPANDED)
@@ -225,16 +230,27 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
         nothing = {"text": "", "run2": "", "stage": "", "stage2": ""}
         return draw({**dict(request.query_params), **nothing, "run": chosen})
 
-    def choose_language(code: str, request: gr.Request) -> list[Any]:
-        return draw({**dict(request.query_params), "lang": code, "text": ""})
+    def choose_language(code: str, prompt: str, request: gr.Request) -> list[Any]:
+        query = {**dict(request.query_params), "lang": code, "text": ""}
+        run = shell.look(runs_dir, query).run
+        found = dict(zip(shown, draw(query), strict=True))
+        if run is not None and is_typed(prompt, run):
+            found |= {"prompt": gr.skip(), "line": status("Your prompt stays; only its language is another.")}
+        return list(found.values())
 
-    def set_address(left: str, right: str, blind: bool, seed: float, tokens: float, request: gr.Request) -> str:
+    def set_address(
+        left: str, right: str, blind: bool, seed: Any, tokens: Any, prompt: str, request: gr.Request
+    ) -> str:
         scene = shell.look(runs_dir, dict(request.query_params))
         if scene.run is None:
             return ""
         changed: dict[str, Any] = {**address_of(left or BASE, right or EXPANDED), "text": ""}
-        changed |= {"mode": BLIND if blind else "", "seed": int(seed) if seed else ""}
-        return hint(scene.run, tokens, View.from_query({**vars(scene.view), **changed}))
+        changed |= {"mode": BLIND if blind else ""}
+        try:
+            changed |= {"seed": SEED.read(seed) or ""}
+        except UsageError as error:  # the address stays as it is, and so does what was typed
+            return hint_of(str(error))
+        return hint(scene.run, tokens, prompt, View.from_query({**vars(scene.view), **changed}))
 
     def write(
         prompt: str,
@@ -254,7 +270,7 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     def working() -> tuple[Any, ...]:
         return gr.update(interactive=False), gr.update(interactive=True), gr.update(visible=False)
 
-    def resting(now: Latest | None, limit: float, request: gr.Request) -> tuple[Any, ...]:
+    def resting(now: Latest | None, limit: Any, prompt: str, request: gr.Request) -> tuple[Any, ...]:
         run = shell.look(runs_dir, dict(request.query_params)).run
         whole = now is not None and not now.pair.is_running and run is not None
         hidden = now is not None and now.pair.hidden
@@ -265,7 +281,7 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
             gr.update(visible=judged),
             gr.update(visible=whole and hidden),
             parts.kept_pairs(pairs(run), View(run=run.id)) if run is not None else "",
-            hint(run, limit, latest=now) if run is not None else "",
+            hint(run, limit, prompt, latest=now) if run is not None else "",
         )
 
     def stopped(now: Latest | None, request: gr.Request) -> tuple[Any, ...]:
@@ -287,8 +303,8 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
         return handle
 
     demo.load(load, None, list(shown.values()), **FILES)
-    address = [controls.left, controls.right, controls.blind, controls.seed, controls.tokens]
-    changes = [one.input for one in address[:-1]] + [controls.tokens.release]
+    address = [controls.left, controls.right, controls.blind, controls.seed, controls.tokens, controls.prompt]
+    changes = [one.input for one in address[:-2]] + [controls.tokens.release, controls.prompt.blur]
     gr.on(changes, set_address, address, [controls.hint], **PICK)
     buttons = [controls.go, controls.stop, controls.votes]
     begin = gr.on([controls.go.click, controls.prompt.submit], working, None, buttons, **FILES)
@@ -303,7 +319,7 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
         return status(said, bad=True), gr.skip(), gr.skip(), gr.skip()
 
     writing = begin.then(in_turn(write, waiting, refused), controls.asked, outputs, trigger_mode="multiple", **MODEL)
-    after, known = [*buttons, controls.reveal, controls.kept, controls.hint], [latest, controls.tokens]
+    after, known = [*buttons, controls.reveal, controls.kept, controls.hint], [latest, controls.tokens, controls.prompt]
     writing.then(resting, known, after, **FILES)
     # Said only once the cancelling is through: what still streams in would write over it, and a generation begun too
     # early would be cancelled with the one before.
@@ -311,7 +327,10 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     halting.then(stopped, [latest], outputs, **FILES).then(resting, known, after, **FILES)
     # What is still being written is not shown under what was chosen since.
     chosen = ((controls.run.input, choose_run, [controls.run]), (controls.kept.click, load, None))
-    for event, act, given in (*chosen, (controls.language.input, choose_language, [controls.language])):
+    for event, act, given in (
+        *chosen,
+        (controls.language.input, choose_language, [controls.language, controls.prompt]),
+    ):
         given_up = event(None, None, None, cancels=[writing], **PICK)
         given_up.then(act, given, list(shown.values()), **PICK).then(resting, known, after, **FILES)
     for choice, button in controls.choices.items():

@@ -6,13 +6,12 @@ import gradio as gr
 
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.compare_pairs import RUN
-from lpr_lab.dashboard.shell import html_block, status
+from lpr_lab.dashboard.parameters import NEW_TOKENS, PROMPT, TEMPERATURE
+from lpr_lab.dashboard.shell import html_block, status, unchecked
 from lpr_lab.experiments.runs import Run
 from lpr_lab.experiments.sides import BASE, EXPANDED, stages_of
 from lpr_lab.measure.preference import CHOICES
 
-MAX_CHARACTERS = 2000
-MAX_NEW_TOKENS = 200
 _NARROW: dict[str, Any] = {"min_width": 170, "scale": 0, "buttons": []}
 _LABELS = ("Left is better", "Right is better", "A tie", "Both bad")
 
@@ -22,9 +21,7 @@ def side_choices(run: Run, others: list[Run]) -> list[tuple[str, str]]:
     stages = stages_of(run) if run.has_checkpoint else []
     newest = f"expanded model ({stages[-1]})" if stages else "expanded model"
     choices = [("base model", BASE), (newest, EXPANDED), *((name, name) for name in stages[:-1])]
-    return choices + [
-        (f"another run: {other.title} · {other.id.rsplit('-', 1)[-1]}", f"{RUN}{other.id}") for other in others
-    ]
+    return choices + [(f"another run: {other.title} · {other.short_id}", f"{RUN}{other.id}") for other in others]
 
 
 class Controls:
@@ -42,12 +39,18 @@ class Controls:
                 label="Blind: random sides, no names until you have judged", visible=False, elem_classes="lpr-check"
             )
         self.prompt = gr.Textbox(
-            label="Prompt, continued by both", lines=2, max_length=MAX_CHARACTERS, elem_classes="lpr-prompt"
+            label="Prompt, continued by both",
+            lines=2,
+            elem_classes=["lpr-prompt", f"lpr-limit-{PROMPT.most}"],
         )
         with gr.Row(elem_classes="lpr-actions") as self.settings:
-            self.tokens = gr.Slider(8, MAX_NEW_TOKENS, value=48, step=8, label="New tokens, at most", **_NARROW)
-            self.temperature = gr.Slider(0, 1.5, value=0, step=0.1, label="Temperature (0: greedy)", **_NARROW)
-            self.seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=96, scale=0)
+            self.tokens = unchecked(
+                gr.Slider(8, NEW_TOKENS.high, value=48, step=8, label="New tokens, at most", **_NARROW)
+            )
+            self.temperature = unchecked(
+                gr.Slider(0, TEMPERATURE.high, value=0, step=0.1, label="Temperature (0: greedy)", **_NARROW)
+            )
+            self.seed = unchecked(gr.Number(0, label="Seed", min_width=96, scale=0))
             self.go = gr.Button("Continue", variant="primary", scale=0, min_width=110, interactive=False)
             self.stop = gr.Button("Stop", scale=0, min_width=80, interactive=False)
             self.line = html_block(status(""))

@@ -1,7 +1,7 @@
 """Who writes on which side of the page `/compare`, how its address says so, and what people preferred."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -30,6 +30,13 @@ def choose_prompt(languages: Sequence[str], language: str) -> tuple[str, str]:
         if code in PROMPTS:
             return code, PROMPTS[code]
     return language, FIRST
+
+
+def is_typed(prompt: Any, run: Run) -> bool:
+    """Whether a prompt is the reader's own: neither one of ours nor one of a pair that the run keeps."""
+    text = prompt.strip() if isinstance(prompt, str) else ""
+    known = {*PROMPTS.values(), FIRST, *(str(record.get("prompt")) for record in run.generations())}
+    return bool(text) and text not in {one.strip() for one in known}
 
 
 def comparable(run: Run, runs: Iterable[Run]) -> list[Run]:
@@ -80,14 +87,58 @@ def choice_of(side: Side, run: Run) -> str:
     return f"{RUN}{side.run.id}" if side.run.id != run.id else side.stage or EXPANDED
 
 
-def tokens_per_second(records: Iterable[dict[str, Any]]) -> float | None:
-    """Return how many tokens per second each side got when a pair was last measured, or None."""
+FAR, LONG = 4, 400
+"""A prompt of so many times the characters, and more than so many, takes another time than was measured."""
+MEASURED = 20
+"""Pairs that are looked back on."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast pairs were generated: the slope over new tokens, and over the prompt, which is read before any of them.
+
+    Attributes:
+        per_token: seconds for a new token of both sides.
+        per_character: seconds for a character of the prompt; 0 where it cannot be told from the pairs there are.
+        characters: of the prompt that was measured last.
+    """
+
+    per_token: float
+    per_character: float
+    characters: int
+
+    def seconds(self, tokens: int, characters: int) -> float:
+        """Return how long so many new tokens after so long a prompt take."""
+        return self.per_token * tokens + self.per_character * characters
+
+    def is_far(self, characters: int) -> bool:
+        """Whether a prompt is so unlike the one measured that its time would only be guessed."""
+        few, many = sorted((max(characters, 1), max(self.characters, 1)))
+        return not self.per_character and many > FAR * few and many > LONG
+
+
+def speed_of(records: Iterable[dict[str, Any]]) -> Speed | None:
+    """Return how fast the newest pairs were, or None where none was measured; long prompts are told from short ones."""
+    found = []
     for record in reversed(list(records)):
         pair = Pair.from_record(record)
         tokens = max(pair.left.tokens or 0, pair.right.tokens or 0)
         if tokens and pair.seconds:
-            return tokens / pair.seconds
-    return None
+            found.append((tokens, len(pair.prompt), pair.seconds))
+        if len(found) == MEASURED:
+            break
+    if not found:
+        return None
+    tokens, characters, seconds = found[0]
+    # Two unknowns, from the newest pair and the one whose prompt differs most from its own.
+    other = max(found, key=lambda one: abs(one[1] - characters))
+    determinant = tokens * other[1] - other[0] * characters
+    if abs(other[1] - characters) > LONG and determinant:
+        per_token = (seconds * other[1] - other[2] * characters) / determinant
+        per_character = (tokens * other[2] - other[0] * seconds) / determinant
+        if per_token > 0 and per_character > 0:
+            return Speed(per_token, per_character, characters)
+    return Speed(seconds / tokens, 0.0, characters)
 
 
 # ------------------------------------------------------------------------------------------------ preferences

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lpr_lab.dashboard.compare_pairs import same_texts
+from lpr_lab.dashboard.compare_pairs import Speed, same_texts
 from lpr_lab.dashboard.shell import esc
 from lpr_lab.dashboard.view import View
 from lpr_lab.experiments.pairs import Pair, pairs
@@ -17,19 +17,23 @@ SLOW_SECONDS = 60
 KEPT_SHOWN = 60
 
 
-def estimate(rate: float | None, tokens: int, is_loaded: bool) -> str:
+def estimate(speed: Speed | None, tokens: int, is_loaded: bool, characters: int = 0) -> str:
     """Return how long a generation will take, before it starts, and what to do when that is long."""
-    if rate is None:
+    if speed is None:
         return "Not measured yet how long it takes; the first generation measures it."
-    seconds = tokens / rate
+    if speed.is_far(characters):
+        return (
+            f"How long it takes was last measured with a prompt of {speed.characters:,} characters; for one of "
+            f"{characters:,} it is not known. The next generation measures it."
+        )
+    seconds = speed.seconds(tokens, characters)
     loading = "" if is_loaded else ", after loading the model"
-    said = (
-        f"About {duration(max(seconds, 1))} for {tokens} tokens each{loading}: {rate:.1f} tokens/s when last measured."
-    )
+    rate = f"{1 / speed.per_token:.1f} tokens/s"
+    said = f"About {duration(max(seconds, 1))} for {tokens} tokens each{loading}: {rate} when last measured."
     if seconds > SLOW_SECONDS:
-        fewer = max(8, int(rate * SLOW_SECONDS / 2) // 8 * 8)
+        fewer = max(8, int(SLOW_SECONDS / 2 / speed.per_token) // 8 * 8)
         if fewer < tokens:
-            said += f" {fewer} tokens would take about {duration(fewer / rate)}."
+            said += f" {fewer} tokens would take about {duration(speed.seconds(fewer, characters))}."
     return said
 
 

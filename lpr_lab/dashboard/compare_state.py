@@ -9,8 +9,9 @@ import gradio as gr
 
 from lpr_lab.dashboard import compare_parts as parts
 from lpr_lab.dashboard import shell
-from lpr_lab.dashboard.compare_pairs import PREFERENCES, reveal, revealed, tokens_per_second, vote, why_not_judged
+from lpr_lab.dashboard.compare_pairs import PREFERENCES, reveal, revealed, speed_of, vote, why_not_judged
 from lpr_lab.dashboard.model_hub import HUB
+from lpr_lab.dashboard.parameters import NEW_TOKENS
 from lpr_lab.dashboard.shell import esc, status
 from lpr_lab.dashboard.view import View
 from lpr_lab.errors import LprError
@@ -38,14 +39,19 @@ class Latest:
         return self.pair.to_record(self.settings)
 
 
-def hint(run: Run, tokens: float, view: View | None = None, latest: Latest | None = None) -> str:
+def hint(run: Run, tokens: Any, prompt: Any, view: View | None = None, latest: Latest | None = None) -> str:
     """Return the line under the button: how long it will take; with a view it also sets the address."""
     newest = [latest.record] if latest is not None else []
     try:
-        rate = tokens_per_second(newest) or tokens_per_second(run.generations())
-        said = parts.estimate(rate, int(tokens), HUB.is_loaded(run))
+        speed = speed_of([*run.generations(), *newest])
+        said = parts.estimate(speed, NEW_TOKENS.read(tokens), HUB.is_loaded(run), len(str(prompt or "")))
     except LprError as error:
         said = str(error)
+    return hint_of(said, view)
+
+
+def hint_of(said: str, view: View | None = None) -> str:
+    """Return such a line; see `hint`."""
     query = f' data-query="{esc(view.to_query())}"' if view is not None else ""
     return f'<p class="lpr-caption"{query}>{esc(said)}</p>'
 

@@ -202,7 +202,8 @@ def count_now(runs_dir: Path, query: dict[str, Any]) -> Iterator[tuple[str, bool
 
         for step in measure_experts(run, lambda: HUB.use(run)):
             spent = time.monotonic() - started
-            left = f", {duration(spent / step.done * (step.total - step.done))} left" if step.done > 1 else ""
+            # By tokens: texts of languages are of different length.
+            left = f", {duration(spent / step.share * (1 - step.share))} left" if step.done > 1 and step.share else ""
             yield status(f"Counting {step.done} of {step.total}: {step.doing}{left}", busy=True), False
     except LprError as error:
         yield status(str(error), bad=True), False

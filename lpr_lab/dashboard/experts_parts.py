@@ -16,6 +16,9 @@ NUMBER_CHOICES = {"mass": "Weight", "chosen": "Tokens (top-k)", "first": "First 
 ABOUT_AS_EVEN = 0.05
 """Layers whose evenness differs by less are not told apart in words."""
 
+ABOUT_AS_MUCH = 0.02
+"""Shares of languages that differ by less are not told apart in words."""
+
 MEANINGS = {
     "mass": "how much of the layer's output the expert is given, averaged over tokens; a layer's experts sum to 100%",
     "chosen": "share of tokens that have the expert among their top-k; a layer's experts sum to k × 100%",
@@ -197,6 +200,13 @@ def _layer_title(picture: Picture, codes: list[str], values: np.ndarray) -> str:
     name = "the original expert" if picture.expert == 0 else f"expert {picture.expert}"
     if len(codes) == 1:
         return f"Layer {picture.layer}: {name} gets {percent(mine[0])} of {language_name(codes[0])}"
+    if mine.max() - mine.min() < ABOUT_AS_MUCH:
+        return (
+            f"Layer {picture.layer}: {name} gets about as much of every language ({percent(mine.min())} to "
+            f"{percent(mine.max())})"
+            if percent(mine.min()) != percent(mine.max())
+            else f"Layer {picture.layer}: {name} gets {percent(mine.min())} of every language"
+        )
     return (
         f"Layer {picture.layer}: {name} gets most of {language_name(most)} ({percent(mine.max())}) and least of "
         f"{language_name(least)} ({percent(mine.min())})"

@@ -8,6 +8,7 @@ neither bodies nor how much is asked at once, and sends no protective headers.
 import asyncio
 import hashlib
 import hmac
+import json
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import AbstractAsyncContextManager
@@ -49,6 +50,7 @@ _UNUSED = (
 )
 _STREAMS = ("heartbeat/", "queue/data", "stream/", "mcp", "call/")
 _ACTIONS = ("run/", "api/", "queue/join", "call/", "mcp")
+_DIRECT = ("run/", "api/")
 _STARTUP = f"{_API}startup-events"
 """What gradio asks itself when it starts; it does nothing a second time."""
 
@@ -106,7 +108,7 @@ class Guard:
                 if isinstance(body, tuple):
                     await _answer(send, *body)
                     return
-                await self.app(scope, _replay(body, receive), send_with_headers)
+                await self.app(scope, _replay(body, receive), _in_words(path, send_with_headers))
         except TooManyError as error:
             if sent:
                 raise
@@ -168,6 +170,48 @@ class Guard:
         # Lax, so that links in messages lead in; what acts is refused from other sites above.
         cookie = f"{self.cookie}={self.token}; Path=/; HttpOnly; SameSite=Lax"
         return {b"location": place.encode("latin-1"), b"set-cookie": cookie.encode(), b"cache-control": b"no-store"}
+
+
+def _in_words(path: str, send: Send) -> Send:
+    """Return a `send` that answers a call with bad values by what is wrong with them, as the caller's mistake.
+
+    gradio answers a direct call that fails with status 500, and where it failed before the function was reached, with
+    no word at all.
+    """
+    if not path.startswith(_API) or not path.removeprefix(_API).startswith(_DIRECT):
+        return send
+    held: list[Message] = []
+
+    async def answer(message: Message) -> None:
+        if message["type"] == "http.response.start" and message["status"] == 500:
+            held.append(message)
+        elif not held or message["type"] != "http.response.body":
+            await send(message)
+        else:
+            held.append(message)
+            if not message.get("more_body"):
+                body = _with_a_word(b"".join(part.get("body", b"") for part in held[1:]))
+                headers = [(name, value) for name, value in held[0]["headers"] if name.lower() != b"content-length"]
+                headers.append((b"content-length", str(len(body)).encode()))
+                await send({**held[0], "status": 422, "headers": headers})
+                await send({"type": "http.response.body", "body": body})
+
+    return answer
+
+
+def _with_a_word(body: bytes) -> bytes:
+    """Return the body of an error with a sentence in it, if it had none."""
+    try:
+        found = json.loads(body)
+    except ValueError:
+        found = None
+    found = found if isinstance(found, dict) else {}
+    if not found.get("error"):
+        found["error"] = (
+            f"These values do not fit this endpoint. {_API}info lists what it takes; the log of the dashboard says "
+            "where it failed."
+        )
+    return json.dumps(found, ensure_ascii=False).encode()
 
 
 async def _answer(send: Send, status: int, sentence: str, more: dict[bytes, bytes] | None = None) -> None:

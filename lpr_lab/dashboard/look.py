@@ -98,7 +98,7 @@ def head() -> str:
     style = colours + tokens.strip_css() + f".gradio-container{{{run_parts.style()}}}"
     style += "".join(_file(name) for name in ours)
     style += f".gradio-container{{{expert_panels.style()}{live.style()}}}.gradio-container{{{pairs.style()}}}"
-    script = "\n".join([tokens.script(), *(_file(name) for name in ("plan.js", "shell.js"))])
+    script = "\n".join([tokens.script(), *(_file(name) for name in ("plan.js", "widgets.js", "shell.js"))])
     return f"<style>{style}</style><script>{script}</script>"
 
 

@@ -7,7 +7,7 @@ import gradio as gr
 from gradio.components.navbar import Navbar
 from starlette.middleware import Middleware
 
-from lpr_lab.dashboard import about, api, compare, experts, look, plan, retention, routing, runs, shell
+from lpr_lab.dashboard import about, api, compare, experts, look, not_found, plan, retention, routing, runs, shell
 from lpr_lab.dashboard.guard import Guard
 from lpr_lab.dashboard.report import report_route
 from lpr_lab.dashboard.sessions import describe_once
@@ -59,6 +59,7 @@ def launch_options(
         "head": look.head(),
         "app_kwargs": {
             "middleware": [Middleware(Guard, hosts=hosts, token=token)],
+            "exception_handlers": {404: not_found.answer},
             "routes": [report_route(runs_dir), about.concepts_route()],
         },
     }

@@ -9,6 +9,8 @@ import gradio as gr
 
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.memory import remembered
+from lpr_lab.dashboard.parameters import Text
+from lpr_lab.dashboard.plan_changes import changed
 from lpr_lab.dashboard.plan_costs import ROUNDING, RULES, Plan, costs, make_plan
 from lpr_lab.dashboard.plan_editor import render_editor, render_table
 from lpr_lab.dashboard.plan_facts import BaseFacts, Similarity, facts_of, parse_similarity
@@ -19,6 +21,7 @@ from lpr_lab.errors import LprError
 from lpr_lab.experiments.runs import Run
 from lpr_lab.views.numbers import count
 
+TYPED = Text("Similarity", 8000, may_be_empty=True)
 QUESTION = "How many experts per layer, and what will they cost?"
 MEASURE = "lpr-lab run 02_plan_experts"
 
@@ -26,14 +29,21 @@ MEASURE = "lpr-lab run 02_plan_experts"
 def known(scene: Scene) -> BaseFacts:
     """Return what is known of the chosen run's base, with the similarity that was typed, if any."""
     facts = facts_of(scene.run, scene.runs) if scene.run else BaseFacts("")
-    if scene.view.similarity:
-        try:
-            values = parse_similarity(scene.view.similarity)
-        except ValueError:
-            return facts
-        if facts.num_layers in (None, len(values)):
-            facts = replace(facts, similarity=Similarity(values), num_layers=len(values))
+    if scene.view.similarity and not _wrong_similarity(scene.view.similarity, facts):
+        values = parse_similarity(scene.view.similarity)
+        return replace(facts, similarity=Similarity(values), num_layers=len(values))
     return facts
+
+
+def _wrong_similarity(text: str, facts: BaseFacts) -> str:
+    """Return why a typed similarity cannot be used, in a sentence; empty where it can."""
+    try:
+        values = parse_similarity(text)
+    except ValueError as error:
+        return str(error)
+    if facts.num_layers not in (None, len(values)):
+        return f"That is {len(values)} numbers, and the base has {facts.num_layers} layers."
+    return ""
 
 
 @remembered
@@ -42,6 +52,8 @@ def compose(scene: Scene, runs_dir: Path) -> dict[str, Any]:
     facts = known(scene)
     plan = make_plan(facts, scene.view)
     controls = _controls(facts, plan)
+    if scene.view.similarity and (wrong := _wrong_similarity(scene.view.similarity, facts)):
+        scene = replace(scene, notice=scene.notice + notice("warn", f"Similarity in the address: {esc(wrong)}"))
     if plan is None:
         why = shell.no_runs(runs_dir) if scene.run is None else _unknown(facts)
         top = shell.head(QUESTION, more=scene.notice, view=scene.view)
@@ -121,19 +133,22 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
         run = shell.run_picker()
         rule = gr.Radio([], label="Give more experts to", visible=False)
     with gr.Row(elem_classes="lpr-settings"):
-        budget = gr.Number(label="New experts in all", precision=0, minimum=1, visible=False, scale=0, min_width=170)
-        top_k = gr.Number(
-            label="At work on a token (top-k)", precision=0, minimum=1, visible=False, scale=0, min_width=190
-        )
-        tokens = gr.Number(label="Tokens of stage 1", precision=0, minimum=1, visible=False, scale=0, min_width=170)
+        box: dict[str, Any] = {"visible": False, "scale": 0}
+        budget = shell.unchecked(gr.Number(label="New experts in all", min_width=170, **box))
+        top_k = shell.unchecked(gr.Number(label="At work on a token (top-k)", min_width=190, **box))
+        tokens = shell.unchecked(gr.Number(label="Tokens of stage 1", min_width=170, **box))
         rounding = gr.Radio([(text, name) for name, text in ROUNDING.items()], label="Rounding", visible=False)
+    said = html_block(shell.status(""))
     editor = html_block()
     source = html_block()
     priced = html_block()
     export = html_block()
     with gr.Accordion("A similarity of your own", open=False, elem_classes="lpr-own"):
         typed = gr.Textbox(
-            label="One number above 0 per layer", placeholder="0.31 0.42 0.40 …", lines=2, max_length=8000
+            label="One number above 0 per layer",
+            placeholder="0.31 0.42 0.40 …",
+            lines=2,
+            elem_classes=f"lpr-limit-{TYPED.most}",
         )
         with gr.Row(elem_classes="lpr-actions"):
             use = gr.Button("Divide by this", scale=0)
@@ -153,25 +168,20 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
 
     def choose(name: str) -> Any:
         def chosen(value: Any, request: gr.Request) -> list[Any]:
-            changes = {name: "" if value is None else str(value)}
-            if name == "budget" and request.query_params.get("rule") == "own":
-                changes["rule"] = ""  # a new budget is divided anew
-            if name in ("run", "rule", "budget", "round"):
-                changes.setdefault("experts", "")
-            if name == "rule" and value == "own":
-                changes = {"rule": "own", "experts": _present(request)}
-            return drawn({**dict(request.query_params), **changes}, *everything)
+            query, same = dict(request.query_params), [gr.skip() for _ in everything]
+            scene = shell.look(runs_dir, query)
+            try:
+                changes = changed(name, value, make_plan(known(scene), scene.view))
+            except LprError as error:  # what was typed stays, and so does the plan
+                return [shell.status(str(error), bad=True), *same]
+            return [shell.status(""), *(same if changes is None else drawn({**query, **changes}, *everything))]
 
         return chosen
 
-    def _present(request: gr.Request) -> str:
-        plan = make_plan(known(scene := shell.look(runs_dir, request.query_params)), scene.view)
-        return ",".join(map(str, plan.experts)) if plan else ""
-
-    def divide(text: str, request: gr.Request) -> list[Any]:
+    def divide(text: Any, request: gr.Request) -> list[Any]:
         query = dict(request.query_params)
         try:
-            values = parse_similarity(text)
+            values = parse_similarity(TYPED.read(text))
             layers = facts_of(scene.run, scene.runs).num_layers if (scene := shell.look(runs_dir, query)).run else None
             if values and layers not in (None, len(values)):
                 raise ValueError(f"That is {len(values)} numbers, and the base has {layers} layers.")
@@ -183,8 +193,8 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
 
     demo.load(load, None, list(everything.values()), **FILES)
     for name, control in (("run", run), ("rule", rule), ("round", rounding)):
-        control.input(choose(name), [control], list(everything.values()), **PICK)
+        control.input(choose(name), [control], [said, *everything.values()], **PICK)
     for name, control in (("budget", budget), ("topk", top_k), ("tokens", tokens)):
-        gr.on([control.submit, control.blur], choose(name), [control], list(everything.values()), **PICK)
+        gr.on([control.submit, control.blur], choose(name), [control], [said, *everything.values()], **PICK)
     editor.click(load, None, list(everything.values()), **PICK)
     use.click(divide, [typed], [line, *everything.values()], **FILES)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lpr_lab.dashboard.parameters import MAX_PER_LAYER, PER_LAYER, budget_of
 from lpr_lab.dashboard.plan_facts import BaseFacts
 from lpr_lab.dashboard.view import View
 from lpr_lab.errors import UsageError
@@ -19,7 +20,6 @@ RULES = {
 ROUNDING = {"largest_remainder": "Spend it exactly", "round_up": "Round up, as the paper"}
 TOKENS = 61_440
 """Tokens of stage 1 in the demo."""
-MAX_PER_LAYER = 99
 BYTES = {"float32": 4, "bfloat16": 2}
 TRAINING_BYTES = 16
 """Per trained parameter in float32: itself, its gradient and the two moments of AdamW."""
@@ -45,17 +45,22 @@ def make_plan(facts: BaseFacts, view: View) -> Plan | None:
     if layers is None:
         return None
     similarity = facts.similarity if facts.similarity and len(facts.similarity.values) == layers else None
-    by_hand = _by_hand(view.experts, layers) if view.rule in ("own", "") else None
+    by_hand, problem = _by_hand(view.experts, layers) if view.rule in ("own", "") else (None, "")
     rule = "own" if by_hand else view.rule if view.rule in RULES and view.rule != "own" else "similarity"
-    problem = ""
     if similarity is None and rule not in ("own", "uniform"):
-        if view.rule:
+        if view.rule and view.rule != "own":
             problem = f"“{RULES[rule]}” needs similarity, which no run on this base has measured."
         rule = "uniform"
     rounding = view.round if view.round in ROUNDING else "largest_remainder"
-    budget = sum(by_hand) if by_hand else min(view.budget or 2 * layers, MAX_PER_LAYER * layers)
-    top_k = min(max(view.topk or 2, 1), MAX_PER_LAYER)
-    tokens = view.tokens or TOKENS
+    top_k, tokens = view.topk or 2, view.tokens or TOKENS
+    budget = 2 * layers
+    if by_hand:
+        budget = sum(by_hand)
+    elif view.budget is not None:
+        try:
+            budget = budget_of(layers).read(view.budget)
+        except UsageError as error:
+            problem = f"{error} This is the plan for {budget}."
     if by_hand:
         return Plan(by_hand, "own", rounding, budget, top_k, tokens)
     shares = similarity.values if similarity and rule != "uniform" else (1.0,) * layers
@@ -63,17 +68,25 @@ def make_plan(facts: BaseFacts, view: View) -> Plan | None:
     try:
         experts = allocate(shares, budget, rounding, max_new=MAX_PER_LAYER, by=by).new_experts
     except UsageError as error:
-        problem, experts = str(error), allocate((1.0,) * layers, max(budget, 1)).new_experts
+        problem, experts = problem or str(error), allocate((1.0,) * layers, max(budget, 1)).new_experts
         rule = "uniform"
     return Plan(experts, rule, rounding, budget, top_k, tokens, problem)
 
 
-def _by_hand(text: str, layers: int) -> tuple[int, ...] | None:
+def _by_hand(text: str, layers: int) -> tuple[tuple[int, ...] | None, str]:
+    """Return the counts that an address asks for by hand, and why they cannot be had; (None, "") where it asks none."""
+    if not text:
+        return None, ""
     words = text.split(",")
-    if len(words) != layers or not all(word.isascii() and word.isdigit() for word in words):
-        return None
-    counts = tuple(min(int(word[:4]), MAX_PER_LAYER) for word in words)
-    return counts if any(counts) else None
+    try:
+        if len(words) != layers:
+            raise UsageError(f"The plan by hand has {len(words)} numbers; expected one for each of {layers} layers.")
+        counts = tuple(PER_LAYER.read_text(word.strip()) for word in words)
+        if not any(counts):
+            raise UsageError("The plan by hand has no new expert at all; expected one in one layer at least.")
+    except UsageError as error:
+        return None, f"{error} The budget is divided anew instead."
+    return counts, ""
 
 
 @dataclass(frozen=True)

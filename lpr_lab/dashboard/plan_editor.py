@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from lpr_lab.dashboard.plan_costs import MAX_PER_LAYER
+from lpr_lab.dashboard.parameters import MAX_PER_LAYER
 from lpr_lab.dashboard.plan_facts import Similarity
 from lpr_lab.dashboard.shell import esc
 

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from lpr_lab.dashboard.parameters import MAX_LAYERS
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.runs import Run
 
 FEW_TOKENS = 10_000
 """Similarity from fewer tokens of a language is said to be rough; the papers measured 100,000."""
-MAX_LAYERS = 512
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ def _pickers(scene: Scene, run: Run, before: Side, after: Side) -> dict[str, Any
     was = [("base model", BASE), *((name, name) for name in stages)]
     for other in scene.runs:
         if other.problem is None and other.id != run.id and other.kind != LIFELONG:
-            was.append((f"another run: {other.title} · {other.id.rsplit('-', 1)[-1]}", f"{RUN}{other.id}"))
+            was.append((f"another run: {other.title} · {other.short_id}", f"{RUN}{other.id}"))
     chosen = before.stage if before.run.id == run.id else f"{RUN}{before.run.id}"
     now = [(newest, ""), *((name, name) for name in stages[:-1])]
     return {

@@ -209,7 +209,7 @@ def moved_documents(comparison: Comparison, view: View) -> str:
     tables = ""
     titles = ("More bits than before", "Fewer bits than before")
     for title, rows in zip(titles, most_moved(comparison.documents), strict=True):
-        tables += f"<div><h3>{title}</h3>{_documents(rows, trend, comparison.after.run, view)}</div>"
+        tables += f"<div><h3>{title}</h3>{_documents(title, rows, trend, comparison.after.run, view)}</div>"
     return (
         '<section class="lpr-panel lpr-section"><h2>Documents that moved most</h2>'
         f'<p class="lpr-subfinding">{found}</p><div class="lpr-halves">{tables}</div>'
@@ -219,7 +219,7 @@ def moved_documents(comparison: Comparison, view: View) -> str:
     )
 
 
-def _documents(rows: Table, trend: dict[tuple[str, str], str], run: Run, view: View) -> str:
+def _documents(title: str, rows: Table, trend: dict[tuple[str, str], str], run: Run, view: View) -> str:
     if rows.empty:
         return "<p>None.</p>"
     body = ""
@@ -240,7 +240,7 @@ def _documents(rows: Table, trend: dict[tuple[str, str], str], run: Run, view: V
         )
     heads = '<th scope="col">Document</th><th scope="col" class="lpr-number">Change</th>'
     return (
-        f'{_scroll("Documents and their change")}<table class="lpr-table"><thead><tr>{heads}</tr></thead>'
+        f'{_scroll(f"Documents: {title.lower()}")}<table class="lpr-table"><thead><tr>{heads}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
 
@@ -264,7 +264,7 @@ def trade_off_table(found: TradeOff, view: View) -> str:
         for index, name in enumerate(("Run", *_TRADE.values()))
     )
     return (
-        f'<div class="lpr-panel">{_scroll("Gain and forgetting by run")}<table class="lpr-table">'
+        f'<div class="lpr-panel">{_scroll("Gain and forgetting by run")}<table class="lpr-table lpr-stacked">'
         '<caption class="lpr-hidden">Gain and forgetting of runs on the same test sets</caption>'
         f"<thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>{_CAVEAT}{_apart(found.refused)}</div>"
     )
@@ -313,14 +313,16 @@ def stage_table(rows: Table) -> str:
         for stage in stages:
             row = by_stage.loc[stage]
             moved = "" if stage == BASE else f"<small>{change(row['change_percent'])}</small>"
-            interval = f"of the change {change(row['change_low'])} to {change(row['change_high'])}"
-            cells += f'<td class="lpr-number" title="95% interval {interval}">{row["bits_per_byte"]:.3f}{moved}</td>'
+            ends = f"of the change {interval(row['change_low'], row['change_high'])}"
+            name = f'data-label="{esc(str(stage))}" title="95% interval {ends}"'
+            cells += f'<td class="lpr-number" {name}>{row["bits_per_byte"]:.3f}{moved}</td>'
         group = esc(str(part["group"].iloc[0]))
         body += f'<tr><th scope="row">{esc(language_name(str(language)))}<small>{group}</small></th>{cells}</tr>'
     heads = "".join(f'<th scope="col" class="lpr-number">{esc(str(stage))}</th>' for stage in stages)
     return (
         '<div class="lpr-panel"><div class="lpr-scroll" role="region" tabindex="0" aria-label="Bits per byte by stage">'
-        '<table class="lpr-table"><caption class="lpr-hidden">Bits per byte after every stage, by language</caption>'
+        '<table class="lpr-table lpr-stacked">'
+        '<caption class="lpr-hidden">Bits per byte after every stage, by language</caption>'
         f'<thead><tr><th scope="col">Language</th>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
         '<p class="lpr-caption">Bits per byte after every stage, and below it the change from the base. G0 are the '
         "original languages, G1 the first group that was taught, and so on. All stages were scored on one copy of the "

@@ -27,7 +27,7 @@ def toggle(scene: Scene, run: Run) -> str:
     title = f"At most {MOST} runs at once" if full else "Compare with others"
     return (
         f'<a class="lpr-box" href="/?{query}" data-pick="{query}" role="checkbox" aria-checked="{str(inside).lower()}" '
-        f'aria-disabled="{str(full).lower()}" aria-label="Compare {esc(run.title)}, {esc(run.id[-4:])}" '
+        f'aria-disabled="{str(full).lower()}" aria-label="Compare {esc(run.title)}, {esc(run.short_id)}" '
         f'title="{title}"></a>'
     )
 
@@ -44,7 +44,7 @@ def render_comparison(scene: Scene) -> str:
     except LprError as error:
         return shell.notice("bad", esc(str(error)))
     warning = "".join(shell.notice("warn", esc(said)) for said in side_by_side.notices(compared, runs))
-    heads = [f"{esc(run.title)}<small>{esc(run.created[:10])} {esc(run.id[-4:])}</small>" for run in runs]
+    heads = [f"{esc(run.title)}<small>{esc(run.created[:10])} {esc(run.short_id)}</small>" for run in runs]
     table = side_by_side.render(compared, heads, ("results", "settings", "data", "environment"))
     clear = esc(scene.view.to_query(runs=""))
     said = f"{len(runs)} runs: {side_by_side.finding(compared)}"

@@ -99,13 +99,6 @@
       event.preventDefault();
       document.getElementById("lpr-main")?.focus();
     }
-    const copy = event.target.closest?.(".lpr-command");
-    if (copy) {
-      navigator.clipboard?.writeText(copy.textContent).then(() => {
-        copy.classList.add("lpr-copied");
-        setTimeout(() => copy.classList.remove("lpr-copied"), 1200);
-      });
-    }
   });
 
   // ---- a list that can be searched

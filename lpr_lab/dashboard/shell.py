@@ -12,7 +12,7 @@ from typing import Any
 
 import gradio as gr
 
-from lpr_lab.dashboard.view import View
+from lpr_lab.dashboard.view import View, refused
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.housekeeping import tags_of
 from lpr_lab.experiments.run_status import seconds_since
@@ -54,6 +54,15 @@ def html_block(value: str = "", **options: Any) -> gr.HTML:
     )
 
 
+def unchecked(component: Any) -> Any:
+    """Let a component hand its value to the handler as it came, which checks it (`parameters`).
+
+    gradio's own check of numbers is an error without a word, and where it is none it rounds.
+    """
+    component.preprocess = lambda payload: payload
+    return component
+
+
 # Reading files is quick and may happen side by side; models wait for one another, in the line of `turns`.
 FILES: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 # What is chosen last counts, also when it was chosen before the answer to the last choice was there.
@@ -80,20 +89,21 @@ class Scene:
 def look(runs_dir: Path, query: Any) -> Scene:
     """Find the run that an address asks for, or the newest readable one; a run that is not there is said, not fatal."""
     view = View.from_query(dict(query))
+    left_out = "".join(notice("warn", esc(sentence)) for sentence in refused(dict(query)))
     try:
         runs = list_runs(runs_dir)
     except LprError as error:
-        return Scene([], None, view, notice("warn", esc(str(error))))
+        return Scene([], None, view, left_out + notice("warn", esc(str(error))))
     readable = {run.id: run for run in runs if run.problem is None}
     asked = str(dict(query).get("run", ""))
     if view.run in readable:
-        return Scene(runs, readable[view.run], view)
+        return Scene(runs, readable[view.run], view, left_out)
     newest = next(iter(readable.values()), None)
-    said = ""
+    said = left_out
     if asked:
         broken = next((run.problem for run in runs if run.id == view.run and run.problem), None)
         reason = esc(broken) if broken else f"Run “{esc(asked[:80])}” isn't in this folder."
-        said = notice("warn", reason + (" Showing the newest one instead." if newest else ""))
+        said += notice("warn", reason + (" Showing the newest one instead." if newest else ""))
     chosen = View.from_query({**dict(query), "run": newest.id if newest else ""})
     return Scene(runs, newest, chosen, said)
 
@@ -134,8 +144,11 @@ def notice(kind: str, text: str) -> str:
 
 
 def command(line: str) -> str:
-    """Return a command to copy."""
-    return f'<code class="lpr-command">{esc(line)}</code>'
+    """Return a command with a button that copies it."""
+    return (
+        f'<span class="lpr-command"><code>{esc(line)}</code>'
+        f'<button type="button" data-copy aria-label="Copy the command {esc(line)}">Copy</button></span>'
+    )
 
 
 def no_runs(runs_dir: Path) -> str:
@@ -238,7 +251,7 @@ def run_choices(runs: list[Run]) -> list[tuple[str, str]]:
     for run in runs:
         if run.problem is None:
             mark = " · example" if run.is_example else ""
-            choices.append((f"{run.title}  ·  {run.created[:10]} {run.id.rsplit('-', 1)[-1]}{mark}", run.id))
+            choices.append((f"{run.title}  ·  {run.created[:10]} {run.short_id}{mark}", run.id))
     return choices
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 from urllib.parse import urlencode
 
+from lpr_lab.dashboard.parameters import ADDRESS
+from lpr_lab.errors import UsageError
 from lpr_lab.experiments.runs import RUN_ID_PATTERN
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,80}")
@@ -13,8 +15,9 @@ _STAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,80}")
 _TAG = re.compile(r"[^\s,<>\"'&]{1,40}")
 _MAX_LISTED = 512
 _PATTERNS = {"run": RUN_ID_PATTERN, "run2": RUN_ID_PATTERN, "stage": _STAGE, "stage2": _STAGE, "tag": _TAG}
-_NUMBERS = ("layer", "expert", "tok", "budget", "topk", "tokens", "seed")
-_LISTS = ("langs", "runs", "experts", "similarity")
+_LISTS = ("langs", "runs")
+_ROWS = {"experts": re.compile(r"[0-9A-Za-z.,+ -]{0,8000}"), "similarity": re.compile(r"[0-9A-Za-z.,+ -]{0,20000}")}
+"""Numbers one after the other, as they came: the page Plan reads them and says what is wrong with them."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +92,10 @@ class View:
         values: dict[str, Any] = {}
         for field in fields(cls):
             raw = str(query.get(field.name, ""))
-            if field.name in _NUMBERS:
-                values[field.name] = int(raw) if re.fullmatch(r"[0-9]{1,9}", raw) else None
+            if field.name in ADDRESS:
+                values[field.name] = _number(field.name, raw)
+            elif field.name in _ROWS:
+                values[field.name] = raw if _ROWS[field.name].fullmatch(raw) else ""
             elif field.name in _LISTS:
                 values[field.name] = _list(raw)
             else:
@@ -108,6 +113,28 @@ class View:
         """Return the address of a page with this view; `page` is `/`, `/routing` and so on."""
         query = self.to_query(**changes)
         return f"{page}?{query}" if query else page
+
+
+def refused(query: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with the numbers of a query, in sentences; `View.from_query` leaves them out."""
+    said = []
+    for name, number in ADDRESS.items():
+        raw = str(query.get(name, ""))
+        if raw:
+            try:
+                number.read_text(raw)
+            except UsageError as error:
+                said.append(f"{error} The address asks for it; it was left out.")
+    return said
+
+
+def _number(name: str, raw: str) -> int | None:
+    if not raw:
+        return None
+    try:
+        return ADDRESS[name].read_text(raw)
+    except UsageError:
+        return None
 
 
 def _list(raw: str) -> str:

@@ -43,6 +43,8 @@ class Progress:
     done: int
     total: int
     doing: str
+    share: float = 0.0
+    """Of the tokens that are to be read, those that were."""
 
 
 def write_expert_tables(run: Run, counter: ExpertCounter, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -117,14 +119,20 @@ def count_experts(
     budget = tokens_per_language
     parts = [(split, code) for split in comparable_splits(corpus, splits, list(roles)) for code in roles]
     total = len(parts) * len(stages)
-    for place, (split, code) in enumerate(parts):
+    packed = []
+    for split, code in parts:
         documents = choose_documents(corpus.documents(split, code), budget, MAX_DOCUMENT_TOKENS, tokenizer)
-        blocks = pack(documents, tokenizer, BLOCK_TOKENS, languages=[code]) if documents else None
+        packed.append(pack(documents, tokenizer, BLOCK_TOKENS, languages=[code]) if documents else None)
+    sizes = [0 if blocks is None else blocks.input_ids.numel() for blocks in packed]
+    read, all_of_it = 0, max(1, sum(sizes) * len(stages))
+    for place, ((split, code), blocks) in enumerate(zip(parts, packed, strict=True)):
         for number, stage in enumerate(stages):
-            yield Progress(place * len(stages) + number, total, f"{code}, {split} text, {stage}")
+            done = place * len(stages) + number
+            yield Progress(done, total, f"{code}, {split} text, {stage}", read / all_of_it)
             if blocks is None:
                 continue
+            read += sizes[place]
             of: dict[str, Any] = {"stage": stage, "language": code, "role": roles[code], "dataset": split}
             with use() as held:
                 read_stage(counter, held.model, blocks, **of, precision=precision)
-    yield Progress(total, total, "Shuffling documents and writing tables")
+    yield Progress(total, total, "Shuffling documents and writing tables", 1.0)

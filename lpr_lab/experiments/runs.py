@@ -88,6 +88,12 @@ class Run(RunFiles):
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
 
+    @property
+    def short_id(self) -> str:
+        """What tells it from runs of the same title: the last digits of its id, or all of one that has none."""
+        found = re.search(r"-([0-9a-f]{4,})$", self.id)
+        return found[1] if found and self.id[:8].isdecimal() else self.id
+
     @classmethod
     def create(
         cls,

@@ -18,7 +18,7 @@ def render_comparison(runs: Sequence[Run]) -> str:
     except LprError as error:
         return _notice("Not compared", str(error))
     heads = [
-        f'<a href="#r{n}-top">{esc(run.title)}</a><small>{esc(run.created[:10])} {esc(run.id[-4:])}</small>'
+        f'<a href="#r{n}-top">{esc(run.title)}</a><small>{esc(run.created[:10])} {esc(run.short_id)}</small>'
         for n, run in enumerate(runs, start=1)
     ]
     notices = "".join(_notice("Notice", said) for said in side_by_side.notices(compared, runs))

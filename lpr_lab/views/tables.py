@@ -237,7 +237,7 @@ def _settings(runs: Sequence[Run]) -> ResultTable:
 
 
 def _label(run: Run) -> str:
-    return f"{run.title} ({run.id[-4:]})"
+    return f"{run.title} ({run.short_id})"
 
 
 def _signed(value: float) -> str:

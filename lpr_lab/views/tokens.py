@@ -374,14 +374,17 @@ def _token_facts(trace: RoutingTrace, shown: int) -> list[list[Any]]:
 
 
 def chip_label(piece: bytes | None) -> str:
-    """Return what a chip shows: text with white space and invisible characters named, bytes of a part in hex."""
+    """Return what a chip shows: text with white space and invisible characters named; lone bytes as `⟨E0 A6⟩`.
+
+    Without the brackets they would be letters.
+    """
     if piece is None:
         return "◆"
     if not piece:
         return "∅"
     out = []
     for run in runs([piece]):
-        out.append(run.text.strip("⟨⟩") if run.kind == "invalid" else "".join(map(_name, run.text)))
+        out.append(run.text if run.kind == "invalid" else "".join(map(_name, run.text)))
     return " ".join(out) if len(out) > 1 else out[0]
 
 

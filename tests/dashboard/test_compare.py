@@ -272,13 +272,41 @@ def test_what_stops_halfway_is_shown_as_stopped(run):
     ],
 )
 def test_how_long_it_takes_is_said_before(rate, tokens, said):
-    assert said in parts.estimate(rate, tokens, is_loaded=False)
+    speed = None if rate is None else pairs.Speed(1 / rate, 0.0, 20)
+    assert said in parts.estimate(speed, tokens, is_loaded=False, characters=20)
 
 
 def test_the_speed_is_that_of_the_newest_measured_pair():
     slow, fast = (replace(GREEK, seconds=seconds).to_record({}) for seconds in (9.0, 3.0))
-    assert pairs.tokens_per_second([slow, fast, {"prompt": "no seconds"}]) == 3.0
-    assert pairs.tokens_per_second([]) is None
+    assert pairs.speed_of([slow, fast, {"prompt": "no seconds"}]).per_token == pytest.approx(1 / 3)
+    assert pairs.speed_of([]) is None
+
+
+def timed(characters: int, tokens: int) -> dict:
+    """A pair as a machine makes it that takes 0.25 s for a token and 0.01 s for a character of the prompt."""
+    side = Said("x" * tokens, tokens, 1.0)
+    pair = replace(GREEK, prompt="x" * characters, left=side, right=side)
+    return replace(pair, seconds=0.25 * tokens + 0.01 * characters).to_record({})
+
+
+def test_one_long_prompt_is_no_measure_for_a_short_one():
+    speed = pairs.speed_of([timed(1900, 8)])
+    assert "for one of 10 it is not known" in parts.estimate(speed, 48, is_loaded=True, characters=10)
+    assert "About" in parts.estimate(speed, 48, is_loaded=True, characters=1000)
+
+
+@pytest.mark.parametrize("records", [[timed(1900, 8), timed(20, 48)], [timed(20, 48), timed(1900, 8)]])
+@pytest.mark.parametrize(("characters", "tokens"), [(10, 48), (2000, 8), (500, 100)])
+def test_with_a_long_and_a_short_prompt_measured_the_time_of_both_parts_is_told(records, characters, tokens):
+    expected = 0.25 * tokens + 0.01 * characters
+    assert pairs.speed_of(records).seconds(tokens, characters) == pytest.approx(expected)
+
+
+def test_a_prompt_of_the_readers_own_is_told_from_ours_and_from_kept_ones(run):
+    kept = run.generations()[0]["prompt"]
+    assert [pairs.is_typed(text, run) for text in ("My own words", kept, pairs.FIRST, " ", None)] == [
+        True, False, False, False, False,
+    ]  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------------- sides
