@@ -182,15 +182,18 @@ RUN = Text("The run id", 81, may_be_empty=True)
 LANGUAGE = Text("The language", 35, may_be_empty=True)
 PER_LAYER = Number("New experts of a layer", 0, MAX_PER_LAYER)
 
+WAY = Choice("What to do", ("force", "ban"))
+LAYERS = Text("Layers", 200, may_be_empty=True)
 _ANY = 10**9 - 1
 """What a run really has is known only to its page."""
+EXPERT = Number("Expert", 0, _ANY)
 ADDRESS: dict[str, Number] = {
     "seed": SEED,
     "topk": TOP_K,
     "tokens": STAGE_TOKENS,
     "budget": BUDGET,
     "layer": Number("Layer", 0, _ANY),
-    "expert": Number("Expert", 0, _ANY),
+    "expert": EXPERT,
     "tok": Number("Token", 0, _ANY),
 }
 """The numbers of addresses, by key."""

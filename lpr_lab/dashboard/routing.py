@@ -10,6 +10,7 @@ import gradio as gr
 from lpr_lab.dashboard import routing_words as say
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.model_hub import HUB
+from lpr_lab.dashboard.parameters import EXPERT, LAYERS, WAY
 from lpr_lab.dashboard.routing_own import OwnControls, delete_own, keep_own, rename_own, trace_own
 from lpr_lab.dashboard.routing_parts import QUESTION, compose
 from lpr_lab.dashboard.routing_texts import read, say_unreadable
@@ -71,6 +72,7 @@ def try_change(runs_dir: Path, way: str, expert: int, layers: str, query: dict[s
         if scene.run is None or stages is None:
             yield status("There is no text to run again."), keep
             return
+        way, expert, layers = WAY.read(way), EXPERT.read(expert), LAYERS.read(layers)
         known = stages.at(scene.view.stage) if scene.view.stage in stages.stage_names else stages
         wanted = layers_in(layers, known.layers.tolist())
         if layers.strip().lower() in ("", "all"):  # where some layers have fewer experts, all that have this one
@@ -79,7 +81,7 @@ def try_change(runs_dir: Path, way: str, expert: int, layers: str, query: dict[s
         from lpr_lab.measure.routing import trace_changed
 
         started = time.monotonic()
-        change = {way: dict.fromkeys(wanted, int(expert))}
+        change = {way: dict.fromkeys(wanted, expert)}
         with HUB.use(scene.run) as loaded:
             changed = trace_changed(loaded.model, loaded.tokenizer, known, **change)
     except (LprError, ValueError) as error:
@@ -139,7 +141,7 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
         with gr.Row(elem_classes="lpr-actions"):
             way = gr.Radio([("Force", "force"), ("Ban", "ban")], value="force", label="Change")
             parts["expert"] = gr.Dropdown([("Expert 0, the original", 0)], value=0, label="Expert", filterable=False)
-            layers = gr.Textbox("all", label="Layers, such as all or 0-5, 12", max_lines=1, max_length=200)
+            layers = gr.Textbox("all", label="Layers, such as all or 0-5, 12", max_lines=1)
             try_it = gr.Button("Run it", scale=0)
             try_stop = gr.Button("Cancel", scale=0, visible=False)
             try_line = html_block(status(""))

@@ -9,16 +9,15 @@ import gradio as gr
 
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.model_hub import HUB
+from lpr_lab.dashboard.parameters import LANGUAGE, TRACED
 from lpr_lab.dashboard.routing_parts import QUESTION, show_trace
 from lpr_lab.dashboard.shell import esc, html_block, status
 from lpr_lab.dashboard.typed import TYPED
 from lpr_lab.dashboard.view import View
-from lpr_lab.errors import LprError
-from lpr_lab.experiments.own_texts import MAX_NAME, delete_text, is_own, keep_text, new_id, rename_text
+from lpr_lab.errors import LprError, UsageError
+from lpr_lab.experiments.own_texts import delete_text, is_own, keep_text, new_id, rename_text
 from lpr_lab.experiments.runs import Run
 from lpr_lab.text.languages import LANGUAGES
-
-MAX_CHARACTERS = 4000
 
 Step = tuple[str, Any, Any]
 """A status line, then what two parts of the page show."""
@@ -31,15 +30,13 @@ def trace_own(runs_dir: Path, text: str, language: str | None, query: dict[str, 
     """
     scene = shell.look(runs_dir, query)
     run, same = scene.run, gr.skip()
-    text = text.strip()
     if run is None:
         yield status("There is no run to trace with."), same, same
         return
-    if not text:
-        yield status("The text is empty; type a sentence in any language."), same, same
-        return
-    if len(text) > MAX_CHARACTERS:
-        yield status(f"The text has {len(text):,} characters; at most {MAX_CHARACTERS:,} are taken."), same, same
+    try:
+        text, language = TRACED.read(text).strip(), LANGUAGE.read(language or "")
+    except UsageError as error:
+        yield status(str(error), bad=True), same, same
         return
     first = not HUB.is_loaded(run)
     said = "Loading the model, once…" if first else "Tracing…"
@@ -134,8 +131,7 @@ class OwnControls:
             self.text = gr.Textbox(
                 label="Your text, in any language",
                 lines=3,
-                max_length=MAX_CHARACTERS,
-                elem_classes="lpr-prompt",
+                elem_classes=["lpr-prompt", f"lpr-limit-{TRACED.most}"],
                 placeholder="Καλημέρα, κόσμε.",
             )
             with gr.Row(elem_classes="lpr-actions"):
@@ -150,7 +146,7 @@ class OwnControls:
             with gr.Column(visible=False, elem_classes="lpr-keeping") as self.keeping:
                 self.note = html_block()
                 with gr.Row(elem_classes="lpr-actions"):
-                    self.name = gr.Textbox(label="Its name", max_lines=1, max_length=MAX_NAME, scale=0, min_width=240)
+                    self.name = gr.Textbox(label="Its name", max_lines=1, scale=0, min_width=240)
                     self.keep = gr.Button("Keep this text", scale=0)
                     self.replace = gr.Button("Replace the kept one", scale=0)
                     self.rename = gr.Button("Rename", scale=0)

@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sample_runs import make_plan_run, make_run
 
-from lpr_lab.dashboard import api, build, compare, plan, serve, shell
+from lpr_lab.dashboard import api, build, compare, plan, routing, serve, shell
 from lpr_lab.dashboard import parameters as p
 from lpr_lab.dashboard.plan_changes import changed
 from lpr_lab.dashboard.plan_costs import make_plan
+from lpr_lab.dashboard.routing_own import trace_own
 from lpr_lab.dashboard.view import View
 from lpr_lab.errors import LprError, UsageError
 
@@ -162,6 +163,29 @@ def test_a_bad_prompt_starts_no_generation_and_is_said(runs_dir, run, value):
     asked = {"prompt": value, "language": "el", "tokens": 8, "temperature": 0, "seed": 0}
     ((line, *_),) = compare.generate(runs_dir, asked, {"run": run.id})
     assert "The prompt" in line and "lpr-bad-line" in line
+
+
+# ---------------------------------------------------------------------------------------------- the page Routing
+
+
+@pytest.mark.parametrize("value", BAD_NUMBERS, ids=name_of)
+def test_a_bad_expert_is_refused_before_a_model_is_loaded(runs_dir, run, value):
+    ((line, _),) = routing.try_change(runs_dir, "force", value, "all", {"run": run.id, "text": "en"})
+    assert "Expert" in line and "expected a whole number" in line
+
+
+@pytest.mark.parametrize(
+    "value", [None, 5, ["0"], "x", "3-1", "0-99999999999", "9" * 5000, "7" * 201, "-1"], ids=name_of
+)
+def test_bad_layers_are_refused_before_a_model_is_loaded(runs_dir, run, value):
+    ((line, _),) = routing.try_change(runs_dir, "ban", 0, value, {"run": run.id, "text": "en"})
+    assert "ayers" in line and "lpr-bad-line" in line
+
+
+@pytest.mark.parametrize("value", [*BAD_TEXTS, "", " "], ids=name_of)
+def test_a_bad_text_of_the_readers_own_is_refused(runs_dir, run, value):
+    ((line, *_),) = trace_own(runs_dir, value, "el", {"run": run.id})
+    assert "The text" in line and "lpr-bad-line" in line
 
 
 # ------------------------------------------------------------------------------------------------ named endpoints
