@@ -21,7 +21,8 @@ class Divergence:
         first: loss and gradient norm of the first step.
         recent: losses of the last steps, no more than `IN_A_ROW`.
         wild: how many steps in a row had a gradient norm far beyond the clip and the first.
-        diverged: the step at which it was noticed, and why; None while all is well.
+        diverged: the `step` at which it was noticed, `why`, and the step by which it had `recovered`, if it did;
+            None while all is well.
     """
 
     first: list[float] = field(default_factory=list)
@@ -44,6 +45,8 @@ class Divergence:
         self.recent = [*self.recent, loss][-IN_A_ROW:]
         self.wild = self.wild + 1 if grad_norm > max(CLIPS * max_grad_norm, GROWTH * start_norm) else 0
         if self.diverged is not None:
+            if self.diverged["recovered"] is None and len(self.recent) == IN_A_ROW and max(self.recent) <= start:
+                self.diverged["recovered"] = step
             return False
         if len(self.recent) == IN_A_ROW and min(self.recent) > RISE * start:
             why = (
@@ -53,5 +56,10 @@ class Divergence:
             why = f"for {IN_A_ROW} steps gradient norms were over {CLIPS:g} times the clip, now {grad_norm:.3g}"
         else:
             return False
-        self.diverged = {"step": step, "why": why}
+        self.diverged = {"step": step, "why": why, "recovered": None}
         return True
+
+    @property
+    def is_diverging(self) -> bool:
+        """Whether it was noticed, and the loss has not come back since."""
+        return self.diverged is not None and self.diverged["recovered"] is None

@@ -140,7 +140,8 @@ def train(
 
     Returns:
         steps, tokens, seconds, tokens_per_second, stopped_by (`tokens` or `max_minutes`); `precision` and
-        `computed_with` as they were seen in the first step of the last session; `diverged`, None or the step and why;
+        `computed_with` as they were seen in the first step of the last session; `diverged`, None or where and why
+        (see `divergence`);
         last metrics, and `terms`: for each its coefficient, its variant and how many tokens it saw over all sessions of
         the stage.
 
@@ -261,9 +262,9 @@ def _steps(
         if done.divergence.see(done.step, metrics["loss"], metrics["grad_norm"], settings.max_grad_norm) and is_main:
             bar.write(f"{label} diverges at step {done.step}: {done.divergence.diverged['why']}. {_ADVICE}")
         if done.divergence.diverged is not None:
-            metrics["diverged"] = 1.0
+            metrics["diverged"] = float(done.divergence.is_diverging)
         bar.update(tokens_per_step)
-        bar.set_postfix_str(f"loss={metrics['loss']:.3f}" + ", diverges" * ("diverged" in metrics), refresh=False)
+        bar.set_postfix_str(f"loss={metrics['loss']:.3f}" + ", diverges" * done.divergence.is_diverging, refresh=False)
         if log is not None and is_main:
             log({"step": done.step, "tokens": done.tokens, "seconds": done.seconds, **metrics})
         interrupt, out_of_time, due = stepper.any_process(
