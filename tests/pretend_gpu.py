@@ -145,10 +145,10 @@ class _Calls(TorchFunctionMode):
 
 @contextmanager
 def pretend_gpu() -> Iterator[None]:
-    """Have a GPU inside the block: where models go by default, and where Accelerate trains."""
+    """Have a GPU inside the block: where models go by default, and where they are trained."""
     import torch._dynamo  # optimisers ask for it, and it must not be imported under the modes below
-    from accelerate import Accelerator
 
+    from lpr_lab.method import training
     from lpr_lab.model import bases
 
     class Generator(torch.Generator):
@@ -159,7 +159,7 @@ def pretend_gpu() -> Iterator[None]:
     with ExitStack() as stack:
         for target, name, value in (
             (bases, "default_device", lambda: GPU),
-            (Accelerator, "device", property(lambda self: GPU)),
+            (training, "default_device", lambda: GPU),
             (torch, "Generator", Generator),
         ):
             stack.enter_context(mock.patch.object(target, name, value))

@@ -75,6 +75,11 @@ class Snapshot:
         return self.trained is not None and self.trained == self.stage and not self.is_over
 
     @property
+    def is_diverging(self) -> bool:
+        """Whether the training that the numbers are of was last seen to diverge (`method.divergence`)."""
+        return bool(self.numbers.get("diverged"))
+
+    @property
     def share(self) -> float | None:
         """How much of the token budget is used, in [0, 1]; None when that is not known."""
         return None if not self.num_steps or self.step is None else min(self.step / self.num_steps, 1.0)

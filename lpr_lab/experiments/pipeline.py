@@ -276,6 +276,7 @@ def finish(story: Story) -> dict[str, Any]:
             experiment.earlier,
             by_stage=original_weight_by_stage(run) if experiment.from_run else None,
             only_stage=experiment.recipe if experiment.from_run else "",
+            stages={step: phases[step] for step in experiment.steps},
         )
         results = {
             "schema_version": 1,

@@ -5,7 +5,7 @@ Thresholds are for the demo (SmolLM2, some 60,000 tokens); a claim that does not
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,7 +21,10 @@ MIN_SEPARATION = 0.4
 MIN_RETURN = 0.01
 
 _EXACT = ("starts_equal", "base_untouched", "parent_untouched")
-_OF_STAGE = {"stage1": (*_EXACT, "gains"), "stage2": (*_EXACT, "retention", "originals_return")}
+_OF_STAGE = {
+    "stage1": (*_EXACT, "training_stable", "gains"),
+    "stage2": (*_EXACT, "training_stable", "retention", "originals_return"),
+}
 """What a run of one stage claims."""
 
 
@@ -59,6 +62,7 @@ def check(
     earlier: Sequence[str] = (),
     by_stage: pd.DataFrame | None = None,
     only_stage: str = "",
+    stages: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[Claim]:
     """Check the claims on held-out text, or on dev text where the corpus has no held-out set.
 
@@ -72,6 +76,7 @@ def check(
         earlier: languages of the groups before it.
         by_stage: mean weight of expert 0 by stage (see `expert_tables`); the last two are compared.
         only_stage: `stage1` or `stage2` for a run of one stage: only what that stage is for is claimed.
+        stages: by step, what was found; those that trained say whether they diverged.
     """
     dataset = main_dataset(changes)
     changes = changes[changes["dataset"] == dataset]
@@ -85,6 +90,7 @@ def check(
     separation = float(kept.min() - given.max())
     claims = [
         *_beginning(exactness),
+        *_stable(stages or {}),
         Claim(
             "base_untouched",
             "After training, with the adapter off, the model is the base, bit for bit (largest difference of a logit).",
@@ -128,6 +134,20 @@ def check(
         *_review(by_stage, dataset),
     ]
     return [claim for claim in claims if not only_stage or claim.name in _OF_STAGE[only_stage]]
+
+
+def diverged(stages: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return, by step, where and why a training diverged (see `method.divergence`); usually nothing."""
+    return {step: found["diverged"] for step, found in stages.items() if found.get("diverged")}
+
+
+def _stable(stages: Mapping[str, Mapping[str, Any]]) -> list[Claim]:
+    """Return the claim that no training diverged for good, where any stage says so or the contrary."""
+    if not any("diverged" in found for found in stages.values()):  # nothing trained, or by an earlier version
+        return []
+    number = sum(it["recovered"] is None for it in diverged(stages).values())
+    text = "No training diverged: none had a loss that stayed above where it began (stages that did)."
+    return [Claim("training_stable", text, number, 0.0, number == 0)]
 
 
 def _beginning(exactness: dict[str, float]) -> list[Claim]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lpr_lab.errors import LprError
+from lpr_lab.experiments.scorecard import diverged
 from lpr_lab.measure.significance import ADAPTATION, UNCLEAR, change_of
 from lpr_lab.text.languages import get_language
 
@@ -29,8 +30,18 @@ def summary_lines(results: Mapping[str, Any], seconds: Mapping[str, float]) -> l
         f"Taught, in bits per byte of {_DATASETS.get(dataset, dataset)}: {_changes(change, 'expanded')}.",
         f"Known before, in the same: {_changes(change, 'original')}.{_caveat(change)}",
         f"Weight of the original expert there: {_weights(weights, 'original')}; {_weights(weights, 'expanded')}.",
+        *divergence_lines(results),
         _claims(results["claims"]),
     ]
+
+
+def divergence_lines(results: Mapping[str, Any]) -> list[str]:
+    """Return, in words, which trainings diverged, where and why; usually nothing."""
+    lines = []
+    for step, it in diverged(results.get("stages") or {}).items():
+        end = f"It had come back by step {it['recovered']}." if it["recovered"] else "It did not come back."
+        lines.append(f"The training of {step.replace('_', ' ')} diverged at step {it['step']}: {it['why']}. {end}")
+    return lines
 
 
 def claim_lines(claims: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -19,11 +19,11 @@ from pathlib import Path
 from queue import Empty, Full, Queue
 from typing import Any
 
-from accelerate import PartialState
 from accelerate.tracking import GeneralTracker, MLflowTracker, TensorBoardTracker, TrackioTracker, WandBTracker
 
 from lpr_lab.experiments.run_formats import dotted
 from lpr_lab.experiments.runs import Run
+from lpr_lab.model.processes import join_processes
 from lpr_lab.storage import read_json, write_json
 
 PROJECT = "lpr_lab"
@@ -44,6 +44,8 @@ def tracking(run: Run, stage: str, names: Sequence[str]) -> Iterator[Log]:
         stage: the training stage; a run of the tracker is named after both.
         names: from `trackers.chosen`.
     """
+    if names:
+        join_processes()  # Accelerate's trackers ask which process this is
     outlets = [_Outlet(name, run, stage) for name in names]
 
     def log(metrics: Mapping[str, float]) -> None:
@@ -100,7 +102,6 @@ class _Outlet:
         try:
             state = read_json(self._handed) if self._handed.exists() else {}
             self._folder.mkdir(exist_ok=True)
-            PartialState()  # Accelerate asks it which process this is; it is there already while something trains
             tracker = OPENERS[self._name](self._run, self._stage, self._folder, state)
             tracker.start()
             if not state:

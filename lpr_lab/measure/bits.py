@@ -31,14 +31,15 @@ from lpr_lab.measure.routing import LoadCounter
 from lpr_lab.measure.significance import percentile_interval
 from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.capture import RoutingRecord, record_routing
-from lpr_lab.model.heap import give_freed_memory_back, keep_freed_memory
+from lpr_lab.model.heap import freed_memory_kept
 from lpr_lab.model.machine import resolve_precision
+from lpr_lab.model.observe import Observed, observe
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import selected_stage, standing
 from lpr_lab.progress import progress
 from lpr_lab.text.corpus import Corpus, Document, comparable_splits
 from lpr_lab.text.languages import language_name
-from lpr_lab.text.packing import PackedBlocks, pack, refuse_if_documents_mix
+from lpr_lab.text.packing import PackedBlocks, in_mode, pack, refuse_if_documents_mix
 from lpr_lab.text.round_trip import Loss, measure_loss, refuse_great_loss
 from lpr_lab.text.vocabulary import require_embeddings
 
@@ -171,12 +172,17 @@ def evaluate(
     with _base_of(model, base) as dense:
         refuse_if_documents_mix(dense)
     counter = LoadCounter()
-    sets = []
+    seen = Observed()
+    sets: list[ScoredDocuments] = []
     passes = 2 + len(stages) if is_compared else 1
-    with progress(passes * sum(blocks.input_ids.numel() for blocks in packed), "Evaluating", "token") as bar:
+    total = passes * sum(blocks.input_ids.numel() for blocks in packed)
+    on_processor = next(model.parameters()).device.type == "cpu"
+    keeping = freed_memory_kept() if on_processor else nullcontext()
+    with keeping, progress(total, "Evaluating", "token") as bar:
         for (split, language, documents), blocks, loss in zip(tests, packed, losses, strict=True):
             role = "original" if language in original else "expanded"
-            options = {"batch_blocks": batch_blocks, "precision": precision, "bar": bar}
+            options: dict[str, Any] = {"batch_blocks": batch_blocks, "precision": precision, "bar": bar}
+            options["seen"] = None if sets else seen
             with _base_of(model, base) as dense:
                 nats = {"base": document_nats(dense, blocks, **options)}
             if is_compared:
@@ -194,8 +200,7 @@ def evaluate(
             sizes = np.maximum(np.array(loss.num_bytes) - np.array(loss.lost_bytes), 1)
             ids = tuple(document.id for document in documents)
             sets.append(ScoredDocuments(language, role, split, fingerprint_of(documents, loss), sizes, nats, ids))
-    give_freed_memory_back()
-    settings = {"precision": resolve_precision(precision), "block_tokens": block_tokens, "bootstrap": bootstrap}
+    settings = {"precision": seen.precision, "block_tokens": block_tokens, "bootstrap": bootstrap}
     return Report(sets, bootstrap, seed, counter.to_frame(), settings, _lost_rows(sets, losses))
 
 
@@ -241,17 +246,29 @@ def document_nats(
     precision: str = "auto",
     after_batch: Sequence[Any] = (),
     bar: Any = None,
+    seen: Observed | None = None,
 ) -> np.ndarray:
     """Return the negative log-likelihood of every packed document in nats, float64 [documents].
 
     Documents do not see one another, every token is scored once, and separators are not scored.
+
+    Args:
+        model: a causal LM, expanded or not.
+        blocks: from `pack`.
+        batch_blocks: blocks per forward pass.
+        precision: auto, fp32 or bf16.
+        after_batch: called with each batch and the mask of its text tokens [T].
+        bar: told how many tokens were read.
+        seen: takes in what was computed with.
+
+    Raises:
+        LprError: products were made in another precision, and `seen` could tell.
     """
     device = next(model.parameters()).device
-    if device.type == "cpu":
-        keep_freed_memory()
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=resolve_precision(precision) == "bf16")
+    is_bf16 = resolve_precision(precision) == "bf16"
     totals = np.zeros(blocks.num_documents)
-    with autocast:
+    watching = nullcontext() if seen is None else observe(model, seen, torch.bfloat16 if is_bf16 else None)
+    with in_mode(model, training=False), watching, torch.autocast(device.type, torch.bfloat16, enabled=is_bf16):
         for start in range(0, len(blocks), batch_blocks):
             batch = blocks.select(range(start, min(start + batch_blocks, len(blocks))))
             ids, positions = batch["input_ids"].to(device), batch["position_ids"].to(device)

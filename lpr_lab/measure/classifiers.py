@@ -14,7 +14,7 @@ from lpr_lab.model.machine import resolve_precision
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.progress import progress
 from lpr_lab.text.corpus import Corpus
-from lpr_lab.text.packing import pack
+from lpr_lab.text.packing import in_mode, pack
 from lpr_lab.text.vocabulary import require_embeddings
 
 COLUMNS = ["layer", "language", "role", "dataset", "accuracy", "n_tokens"]
@@ -59,7 +59,8 @@ def classifier_accuracy(
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=resolve_precision(precision) == "bf16")
     rows: list[list[Any]] = []
     total = tokens_per_language * len(languages)
-    with record_routing(model) as record, autocast, progress(total, "Classifiers", "token") as bar:
+    still = in_mode(model, training=False)
+    with still, record_routing(model) as record, autocast, progress(total, "Classifiers", "token") as bar:
         for language in languages:
             documents = corpus.documents(split, language) if split in corpus.splits else []
             if not documents:

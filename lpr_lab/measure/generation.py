@@ -21,7 +21,7 @@ from lpr_lab.model.mixture import all_layers
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import stage_names, standing
 from lpr_lab.text.graphemes import token_bytes
-from lpr_lab.text.packing import separator_token_id
+from lpr_lab.text.packing import in_mode, separator_token_id
 from lpr_lab.text.unicode import check_text
 from lpr_lab.text.vocabulary import require_embeddings
 
@@ -73,6 +73,7 @@ class _Speaker:
     def __init__(self, model: PeftModel, stage: str) -> None:
         self.model = model
         self._layers = all_layers(model)
+        self._is_training = any(part.training for part in model.modules())
         with nullcontext() if stage == EXPANDED else standing(model, None if stage == BASE else stage):
             self._wanted = self._look()
 
@@ -89,7 +90,8 @@ class _Speaker:
         before = self._look()
         self._stand(self._wanted)
         try:
-            yield self.model
+            with in_mode(self.model, training=False) if self._is_training else nullcontext():
+                yield self.model
         finally:
             self._stand(before)
 

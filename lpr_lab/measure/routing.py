@@ -20,7 +20,7 @@ from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import selected_stage, stage_names, standing
 from lpr_lab.model.steering import steer
 from lpr_lab.text.graphemes import token_bytes
-from lpr_lab.text.packing import separator_token_id
+from lpr_lab.text.packing import in_mode, separator_token_id
 from lpr_lab.text.unicode import check_text
 from lpr_lab.text.vocabulary import require_embeddings
 
@@ -127,7 +127,7 @@ def trace(
         "base_log_prob": None,
     }
     if base:
-        with model.disable_adapter():
+        with in_mode(model, training=False), model.disable_adapter():
             token_facts["base_log_prob"] = _log_prob(model(input_ids=tensor, use_cache=False).logits[0], ids)
     results = [_trace_at(model, tensor, stage, token_facts) for stage in stages or [selected_stage(model)]]
     results[-1].stages = {result.stage: result for result in results[:-1]}
@@ -141,7 +141,7 @@ def trace_stages(model: PeftModel, tokenizer: PreTrainedTokenizerBase, known: Ro
     """
     earlier = [stage for stage in stage_names(model) if stage != known.stage]
     device = next(model.parameters()).device
-    with torch.no_grad(), model.disable_adapter():
+    with torch.no_grad(), in_mode(model, training=False), model.disable_adapter():
         tensor = torch.tensor([known.token_ids], device=device)
         base_log_prob = _log_prob(model(input_ids=tensor, use_cache=False).logits[0], known.token_ids)
     stages = {}
@@ -185,7 +185,7 @@ def trace_changed(
 
 def _trace_at(model: PeftModel, tensor: torch.Tensor, stage: str, token_facts: dict[str, Any]) -> RoutingTrace:
     with standing(model, stage):
-        with record_routing(model) as record:
+        with in_mode(model, training=False), record_routing(model) as record:
             logits = model(input_ids=tensor, use_cache=False).logits[0]
             routing = dict(sorted(record.routing.items()))
         num_experts = [layer.num_experts for layer in moe_layers(model)]

@@ -40,6 +40,7 @@ from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.families import find_decoder_mlps, read_mlp
 from lpr_lab.model.mixture import all_layers
 from lpr_lab.model.peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from lpr_lab.model.processes import join_processes
 from lpr_lab.model.quantized import compute_alike, quantization_of, without_bitsandbytes
 from lpr_lab.text.corpus import Corpus
 from lpr_lab.text.vocabulary import require_embeddings
@@ -80,12 +81,14 @@ def finetune(
         steps, tokens, seconds, what stopped it, coefficients and variants, last metrics.
 
     Raises:
-        UsageError: an expansion, which has stages of its own, or a language on both sides.
+        UsageError: an expansion, which has stages of its own, or a language on both sides; or as in `expand` on
+            processes.
     """
     if isinstance(model, PeftModel) and all_layers(model):
         raise UsageError(
             "An expansion is trained by lpr_lab.expand and lpr_lab.review; the baselines start from a base."
         )
+    join_processes()
     settings = train_settings(settings, model, 81_920)
     weights = shares(original, expanded, replay_share if original else 0.0)
     splits = {language: "replay" if language in original else "train" for language in weights}

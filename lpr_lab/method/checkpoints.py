@@ -17,7 +17,7 @@ import platform
 import random
 import re
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -29,6 +29,7 @@ from transformers import PreTrainedModel
 
 from lpr_lab import storage
 from lpr_lab.errors import DamagedError, LprError, UsageError
+from lpr_lab.method.divergence import Divergence
 from lpr_lab.model.adapter import expansion_config, refuse_mismatch, trainable_parameters
 from lpr_lab.model.files import TENSORS, load_adapter_tensors, save_adapter
 from lpr_lab.model.fingerprint import base_fingerprint
@@ -50,12 +51,21 @@ class Progress:
         tokens: tokens trained on, padding excluded.
         seconds: training time over all sessions of this stage.
         counts: by name of a term of the loss, how many tokens it saw.
+        observed: what the last session was seen to compute with (see `model.observe`).
+        divergence: what is known of the loss's course.
     """
 
     step: int = 0
     tokens: int = 0
     seconds: float = 0.0
     counts: dict[str, int] = field(default_factory=dict)
+    observed: dict[str, Any] = field(default_factory=dict)
+    divergence: Divergence = field(default_factory=Divergence)
+
+    @staticmethod
+    def from_json(values: dict[str, Any]) -> "Progress":
+        """Rebuild it from `dataclasses.asdict`; checkpoints of earlier versions know less."""
+        return Progress(**{**values, "divergence": Divergence(**values.get("divergence", {}))})
 
 
 def save_checkpoint(
@@ -87,11 +97,11 @@ def save_checkpoint(
     _require_space(directory)
     moments, counters = _optimizer_tensors(optimizer, names)
     state = {
-        "progress": vars(progress),
+        "progress": asdict(progress),
         "scheduler": {k: v for k, v in scheduler.state_dict().items() if isinstance(v, int | float | list | str)},
         "optimizer_steps": counters,
         "parameters": names,
-        "rng": _rng_state(),
+        "rng": rng_state(),
         "facts": facts,
         "environment": environment(),
     }
@@ -137,8 +147,12 @@ def load_checkpoint(
     optimizer: torch.optim.Optimizer,
     scheduler: Any,
     facts: dict[str, Any],
+    say: Any = print,
 ) -> Progress:
     """Restore everything a checkpoint holds; refuse when anything is missing or was made with other settings.
+
+    Sums round by the number of threads, the processor and the versions of libraries. Where those differ a stage goes
+    on, and `say` is told that it will not end bit-identical to one that was not interrupted.
 
     Raises:
         DamagedError: a tensor of the model or the optimizer is missing or misshapen.
@@ -151,6 +165,17 @@ def load_checkpoint(
             f"{path} was made with other settings ({', '.join(differing)}), so continuing it would mix two "
             "experiments. Use a new output folder, or the settings it was made with."
         )
+    here = environment()
+    changed = [
+        f"{key} {before} then, {here[key]} now"
+        for key, before in state["environment"].items()
+        if key in here and here[key] != before
+    ]
+    if changed:
+        say(
+            f"{path.name} was made elsewhere ({'; '.join(changed)}): what follows may round otherwise than in a stage "
+            "that was not interrupted."
+        )
     names = [name for name, _ in trainable_parameters(model)]
     if state["parameters"] != names:
         raise DamagedError(f"{path} holds optimizer state for other parameters than the ones that learn in this stage.")
@@ -162,8 +187,8 @@ def load_checkpoint(
     scheduler.load_state_dict(state["scheduler"])
     for group, rate in zip(optimizer.param_groups, scheduler.get_last_lr(), strict=True):
         group["lr"] = rate  # a scheduler remembers the rate, but only `step` writes it into the optimizer
-    _restore_rng(state["rng"])
-    return Progress(**state["progress"])
+    restore_rng(state["rng"])
+    return Progress.from_json(state["progress"])
 
 
 def starting_fingerprint(model: PeftModel | PreTrainedModel) -> str:
@@ -263,7 +288,8 @@ def _has_cuda() -> bool:
     return torch.cuda.is_available()
 
 
-def _rng_state() -> dict[str, Any]:
+def rng_state() -> dict[str, Any]:
+    """Return the state of every global generator of random numbers, in plain values."""
     # The global generators are saved for code of others that draws from them; this project never does.
     kind, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002
     python_version, python_state, python_gauss = random.getstate()
@@ -277,7 +303,8 @@ def _rng_state() -> dict[str, Any]:
     }
 
 
-def _restore_rng(state: dict[str, Any]) -> None:
+def restore_rng(state: dict[str, Any]) -> None:
+    """Bring every global generator back to a state from `rng_state`."""
     torch.set_rng_state(torch.frombuffer(bytearray.fromhex(state["torch"]), dtype=torch.uint8))
     if _has_cuda() and state["cuda"]:
         torch.cuda.set_rng_state_all([torch.frombuffer(bytearray.fromhex(s), dtype=torch.uint8) for s in state["cuda"]])

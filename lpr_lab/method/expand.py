@@ -1,7 +1,7 @@
 """Stage 1: train new experts (and routers) on the expanded languages, and on nothing else.
 
-Everything of the base model stays frozen, expert 0 included: `set_trainable` is the place where that is said, and it
-is called here and in the review, nowhere else (MoE-LPR §2.3).
+Everything of the base model stays frozen, expert 0 included: `set_trainable` is the place where that is said; here and
+in the review it holds for the stage alone, by `learning` (MoE-LPR §2.3).
 
 The paper's ablation *one-stage* (its Table 3) is here too: with `original`, replay and the language-priors routing loss
 move from the review into this stage, and experts and routers learn together.
@@ -21,7 +21,8 @@ from lpr_lab.method.terms import balance_term, lm_term, lpr_term, z_term
 from lpr_lab.method.training import Metrics, TrainSettings, train, train_settings
 from lpr_lab.model.adapter import expansion_config
 from lpr_lab.model.peft import PeftModel
-from lpr_lab.model.stages import set_trainable
+from lpr_lab.model.processes import join_processes
+from lpr_lab.model.stages import learning
 from lpr_lab.text.corpus import Corpus
 from lpr_lab.text.packing import PackedBlocks, pack
 from lpr_lab.text.vocabulary import require_embeddings
@@ -75,8 +76,9 @@ def expand(
 
     Raises:
         UsageError: no languages, a language the corpus lacks, a model without experts, or original languages to replay
-            for routers that do not learn.
+            for routers that do not learn; or processes that were started together and do not know of one another.
     """
+    join_processes()
     settings = train_settings(settings, model, 61_440)
     if not languages:
         raise UsageError("Stage 1 needs at least one expanded language, for example languages=['el'].")
@@ -92,7 +94,6 @@ def expand(
             f"The experts of this expansion are at rest since {config.stages[-1]['name']!r} began, so that earlier "
             "stages can be selected again. Call lpr_lab.upcycle for new experts, or load the adapter of stage 1."
         )
-    set_trainable(model, experts=True, routers=train_routers)
     config.groups[-1] = list(languages)
     config.original = list(original) or config.original
     terms = [lm_term()]
@@ -103,7 +104,8 @@ def expand(
         if original:
             terms.append(lpr_term(len(original), lpr_coef, lpr_variant))
     schedule = BlockSchedule(blocks, blocks_per_step=settings.blocks_per_step, seed=settings.seed, weights=weights)
-    result = train(model, schedule, terms, settings, out=Path(out), label="Stage 1, expand", log=log)
+    with learning(model, experts=True, routers=train_routers):
+        result = train(model, schedule, terms, settings, out=Path(out), label="Stage 1, expand", log=log)
     result |= {"languages": list(languages), "load_balancing_variant": load_balancing_variant}
     return result | ({"original": list(original), "lpr_variant": lpr_variant} if original else {})
 

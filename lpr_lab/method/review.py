@@ -21,7 +21,8 @@ from lpr_lab.method.terms import classifier_term, group_term, lm_term, lpr_term
 from lpr_lab.method.training import Metrics, train, train_settings
 from lpr_lab.model.adapter import expansion_config
 from lpr_lab.model.peft import PeftModel
-from lpr_lab.model.stages import enter_stage, set_trainable
+from lpr_lab.model.processes import join_processes
+from lpr_lab.model.stages import enter_stage, learning
 from lpr_lab.text.corpus import Corpus
 from lpr_lab.text.vocabulary import require_embeddings
 
@@ -73,8 +74,9 @@ def review(
 
     Raises:
         UsageError: no original language, a replay share outside (0, 1], a classifier on a layer without experts, or
-            `group_coef` without a replayed language of an earlier group.
+            `group_coef` without a replayed language of an earlier group; or as in `expand` on processes.
     """
+    join_processes()
     settings = train_settings(settings, model, 20_480)
     if not original:
         raise UsageError("The review needs at least one original language to replay, for example original=['en'].")
@@ -84,12 +86,12 @@ def review(
     blocks = pack_by_language(corpus, tokenizer, splits, settings, weights)
     group_terms = [group_term(model, [*splits], group_coef, group_variant)] if group_coef else []
     enter_stage(model, "review", classifiers=classifier_layers, classifier_input=classifier_input)
-    set_trainable(model, experts=False, routers=True)
     expansion_config(model).original = list(original)
     terms = [lm_term(), lpr_term(len(original), lpr_coef, lpr_variant)]
     if classifier_layers:
         terms.append(classifier_term(len(original), classifier_coef, classifier_input))
     terms += group_terms
     schedule = BlockSchedule(blocks, blocks_per_step=settings.blocks_per_step, seed=settings.seed + 1, weights=weights)
-    result = train(model, schedule, terms, settings, out=Path(out), label="Stage 2, review", log=log)
+    with learning(model, experts=False, routers=True):
+        result = train(model, schedule, terms, settings, out=Path(out), label="Stage 2, review", log=log)
     return result | {"original": list(original), "expanded": list(expanded), "lpr_variant": lpr_variant}

@@ -27,7 +27,7 @@ from lpr_lab.model.stages import standing
 from lpr_lab.model.tensor_files import open_tensors
 from lpr_lab.progress import progress
 from lpr_lab.text.corpus import Corpus
-from lpr_lab.text.packing import PackedBlocks
+from lpr_lab.text.packing import PackedBlocks, in_mode
 from lpr_lab.text.vocabulary import require_embeddings
 
 HELD_ROWS = 256
@@ -211,7 +211,8 @@ def gather_statistics(
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=resolve_precision(precision) == "bf16")
     total = sum(min(num_blocks, len(blocks)) for blocks in packed.values()) * block_tokens
     num_tokens = 0
-    with watch_mlp_inputs(model, see), autocast, progress(total, "Reading for the routers", "token") as bar:
+    still, watching = in_mode(model, training=False), watch_mlp_inputs(model, see)
+    with still, watching, autocast, progress(total, "Reading for the routers", "token") as bar:
         for language, blocks in packed.items():
             used = min(num_blocks, len(blocks))
             kept_from = used - max(used // 4, 1)

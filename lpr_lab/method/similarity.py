@@ -26,7 +26,7 @@ from lpr_lab.model.peft import BaseTunerLayer, PeftModel
 from lpr_lab.model.quantized import count_of
 from lpr_lab.progress import progress
 from lpr_lab.text.corpus import Corpus, Document
-from lpr_lab.text.packing import PackedBlocks, pack, refuse_if_documents_mix
+from lpr_lab.text.packing import PackedBlocks, in_mode, pack, refuse_if_documents_mix
 from lpr_lab.text.vocabulary import require_embeddings
 
 
@@ -95,29 +95,25 @@ def measure_similarity(
     expert_parameters = tuple(_num_parameters(mlp.module) for mlp in find_decoder_mlps(causal_lm_of(model)))
     decoder = decoder_of(model)
     refuse_if_documents_mix(decoder)
-    was_training = model.training
-    model.eval()  # dropout would blur every vector
     means, num_tokens = [], []
     # No cache of rounded weights: it would hold a second copy of the model.
     autocast = torch.autocast(
         model.device.type, torch.bfloat16, enabled=resolve_precision(precision) == "bf16", cache_enabled=False
     )
     sums = _UnitSums(len(expert_parameters))
-    try:
-        total = tokens_per_language * len(languages)
-        with watch(model, sums.see), autocast, progress(total, "Similarity", "token") as bar:
-            for code in languages:
-                sums.begin(tokens_per_language)
-                for batch in _batches(_packed(documents[code], tokenizer, block_tokens, code), batch_blocks):
-                    if sums.num_tokens == tokens_per_language:
-                        break
-                    bar.update(sums.count(batch))
-                    ids, positions = batch["input_ids"].to(model.device), batch["position_ids"].to(model.device)
-                    decoder(input_ids=ids, position_ids=positions, use_cache=False)
-                means.append(sums.means())
-                num_tokens.append(sums.num_tokens)
-    finally:
-        model.train(was_training)
+    total = tokens_per_language * len(languages)
+    still = in_mode(model, training=False)  # dropout would blur every vector
+    with still, watch(model, sums.see), autocast, progress(total, "Similarity", "token") as bar:
+        for code in languages:
+            sums.begin(tokens_per_language)
+            for batch in _batches(_packed(documents[code], tokenizer, block_tokens, code), batch_blocks):
+                if sums.num_tokens == tokens_per_language:
+                    break
+                bar.update(sums.count(batch))
+                ids, positions = batch["input_ids"].to(model.device), batch["position_ids"].to(model.device)
+                decoder(input_ids=ids, position_ids=positions, use_cache=False)
+            means.append(sums.means())
+            num_tokens.append(sums.num_tokens)
     return SimilarityTable(
         original=tuple(original),
         expanded=tuple(expanded),

@@ -1,11 +1,12 @@
-"""How a step is computed: by which attention, compiled or not, its states kept or made again.
+"""How a step is computed, for a time: by which attention, compiled or not, its states kept or made again.
 
 None of these choices changes what a model learns beyond rounding. `method.training.TrainSettings` names them; what runs
 only on a GPU has tests marked `gpu`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,9 +17,17 @@ from lpr_lab.errors import UnsupportedModelError, UsageError, did_you_mean
 from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.capture import causal_lm_of
 from lpr_lab.model.families import find_decoder_mlps
+from lpr_lab.model.observe import inductor
 
 FLASH = "flash_attention_2"
 ATTENTIONS = ("auto", "as_loaded", FLASH)
+# What transformers sets where layers run again.
+_CHECKPOINTING = (
+    "gradient_checkpointing",
+    "_gradient_checkpointing_func",
+    "_require_grads_hooks",
+    "_require_grads_hook",
+)
 
 
 def check_attention(attention: str) -> None:
@@ -89,7 +98,8 @@ def computing(
     inner = causal_lm_of(model)
     with ExitStack() as stack:
         if attention != "as_loaded":
-            stack.callback(inner.set_attn_implementation, str(inner.config._attn_implementation))
+            configs = {id(part.config): part.config for part in inner.modules() if isinstance(part, PreTrainedModel)}
+            stack.enter_context(_restored(configs.values(), "_attn_implementation_internal"))
             inner.set_attn_implementation(attention)
         if activation_checkpointing and not inner.is_activation_checkpointing:
             if not inner.supports_gradient_checkpointing:
@@ -97,16 +107,40 @@ def computing(
                     f"transformers has no activation checkpointing for {inner.config.model_type}; train with "
                     "activation_checkpointing=False and fewer blocks_per_forward."
                 )
+            stack.enter_context(_restored(inner.modules(), *_CHECKPOINTING))
             inner.activation_checkpointing_enable()
             inner.disable_input_require_grads()  # else layers below the lowest expert would take part in the backward
-            stack.callback(inner.activation_checkpointing_disable)
         if compiled:
-            stack.callback(_leave_uncompiled, inner)
+            stack.enter_context(_restored(inner.modules(), "forward", "_compiled_call_impl"))
             for layer in moe_layers(model):
                 vars(layer)["forward"] = torch.compiler.disable(layer.forward)
             for block in _decoder_layers(inner):
-                block.compile()
+                block.compile(backend=inductor)
         yield
+
+
+@contextmanager
+def on_device(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Have a model on a device inside the block, and back where it was after it."""
+    before = next(model.parameters()).device
+    if (before.type, before.index or 0) == (device.type, device.index or 0):
+        yield
+        return
+    model.to(device)
+    try:
+        yield
+    finally:
+        model.to(before)
+
+
+@contextmanager
+def fresh_gradients(model: nn.Module) -> Iterator[None]:
+    """Begin the block without gradients, whoever left some, and leave none."""
+    model.zero_grad(set_to_none=True)
+    try:
+        yield
+    finally:
+        model.zero_grad(set_to_none=True)
 
 
 def as_one_row(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -119,11 +153,17 @@ def as_one_row(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: tensor.reshape(1, -1) for name, tensor in batch.items()}
 
 
-def _leave_uncompiled(model: PreTrainedModel) -> None:
-    for layer in moe_layers(model):
-        vars(layer).pop("forward", None)
-    for block in _decoder_layers(model):
-        block._compiled_call_impl = None
+@contextmanager
+def _restored(objects: Iterable[Any], *names: str) -> Iterator[None]:
+    """Give objects back those attributes of their own that they had, and no others of these names."""
+    before = [(thing, {name: vars(thing)[name] for name in names if name in vars(thing)}) for thing in objects]
+    try:
+        yield
+    finally:
+        for thing, kept in before:
+            for name in names:
+                vars(thing).pop(name, None)
+            vars(thing).update(kept)
 
 
 def _decoder_layers(model: PreTrainedModel) -> list[nn.Module]:

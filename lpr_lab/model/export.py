@@ -52,6 +52,7 @@ from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.quantized import quantization_of
 from lpr_lab.model.rounding import rounding
 from lpr_lab.model.stages import selected_stage
+from lpr_lab.text.packing import in_mode
 
 
 @dataclass(frozen=True)
@@ -282,9 +283,6 @@ def _largest_difference(model: PeftModel, native: PreTrainedModel) -> tuple[floa
     """Return the largest difference of logits, and the largest logit, on tokens drawn with a fixed seed."""
     vocabulary = native.config.get_text_config().vocab_size
     ids = torch.randint(vocabulary, (2, 16), generator=torch.Generator().manual_seed(0)).to(model.device)
-    was_training = model.training
-    try:
-        expected = model.eval()(input_ids=ids).logits
-    finally:
-        model.train(was_training)
+    with in_mode(model, training=False):
+        expected = model(input_ids=ids).logits
     return float((native(input_ids=ids).logits - expected).abs().max()), float(expected.abs().max())

@@ -170,3 +170,15 @@ def set_trainable(model: PeftModel, *, experts: bool, routers: bool) -> None:
         layer.router.requires_grad_(routers)
         if layer.classifier is not None:
             layer.classifier.requires_grad_(routers)
+
+
+@contextmanager
+def learning(model: PeftModel, *, experts: bool, routers: bool) -> Iterator[None]:
+    """Have these parts learn inside the block (see `set_trainable`), and after it whatever could learn before."""
+    before = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    set_trainable(model, experts=experts, routers=routers)
+    try:
+        yield
+    finally:
+        for parameter, learns in before:
+            parameter.requires_grad_(learns)

@@ -18,7 +18,8 @@ documents without a word; `refuse_if_documents_mix` finds out on the model itsel
 Shapes: N blocks, S positions in a block, B blocks in a batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -208,6 +209,18 @@ def pack(
     )
 
 
+@contextmanager
+def in_mode(model: torch.nn.Module, *, training: bool) -> Iterator[None]:
+    """Have all of a model in training or evaluation mode inside the block, and each part in its own mode after it."""
+    before = {part: part.training for part in model.modules()}
+    model.train(training)
+    try:
+        yield
+    finally:
+        for part, mode in before.items():
+            part.training = mode
+
+
 @torch.no_grad()
 def refuse_if_documents_mix(model: "PreTrainedModel | PeftModel") -> None:
     """Check on the model itself that position restarts keep packed documents apart: two passes of two dozen tokens.
@@ -223,17 +236,14 @@ def refuse_if_documents_mix(model: "PreTrainedModel | PeftModel") -> None:
     first = (torch.arange(24, device=device).view(2, 12) * 7 + 1) % num_tokens
     second = first.clone()
     second[:, :6] = (first[:, :6] + 3) % num_tokens
-    was_training = model.training
-    model.eval()  # dropout would change every output
     try:
-        outputs = [model(input_ids=ids, position_ids=positions, use_cache=False)[0] for ids in (first, second)]
+        with in_mode(model, training=False):  # dropout would change every output
+            outputs = [model(input_ids=ids, position_ids=positions, use_cache=False)[0] for ids in (first, second)]
     except TypeError as error:
         raise UnsupportedModelError(
             f"{model.config.model_type} takes no position_ids, so packed documents cannot be kept apart in it; choose "
             "a model with positions of its own, such as Llama, Qwen or GPT-NeoX."
         ) from error
-    finally:
-        model.train(was_training)
     # Not exactly 0 where tokens share a computation, as in a mixture of experts; a real leak is far above rounding.
     rounding = 16 * torch.finfo(outputs[0].dtype).eps * outputs[0].abs().max()
     if (outputs[0] - outputs[1])[:, 6:].abs().max() > rounding:

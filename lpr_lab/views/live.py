@@ -77,6 +77,17 @@ def standing(snapshot: Snapshot) -> str:
     return f"{snapshot.state.capitalize()} at {where}"
 
 
+def warning(snapshot: Snapshot) -> str:
+    """Return in a sentence that the training diverges; empty where it does not."""
+    if not snapshot.is_diverging:
+        return ""
+    first, now = next(iter(snapshot.values("loss")), None), snapshot.numbers.get("loss")
+    return (
+        f"This training diverges: its loss was {number(first)} at first and is {number(now)}. Lower the learning rate, "
+        "or warm up longer."
+    )
+
+
 def number(value: float | None) -> str:
     """Return a loss with four digits, or an en-dash where it was not finite."""
     return NOT_MEASURED if value is None else f"{value:.4g}"
@@ -99,6 +110,8 @@ def to_html(snapshot: Snapshot) -> str:
     """Return the stage as HTML in the classes of `live.css`."""
     esc = html.escape
     parts = [f"<p><b>{esc(standing(snapshot))}</b>{_done(snapshot)}</p>"]
+    if warning(snapshot):
+        parts.append(f'<p class="lpr-live-warning" role="alert">{esc(warning(snapshot))}</p>')
     share = snapshot.share if snapshot.is_training else None
     if share is not None:
         parts.append(
@@ -124,7 +137,7 @@ def to_text(snapshot: Snapshot) -> str:
     """Return the stage as one line of text."""
     pairs = [f"{name.lower()} {text}" for name, text in facts(snapshot)]
     pairs += [f"{name} {number(value)}" for name, value in snapshot.losses.items()] if snapshot.is_training else []
-    return " · ".join([standing(snapshot), *pairs])
+    return " · ".join(filter(None, [standing(snapshot), warning(snapshot), *pairs]))
 
 
 @cache

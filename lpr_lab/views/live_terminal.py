@@ -12,7 +12,7 @@ from rich.text import Text
 
 from lpr_lab.experiments.live import Snapshot, snapshots
 from lpr_lab.experiments.runs import Run
-from lpr_lab.views.live import facts, number, sparkline, standing, to_text
+from lpr_lab.views.live import facts, number, sparkline, standing, to_text, warning
 
 EXIT_CODES = {"finished": 0, "failed": 1, "interrupted": 130}
 _STYLES = {"running": "bold", "finished": "bold green", "failed": "bold red", "interrupted": "bold yellow"}
@@ -43,6 +43,8 @@ def draw(snapshot: Snapshot, console: Console) -> Group:
     """Return the stage as a rich renderable."""
     state = Text(standing(snapshot), style=_STYLES.get(snapshot.state, "bold yellow"))
     parts: list[Any] = [Text.assemble((snapshot.title, "bold"), ("  " + snapshot.run, "dim")), state]
+    if warning(snapshot):
+        parts.append(Text(warning(snapshot), style="bold yellow"))
     if snapshot.is_training and snapshot.num_steps and snapshot.step is not None:
         bar = Table.grid()
         bar.add_row(ProgressBar(total=snapshot.num_steps, completed=snapshot.step, width=min(console.width, 72)))

@@ -17,7 +17,7 @@ from lpr_lab.experiments.pairs import Pair, exactness, pairs, typed_by_reader
 from lpr_lab.experiments.run_differences import flatten, source_name
 from lpr_lab.experiments.runs import Run
 from lpr_lab.experiments.scorecard import main_dataset
-from lpr_lab.experiments.summary import summary_lines
+from lpr_lab.experiments.summary import divergence_lines, summary_lines
 from lpr_lab.experiments.yaml_files import dump_yaml
 from lpr_lab.model.embedded import EMBEDDED
 from lpr_lab.text.languages import direction_of, language_name
@@ -90,10 +90,11 @@ def words(run: Run) -> list[str]:
 
 
 def standing(run: Run) -> str:
-    """Return a notice for a run that is not finished; empty for one that is."""
+    """Return a notice for a run that is not finished, or whose training diverged; empty for another."""
     status = run.status
     if status.state == "finished":
-        return f'<p class="lpr-notice" role="note"><b>Notice.</b> {esc(run.note)}</p>' if run.note else ""
+        notes = [*filter(None, [run.note]), *divergence_lines(run.results or {})]
+        return "".join(f'<p class="lpr-notice" role="note"><b>Notice.</b> {esc(note)}</p>' for note in notes)
     where = (status.stage or "its start").replace("_", " ")
     said = f"This run is not finished: it is {status.state}, at {where}. What follows is what there is so far."
     tail = f'<pre class="lpr-log" tabindex="0">{esc(status.error_tail)}</pre>' if status.error_tail else ""

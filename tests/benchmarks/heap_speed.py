@@ -10,12 +10,14 @@ import statistics
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 
 import step_speed
 from measuring import Row, compared, save
 
 import lpr_lab as lab
 from lpr_lab.measure import bits
+from lpr_lab.model.heap import freed_memory_kept
 from lpr_lab.text.packing import pack
 
 WORK = {
@@ -27,14 +29,14 @@ WORK = {
 
 def measure(kind: str, layers: int, new: int, keeps: bool) -> None:
     """Print the median seconds of three repetitions after one, and the peak in MiB."""
-    if not keeps:
-        step_speed.keep_freed_memory = bits.keep_freed_memory = lambda: False
+    step_speed.freed_memory_kept = nullcontext  # it would keep what it frees on its own
     action = step_speed.small_step(layers, new) if kind == "step" else scoring()
     seconds = []
-    for _ in range(4):
-        started = time.perf_counter()
-        action()
-        seconds.append(time.perf_counter() - started)
+    with freed_memory_kept() if keeps else nullcontext():
+        for _ in range(4):
+            started = time.perf_counter()
+            action()
+            seconds.append(time.perf_counter() - started)
     print(statistics.median(seconds[1:]), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 

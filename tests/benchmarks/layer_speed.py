@@ -17,7 +17,7 @@ from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
 
 from lpr_lab.model.experts import ExpertStack, mix
 from lpr_lab.model.families import read_mlp
-from lpr_lab.model.heap import keep_freed_memory
+from lpr_lab.model.heap import freed_memory_kept
 from lpr_lab.model.router import Router, route
 
 SHAPES = {"SmolLM2-135M": (576, 1536, (256, 1024, 8192)), "Qwen1.5-1.8B": (2048, 5504, (256, 1024))}
@@ -77,39 +77,39 @@ def mixtral(width: int, hidden: int, num_experts: int, implementation: str) -> t
 
 def main(rounds: int) -> None:
     """Measure every shape, number of experts and length."""
-    keep_freed_memory()  # all of them, as `train` does
-    rows: list[Row] = []
-    for shape, (width, hidden, lengths) in SHAPES.items():
-        for num_experts in (2, 4, 8):
-            torch.manual_seed(0)
-            blocks = {"ours": Ours(width, hidden, num_experts), "loop": Loop(width, hidden, num_experts)}
-            blocks |= {name: mixtral(width, hidden, num_experts, name) for name in IMPLEMENTATIONS}
-            for tokens in lengths:
-                x = torch.randn(1, tokens, width, requires_grad=True)
-                fits = {
-                    name: block
-                    for name, block in blocks.items()
-                    # It copies every chosen expert's weights for every token.
-                    if name != "batched_mm" or tokens * 6 * width * hidden * 4 < 4e9
-                }
+    with freed_memory_kept():  # all of them, as `train` does
+        rows: list[Row] = []
+        for shape, (width, hidden, lengths) in SHAPES.items():
+            for num_experts in (2, 4, 8):
+                torch.manual_seed(0)
+                blocks = {"ours": Ours(width, hidden, num_experts), "loop": Loop(width, hidden, num_experts)}
+                blocks |= {name: mixtral(width, hidden, num_experts, name) for name in IMPLEMENTATIONS}
+                for tokens in lengths:
+                    x = torch.randn(1, tokens, width, requires_grad=True)
+                    fits = {
+                        name: block
+                        for name, block in blocks.items()
+                        # It copies every chosen expert's weights for every token.
+                        if name != "batched_mm" or tokens * 6 * width * hidden * 4 < 4e9
+                    }
 
-                def step(block: torch.nn.Module, x: torch.Tensor = x) -> None:
-                    output = block(x)
-                    (output[0] if isinstance(output, tuple) else output).square().mean().backward()
-                    for parameter in block.parameters():
-                        parameter.grad = None
+                    def step(block: torch.nn.Module, x: torch.Tensor = x) -> None:
+                        output = block(x)
+                        (output[0] if isinstance(output, tuple) else output).square().mean().backward()
+                        for parameter in block.parameters():
+                            parameter.grad = None
 
-                seconds = in_turns({name: lambda b=block: step(b) for name, block in fits.items()}, rounds)
-                what = f"MoE layer, {shape}, {num_experts} experts, {tokens:,} tokens"
-                for name in fits:
-                    if name == "loop":
-                        wanted = 1.3 if num_experts >= 4 else 1.0
-                        rows.append(compared(what, "plain loop", seconds["ours"], seconds[name], at_least=wanted))
-                    elif name != "ours":
-                        against = f"Mixtral block, {name}"
-                        rows.append(compared(what, against, seconds["ours"], seconds[name], at_least=1.0))
-                save("layer_speed", rows)
-            del blocks
+                    seconds = in_turns({name: lambda b=block: step(b) for name, block in fits.items()}, rounds)
+                    what = f"MoE layer, {shape}, {num_experts} experts, {tokens:,} tokens"
+                    for name in fits:
+                        if name == "loop":
+                            wanted = 1.3 if num_experts >= 4 else 1.0
+                            rows.append(compared(what, "plain loop", seconds["ours"], seconds[name], at_least=wanted))
+                        elif name != "ours":
+                            against = f"Mixtral block, {name}"
+                            rows.append(compared(what, against, seconds["ours"], seconds[name], at_least=1.0))
+                    save("layer_speed", rows)
+                del blocks
 
 
 if __name__ == "__main__":

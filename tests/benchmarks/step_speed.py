@@ -12,8 +12,6 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from arithmetic import dense_step, expand_step, review_step, sizes, visits
 from measuring import Row, compared, in_turns, save
 from peft import PeftModel
@@ -22,12 +20,14 @@ from torch import nn
 import lpr_lab as lab
 from lpr_lab.method import training
 from lpr_lab.method.schedule import BlockSchedule
+from lpr_lab.method.step import Stepper
 from lpr_lab.method.terms import Term, balance_term, lm_term, lpr_term
 from lpr_lab.method.training import TrainSettings
 from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.capture import RoutingRecord, record_routing
 from lpr_lab.model.compute import computing
-from lpr_lab.model.heap import keep_freed_memory
+from lpr_lab.model.heap import freed_memory_kept
+from lpr_lab.model.processes import join_processes
 from lpr_lab.model.stages import set_trainable
 from lpr_lab.text.packing import PackedBlocks
 
@@ -62,13 +62,10 @@ def stepper(
     """Return a function that makes the loop's next step, computed in the ways of `model.compute` that are asked for."""
     settings = TrainSettings(tokens=10**6, precision=precision, blocks_per_step=blocks, blocks_per_forward=blocks)
     settings = training.train_settings(settings, model, settings.tokens)
-    AcceleratorState._reset_state()
-    keep_freed_memory()  # as `train` does
-    accelerator = Accelerator(mixed_precision="bf16" if precision == "bf16" else "no", cpu=True)
+    ALWAYS.enter_context(freed_memory_kept())  # as `train` does
     schedule = random_schedule(40_000, blocks)
     named = list(training.trainable_parameters(model))
     optimizer = training.make_optimizer(named, settings)
-    wrapped = accelerator.prepare_model(model)
     model.train()
     ALWAYS.enter_context(computing(model, **ways))
     count = 0
@@ -78,7 +75,18 @@ def stepper(
         recording = record_routing(model) if moe_layers(model) else None
         record = recording.__enter__() if recording else RoutingRecord()
         try:
-            training._step(accelerator, wrapped, schedule, count, terms, settings, optimizer, record)
+            stepper = Stepper(
+                model,
+                schedule,
+                terms,
+                optimizer,
+                record,
+                join_processes(),
+                blocks_per_forward=settings.blocks_per_forward,
+                is_bf16=precision == "bf16",
+            )
+            stepper.gradients(count)
+            stepper.update()
         finally:
             if recording:
                 recording.__exit__(None, None, None)

@@ -46,8 +46,9 @@ def test_stage_after_stage_ends_with_the_very_weights_of_the_whole_story(text, t
     assert change[0] is not None and change[0].equals(change[1])
     claims = {run.kind: (run.results or {})["claims"] for run in (first, second, third)}
     names = {kind: {claim["name"] for claim in found} for kind, found in claims.items()}
-    assert names["stage1"] == {"starts_equal", "base_untouched", "gains"}
-    assert names["stage2"] == {"base_untouched", "parent_untouched", "retention", "originals_return"}
+    assert names["stage1"] == {"starts_equal", "training_stable", "base_untouched", "gains"}
+    stage2 = {"training_stable", "base_untouched", "parent_untouched", "retention", "originals_return"}
+    assert names["stage2"] == stage2
     assert all(claim["holds"] for found in claims.values() for claim in found if claim["is_exact"])
     assert set(second.metrics()["stage"]) == {"expand"} and set(third.metrics()["stage"]) == {"review"}
 

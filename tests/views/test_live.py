@@ -164,3 +164,15 @@ def test_what_was_printed_is_not_repeated_below_a_training_that_is_over(run):
     seen = Follower(run).look()
     assert "40/40" in live.to_html(seen)
     assert "40/40" not in live.to_html(replace(seen, state=live.DONE_HERE))
+
+
+def test_a_training_that_diverges_is_said_everywhere_until_it_comes_back(run):
+    assert "diverges" not in live.to_text(Follower(run).look())
+    run.log_metrics({"step": 11, "tokens": 11000, "t": 5.5, "loss": 4.5, "diverged": 1.0}, stage="expand")
+    seen = Follower(run).look()
+    assert seen.is_diverging
+    for said in (drawn(seen), live.to_html(seen), live.to_text(seen)):
+        assert "diverges: its loss was 3 at first and is 4.5" in " ".join(said.split())
+    assert 'role="alert"' in live.to_html(seen)
+    run.log_metrics({"step": 12, "tokens": 12000, "t": 6.0, "loss": 0.5, "diverged": 0.0}, stage="expand")
+    assert "diverges" not in live.to_text(Follower(run).look())

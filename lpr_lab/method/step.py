@@ -1,0 +1,166 @@
+"""One optimiser step: forward and backward passes of its micro-batches, over all processes, then the update.
+
+Each term of the loss is a sum over tokens divided by how many such tokens the *whole* step has, over all micro-batches
+and ranks. So gradients do not depend on how a step is split, up to rounding.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import reduce
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from lpr_lab.errors import LprError
+from lpr_lab.method.schedule import BlockSchedule
+from lpr_lab.method.terms import Batch, Forward, Term
+from lpr_lab.model.adapter import trainable_parameters
+from lpr_lab.model.capture import RoutingRecord, decoder_of
+from lpr_lab.model.compute import as_one_row
+
+Metrics = dict[str, float]
+
+
+@dataclass
+class Stepper:
+    """Makes the steps of a stage.
+
+    Attributes:
+        model: what learns; in training mode, on its device.
+        schedule, terms: the blocks of every step, and the parts of the loss.
+        optimizer: over what learns.
+        record: the routing of the latest forward pass.
+        processes: those that share each step.
+        blocks_per_forward: blocks of one micro-batch.
+        max_grad_norm: the clip.
+        seed: of dropout.
+        is_bf16: whether matrix products are rounded to bfloat16 (autocast).
+        in_one_row: whether blocks are laid end to end, as flash attention wants them.
+    """
+
+    model: nn.Module
+    schedule: BlockSchedule
+    terms: Sequence[Term]
+    optimizer: torch.optim.Optimizer
+    record: RoutingRecord
+    processes: PartialState
+    blocks_per_forward: int
+    max_grad_norm: float = 1.0
+    seed: int = 0
+    is_bf16: bool = False
+    in_one_row: bool = False
+
+    def __post_init__(self) -> None:
+        self.device = next(self.model.parameters()).device
+        self._parameters = [parameter for _, parameter in trainable_parameters(self.model)]
+        self._shared: nn.Module = self.model
+        if self.processes.num_processes > 1:
+            here = [self.device] if self.device.type == "cuda" else None
+            self._shared = DistributedDataParallel(self.model, device_ids=here)
+
+    def gradients(self, step: int) -> tuple[Metrics, dict[str, int]]:
+        """Leave the gradients of a step; return its numbers, each term unweighted by name, and what each term saw.
+
+        Args:
+            step: counted from 0.
+
+        Raises:
+            LprError: loss or gradient is not finite; the message names the step and its blocks.
+        """
+        whole = self.schedule.batch(step)
+        counts = {term.name: term.count(whole) for term in self.terms}
+        micro_batches = self._micro_batches(whole)
+        observed = self._observe(step, micro_batches)
+        world = self.processes.num_processes
+        sums = torch.zeros(len(self.terms), device=self.device)
+        for index, batch in enumerate(micro_batches):
+            is_last = index == len(micro_batches) - 1
+            with nullcontext() if is_last else self._without_exchange():
+                self._seed(step, index)
+                with self._autocast():
+                    logits = self._shared(**_inputs(batch)).logits
+                logits = logits.float()
+                totals = [
+                    term.total(Forward(batch, logits, self.record.routing, observed.get(term.name)))
+                    / max(counts[term.name], 1)
+                    for term in self.terms
+                ]
+                # Ranks average their gradients; the terms are already divided by the counts of all ranks.
+                loss = world * sum(term.coefficient * total for term, total in zip(self.terms, totals, strict=True))
+                assert isinstance(loss, torch.Tensor)
+                loss.backward()
+                sums += torch.stack([total.detach().float() for total in totals])
+        values = dict(zip(counts, self.sum_over_processes(sums).tolist(), strict=True))
+        total_loss = sum(term.coefficient * values[term.name] for term in self.terms)
+        norm = float(nn.utils.clip_grad_norm_(self._parameters, self.max_grad_norm))
+        if not math.isfinite(total_loss) or not math.isfinite(norm):
+            raise LprError(
+                f"Step {step + 1} gave loss {total_loss} with gradient norm {norm} on blocks {self.schedule.at(step)}; "
+                "nothing was updated. Lower the learning rate or look at these blocks, then run again from the last "
+                "checkpoint."
+            )
+        num_tokens = int((whole["language_id"] >= 0).sum())
+        return {"loss": total_loss, **values, "grad_norm": norm, "num_tokens": num_tokens}, counts
+
+    def update(self) -> None:
+        """Let the optimizer follow the gradients, and drop them."""
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def any_process(self, *wishes: bool) -> list[bool]:
+        """Return which wishes any process has: clocks and signals differ, and one that stops alone hangs."""
+        votes = self.sum_over_processes(torch.tensor(wishes, dtype=torch.int64, device=self.device))
+        return [vote > 0 for vote in votes.tolist()]
+
+    def sum_over_processes(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return the sum of what all processes have."""
+        total = reduce(tensor, "sum")
+        assert isinstance(total, torch.Tensor)
+        return total
+
+    def _micro_batches(self, whole: Batch) -> list[Batch]:
+        """Return this process's share of a step, in pieces that fit into memory at once."""
+        rank, world, size = self.processes.process_index, self.processes.num_processes, self.blocks_per_forward
+        mine = {key: value[rank::world].to(self.device) for key, value in whole.items()}
+        starts = range(0, len(mine["input_ids"]), size)
+        pieces = [{key: value[start : start + size] for key, value in mine.items()} for start in starts]
+        return [as_one_row(piece) for piece in pieces] if self.in_one_row else pieces
+
+    @torch.no_grad()
+    def _observe(self, step: int, micro_batches: list[Batch]) -> dict[str, torch.Tensor]:
+        """Return what terms must know of the whole step before any backward pass, by term name; usually nothing."""
+        observers: dict[str, Callable[..., torch.Tensor]] = {t.name: t.observe for t in self.terms if t.observe}
+        if not observers or (len(micro_batches) == 1 and self.processes.num_processes == 1):
+            return {}
+        # The decoder alone: nobody asks for logits, and DistributedDataParallel need not know of this pass.
+        decoder = decoder_of(self.model)
+        sums: dict[str, torch.Tensor] = {}
+        for index, batch in enumerate(micro_batches):
+            self._seed(step, index)
+            with self._autocast():
+                decoder(**_inputs(batch))
+            for name, observe in observers.items():
+                seen = observe(batch, self.record.routing)
+                sums[name] = sums[name] + seen if name in sums else seen
+        return {name: self.sum_over_processes(total) for name, total in sums.items()}
+
+    def _seed(self, step: int, index: int) -> None:
+        """Make dropout and the like the same whenever a micro-batch is run, also after a resume."""
+        torch.manual_seed(hash((self.seed, step, self.processes.process_index, index)) % 2**63)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.is_bf16)
+
+    def _without_exchange(self) -> AbstractContextManager[Any]:
+        """Keep processes from exchanging gradients that are not yet those of the whole step."""
+        shared = self._shared
+        return shared.no_sync() if isinstance(shared, DistributedDataParallel) else nullcontext()
+
+
+def _inputs(batch: Batch) -> dict[str, torch.Tensor | bool]:
+    return {"input_ids": batch["input_ids"], "position_ids": batch["position_ids"], "use_cache": False}
