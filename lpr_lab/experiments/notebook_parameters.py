@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lpr_lab.errors import DamagedError, MissingError, UsageError, did_you_mean
-from lpr_lab.experiments.recipes import refuse_covered
+from lpr_lab.experiments.recipes import decided_by
 from lpr_lab.experiments.yaml_files import read_yaml
 from lpr_lab.storage import read_json
 from lpr_lab.text.unicode import check_text
@@ -241,7 +241,7 @@ def resolve(
         resolved[name.strip()] = known_parameter(declared, name.strip()).from_text(text)
         given[name.strip()] = text
     if resolved.get("preset"):
-        refuse_covered(resolved["preset"], given)
+        resolved |= _decided_by(resolved["preset"], {name: resolved[name] for name in given}, declared)
     for name, value in resolved.items():
         _check_texts(value, f"Parameter {name}")
     return resolved
@@ -258,6 +258,18 @@ def _check_texts(value: Any, what: str) -> None:
     elif isinstance(value, list | tuple):
         for item in value:
             _check_texts(item, what)
+
+
+def _decided_by(preset: str, given: Mapping[str, Any], declared: Mapping[str, Parameter]) -> dict[str, Any]:
+    """Return the parameters that a preset decides, or refuse those that were given and would change nothing."""
+    decided = {name: value for name, value in decided_by(preset).items() if name in declared}
+    differing = [name for name in decided.keys() & given.keys() if given[name] != decided[name]]
+    if differing:
+        raise UsageError(
+            f"preset = {preset!r} decides {', '.join(sorted(differing))}; leave that out, or change the preset's by "
+            """`settings`, for example settings={"base": "smollm2-135m", "stage1": {"tokens": 61440}}."""
+        )
+    return decided
 
 
 def known_parameter(declared: Mapping[str, Parameter], name: str) -> Parameter:

@@ -13,7 +13,7 @@ Each stage can be a run of its own, too: `stage1` trains what an upcycled run ho
 holds. With the same settings they end with the very weights of `moe_lpr`.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -187,22 +187,25 @@ def from_notebook(
     return changed(named(recipe, **values), settings or {})
 
 
-def refuse_covered(preset: str, given: Iterable[str]) -> None:
-    """Refuse parameters given beside a preset that has settings of its own for them: they would change nothing.
+def decided_by(preset: str) -> dict[str, Any]:
+    """Return what a preset decides, by the names that notebooks have for it, as plain values.
 
     Raises:
-        UsageError: no such preset, or such a parameter; the message says how to change the preset's setting.
+        UsageError: no such preset.
     """
-    _, own = _preset(preset)
-    part_of = {"stage1_tokens": "stage1", "stage2_tokens": "stage2"} | dict.fromkeys(
-        ("learning_rate", "router_learning_rate"), "stage1"
-    )
-    covered = [name for name in given if name == "recipe" or part_of.get(name, name) in own]
-    if covered:
-        raise UsageError(
-            f"preset = {preset!r} decides {', '.join(covered)}; leave that out, or change the preset's by "
-            """`settings`, for example settings={"base": "smollm2-135m", "stage1": {"tokens": 61440}}."""
-        )
+    recipe, own = _preset(preset)
+    stage1, stage2 = (own[name] for name in STAGES)
+    decided = {name: list(value) if isinstance(value, tuple) else value for name, value in own.items()}
+    if isinstance(own["allocation"], str):
+        decided["allocation"] = None  # a notebook's is a list, or none
+    return {
+        **{name: value for name, value in decided.items() if name not in STAGES},
+        "recipe": recipe,
+        "stage1_tokens": stage1.tokens,
+        "stage2_tokens": stage2.tokens,
+        "learning_rate": stage1.learning_rate,
+        "router_learning_rate": stage1.router_learning_rate,
+    }
 
 
 def _preset(name: str) -> tuple[str, Mapping[str, Any]]:

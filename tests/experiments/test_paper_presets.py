@@ -300,10 +300,22 @@ def test_a_group_coefficient_reaches_a_further_review(materials, received, tmp_p
     assert received["review"][1]["group_loss"].coefficient == 0.05
 
 
-@pytest.mark.parametrize("given", ["base=x", "stage1_tokens=61440", "learning_rate=0.1", "recipe=moe_lpr", "top_k=2"])
+@pytest.mark.parametrize(
+    "given", ["base=x", "stage1_tokens=61440", "learning_rate=0.1", "recipe=layer_moe", "allocation=[1,2]"]
+)
 def test_a_parameter_that_a_preset_decides_is_refused_with_the_way_to_change_it(given):
     with pytest.raises(UsageError, match=rf"decides {given.partition('=')[0]}.*settings"):
         resolve(QUICKSTART.parameters, ["preset=moe_lpr", given])
+
+
+@pytest.mark.parametrize("preset", WANTED)
+def test_parameters_show_what_a_preset_decides_and_give_the_same_again(preset):
+    values = resolve(QUICKSTART.parameters, [f"preset={preset}"])
+    assert values["base"] == WANTED[preset]["base"] and values["expanded"] == list(WANTED[preset]["expanded"])
+    assert values["stage1_tokens"] == WANTED[preset]["stage1"]["tokens"] and values["learning_rate"] == 5e-5
+    assert values["recipe"] == PRESETS[preset][0]
+    again = resolve(QUICKSTART.parameters, values=values)
+    assert again == values and made_by(QUICKSTART, again) == from_library(preset, {})
 
 
 def test_what_a_preset_leaves_open_can_be_given_beside_it():
