@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from playwright.sync_api import Locator, Page
 
+from lpr_lab.experiments.own_texts import is_own
 from lpr_lab.experiments.runs import Run
 from lpr_lab.views.numbers import percent
 from lpr_lab.views.tokens import chip_label
@@ -179,7 +180,7 @@ def check_controls(page: Page, folder: Path) -> None:
     asked = query_of(page)
     trace = Run(folder / asked["run"]).read_trace(asked["text"])
     chosen = page.locator("fieldset:visible input[type=radio]:checked").evaluate_all("all => all.map(e => e.value)")
-    assert asked["text"] in chosen, "the chosen text"
+    assert ("own" if is_own(asked["text"]) else asked["text"]) in chosen, "the chosen text"
     if len([name for name in trace.stage_names if name]) > 1:
         assert (asked.get("stage") or trace.stage) in chosen, "the chosen stage"
     assert Run(folder / asked["run"]).title in page.get_by_label("Run", exact=True).first.input_value(), (

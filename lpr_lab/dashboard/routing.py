@@ -224,7 +224,8 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     own_outputs = [own.line, parts["top"], parts["strip"], own.stop]
     asked = [own.text, own.language]
     traced = gr.on([own.go.click, own.text.submit], in_turn(trace_typed, *own.waiting), asked, own_outputs, **MODEL)
-    traced.then(settle, None, outputs, **FILES)
+    # Not after a cancelling: whatever was chosen instead is being drawn then.
+    traced.success(settle, None, outputs, **FILES)
     for button, act in ((own.keep, keep), (own.replace, replace), (own.rename, rename)):
         button.click(act, [own.name], [own.kept_line, *outputs], **FILES)
     own.sure.click(delete, None, [own.kept_line, *outputs], **FILES)
@@ -232,7 +233,7 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     own.delete.click(lambda: [gr.update(visible=v) for v in (False, True, True)], None, asking, **FILES)
     own.never_mind.click(lambda: [gr.update(visible=v) for v in (True, False, False)], None, asking, **FILES)
     compared = also.click(in_turn(trace_other, *_waiting()), None, [also_line, also_stop], **MODEL)
-    compared.then(load_compared, None, outputs, **FILES)
+    compared.success(load_compared, None, outputs, **FILES)
     what_if, shown = [way, parts["expert"], layers], [try_line, parts["changed"], try_stop]
     trying = [try_it.click, layers.submit]
     tried = gr.on(trying, in_turn(change, *_waiting(gr.skip())), what_if, shown, **MODEL)

@@ -1,5 +1,6 @@
 """Texts of the reader's own on page `/routing`: traced on the spot, and kept, renamed and deleted only when asked."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -62,8 +63,11 @@ def trace_own(runs_dir: Path, text: str, language: str | None, query: dict[str, 
         yield status(f"{done}; the base and earlier stages follow…", busy=True), *show_trace(run, trace, name, view)
         with HUB.use(run) as loaded:
             trace = trace_stages(loaded.model, loaded.tokenizer, trace)
-    except LprError as error:
-        yield status(str(error), bad=True), same, same
+    except Exception as error:  # whatever it is, the page says so and shows again what was there before
+        said = str(error) if isinstance(error, LprError) else f"The tracing failed ({type(error).__name__}: {error})."
+        if not isinstance(error, LprError):
+            logging.getLogger(__name__).exception("Tracing a text with run %s failed.", run.id)
+        yield status(said, bad=True), same, same
         return
     TYPED.put(run, name, trace, edited)
     # What is shown of it is drawn from the address then: the reader may have chosen a token or a layer meanwhile.
@@ -153,7 +157,7 @@ class OwnControls:
                     self.delete = gr.Button("Delete…", scale=0)
                     self.sure = gr.Button("Delete for everybody", variant="stop", scale=0, visible=False)
                     self.never_mind = gr.Button("Leave it", scale=0, visible=False)
-            self.kept_line = html_block(status(""))
+        self.kept_line = html_block(status(""))  # outside: what was deleted is no longer shown above it
 
     @property
     def waiting(self) -> tuple[Callable[[str], tuple[Any, ...]], Callable[[str], tuple[Any, ...]]]:

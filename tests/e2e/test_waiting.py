@@ -9,6 +9,15 @@ from playwright.sync_api import Page, expect
 pytestmark = pytest.mark.e2e
 
 
+SLOW = 3.0
+"""Seconds per token: whoever is first stays at work until stopped."""
+
+
+@pytest.fixture(autouse=True)
+def at_work_for_long(slowly) -> None:
+    slowly["seconds"] = SLOW
+
+
 def says(page: Page, words: str) -> None:
     expect(page.get_by_role("status").filter(has_text=words)).to_be_visible()
 
