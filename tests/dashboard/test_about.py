@@ -37,8 +37,7 @@ def test_an_installation_without_the_checkout_has_its_own_copy(monkeypatch, tmp_
     (tmp_path / "docs").mkdir()
     for name in ("concepts", "glossary"):
         (tmp_path / "docs" / f"{name}.md").write_text(f"# The {name}\n", encoding="utf-8")
-    monkeypatch.setattr(about, "CHECKOUT", tmp_path / "nowhere")
-    monkeypatch.setattr(about.lpr_lab, "__file__", str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(about, "folder_of", lambda name: tmp_path / name)
     about.render_concepts.cache_clear()
     assert "<h1>The concepts</h1>" in about.render_concepts()
     about.render_concepts.cache_clear()

@@ -179,8 +179,10 @@ def test_retention_of_every_group_is_known_after_every_stage(materials, tmp_path
     assert list(dict.fromkeys(table["stage"])) == ["base", "G1 expand", "G2 expand"]
     assert dict(zip(table["language"], table["group"], strict=True)) == {"en": "G0", "es": "G0", "el": "G1", "tr": "G2"}
     assert (table[table["stage"] == "base"]["change_percent"] == 0).all()
-    assert (table["change_low"] <= table["change_percent"] + 1e-9).all()
-    assert (table["change_percent"] <= table["change_high"] + 1e-9).all()
+    known = table[table["change_low"].notna()]  # fewer than six documents give no interval
+    assert set(known["stage"]) >= {"base"} and known["change_high"].notna().all()
+    assert (known["change_low"] <= known["change_percent"] + 1e-9).all()
+    assert (known["change_percent"] <= known["change_high"] + 1e-9).all()
     assert len(table) == 4 * 2 * 3
     assert results["groups"] == groups and members_of(run) == [child.id for child in children]
     assert run.status.state == "finished"

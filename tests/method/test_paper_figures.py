@@ -7,6 +7,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from lpr_lab.method import baselines, paper_settings
 from lpr_lab.method import upcycle as upcycling
 from lpr_lab.method.allocation import Allocation, uniform
+from lpr_lab.model import base_identity
 from lpr_lab.model.families import find_decoder_mlps
 
 NUM_LAYERS = 24
@@ -40,7 +41,7 @@ def num_parameters(module) -> int:
 @pytest.fixture
 def counted(monkeypatch):
     """Return a function from an allocation to the counts of the upcycled model; nothing is there to take a hash of."""
-    monkeypatch.setattr(upcycling, "base_fingerprint", lambda *_: "")
+    monkeypatch.setattr(base_identity, "base_fingerprint", lambda *_: "")
     return lambda allocation: upcycling.count_parameters(upcycling.upcycle(qwen(), allocation))
 
 
