@@ -18,13 +18,12 @@ from lpr_lab.errors import UnsupportedModelError, UsageError
 from lpr_lab.method.allocation import Allocation
 from lpr_lab.model.adapter import expansion_config, moe_layers, wrap
 from lpr_lab.model.adapter_config import PREFIX, MoeLprConfig
-from lpr_lab.model.bases import canonical_name, path_for_auto_classes
+from lpr_lab.model.base_identity import describe_base, refuse_what_is_no_base
 from lpr_lab.model.families import find_decoder_mlps, read_mlp
-from lpr_lab.model.fingerprint import base_fingerprint
 from lpr_lab.model.mixture import all_layers
 from lpr_lab.model.mlp_check import refuse_other_functions
 from lpr_lab.model.peft import PeftModel, TaskType
-from lpr_lab.model.quantized import compute_alike, count_of, quantization_of
+from lpr_lab.model.quantized import compute_alike, count_of
 from lpr_lab.model.stages import conform, require_newest_stage, set_trainable
 from lpr_lab.model.starts import check_starts, start_experts, start_router
 
@@ -110,14 +109,16 @@ def _counts(model: PreTrainedModel | PeftModel, allocation: Allocation | Sequenc
                 "one. Load the base again with lpr_lab.load_base and upcycle that."
             )
         require_newest_stage(model)
-        mlps = find_decoder_mlps(cast("PreTrainedModel", model.get_base_model()))
-    elif all_layers(model):
+        dense = cast("PreTrainedModel", model.get_base_model())
+    else:
+        dense = model
+    refuse_what_is_no_base(dense)
+    if dense is model and all_layers(model):
         raise UnsupportedModelError(
             "This is the model inside an expansion; pass the PeftModel that lpr_lab.upcycle returned, or load the base "
             "again with lpr_lab.load_base."
         )
-    else:
-        mlps = find_decoder_mlps(model)
+    mlps = find_decoder_mlps(dense)
     if not isinstance(allocation, Allocation):
         allocation = Allocation(tuple(allocation))
     if len(allocation.new_experts) != len(mlps):
@@ -134,7 +135,6 @@ def _first_expansion(
     compute_alike(model)
     chosen = [(mlp, count) for mlp, count in zip(find_decoder_mlps(model), counts, strict=True) if count]
     refuse_other_functions([mlp for mlp, _ in chosen], model.config.model_type)
-    base_name = canonical_name(model.config.name_or_path or "")
     config = MoeLprConfig(
         task_type=TaskType.CAUSAL_LM,
         layer_paths=[mlp.path for mlp, _ in chosen],
@@ -145,12 +145,8 @@ def _first_expansion(
         top_k=top_k,
         router_input=router_input,
         router_bias=router_bias,
-        base_fingerprint=base_fingerprint(model),
-        base_fingerprint_bfloat16=base_fingerprint(model, torch.bfloat16),
-        base_quantization=quantization_of(model),
-        base_name=base_name,
-        base_model_name_or_path=path_for_auto_classes(base_name),
         dispatch=dispatch,
+        **describe_base(model),
     )
     return wrap(model, config)
 

@@ -17,7 +17,7 @@ place where this project touches the inside of another library.
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ from lpr_lab.errors import DamagedError, UsageError
 from lpr_lab.model.adapter_config import METHOD, PREFIX, MoeLprConfig
 from lpr_lab.model.context import ForwardContext
 from lpr_lab.model.fingerprint import check_base
-from lpr_lab.model.mixture import MoELayer, all_layers
+from lpr_lab.model.mixture import CANNOT_CHOOSE, CANNOT_DELETE, CANNOT_MERGE, MoELayer, all_layers
 from lpr_lab.model.peft import (
     PEFT_TYPE_TO_CONFIG_MAPPING,
     PEFT_TYPE_TO_PREFIX_MAPPING,
@@ -39,6 +39,10 @@ from lpr_lab.model.peft import (
 )
 from lpr_lab.model.quantized import compute_alike
 
+_CANNOT_ADD = (
+    "Expansions cannot be added up: a router knows its own experts only. For further languages call lpr_lab.upcycle on "
+    "the expanded model, which adds experts beside those it has."
+)
 _ONE_ADAPTER = "This model already carries an expansion; load one adapter at a time, on a fresh base."
 
 
@@ -126,8 +130,31 @@ class MoeLprModel(BaseTuner):
     def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
         """Leave every tensor as it is: experts, routers and classifiers are float32 already."""
 
+    # What PEFT offers for other methods and an expansion has no sense for. Refused here, before anything is changed:
+    # PEFT would raise an empty error, take the adapter half apart, or let frozen experts learn.
+
     def _unload_and_optionally_merge(self, *args: Any, **kwargs: Any) -> nn.Module:
-        raise UsageError("An expansion cannot be merged into a dense model; use model.disable_adapter() for the base.")
+        raise UsageError(CANNOT_MERGE)
+
+    def merge_adapter(self, *args: Any, **kwargs: Any) -> None:
+        """Refuse: see the message."""
+        raise UsageError(CANNOT_MERGE)
+
+    def unmerge_adapter(self) -> None:
+        """Refuse: nothing was merged."""
+        raise UsageError(CANNOT_MERGE)
+
+    def add_weighted_adapter(self, *args: Any, **kwargs: Any) -> None:
+        """Refuse: weights of expansions do not add up to one."""
+        raise UsageError(_CANNOT_ADD)
+
+    def delete_adapter(self, adapter_name: str) -> None:
+        """Refuse: without its expansion a layer would have no router to ask."""
+        raise UsageError(CANNOT_DELETE)
+
+    def set_requires_grad(self, adapter_names: str | Sequence[str], requires_grad: bool = True) -> None:
+        """Refuse: what learns is the business of the stages."""
+        raise UsageError(CANNOT_CHOOSE)
 
 
 def wrap(base: PreTrainedModel, config: MoeLprConfig) -> PeftModel:
@@ -193,6 +220,11 @@ def expansion_config(model: nn.Module) -> MoeLprConfig:
     layers = all_layers(model)
     # Asked of a layer, because a model that transformers itself put the adapter on has no `active_adapter`.
     config = getattr(model, "peft_config", {}).get(layers[0].active_adapters[0]) if layers else None
+    if config is not None and not isinstance(config, MoeLprConfig):
+        raise UsageError(
+            "Another adapter was put into this expanded model. Delete it, or load the expansion again with "
+            "lpr_lab.load_expansion: an expansion stands on its base alone."
+        )
     if not isinstance(config, MoeLprConfig):
         raise UsageError(
             f"{type(model).__name__} is not an expanded model. Call lpr_lab.upcycle or lpr_lab.load_expansion first."

@@ -160,6 +160,28 @@ def resolve_base(name: str | Path) -> Path:
     return _hub_folder(text)
 
 
+def local_folder(name: str) -> Path | None:
+    """Return the folder that holds a base, where it is on this machine already; nothing is fetched.
+
+    Raises:
+        LprError: a folder that `load_base` cannot load from.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    if name in EMBEDDED:
+        return EMBEDDED[name].path if EMBEDDED[name].path.is_dir() else None
+    if name and Path(name).is_dir():
+        return _local_folder(Path(name))
+    if not _HUB_NAME.fullmatch(name):
+        return None
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=_MODEL_FILES, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+    return folder if is_complete(folder) else None
+
+
 def path_for_auto_classes(name: str | None) -> str | None:
     """Return where the `Auto` classes of transformers and PEFT find a base: the folder of an embedded one, a hub id.
 

@@ -27,11 +27,12 @@ from safetensors.torch import save_file
 from transformers import PreTrainedTokenizerBase
 
 from lpr_lab import storage
-from lpr_lab.errors import DamagedError, MissingError, UsageError
+from lpr_lab.errors import ComparisonRefusedError, DamagedError, MissingError, UsageError
 from lpr_lab.model.adapter import expansion_config, refuse_mismatch, saved_name, wrap
 from lpr_lab.model.adapter_config import METHOD, PREFIX, MoeLprConfig
 from lpr_lab.model.bases import load_model
 from lpr_lab.model.bases import load_tokenizer as load_base_tokenizer
+from lpr_lab.model.capture import causal_lm_of
 from lpr_lab.model.fingerprint import check_base
 from lpr_lab.model.peft import PeftConfig, PeftModel
 from lpr_lab.model.stages import conform
@@ -109,10 +110,19 @@ def save_expansion(
 
     Raises:
         UsageError: another dtype, or not an expanded model.
+        ComparisonRefusedError: the base inside is no longer the one that was upcycled; nothing is written.
     """
     if dtype not in (None, torch.float32, torch.bfloat16):
         raise UsageError(f"dtype = {dtype}; expected torch.float32, torch.bfloat16, or None for the experts' own.")
-    expansion_config(model)
+    config = expansion_config(model)
+    try:
+        check_base(causal_lm_of(model), config)
+    except ComparisonRefusedError as error:
+        raise ComparisonRefusedError(
+            "Nothing was saved: the base inside this model was changed after upcycling (resized, merged or edited), "
+            f"and the expansion would open on the unchanged one. {error} Make such changes first, save the changed "
+            "base with save_pretrained, and upcycle that."
+        ) from error
     directory = Path(directory)
     if directory.exists():
         storage.remove_directory(directory)

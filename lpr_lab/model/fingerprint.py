@@ -9,12 +9,13 @@ Hashing SmolLM2 (135M parameters) takes half a second on one core.
 """
 
 import hashlib
+from collections.abc import Iterator
 
 import torch
 from torch import nn
 
 from lpr_lab.errors import ComparisonRefusedError
-from lpr_lab.model.adapter_config import MoeLprConfig
+from lpr_lab.model.adapter_config import PREFIX, MoeLprConfig
 from lpr_lab.model.quantized import is_packed, quantization_of
 
 
@@ -22,16 +23,23 @@ def base_fingerprint(model: nn.Module, dtype: torch.dtype = torch.float32) -> st
     """Return the SHA-256 over a dense model's parameters: names, shapes and values, 64 hex digits.
 
     Args:
-        model: the base, before anything is put on it.
+        model: the base; what an expansion put on it is left out.
         dtype: values are converted to it first. float32 holds every bfloat16 and float16 value exactly, so a base that
             was stored in bfloat16 has the same fingerprint whether it is loaded as bfloat16 or as float32.
     """
     digest = hashlib.sha256()
-    for name, parameter in sorted(model.named_parameters()):
+    for name, parameter in sorted(_base_parameters(model)):
         values = parameter.detach().to("cpu", dtype).contiguous()
         digest.update(f"{name} {tuple(values.shape)}".encode())
         digest.update(values.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _base_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Yield a base's parameters by the names they have without an expansion."""
+    for name, parameter in model.named_parameters():
+        if PREFIX not in name:
+            yield name.replace(".base_layer.", "."), parameter
 
 
 def check_base(base: nn.Module, config: MoeLprConfig) -> None:
@@ -45,7 +53,7 @@ def check_base(base: nn.Module, config: MoeLprConfig) -> None:
         ComparisonRefusedError: another base, one quantised otherwise, or one whose weights are not in memory.
     """
     belongs = f"This expansion belongs to the base {config.base_name or '(without a name)'!r}"
-    for name, parameter in base.named_parameters():
+    for name, parameter in _base_parameters(base):
         if parameter.is_meta:
             raise ComparisonRefusedError(
                 f"{belongs}, and the one loaded cannot be compared with it: {name} is not in memory. Load the base "
@@ -62,7 +70,7 @@ def check_base(base: nn.Module, config: MoeLprConfig) -> None:
             f"{belongs} {_in_words(config.base_quantization)}, and the one loaded is {_in_words(packed)}. Load it as "
             f"lpr_lab.load_base(…, quantization={config.base_quantization!r}) does."
         )
-    is_rounded = any(parameter.dtype == torch.bfloat16 for parameter in base.parameters())
+    is_rounded = any(parameter.dtype == torch.bfloat16 for _, parameter in _base_parameters(base))
     expected = config.base_fingerprint_bfloat16 if is_rounded else config.base_fingerprint
     found = base_fingerprint(base, torch.bfloat16 if is_rounded else torch.float32)
     if found != expected:

@@ -3,7 +3,7 @@
 Letters: B batch, S sequence, T = B·S tokens, D model width, E experts, K chosen per token.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -17,6 +17,20 @@ from lpr_lab.model.experts import ExpertStack, mix, mix_by_loop
 from lpr_lab.model.families import read_mlp
 from lpr_lab.model.peft import BaseTunerLayer
 from lpr_lab.model.router import Router, Routing, RoutingClassifier, route
+
+CANNOT_MERGE = (
+    "An expansion cannot be merged into its base or taken out of it: which experts a token gets is decided token by "
+    "token, so no dense weights equal it. Use the model as it is; model.disable_adapter() is the base, "
+    "lpr_lab.load_base loads it alone, and lpr_lab.export writes a uniform expansion as a native mixture of experts."
+)
+CANNOT_DELETE = (
+    "An expansion cannot be deleted from the model that carries it. Use model.disable_adapter() for the base, or load "
+    "the base alone with lpr_lab.load_base."
+)
+CANNOT_CHOOSE = (
+    "What learns in an expansion is decided by its stages, so that earlier experts and the base stay as they are: "
+    "lpr_lab.expand trains the newest experts, lpr_lab.review the routers."
+)
 
 
 class MoELayer(nn.Module, BaseTunerLayer):
@@ -183,6 +197,23 @@ class MoELayer(nn.Module, BaseTunerLayer):
         if not mode and not self._is_filled:
             self._refuse_if_empty()
         return super().train(mode)
+
+    # Refused for a single layer as for the whole model (`MoeLprModel`), in the same words.
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        """Refuse: see the message."""
+        raise UsageError(CANNOT_MERGE)
+
+    def unmerge(self) -> None:
+        """Refuse: nothing was merged."""
+        raise UsageError(CANNOT_MERGE)
+
+    def delete_adapter(self, adapter_name: str) -> None:
+        """Refuse: without its expansion a layer would have no router to ask."""
+        raise UsageError(CANNOT_DELETE)
+
+    def set_requires_grad(self, adapter_names: str | Sequence[str], requires_grad: bool = True) -> None:
+        """Refuse: what learns is the business of the stages."""
+        raise UsageError(CANNOT_CHOOSE)
 
     # PEFT switches `requires_grad` on for the whole adapter whenever it is enabled again. Which part of an expansion
     # learns is the business of the stages (`set_trainable`), so enabling only toggles the flag here.

@@ -180,6 +180,19 @@ def dequantized(parameter: torch.Tensor, dtype: torch.dtype = torch.float32) -> 
     return levels.view(state.shape).to(dtype)
 
 
+def requantized(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Return what is left of whole values, packed as `like` is and made full again, in float32."""
+    state = _state(like)
+    functional = import_bitsandbytes().functional
+    packed, packed.quant_state = functional.quantize_4bit(
+        values.to(state.dtype).contiguous(),
+        blocksize=state.blocksize,
+        compress_statistics=state.nested,
+        quant_type=state.quant_type,
+    )
+    return dequantized(packed)
+
+
 def _scales(state: Any) -> torch.Tensor:
     """Return the scale of every block, which may itself be quantised, in eight bits."""
     if not state.nested:

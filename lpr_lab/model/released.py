@@ -33,9 +33,8 @@ from lpr_lab import storage
 from lpr_lab.errors import DamagedError, MissingError, UnsupportedModelError, UsageError
 from lpr_lab.model.adapter import moe_layers, refuse_mismatch, wrap
 from lpr_lab.model.adapter_config import MoeLprConfig
-from lpr_lab.model.bases import canonical_name, path_for_auto_classes
+from lpr_lab.model.base_identity import describe_base, refuse_what_is_no_base
 from lpr_lab.model.families import DecoderMLP, find_decoder_mlps, read_mlp
-from lpr_lab.model.fingerprint import base_fingerprint
 from lpr_lab.model.mixture import MoELayer
 from lpr_lab.model.mlp_check import refuse_other_functions
 from lpr_lab.model.peft import PeftModel, TaskType
@@ -83,6 +82,7 @@ def import_released(
             f"{quantization_of(base_model)}: the released experts were trained beside whole ones. Load it without "
             "quantization."
         )
+    refuse_what_is_no_base(base_model)
     tensors = _tensors_of(directory)
     given = storage.read_json_object(directory / "adapter_config.json")
     mlps = find_decoder_mlps(base_model)
@@ -196,7 +196,6 @@ def _config(
 ) -> MoeLprConfig:
     is_reviewed = bool(classified) or given.get("lpr_loss_coef") is not None
     stage = {"name": "G1 review" if is_reviewed else "G1 expand", "expansion": 0, "classifiers": sorted(classified)}
-    base_name = canonical_name(base.config.name_or_path or "")
     return MoeLprConfig(
         task_type=TaskType.CAUSAL_LM,
         layer_paths=[mlp.path for mlp in chosen],
@@ -205,10 +204,7 @@ def _config(
         stages=[stage],
         classifier_input="sequence",
         top_k=given["topk"],
-        base_fingerprint=base_fingerprint(base),
-        base_fingerprint_bfloat16=base_fingerprint(base, torch.bfloat16),
-        base_name=base_name,
-        base_model_name_or_path=path_for_auto_classes(base_name),
+        **describe_base(base),
     )
 
 
