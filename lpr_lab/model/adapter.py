@@ -220,7 +220,7 @@ def expansion_config(model: nn.Module) -> MoeLprConfig:
     layers = all_layers(model)
     # Asked of a layer, because a model that transformers itself put the adapter on has no `active_adapter`.
     config = getattr(model, "peft_config", {}).get(layers[0].active_adapters[0]) if layers else None
-    if layers and not isinstance(config, MoeLprConfig):
+    if config is not None and not isinstance(config, MoeLprConfig):
         raise UsageError(
             "Another adapter was put into this expanded model. Delete it, or load the expansion again with "
             "lpr_lab.load_expansion: an expansion stands on its base alone."

@@ -32,6 +32,7 @@ from lpr_lab.model.adapter import expansion_config, refuse_mismatch, saved_name,
 from lpr_lab.model.adapter_config import METHOD, PREFIX, MoeLprConfig
 from lpr_lab.model.bases import load_model
 from lpr_lab.model.bases import load_tokenizer as load_base_tokenizer
+from lpr_lab.model.capture import causal_lm_of
 from lpr_lab.model.fingerprint import check_base
 from lpr_lab.model.peft import PeftConfig, PeftModel
 from lpr_lab.model.stages import conform
@@ -113,8 +114,9 @@ def save_expansion(
     """
     if dtype not in (None, torch.float32, torch.bfloat16):
         raise UsageError(f"dtype = {dtype}; expected torch.float32, torch.bfloat16, or None for the experts' own.")
+    config = expansion_config(model)
     try:
-        check_base(model.get_base_model(), expansion_config(model))
+        check_base(causal_lm_of(model), config)
     except ComparisonRefusedError as error:
         raise ComparisonRefusedError(
             "Nothing was saved: the base inside this model was changed after upcycling (resized, merged or edited), "

@@ -40,8 +40,9 @@ def num_parameters(module) -> int:
 
 @pytest.fixture
 def counted(monkeypatch):
-    """Return a function from an allocation to the counts of the upcycled model; nothing is there to take a hash of."""
+    """Return a function from an allocation to the counts of the upcycled model; there is nothing to hash or to run."""
     monkeypatch.setattr(base_identity, "base_fingerprint", lambda *_: "")
+    monkeypatch.setattr(upcycling, "refuse_other_functions", lambda *_: None)
     return lambda allocation: upcycling.count_parameters(upcycling.upcycle(qwen(), allocation))
 
 
