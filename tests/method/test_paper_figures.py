@@ -7,7 +7,6 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from lpr_lab.method import baselines, paper_settings
 from lpr_lab.method import upcycle as upcycling
 from lpr_lab.method.allocation import Allocation, uniform
-from lpr_lab.model import base_identity
 from lpr_lab.model.families import find_decoder_mlps
 
 NUM_LAYERS = 24
@@ -41,7 +40,7 @@ def num_parameters(module) -> int:
 @pytest.fixture
 def counted(monkeypatch):
     """Return a function from an allocation to the counts of the upcycled model; there is nothing to hash or to run."""
-    monkeypatch.setattr(base_identity, "base_fingerprint", lambda *_: "")
+    monkeypatch.setattr(upcycling, "describe_base", lambda *_: {})
     monkeypatch.setattr(upcycling, "refuse_other_functions", lambda *_: None)
     return lambda allocation: upcycling.count_parameters(upcycling.upcycle(qwen(), allocation))
 
