@@ -102,8 +102,11 @@
     for (const fieldset of root.querySelectorAll("fieldset")) group(fieldset);
     if (root.matches?.("fieldset") || root.closest?.("fieldset")) group(root.closest("fieldset"));
     for (const box of root.querySelectorAll("[class*=lpr-limit-] textarea")) count(box);
+    // What gradio shows where a plot is not drawn yet has a name but no role that may have one.
+    for (const empty of [root, ...root.querySelectorAll(".empty[aria-label]")])
+      if (empty.matches?.("div.empty[aria-label]:not([role])")) empty.setAttribute("role", "img");
   }
-  document.addEventListener("DOMContentLoaded", () => {
+  function begin() {
     const line = document.createElement("div");
     line.id = "lpr-said";
     line.className = "lpr-hidden";
@@ -113,6 +116,7 @@
     new MutationObserver((changes) => {
       for (const change of changes) for (const node of change.addedNodes) if (node.nodeType === 1) tend(node);
     }).observe(document.body, { subtree: true, childList: true });
-  });
-  window.lprSay = say;
+  }
+  // gradio puts the scripts of the head in by script: the page may be there already.
+  document.readyState === "loading" ? document.addEventListener("DOMContentLoaded", begin) : begin();
 })();

@@ -15,7 +15,7 @@ from lpr_lab.errors import LprError
 from lpr_lab.experiments.comparison import Key, paired
 from lpr_lab.experiments.runs import Run
 from lpr_lab.experiments.sides import Side, own_before, stages_of
-from lpr_lab.measure.significance import NOT_PAIRED, Difference, percentile_interval
+from lpr_lab.measure.significance import NOT_PAIRED, Difference, bootstrap_interval
 
 _RESAMPLES, _SEED = 1000, 0
 
@@ -87,5 +87,5 @@ def difference(one: Run, other: Run, keys: Iterable[Key]) -> Difference:
     if not pairs or len(both) < len(pairs):
         return NOT_PAIRED
     resamples = np.mean([a.resamples - b.resamples for a, b in both], axis=0)
-    low, high = percentile_interval(resamples, min(len(a.ids) for a, _ in both))
+    low, high = bootstrap_interval(resamples, min(len(a.ids) for a, _ in both))
     return Difference(float(np.mean([a.change - b.change for a, b in both])), low, high)

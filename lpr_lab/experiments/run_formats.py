@@ -105,8 +105,9 @@ def write_table(path: Path, table: "pd.DataFrame") -> None:
 
 
 def json_records(table: "pd.DataFrame") -> list[dict[str, Any]]:
-    """Return the rows of a table as JSON-able mappings, with None for what is missing."""
-    rows = table.astype(object).where(table.notna(), None).to_dict("records")
+    """Return the rows of a table as JSON-able mappings, with None for what is missing and for what has no bounds."""
+    known = table.notna() & ~table.isin([float("inf"), float("-inf")])
+    rows = table.astype(object).where(known, None).to_dict("records")
     return [{str(name): value for name, value in row.items()} for row in rows]
 
 

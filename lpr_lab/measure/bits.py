@@ -28,7 +28,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lpr_lab.errors import UsageError
 from lpr_lab.measure.forgetting import ScoredDocuments, bootstrap_draws, change_rows, document_rows
 from lpr_lab.measure.routing import LoadCounter
-from lpr_lab.measure.significance import percentile_interval
+from lpr_lab.measure.significance import bootstrap_interval
 from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.capture import RoutingRecord, record_routing
 from lpr_lab.model.heap import freed_memory_kept
@@ -71,7 +71,7 @@ class Report:
             size = test.num_bytes[draws].sum(1)
             for model, nats in test.nats.items():
                 resampled = nats[draws].sum(1) / (np.log(2) * size)
-                low, high = percentile_interval(resampled, len(nats), fewest=2)
+                low, high = bootstrap_interval(resampled, len(nats))
                 rows.append(
                     [test.language, test.role, model, test.dataset, test.bits_per_byte(model), low, high, len(nats)]
                 )

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from lpr_lab.measure.significance import change_verdict, percentile_interval
+from lpr_lab.measure.significance import bootstrap_interval, change_verdict
 
 COLUMNS = [
     "language",
@@ -80,7 +80,7 @@ def change_rows(
     for test, draw in zip(sets, draws, strict=True):
         bits_before, bits_after = test.bits_per_byte(before), test.bits_per_byte(after)
         ratios = test.nats[after][draw].sum(1) / test.nats[before][draw].sum(1)
-        low, high = percentile_interval(100 * (ratios - 1), len(test.num_bytes))
+        low, high = bootstrap_interval(100 * (ratios - 1), len(test.num_bytes))
         rows.append(
             [
                 test.language,

@@ -3,17 +3,15 @@
 The evidence is the 95 % interval of a *paired* difference: both sides measured on the same documents, or with the same
 seeds. Where it contains 0, or none can be had, there is no clear difference, and nobody is named the winner.
 
-Intervals over documents are percentiles of a paired bootstrap. With few documents plain percentiles are too narrow;
-those used here are expanded (Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician
-2015, section 4.3.3): their level is that of Student's t for so many documents. Over seeds it is Student's t itself,
-over judgements the exact binomial interval of Clopper and Pearson.
+Intervals over documents are those of Student's t with the standard error of a paired bootstrap. Plain percentiles of
+the bootstrap are too narrow with few documents, which the tests show. Over seeds it is Student's t as well, over
+judgements the exact binomial interval of Clopper and Pearson.
 """
 
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -26,13 +24,11 @@ ADAPTATION = (
     "A small fall on original languages is the model adapting to this kind of text, not a gain, and it can hide "
     "forgetting: only a control tells the two apart."
 )
-MIN_DOCUMENTS = 6
-"""Of five documents that all moved one way chance explains one split in sixteen: fewer than six can show nothing."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A paired difference and its 95 % interval, whose ends are NaN where none can be had."""
+    """A paired difference and its 95 % interval, whose ends are NaN or infinite where none can be had."""
 
     value: float
     low: float = math.nan
@@ -40,8 +36,8 @@ class Difference:
 
     @property
     def has_interval(self) -> bool:
-        """Whether both ends are known."""
-        return not (math.isnan(self.low) or math.isnan(self.high))
+        """Whether both ends are known and finite."""
+        return math.isfinite(self.low) and math.isfinite(self.high)
 
     @property
     def direction(self) -> int:
@@ -133,25 +129,19 @@ def clear_best(count: int, difference: Callable[[int, int], Difference], *, less
 # ------------------------------------------------------------------------------------------------------ intervals
 
 
-def percentile_interval(resampled: np.ndarray, size: int, fewest: int = MIN_DOCUMENTS) -> tuple[float, float]:
-    """Return the expanded percentile interval of a bootstrap; NaN for too few documents.
+def bootstrap_interval(resampled: np.ndarray, size: int) -> tuple[float, float]:
+    """Return the 95 % interval of a statistic from its bootstrap; of a single document it is without bounds.
 
     Args:
         resampled: the statistic in every resample, float [resamples].
-        size: how many documents were resampled; of several sets, the smallest number.
-        fewest: that many are needed: `MIN_DOCUMENTS` to tell two models apart, two to say how a level varies.
+        size: how many documents were resampled; of several sets, the smallest number. A bootstrap of n documents has a
+            variance that is too small by (n - 1) / n.
     """
-    if size < fewest:
-        return math.nan, math.nan
-    low, high = np.quantile(resampled, [_tail(size), 1 - _tail(size)])
-    return float(low), float(high)
-
-
-@cache
-def _tail(size: int) -> float:
-    """Return the share of resamples beyond either end, less than 2.5 % to make up for a small sample."""
-    reach = math.sqrt(size / (size - 1)) * student_quantile(0.5 + CONFIDENCE / 2, size - 1)
-    return NormalDist().cdf(-reach)
+    if size < 2:
+        return -math.inf, math.inf
+    mean, error = float(resampled.mean()), float(resampled.std()) * math.sqrt(size / (size - 1))
+    half = student_quantile(0.5 + CONFIDENCE / 2, size - 1) * error
+    return mean - half, mean + half
 
 
 def student_interval(values: np.ndarray) -> tuple[float, float, float, float]:

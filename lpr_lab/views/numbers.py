@@ -20,7 +20,7 @@ def percent(share: float) -> str:
 
 def change(value: float | None) -> str:
     """Return a change in per cent with its sign: `−21.8%`, `+0.3%`, `0.0%`."""
-    if value is None or math.isnan(value):
+    if value is None or not math.isfinite(value):
         return NOT_MEASURED
     rounded = round(float(value), 1)
     sign = "−" if rounded < 0 else "+" if rounded > 0 else ""
@@ -29,7 +29,7 @@ def change(value: float | None) -> str:
 
 def points(value: float | None) -> str:
     """Return a difference of two changes, in points of per cent with its sign: `−0.04`, `+1.20`."""
-    if value is None or math.isnan(value):
+    if value is None or not math.isfinite(value):
         return NOT_MEASURED
     rounded = round(float(value), 2)
     sign = "−" if rounded < 0 else "+" if rounded > 0 else ""
