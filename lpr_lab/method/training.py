@@ -13,6 +13,7 @@ with was seen in its first step.
 """
 
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -255,7 +256,9 @@ def _steps(
         done.seconds += time.monotonic() - started
         metrics |= {"lr": lr, "tokens_per_second": done.tokens / done.seconds}
         if done.divergence.see(done.step, metrics["loss"], metrics["grad_norm"], settings.max_grad_norm) and is_main:
-            bar.write(f"{label} diverges at step {done.step}: {done.divergence.diverged['why']}. {_ADVICE}")
+            bar.write(
+                f"{label} diverges at step {done.step}: {done.divergence.diverged['why']}. {_ADVICE}", file=sys.stderr
+            )
         if done.divergence.diverged is not None:
             metrics["diverged"] = float(done.divergence.is_diverging)
         bar.update(tokens_per_step)
