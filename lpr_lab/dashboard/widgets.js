@@ -114,8 +114,11 @@
     document.body.append(line);
     tend(document.body);
     new MutationObserver((changes) => {
-      for (const change of changes) for (const node of change.addedNodes) if (node.nodeType === 1) tend(node);
-    }).observe(document.body, { subtree: true, childList: true });
+      for (const change of changes) {
+        if (change.type === "attributes") tend(change.target); // gradio names radios anew when it draws them again
+        for (const node of change.addedNodes) if (node.nodeType === 1) tend(node);
+      }
+    }).observe(document.body, { subtree: true, childList: true, attributes: true, attributeFilter: ["name"] });
   }
   // gradio puts the scripts of the head in by script: the page may be there already.
   document.readyState === "loading" ? document.addEventListener("DOMContentLoaded", begin) : begin();
