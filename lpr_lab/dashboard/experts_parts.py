@@ -1,5 +1,6 @@
 """The words, tiles and tables of the page `/experts`."""
 
+from collections.abc import Mapping
 from html import escape as esc
 from typing import Any
 
@@ -292,7 +293,7 @@ def agreement(picture: Picture) -> Table | None:
     return None if table.empty else table.assign(role=table["language"].map(picture.roles))
 
 
-def twin(table: Table, columns: dict[str, Any]) -> str:
+def twin(table: Table, columns: Mapping[Any, Any]) -> str:
     """Return a figure's numbers as a table: column -> heading, each number written by its kind."""
     head = "".join(f'<th scope="col" class="lpr-number">{esc(str(name))}</th>' for name in columns.values())
     body = ""

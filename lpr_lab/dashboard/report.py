@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Sequence
 from html import escape as esc
 from pathlib import Path
+from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -76,4 +77,5 @@ def _render(runs_dir: Path, ids: tuple[str, ...], **typed: bool) -> str:
     from lpr_lab.views.report import render_report
 
     runs = [Run.open(runs_dir, run_id) for run_id in dict.fromkeys(ids)]
-    return render_report(runs, around=list_runs(runs_dir), **typed)
+    told: dict[str, Any] = {"around": list_runs(runs_dir), **typed}
+    return render_report(runs, **told)

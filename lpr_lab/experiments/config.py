@@ -196,7 +196,7 @@ def _of_its_type(of: Experiment | StageBudget, name: str, value: Any, within: st
     """Return a value that is of its setting's type (a whole number passes as a number), or refuse it."""
     from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-    kind = next(field.type for field in fields(of) if field.name == name)
+    kind: Any = next(field.type for field in fields(of) if field.name == name)
     if kind is not StageBudget:
         try:
             return TypeAdapter(kind, config=ConfigDict(strict=True)).validate_python(value)

@@ -255,11 +255,11 @@ def _steps(
         done.counts = {name: done.counts.get(name, 0) + count for name, count in counts.items()}
         done.seconds += time.monotonic() - started
         metrics |= {"lr": lr, "tokens_per_second": done.tokens / done.seconds}
-        if done.divergence.see(done.step, metrics["loss"], metrics["grad_norm"], settings.max_grad_norm) and is_main:
-            bar.write(
-                f"{label} diverges at step {done.step}: {done.divergence.diverged['why']}. {_ADVICE}", file=sys.stderr
-            )
+        noticed = done.divergence.see(done.step, metrics["loss"], metrics["grad_norm"], settings.max_grad_norm)
         if done.divergence.diverged is not None:
+            if noticed and is_main:
+                why = done.divergence.diverged["why"]
+                bar.write(f"{label} diverges at step {done.step}: {why}. {_ADVICE}", file=sys.stderr)
             metrics["diverged"] = float(done.divergence.is_diverging)
         bar.update(tokens_per_step)
         bar.set_postfix_str(f"loss={metrics['loss']:.3f}" + ", diverges" * done.divergence.is_diverging, refresh=False)

@@ -95,9 +95,10 @@ def load_model(
     path = resolve_base(name)
     options = {"use_safetensors": True, "trust_remote_code": False, "local_files_only": True, **packed}
     with without_progress_bars():
-        model, loading = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             path, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
+    model, loading = loaded
     compute_alike(model)
     refuse_incomplete(model, loading, path)
     if not quantization:
@@ -280,7 +281,9 @@ def check_supported(folder: Path, name: str) -> None:
         UnsupportedModelError: with what was found.
     """
     from transformers import AutoConfig
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+    from transformers.models.auto.configuration_auto import (
+        CONFIG_MAPPING_NAMES,  # pyright: ignore[reportPrivateImportUsage]  # the mapping itself has no public name
+    )
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     from lpr_lab.model.families import refuse_by_config

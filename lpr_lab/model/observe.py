@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 import torch
@@ -89,7 +89,7 @@ def observe(model: nn.Module, seen: Observed, autocast: torch.dtype | None) -> I
         for name, part in inner.named_modules():
             # Other linear maps (four bits, adapters) hand on another precision than they compute in.
             if type(part) in (nn.Linear, Conv1D) and part not in within:
-                hook = _product_hook(seen, name, autocast or part.weight.dtype)
+                hook = _product_hook(seen, name, autocast or cast("torch.dtype", part.weight.dtype))
                 stack.callback(part.register_forward_hook(hook).remove)
         for layer in all_layers(inner):
             name = f"the experts of layer {layer.layer}"

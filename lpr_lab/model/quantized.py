@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -220,10 +220,10 @@ def compute_alike(model: nn.Module) -> None:
     """
     if not quantization_of(model):
         return
-    kind = _packed_linear()
+    kind: Any = _packed_linear()
     for name, module in model.named_modules():
         if not isinstance(module, kind) and isinstance(module, kind.__base__):
-            _refuse_repacked(_state(module.weight), name)
+            _refuse_repacked(_state(cast("torch.Tensor", module.weight)), name)
             module.__class__ = kind
 
 

@@ -5,7 +5,7 @@ text that contains it would end in an IndexError in the middle of training.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lpr_lab.errors import UsageError
 from lpr_lab.text.packing import separator_token_id
@@ -32,7 +32,8 @@ def require_embeddings(
         UsageError: with the tokens.
     """
     name = model.config.name_or_path or model.config.model_type
-    num_rows = model.get_input_embeddings().weight.shape[0]
+    embeddings: Any = model.get_input_embeddings()
+    num_rows = int(embeddings.weight.shape[0])
     refuse_tokens_beyond(tokenizer, num_rows, name)
     beyond = [number for number in ids if number >= num_rows]
     if beyond:
@@ -61,7 +62,7 @@ def refuse_tokens_beyond(tokenizer: "PreTrainedTokenizerBase", num_rows: int, na
     for name_of_token in ("pad_token", *_NOT_TEXT):
         token = getattr(tokenizer, name_of_token, None)
         if token is not None and tokenizer.convert_tokens_to_ids(token) != separator_token_id(tokenizer):
-            beyond.pop(tokenizer.convert_tokens_to_ids(token), None)
+            beyond.pop(int(tokenizer.convert_tokens_to_ids(str(token))), None)
     if beyond:
         first = ", ".join(f"{token!r} ({number})" for number, token in sorted(beyond.items())[:3])
         more = f" and {len(beyond) - 3} more" if len(beyond) > 3 else ""
