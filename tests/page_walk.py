@@ -218,6 +218,7 @@ class Walk:
 
     def step(self) -> None:
         """Do one thing that this page offers; what is not there now is another thing's turn."""
+        self.page.wait_for_selector("[data-lpr-page=ready]", state="attached")
         kinds = [*STEPS[self.path] * 3, "leave", "back"]
         for kind in self.random.sample(kinds, len(kinds)):
             done = getattr(self, f"_{kind}")()

@@ -144,9 +144,8 @@ def test_the_last_of_several_quick_choices_is_the_one_that_is_shown(walked, fold
 
 def test_a_step_of_the_plan_is_one_however_often_it_was_drawn(walked, folder):
     page = walked(f"/plan?run={named(folder, 'smollm2-135m: a plan')}")
-    rules = page.locator("fieldset:visible .wrap").first.locator("label")
-    for number in (1, 0, 1):
-        rules.nth(number).click()
+    for rule in ("Where they are alike", "Evenly", "Where languages differ"):
+        page.locator("fieldset:visible label", has_text=rule).first.click()
         settle(page)
 
     def counts() -> list[int]:
