@@ -5,7 +5,7 @@ text that contains it would end in an IndexError in the middle of training.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from lpr_lab.errors import UsageError
 from lpr_lab.text.packing import separator_token_id
@@ -62,7 +62,7 @@ def refuse_tokens_beyond(tokenizer: "PreTrainedTokenizerBase", num_rows: int, na
     for name_of_token in ("pad_token", *_NOT_TEXT):
         token = getattr(tokenizer, name_of_token, None)
         if token is not None and tokenizer.convert_tokens_to_ids(token) != separator_token_id(tokenizer):
-            beyond.pop(int(tokenizer.convert_tokens_to_ids(str(token))), None)
+            beyond.pop(cast("int", tokenizer.convert_tokens_to_ids(token)), None)
     if beyond:
         first = ", ".join(f"{token!r} ({number})" for number, token in sorted(beyond.items())[:3])
         more = f" and {len(beyond) - 3} more" if len(beyond) > 3 else ""
