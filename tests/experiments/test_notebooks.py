@@ -237,7 +237,7 @@ def test_checking_parameters_does_not_wait_for_papermill():
 
 def test_a_package_without_its_checkout_says_where_the_notebooks_are(monkeypatch, tmp_path):
     monkeypatch.setattr(environment, "CHECKOUT", tmp_path)
-    with pytest.raises(MissingError, match="come with the checkout"):
+    with pytest.raises(MissingError, match="notebooks is missing"):
         notebooks.notebooks_dir()
 
 
