@@ -192,7 +192,9 @@ def state_of(page: Page) -> dict[str, Any]:
     """Return what a page says and which choices stand, without what passes."""
     seen = page.evaluate(PAGE)
     text = re.sub(r"\d+ (?:s|min|h|days?)(?: \d+ (?:min|s|h))? ago", "… ago", seen["text"])
-    seen["text"] = [line.strip() for line in text.replace(", pinned", "").splitlines() if line.strip()]
+    lines = [line.strip() for line in text.replace(", pinned", "").splitlines()]
+    # A notice says what became of the last choice; the address that came of it needs none.
+    seen["text"] = [line for line in lines if line and not line.startswith("Notice. ")]
     return seen
 
 
@@ -210,6 +212,7 @@ class Walk:
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
+        self.visits: list[str] = []
 
     @property
     def path(self) -> str:
@@ -219,8 +222,9 @@ class Walk:
     def step(self) -> None:
         """Do one thing that this page offers; what is not there now is another thing's turn."""
         self.page.wait_for_selector("[data-lpr-page=ready]", state="attached")
-        kinds = [*STEPS[self.path] * 3, "leave", "back"]
-        for kind in self.random.sample(kinds, len(kinds)):
+        kinds = [*STEPS[self.path] * 6, "back"]
+        ordered = self.random.sample(kinds, len(kinds))
+        for kind in ["leave", *ordered] if len(self.trail) % STAY == STAY - 1 else [*ordered, "leave"]:
             done = getattr(self, f"_{kind}")()
             if done:
                 self.trail.append(f"{self.path} {kind}: {done}")
@@ -316,10 +320,10 @@ class Walk:
         return self._press(self.page.locator("a[data-pick]:visible"))
 
     def _leave(self) -> str:
-        link = self._any(self.page.locator("a[data-page]:not([aria-current])"))
-        assert link is not None
-        name = link.inner_text()
-        link.click()
+        others = [path for path in STEPS if path != self.path]
+        self.visits = [path for path in self.visits if path != self.path] or self.random.sample(others, len(others))
+        name = self.visits.pop()
+        self.page.locator(f"a[data-page='{name}']").click()
         self.page.wait_for_load_state("domcontentloaded")
         return name
 
@@ -333,6 +337,9 @@ class Walk:
         self.page.wait_for_load_state("domcontentloaded")
         return f"from {before[-60:]}"
 
+
+STAY = 14
+"""Steps on a page before the walk goes on to another one; pages take turns."""
 
 STEPS = {
     "/": ["link", "link", "dropdown"],

@@ -3,9 +3,12 @@
 `LPR_LAB_WALK_STEPS` and `LPR_LAB_WALK_SEED` make the walk longer or another one.
 """
 
+import difflib
+import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,6 +94,12 @@ def walked(open_page, at):
 
 def exactly(name: str) -> re.Pattern[str]:
     return re.compile(rf"^\s*{name}\s*$")
+
+
+def unlike(one: dict[str, Any], other: dict[str, Any]) -> str:
+    """Return what differs between two states of a page, line by line."""
+    texts = [json.dumps(state, indent=1, ensure_ascii=False).splitlines() for state in (one, other)]
+    return "\n".join(difflib.unified_diff(*texts, "walked to", "opened", n=1, lineterm=""))
 
 
 def pick(page: Page, name: str) -> None:
@@ -189,7 +198,8 @@ def test_a_random_walk_over_all_pages_always_shows_what_the_address_asks_for(wal
             if len(walk.trail) % FRESH_EVERY == 0:
                 fresh.goto(page.url)
                 settle(fresh)
-                assert state_of(page) == state_of(fresh)
+                walked_to, opened = state_of(page), state_of(fresh)
+                assert walked_to == opened, unlike(walked_to, opened)
         except AssertionError as error:
             last = "\n".join(walk.trail[-12:])
             raise AssertionError(f"seed {SEED}, step {len(walk.trail)}, {page.url}\n{last}\n{error}") from error
