@@ -104,6 +104,16 @@ def query_of(page: Page) -> dict[str, str]:
 # --------------------------------------------------------------------------------------- what a page must show
 
 
+def check_routing(page: Page, folder: Path) -> set[str]:
+    """Compare `/routing` with its address; returns the text that is shown, if any."""
+    asked = query_of(page)
+    if asked.get("text", "own") == "own" or asked["text"] not in Run(folder / asked["run"]).trace_names():
+        assert page.evaluate(STRIP) is None, "a strip of a text that there is not"
+        return set()
+    check_controls(page, folder)
+    return {check_strip(page, folder)}
+
+
 def check_strip(page: Page, folder: Path) -> str:
     """Compare strip, panel and table with the address and with the run's files; returns the text that is shown."""
     asked, seen = query_of(page), page.evaluate(STRIP)
