@@ -79,13 +79,18 @@ PAGE = """
 () => {
     const shown = (e) => e.checkVisibility();
     const main = document.querySelector("main.fillable, .gradio-container main") ?? document.body;
-    const controls = [...document.querySelectorAll("input, textarea")].filter(shown).map((e) =>
+    // How a generation is sampled stays as it was set, whichever pair and run are looked at.
+    const kept = /New tokens|Temperature|Seed/;
+    const named = [...document.querySelectorAll("input, textarea")].filter(shown)
+        .filter((e) => !kept.test(e.getAttribute("aria-label") ?? "") && !kept.test(e.closest("label")?.textContent ?? ""));
+    const controls = named.map((e) =>
         [e.getAttribute("aria-label") || e.closest("label")?.textContent.trim() || e.name.replace(/-.*/, ""),
          e.type === "radio" || e.type === "checkbox" ? e.checked : e.value]);
     const marked = [...document.querySelectorAll("[aria-checked], [aria-current], [aria-valuetext]")].filter(shown);
     const read = (e, ...names) => names.map((name) => e.getAttribute(name));
     const marks = marked.map((e) => [e.textContent, ...read(e, "aria-label", "aria-checked", "aria-valuetext")]);
-    return { text: main.innerText, controls, marks, title: document.title };
+    const off = [...document.querySelectorAll("button:disabled")].filter(shown).map((e) => e.textContent.trim());
+    return { text: main.innerText, controls, marks, off, title: document.title };
 }
 """
 

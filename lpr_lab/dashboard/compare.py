@@ -271,17 +271,19 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
         return gr.update(interactive=False), gr.update(interactive=True), gr.update(visible=False)
 
     def resting(now: Latest | None, limit: Any, prompt: str, request: gr.Request) -> tuple[Any, ...]:
-        run = shell.look(runs_dir, dict(request.query_params)).run
+        scene = shell.look(runs_dir, dict(request.query_params))
+        run = scene.run
+        can_write = run is not None and why_not(run) is None
         whole = now is not None and not now.pair.is_running and run is not None
         hidden = now is not None and now.pair.hidden
         judged = may_judge(now, run)
         return (
-            gr.update(interactive=True),
+            gr.update(interactive=can_write),
             gr.update(interactive=False),
             gr.update(visible=judged),
             gr.update(visible=whole and hidden),
-            parts.kept_pairs(pairs(run), View(run=run.id)) if run is not None else "",
-            hint(run, limit, prompt, latest=now) if run is not None else "",
+            parts.kept_pairs(pairs(run), scene.view) if run is not None else "",
+            hint(run, limit, prompt, latest=now) if run is not None and can_write else "",
         )
 
     def stopped(now: Latest | None, request: gr.Request) -> tuple[Any, ...]:
