@@ -81,16 +81,21 @@ PAGE = """
     const main = document.querySelector("main.fillable, .gradio-container main") ?? document.body;
     // How a generation is sampled stays as it was set, whichever pair and run are looked at.
     const kept = /New tokens|Temperature|Seed/;
-    const named = [...document.querySelectorAll("input, textarea")].filter(shown)
-        .filter((e) => !kept.test(e.getAttribute("aria-label") ?? "") && !kept.test(e.closest("label")?.textContent ?? ""));
+    const nameOf = (e) => e.getAttribute("aria-label") || e.closest("label")?.textContent.trim();
+    const named = [...document.querySelectorAll("input, textarea")].filter((e) => shown(e) && !kept.test(nameOf(e)));
     const controls = named.map((e) =>
-        [e.getAttribute("aria-label") || e.closest("label")?.textContent.trim() || e.name.replace(/-.*/, ""),
+        [nameOf(e) || e.name.replace(/-.*/, ""),
          e.type === "radio" || e.type === "checkbox" ? e.checked : e.value]);
     const marked = [...document.querySelectorAll("[aria-checked], [aria-current], [aria-valuetext]")].filter(shown);
     const read = (e, ...names) => names.map((name) => e.getAttribute(name));
     const marks = marked.map((e) => [e.textContent, ...read(e, "aria-label", "aria-checked", "aria-valuetext")]);
     const off = [...document.querySelectorAll("button:disabled")].filter(shown).map((e) => e.textContent.trim());
-    return { text: main.innerText, controls, marks, off, title: document.title };
+    // Charts draw themselves when they come into view; what stands above and below them is compared.
+    const plain = document.head.appendChild(document.createElement("style"));
+    plain.textContent = ".js-plotly-plot { display: none !important; }";
+    const text = main.innerText;
+    plain.remove();
+    return { text, controls, marks, off, title: document.title };
 }
 """
 
