@@ -28,6 +28,7 @@ WATCH = """
         if (/heartbeat|queue\\/data/.test(url)) return real(...args);
         mark(1);
         try {
+            if (window.lprDelay) await new Promise((done) => setTimeout(done, window.lprDelay));
             const answer = await real(...args);
             await answer.clone().arrayBuffer();
             return answer;
@@ -285,7 +286,7 @@ class Walk:
         said = option.inner_text()
         option.dispatch_event("mousedown")
         box.blur()
-        return said
+        return said.replace("\n", " ")
 
     def _strip_look(self) -> str:
         return self._press(self.page.locator("#lpr-text input[data-set]:not(:checked)"))

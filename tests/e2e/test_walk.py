@@ -144,11 +144,31 @@ def test_one_act_is_announced_once_however_often_the_page_was_drawn(walked, fold
 
 def test_the_last_of_several_quick_choices_is_the_one_that_is_shown(walked, folder):
     page = walked(f"/routing?run={named(folder, 'Four experts')}&text=en")
+    page.evaluate("window.lprDelay = 300")
     for name in ("Greek", "Arabic", "English", "Turkish"):
         page.locator("fieldset:visible label", has_text=exactly(name)).click()
-    settle(page, 400)
+        page.wait_for_timeout(120)
+    settle(page, 900)
     assert check_strip(page, folder) == SENTENCES["tr"]
     check_controls(page, folder)
+
+
+def choose(page: Page, label: str, option: str) -> None:
+    page.get_by_label(label, exact=True).click()
+    page.locator("ul[role=listbox] [role=option]", has_text=option).dispatch_event("mousedown")
+    page.get_by_label(label, exact=True).blur()
+
+
+@pytest.mark.parametrize("path", ["/plan", "/routing", "/retention", "/experts", "/compare"])
+def test_of_two_quick_choices_of_a_run_the_last_is_shown_and_named(walked, folder, path):
+    page = walked(f"{path}?run={named(folder, 'smollm2-135m: a plan')}")
+    page.evaluate("window.lprDelay = 300")
+    choose(page, "Run", "Four experts")
+    page.wait_for_timeout(150)
+    choose(page, "Run", "Two experts")
+    settle(page, 900)
+    assert query_of(page)["run"] == named(folder, "Two experts")
+    assert page.get_by_label("Run", exact=True).input_value().startswith("Two experts")
 
 
 def test_a_step_of_the_plan_is_one_however_often_it_was_drawn(walked, folder):
