@@ -27,7 +27,7 @@ from lpr_lab.dashboard.compare_pairs import (
 from lpr_lab.dashboard.compare_state import QUESTION, Latest, done, halted, hint, hint_of, judge, may_judge
 from lpr_lab.dashboard.model_hub import HUB, why_not
 from lpr_lab.dashboard.parameters import NEW_TOKENS, PROMPT, SEED, TEMPERATURE
-from lpr_lab.dashboard.shell import FILES, MODEL, PICK, Scene, esc, html_block, status
+from lpr_lab.dashboard.shell import FILES, MODEL, PICK, Scene, esc, html_block, picked, status
 from lpr_lab.dashboard.turns import in_turn
 from lpr_lab.dashboard.view import View
 from lpr_lab.errors import LprError, UsageError
@@ -328,13 +328,14 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     halting = controls.stop.click(None, None, None, cancels=[writing], **FILES)
     halting.then(stopped, [latest], outputs, **FILES).then(resting, known, after, **FILES)
     # What is still being written is not shown under what was chosen since.
-    chosen = ((controls.run.input, choose_run, [controls.run]), (controls.kept.click, load, None))
-    for event, act, given in (
-        *chosen,
-        (controls.language.input, choose_language, [controls.language, controls.prompt]),
-    ):
-        given_up = event(None, None, None, cancels=[writing], **PICK)
-        given_up.then(act, given, list(shown.values()), **PICK).then(resting, known, after, **FILES)
+    everything = list(shown.values())
+    pickers = (controls.run, choose_run, []), (controls.language, choose_language, [controls.prompt])
+    for control, choose, more in pickers:
+        given_up = control.input(None, None, None, cancels=[writing], **PICK)
+        chosen = given_up.then(picked(choose, control, everything), [control, *more], everything, **PICK)
+        chosen.then(resting, known, after, **FILES)
+    given_up = controls.kept.click(None, None, None, cancels=[writing], **PICK)
+    given_up.then(load, None, everything, **PICK).then(resting, known, after, **FILES)
     for choice, button in controls.choices.items():
         button.click(prefer(choice), [latest], list(shown.values()), **FILES)
     controls.reveal.click(prefer(""), [latest], list(shown.values()), **FILES)

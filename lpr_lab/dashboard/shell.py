@@ -5,7 +5,7 @@ file or a person goes through `esc`.
 """
 
 import html
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -264,3 +264,26 @@ def show_runs(scene: Scene) -> Any:
     """Return the update that fills the run picker."""
     choices = run_choices(scene.runs)
     return gr.update(choices=choices, value=scene.run.id if scene.run else None, visible=bool(choices))
+
+
+def picked(choose: Callable[..., Sequence[Any]], control: Any, outputs: Sequence[Any]) -> Callable[..., list[Any]]:
+    """Return a handler of a choice whose answer leaves the control alone where it shows the chosen value already.
+
+    A reader may have chosen again before the answer is there. Gradio reads the control when that choice's turn comes,
+    so an answer that set it back would undo the later choice.
+
+    Args:
+        choose: takes the value, those of further inputs and a `gr.Request`; returns an update for each of the outputs.
+        control: the one that was used.
+        outputs: of the event, the control among them.
+    """
+    place = next(number for number, one in enumerate(outputs) if one is control)
+
+    def handle(chosen: Any, request: gr.Request, *more: Any) -> list[Any]:
+        updates = list(choose(chosen, *more, request))
+        update = updates[place]
+        if isinstance(update, dict) and "value" in update and update["value"] == chosen:
+            updates[place] = gr.skip()
+        return updates
+
+    return handle

@@ -161,3 +161,19 @@ def test_a_port_in_use_is_one_sentence(address, tmp_path):
     port = int(address.rsplit(":", 1)[1])
     with pytest.raises(UsageError, match=f"Port {port} is in use"):
         serve(tmp_path, port=port, open_browser=False, block=False)
+
+
+def test_an_answer_to_a_choice_leaves_its_control_alone_unless_it_shows_something_else():
+    import gradio as gr
+
+    from lpr_lab.dashboard.shell import picked
+
+    control, other = object(), object()
+
+    def choose(chosen, extra, request):
+        return [gr.update(value="x"), gr.update(value="el" if chosen != "zz" else "en"), extra]
+
+    handle = picked(choose, control, [other, control, other])
+    left, mine, right = handle("el", None, "more")
+    assert left["value"] == "x" and mine == gr.skip() and right == "more"
+    assert handle("zz", None, "more")[1]["value"] == "en"

@@ -20,7 +20,7 @@ from sample_scores import write_lifelong, write_scores
 
 from lpr_lab.dashboard import serve
 from lpr_lab.experiments.own_texts import keep_text
-from lpr_lab.experiments.runs import Run
+from lpr_lab.experiments.runs import Run, list_runs
 
 pytestmark = pytest.mark.e2e
 
@@ -75,7 +75,7 @@ def at(folder) -> str:
 
 
 def named(folder: Path, title: str) -> str:
-    return next(path.name for path in folder.iterdir() if not Run(path).problem and Run(path).title == title)
+    return next(run.id for run in list_runs(folder) if not run.problem and run.title == title)
 
 
 @pytest.fixture
