@@ -27,7 +27,7 @@ from lpr_lab.dashboard.compare_pairs import (
 from lpr_lab.dashboard.compare_state import QUESTION, Latest, done, halted, hint, hint_of, judge, may_judge
 from lpr_lab.dashboard.model_hub import HUB, why_not
 from lpr_lab.dashboard.parameters import NEW_TOKENS, PROMPT, SEED, TEMPERATURE
-from lpr_lab.dashboard.shell import FILES, MODEL, PICK, Scene, esc, html_block, picked, status
+from lpr_lab.dashboard.shell import FILES, MODEL, PICK, Scene, esc, html_block, in_order, status
 from lpr_lab.dashboard.turns import in_turn
 from lpr_lab.dashboard.view import View
 from lpr_lab.errors import LprError, UsageError
@@ -307,7 +307,7 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     demo.load(load, None, list(shown.values()), **FILES)
     address = [controls.left, controls.right, controls.blind, controls.seed, controls.tokens, controls.prompt]
     changes = [one.input for one in address[:-2]] + [controls.tokens.release, controls.prompt.blur]
-    gr.on(changes, set_address, address, [controls.hint], **PICK)
+    gr.on(changes, in_order(set_address), address, [controls.hint], **PICK)
     buttons = [controls.go, controls.stop, controls.votes]
     begin = gr.on([controls.go.click, controls.prompt.submit], working, None, buttons, **FILES)
     # Not "once": a generation that was just stopped still counts as pending for a moment, and the next one would be
@@ -332,10 +332,10 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     pickers = (controls.run, choose_run, []), (controls.language, choose_language, [controls.prompt])
     for control, choose, more in pickers:
         given_up = control.input(None, None, None, cancels=[writing], **PICK)
-        chosen = given_up.then(picked(choose, control, everything), [control, *more], everything, **PICK)
+        chosen = given_up.then(in_order(choose), [control, *more], everything, **PICK)
         chosen.then(resting, known, after, **FILES)
     given_up = controls.kept.click(None, None, None, cancels=[writing], **PICK)
-    given_up.then(load, None, everything, **PICK).then(resting, known, after, **FILES)
+    given_up.then(in_order(load), None, everything, **PICK).then(resting, known, after, **FILES)
     for choice, button in controls.choices.items():
         button.click(prefer(choice), [latest], list(shown.values()), **FILES)
     controls.reveal.click(prefer(""), [latest], list(shown.values()), **FILES)

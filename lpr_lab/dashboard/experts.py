@@ -12,7 +12,7 @@ from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.experts_data import ALONE, Picture, extra, read, why_not_counted
 from lpr_lab.dashboard.memory import remembered
 from lpr_lab.dashboard.model_hub import HUB, why_not
-from lpr_lab.dashboard.shell import FILES, MODEL, PICK, Scene, esc, html_block, picked, status
+from lpr_lab.dashboard.shell import FILES, MODEL, PICK, Scene, esc, html_block, in_order, status
 from lpr_lab.dashboard.turns import in_turn
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.runs import Run
@@ -262,10 +262,10 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     demo.load(load, None, outputs, **FILES)
     keys = {"number": "view", "languages": "langs"}
     for name, control in {"run": run, **controls}.items():
-        choose = picked(changing(keys.get(name, name)), control, outputs)
+        choose = in_order(changing(keys.get(name, name)))
         control.input(choose, [control], outputs, **PICK)
     for links in (body["panels"], body["one"]):
-        links.click(load, None, outputs, **PICK)
+        links.click(in_order(load), None, outputs, **PICK)
 
     def counting(request: gr.Request) -> Iterator[list[Any]]:
         query = dict(request.query_params)

@@ -15,7 +15,7 @@ from lpr_lab.dashboard.plan_costs import ROUNDING, RULES, Plan, costs, make_plan
 from lpr_lab.dashboard.plan_editor import render_editor, render_table
 from lpr_lab.dashboard.plan_facts import BaseFacts, Similarity, facts_of, parse_similarity
 from lpr_lab.dashboard.plan_words import finding, render_costs, render_export
-from lpr_lab.dashboard.shell import FILES, PICK, Scene, esc, html_block, notice, picked
+from lpr_lab.dashboard.shell import FILES, PICK, Scene, esc, html_block, in_order, notice
 from lpr_lab.dashboard.view import View
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.runs import Run
@@ -194,9 +194,9 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     demo.load(load, None, list(everything.values()), **FILES)
     drawn_over = [said, *everything.values()]
     for name, control in (("run", run), ("rule", rule), ("round", rounding)):
-        control.input(picked(choose(name), control, drawn_over), [control], drawn_over, **PICK)
+        control.input(in_order(choose(name)), [control], drawn_over, **PICK)
     for name, control in (("budget", budget), ("topk", top_k), ("tokens", tokens)):
-        given = picked(choose(name), control, drawn_over)
+        given = in_order(choose(name))
         gr.on([control.submit, control.blur], given, [control], drawn_over, **PICK)
-    editor.click(load, None, list(everything.values()), **PICK)
+    editor.click(in_order(load), None, list(everything.values()), **PICK)
     use.click(divide, [typed], [line, *everything.values()], **FILES)

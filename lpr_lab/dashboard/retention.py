@@ -9,7 +9,7 @@ import gradio as gr
 from lpr_lab.dashboard import retention_parts as parts
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.memory import remembered
-from lpr_lab.dashboard.shell import FILES, PICK, Scene, esc, html_block, picked
+from lpr_lab.dashboard.shell import FILES, PICK, Scene, esc, html_block, in_order
 from lpr_lab.dashboard.view import View
 from lpr_lab.errors import LprError
 from lpr_lab.experiments import comparison as data
@@ -233,7 +233,7 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     words, more = [top, run, *upper.values()], list(lower.values())
     events = [demo.load(load, None, words, **FILES)]
     for control, choose in ((run, choose_run), (dataset, choose_data), (before, choose_before), (after, choose_after)):
-        events.append(control.input(picked(choose, control, words), [control], words, **PICK))
+        events.append(control.input(in_order(choose), [control], words, **PICK))
     # Afterwards, so that words do not wait for the tables of other runs.
     for event in events:
         event.then(load_more, [run, before, after, dataset], more, **FILES)

@@ -14,7 +14,7 @@ from lpr_lab.dashboard.parameters import EXPERT, LAYERS, WAY
 from lpr_lab.dashboard.routing_own import OwnControls, delete_own, keep_own, rename_own, trace_own
 from lpr_lab.dashboard.routing_parts import QUESTION, compose
 from lpr_lab.dashboard.routing_texts import read, say_unreadable
-from lpr_lab.dashboard.shell import FILES, MODEL, PICK, html_block, is_busy, picked, status
+from lpr_lab.dashboard.shell import FILES, MODEL, PICK, html_block, in_order, is_busy, status
 from lpr_lab.dashboard.turns import in_turn
 from lpr_lab.dashboard.typed import TYPED
 from lpr_lab.dashboard.view import View
@@ -220,7 +220,7 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
 
     demo.load(load, None, outputs, **FILES)
     for control, choose in ((parts["stage"], choose_stage), (parts["other"], choose_other)):
-        control.input(picked(choose, control, outputs), [control], outputs, **PICK)
+        control.input(in_order(choose), [control], outputs, **PICK)
     own_outputs = [own.line, parts["top"], parts["strip"], own.stop]
     asked = [own.text, own.language]
     traced = gr.on([own.go.click, own.text.submit], in_turn(trace_typed, *own.waiting), asked, own_outputs, **MODEL)
@@ -244,7 +244,7 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     # What was asked for a text is not shown under another one.
     for control, choose in ((run, choose_run), (parts["picker"], choose_text), (parts["kept"], choose_text)):
         given_up = control.input(None, None, None, cancels=[traced, compared, tried], **PICK)
-        given_up.then(picked(choose, control, outputs), [control], outputs, **PICK)
+        given_up.then(in_order(choose), [control], outputs, **PICK)
         given_up.then(silence, None, [part for stop, _, line in stops for part in (line, stop)], **FILES)
 
 

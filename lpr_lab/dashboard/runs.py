@@ -11,7 +11,7 @@ from lpr_lab.dashboard.run_detail import render_detail
 from lpr_lab.dashboard.run_live import at_work, metrics_of, render_live, standing_of
 from lpr_lab.dashboard.run_sweep import figure_of, points_of
 from lpr_lab.dashboard.runs_compare import render_comparison, toggle
-from lpr_lab.dashboard.shell import BITS_PER_BYTE, FILES, PICK, Scene, esc, html_block
+from lpr_lab.dashboard.shell import BITS_PER_BYTE, FILES, PICK, Scene, esc, html_block, in_order
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.housekeeping import tags_of
 from lpr_lab.experiments.runs import Run
@@ -303,6 +303,6 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     clock.tick(follow, [drawn_for], words, **FILES)
     clock.tick(draw_number, [number], drawn, **FILES)
     for links in (listing, compared, detail):
-        links.click(show, None, words, **PICK)
-        links.click(draw, None, drawn, **PICK)
-    number.input(draw_number, [number], drawn, **PICK)
+        links.click(in_order(show), None, words, **PICK)
+        links.click(in_order(draw), None, drawn, **PICK)
+    number.input(in_order(draw_number), [number], drawn, **PICK)

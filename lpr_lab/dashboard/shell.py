@@ -4,13 +4,17 @@ Most of it returns strings; only `html_block` and the functions below the last l
 file or a person goes through `esc`.
 """
 
+import asyncio
 import html
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import gradio as gr
+from anyio import to_thread
 
 from lpr_lab.dashboard.view import View, refused
 from lpr_lab.errors import LprError
@@ -65,8 +69,9 @@ def unchecked(component: Any) -> Any:
 
 # Reading files is quick and may happen side by side; models wait for one another, in the line of `turns`.
 FILES: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-# What is chosen last counts, also when it was chosen before the answer to the last choice was there.
-PICK: dict[str, Any] = {**FILES, "trigger_mode": "always_last"}
+# Every choice is sent at once: one made before the answer to another is there is neither dropped nor read later, when
+# that answer may have changed the control. Handlers are wrapped by `in_order`.
+PICK: dict[str, Any] = {**FILES, "trigger_mode": "multiple"}
 MODEL: dict[str, Any] = {
     "concurrency_id": "model",
     "concurrency_limit": None,
@@ -266,24 +271,25 @@ def show_runs(scene: Scene) -> Any:
     return gr.update(choices=choices, value=scene.run.id if scene.run else None, visible=bool(choices))
 
 
-def picked(choose: Callable[..., Sequence[Any]], control: Any, outputs: Sequence[Any]) -> Callable[..., list[Any]]:
-    """Return a handler of a choice whose answer leaves the control alone where it shows the chosen value already.
+def in_order(choose: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a handler of a choice that answers a visitor's choices one after the other, in the order they were made.
 
-    A reader may have chosen again before the answer is there. Gradio reads the control when that choice's turn comes,
-    so an answer that set it back would undo the later choice.
+    Every answer draws the whole page, its controls too, from one address. So whichever comes last, the page agrees with
+    itself; and because of the order it is the one to the last choice.
 
     Args:
-        choose: takes the value, those of further inputs and a `gr.Request`; returns an update for each of the outputs.
-        control: the one that was used.
-        outputs: of the event, the control among them.
+        choose: takes the inputs and, last, a `gr.Request`.
     """
-    place = next(number for number, one in enumerate(outputs) if one is control)
 
-    def handle(chosen: Any, request: gr.Request, *more: Any) -> list[Any]:
-        updates = list(choose(chosen, *more, request))
-        update = updates[place]
-        if isinstance(update, dict) and "value" in update and update["value"] == chosen:
-            updates[place] = gr.skip()
-        return updates
+    @wraps(choose)
+    async def handle(*given: Any) -> Any:
+        request = next((one for one in given if isinstance(one, gr.Request)), None)
+        key = getattr(request, "session_hash", None) or ""
+        lock = _orders.setdefault(key, asyncio.Lock())  # held here and by those who wait, gone with the last of them
+        async with lock:
+            return await to_thread.run_sync(partial(choose, *given))
 
     return handle
+
+
+_orders: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()

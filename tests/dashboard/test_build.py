@@ -163,17 +163,26 @@ def test_a_port_in_use_is_one_sentence(address, tmp_path):
         serve(tmp_path, port=port, open_browser=False, block=False)
 
 
-def test_an_answer_to_a_choice_leaves_its_control_alone_unless_it_shows_something_else():
+def test_a_visitors_choices_are_answered_in_order_and_those_of_others_meanwhile():
+    import asyncio
+    import time
+    from types import SimpleNamespace
+
     import gradio as gr
 
-    from lpr_lab.dashboard.shell import picked
+    from lpr_lab.dashboard.shell import in_order
 
-    control, other = object(), object()
+    answered = []
 
-    def choose(chosen, extra, request):
-        return [gr.update(value="x"), gr.update(value="el" if chosen != "zz" else "en"), extra]
+    def choose(name: str, seconds: float, request: gr.Request) -> None:
+        time.sleep(seconds)
+        answered.append(name)
 
-    handle = picked(choose, control, [other, control, other])
-    left, mine, right = handle("el", None, "more")
-    assert left["value"] == "x" and mine == gr.skip() and right == "more"
-    assert handle("zz", None, "more")[1]["value"] == "en"
+    async def visit() -> None:
+        handle = in_order(choose)
+        mine, other = (gr.Request(SimpleNamespace(), session_hash=name) for name in ("mine", "other"))
+        asked = [("first", 0.2, mine), ("second", 0.0, mine), ("theirs", 0.0, other), ("third", 0.0, mine)]
+        await asyncio.gather(*(handle(*one) for one in asked))
+
+    asyncio.run(visit())
+    assert answered == ["theirs", "first", "second", "third"]
