@@ -6,6 +6,7 @@ same. Pages are changed in place, never loaded anew, except where a link of the 
 
 import random
 import re
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,9 +92,9 @@ PAGE = """
     const read = (e, ...names) => names.map((name) => e.getAttribute(name));
     const marks = marked.map((e) => [e.textContent, ...read(e, "aria-label", "aria-checked", "aria-valuetext")]);
     const off = [...document.querySelectorAll("button:disabled")].filter(shown).map((e) => e.textContent.trim());
-    // Charts draw themselves when they come into view; what stands above and below them is compared.
+    // Charts draw themselves when they come into view, and a list that is open is nobody's choice yet.
     const plain = document.head.appendChild(document.createElement("style"));
-    plain.textContent = ".js-plotly-plot { display: none !important; }";
+    plain.textContent = ".js-plotly-plot, ul[role=listbox] { display: none !important; }";
     const text = main.innerText;
     plain.remove();
     return { text, controls, marks, off, title: document.title };
@@ -234,6 +235,7 @@ class Walk:
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
         self.visits: list[str] = []
+        self.seconds: dict[str, float] = {}
 
     @property
     def path(self) -> str:
@@ -246,9 +248,11 @@ class Walk:
         kinds = [*STEPS[self.path] * 6, "back"]
         ordered = self.random.sample(kinds, len(kinds))
         for kind in ["leave", *ordered] if len(self.trail) % STAY == STAY - 1 else [*ordered, "leave"]:
+            began = time.monotonic()
             done = getattr(self, f"_{kind}")()
             if done:
                 self.trail.append(f"{self.path} {kind}: {done}")
+                self.seconds[kind] = self.seconds.get(kind, 0.0) + time.monotonic() - began
                 return
         raise AssertionError(f"Nothing can be done on {self.page.url}")
 
@@ -279,7 +283,7 @@ class Walk:
         if box is None:
             return ""
         box.click()
-        option = self._any(self.page.locator("ul[role=listbox] [role=option]"))
+        option = self._any(self.page.locator("ul[role=listbox] [role=option]:not([aria-selected=true])"))
         if option is None:
             self.page.keyboard.press("Escape")
             return ""
