@@ -138,7 +138,7 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
         top_k = shell.unchecked(gr.Number(label="At work on a token (top-k)", min_width=190, **box))
         tokens = shell.unchecked(gr.Number(label="Tokens of stage 1", min_width=170, **box))
         rounding = gr.Radio([(text, name) for name, text in ROUNDING.items()], label="Rounding", visible=False)
-    said = html_block(shell.status(""))
+    said = html_block()
     editor = html_block()
     source = html_block()
     priced = html_block()
@@ -173,8 +173,8 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
             try:
                 changes = changed(name, value, make_plan(known(scene), scene.view))
             except LprError as error:  # what was typed stays, and so does the plan
-                return [shell.status(str(error), bad=True), *same]
-            return [shell.status(""), *(same if changes is None else drawn({**query, **changes}, *everything))]
+                return [shell.problem(str(error)), *same]
+            return ["", *(same if changes is None else drawn({**query, **changes}, *everything))]
 
         return chosen
 

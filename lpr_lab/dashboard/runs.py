@@ -296,6 +296,10 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     def draw_number(name: str, request: gr.Request) -> tuple[Any, Any, str, Any]:
         return curves(shell.look(runs_dir, request.query_params).run, name)
 
+    def choose_number(name: str, request: gr.Request) -> list[Any]:
+        scene = shell.look(runs_dir, {**dict(request.query_params), "view": name})
+        return [*draw_words(scene), *in_curves(scene, runs_dir)]
+
     # Two events, so that words do not wait for curves.
     words, drawn = [top, listing, compared, detail, following, clock, drawn_for], [card, number, said, plot]
     demo.load(show, None, words, **FILES)
@@ -305,4 +309,4 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     for links in (listing, compared, detail):
         links.click(in_order(show), None, words, **PICK)
         links.click(in_order(draw), None, drawn, **PICK)
-    number.input(in_order(draw_number), [number], drawn, **PICK)
+    number.input(in_order(choose_number), [number], [*words, *drawn], **PICK)

@@ -198,6 +198,11 @@ def is_busy(line: str) -> bool:
     return "lpr-busy" in line
 
 
+def problem(text: str) -> str:
+    """Return a line that says what is wrong with what was typed, where there is none otherwise; it is read out."""
+    return f'<p class="lpr-status-line lpr-bad-line" role="alert">{esc(text)}</p>'
+
+
 STATES = {
     "finished": ("●", "finished"),
     "running": ("◐", "running"),

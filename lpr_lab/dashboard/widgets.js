@@ -39,13 +39,18 @@
     }
     const written = [...box.value].length, digits = (number) => number.toLocaleString("en");
     const over = written - limit;
-    line.textContent = `${digits(written)} of ${digits(limit)} characters` + (over > 0 ? `: ${digits(over)} too many. Nothing was cut; shorten it.` : "");
+    const said = `${digits(written)} of ${digits(limit)} characters` + (over > 0 ? `: ${digits(over)} too many. Nothing was cut; shorten it.` : "");
+    if (line.textContent !== said) line.textContent = said; // no change without one: changes are watched
     const was = line.classList.toggle("lpr-over", over > 0);
     box.setAttribute("aria-invalid", String(over > 0));
     if (was && !line.dataset.said) say(line.textContent);
     line.dataset.said = was ? "1" : "";
   }
   document.addEventListener("input", (event) => event.target.matches?.("textarea") && count(event.target));
+  let counting = 0;
+  function recount() {
+    for (const box of document.querySelectorAll("[class*=lpr-limit-] textarea")) count(box);
+  }
 
   // ---- commands are copied by a button, and it is said
   function say(text) {
@@ -101,7 +106,6 @@
   function tend(root) {
     for (const fieldset of root.querySelectorAll("fieldset")) group(fieldset);
     if (root.matches?.("fieldset") || root.closest?.("fieldset")) group(root.closest("fieldset"));
-    for (const box of root.querySelectorAll("[class*=lpr-limit-] textarea")) count(box);
     // What gradio shows where a plot is not drawn yet has a name but no role that may have one.
     for (const empty of [root, ...root.querySelectorAll(".empty[aria-label]")])
       if (empty.matches?.("div.empty[aria-label]:not([role])")) empty.setAttribute("role", "img");
@@ -113,7 +117,10 @@
     line.setAttribute("role", "status");
     document.body.append(line);
     tend(document.body);
+    recount();
     new MutationObserver((changes) => {
+      clearTimeout(counting);
+      counting = setTimeout(recount, 100); // what Python writes into a box is no input
       for (const change of changes) {
         if (change.type === "attributes") tend(change.target); // gradio names radios anew when it draws them again
         for (const node of change.addedNodes) if (node.nodeType === 1) tend(node);

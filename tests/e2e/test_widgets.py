@@ -46,8 +46,9 @@ def test_the_language_box_is_searched_after_a_click(open_page, tiny):
 def test_a_text_that_is_too_long_is_counted_and_not_cut(open_page, tiny):
     page = open_page(f"/compare?run={tiny}&lang=el")
     box = page.get_by_label("Prompt, continued by both")
-    box.fill("ω" * 4380)
     counter = page.locator(".lpr-counter").first
+    expect(counter).to_have_text(f"{len(box.input_value())} of 2,000 characters")
+    box.fill("ω" * 4380)
     expect(counter).to_have_text(re.compile(r"4,380 of 2,000 characters: 2,380 too many"))
     page.get_by_role("button", name="Continue").click()
     expect(page.get_by_role("status").filter(has_text="has 4,380 characters; at most 2,000")).to_be_visible()
