@@ -120,7 +120,7 @@
     recount();
     new MutationObserver((changes) => {
       clearTimeout(counting);
-      counting = setTimeout(recount, 100); // what Python writes into a box is no input
+      counting = setTimeout(recount, 30); // what Python writes into a box is no input
       for (const change of changes) {
         if (change.type === "attributes") tend(change.target); // gradio names radios anew when it draws them again
         for (const node of change.addedNodes) if (node.nodeType === 1) tend(node);
