@@ -77,6 +77,14 @@ STRIP = """
 }
 """
 
+PRESS = """
+(e) => {
+    const said = e.dataset.i ?? e.value ?? e.textContent.slice(0, 40);
+    e.dispatchEvent(new MouseEvent("click", { bubbles: true, cancelable: true, composed: true }));
+    return said;
+}
+"""
+
 PAGE = """
 () => {
     const shown = (e) => e.checkVisibility();
@@ -265,9 +273,7 @@ class Walk:
         one = self._any(found)
         if one is None:
             return ""
-        said = one.evaluate("e => e.dataset.i ?? e.value ?? e.textContent.slice(0, 40)")
-        one.dispatch_event("click")
-        return str(said)
+        return str(one.evaluate(PRESS))  # at once: what is found may be another one a moment later
 
     def _radio(self) -> str:
         return self._press(self.page.locator("fieldset:visible .wrap input[type=radio]:not(:checked):enabled"))
@@ -322,7 +328,9 @@ class Walk:
 
     def _stepper(self) -> str:
         layer = self._any(self.page.get_by_role("spinbutton", name=re.compile("^Layer")))
-        return "" if layer is None else self._key(layer, "ArrowUp ArrowDown ArrowRight 3 Home")
+        done = "" if layer is None else self._key(layer, "ArrowUp ArrowDown ArrowRight 3 Home")
+        self.page.wait_for_timeout(STEPPER_PAUSE_MS)
+        return done
 
     def _number(self) -> str:
         box = self._any(self.page.locator("input[type=number]:visible:not([aria-label^=number]):enabled"))
@@ -363,6 +371,8 @@ class Walk:
         return f"from {before[-60:]}"
 
 
+STEPPER_PAUSE_MS = 350
+"""Longer than the plan waits for further steps before it tells Python."""
 STAY = 14
 """Steps on a page before the walk goes on to another one; pages take turns."""
 

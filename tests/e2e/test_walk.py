@@ -92,6 +92,10 @@ def walked(open_page, at):
     return open_
 
 
+WHOLE_MS = 500
+"""So long nothing is asked for once a page is whole: some halves are asked for when the other is drawn."""
+
+
 def exactly(name: str) -> re.Pattern[str]:
     return re.compile(rf"^\s*{name}\s*$")
 
@@ -213,8 +217,9 @@ def test_a_random_walk_over_all_pages_always_shows_what_the_address_asks_for(wal
             if walk.path == "/routing":
                 shown |= check_routing(page, folder)
             if len(walk.trail) % FRESH_EVERY == 0:
+                settle(page, WHOLE_MS)
                 fresh.goto(page.url)
-                settle(fresh)
+                settle(fresh, WHOLE_MS)
                 walked_to, opened = state_of(page), state_of(fresh)
                 assert walked_to == opened, unlike(walked_to, opened)
         except AssertionError as error:
