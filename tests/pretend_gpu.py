@@ -161,6 +161,8 @@ def pretend_gpu() -> Iterator[None]:
             (bases, "default_device", lambda: GPU),
             (training, "default_device", lambda: GPU),
             (torch, "Generator", Generator),
+            (torch.cuda, "get_rng_state", lambda device: torch.get_rng_state()),
+            (torch.cuda, "set_rng_state", lambda state, device: None),
         ):
             stack.enter_context(mock.patch.object(target, name, value))
         stack.enter_context(_Operations(places))
