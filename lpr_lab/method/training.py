@@ -166,6 +166,7 @@ def train(
         if device.type == "cpu":
             stack.enter_context(freed_memory_kept())
         stack.enter_context(on_device(model, device))
+        stack.enter_context(torch.autocast(device.type, enabled=False))  # whoever calls may have another in mind
         stack.enter_context(fresh_gradients(model))
         optimizer = make_optimizer(named, settings)
         scheduler = make_scheduler(

@@ -9,6 +9,10 @@ from lpr_lab.errors import UsageError
 
 PRECISIONS = ("auto", "fp32", "bf16")
 
+# A sum over threads rounds by their number. Until it is set, MKL takes fewer when the machine is busy, and the same
+# forward pass gives other numbers; set to what it is, it stays.
+torch.set_num_threads(torch.get_num_threads())
+
 
 def default_device() -> torch.device:
     """Return where models go unless somebody says otherwise: this process's GPU, or the processor.
