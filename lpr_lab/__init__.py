@@ -61,7 +61,7 @@ _VERBS = {
     "export": "lpr_lab.model.export",
     "import_released": "lpr_lab.model.released",
     "run": "lpr_lab.experiments.pipeline",
-    "start_run": "lpr_lab.experiments.runs",
+    "start_run": "lpr_lab.runs.run",
     "recipes": "lpr_lab.experiments.recipes",
     "baselines": "lpr_lab.method.baselines",
 }
@@ -74,7 +74,6 @@ __all__ = [*_VERBS]
 if TYPE_CHECKING:
     from lpr_lab.experiments import recipes
     from lpr_lab.experiments.pipeline import run
-    from lpr_lab.experiments.runs import start_run
     from lpr_lab.measure.bits import evaluate
     from lpr_lab.measure.classifiers import classifier_accuracy
     from lpr_lab.measure.generation import generate_pair
@@ -98,6 +97,7 @@ if TYPE_CHECKING:
     from lpr_lab.model.released import import_released
     from lpr_lab.model.stages import select_stage, stage_names
     from lpr_lab.model.steering import steer
+    from lpr_lab.runs.run import start_run
     from lpr_lab.text.corpus import load_corpus
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from typer.testing import CliRunner
 
 from lpr_lab import cli
-from lpr_lab.experiments import environment
+from lpr_lab.runs import environment
 
 
 def call(*arguments: str) -> Any:

@@ -21,8 +21,8 @@ from tiny_corpus import small_settings
 
 from lpr_lab.experiments import pipeline, recipes
 from lpr_lab.experiments.config import Experiment, StageBudget
-from lpr_lab.experiments.runs import Run
 from lpr_lab.method import closed_form
+from lpr_lab.runs.run import Run
 
 BUDGET = StageBudget(tokens=3 * 2 * 32, block_tokens=32, blocks_per_step=2, learning_rate=1e-2)
 NAMES = ("moe_lpr", "layer_moe", "local_review", "guided_review", "route_first")

@@ -14,8 +14,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from playwright.sync_api import Locator, Page
 
-from lpr_lab.experiments.own_texts import is_own
-from lpr_lab.experiments.runs import Run
+from lpr_lab.runs.own_texts import is_own
+from lpr_lab.runs.run import Run
 from lpr_lab.views.numbers import percent
 from lpr_lab.views.tokens import chip_label
 

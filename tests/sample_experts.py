@@ -6,8 +6,8 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from lpr_lab.experiments.runs import Run
 from lpr_lab.measure import experts
+from lpr_lab.runs.run import Run
 
 ROLES = {"en": "original", "es": "original", "el": "expanded", "hu": "expanded", "tr": "expanded"}
 STAGES = ("G1 expand", "G1 review")

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lpr_lab.experiments import recipes, scorecard
-from lpr_lab.experiments.runs import Run
+from lpr_lab.experiments import recipes
 from lpr_lab.measure.trace import RoutingTrace
 from lpr_lab.method.similarity_table import SimilarityTable
+from lpr_lab.runs import claims as scorecard
+from lpr_lab.runs.run import Run
 
 SENTENCES = {
     "en": "The ferry leaves at seven, rain or shine.",

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from sample_runs import results
 
-from lpr_lab.experiments.runs import Run
 from lpr_lab.measure.forgetting import ScoredDocuments, bootstrap_draws, change_rows, document_rows
+from lpr_lab.runs.run import Run
 
 STAGES = ("G1 expand", "G1 review")
 _EFFECTS = {"en": (0.06, 0.001), "es": (0.05, -0.02), "el": (-0.24, -0.22), "hu": (-0.15, -0.13), "tr": (-0.12, -0.10)}

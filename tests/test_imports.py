@@ -13,7 +13,7 @@ TORCH_FREE = (
     "lpr_lab.cli",
     "lpr_lab.dashboard",
     "lpr_lab.errors",
-    "lpr_lab.experiments.runs",
+    "lpr_lab.runs.run",
     "lpr_lab.measure.trace",
     "lpr_lab.method.allocation",
     "lpr_lab.method.similarity_table",

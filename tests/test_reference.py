@@ -5,7 +5,7 @@ import re
 from dataclasses import fields
 
 from lpr_lab.dashboard.view import View
-from lpr_lab.experiments.environment import CHECKOUT
+from lpr_lab.runs.environment import CHECKOUT
 
 HOOK = CHECKOUT / "docs" / "hooks" / "cli_reference.py"
 PAGES = CHECKOUT / "docs" / "reference"

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from lpr_lab.experiments.environment import CHECKOUT
+from lpr_lab.runs.environment import CHECKOUT
 
 pytest.importorskip("mkdocs", reason="the site needs mkdocs (pip install -e '.[docs]')")
 

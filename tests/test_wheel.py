@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from tiny_notebooks import write_materials
 
-from lpr_lab.experiments.environment import CHECKOUT
+from lpr_lab.runs.environment import CHECKOUT
 
 PLACES = {"lpr_lab/": "lpr_lab/", "notebooks/": "lpr_lab/notebooks/", "runs/examples/": "lpr_lab/examples/"}
 DOCUMENTS = {"docs/concepts.md": "lpr_lab/docs/concepts.md", "docs/glossary.md": "lpr_lab/docs/glossary.md"}

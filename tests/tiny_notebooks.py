@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lpr_lab.experiments.runs import Run
-from lpr_lab.experiments.yaml_files import dump_yaml
+from lpr_lab.runs.run import Run
+from lpr_lab.runs.yaml_files import dump_yaml
 from lpr_lab.storage import write_text
 
 

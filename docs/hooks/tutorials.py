@@ -15,8 +15,8 @@ import nbformat
 from places import ROOT
 
 from lpr_lab.experiments.notebook_html import drawn
-from lpr_lab.experiments.runs import Run
-from lpr_lab.experiments.summary import summary_lines
+from lpr_lab.runs.run import Run
+from lpr_lab.runs.summary import summary_lines
 from lpr_lab.views.tokens import render_token_strip
 
 

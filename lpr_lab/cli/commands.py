@@ -31,7 +31,7 @@ from lpr_lab.cli.completion import QUICKSTART, complete_notebook
 from lpr_lab.errors import UsageError
 
 if TYPE_CHECKING:
-    from lpr_lab.experiments.runs import Run
+    from lpr_lab.runs.run import Run
 
 
 def demo(
@@ -103,7 +103,7 @@ def run_command(
 
     notebook = find_notebook(notebook)
     if dry_run:
-        from lpr_lab.experiments.yaml_files import dump_yaml
+        from lpr_lab.runs.yaml_files import dump_yaml
 
         resolved = resolve(read_notebook(notebook).parameters, assignments or (), parameters_file)
         print(

@@ -15,7 +15,7 @@ from lpr_lab.cli.completion import complete_assignment, complete_parameters
 from lpr_lab.errors import LprError
 
 if TYPE_CHECKING:
-    from lpr_lab.experiments.runs import Run
+    from lpr_lab.runs.run import Run
 
 PORT = 7860
 
@@ -117,7 +117,7 @@ def progress_output(quiet: bool) -> Iterator[TextIO]:
 
 def runs_folder(runs_dir: Path | None) -> Path:
     """Return the folder of runs that was named, or the usual one."""
-    from lpr_lab.experiments.runs import default_runs_dir
+    from lpr_lab.runs.run import default_runs_dir
 
     return (default_runs_dir() if runs_dir is None else runs_dir).absolute()
 
@@ -125,7 +125,7 @@ def runs_folder(runs_dir: Path | None) -> Path:
 def open_run(folder: Path, run_id: str) -> "Run":
     """Open a run by id, or the newest as `latest`."""
     from lpr_lab.errors import MissingError
-    from lpr_lab.experiments.runs import Run, newest_run
+    from lpr_lab.runs.run import Run, newest_run
 
     if run_id != "latest":
         return Run.open(folder, run_id)
@@ -160,7 +160,7 @@ def facts_of(run: "Run") -> dict[str, Any]:
 
 def words(run: "Run") -> list[str]:
     """Return what a finished run found: an expansion in words, another one by its claims, else as JSON."""
-    from lpr_lab.experiments.summary import claim_lines, summary_lines
+    from lpr_lab.runs.summary import claim_lines, summary_lines
 
     results = run.results
     if results is None:

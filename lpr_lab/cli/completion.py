@@ -38,7 +38,7 @@ def _quietly(offers: Callable[..., Iterable[Offer]]) -> Callable[..., list[Offer
 def complete_run(ctx: typer.Context, incomplete: str) -> Iterator[Offer]:
     """Offer `latest` and the ids of runs, newest first, that are not on the line already."""
     from lpr_lab.cli.common import runs_folder
-    from lpr_lab.experiments.runs import list_runs
+    from lpr_lab.runs.run import list_runs
 
     given = ctx.params.get("run_ids") or ()
     yield "latest", "the newest run"

@@ -39,7 +39,7 @@ def export_command(
     are put side by side where they were measured on the same documents. What
     people typed in the dashboard is left out unless it is asked for.
     """
-    from lpr_lab.experiments.runs import list_runs
+    from lpr_lab.runs.run import list_runs
     from lpr_lab.views.report import write_report
     from lpr_lab.views.tables import write_tables
 

@@ -11,8 +11,8 @@ from lpr_lab.cli.common import AsJson, RunsDir, aligned, facts_of, open_run, ope
 from lpr_lab.cli.completion import complete_run
 
 if TYPE_CHECKING:
-    from lpr_lab.experiments.run_differences import Comparison, Row
-    from lpr_lab.experiments.runs import Run
+    from lpr_lab.runs.compare.differences import Comparison, Row
+    from lpr_lab.runs.run import Run
 
 app = typer.Typer(help="List, show, compare, tag and remove runs.", no_args_is_help=True)
 
@@ -25,8 +25,8 @@ def list_command(
     as_json: AsJson = False,
 ) -> None:
     """List runs, newest first, examples last."""
-    from lpr_lab.experiments.housekeeping import checked_tag, tags_of
-    from lpr_lab.experiments.runs import list_runs
+    from lpr_lab.runs.housekeeping import checked_tag, tags_of
+    from lpr_lab.runs.run import list_runs
 
     folder = runs_folder(runs_dir)
     wanted = {checked_tag(word) for word in tag or ()}
@@ -52,7 +52,7 @@ def show_command(
     as_json: AsJson = False,
 ) -> None:
     """Show what a run is, where it stands and what it found."""
-    from lpr_lab.experiments.yaml_files import dump_yaml
+    from lpr_lab.runs.yaml_files import dump_yaml
 
     run = open_run(runs_folder(runs_dir), run_id)
     facts = facts_of(run) | {"config": run.config, "results": run.results, "seconds": run.seconds}
@@ -80,7 +80,7 @@ def diff_command(
     Results measured on different documents are named and left out.
     """
     from lpr_lab.errors import UsageError
-    from lpr_lab.experiments.run_differences import compare_runs
+    from lpr_lab.runs.compare.differences import compare_runs
 
     folder = runs_folder(runs_dir)
     runs = open_runs(folder, run_ids)
@@ -105,7 +105,7 @@ def tag_command(
     as_json: AsJson = False,
 ) -> None:
     """Put words on a run, to find it again by `lpr-lab runs list --tag WORD` and in the dashboard."""
-    from lpr_lab.experiments import housekeeping
+    from lpr_lab.runs import housekeeping
 
     run = open_run(runs_folder(runs_dir), run_id)
     now = housekeeping.tag(run, tags, remove=remove) if tags else run.tags
@@ -128,7 +128,7 @@ def remove_command(
 
     Runs that are being worked on, and examples, stay where they are.
     """
-    from lpr_lab.experiments import housekeeping
+    from lpr_lab.runs import housekeeping
 
     folder = runs_folder(runs_dir)
     removals = housekeeping.remove(folder, [_any_run(folder, run_id) for run_id in run_ids], dry_run=dry_run)
@@ -158,7 +158,7 @@ def _move_back(source: Path, target: Path) -> str:
 def _any_run(folder: Path, run_id: str) -> "Run":
     """Open a run, also one that cannot be read: those are the first that people want gone."""
     from lpr_lab.errors import DamagedError
-    from lpr_lab.experiments.runs import Run, list_runs
+    from lpr_lab.runs.run import Run, list_runs
 
     if run_id == "latest":
         return open_run(folder, run_id)

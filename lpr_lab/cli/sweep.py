@@ -12,9 +12,9 @@ from lpr_lab.cli.completion import complete_assignment, complete_notebook
 from lpr_lab.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
-    from lpr_lab.experiments.runs import Run
     from lpr_lab.experiments.sweep import Sweep
     from lpr_lab.experiments.sweep_engines import Engine
+    from lpr_lab.runs.run import Run
 
 ENGINES = ("local", "submitit")
 
@@ -99,7 +99,7 @@ def sweep_command(
 
 def _engine(name: str, jobs: int, parameters: Iterable[str], folder: Path) -> "Engine":
     from lpr_lab.experiments.sweep_engines import LocalEngine, SubmititEngine
-    from lpr_lab.experiments.yaml_files import parse_yaml
+    from lpr_lab.runs.yaml_files import parse_yaml
 
     if name not in ENGINES:
         raise UsageError(f"--engine is {' or '.join(ENGINES)}, not {name!r}.{did_you_mean(name, ENGINES)}")

@@ -9,7 +9,7 @@ from lpr_lab.cli.common import RunsDir, open_run, runs_folder, say
 from lpr_lab.errors import MissingError
 
 if TYPE_CHECKING:
-    from lpr_lab.experiments.runs import Run
+    from lpr_lab.runs.run import Run
 
 
 def watch_command(
@@ -40,7 +40,7 @@ def watch_command(
 
 def _at_work(folder: Path) -> "Run":
     """Return the newest run that a process works on, or that has gone silent."""
-    from lpr_lab.experiments.runs import list_runs
+    from lpr_lab.runs.run import list_runs
 
     readable = [run for run in list_runs(folder) if run.problem is None and not run.is_example]
     states = {run.id: run.status.state for run in readable}

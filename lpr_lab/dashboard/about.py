@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 from starlette.routing import Route
 
-from lpr_lab.experiments.environment import folder_of
+from lpr_lab.runs.environment import folder_of
 from lpr_lab.views import theme
 
 PATH = "/concepts"

@@ -39,8 +39,8 @@ from lpr_lab.dashboard.plan_words import as_yaml
 from lpr_lab.dashboard.turns import take_turn
 from lpr_lab.dashboard.view import View
 from lpr_lab.errors import LprError, UsageError
-from lpr_lab.experiments.runs import Run, list_runs
 from lpr_lab.measure.significance import change_of
+from lpr_lab.runs.run import Run, list_runs
 
 ASKED_RULE = Choice("The rule", tuple(name for name in RULES if name != "own"))
 GIVEN_PROMPT = Text("The prompt", TRACED.most)

@@ -31,9 +31,9 @@ from lpr_lab.dashboard.shell import FILES, MODEL, PICK, Scene, esc, html_block, 
 from lpr_lab.dashboard.turns import in_turn
 from lpr_lab.dashboard.view import View
 from lpr_lab.errors import LprError, UsageError
-from lpr_lab.experiments.pairs import Pair, Said, exactness, pair_id, pairs
-from lpr_lab.experiments.runs import Run
-from lpr_lab.experiments.sides import BASE, EXPANDED, Side, looked_at, name_of
+from lpr_lab.runs.continuations import Pair, Said, exactness, pair_id, pairs
+from lpr_lab.runs.model_ref import BASE, EXPANDED, Side, looked_at, name_of
+from lpr_lab.runs.run import Run
 from lpr_lab.views import pairs as views
 from lpr_lab.views.plots import language_name
 

@@ -8,9 +8,9 @@ from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.compare_pairs import RUN
 from lpr_lab.dashboard.parameters import NEW_TOKENS, PROMPT, TEMPERATURE
 from lpr_lab.dashboard.shell import html_block, status, unchecked
-from lpr_lab.experiments.runs import Run
-from lpr_lab.experiments.sides import BASE, EXPANDED, stages_of
 from lpr_lab.measure.preference import CHOICES
+from lpr_lab.runs.model_ref import BASE, EXPANDED, stages_of
+from lpr_lab.runs.run import Run
 
 _NARROW: dict[str, Any] = {"min_width": 170, "scale": 0, "buttons": []}
 _LABELS = ("Left is better", "Right is better", "A tie", "Both bad")

@@ -5,10 +5,10 @@ from typing import Any
 from lpr_lab.dashboard.compare_pairs import Speed, same_texts
 from lpr_lab.dashboard.shell import esc
 from lpr_lab.dashboard.view import View
-from lpr_lab.experiments.pairs import Pair, pairs
-from lpr_lab.experiments.runs import Run
 from lpr_lab.measure.preference import Tally, tally
 from lpr_lab.measure.significance import UNCLEAR
+from lpr_lab.runs.continuations import Pair, pairs
+from lpr_lab.runs.run import Run
 from lpr_lab.views.numbers import duration, percent
 from lpr_lab.views.pairs import describe_settings, title_of
 from lpr_lab.views.plots import language_name

@@ -15,9 +15,9 @@ from lpr_lab.dashboard.parameters import NEW_TOKENS
 from lpr_lab.dashboard.shell import esc, status
 from lpr_lab.dashboard.view import View
 from lpr_lab.errors import LprError
-from lpr_lab.experiments.pairs import Pair, exactness, pair_id, pairs
-from lpr_lab.experiments.runs import Run
 from lpr_lab.measure.preference import CHOICES
+from lpr_lab.runs.continuations import Pair, exactness, pair_id, pairs
+from lpr_lab.runs.run import Run
 from lpr_lab.views import pairs as views
 
 QUESTION = "What does the expanded model say that the base does not?"

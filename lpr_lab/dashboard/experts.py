@@ -15,7 +15,7 @@ from lpr_lab.dashboard.model_hub import HUB, why_not
 from lpr_lab.dashboard.shell import FILES, MODEL, PICK, Scene, esc, html_block, in_order, status
 from lpr_lab.dashboard.turns import in_turn
 from lpr_lab.errors import LprError
-from lpr_lab.experiments.runs import Run
+from lpr_lab.runs.run import Run
 from lpr_lab.views import experts as figures
 from lpr_lab.views import plots
 from lpr_lab.views.numbers import NOT_MEASURED, duration

@@ -5,8 +5,8 @@ from typing import Any
 
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.view import View
-from lpr_lab.experiments.runs import Run
 from lpr_lab.measure.experts import NUMBERS, by_layer, is_idle
+from lpr_lab.runs.run import Run
 
 Table = Any
 """A `pandas.DataFrame`; the type pandas declares for itself is lost at the first filter."""

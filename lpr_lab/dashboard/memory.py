@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from lpr_lab.dashboard.model_hub import HUB
 from lpr_lab.dashboard.shell import Scene
 from lpr_lab.dashboard.typed import TYPED
-from lpr_lab.experiments.runs import Run
+from lpr_lab.runs.run import Run
 
 MOST = 64
 """Results kept, over all pages."""

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from lpr_lab.errors import LprError, MissingError, UsageError
-from lpr_lab.experiments.runs import Run
-from lpr_lab.experiments.sides import looked_at
+from lpr_lab.runs.model_ref import looked_at
+from lpr_lab.runs.run import Run
 
 BUDGET = "LPR_LAB_MODEL_MEMORY"
 SHARE_OF_FREE_MEMORY = 0.5

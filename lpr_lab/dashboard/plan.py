@@ -18,7 +18,7 @@ from lpr_lab.dashboard.plan_words import finding, render_costs, render_export
 from lpr_lab.dashboard.shell import FILES, PICK, Scene, esc, html_block, in_order, notice
 from lpr_lab.dashboard.view import View
 from lpr_lab.errors import LprError
-from lpr_lab.experiments.runs import Run
+from lpr_lab.runs.run import Run
 from lpr_lab.views.numbers import count
 
 TYPED = Text("Similarity", 8000, may_be_empty=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from lpr_lab.dashboard.parameters import MAX_LAYERS
 from lpr_lab.errors import LprError
-from lpr_lab.experiments.runs import Run
+from lpr_lab.runs.run import Run
 
 FEW_TOKENS = 10_000
 """Similarity from fewer tokens of a language is said to be rough; the papers measured 100,000."""

@@ -11,9 +11,9 @@ from lpr_lab.dashboard.plan_costs import Costs, Plan
 from lpr_lab.dashboard.plan_facts import FEW_TOKENS, BaseFacts
 from lpr_lab.dashboard.shell import esc, notice
 from lpr_lab.dashboard.view import View
-from lpr_lab.experiments.runs import Run
-from lpr_lab.experiments.yaml_files import dump_yaml
 from lpr_lab.model.embedded import EMBEDDED, learning_rates
+from lpr_lab.runs.run import Run
+from lpr_lab.runs.yaml_files import dump_yaml
 from lpr_lab.views.numbers import NOT_MEASURED, count, duration, percent
 
 NOTEBOOK = "00_quickstart"

@@ -12,12 +12,12 @@ from lpr_lab.dashboard.memory import remembered
 from lpr_lab.dashboard.shell import FILES, PICK, Scene, esc, html_block, in_order
 from lpr_lab.dashboard.view import View
 from lpr_lab.errors import LprError
-from lpr_lab.experiments import comparison as data
-from lpr_lab.experiments.comparison import Comparison
-from lpr_lab.experiments.lineage import members_of
-from lpr_lab.experiments.runs import Run
-from lpr_lab.experiments.sides import BASE, Side, own_before, stages_of
-from lpr_lab.experiments.trade_off import trade_off
+from lpr_lab.runs.compare import paired_scores as data
+from lpr_lab.runs.compare.paired_scores import Comparison
+from lpr_lab.runs.compare.trade_off import trade_off
+from lpr_lab.runs.lineage import members_of
+from lpr_lab.runs.model_ref import BASE, Side, own_before, stages_of
+from lpr_lab.runs.run import Run
 from lpr_lab.views import plots
 from lpr_lab.views.numbers import NOT_MEASURED
 from lpr_lab.views.plots import dataset_name

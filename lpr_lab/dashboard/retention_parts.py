@@ -6,11 +6,7 @@ from typing import Any
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.shell import esc
 from lpr_lab.dashboard.view import View
-from lpr_lab.experiments.comparison import Comparison, most_moved
-from lpr_lab.experiments.runs import Run
 from lpr_lab.experiments.sample_texts import PROMPTS
-from lpr_lab.experiments.sides import BASE, looked_at
-from lpr_lab.experiments.trade_off import TradeOff
 from lpr_lab.measure.significance import (
     ADAPTATION,
     BETTER,
@@ -22,6 +18,10 @@ from lpr_lab.measure.significance import (
     change_verdict,
     mean_change,
 )
+from lpr_lab.runs.compare.paired_scores import Comparison, most_moved
+from lpr_lab.runs.compare.trade_off import TradeOff
+from lpr_lab.runs.model_ref import BASE, looked_at
+from lpr_lab.runs.run import Run
 from lpr_lab.views.numbers import NOT_MEASURED, change, count, interval, points_with_interval
 from lpr_lab.views.plots import ROLES, Table, language_name
 

@@ -19,8 +19,8 @@ from lpr_lab.dashboard.turns import in_turn
 from lpr_lab.dashboard.typed import TYPED
 from lpr_lab.dashboard.view import View
 from lpr_lab.errors import LprError
-from lpr_lab.experiments.own_texts import is_own
 from lpr_lab.measure.trace import RoutingTrace, layers_in
+from lpr_lab.runs.own_texts import is_own
 from lpr_lab.views.tokens import render_token_strip
 
 # ------------------------------------------------------------------------------------------------ with a model

@@ -16,8 +16,8 @@ from lpr_lab.dashboard.shell import esc, html_block, status
 from lpr_lab.dashboard.typed import TYPED
 from lpr_lab.dashboard.view import View
 from lpr_lab.errors import LprError, UsageError
-from lpr_lab.experiments.own_texts import delete_text, is_own, keep_text, new_id, rename_text
-from lpr_lab.experiments.runs import Run
+from lpr_lab.runs.own_texts import delete_text, is_own, keep_text, new_id, rename_text
+from lpr_lab.runs.run import Run
 from lpr_lab.text.languages import LANGUAGES
 
 Step = tuple[str, Any, Any]

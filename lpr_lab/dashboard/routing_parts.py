@@ -16,9 +16,9 @@ from lpr_lab.dashboard.shell import Scene, esc
 from lpr_lab.dashboard.typed import trace_of
 from lpr_lab.dashboard.view import View
 from lpr_lab.errors import LprError
-from lpr_lab.experiments.own_texts import is_own
-from lpr_lab.experiments.runs import Run
 from lpr_lab.measure.trace import RoutingChange, RoutingTrace, routing_change
+from lpr_lab.runs.own_texts import is_own
+from lpr_lab.runs.run import Run
 from lpr_lab.views import plots
 from lpr_lab.views.plots import dataset_name
 from lpr_lab.views.tokens import choices_in, render_token_strip

@@ -11,9 +11,9 @@ from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.shell import Scene, esc
 from lpr_lab.dashboard.typed import TYPED, trace_of
 from lpr_lab.dashboard.view import View
-from lpr_lab.experiments.own_texts import is_own, own_texts, suggested_name
-from lpr_lab.experiments.runs import Run
 from lpr_lab.measure.trace import RoutingTrace
+from lpr_lab.runs.own_texts import is_own, own_texts, suggested_name
+from lpr_lab.runs.run import Run
 from lpr_lab.text.languages import LANGUAGES
 from lpr_lab.views.plots import language_name
 

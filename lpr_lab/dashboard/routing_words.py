@@ -7,14 +7,14 @@ import numpy as np
 
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.shell import esc
-from lpr_lab.experiments.runs import Run
 from lpr_lab.measure.trace import RoutingChange, RoutingTrace, spans
+from lpr_lab.runs.run import Run
 from lpr_lab.views.numbers import NOT_MEASURED, percent
 from lpr_lab.views.plots import language_name
 from lpr_lab.views.tokens import chip_label
 
 KEPT = 0.9
-"""From this share of tokens on, an original language counts as kept (experiments/scorecard.py); the aim is all."""
+"""From this share of tokens on, an original language counts as kept (runs/claims.py); the aim is all."""
 
 
 WHO_SEES_TYPED = (

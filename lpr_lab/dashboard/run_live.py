@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.shell import Scene, esc
 from lpr_lab.errors import LprError
-from lpr_lab.experiments.live import Follower, Snapshot
-from lpr_lab.experiments.runs import Run
+from lpr_lab.runs.live import Follower, Snapshot
+from lpr_lab.runs.run import Run
 from lpr_lab.views import live
 
 if TYPE_CHECKING:

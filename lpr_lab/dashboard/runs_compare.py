@@ -4,8 +4,8 @@ from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.report import report_link
 from lpr_lab.dashboard.shell import Scene, esc
 from lpr_lab.errors import LprError
-from lpr_lab.experiments.run_differences import compare_runs
-from lpr_lab.experiments.runs import Run
+from lpr_lab.runs.compare.differences import compare_runs
+from lpr_lab.runs.run import Run
 from lpr_lab.views import side_by_side
 
 MOST = 6

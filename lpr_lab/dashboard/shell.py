@@ -18,10 +18,10 @@ from anyio import to_thread
 
 from lpr_lab.dashboard.view import View, refused
 from lpr_lab.errors import LprError
-from lpr_lab.experiments.housekeeping import tags_of
-from lpr_lab.experiments.run_status import seconds_since
-from lpr_lab.experiments.runs import Run, list_runs
-from lpr_lab.experiments.sides import looked_at
+from lpr_lab.runs.housekeeping import tags_of
+from lpr_lab.runs.model_ref import looked_at
+from lpr_lab.runs.run import Run, list_runs
+from lpr_lab.runs.status import seconds_since
 from lpr_lab.views.numbers import duration
 from lpr_lab.views.plots import language_name
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lpr_lab.experiments.runs import Run
+from lpr_lab.runs.run import Run
 
 if TYPE_CHECKING:
     from lpr_lab.measure.trace import RoutingTrace

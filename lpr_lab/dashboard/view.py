@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from lpr_lab.dashboard.parameters import ADDRESS
 from lpr_lab.errors import UsageError
-from lpr_lab.experiments.runs import RUN_ID_PATTERN
+from lpr_lab.runs.run import RUN_ID_PATTERN
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,80}")
 _STAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,80}")

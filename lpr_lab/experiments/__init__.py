@@ -1,1 +1,4 @@
-"""Experiments: settings, recipes, the run directory and the pipeline that tells the whole story."""
+"""Whole experiments: their settings, the recipes, and the pipeline that makes a run of them.
+
+Begin with `pipeline.run`; `config` has the settings, `recipes` the named experiments, `steps` what recipes are made of.
+"""

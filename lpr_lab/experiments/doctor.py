@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Literal
 
 from lpr_lab.errors import LprError
-from lpr_lab.experiments import environment, notebooks
+from lpr_lab.experiments import notebooks
 from lpr_lab.model.embedded import EMBEDDED
+from lpr_lab.runs import environment
 from lpr_lab.storage import MANIFEST, cache_dir
 
 State = Literal["ok", "warn", "fail"]

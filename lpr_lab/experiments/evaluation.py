@@ -12,18 +12,18 @@ from typing import Any
 import pandas as pd
 
 from lpr_lab.errors import ComparisonRefusedError, UsageError, did_you_mean
-from lpr_lab.experiments import comparison
-from lpr_lab.experiments.comparison import Comparison
 from lpr_lab.experiments.pipeline import lost_text, summarise
 from lpr_lab.experiments.predecessors import begun_from
-from lpr_lab.experiments.run_formats import json_records
-from lpr_lab.experiments.runs import Run, list_runs, start_run
-from lpr_lab.experiments.scorecard import MAX_FORGETTING_PERCENT, Claim, as_records, main_dataset
 from lpr_lab.experiments.scoring import ScoreSettings, called, score, take_kept
-from lpr_lab.experiments.sides import BASE, Side, looked_at, name_of, run_named, side_named
 from lpr_lab.experiments.subjects import find_subject, folder_of, has_model, is_known, languages_in
-from lpr_lab.experiments.trade_off import trade_off
 from lpr_lab.measure.significance import BETTER, change_of
+from lpr_lab.runs.claims import MAX_FORGETTING_PERCENT, Claim, as_records, main_dataset
+from lpr_lab.runs.compare import paired_scores as comparison
+from lpr_lab.runs.compare.paired_scores import Comparison
+from lpr_lab.runs.compare.trade_off import trade_off
+from lpr_lab.runs.formats import json_records
+from lpr_lab.runs.model_ref import BASE, Side, looked_at, name_of, run_named, side_named
+from lpr_lab.runs.run import Run, list_runs, start_run
 from lpr_lab.text.languages import language_codes
 
 KIND = "evaluation"

@@ -13,8 +13,8 @@ import pandas as pd
 from lpr_lab.errors import UsageError
 from lpr_lab.experiments import pipeline, recipes
 from lpr_lab.experiments.config import Experiment, completed
-from lpr_lab.experiments.run_formats import json_records
-from lpr_lab.experiments.runs import Run, start_run
+from lpr_lab.runs.formats import json_records
+from lpr_lab.runs.run import Run, start_run
 from lpr_lab.text.languages import language_codes
 
 KIND = "lifelong"

@@ -20,12 +20,12 @@ from typing import Any, TextIO
 
 from lpr_lab import errors
 from lpr_lab.errors import BusyError, LprError, MissingError, UsageError, did_you_mean
-from lpr_lab.experiments import environment
 from lpr_lab.experiments.notebook_parameters import NotebookFile, read_notebook, resolve
-from lpr_lab.experiments.run_files import PRINTED_TO
-from lpr_lab.experiments.run_status import claimed
-from lpr_lab.experiments.runs import Run, discard, list_runs
-from lpr_lab.experiments.yaml_files import as_json
+from lpr_lab.runs import environment
+from lpr_lab.runs.files import PRINTED_TO
+from lpr_lab.runs.run import Run, discard, list_runs
+from lpr_lab.runs.status import claimed
+from lpr_lab.runs.yaml_files import as_json
 from lpr_lab.storage import fsync, read_json, write_json
 
 RUN_DIR = "run_dir"

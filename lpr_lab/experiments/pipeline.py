@@ -15,11 +15,9 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lpr_lab import storage
-from lpr_lab.experiments import environment, sample_texts, scorecard
+from lpr_lab.experiments import sample_texts
 from lpr_lab.experiments.config import Experiment, completed
 from lpr_lab.experiments.expert_tables import original_weight_by_stage, write_expert_tables
-from lpr_lab.experiments.run_formats import json_records
-from lpr_lab.experiments.runs import Run, start_run
 from lpr_lab.experiments.steps import STEPS, Story, plan, without_times
 from lpr_lab.experiments.trackers import chosen as chosen_trackers
 from lpr_lab.experiments.tracking import tracking
@@ -42,6 +40,10 @@ from lpr_lab.model.files import (
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import stage_names, standing
 from lpr_lab.progress import announce
+from lpr_lab.runs import claims as scorecard
+from lpr_lab.runs import environment
+from lpr_lab.runs.formats import json_records
+from lpr_lab.runs.run import Run, start_run
 from lpr_lab.text.corpus import load_corpus
 from lpr_lab.text.round_trip import check_corpus
 

@@ -13,12 +13,12 @@ import pandas as pd
 
 from lpr_lab.errors import UsageError, did_you_mean
 from lpr_lab.experiments.config import ALLOCATIONS, num_classifiers
-from lpr_lab.experiments.runs import Run, start_run
-from lpr_lab.experiments.scorecard import Claim, as_records
 from lpr_lab.method.allocation import Allocation, allocate, delta_for
 from lpr_lab.method.similarity import measure_similarity
 from lpr_lab.method.similarity_table import SimilarityTable
 from lpr_lab.model.bases import load_base
+from lpr_lab.runs.claims import Claim, as_records
+from lpr_lab.runs.run import Run, start_run
 from lpr_lab.text.corpus import load_corpus
 from lpr_lab.text.languages import language_codes
 

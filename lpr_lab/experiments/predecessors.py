@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lpr_lab.errors import LprError, UsageError
-from lpr_lab.experiments.runs import Run, list_runs
+from lpr_lab.runs.run import Run, list_runs
 
 _NAMED = 3
 

@@ -20,8 +20,8 @@ from typing import Any
 
 from lpr_lab.errors import DamagedError, MissingError, UsageError, did_you_mean
 from lpr_lab.experiments.config import STAGES, Experiment, changed, refuse_unknown
-from lpr_lab.experiments.runs import Run
 from lpr_lab.method.paper_settings import CLASSIFIER_LAYERS, NEW_EXPERTS_G1, PRESETS
+from lpr_lab.runs.run import Run
 
 
 def moe_lpr(**changes: Any) -> Experiment:

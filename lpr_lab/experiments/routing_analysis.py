@@ -17,10 +17,7 @@ import regex
 from lpr_lab.errors import UsageError
 from lpr_lab.experiments.expert_tables import count_experts
 from lpr_lab.experiments.predecessors import begun_from
-from lpr_lab.experiments.run_formats import json_records
-from lpr_lab.experiments.runs import Run, start_run
 from lpr_lab.experiments.sample_texts import TEXTS
-from lpr_lab.experiments.scorecard import MIN_ORIGINAL_WEIGHT, MIN_SEPARATION, Claim, as_records
 from lpr_lab.experiments.subjects import find_subject, folder_of, is_known, languages_in, load_model
 from lpr_lab.measure import experts
 from lpr_lab.measure.expert_counts import ExpertCounter
@@ -29,6 +26,9 @@ from lpr_lab.measure.trace import RoutingTrace, layers_in
 from lpr_lab.model.adapter import expansion_config
 from lpr_lab.model.stages import stage_names
 from lpr_lab.progress import progress
+from lpr_lab.runs.claims import MIN_ORIGINAL_WEIGHT, MIN_SEPARATION, Claim, as_records
+from lpr_lab.runs.formats import json_records
+from lpr_lab.runs.run import Run, start_run
 from lpr_lab.text.corpus import Corpus, load_corpus
 from lpr_lab.text.languages import language_codes
 

@@ -9,13 +9,13 @@ from typing import Any
 import pandas as pd
 
 from lpr_lab.errors import ComparisonRefusedError, UsageError
-from lpr_lab.experiments import comparison
-from lpr_lab.experiments.runs import Run
-from lpr_lab.experiments.sides import BASE, Side, name_of, stages_of
 from lpr_lab.experiments.subjects import languages_in, load_model
 from lpr_lab.measure.bits import Report, choose_documents, evaluate, fingerprint_of
 from lpr_lab.measure.routing import original_weight_by_language
 from lpr_lab.model.stages import standing
+from lpr_lab.runs.compare import paired_scores as comparison
+from lpr_lab.runs.model_ref import BASE, Side, name_of, stages_of
+from lpr_lab.runs.run import Run
 from lpr_lab.text.corpus import Corpus, load_corpus
 from lpr_lab.text.languages import language_name
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from lpr_lab.experiments import pipeline, recipes, upcycling
 from lpr_lab.experiments.predecessors import begun_from, find_predecessor
-from lpr_lab.experiments.runs import Run
 from lpr_lab.experiments.subjects import folder_of
 from lpr_lab.experiments.upcycling import UpcycleSettings
+from lpr_lab.runs.run import Run
 
 
 def upcycled(

@@ -9,9 +9,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lpr_lab import storage
-from lpr_lab.experiments import environment
 from lpr_lab.experiments.config import Experiment, StageBudget, num_classifiers
-from lpr_lab.experiments.runs import Run
 from lpr_lab.method.allocation import Allocation, allocate, delta_for, uniform
 from lpr_lab.method.closed_form import FitSettings, RouterFits, fit_routers, local_review
 from lpr_lab.method.expand import expand
@@ -21,6 +19,8 @@ from lpr_lab.method.similarity import measure_similarity
 from lpr_lab.method.similarity_table import SimilarityTable
 from lpr_lab.method.training import TrainSettings, train_settings
 from lpr_lab.model.peft import PeftModel
+from lpr_lab.runs import environment
+from lpr_lab.runs.run import Run
 from lpr_lab.text.corpus import Corpus
 
 STATISTICS = "router_statistics.safetensors"

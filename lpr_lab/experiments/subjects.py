@@ -9,10 +9,10 @@ from lpr_lab.errors import LprError
 from lpr_lab.experiments import pipeline, recipes
 from lpr_lab.experiments.config import Experiment, StageBudget, completed
 from lpr_lab.experiments.predecessors import find_predecessor
-from lpr_lab.experiments.runs import Run, default_runs_dir
-from lpr_lab.experiments.sides import looked_at
 from lpr_lab.model.files import load_expansion, load_tokenizer
 from lpr_lab.model.peft import PeftModel
+from lpr_lab.runs.model_ref import looked_at
+from lpr_lab.runs.run import Run, default_runs_dir
 
 WHAT = "a finished expansion with its weights"
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from lpr_lab.errors import MissingError, UsageError
-from lpr_lab.experiments import environment
 from lpr_lab.experiments.sweep_point import Outcome, Task, run_point
+from lpr_lab.runs import environment
 from lpr_lab.storage import read_json
 
 

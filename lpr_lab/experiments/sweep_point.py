@@ -16,7 +16,7 @@ from typing import Any
 
 from lpr_lab.errors import BusyError, LprError
 from lpr_lab.experiments.notebooks import run_notebook
-from lpr_lab.experiments.run_status import error_tail_of
+from lpr_lab.runs.status import error_tail_of
 from lpr_lab.storage import write_json
 
 _WAIT_SECONDS = 2.0

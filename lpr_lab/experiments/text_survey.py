@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 
 from lpr_lab.errors import UsageError
-from lpr_lab.experiments.run_formats import json_records
-from lpr_lab.experiments.runs import Run, start_run
-from lpr_lab.experiments.scorecard import Claim, as_records
 from lpr_lab.model.bases import load_tokenizer
+from lpr_lab.runs.claims import Claim, as_records
+from lpr_lab.runs.formats import json_records
+from lpr_lab.runs.run import Run, start_run
 from lpr_lab.text.corpus import Corpus, Document, load_corpus
 from lpr_lab.text.fertility import measure_fertility, premium, script_mix
 from lpr_lab.text.languages import get_language, language_codes

@@ -21,9 +21,9 @@ from typing import Any
 
 from accelerate.tracking import GeneralTracker, MLflowTracker, TensorBoardTracker, TrackioTracker, WandBTracker
 
-from lpr_lab.experiments.run_formats import dotted
-from lpr_lab.experiments.runs import Run
 from lpr_lab.model.processes import join_processes
+from lpr_lab.runs.formats import dotted
+from lpr_lab.runs.run import Run
 from lpr_lab.storage import read_json, write_json
 
 PROJECT = "lpr_lab"

@@ -16,8 +16,6 @@ from transformers import PreTrainedModel
 from lpr_lab.errors import UsageError
 from lpr_lab.experiments import sample_texts
 from lpr_lab.experiments.planning import KIND as PLAN
-from lpr_lab.experiments.runs import Run, start_run
-from lpr_lab.experiments.scorecard import Claim, as_records
 from lpr_lab.method.allocation import Allocation, uniform
 from lpr_lab.method.upcycle import count_parameters, upcycle
 from lpr_lab.model.bases import load_base
@@ -25,6 +23,8 @@ from lpr_lab.model.capture import record_routing
 from lpr_lab.model.files import save_expansion
 from lpr_lab.model.rounding import rounding
 from lpr_lab.model.starts import EXPERT_STARTS, ROUTER_STARTS
+from lpr_lab.runs.claims import Claim, as_records
+from lpr_lab.runs.run import Run, start_run
 
 KIND = "upcycle"
 _PROBE_TOKENS = 128

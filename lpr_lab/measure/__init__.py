@@ -1,1 +1,1 @@
-"""The instruments: bits per byte, forgetting and gain, routing, generation."""
+"""The measurements: bits per byte, forgetting and gain, routing, expert load, generation. Begin with `bits.evaluate`."""

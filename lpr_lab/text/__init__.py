@@ -1,1 +1,5 @@
-"""Text: languages, where documents come from, how they are split, packed and drawn."""
+"""Text: documents by language and split, and what tokenizers make of them.
+
+Begin with `load.load_corpus`; `corpus` is what it returns, `packing` turns it into blocks of tokens, `languages` knows codes and
+scripts. `sources/` and `demo/` are where documents come from.
+"""

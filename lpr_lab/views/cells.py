@@ -9,14 +9,14 @@ import json
 import textwrap
 from typing import TYPE_CHECKING, Any
 
-from lpr_lab.experiments.run_differences import flatten
+from lpr_lab.runs.compare.differences import flatten
 from lpr_lab.views import run_parts, theme
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
     from pandas.io.formats.style import Styler
 
-    from lpr_lab.experiments.runs import Run
+    from lpr_lab.runs.run import Run
 
 TITLE_CHARACTERS = 80
 """That many fit beside one another in a page as narrow as nbconvert's."""

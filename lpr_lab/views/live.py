@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from lpr_lab.errors import LprError, UsageError
-from lpr_lab.experiments.live import Follower, Snapshot, snapshots
-from lpr_lab.experiments.run_files import PRINTED_TO
-from lpr_lab.experiments.run_status import STALLED_AFTER_SECONDS
-from lpr_lab.experiments.runs import Run
 from lpr_lab.progress import hidden, in_notebook
+from lpr_lab.runs.files import PRINTED_TO
+from lpr_lab.runs.live import Follower, Snapshot, snapshots
+from lpr_lab.runs.run import Run
+from lpr_lab.runs.status import STALLED_AFTER_SECONDS
 from lpr_lab.views import theme
 from lpr_lab.views.numbers import NOT_MEASURED, count, duration
 

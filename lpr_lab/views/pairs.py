@@ -8,9 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lpr_lab.experiments.pairs import Exactness, Pair, Said, split_at_fork
-from lpr_lab.experiments.sides import BASE, EXPANDED
 from lpr_lab.measure.text_checks import foreign_share, repetition, script_of
+from lpr_lab.runs.continuations import Exactness, Pair, Said, split_at_fork
+from lpr_lab.runs.model_ref import BASE, EXPANDED
 from lpr_lab.text.languages import direction_of
 from lpr_lab.views import theme
 from lpr_lab.views.numbers import percent
@@ -53,7 +53,7 @@ def render_pair(pair: Pair, checked: Exactness | None = None, *, standalone: boo
 
     Args:
         pair: with `hidden` nothing in the panes tells who said what: no names, no colours, no speed.
-        checked: see `experiments.pairs.exactness`.
+        checked: see `runs.continuations.exactness`.
         standalone: bring colours and style along, for notebooks.
     """
     (left, mine), (right, other) = pair.shown

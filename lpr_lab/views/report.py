@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from lpr_lab.errors import LprError, UsageError
-from lpr_lab.experiments.environment import package_versions
-from lpr_lab.experiments.runs import Run
+from lpr_lab.runs.environment import package_versions
+from lpr_lab.runs.run import Run
 from lpr_lab.storage import write_text
 from lpr_lab.views import expert_panels, pairs, report_charts, run_parts, theme, tokens
 from lpr_lab.views import report_parts as parts

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from lpr_lab.experiments.run_differences import changed_between
-from lpr_lab.experiments.runs import Run
-from lpr_lab.experiments.scorecard import main_dataset
-from lpr_lab.experiments.sides import BASE, own_before
 from lpr_lab.measure.significance import change_verdict
+from lpr_lab.runs.claims import main_dataset
+from lpr_lab.runs.compare.differences import changed_between
+from lpr_lab.runs.model_ref import BASE, own_before
+from lpr_lab.runs.run import Run
 from lpr_lab.text.languages import language_name
 from lpr_lab.views import experts, plots, stages
 from lpr_lab.views.numbers import NOT_MEASURED, count, interval, percent

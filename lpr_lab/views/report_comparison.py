@@ -4,8 +4,8 @@ import html
 from collections.abc import Sequence
 
 from lpr_lab.errors import LprError
-from lpr_lab.experiments.run_differences import compare_runs
-from lpr_lab.experiments.runs import Run
+from lpr_lab.runs.compare.differences import compare_runs
+from lpr_lab.runs.run import Run
 from lpr_lab.views import side_by_side
 
 esc = html.escape

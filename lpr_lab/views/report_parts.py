@@ -9,17 +9,17 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from lpr_lab.errors import LprError
-from lpr_lab.experiments.environment import folder_of
-from lpr_lab.experiments.lineage import ancestors_of, children_of
-from lpr_lab.experiments.own_texts import is_own
-from lpr_lab.experiments.own_texts import own_texts as kept_texts
-from lpr_lab.experiments.pairs import Pair, exactness, pairs, typed_by_reader
-from lpr_lab.experiments.run_differences import flatten, source_name
-from lpr_lab.experiments.runs import Run
-from lpr_lab.experiments.scorecard import main_dataset
-from lpr_lab.experiments.summary import divergence_lines, summary_lines
-from lpr_lab.experiments.yaml_files import dump_yaml
 from lpr_lab.model.embedded import EMBEDDED
+from lpr_lab.runs.claims import main_dataset
+from lpr_lab.runs.compare.differences import flatten, source_name
+from lpr_lab.runs.continuations import Pair, exactness, pairs, typed_by_reader
+from lpr_lab.runs.environment import folder_of
+from lpr_lab.runs.lineage import ancestors_of, children_of
+from lpr_lab.runs.own_texts import is_own
+from lpr_lab.runs.own_texts import own_texts as kept_texts
+from lpr_lab.runs.run import Run
+from lpr_lab.runs.summary import divergence_lines, summary_lines
+from lpr_lab.runs.yaml_files import dump_yaml
 from lpr_lab.text.languages import direction_of, language_name
 from lpr_lab.views import expert_panels, run_parts
 from lpr_lab.views.numbers import NOT_MEASURED

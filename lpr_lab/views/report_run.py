@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from lpr_lab.errors import MissingError
-from lpr_lab.experiments.environment import folder_of
-from lpr_lab.experiments.lineage import ancestors_of
-from lpr_lab.experiments.runs import Run, default_runs_dir, list_runs, start_run
-from lpr_lab.experiments.scorecard import Claim, as_records
+from lpr_lab.runs.claims import Claim, as_records
+from lpr_lab.runs.environment import folder_of
+from lpr_lab.runs.lineage import ancestors_of
+from lpr_lab.runs.run import Run, default_runs_dir, list_runs, start_run
 from lpr_lab.text.languages import get_language
 from lpr_lab.views.report import MAX_BYTES, write_report
 

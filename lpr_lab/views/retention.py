@@ -33,7 +33,7 @@ def trade_off_finding(points: Table) -> str:
     """Return one sentence: what the chosen run clearly gained or forgot more or less than others, and what is unclear.
 
     Args:
-        points: columns chosen, gain_verdict, forgetting_verdict (see `experiments.trade_off`).
+        points: columns chosen, gain_verdict, forgetting_verdict (see `runs.compare.trade_off`).
     """
     others = points[~points["chosen"]]
     if others.empty:

@@ -6,8 +6,8 @@ Only a run that is clearly better than every other is marked; everything else sa
 import html
 from collections.abc import Sequence
 
-from lpr_lab.experiments.run_differences import Comparison, Row
-from lpr_lab.experiments.runs import Run
+from lpr_lab.runs.compare.differences import Comparison, Row
+from lpr_lab.runs.run import Run
 from lpr_lab.text.languages import language_name
 from lpr_lab.views.numbers import NOT_MEASURED, change, points_with_interval
 

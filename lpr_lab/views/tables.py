@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from lpr_lab.errors import ComparisonRefusedError, MissingError, UsageError, did_you_mean
-from lpr_lab.experiments.run_differences import changed_between, compare_runs, language_rows, refusal, unlike_test_sets
-from lpr_lab.experiments.runs import Run
 from lpr_lab.measure.significance import BETTER, WORSE, change_of
+from lpr_lab.runs.compare.differences import changed_between, compare_runs, language_rows, refusal, unlike_test_sets
+from lpr_lab.runs.run import Run
 from lpr_lab.storage import write_text
 from lpr_lab.text.languages import language_name
 from lpr_lab.views.numbers import NOT_MEASURED

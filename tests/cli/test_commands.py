@@ -11,9 +11,9 @@ import pytest
 from cli_calls import call, in_a_process
 from cli_results import IN_WORDS, RESULTS, SECONDS
 
-from lpr_lab.experiments import environment
 from lpr_lab.experiments.notebooks import notebooks_dir
-from lpr_lab.experiments.runs import list_runs
+from lpr_lab.runs import environment
+from lpr_lab.runs.run import list_runs
 
 
 def write_quickstart(folder: Path, *cells: str) -> Path:
@@ -29,7 +29,7 @@ def write_quickstart(folder: Path, *cells: str) -> Path:
 
 
 START = """
-from lpr_lab.experiments.runs import start_run
+from lpr_lab.runs.run import start_run
 run = start_run({}, kind="x", slug="x", title="x", run_dir=run_dir)
 """
 

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from lpr_lab import cli
-from lpr_lab.experiments.runs import Run
+from lpr_lab.runs.run import Run
 
 
 def offered(*words: str) -> list[str]:

@@ -5,7 +5,7 @@ import pytest
 from cli_calls import call, in_a_process
 from cli_results import IN_WORDS, RESULTS, SECONDS
 
-from lpr_lab.experiments.runs import Run
+from lpr_lab.runs.run import Run
 
 
 def make_run(root: Path, **changes) -> Run:
@@ -70,7 +70,7 @@ def test_an_unexpected_error_is_one_sentence_too_and_a_traceback_when_asked(runs
     def broken(*_):
         raise KeyError("surprise")
 
-    monkeypatch.setattr("lpr_lab.experiments.runs.list_runs", broken)
+    monkeypatch.setattr("lpr_lab.runs.run.list_runs", broken)
     done = call("runs", "list")
     assert done.exit_code == 1
     assert done.stderr == "Error: KeyError: 'surprise'. LPR_LAB_DEBUG=1 shows where.\n"

@@ -3,7 +3,7 @@ import json
 import pytest
 from cli_calls import call
 
-from lpr_lab.experiments.runs import Run
+from lpr_lab.runs.run import Run
 from lpr_lab.views import live_terminal
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from sample_runs import make_run
 
-from lpr_lab.experiments.runs import Run
+from lpr_lab.runs.run import Run
 
 
 @pytest.fixture(autouse=True)

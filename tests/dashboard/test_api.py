@@ -7,7 +7,7 @@ from sample_runs import make_plan_run, make_run
 
 from lpr_lab.dashboard import api, serve, turns
 from lpr_lab.errors import LprError, MissingError, UsageError
-from lpr_lab.experiments.runs import Run
+from lpr_lab.runs.run import Run
 from lpr_lab.storage import write_text
 
 PARAMETERS = {

@@ -14,8 +14,8 @@ from lpr_lab.dashboard import compare_pairs as pairs
 from lpr_lab.dashboard import compare_parts as parts
 from lpr_lab.dashboard.compare_state import Latest, halted, judge
 from lpr_lab.dashboard.view import View
-from lpr_lab.experiments.pairs import Exactness, Pair, Said, exactness, pair_id, split_at_fork
-from lpr_lab.experiments.runs import Run
+from lpr_lab.runs.continuations import Exactness, Pair, Said, exactness, pair_id, split_at_fork
+from lpr_lab.runs.run import Run
 from lpr_lab.views import pairs as views
 
 

@@ -12,8 +12,8 @@ from sample_runs import load_table, make_run
 from lpr_lab.dashboard import experts, shell
 from lpr_lab.dashboard.experts_data import ALONE, read
 from lpr_lab.dashboard.view import View
-from lpr_lab.experiments.runs import Run
 from lpr_lab.measure.expert_counts import TABLES
+from lpr_lab.runs.run import Run
 from lpr_lab.storage import write_text
 
 

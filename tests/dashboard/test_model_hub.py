@@ -9,7 +9,7 @@ import pytest
 
 from lpr_lab.dashboard.model_hub import Loaded, ModelHub, _bytes_of, memory_budget, why_not
 from lpr_lab.errors import MissingError, UsageError
-from lpr_lab.experiments.runs import Run
+from lpr_lab.runs.run import Run
 
 
 def counted(monkeypatch, budget: int) -> ModelHub:

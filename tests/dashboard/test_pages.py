@@ -10,8 +10,8 @@ from lpr_lab.dashboard import compare, retention, routing, runs, shell
 from lpr_lab.dashboard.run_detail import render_detail
 from lpr_lab.dashboard.run_live import render_live
 from lpr_lab.dashboard.runs_compare import render_comparison
-from lpr_lab.experiments.housekeeping import tag
-from lpr_lab.experiments.runs import Run
+from lpr_lab.runs.housekeeping import tag
+from lpr_lab.runs.run import Run
 from lpr_lab.storage import write_text
 
 

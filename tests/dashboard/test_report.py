@@ -12,8 +12,8 @@ from lpr_lab.dashboard import report as report_module
 from lpr_lab.dashboard import serve, shell
 from lpr_lab.dashboard.run_detail import render_detail
 from lpr_lab.dashboard.runs_compare import render_comparison
-from lpr_lab.experiments.own_texts import keep_text, new_id
-from lpr_lab.experiments.pairs import Pair, Said
+from lpr_lab.runs.continuations import Pair, Said
+from lpr_lab.runs.own_texts import keep_text, new_id
 
 
 @pytest.fixture(scope="module")

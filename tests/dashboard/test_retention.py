@@ -9,9 +9,9 @@ from sample_scores import STAGES, scored, write_lifelong, write_scores
 
 from lpr_lab.dashboard import retention, shell
 from lpr_lab.dashboard import retention_parts as parts
-from lpr_lab.experiments import comparison as data
-from lpr_lab.experiments.runs import Run
 from lpr_lab.measure.forgetting import bootstrap_draws, change_rows
+from lpr_lab.runs.compare import paired_scores as data
+from lpr_lab.runs.run import Run
 
 
 def words(markup: str) -> str:

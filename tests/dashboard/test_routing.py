@@ -11,9 +11,9 @@ from sample_runs import HOSTILE, SENTENCES, make_run, make_trace
 from lpr_lab.dashboard import routing, routing_own, routing_texts, shell
 from lpr_lab.dashboard import routing_words as say
 from lpr_lab.dashboard.typed import TYPED, TypedTexts
-from lpr_lab.experiments.own_texts import delete_text, keep_text, new_id
-from lpr_lab.experiments.runs import Run
 from lpr_lab.measure.trace import layers_in
+from lpr_lab.runs.own_texts import delete_text, keep_text, new_id
+from lpr_lab.runs.run import Run
 
 
 def words(markup: str) -> str:

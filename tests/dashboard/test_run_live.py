@@ -5,9 +5,9 @@ import pytest
 
 from lpr_lab.dashboard import run_live, shell
 from lpr_lab.errors import MissingError
-from lpr_lab.experiments import run_status
-from lpr_lab.experiments.live import Follower
-from lpr_lab.experiments.runs import Run
+from lpr_lab.runs import status as run_status
+from lpr_lab.runs.live import Follower
+from lpr_lab.runs.run import Run
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from sample_runs import change_table, log_training
 
 from lpr_lab.dashboard import experts, retention, runs, shell
 from lpr_lab.dashboard.run_detail import render_detail
-from lpr_lab.experiments.runs import Run
+from lpr_lab.runs.run import Run
 
 
 def words(markup: object) -> str:

@@ -15,7 +15,7 @@ import pytest
 from sample_runs import HOSTILE, MIXED, SENTENCES, make_run, make_trace
 
 from lpr_lab.dashboard import serve
-from lpr_lab.experiments.runs import Run
+from lpr_lab.runs.run import Run
 
 pytest.importorskip("playwright", reason="the browser tests need playwright (pip install -e '.[dev]')")
 from playwright.sync_api import Browser, Page, expect, sync_playwright

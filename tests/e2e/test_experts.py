@@ -11,7 +11,7 @@ from sample_experts import write_expert_tables
 from sample_runs import make_run
 
 from lpr_lab.dashboard import serve
-from lpr_lab.experiments.runs import Run, list_runs
+from lpr_lab.runs.run import Run, list_runs
 
 pytestmark = pytest.mark.e2e
 

@@ -20,8 +20,8 @@ from papermill.parameterize import parameterize_notebook
 from playwright.sync_api import Browser, Page, expect
 from tiny_notebooks import write_materials
 
-from lpr_lab.experiments import environment
 from lpr_lab.experiments.notebooks import notebooks_dir
+from lpr_lab.runs import environment
 
 PATIENCE_SECONDS = 180
 FIGURE = ".js-plotly-plot .main-svg"

@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import expect
 
 from lpr_lab.dashboard import runs, serve
-from lpr_lab.experiments.runs import Run
+from lpr_lab.runs.run import Run
 
 pytestmark = pytest.mark.e2e
 

@@ -8,7 +8,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 from sample_runs import HOSTILE, MIXED, SENTENCES, make_run, make_trace, results
 
-from lpr_lab.experiments.runs import Run
+from lpr_lab.runs.run import Run
 from lpr_lab.views.report import write_report
 
 pytestmark = pytest.mark.e2e

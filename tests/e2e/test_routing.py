@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 from sample_runs import make_trace
 
 from lpr_lab.dashboard import serve
-from lpr_lab.experiments.runs import Run
+from lpr_lab.runs.run import Run
 
 pytestmark = pytest.mark.e2e
 

@@ -19,8 +19,8 @@ from sample_runs import HOSTILE, MIXED, SENTENCES, make_plan_run, make_run, make
 from sample_scores import write_lifelong, write_scores
 
 from lpr_lab.dashboard import serve
-from lpr_lab.experiments.own_texts import keep_text
-from lpr_lab.experiments.runs import Run, list_runs
+from lpr_lab.runs.own_texts import keep_text
+from lpr_lab.runs.run import Run, list_runs
 
 pytestmark = pytest.mark.e2e
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lpr_lab.experiments.runs import Run, list_runs, start_run
+from lpr_lab.runs.run import Run, list_runs, start_run
 
 FORK = multiprocessing.get_context("fork")
 TABLE = pd.DataFrame({"language": ["no", "el"], "bits": [1.5, 0.25]})
@@ -90,7 +90,7 @@ def _killed_before_call(number: int, root: Path) -> None:
 
 
 def test_a_kill_before_any_change_of_the_disk_leaves_every_run_readable_and_this_one_resumable(tmp_path, monkeypatch):
-    monkeypatch.setattr("lpr_lab.experiments.environment.describe", lambda: {"python": "x"})  # asks git, fifty times
+    monkeypatch.setattr("lpr_lab.runs.environment.describe", lambda: {"python": "x"})  # asks git, fifty times
     number, killed = 0, 0
     while True:
         number += 1

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lpr_lab.experiments import doctor, environment
+from lpr_lab.experiments import doctor
+from lpr_lab.runs import environment
 
 
 @pytest.fixture

@@ -3,9 +3,9 @@
 import pytest
 
 from lpr_lab.errors import UsageError
-from lpr_lab.experiments import housekeeping
-from lpr_lab.experiments.lineage import ancestors_of, children_of
-from lpr_lab.experiments.runs import Run, list_runs, newest_run
+from lpr_lab.runs import housekeeping
+from lpr_lab.runs.lineage import ancestors_of, children_of
+from lpr_lab.runs.run import Run, list_runs, newest_run
 
 
 def make(root, **changes) -> Run:

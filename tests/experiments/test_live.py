@@ -4,10 +4,10 @@ from itertools import pairwise
 import pytest
 
 from lpr_lab.errors import MissingError
-from lpr_lab.experiments import run_status
-from lpr_lab.experiments.live import Follower, last_lines, snapshots
-from lpr_lab.experiments.metric_tail import Curve, Tail
-from lpr_lab.experiments.runs import Run
+from lpr_lab.runs import status as run_status
+from lpr_lab.runs.live import Follower, last_lines, snapshots
+from lpr_lab.runs.run import Run
+from lpr_lab.runs.tail import Curve, Tail
 
 
 @pytest.fixture

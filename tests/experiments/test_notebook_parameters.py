@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lpr_lab.errors import DamagedError, MissingError, UsageError
-from lpr_lab.experiments.environment import CHECKOUT
 from lpr_lab.experiments.notebook_parameters import declared_parameters, read_notebook, resolve
+from lpr_lab.runs.environment import CHECKOUT
 
 CELL = '''"""What can be set."""
 language = "el"  # a language code

@@ -13,15 +13,16 @@ import psutil
 import pytest
 
 from lpr_lab.errors import BusyError, LprError, MissingError, UsageError
-from lpr_lab.experiments import environment, notebooks
+from lpr_lab.experiments import notebooks
 from lpr_lab.experiments.notebooks import run_notebook
-from lpr_lab.experiments.run_status import claimed
-from lpr_lab.experiments.runs import Run, list_runs
+from lpr_lab.runs import environment
+from lpr_lab.runs.run import Run, list_runs
+from lpr_lab.runs.status import claimed
 
 PARAMETERS = 'language = "el"\ntokens = 5\nrun_dir = ""  # set by lpr-lab run'
 START = """
 from pathlib import Path
-from lpr_lab.experiments.runs import start_run
+from lpr_lab.runs.run import start_run
 run = start_run({"language": language, "tokens": tokens}, kind="small", slug="x", title="x", run_dir=run_dir)
 """
 

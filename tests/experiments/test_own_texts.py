@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from sample_runs import make_run, make_trace
 
 from lpr_lab.errors import MissingError, UsageError
-from lpr_lab.experiments.own_texts import (
+from lpr_lab.runs.own_texts import (
     MAX_NAME,
     checked_own_name,
     delete_text,

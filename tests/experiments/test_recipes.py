@@ -10,9 +10,9 @@ from tiny_corpus import small_settings, write_corpus
 from lpr_lab.errors import UsageError
 from lpr_lab.experiments import pipeline, recipes, steps
 from lpr_lab.experiments.config import Experiment, StageBudget, completed, num_classifiers
-from lpr_lab.experiments.runs import Run, find_same_config
 from lpr_lab.method.similarity_table import SimilarityTable
 from lpr_lab.model.embedded import EMBEDDED, OTHER_LEARNING_RATES
+from lpr_lab.runs.run import Run, find_same_config
 
 BUDGET = StageBudget(tokens=4 * 2 * 32, block_tokens=32, blocks_per_step=2, learning_rate=1e-2)
 QWEN = (5, 4, 3, 5, 4, 3, 2, 3, 3, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 4, 4, 4, 3, 3)

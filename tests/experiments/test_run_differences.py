@@ -4,8 +4,8 @@ import pytest
 from sample_runs import make_run, results
 from sample_scores import finished_run
 
-from lpr_lab.experiments.run_differences import compare_runs, flatten
-from lpr_lab.experiments.runs import Run
+from lpr_lab.runs.compare.differences import compare_runs, flatten
+from lpr_lab.runs.run import Run
 from lpr_lab.views.run_parts import mean_of
 
 

@@ -11,10 +11,12 @@ import pandas as pd
 import pytest
 
 from lpr_lab.errors import DamagedError, LprError, MissingError, UsageError
-from lpr_lab.experiments import environment, run_formats, run_status
-from lpr_lab.experiments.run_formats import read_table, write_table
-from lpr_lab.experiments.runs import Run, default_runs_dir, find_same_config, list_runs, newest_run, start_run
 from lpr_lab.measure.trace import RoutingTrace
+from lpr_lab.runs import environment
+from lpr_lab.runs import formats as run_formats
+from lpr_lab.runs import status as run_status
+from lpr_lab.runs.formats import read_table, write_table
+from lpr_lab.runs.run import Run, default_runs_dir, find_same_config, list_runs, newest_run, start_run
 from lpr_lab.storage import write_json, write_text
 
 CONFIG = {"recipe": "route_first", "expanded": ["el", "no"], "learning_rate": 3e-4, "seed": 0}
@@ -49,7 +51,7 @@ def test_a_run_that_could_not_be_written_leaves_nothing(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("lpr_lab.experiments.runs.write_text", full)
+    monkeypatch.setattr("lpr_lab.runs.run.write_text", full)
     with pytest.raises(LprError, match="disk is full"):
         make(tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -121,7 +123,7 @@ def test_a_run_of_the_version_before_is_read_and_says_so_and_an_older_one_is_ref
 def test_runs_are_read_without_torch_and_without_pandas(tmp_path):
     make(tmp_path)
     code = (
-        "import sys; from lpr_lab.experiments.runs import list_runs; "
+        "import sys; from lpr_lab.runs.run import list_runs; "
         f"assert len(list_runs({str(tmp_path)!r})) == 1; "
         "print([name for name in ('torch', 'pandas', 'numpy', 'transformers') if name in sys.modules])"
     )
@@ -188,7 +190,7 @@ def test_sigterm_leaves_the_run_interrupted(tmp_path):
 
 def start_elsewhere(run: Run, then: str) -> subprocess.Popen:
     code = (
-        "import time, os, sys\nfrom pathlib import Path\nfrom lpr_lab.experiments.runs import Run\n"
+        "import time, os, sys\nfrom pathlib import Path\nfrom lpr_lab.runs.run import Run\n"
         f"run = Run(Path({str(run.path)!r}))\nrun.start('expand')\nprint('started', flush=True)\n{then}"
     )
     process = in_a_process(code)

@@ -8,10 +8,10 @@ from tiny_notebooks import write_materials
 from lpr_lab.errors import UsageError
 from lpr_lab.experiments import pipeline, recipes, stage_runs, upcycling
 from lpr_lab.experiments.config import StageBudget
-from lpr_lab.experiments.runs import list_runs
 from lpr_lab.experiments.upcycling import UpcycleSettings
 from lpr_lab.model.files import TENSORS, load_expansion
 from lpr_lab.model.stages import stage_names
+from lpr_lab.runs.run import list_runs
 
 BUDGET = StageBudget(tokens=4 * 2 * 32, block_tokens=32, blocks_per_step=2, learning_rate=1e-2)
 SETTINGS = {"stage1": BUDGET, "eval_tokens_per_language": 256, "bootstrap": 50, "precision": "fp32"}

@@ -5,7 +5,7 @@ from tiny_notebooks import write_materials
 
 from lpr_lab.experiments import evaluation, generations, recipes, routing_analysis, subjects
 from lpr_lab.experiments.config import StageBudget
-from lpr_lab.experiments.runs import list_runs
+from lpr_lab.runs.run import list_runs
 
 ANSWERS = {
     "evaluation": lambda root: evaluation.start(evaluation.EvaluationSettings(), root=root),

@@ -14,12 +14,12 @@ import pytest
 from small_notebook import write_notebook
 
 from lpr_lab.errors import MissingError, UsageError
-from lpr_lab.experiments import environment
-from lpr_lab.experiments.lineage import children_of
 from lpr_lab.experiments.notebooks import run_notebook
-from lpr_lab.experiments.runs import Run, list_runs
 from lpr_lab.experiments.sweep import Sweep, finish, run_points, start
 from lpr_lab.experiments.sweep_engines import LocalEngine
+from lpr_lab.runs import environment
+from lpr_lab.runs.lineage import children_of
+from lpr_lab.runs.run import Run, list_runs
 
 THREADS = 'import os\nthreads = int(os.environ.get("OMP_NUM_THREADS", 0))\n'
 RESULTS = 'run.finish({"loss": rate + seed / 100, "threads": threads})'

@@ -11,9 +11,9 @@ import pytest
 from small_notebook import write_notebook
 
 from lpr_lab.errors import MissingError, UsageError
-from lpr_lab.experiments.runs import Run, list_runs
 from lpr_lab.experiments.sweep import Sweep, finish, run_points, start
 from lpr_lab.experiments.sweep_engines import SubmititEngine
+from lpr_lab.runs.run import Run, list_runs
 
 
 def test_a_parameter_that_submitit_does_not_know_starts_nothing(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from lpr_lab.errors import MissingError, UsageError
 from lpr_lab.experiments import trackers, tracking
-from lpr_lab.experiments.runs import Run
+from lpr_lab.runs.run import Run
 
 STEPS = range(1, 6)
 

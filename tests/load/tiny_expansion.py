@@ -4,7 +4,7 @@ from pathlib import Path
 
 from sample_runs import SENTENCES
 
-from lpr_lab.experiments.runs import Run
+from lpr_lab.runs.run import Run
 
 
 def tiny_run(folder: Path, hidden_size: int = 64, num_layers: int = 4) -> Run:

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lpr_lab.experiments.run_formats import json_records
 from lpr_lab.measure import significance as s
 from lpr_lab.measure.forgetting import ScoredDocuments, bootstrap_draws, change_rows
 from lpr_lab.measure.preference import sign_test
+from lpr_lab.runs.formats import json_records
 from lpr_lab.views.numbers import interval
 
 finite = st.floats(-1e6, 1e6)

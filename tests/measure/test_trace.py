@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from lpr_lab.errors import DamagedError, UsageError
-from lpr_lab.experiments import run_formats
 from lpr_lab.measure.routing import trace, trace_changed
 from lpr_lab.measure.trace import routing_change
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.stages import enter_stage, selected_stage, stage_names
+from lpr_lab.runs import formats as run_formats
 
 TEXT = "A letter came this morning."
 

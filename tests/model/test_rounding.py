@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from lpr_lab.experiments.pairs import Exactness
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.rounding import rounding
+from lpr_lab.runs.continuations import Exactness
 
 
 def differences(model, scale, **options):

@@ -7,10 +7,10 @@ import pytest
 from small_notebook import write_notebook
 
 from lpr_lab.experiments import sweep
-from lpr_lab.experiments.lineage import children_of
 from lpr_lab.experiments.notebook_parameters import read_notebook
 from lpr_lab.experiments.notebooks import notebooks_dir, run_notebook
-from lpr_lab.experiments.runs import list_runs
+from lpr_lab.runs.lineage import children_of
+from lpr_lab.runs.run import list_runs
 
 
 @pytest.mark.notebook

@@ -10,8 +10,8 @@ from lpr_lab.dashboard import compare, shell
 from lpr_lab.errors import ComparisonRefusedError, UsageError
 from lpr_lab.experiments import generations
 from lpr_lab.experiments.notebooks import notebooks_dir, run_notebook
-from lpr_lab.experiments.pairs import Pair, Said
-from lpr_lab.experiments.runs import Run, list_runs
+from lpr_lab.runs.continuations import Pair, Said
+from lpr_lab.runs.run import Run, list_runs
 
 PROMPTS = [{"language": "ar", "prompt": "كان يا ما كان"}, {"language": "el", "prompt": "Μια φορά"}, "Once upon a time"]
 

@@ -12,7 +12,7 @@ from lpr_lab.dashboard import retention, shell
 from lpr_lab.errors import ComparisonRefusedError, LprError, UsageError
 from lpr_lab.experiments import evaluation
 from lpr_lab.experiments.notebooks import notebooks_dir, run_notebook
-from lpr_lab.experiments.runs import Run, list_runs
+from lpr_lab.runs.run import Run, list_runs
 
 NOTEBOOK = "06_eval_retention.ipynb"
 PAPERMILL = (sys.executable, "-m", "papermill", "--no-progress-bar")

@@ -4,9 +4,9 @@ import io
 
 import pytest
 
-from lpr_lab.experiments.lineage import members_of
 from lpr_lab.experiments.notebooks import notebooks_dir, run_notebook
-from lpr_lab.experiments.runs import list_runs
+from lpr_lab.runs.lineage import members_of
+from lpr_lab.runs.run import list_runs
 
 
 @pytest.mark.notebook

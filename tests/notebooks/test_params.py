@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from lpr_lab.experiments import environment, pipeline, recipes, stage_runs, upcycling
+from lpr_lab.experiments import pipeline, recipes, stage_runs, upcycling
 from lpr_lab.experiments.notebook_parameters import read_notebook, resolve
-from lpr_lab.experiments.runs import Run
 from lpr_lab.experiments.upcycling import UpcycleSettings
+from lpr_lab.runs import environment
+from lpr_lab.runs.run import Run
 
 TEXT = ("corpus", "original", "expanded")
 NOTEBOOKS = environment.CHECKOUT / "notebooks"

@@ -10,9 +10,9 @@ import time
 
 import pytest
 
-from lpr_lab.experiments import environment
 from lpr_lab.experiments.notebooks import notebooks_dir, run_notebook
-from lpr_lab.experiments.runs import list_runs
+from lpr_lab.runs import environment
+from lpr_lab.runs.run import list_runs
 
 EXACT = {"starts_equal", "base_untouched"}
 

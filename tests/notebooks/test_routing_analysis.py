@@ -8,7 +8,7 @@ from lpr_lab.dashboard import experts, routing, shell
 from lpr_lab.errors import UsageError
 from lpr_lab.experiments import routing_analysis
 from lpr_lab.experiments.notebooks import notebooks_dir, run_notebook
-from lpr_lab.experiments.runs import Run, list_runs
+from lpr_lab.runs.run import Run, list_runs
 
 
 @pytest.mark.notebook

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from lpr_lab.experiments import environment
 from lpr_lab.experiments.notebooks import notebooks_dir, run_notebook
-from lpr_lab.experiments.runs import Run, list_runs
+from lpr_lab.runs import environment
+from lpr_lab.runs.run import Run, list_runs
 
 pytestmark = pytest.mark.notebook
 

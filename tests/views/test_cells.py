@@ -4,7 +4,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from sample_runs import change_table
 
-from lpr_lab.experiments.runs import Run
+from lpr_lab.runs.run import Run
 from lpr_lab.views import plots, theme
 from lpr_lab.views.cells import TITLE_CHARACTERS, in_full, show, show_settings, with_wrapped_title
 

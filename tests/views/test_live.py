@@ -7,10 +7,10 @@ import pytest
 from rich.console import Console
 
 from lpr_lab.errors import UsageError
-from lpr_lab.experiments.live import Follower, Snapshot
-from lpr_lab.experiments.run_files import PRINTED_TO
-from lpr_lab.experiments.runs import Run
 from lpr_lab.progress import progress
+from lpr_lab.runs.files import PRINTED_TO
+from lpr_lab.runs.live import Follower, Snapshot
+from lpr_lab.runs.run import Run
 from lpr_lab.views import live, live_terminal
 
 

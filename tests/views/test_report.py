@@ -9,9 +9,9 @@ from sample_runs import HOSTILE, PAIRS, make_run, make_trace, results
 from sample_scores import write_lifelong, write_scores
 
 from lpr_lab.errors import UsageError
-from lpr_lab.experiments.own_texts import keep_text, new_id
-from lpr_lab.experiments.pairs import Pair, Said
-from lpr_lab.experiments.runs import Run
+from lpr_lab.runs.continuations import Pair, Said
+from lpr_lab.runs.own_texts import keep_text, new_id
+from lpr_lab.runs.run import Run
 from lpr_lab.views import report, report_charts
 from lpr_lab.views.report import render_report, write_report
 

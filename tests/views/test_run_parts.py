@@ -2,7 +2,7 @@
 
 import pytest
 
-from lpr_lab.experiments.runs import start_run
+from lpr_lab.runs.run import start_run
 from lpr_lab.text.corpus import load_corpus
 from lpr_lab.views.run_parts import render_texts
 

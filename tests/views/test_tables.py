@@ -10,7 +10,7 @@ from sample_runs import make_run, results
 from sample_scores import finished_run
 
 from lpr_lab.errors import ComparisonRefusedError, MissingError, UsageError
-from lpr_lab.experiments.runs import Run
+from lpr_lab.runs.run import Run
 from lpr_lab.views.tables import _LATEX, escape_latex, result_tables, write_tables
 
 

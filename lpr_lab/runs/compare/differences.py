@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lpr_lab.experiments.comparison import Key
-from lpr_lab.experiments.paired_changes import difference
-from lpr_lab.experiments.run_formats import dotted
-from lpr_lab.experiments.runs import Run
 from lpr_lab.measure.significance import UNCLEAR, Difference, clear_best
+from lpr_lab.runs.compare.paired_changes import difference
+from lpr_lab.runs.compare.paired_scores import Key
+from lpr_lab.runs.formats import dotted
+from lpr_lab.runs.run import Run
 
 _NOT_SAID = ("schema_version",)
 

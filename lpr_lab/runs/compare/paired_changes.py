@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from lpr_lab.errors import LprError
-from lpr_lab.experiments.comparison import Key, paired
-from lpr_lab.experiments.runs import Run
-from lpr_lab.experiments.sides import Side, own_before, stages_of
 from lpr_lab.measure.significance import NOT_PAIRED, Difference, bootstrap_interval
+from lpr_lab.runs.compare.paired_scores import Key, paired
+from lpr_lab.runs.model_ref import Side, own_before, stages_of
+from lpr_lab.runs.run import Run
 
 _RESAMPLES, _SEED = 1000, 0
 

@@ -7,8 +7,8 @@ paired and has an interval; of older runs only base and newest stage are. Differ
 from dataclasses import dataclass
 from typing import Any
 
-from lpr_lab.experiments.sides import Side, own_before, stages_of
 from lpr_lab.measure.significance import UNCLEAR
+from lpr_lab.runs.model_ref import Side, own_before, stages_of
 
 Table = Any
 """A `pandas.DataFrame`; the type pandas declares for itself is lost at the first filter."""

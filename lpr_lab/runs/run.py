@@ -23,18 +23,12 @@ from pathlib import Path
 from typing import Any
 
 from lpr_lab.errors import DamagedError, LprError, MissingError, UsageError, did_you_mean
-from lpr_lab.experiments import environment, run_formats
-from lpr_lab.experiments.run_files import RunFiles
-from lpr_lab.experiments.run_latest import point_latest
-from lpr_lab.experiments.run_status import (
-    Status,
-    StatusFile,
-    Worker,
-    error_tail_of,
-    sigterm_as_interrupt,
-    utc_now,
-)
-from lpr_lab.experiments.yaml_files import as_json, dump_yaml
+from lpr_lab.runs import environment
+from lpr_lab.runs import formats as run_formats
+from lpr_lab.runs.files import RunFiles
+from lpr_lab.runs.latest import point_latest
+from lpr_lab.runs.status import Status, StatusFile, Worker, error_tail_of, sigterm_as_interrupt, utc_now
+from lpr_lab.runs.yaml_files import as_json, dump_yaml
 from lpr_lab.storage import (
     friendly_disk_errors,
     remove_directory,

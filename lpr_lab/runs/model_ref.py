@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lpr_lab.errors import UsageError, did_you_mean
-from lpr_lab.experiments.runs import EXAMPLES, RUN_ID_PATTERN, Run
+from lpr_lab.runs.run import EXAMPLES, RUN_ID_PATTERN, Run
 from lpr_lab.storage import read_json
 
 BASE = "base"

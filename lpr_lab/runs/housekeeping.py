@@ -11,8 +11,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from lpr_lab.errors import LprError, UsageError
-from lpr_lab.experiments.lineage import children_of
-from lpr_lab.experiments.runs import Run, list_runs, point_latest_at_newest
+from lpr_lab.runs.lineage import children_of
+from lpr_lab.runs.run import Run, list_runs, point_latest_at_newest
 from lpr_lab.storage import friendly_disk_errors
 
 TRASH = ".trash"

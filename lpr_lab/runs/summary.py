@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lpr_lab.errors import LprError
-from lpr_lab.experiments.scorecard import diverged
 from lpr_lab.measure.significance import ADAPTATION, UNCLEAR, change_of
+from lpr_lab.runs.claims import diverged
 from lpr_lab.text.languages import get_language
 
 _DATASETS = {"heldout": "held-out text", "dev": "text like that of training"}

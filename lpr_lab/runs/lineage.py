@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from lpr_lab.errors import LprError
-from lpr_lab.experiments.runs import Run
+from lpr_lab.runs.run import Run
 
 
 def parents_of(run: Run) -> list[str]:

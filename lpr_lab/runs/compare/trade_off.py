@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from lpr_lab.errors import LprError
-from lpr_lab.experiments.comparison import Key, Table
-from lpr_lab.experiments.paired_changes import difference
-from lpr_lab.experiments.runs import Run
-from lpr_lab.experiments.sides import BASE, looked_at, own_before
+from lpr_lab.runs.compare.paired_changes import difference
+from lpr_lab.runs.compare.paired_scores import Key, Table
+from lpr_lab.runs.model_ref import BASE, looked_at, own_before
+from lpr_lab.runs.run import Run
 from lpr_lab.text.languages import language_name
 
 

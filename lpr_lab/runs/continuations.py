@@ -7,9 +7,9 @@ from typing import Any
 import regex
 
 from lpr_lab.errors import LprError
-from lpr_lab.experiments.runs import Run
-from lpr_lab.experiments.sides import BASE, EXPANDED, looked_at
 from lpr_lab.model.rounding import rounding
+from lpr_lab.runs.model_ref import BASE, EXPANDED, looked_at
+from lpr_lab.runs.run import Run
 
 NAMES = (BASE, EXPANDED)
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from lpr_lab.errors import DamagedError
-from lpr_lab.experiments.metric_tail import Curve, Tail
-from lpr_lab.experiments.run_status import Status
-from lpr_lab.experiments.runs import Run
+from lpr_lab.runs.run import Run
+from lpr_lab.runs.status import Status
+from lpr_lab.runs.tail import Curve, Tail
 
 OPEN = ("queued", "running", "stalled")
 LOG_LINES = 5

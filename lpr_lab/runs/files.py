@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lpr_lab.errors import DamagedError, MissingError
-from lpr_lab.experiments import environment, run_formats
-from lpr_lab.experiments.yaml_files import as_json, dump_yaml, read_yaml
+from lpr_lab.runs import environment
+from lpr_lab.runs import formats as run_formats
+from lpr_lab.runs.yaml_files import as_json, dump_yaml, read_yaml
 from lpr_lab.storage import MANIFEST, append_jsonl, read_json, read_jsonl, write_json, write_text
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lpr_lab.errors import LprError, MissingError, UsageError
-from lpr_lab.experiments.runs import Run
+from lpr_lab.runs.run import Run
 from lpr_lab.storage import read_json, write_json
 
 if TYPE_CHECKING:
