@@ -12,8 +12,11 @@ from pretend_gpu import pretend_gpu
 from tiny_corpus import small_settings, write_corpus
 
 import lpr_lab as lab
-from lpr_lab.experiments import evaluation, pipeline, routing_analysis, upcycling
+from lpr_lab.experiments import pipeline
 from lpr_lab.experiments.config import StageBudget
+from lpr_lab.experiments.studies import evaluation
+from lpr_lab.experiments.studies import routing as routing_analysis
+from lpr_lab.experiments.studies import upcycle as upcycling
 
 BUDGET = StageBudget(tokens=2 * 4 * 32, block_tokens=32, blocks_per_step=4, learning_rate=1e-2)
 

@@ -14,7 +14,7 @@ from typing import Any
 import nbformat
 from places import ROOT
 
-from lpr_lab.experiments.notebook_html import drawn
+from lpr_lab.experiments.notebooks.html import drawn
 from lpr_lab.runs.run import Run
 from lpr_lab.runs.summary import summary_lines
 from lpr_lab.views.tokens import render_token_strip

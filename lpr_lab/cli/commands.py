@@ -55,7 +55,7 @@ def demo(
     same command goes on with; a finished run is not made again.
     """
     from lpr_lab.experiments.doctor import port_finding
-    from lpr_lab.experiments.notebooks import notebooks_dir
+    from lpr_lab.experiments.notebooks.run import notebooks_dir
 
     if not no_app and (taken := port_finding(port)).state != "ok":
         raise UsageError(f"Port {port} is taken. {taken.next_step} Or use --no-app.")
@@ -98,8 +98,8 @@ def run_command(
     Names and types are checked before anything starts. With the same
     parameters a finished run is reused and an unfinished one resumed.
     """
-    from lpr_lab.experiments.notebook_parameters import read_notebook, resolve
-    from lpr_lab.experiments.notebooks import find_notebook
+    from lpr_lab.experiments.notebooks.parameters import read_notebook, resolve
+    from lpr_lab.experiments.notebooks.run import find_notebook
 
     notebook = find_notebook(notebook)
     if dry_run:
@@ -163,7 +163,7 @@ def _run_notebook(
     as_json: bool,
     quiet: bool,
 ) -> "Run":
-    from lpr_lab.experiments.notebooks import run_notebook
+    from lpr_lab.experiments.notebooks.run import run_notebook
 
     with progress_output(quiet) as output:
         done = run_notebook(

@@ -52,7 +52,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only th
 
 
 def _parameters_file(given: Path | None) -> Path | None:
-    from lpr_lab.experiments.notebooks import find_parameters
+    from lpr_lab.experiments.notebooks.run import find_parameters
 
     return None if given is None else find_parameters(given)
 
@@ -79,7 +79,7 @@ ParametersFile = Annotated[
 
 
 def _track(names: list[str] | None) -> list[str] | None:
-    from lpr_lab.experiments.trackers import VARIABLE, chosen
+    from lpr_lab.experiments.tracking.choice import VARIABLE, chosen
 
     if names:
         os.environ[VARIABLE] = ",".join(chosen(names))

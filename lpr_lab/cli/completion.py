@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from lpr_lab.experiments.notebook_parameters import Parameter
+    from lpr_lab.experiments.notebooks.parameters import Parameter
 
 Offer = tuple[str, str]
 """What to type, and what it means, for the shells that show that."""
@@ -50,7 +50,7 @@ def complete_run(ctx: typer.Context, incomplete: str) -> Iterator[Offer]:
 @_quietly
 def complete_notebook(ctx: typer.Context, incomplete: str) -> Iterator[Offer]:
     """Offer the project's notebooks by name, then notebooks and folders below what was typed."""
-    from lpr_lab.experiments.notebooks import notebooks_dir
+    from lpr_lab.experiments.notebooks.run import notebooks_dir
 
     if "/" not in incomplete:
         yield from ((path.stem, "") for path in sorted(notebooks_dir().glob("*.ipynb")))
@@ -60,7 +60,7 @@ def complete_notebook(ctx: typer.Context, incomplete: str) -> Iterator[Offer]:
 @_quietly
 def complete_parameters(ctx: typer.Context, incomplete: str) -> Iterator[Offer]:
     """Offer the project's files of parameters by name, then such files and folders below what was typed."""
-    from lpr_lab.experiments.notebooks import notebooks_dir
+    from lpr_lab.experiments.notebooks.run import notebooks_dir
 
     if "/" not in incomplete:
         yield from ((path.stem, "") for path in sorted((notebooks_dir() / "params").glob("*.yaml")))
@@ -80,8 +80,8 @@ def _files(incomplete: str, endings: tuple[str, ...]) -> Iterator[Offer]:
 @_quietly
 def complete_assignment(ctx: typer.Context, incomplete: str) -> Iterator[Offer]:
     """Offer `name=` for every parameter of the notebook with its default, and values where they are a short list."""
-    from lpr_lab.experiments.notebook_parameters import read_notebook
-    from lpr_lab.experiments.notebooks import find_notebook
+    from lpr_lab.experiments.notebooks.parameters import read_notebook
+    from lpr_lab.experiments.notebooks.run import find_notebook
 
     # A value is still missing on the line, so words that are no options have found no place yet.
     words = [ctx.params.get("notebook"), *ctx.args, QUICKSTART if ctx.info_name == "demo" else None]

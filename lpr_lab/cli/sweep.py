@@ -12,8 +12,8 @@ from lpr_lab.cli.completion import complete_assignment, complete_notebook
 from lpr_lab.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
-    from lpr_lab.experiments.sweep import Sweep
-    from lpr_lab.experiments.sweep_engines import Engine
+    from lpr_lab.experiments.sweep.engines import Engine
+    from lpr_lab.experiments.sweep.run import Sweep
     from lpr_lab.runs.run import Run
 
 ENGINES = ("local", "submitit")
@@ -65,10 +65,10 @@ def sweep_command(
     intervals are over it. The same command again goes on where it stopped,
     and takes up points that failed.
     """
-    from lpr_lab.experiments.notebook_parameters import read_notebook, resolve
-    from lpr_lab.experiments.notebooks import find_notebook
-    from lpr_lab.experiments.sweep import Sweep, finish, run_points, start
-    from lpr_lab.experiments.sweep_grid import grid_from_text
+    from lpr_lab.experiments.notebooks.parameters import read_notebook, resolve
+    from lpr_lab.experiments.notebooks.run import find_notebook
+    from lpr_lab.experiments.sweep.grid import grid_from_text
+    from lpr_lab.experiments.sweep.run import Sweep, finish, run_points, start
 
     declared = read_notebook(find_notebook(notebook)).parameters
     typed = [assignment.partition("=")[0].strip() for assignment in assignments or ()]
@@ -98,7 +98,7 @@ def sweep_command(
 
 
 def _engine(name: str, jobs: int, parameters: Iterable[str], folder: Path) -> "Engine":
-    from lpr_lab.experiments.sweep_engines import LocalEngine, SubmititEngine
+    from lpr_lab.experiments.sweep.engines import LocalEngine, SubmititEngine
     from lpr_lab.runs.yaml_files import parse_yaml
 
     if name not in ENGINES:

@@ -7,7 +7,7 @@ from lpr_lab.dashboard.run_sweep import command_of, render_sweep
 from lpr_lab.dashboard.shell import esc
 from lpr_lab.dashboard.view import View
 from lpr_lab.errors import LprError
-from lpr_lab.experiments.sweep_grid import KIND as SWEEP
+from lpr_lab.experiments.sweep.grid import KIND as SWEEP
 from lpr_lab.runs.compare.differences import flatten
 from lpr_lab.runs.lineage import ancestors_of, children_of
 from lpr_lab.runs.run import Run

@@ -9,7 +9,7 @@ from typing import Any
 from lpr_lab.dashboard.shell import esc
 from lpr_lab.dashboard.view import View
 from lpr_lab.errors import LprError
-from lpr_lab.experiments.sweep_grid import COLUMNS, KIND
+from lpr_lab.experiments.sweep.grid import COLUMNS, KIND
 from lpr_lab.runs.run import Run
 from lpr_lab.views import sweep as drawn
 from lpr_lab.views.numbers import NOT_MEASURED

@@ -13,7 +13,7 @@ from lpr_lab.dashboard.run_sweep import figure_of, points_of
 from lpr_lab.dashboard.runs_compare import render_comparison, toggle
 from lpr_lab.dashboard.shell import BITS_PER_BYTE, FILES, PICK, Scene, esc, html_block, in_order
 from lpr_lab.errors import LprError
-from lpr_lab.experiments.sweep_grid import KIND as SWEEP
+from lpr_lab.experiments.sweep.grid import KIND as SWEEP
 from lpr_lab.measure.significance import ADAPTATION, UNCLEAR
 from lpr_lab.runs.housekeeping import tags_of
 from lpr_lab.runs.model_ref import looked_at

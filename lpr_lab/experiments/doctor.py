@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from lpr_lab.errors import LprError
-from lpr_lab.experiments import notebooks
+from lpr_lab.experiments.notebooks import run as notebooks
 from lpr_lab.model.embedded import EMBEDDED
 from lpr_lab.runs import environment
 from lpr_lab.storage import MANIFEST, cache_dir

@@ -19,8 +19,8 @@ from lpr_lab.experiments import sample_texts
 from lpr_lab.experiments.config import Experiment, completed
 from lpr_lab.experiments.expert_tables import original_weight_by_stage, write_expert_tables
 from lpr_lab.experiments.steps import STEPS, Story, plan, without_times
-from lpr_lab.experiments.trackers import chosen as chosen_trackers
-from lpr_lab.experiments.tracking import tracking
+from lpr_lab.experiments.tracking.choice import chosen as chosen_trackers
+from lpr_lab.experiments.tracking.outlets import tracking
 from lpr_lab.measure.bits import Report, evaluate
 from lpr_lab.measure.classifiers import classifier_accuracy
 from lpr_lab.measure.expert_counts import ExpertCounter

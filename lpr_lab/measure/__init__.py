@@ -1,1 +1,1 @@
-"""The measurements: bits per byte, forgetting and gain, routing, expert load, generation. Begin with `bits.evaluate`."""
+"""Measurements: bits per byte, forgetting and gain, routing, expert load, generation. Begin with `bits.evaluate`."""

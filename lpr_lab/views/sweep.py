@@ -3,7 +3,7 @@
 import textwrap
 from typing import TYPE_CHECKING, Any
 
-from lpr_lab.experiments.sweep_grid import SEED
+from lpr_lab.experiments.sweep.grid import SEED
 from lpr_lab.views import theme
 from lpr_lab.views.plots import GREY
 
@@ -134,7 +134,7 @@ def settings(summary: Table, metrics: list[str], differences: Table, template: s
 
 
 def _with_unit(metric: str) -> str:
-    from lpr_lab.experiments.sweep_tables import EXPANSION_METRICS
+    from lpr_lab.experiments.sweep.tables import EXPANSION_METRICS
 
     known = EXPANSION_METRICS.get(metric)
     return f"{_words(metric)}, {known.unit}" if known and known.unit else _words(metric)

@@ -13,8 +13,8 @@ from lpr_lab.dashboard.plan_costs import costs, make_plan
 from lpr_lab.dashboard.plan_facts import BaseFacts, Similarity, Speed, facts_of, parse_similarity
 from lpr_lab.dashboard.plan_words import as_yaml, render_export, warnings
 from lpr_lab.dashboard.view import View
-from lpr_lab.experiments.notebook_parameters import read_notebook, resolve
-from lpr_lab.experiments.notebooks import notebooks_dir
+from lpr_lab.experiments.notebooks.parameters import read_notebook, resolve
+from lpr_lab.experiments.notebooks.run import notebooks_dir
 from lpr_lab.method.allocation import allocate
 from lpr_lab.model.embedded import learning_rates
 from lpr_lab.runs.run import Run

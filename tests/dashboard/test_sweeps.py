@@ -10,7 +10,7 @@ from lpr_lab.dashboard import runs as page
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.run_detail import render_detail
 from lpr_lab.dashboard.run_sweep import command_of, render_sweep
-from lpr_lab.experiments.sweep_tables import differences
+from lpr_lab.experiments.sweep.tables import differences
 from lpr_lab.runs.run import Run, list_runs
 
 

@@ -20,7 +20,7 @@ from papermill.parameterize import parameterize_notebook
 from playwright.sync_api import Browser, Page, expect
 from tiny_notebooks import write_materials
 
-from lpr_lab.experiments.notebooks import notebooks_dir
+from lpr_lab.experiments.notebooks.run import notebooks_dir
 from lpr_lab.runs import environment
 
 PATIENCE_SECONDS = 180

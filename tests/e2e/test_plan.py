@@ -7,8 +7,8 @@ from playwright.sync_api import Page, expect
 from sample_runs import make_plan_run
 
 from lpr_lab.dashboard import serve
-from lpr_lab.experiments.notebook_parameters import read_notebook, resolve
-from lpr_lab.experiments.notebooks import notebooks_dir
+from lpr_lab.experiments.notebooks.parameters import read_notebook, resolve
+from lpr_lab.experiments.notebooks.run import notebooks_dir
 
 pytestmark = pytest.mark.e2e
 

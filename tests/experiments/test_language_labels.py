@@ -3,11 +3,11 @@
 import pytest
 
 from lpr_lab.errors import UsageError
-from lpr_lab.experiments.evaluation import EvaluationSettings
-from lpr_lab.experiments.planning import PlanSettings
 from lpr_lab.experiments.recipes import moe_lpr
-from lpr_lab.experiments.routing_analysis import RoutingSettings
-from lpr_lab.experiments.text_survey import SurveySettings
+from lpr_lab.experiments.studies.evaluation import EvaluationSettings
+from lpr_lab.experiments.studies.plan import PlanSettings
+from lpr_lab.experiments.studies.routing import RoutingSettings
+from lpr_lab.experiments.studies.text import SurveySettings
 
 
 @pytest.mark.parametrize("settings", [moe_lpr, PlanSettings, SurveySettings])

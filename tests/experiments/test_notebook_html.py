@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 import pytest
 from plotly.offline import get_plotlyjs
 
-from lpr_lab.experiments.notebook_html import OfflineHTMLExporter
+from lpr_lab.experiments.notebooks.html import OfflineHTMLExporter
 from lpr_lab.views.cells import show
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lpr_lab.errors import DamagedError, MissingError, UsageError
-from lpr_lab.experiments.notebook_parameters import declared_parameters, read_notebook, resolve
+from lpr_lab.experiments.notebooks.parameters import declared_parameters, read_notebook, resolve
 from lpr_lab.runs.environment import CHECKOUT
 
 CELL = '''"""What can be set."""

@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from lpr_lab.errors import BusyError, LprError, MissingError, UsageError
-from lpr_lab.experiments import notebooks
-from lpr_lab.experiments.notebooks import run_notebook
+from lpr_lab.experiments.notebooks import run as notebooks
+from lpr_lab.experiments.notebooks.run import run_notebook
 from lpr_lab.runs import environment
 from lpr_lab.runs.run import Run, list_runs
 from lpr_lab.runs.status import claimed
@@ -114,7 +114,7 @@ def test_a_value_that_only_the_code_can_refuse_leaves_nothing(tmp_path):
 
 def start_and_wait_until_it_prints(path: Path, runs: Path, text: str) -> subprocess.Popen:
     code = (
-        "import sys; from lpr_lab.experiments.notebooks import run_notebook\n"
+        "import sys; from lpr_lab.experiments.notebooks.run import run_notebook\n"
         "try:\n"
         f"    run_notebook({str(path)!r}, runs_dir={str(runs)!r})\n"
         "except KeyboardInterrupt:\n"
@@ -231,7 +231,7 @@ def test_a_notebook_that_cannot_be_told_its_run_directory_is_refused(tmp_path):
 
 
 def test_checking_parameters_does_not_wait_for_papermill():
-    code = "import sys, lpr_lab.experiments.notebooks; print('papermill' in sys.modules, 'torch' in sys.modules)"
+    code = "import sys, lpr_lab.experiments.notebooks.run; print('papermill' in sys.modules, 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
 

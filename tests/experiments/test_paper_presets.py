@@ -15,8 +15,8 @@ import lpr_lab as lab
 from lpr_lab.errors import UsageError
 from lpr_lab.experiments import pipeline, recipes
 from lpr_lab.experiments.config import StageBudget, changed
-from lpr_lab.experiments.notebook_parameters import NotebookFile, read_notebook, resolve
-from lpr_lab.experiments.notebooks import notebooks_dir
+from lpr_lab.experiments.notebooks.parameters import NotebookFile, read_notebook, resolve
+from lpr_lab.experiments.notebooks.run import notebooks_dir
 from lpr_lab.method import expand, paper_settings, review
 from lpr_lab.method.paper_settings import PRESETS
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from lpr_lab.errors import UsageError
-from lpr_lab.experiments import planning
-from lpr_lab.experiments.planning import PlanSettings
+from lpr_lab.experiments.studies import plan as planning
+from lpr_lab.experiments.studies.plan import PlanSettings
 from lpr_lab.method.similarity_table import SimilarityTable
 
 SIMILARITY = [0.2, 0.1, 0.2, 0.4, 0.5, 0.4, 0.3, 0.2, 0.6]

@@ -1,7 +1,7 @@
 import pytest
 
 from lpr_lab.errors import DamagedError, MissingError, UsageError
-from lpr_lab.experiments.predecessors import find_predecessor
+from lpr_lab.experiments.studies.predecessors import find_predecessor
 from lpr_lab.runs.run import Run
 from lpr_lab.storage import read_json, write_json, write_text
 

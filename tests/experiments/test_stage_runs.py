@@ -6,9 +6,11 @@ from safetensors.torch import load_file
 from tiny_notebooks import write_materials
 
 from lpr_lab.errors import UsageError
-from lpr_lab.experiments import pipeline, recipes, stage_runs, upcycling
+from lpr_lab.experiments import pipeline, recipes
 from lpr_lab.experiments.config import StageBudget
-from lpr_lab.experiments.upcycling import UpcycleSettings
+from lpr_lab.experiments.studies import stages as stage_runs
+from lpr_lab.experiments.studies import upcycle as upcycling
+from lpr_lab.experiments.studies.upcycle import UpcycleSettings
 from lpr_lab.model.files import TENSORS, load_expansion
 from lpr_lab.model.stages import stage_names
 from lpr_lab.runs.run import list_runs

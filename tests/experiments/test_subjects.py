@@ -3,8 +3,10 @@
 import pytest
 from tiny_notebooks import write_materials
 
-from lpr_lab.experiments import evaluation, generations, recipes, routing_analysis, subjects
+from lpr_lab.experiments import recipes
 from lpr_lab.experiments.config import StageBudget
+from lpr_lab.experiments.studies import evaluation, generations, subjects
+from lpr_lab.experiments.studies import routing as routing_analysis
 from lpr_lab.runs.run import list_runs
 
 ANSWERS = {

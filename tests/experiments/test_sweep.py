@@ -14,9 +14,9 @@ import pytest
 from small_notebook import write_notebook
 
 from lpr_lab.errors import MissingError, UsageError
-from lpr_lab.experiments.notebooks import run_notebook
-from lpr_lab.experiments.sweep import Sweep, finish, run_points, start
-from lpr_lab.experiments.sweep_engines import LocalEngine
+from lpr_lab.experiments.notebooks.run import run_notebook
+from lpr_lab.experiments.sweep.engines import LocalEngine
+from lpr_lab.experiments.sweep.run import Sweep, finish, run_points, start
 from lpr_lab.runs import environment
 from lpr_lab.runs.lineage import children_of
 from lpr_lab.runs.run import Run, list_runs
@@ -147,8 +147,6 @@ def _wait_until(holds) -> None:
 
 
 def test_what_a_sweep_reads_with_needs_no_torch():
-    code = (
-        "import sys, lpr_lab.experiments.sweep; print([name for name in ('torch', 'papermill') if name in sys.modules])"
-    )
+    code = "import sys, lpr_lab.experiments.sweep.run; print([name for name in ('torch', 'papermill') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path.cwd())
     assert done.stdout.strip() == "[]"

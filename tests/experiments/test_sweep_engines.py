@@ -11,8 +11,8 @@ import pytest
 from small_notebook import write_notebook
 
 from lpr_lab.errors import MissingError, UsageError
-from lpr_lab.experiments.sweep import Sweep, finish, run_points, start
-from lpr_lab.experiments.sweep_engines import SubmititEngine
+from lpr_lab.experiments.sweep.engines import SubmititEngine
+from lpr_lab.experiments.sweep.run import Sweep, finish, run_points, start
 from lpr_lab.runs.run import Run, list_runs
 
 

@@ -2,8 +2,8 @@ import pytest
 from small_notebook import write_notebook
 
 from lpr_lab.errors import UsageError
-from lpr_lab.experiments.notebook_parameters import read_notebook
-from lpr_lab.experiments.sweep_grid import grid_from_text, points
+from lpr_lab.experiments.notebooks.parameters import read_notebook
+from lpr_lab.experiments.sweep.grid import grid_from_text, points
 
 
 @pytest.fixture

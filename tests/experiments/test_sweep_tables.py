@@ -4,13 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lpr_lab.experiments.sweep_tables import (
-    by_setting,
-    differences,
-    known_metrics,
-    usual_metrics,
-    value_of,
-)
+from lpr_lab.experiments.sweep.tables import by_setting, differences, known_metrics, usual_metrics, value_of
 
 EXPANSION = {
     "schema_version": 1,

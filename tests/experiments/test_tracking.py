@@ -7,7 +7,8 @@ import time
 import pytest
 
 from lpr_lab.errors import MissingError, UsageError
-from lpr_lab.experiments import trackers, tracking
+from lpr_lab.experiments.tracking import choice as trackers
+from lpr_lab.experiments.tracking import outlets as tracking
 from lpr_lab.runs.run import Run
 
 STEPS = range(1, 6)

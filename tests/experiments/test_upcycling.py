@@ -2,9 +2,10 @@ import pytest
 from tiny_notebooks import write_materials
 
 from lpr_lab.errors import UsageError
-from lpr_lab.experiments import planning, upcycling
-from lpr_lab.experiments.planning import PlanSettings
-from lpr_lab.experiments.upcycling import UpcycleSettings
+from lpr_lab.experiments.studies import plan as planning
+from lpr_lab.experiments.studies import upcycle as upcycling
+from lpr_lab.experiments.studies.plan import PlanSettings
+from lpr_lab.experiments.studies.upcycle import UpcycleSettings
 from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.files import load_expansion
 from lpr_lab.model.rounding import rounding

@@ -6,9 +6,9 @@ import io
 import pytest
 from small_notebook import write_notebook
 
-from lpr_lab.experiments import sweep
-from lpr_lab.experiments.notebook_parameters import read_notebook
-from lpr_lab.experiments.notebooks import notebooks_dir, run_notebook
+from lpr_lab.experiments.notebooks.parameters import read_notebook
+from lpr_lab.experiments.notebooks.run import notebooks_dir, run_notebook
+from lpr_lab.experiments.sweep import run as sweep
 from lpr_lab.runs.lineage import children_of
 from lpr_lab.runs.run import list_runs
 

@@ -8,8 +8,8 @@ from tiny_notebooks import copy_run
 
 from lpr_lab.dashboard import compare, shell
 from lpr_lab.errors import ComparisonRefusedError, UsageError
-from lpr_lab.experiments import generations
-from lpr_lab.experiments.notebooks import notebooks_dir, run_notebook
+from lpr_lab.experiments.notebooks.run import notebooks_dir, run_notebook
+from lpr_lab.experiments.studies import generations
 from lpr_lab.runs.continuations import Pair, Said
 from lpr_lab.runs.run import Run, list_runs
 

@@ -10,8 +10,8 @@ from tiny_notebooks import copy_run
 
 from lpr_lab.dashboard import retention, shell
 from lpr_lab.errors import ComparisonRefusedError, LprError, UsageError
-from lpr_lab.experiments import evaluation
-from lpr_lab.experiments.notebooks import notebooks_dir, run_notebook
+from lpr_lab.experiments.notebooks.run import notebooks_dir, run_notebook
+from lpr_lab.experiments.studies import evaluation
 from lpr_lab.runs.run import Run, list_runs
 
 NOTEBOOK = "06_eval_retention.ipynb"

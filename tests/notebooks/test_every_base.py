@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from lpr_lab.experiments.notebooks import notebooks_dir, run_notebook
+from lpr_lab.experiments.notebooks.run import notebooks_dir, run_notebook
 from lpr_lab.model.embedded import EMBEDDED
 
 TEXT = {"original": ["en"], "expanded": ["el"]}

@@ -7,9 +7,10 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from lpr_lab.experiments import planning, recipes
+from lpr_lab.experiments import recipes
 from lpr_lab.experiments.config import StageBudget
-from lpr_lab.experiments.notebook_parameters import read_notebook
+from lpr_lab.experiments.notebooks.parameters import read_notebook
+from lpr_lab.experiments.studies import plan as planning
 from lpr_lab.runs import environment
 
 NOTEBOOKS = sorted((environment.CHECKOUT / "notebooks").glob("*.ipynb"))

@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from lpr_lab.experiments.notebooks import notebooks_dir, run_notebook
+from lpr_lab.experiments.notebooks.run import notebooks_dir, run_notebook
 from lpr_lab.runs.lineage import members_of
 from lpr_lab.runs.run import list_runs
 

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
-from lpr_lab.experiments import pipeline, recipes, stage_runs, upcycling
-from lpr_lab.experiments.notebook_parameters import read_notebook, resolve
-from lpr_lab.experiments.upcycling import UpcycleSettings
+from lpr_lab.experiments import pipeline, recipes
+from lpr_lab.experiments.notebooks.parameters import read_notebook, resolve
+from lpr_lab.experiments.studies import stages as stage_runs
+from lpr_lab.experiments.studies import upcycle as upcycling
+from lpr_lab.experiments.studies.upcycle import UpcycleSettings
 from lpr_lab.runs import environment
 from lpr_lab.runs.run import Run
 

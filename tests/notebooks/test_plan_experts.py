@@ -5,7 +5,7 @@ import io
 import pytest
 
 from lpr_lab.experiments import recipes
-from lpr_lab.experiments.notebooks import notebooks_dir, run_notebook
+from lpr_lab.experiments.notebooks.run import notebooks_dir, run_notebook
 from lpr_lab.method.upcycle import upcycle
 
 

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from lpr_lab.experiments.notebooks import notebooks_dir, run_notebook
+from lpr_lab.experiments.notebooks.run import notebooks_dir, run_notebook
 from lpr_lab.runs import environment
 from lpr_lab.runs.run import list_runs
 

@@ -8,7 +8,7 @@ import pytest
 from sample_runs import make_run
 
 from lpr_lab.errors import LprError, MissingError
-from lpr_lab.experiments.notebooks import notebooks_dir, run_notebook
+from lpr_lab.experiments.notebooks.run import notebooks_dir, run_notebook
 from lpr_lab.runs.environment import CHECKOUT
 from lpr_lab.runs.run import Run, list_runs
 from lpr_lab.storage import read_json, write_json

@@ -6,8 +6,8 @@ import pytest
 
 from lpr_lab.dashboard import experts, routing, shell
 from lpr_lab.errors import UsageError
-from lpr_lab.experiments import routing_analysis
-from lpr_lab.experiments.notebooks import notebooks_dir, run_notebook
+from lpr_lab.experiments.notebooks.run import notebooks_dir, run_notebook
+from lpr_lab.experiments.studies import routing as routing_analysis
 from lpr_lab.runs.run import Run, list_runs
 
 

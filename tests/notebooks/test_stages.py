@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from lpr_lab.experiments.notebooks import notebooks_dir, run_notebook
+from lpr_lab.experiments.notebooks.run import notebooks_dir, run_notebook
 from lpr_lab.runs import environment
 from lpr_lab.runs.run import Run, list_runs
 

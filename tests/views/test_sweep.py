@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lpr_lab.experiments.sweep_tables import differences
+from lpr_lab.experiments.sweep.tables import differences
 from lpr_lab.views.sweep import finding, settings
 
 

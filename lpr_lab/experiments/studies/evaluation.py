@@ -13,9 +13,9 @@ import pandas as pd
 
 from lpr_lab.errors import ComparisonRefusedError, UsageError, did_you_mean
 from lpr_lab.experiments.pipeline import lost_text, summarise
-from lpr_lab.experiments.predecessors import begun_from
-from lpr_lab.experiments.scoring import ScoreSettings, called, score, take_kept
-from lpr_lab.experiments.subjects import find_subject, folder_of, has_model, is_known, languages_in
+from lpr_lab.experiments.studies.predecessors import begun_from
+from lpr_lab.experiments.studies.scoring import ScoreSettings, called, score, take_kept
+from lpr_lab.experiments.studies.subjects import find_subject, folder_of, has_model, is_known, languages_in
 from lpr_lab.measure.significance import BETTER, change_of
 from lpr_lab.runs.claims import MAX_FORGETTING_PERCENT, Claim, as_records, main_dataset
 from lpr_lab.runs.compare import paired_scores as comparison

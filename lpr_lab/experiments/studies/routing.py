@@ -16,9 +16,9 @@ import regex
 
 from lpr_lab.errors import UsageError
 from lpr_lab.experiments.expert_tables import count_experts
-from lpr_lab.experiments.predecessors import begun_from
 from lpr_lab.experiments.sample_texts import TEXTS
-from lpr_lab.experiments.subjects import find_subject, folder_of, is_known, languages_in, load_model
+from lpr_lab.experiments.studies.predecessors import begun_from
+from lpr_lab.experiments.studies.subjects import find_subject, folder_of, is_known, languages_in, load_model
 from lpr_lab.measure import experts
 from lpr_lab.measure.expert_counts import ExpertCounter
 from lpr_lab.measure.routing import original_weight_by_language, trace

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from lpr_lab.errors import MissingError, UsageError
-from lpr_lab.experiments.sweep_point import Outcome, Task, run_point
+from lpr_lab.experiments.sweep.point import Outcome, Task, run_point
 from lpr_lab.runs import environment
 from lpr_lab.storage import read_json
 
@@ -78,7 +78,7 @@ class _Process:
         self._result.unlink(missing_ok=True)
         with log.open("ab") as file:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "lpr_lab.experiments.sweep_point"],
+                [sys.executable, "-m", "lpr_lab.experiments.sweep.point"],
                 stdin=subprocess.PIPE,
                 stdout=file,
                 stderr=file,

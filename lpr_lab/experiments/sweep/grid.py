@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lpr_lab.errors import UsageError
-from lpr_lab.experiments.notebook_parameters import NotebookFile, Parameter, known_parameter, resolve
+from lpr_lab.experiments.notebooks.parameters import NotebookFile, Parameter, known_parameter, resolve
 from lpr_lab.runs.yaml_files import read_yaml
 
 RUN_DIR = "run_dir"

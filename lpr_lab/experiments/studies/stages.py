@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lpr_lab.experiments import pipeline, recipes, upcycling
-from lpr_lab.experiments.predecessors import begun_from, find_predecessor
-from lpr_lab.experiments.subjects import folder_of
-from lpr_lab.experiments.upcycling import UpcycleSettings
+from lpr_lab.experiments import pipeline, recipes
+from lpr_lab.experiments.studies import upcycle as upcycling
+from lpr_lab.experiments.studies.predecessors import begun_from, find_predecessor
+from lpr_lab.experiments.studies.subjects import folder_of
+from lpr_lab.experiments.studies.upcycle import UpcycleSettings
 from lpr_lab.runs.run import Run
 
 

@@ -1,6 +1,6 @@
 """One point of a sweep: run a notebook in a process of its own. The same function for every engine.
 
-`python -m lpr_lab.experiments.sweep_point` reads its task from the first line of its input and stops, gently, when that
+`python -m lpr_lab.experiments.sweep.point` reads its task from the first line of its input and stops, gently, when that
 input ends: closing it is how a sweep interrupts a point, and how a point notices that its sweep is gone.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lpr_lab.errors import BusyError, LprError
-from lpr_lab.experiments.notebooks import run_notebook
+from lpr_lab.experiments.notebooks.run import run_notebook
 from lpr_lab.runs.status import error_tail_of
 from lpr_lab.storage import write_json
 

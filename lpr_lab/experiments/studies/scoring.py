@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from lpr_lab.errors import ComparisonRefusedError, UsageError
-from lpr_lab.experiments.subjects import languages_in, load_model
+from lpr_lab.experiments.studies.subjects import languages_in, load_model
 from lpr_lab.measure.bits import Report, choose_documents, evaluate, fingerprint_of
 from lpr_lab.measure.routing import original_weight_by_language
 from lpr_lab.model.stages import standing

@@ -20,7 +20,7 @@ from typing import Any, TextIO
 
 from lpr_lab import errors
 from lpr_lab.errors import BusyError, LprError, MissingError, UsageError, did_you_mean
-from lpr_lab.experiments.notebook_parameters import NotebookFile, read_notebook, resolve
+from lpr_lab.experiments.notebooks.parameters import NotebookFile, read_notebook, resolve
 from lpr_lab.runs import environment
 from lpr_lab.runs.files import PRINTED_TO
 from lpr_lab.runs.run import Run, discard, list_runs
@@ -254,7 +254,7 @@ def _execute(notebook: NotebookFile, parameters: Mapping[str, Any], run: Run, te
     from papermill import execute_notebook
     from papermill.exceptions import PapermillExecutionError
 
-    from lpr_lab.experiments import notebook_kernel
+    from lpr_lab.experiments.notebooks import kernel as notebook_kernel
 
     partial = run.path / ".notebook.partial.ipynb"
     run.log_path.parent.mkdir(exist_ok=True)
@@ -316,7 +316,7 @@ def _import_papermill() -> None:
     In a thread of its own, because its stack starts fresh: from some depths of calls CPython 3.11 maps and unmaps
     memory at every call of a recursion in there, and the import takes 6 s instead of 2.
     """
-    thread = threading.Thread(target=import_module, args=("lpr_lab.experiments.notebook_kernel",))
+    thread = threading.Thread(target=import_module, args=("lpr_lab.experiments.notebooks.kernel",))
     thread.start()
     thread.join()
 

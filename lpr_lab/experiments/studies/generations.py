@@ -11,9 +11,9 @@ from typing import Any
 import pandas as pd
 
 from lpr_lab.errors import ComparisonRefusedError, UsageError
-from lpr_lab.experiments.predecessors import begun_from
 from lpr_lab.experiments.sample_texts import PROMPTS
-from lpr_lab.experiments.subjects import find_subject, folder_of, is_known, languages_in, load_model
+from lpr_lab.experiments.studies.predecessors import begun_from
+from lpr_lab.experiments.studies.subjects import find_subject, folder_of, is_known, languages_in, load_model
 from lpr_lab.measure.generation import generate_pair
 from lpr_lab.measure.text_checks import foreign_share, repetition
 from lpr_lab.progress import progress

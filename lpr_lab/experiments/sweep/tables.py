@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from lpr_lab.experiments.sweep_grid import SEED
+from lpr_lab.experiments.sweep.grid import SEED
 from lpr_lab.measure.significance import UNCLEAR, direction, student_interval
 
 MORE, LESS = "more", "less"

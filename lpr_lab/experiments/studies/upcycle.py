@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from lpr_lab.errors import UsageError
 from lpr_lab.experiments import sample_texts
-from lpr_lab.experiments.planning import KIND as PLAN
+from lpr_lab.experiments.studies.plan import KIND as PLAN
 from lpr_lab.method.allocation import Allocation, uniform
 from lpr_lab.method.upcycle import count_parameters, upcycle
 from lpr_lab.model.bases import load_base

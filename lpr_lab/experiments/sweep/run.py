@@ -20,12 +20,12 @@ from typing import Any
 import pandas as pd
 
 from lpr_lab.errors import BusyError, LprError, UsageError, did_you_mean
-from lpr_lab.experiments.notebook_parameters import NotebookFile, read_notebook
-from lpr_lab.experiments.notebooks import find_notebook, kind_of, run_before
-from lpr_lab.experiments.sweep_engines import Engine, Job
-from lpr_lab.experiments.sweep_grid import COLUMNS, KIND, Point, as_text, points
-from lpr_lab.experiments.sweep_point import Outcome, Task
-from lpr_lab.experiments.sweep_tables import by_setting, differences, known_metrics, usual_metrics, value_of
+from lpr_lab.experiments.notebooks.parameters import NotebookFile, read_notebook
+from lpr_lab.experiments.notebooks.run import find_notebook, kind_of, run_before
+from lpr_lab.experiments.sweep.engines import Engine, Job
+from lpr_lab.experiments.sweep.grid import COLUMNS, KIND, Point, as_text, points
+from lpr_lab.experiments.sweep.point import Outcome, Task
+from lpr_lab.experiments.sweep.tables import by_setting, differences, known_metrics, usual_metrics, value_of
 from lpr_lab.progress import progress
 from lpr_lab.runs.formats import json_records
 from lpr_lab.runs.run import Run, list_runs, start_run
