@@ -4,7 +4,7 @@ import importlib.util
 import re
 from dataclasses import fields
 
-from lpr_lab.dashboard.view import View
+from lpr_lab.dashboard.query import View
 from lpr_lab.runs.environment import CHECKOUT
 
 HOOK = CHECKOUT / "docs" / "hooks" / "cli_reference.py"

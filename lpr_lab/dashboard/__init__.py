@@ -33,10 +33,10 @@ def build(runs_dir: str | Path) -> "gradio.Blocks":
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("DO_NOT_TRACK", "1")
 
-    from lpr_lab.dashboard.quick_gradio import skip_type_stubs
+    from lpr_lab.dashboard.server.quick_gradio import skip_type_stubs
 
     skip_type_stubs()
-    from lpr_lab.dashboard import pages
+    from lpr_lab.dashboard import app as pages
 
     return pages.assemble(Path(runs_dir))
 
@@ -92,7 +92,7 @@ def serve(
         raise UsageError("--mcp needs the package mcp: pip install mcp")
     demo = build(runs_dir)
 
-    from lpr_lab.dashboard import pages
+    from lpr_lab.dashboard import app as pages
 
     try:
         _, address, _ = demo.launch(

@@ -15,8 +15,10 @@ from typing import Any
 import gradio as gr
 from gradio import events
 
-from lpr_lab.dashboard.limits import TooManyError
-from lpr_lab.dashboard.model_hub import HUB
+from lpr_lab.dashboard.pages.plan.changes import ROUND
+from lpr_lab.dashboard.pages.plan.costs import RULES, TOKENS, costs, make_plan
+from lpr_lab.dashboard.pages.plan.facts import Similarity, facts_of
+from lpr_lab.dashboard.pages.plan.words import as_yaml
 from lpr_lab.dashboard.parameters import (
     BUDGET,
     LANGUAGE,
@@ -32,12 +34,10 @@ from lpr_lab.dashboard.parameters import (
     Text,
     budget_of,
 )
-from lpr_lab.dashboard.plan_changes import ROUND
-from lpr_lab.dashboard.plan_costs import RULES, TOKENS, costs, make_plan
-from lpr_lab.dashboard.plan_facts import Similarity, facts_of
-from lpr_lab.dashboard.plan_words import as_yaml
-from lpr_lab.dashboard.turns import take_turn
-from lpr_lab.dashboard.view import View
+from lpr_lab.dashboard.query import View
+from lpr_lab.dashboard.server.limits import TooManyError
+from lpr_lab.dashboard.server.models import HUB
+from lpr_lab.dashboard.server.turns import take_turn
 from lpr_lab.errors import LprError, UsageError
 from lpr_lab.measure.significance import change_of
 from lpr_lab.runs.run import Run, list_runs

@@ -6,7 +6,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
-from lpr_lab.dashboard import about, look, shell
+from lpr_lab.dashboard import about, shell
+from lpr_lab.dashboard import theme as look
 
 _API = "/gradio_api"
 _SHOWN = 80

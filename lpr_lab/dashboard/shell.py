@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 import gradio as gr
 from anyio import to_thread
 
-from lpr_lab.dashboard.view import View, refused
+from lpr_lab.dashboard.query import View, refused
 from lpr_lab.errors import LprError
 from lpr_lab.runs.housekeeping import tags_of
 from lpr_lab.runs.model_ref import looked_at

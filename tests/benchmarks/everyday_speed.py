@@ -134,8 +134,8 @@ def reports(rounds: int, rows: list[Row]) -> None:
 def starts(rounds: int, rows: list[Row]) -> None:
     """Everything's start."""
     rows.append(row("`lpr-lab --help`", timed(shell("-m", "lpr_lab", "--help"), rounds), 0.3))
-    pages = "import lpr_lab.dashboard.pages, sys; assert 'torch' not in sys.modules"
-    quick = f"from lpr_lab.dashboard.quick_gradio import skip_type_stubs; skip_type_stubs(); {pages}"
+    pages = "import lpr_lab.dashboard.app, sys; assert 'torch' not in sys.modules"
+    quick = f"from lpr_lab.dashboard.server.quick_gradio import skip_type_stubs; skip_type_stubs(); {pages}"
     plain = statistics.median(timed(shell("-c", pages), rounds))
     note = f"gradio and the start of Python included; {plain:.1f} s where gradio writes its type stubs"
     rows.append(row("Import all pages of the app, without torch", timed(shell("-c", quick), rounds), 2.0, note))

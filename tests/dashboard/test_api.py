@@ -5,7 +5,8 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 from sample_runs import make_plan_run, make_run
 
-from lpr_lab.dashboard import api, serve, turns
+from lpr_lab.dashboard import api, serve
+from lpr_lab.dashboard.server import turns
 from lpr_lab.errors import LprError, MissingError, UsageError
 from lpr_lab.runs.run import Run
 from lpr_lab.storage import write_text

@@ -39,7 +39,7 @@ from lpr_lab.dashboard import build
 build({folder!r})
 import gradio
 print(len([path for path in read if path.endswith(".pyi")]), hasattr(gradio.Textbox, "change"), len(sys.meta_path))
-import lpr_lab.dashboard.quick_gradio as quick
+import lpr_lab.dashboard.server.quick_gradio as quick
 quick.skip_type_stubs()
 print(len(sys.meta_path))
 """.format(folder=str(tmp_path / "absent"))

@@ -9,11 +9,12 @@ import pytest
 from sample_runs import HOSTILE, MIXED, make_run
 from sample_scores import write_scores
 
-from lpr_lab.dashboard import compare, shell
-from lpr_lab.dashboard import compare_pairs as pairs
-from lpr_lab.dashboard import compare_parts as parts
-from lpr_lab.dashboard.compare_state import Latest, halted, judge
-from lpr_lab.dashboard.view import View
+from lpr_lab.dashboard import shell
+from lpr_lab.dashboard.pages.compare import page as compare
+from lpr_lab.dashboard.pages.compare import sides as pairs
+from lpr_lab.dashboard.pages.compare import words as parts
+from lpr_lab.dashboard.pages.compare.state import Latest, halted, judge
+from lpr_lab.dashboard.query import View
 from lpr_lab.runs.continuations import Exactness, Pair, Said, exactness, pair_id, split_at_fork
 from lpr_lab.runs.run import Run
 from lpr_lab.views import pairs as views

@@ -9,9 +9,10 @@ import pytest
 from sample_experts import HOSTILE_TOKEN, write_expert_tables
 from sample_runs import load_table, make_run
 
-from lpr_lab.dashboard import experts, shell
-from lpr_lab.dashboard.experts_data import ALONE, read
-from lpr_lab.dashboard.view import View
+from lpr_lab.dashboard import shell
+from lpr_lab.dashboard.pages.experts import page as experts
+from lpr_lab.dashboard.pages.experts.data import ALONE, read
+from lpr_lab.dashboard.query import View
 from lpr_lab.measure.expert_counts import TABLES
 from lpr_lab.runs.run import Run
 from lpr_lab.storage import write_text

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lpr_lab.dashboard import guard as guard_module
-from lpr_lab.dashboard.guard import MAX_BODY_BYTES, Guard
-from lpr_lab.dashboard.limits import Limits, TooManyError, Turnstile
+from lpr_lab.dashboard.server import guard as guard_module
+from lpr_lab.dashboard.server.guard import MAX_BODY_BYTES, Guard
+from lpr_lab.dashboard.server.limits import Limits, TooManyError, Turnstile
 
 HOSTS = ("127.0.0.1", "localhost", "::1")
 HERE = {"host": "127.0.0.1:7860"}

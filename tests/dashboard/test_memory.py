@@ -7,7 +7,7 @@ import pytest
 from sample_runs import make_run, make_trace
 
 from lpr_lab.dashboard import shell
-from lpr_lab.dashboard.memory import MOST, _entries, remembered
+from lpr_lab.dashboard.cache import MOST, _entries, remembered
 from lpr_lab.storage import write_text
 
 

@@ -7,7 +7,7 @@ import time
 import psutil
 import pytest
 
-from lpr_lab.dashboard.model_hub import Loaded, ModelHub, _bytes_of, memory_budget, why_not
+from lpr_lab.dashboard.server.models import Loaded, ModelHub, _bytes_of, memory_budget, why_not
 from lpr_lab.errors import MissingError, UsageError
 from lpr_lab.runs.run import Run
 

@@ -6,10 +6,14 @@ from pathlib import Path
 import pytest
 from sample_runs import make_run, results
 
-from lpr_lab.dashboard import compare, retention, routing, runs, shell
-from lpr_lab.dashboard.run_detail import render_detail
-from lpr_lab.dashboard.run_live import render_live
-from lpr_lab.dashboard.runs_compare import render_comparison
+from lpr_lab.dashboard import shell
+from lpr_lab.dashboard.pages.compare import page as compare
+from lpr_lab.dashboard.pages.retention import page as retention
+from lpr_lab.dashboard.pages.routing import page as routing
+from lpr_lab.dashboard.pages.runs import page as runs
+from lpr_lab.dashboard.pages.runs.compare import render_comparison
+from lpr_lab.dashboard.pages.runs.detail import render_detail
+from lpr_lab.dashboard.pages.runs.live import render_live
 from lpr_lab.runs.housekeeping import tag
 from lpr_lab.runs.run import Run
 from lpr_lab.storage import write_text

@@ -11,12 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sample_runs import make_plan_run, make_run
 
-from lpr_lab.dashboard import api, build, compare, plan, routing, serve, shell
+from lpr_lab.dashboard import api, build, serve, shell
 from lpr_lab.dashboard import parameters as p
-from lpr_lab.dashboard.plan_changes import changed
-from lpr_lab.dashboard.plan_costs import make_plan
-from lpr_lab.dashboard.routing_own import trace_own
-from lpr_lab.dashboard.view import View
+from lpr_lab.dashboard.pages.compare import page as compare
+from lpr_lab.dashboard.pages.plan import page as plan
+from lpr_lab.dashboard.pages.plan.changes import changed
+from lpr_lab.dashboard.pages.plan.costs import make_plan
+from lpr_lab.dashboard.pages.routing import page as routing
+from lpr_lab.dashboard.pages.routing.own_texts import trace_own
+from lpr_lab.dashboard.query import View
 from lpr_lab.errors import LprError, UsageError
 
 BAD_NUMBERS = [

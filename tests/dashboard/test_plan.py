@@ -8,11 +8,12 @@ from dataclasses import replace
 import pytest
 from sample_runs import make_plan_run, make_run, similarity_table
 
-from lpr_lab.dashboard import plan, shell
-from lpr_lab.dashboard.plan_costs import costs, make_plan
-from lpr_lab.dashboard.plan_facts import BaseFacts, Similarity, Speed, facts_of, parse_similarity
-from lpr_lab.dashboard.plan_words import as_yaml, render_export, warnings
-from lpr_lab.dashboard.view import View
+from lpr_lab.dashboard import shell
+from lpr_lab.dashboard.pages.plan import page as plan
+from lpr_lab.dashboard.pages.plan.costs import costs, make_plan
+from lpr_lab.dashboard.pages.plan.facts import BaseFacts, Similarity, Speed, facts_of, parse_similarity
+from lpr_lab.dashboard.pages.plan.words import as_yaml, render_export, warnings
+from lpr_lab.dashboard.query import View
 from lpr_lab.experiments.notebooks.parameters import read_notebook, resolve
 from lpr_lab.experiments.notebooks.run import notebooks_dir
 from lpr_lab.method.allocation import allocate

@@ -8,10 +8,10 @@ import httpx
 import pytest
 from sample_runs import make_run, make_trace
 
-from lpr_lab.dashboard import report as report_module
 from lpr_lab.dashboard import serve, shell
-from lpr_lab.dashboard.run_detail import render_detail
-from lpr_lab.dashboard.runs_compare import render_comparison
+from lpr_lab.dashboard.pages.runs import report as report_module
+from lpr_lab.dashboard.pages.runs.compare import render_comparison
+from lpr_lab.dashboard.pages.runs.detail import render_detail
 from lpr_lab.runs.continuations import Pair, Said
 from lpr_lab.runs.own_texts import keep_text, new_id
 

@@ -7,8 +7,9 @@ import pytest
 from sample_runs import make_run
 from sample_scores import STAGES, scored, write_lifelong, write_scores
 
-from lpr_lab.dashboard import retention, shell
-from lpr_lab.dashboard import retention_parts as parts
+from lpr_lab.dashboard import shell
+from lpr_lab.dashboard.pages.retention import page as retention
+from lpr_lab.dashboard.pages.retention import parts
 from lpr_lab.measure.forgetting import bootstrap_draws, change_rows
 from lpr_lab.runs.compare import paired_scores as data
 from lpr_lab.runs.run import Run

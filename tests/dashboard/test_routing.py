@@ -8,9 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sample_runs import HOSTILE, SENTENCES, make_run, make_trace
 
-from lpr_lab.dashboard import routing, routing_own, routing_texts, shell
-from lpr_lab.dashboard import routing_words as say
-from lpr_lab.dashboard.typed import TYPED, TypedTexts
+from lpr_lab.dashboard import shell
+from lpr_lab.dashboard.pages.routing import own_texts as routing_own
+from lpr_lab.dashboard.pages.routing import page as routing
+from lpr_lab.dashboard.pages.routing import texts as routing_texts
+from lpr_lab.dashboard.pages.routing import words as say
+from lpr_lab.dashboard.server.typed_texts import TYPED, TypedTexts
 from lpr_lab.measure.trace import layers_in
 from lpr_lab.runs.own_texts import delete_text, keep_text, new_id
 from lpr_lab.runs.run import Run

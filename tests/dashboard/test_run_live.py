@@ -3,7 +3,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from lpr_lab.dashboard import run_live, shell
+from lpr_lab.dashboard import shell
+from lpr_lab.dashboard.pages.runs import live as run_live
 from lpr_lab.errors import MissingError
 from lpr_lab.runs import status as run_status
 from lpr_lab.runs.live import Follower

@@ -5,8 +5,11 @@ import re
 import pytest
 from sample_runs import change_table, log_training
 
-from lpr_lab.dashboard import experts, retention, runs, shell
-from lpr_lab.dashboard.run_detail import render_detail
+from lpr_lab.dashboard import shell
+from lpr_lab.dashboard.pages.experts import page as experts
+from lpr_lab.dashboard.pages.retention import page as retention
+from lpr_lab.dashboard.pages.runs import page as runs
+from lpr_lab.dashboard.pages.runs.detail import render_detail
 from lpr_lab.runs.run import Run
 
 

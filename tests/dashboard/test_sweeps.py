@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 from sample_runs import make_run
 
-from lpr_lab.dashboard import runs as page
 from lpr_lab.dashboard import shell
-from lpr_lab.dashboard.run_detail import render_detail
-from lpr_lab.dashboard.run_sweep import command_of, render_sweep
+from lpr_lab.dashboard.pages.runs import page
+from lpr_lab.dashboard.pages.runs.detail import render_detail
+from lpr_lab.dashboard.pages.runs.sweep import command_of, render_sweep
 from lpr_lab.experiments.sweep.tables import differences
 from lpr_lab.runs.run import Run, list_runs
 

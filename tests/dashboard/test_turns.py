@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lpr_lab.dashboard import turns
-from lpr_lab.dashboard.limits import TooManyError
-from lpr_lab.dashboard.turns import GONE_SECONDS, Line, in_turn, take_turn
+from lpr_lab.dashboard.server import turns
+from lpr_lab.dashboard.server.limits import TooManyError
+from lpr_lab.dashboard.server.turns import GONE_SECONDS, Line, in_turn, take_turn
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lpr_lab.dashboard.view import View
+from lpr_lab.dashboard.query import View
 
 names = st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9._-]{2,40}\Z")
 numbers = st.none() | st.integers(0, 10**8)

@@ -5,7 +5,8 @@ import time
 import pytest
 from playwright.sync_api import expect
 
-from lpr_lab.dashboard import runs, serve
+from lpr_lab.dashboard import serve
+from lpr_lab.dashboard.pages.runs import page as runs
 from lpr_lab.runs.run import Run
 
 pytestmark = pytest.mark.e2e

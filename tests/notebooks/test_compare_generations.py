@@ -6,7 +6,8 @@ import re
 import pytest
 from tiny_notebooks import copy_run
 
-from lpr_lab.dashboard import compare, shell
+from lpr_lab.dashboard import shell
+from lpr_lab.dashboard.pages.compare import page as compare
 from lpr_lab.errors import ComparisonRefusedError, UsageError
 from lpr_lab.experiments.notebooks.run import notebooks_dir, run_notebook
 from lpr_lab.experiments.studies import generations

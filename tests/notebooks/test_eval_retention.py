@@ -8,7 +8,8 @@ import sys
 import pytest
 from tiny_notebooks import copy_run
 
-from lpr_lab.dashboard import retention, shell
+from lpr_lab.dashboard import shell
+from lpr_lab.dashboard.pages.retention import page as retention
 from lpr_lab.errors import ComparisonRefusedError, LprError, UsageError
 from lpr_lab.experiments.notebooks.run import notebooks_dir, run_notebook
 from lpr_lab.experiments.studies import evaluation

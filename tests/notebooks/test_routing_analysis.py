@@ -4,7 +4,9 @@ import io
 
 import pytest
 
-from lpr_lab.dashboard import experts, routing, shell
+from lpr_lab.dashboard import shell
+from lpr_lab.dashboard.pages.experts import page as experts
+from lpr_lab.dashboard.pages.routing import page as routing
 from lpr_lab.errors import UsageError
 from lpr_lab.experiments.notebooks.run import notebooks_dir, run_notebook
 from lpr_lab.experiments.studies import routing as routing_analysis

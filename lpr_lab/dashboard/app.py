@@ -1,0 +1,72 @@
+"""The pages put together, and how they are launched."""
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.components.navbar import Navbar
+from starlette.middleware import Middleware
+
+from lpr_lab.dashboard import about, api, not_found, shell
+from lpr_lab.dashboard import theme as look
+from lpr_lab.dashboard.pages.compare import page as compare
+from lpr_lab.dashboard.pages.experts import page as experts
+from lpr_lab.dashboard.pages.plan import page as plan
+from lpr_lab.dashboard.pages.retention import page as retention
+from lpr_lab.dashboard.pages.routing import page as routing
+from lpr_lab.dashboard.pages.runs import page as runs
+from lpr_lab.dashboard.pages.runs.report import report_route
+from lpr_lab.dashboard.server.guard import Guard
+from lpr_lab.dashboard.server.sessions import describe_once
+from lpr_lab.dashboard.server.turns import MOST
+
+
+def assemble(runs_dir: Path) -> gr.Blocks:
+    """Return the app with its six pages."""
+    with gr.Blocks(title="lpr_lab", analytics_enabled=False, fill_width=True, delete_cache=(600, 3600)) as demo:
+        _without_navbar()
+        runs.page(demo, runs_dir)
+        shell.html_block(about.footer())
+        api.add(runs_dir)
+    modules = {"Routing": routing, "Experts": experts, "Retention": retention, "Compare": compare, "Plan": plan}
+    for name, module in modules.items():
+        with demo.route(name, shell.PAGES[name]):
+            _without_navbar()
+            module.page(demo, runs_dir)
+            shell.html_block(about.footer())
+    describe_once(demo)
+    demo.queue(max_size=64, default_concurrency_limit=1, api_open=False)
+    return demo
+
+
+def _without_navbar() -> None:
+    # Ours keeps run and language when the page changes.
+    Navbar(visible=False)
+
+
+def launch_options(
+    runs_dir: Path, host: str = "127.0.0.1", *, token: str | None = None, mcp: bool = False
+) -> dict[str, Any]:
+    """Return the arguments of `Blocks.launch` that make the app ours, quiet and private."""
+    hosts = tuple({host, "127.0.0.1", "localhost", "::1"})
+    return {
+        "share": False,
+        "ssr_mode": False,
+        "show_error": False,
+        "run_history": False,
+        "footer_links": [],
+        "max_file_size": "1mb",
+        "max_threads": MOST + 8,  # all that are in line, and some that read files meanwhile
+        "state_session_capacity": 64,
+        "enable_monitoring": False,
+        "pwa": False,
+        "mcp_server": mcp,
+        "strict_cors": True,
+        "theme": look.gradio_theme(),
+        "head": look.head(),
+        "app_kwargs": {
+            "middleware": [Middleware(Guard, hosts=hosts, token=token)],
+            "exception_handlers": {404: not_found.answer},
+            "routes": [report_route(runs_dir), about.concepts_route()],
+        },
+    }

@@ -1,0 +1,153 @@
+"""The pair that the page `/compare` shows, and what becomes of it: kept, stopped halfway, judged, revealed."""
+
+import threading
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from lpr_lab.dashboard import shell
+from lpr_lab.dashboard.pages.compare import words as parts
+from lpr_lab.dashboard.pages.compare.sides import PREFERENCES, reveal, revealed, speed_of, vote, why_not_judged
+from lpr_lab.dashboard.parameters import NEW_TOKENS
+from lpr_lab.dashboard.query import View
+from lpr_lab.dashboard.server.models import HUB
+from lpr_lab.dashboard.shell import esc, status
+from lpr_lab.errors import LprError
+from lpr_lab.measure.preference import CHOICES
+from lpr_lab.runs.continuations import Pair, exactness, pair_id, pairs
+from lpr_lab.runs.run import Run
+from lpr_lab.views import pairs as views
+
+QUESTION = "What does the expanded model say that the base does not?"
+
+
+@dataclass(frozen=True)
+class Latest:
+    """The pair on the page. It stays on the server: of a blind pair the page must not know who is who."""
+
+    run: str
+    pair: Pair
+    settings: dict[str, Any]
+    was_blind: bool = False
+    is_kept: bool = False
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The pair as the run keeps it."""
+        return self.pair.to_record(self.settings)
+
+
+def hint(run: Run, tokens: Any, prompt: Any, view: View | None = None, latest: Latest | None = None) -> str:
+    """Return the line under the button: how long it will take; with a view it also sets the address."""
+    newest = [latest.record] if latest is not None else []
+    try:
+        speed = speed_of([*run.generations(), *newest])
+        said = parts.estimate(speed, NEW_TOKENS.read(tokens), HUB.is_loaded(run), len(str(prompt or "")))
+    except LprError as error:
+        said = str(error)
+    return hint_of(said, view)
+
+
+def hint_of(said: str, view: View | None = None) -> str:
+    """Return such a line; see `hint`."""
+    query = f' data-query="{esc(view.to_query())}"' if view is not None else ""
+    return f'<p class="lpr-caption"{query}>{esc(said)}</p>'
+
+
+def done(latest: Latest, run: Run, view: View) -> tuple[Any, Any, Any, Any]:
+    """Return what the page shows of a finished pair; it is kept, unless the reader may not know the sides yet."""
+    pair = latest.pair
+    kept = not pair.hidden and keep(run, latest.record)
+    if pair.hidden and pair.left.text == pair.right.text:
+        where = "both wrote the same text, so there is nothing to prefer; reveal who is who"
+    elif pair.hidden:
+        where = "say which is better, or reveal who is who"
+    else:
+        where = "kept with the run, so this address shows it again" if kept else "not kept"
+    line = status(f"Done in {pair.seconds or 0:.1f} s; {where}.")
+    return line, *show(latest, run, view if kept else None), replace(latest, is_kept=kept)
+
+
+def show(latest: Latest, run: Run, view: View | None = None) -> tuple[str, str]:
+    """Return head and panes; with a view the address becomes that of this pair."""
+    pair = latest.pair
+    more = f'<span class="lpr-more">{esc(views.describe_settings(latest.settings).capitalize())}.</span>'
+    if view is not None:
+        changed = {"lang": pair.language, "text": pair_id(latest.record), "seed": latest.settings["seed"]}
+        view = View.from_query({**vars(view), **changed})
+    return shell.head(QUESTION, views.finding(pair) + more, view=view), views.render_pair(pair, exactness(run))
+
+
+def halted(latest: Latest, run: Run) -> tuple[str, Any, Any, Latest | None]:
+    """Return what stays of a generation that did not come to its end, as (what to say, head, panes, the pair)."""
+    pair = replace(latest.pair, is_running=False)
+    latest = replace(latest, pair=pair)
+    if not pair.left.tokens and not pair.right.tokens:
+        return "", shell.head(QUESTION, "Nothing was written."), "", None
+    return "What was written stays.", *show(latest, run), latest
+
+
+def keep(run: Run, record: dict[str, Any]) -> bool:
+    """Keep a pair with its run; False for an example, which is read only, and where the disk refuses."""
+    if run.is_example:
+        return False
+    try:
+        run.append_generation(record)
+    except (LprError, OSError):  # a full or read-only disk: the pair is on the page all the same
+        return False
+    return True
+
+
+# ---------------------------------------------------------------------------------------------------- judging
+
+
+_judging = threading.Lock()
+
+
+def judge(runs_dir: Path, latest: Latest | None, choice: str, query: Any) -> dict[str, Any]:
+    """Keep what a reader prefers (or only reveal, with an empty choice) and return what the page shows then.
+
+    A pair is judged once, and not after it was revealed: what another window did in the meantime counts as well.
+    """
+    scene = shell.look(runs_dir, query)
+    run = scene.run
+    if run is None or latest is None or latest.run != run.id or latest.pair.is_running:
+        return {}
+    was_hidden = latest.pair.hidden
+    with _judging:
+        refused = why_not_judged(run, latest.pair, latest.settings)
+        # Who has seen the same pair in the open knows the sides.
+        seen = not latest.is_kept and pair_id(latest.record) in pairs(run)
+        latest = replace(latest, pair=revealed(latest.pair))
+        kept = latest.is_kept or keep(run, latest.record)
+        latest = replace(latest, is_kept=kept)
+        said = "Revealed." if was_hidden else ""
+        if choice in CHOICES and refused:
+            said = f"Not kept: {refused}"
+        elif not run.is_example and not refused and (choice in CHOICES or was_hidden):
+            said = _write(run, latest, choice, was_hidden and not seen) or said
+    top, panes = show(latest, run, scene.view if kept else None)
+    tally, listed = parts.preferences(run, run.generations(PREFERENCES)), parts.kept_pairs(pairs(run), scene.view)
+    found = {"line": status(said, bad=said.startswith("Not kept")), "top": top, "pair": panes, "tally": tally}
+    return found | {"kept": listed, "latest": latest, "votes": gr.update(visible=may_judge(latest, run))}
+
+
+def _write(run: Run, latest: Latest, choice: str, blind: bool) -> str:
+    """Keep a judgement, or that the sides were revealed; return what to say of it."""
+    name = pair_id(latest.record)
+    record = vote(latest.pair, choice, name, latest.was_blind and blind) if choice else reveal(latest.pair, name)
+    try:
+        run.append_generation(record, PREFERENCES)
+    except (LprError, OSError) as error:
+        return f"Not kept: {error}"
+    preferred = {"left": record["left"], "right": record["right"]}.get(choice)
+    return f"Kept: {f'you preferred “{views.title_of(preferred)}”' if preferred else choice}." if choice else ""
+
+
+def may_judge(latest: Latest | None, run: Run | None) -> bool:
+    """Say whether the buttons for judging belong on the page."""
+    if latest is None or run is None or run.is_example or latest.pair.is_running:
+        return False
+    return not why_not_judged(run, latest.pair, latest.settings)

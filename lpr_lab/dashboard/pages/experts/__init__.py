@@ -1,0 +1,1 @@
+"""Page `/experts`: how tokens spread over experts, and which languages they serve."""

@@ -1,0 +1,292 @@
+"""Page `/experts`: is the load balanced, which experts are idle, and which language uses which?"""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from lpr_lab.dashboard import shell
+from lpr_lab.dashboard.cache import remembered
+from lpr_lab.dashboard.pages.experts import parts
+from lpr_lab.dashboard.pages.experts.data import ALONE, Picture, extra, read, why_not_counted
+from lpr_lab.dashboard.server.models import HUB, why_not
+from lpr_lab.dashboard.server.turns import in_turn
+from lpr_lab.dashboard.shell import FILES, MODEL, PICK, Scene, esc, html_block, in_order, status
+from lpr_lab.errors import LprError
+from lpr_lab.runs.run import Run
+from lpr_lab.views import experts as figures
+from lpr_lab.views import plots
+from lpr_lab.views.numbers import NOT_MEASURED, duration
+from lpr_lab.views.plots import dataset_name, language_name
+
+QUESTION = "Which experts work, and for which languages?"
+CONTROLS = ("stage", "stage2", "data", "number", "languages", "layer")
+SECTIONS = ("told", "kept", "prob")
+"""What stands below the panels: a heading, a figure and its numbers each."""
+_FIGURES = tuple(f"{name}_plot" for name in SECTIONS)
+PARTS = (
+    *("tiles", "stages", "panels", "one"),
+    *(f"{name}{part}" for name in SECTIONS for part in ("", "_plot", "_table")),
+)
+
+
+@remembered
+def compose(scene: Scene, runs_dir: Path) -> dict[str, Any]:
+    """Return what each part of the page shows."""
+    shown: dict[str, Any] = dict.fromkeys(CONTROLS, gr.update(visible=False))
+    shown |= {name: gr.update(visible=False, value=None) if name in _FIGURES else "" for name in PARTS}
+    shown |= {"missing": "", "count": gr.update(visible=False), "stop": gr.update(visible=False)}
+    run = scene.run
+    if run is None:
+        return shown | {
+            "top": shell.head(QUESTION, more=scene.notice, view=scene.view),
+            "panels": shell.no_runs(runs_dir),
+        }
+    try:
+        picture = read(run, scene.view)
+        if picture is None:
+            top = shell.head(QUESTION, NOT_MEASURED, scene.notice, view=scene.view)
+            return shown | {"top": top, **_not_counted(run, nothing=True)}
+        return shown | _pickers(picture) | _drawn(picture, scene)
+    except (LprError, KeyError, ValueError) as error:
+        reason = str(error) if isinstance(error, LprError) else f"A table of this run has another form ({error!r})."
+        more = scene.notice + shell.notice("bad", esc(reason))
+        return shown | {"top": shell.head(QUESTION, more=more, view=scene.view)}
+
+
+def _pickers(picture: Picture) -> dict[str, Any]:
+    stages = [(name, name) for name in reversed(picture.stages)]
+    others = [("nothing", ALONE), *((name, name) for name in picture.stages if name != picture.stage)]
+    several = len(picture.stages) > 1
+    layers = [(f"{layer} ({number} experts)", layer) for layer, number in picture.sizes.items()]
+    return {
+        "stage": gr.update(choices=stages, value=picture.stage, visible=several),
+        "stage2": gr.update(choices=others, value=picture.stage2 or ALONE, visible=several),
+        "data": gr.update(
+            choices=[(dataset_name(name).split(",")[0], name) for name in picture.datasets],
+            value=picture.data,
+            visible=len(picture.datasets) > 1,
+        ),
+        "number": gr.update(
+            choices=[(parts.NUMBER_CHOICES[name], name) for name in picture.numbers], value=picture.number, visible=True
+        ),
+        "languages": gr.update(
+            choices=[(language_name(code), code) for code in picture.roles],
+            value=list(picture.languages),
+            visible=len(picture.roles) > 1,
+        ),
+        "layer": gr.update(choices=layers, value=picture.layer, visible=True),
+    }
+
+
+def _drawn(picture: Picture, scene: Scene) -> dict[str, Any]:
+    view = picture.view(scene.view)
+    found: dict[str, Any] = {
+        "top": shell.head(QUESTION, parts.finding(picture) + parts.caption(picture), scene.notice, view=view),
+        "tiles": parts.tiles(picture),
+        "stages": parts.stage_table(picture),
+        "panels": parts.load_section(picture, view),
+        "one": parts.layer_section(picture, view),
+    }
+    told = parts.information(picture)
+    if told is not None:
+        columns = {"bits": "Bits", "ceiling_bits": "At most"}
+        if "null_bits" in told:
+            columns |= {"null_bits": "Shuffled, mean", "null_high_bits": "Shuffled, 95th percentile"}
+        note = "All languages, equally frequent; an expert is drawn by its weight."
+        if "null_bits" in told:
+            note += " Shuffled: whole documents dealt to languages by chance, 200 times."
+        figure = figures.information(told)
+        found["told"] = _heading(plots.take_title(figure), note)
+        found["told_plot"] = gr.update(value=figure, visible=True)
+        found["told_table"] = parts.twin(told.set_index("layer"), columns)
+    kept = parts.agreement(picture)
+    if kept is not None:
+        number = "same_choices" if picture.number == "chosen" else "same_first"
+        figure = figures.agreement(kept, number)
+        note = "Saturation: of the experts a token goes to at one stage, the share it also goes to at the other."
+        found["kept"] = _heading(plots.take_title(figure), note)
+        found["kept_plot"] = gr.update(value=figure, visible=True)
+        by_role = kept.pivot_table(index="layer", columns="role", values=number)
+        found["kept_table"] = parts.twin(by_role, {role: f"{role} languages" for role in by_role.columns})
+    found |= _probability(picture)
+    if not picture.is_counted:
+        found |= _not_counted(picture.run, nothing=False)
+    return found
+
+
+def _probability(picture: Picture) -> dict[str, Any]:
+    """Return the router's own probability of expert 0, as fig. 3 of MoE-LPR has it; words where it was not measured."""
+    if not picture.is_counted:
+        return {}
+    table = extra(picture, "original_probability")
+    note = (
+        "Softmax over all experts, before any is chosen: fig. 3 of MoE-LPR. It is not the weight above, which the "
+        "chosen experts alone divide among themselves."
+    )
+    if table is None:
+        said = f"{note} Not measured in this run, which was made before it was counted."
+        can = why_not(picture.run) is None and "corpus" in picture.run.config
+        found: dict[str, Any] = {
+            "prob": _heading("The router's probability of expert 0", said + " Count now adds it." * can)
+        }
+        buttons = {
+            "count": gr.update(visible=True, interactive=True),
+            "stop": gr.update(visible=True, interactive=False),
+        }
+        return found | (buttons if can else {})
+    table = table[table["language"].isin(picture.languages)]
+    figure = figures.original_probability(table)
+    means = table.pivot_table(index="layer", columns=["role", "stage"], values="probability", sort=False).sort_index()
+    columns = {(role, stage): f"{role} languages, {stage}" for role, stage in means.columns}
+    return {
+        "prob": _heading(plots.take_title(figure), note),
+        "prob_plot": gr.update(value=figure, visible=True),
+        "prob_table": parts.twin(means, columns),
+    }
+
+
+def _heading(title: str, note: str) -> str:
+    return (
+        f'<section class="lpr-ex-head"><h2 class="lpr-ex-title">{esc(title)}.</h2>'
+        f'<p class="lpr-caption">{esc(note)}</p></section>'
+    )
+
+
+def _not_counted(run: Run, *, nothing: bool) -> dict[str, Any]:
+    """Return what stands where something was not measured: why, and how to measure it."""
+    reason = why_not_counted(run)
+    can = why_not(run) is None and "corpus" in run.config
+    if can:
+        seconds = _expected_seconds(run)
+        about = f", about {duration(seconds)} if this machine is as quick as then" if seconds else ""
+        how = (
+            f"{reason} It can be done now{about}: the model reads the run's test texts once per stage; texts that are "
+            "not in the cache are fetched first. Nothing else in the run changes."
+        )
+        card = shell.missing("Not counted yet", how)
+    elif run.status.state in ("running", "queued"):
+        card = shell.missing("Not counted yet", reason)
+    elif there := shell.elsewhere(run, "/experts"):
+        card = shell.card("Not counted here", there)
+    else:
+        more = "" if run.is_example or "weights" in reason else f" {why_not(run) or ''}"
+        how = f"{reason}{more} A new run counts all of it; the same command goes on with one that was interrupted."
+        card = shell.missing("Not measured", how, "lpr-lab demo")
+    count = gr.update(visible=can, interactive=True)
+    return {"panels" if nothing else "missing": card, "count": count, "stop": gr.update(visible=can, interactive=False)}
+
+
+def _expected_seconds(run: Run) -> float | None:
+    """Return how long measuring took when the run was made: two passes over the same text, one of them the base's."""
+    seconds = run.seconds.get("measure")
+    return float(seconds) / 2 if seconds else None
+
+
+def count_now(runs_dir: Path, query: dict[str, Any]) -> Iterator[tuple[str, bool]]:
+    """Count what experts do for a run that lacks it; yields (status line, whether the page should be drawn again)."""
+    run = shell.look(runs_dir, query).run
+    if run is None:
+        yield status("There is no run to count for."), False
+        return
+    reason = why_not(run)
+    if reason is not None:
+        yield status(f"{reason} Nothing was counted.", bad=True), False
+        return
+    yield status("Loading the model…" if not HUB.is_loaded(run) else "Counting…", busy=True), False
+    started = time.monotonic()
+    try:
+        from lpr_lab.experiments.expert_tables import measure_experts
+
+        for step in measure_experts(run, lambda: HUB.use(run)):
+            spent = time.monotonic() - started
+            # By tokens: texts of languages are of different length.
+            left = f", {duration(spent / step.share * (1 - step.share))} left" if step.done > 1 and step.share else ""
+            yield status(f"Counting {step.done} of {step.total}: {step.doing}{left}", busy=True), False
+    except LprError as error:
+        yield status(str(error), bad=True), False
+        return
+    except OSError as error:
+        yield status(f"The tables could not be written ({error.strerror or error}).", bad=True), False
+        return
+    yield status(f"Counted in {duration(time.monotonic() - started)}; kept with the run."), True
+
+
+def page(demo: gr.Blocks, runs_dir: Path) -> None:
+    """Wire the page."""
+    html_block(shell.header("Experts"))
+    top = html_block(shell.head(QUESTION))
+    with gr.Row(elem_classes="lpr-controls"):
+        run = shell.run_picker()
+        stage = gr.Dropdown([], label="Stage", visible=False, scale=0, min_width=150)
+        stage2 = gr.Dropdown([], label="Compared with", visible=False, scale=0, min_width=150)
+        data = gr.Radio([], label="Measured on", visible=False)
+    with gr.Row(elem_classes="lpr-controls"):
+        number = gr.Radio([], label="Load counted as", visible=False)
+        languages = gr.CheckboxGroup([], label="Languages", visible=False)
+    body: dict[str, Any] = {"tiles": html_block(), "stages": html_block(), "panels": html_block()}
+    layer = gr.Dropdown([], label="Layer", visible=False, elem_classes="lpr-narrow")
+    body["one"] = html_block()
+    for name in SECTIONS:
+        body[name] = html_block()
+        body[f"{name}_plot"] = gr.Plot(show_label=False, visible=False, elem_classes="lpr-plot lpr-card")
+        body[f"{name}_table"] = html_block()
+    body["missing"] = html_block()
+    with gr.Row(elem_classes="lpr-actions"):
+        go = gr.Button("Count now", variant="primary", scale=0, min_width=130, visible=False)
+        stop = gr.Button("Cancel", scale=0, min_width=90, visible=False, interactive=False)
+        line = html_block(status(""))
+    controls = {
+        "stage": stage, "stage2": stage2, "data": data, "number": number, "languages": languages, "layer": layer,
+    }  # fmt: skip
+    outputs = [top, run, *controls.values(), *(body[name] for name in (*PARTS, "missing")), go, stop]
+
+    def draw(query: dict[str, Any]) -> list[Any]:
+        scene = shell.look(runs_dir, query)
+        shown = compose(scene, runs_dir)
+        names = (*CONTROLS, *PARTS, "missing", "count", "stop")
+        return [shown["top"], shell.show_runs(scene), *(shown[name] for name in names)]
+
+    def load(request: gr.Request) -> list[Any]:
+        return draw(dict(request.query_params))
+
+    def changing(key: str) -> Any:
+        def change(chosen: Any, request: gr.Request) -> list[Any]:
+            value = ",".join(chosen) if isinstance(chosen, list) else str(chosen)
+            return draw({**dict(request.query_params), key: value})
+
+        return change
+
+    demo.load(load, None, outputs, **FILES)
+    keys = {"number": "view", "languages": "langs"}
+    for name, control in {"run": run, **controls}.items():
+        choose = in_order(changing(keys.get(name, name)))
+        control.input(choose, [control], outputs, **PICK)
+    for links in (body["panels"], body["one"]):
+        links.click(in_order(load), None, outputs, **PICK)
+
+    def counting(request: gr.Request) -> Iterator[list[Any]]:
+        query = dict(request.query_params)
+        held = [*[gr.skip()] * (len(outputs) - 2), gr.update(interactive=False), gr.update(interactive=True)]
+        for said, is_done in count_now(runs_dir, query):
+            yield [said, *(draw(query) if is_done else held)]
+
+    def resting() -> tuple[Any, Any]:
+        return gr.update(interactive=True), gr.update(interactive=False)
+
+    def stopped() -> tuple[Any, str]:
+        return gr.update(interactive=False), status("Cancelled; nothing was written.")
+
+    def waiting(said: str) -> list[Any]:
+        buttons = [gr.update(interactive=False), gr.update(interactive=True)]
+        return [status(said, busy=True), *[gr.skip()] * (len(outputs) - 2), *buttons]
+
+    def refused(said: str) -> list[Any]:
+        return [status(said, bad=True), *[gr.skip()] * len(outputs)]
+
+    work = go.click(in_turn(counting, waiting, refused), None, [line, *outputs], **MODEL)
+    # Also after cancelling, once the step that was under way has ended: until then the browser takes no new click.
+    work.then(resting, None, [go, stop], **FILES)
+    stop.click(None, None, None, cancels=[work], **FILES).then(stopped, None, [stop, line], **FILES)

@@ -1,0 +1,308 @@
+"""The words, tiles and tables of the page `/experts`."""
+
+from collections.abc import Mapping
+from html import escape as esc
+from typing import Any
+
+import numpy as np
+
+from lpr_lab.dashboard.pages.experts.data import Picture, Table, extra, idle_places
+from lpr_lab.dashboard.query import View
+from lpr_lab.measure.experts import balance, by_layer, profiles
+from lpr_lab.views import expert_panels as panels
+from lpr_lab.views.numbers import NOT_MEASURED, count, percent
+from lpr_lab.views.plots import dataset_name, language_name
+
+NUMBER_CHOICES = {"mass": "Weight", "chosen": "Tokens (top-k)", "first": "First choices"}
+ABOUT_AS_EVEN = 0.05
+"""Layers whose evenness differs by less are not told apart in words."""
+
+ABOUT_AS_MUCH = 0.02
+"""Shares of languages that differ by less are not told apart in words."""
+
+MEANINGS = {
+    "mass": "how much of the layer's output the expert is given, averaged over tokens; a layer's experts sum to 100%",
+    "chosen": "share of tokens that have the expert among their top-k; a layer's experts sum to k × 100%",
+    "first": "share of tokens that give the expert their largest weight; a layer's experts sum to 100%",
+}
+
+
+def finding(picture: Picture) -> str:
+    """Return the answer in words: idle experts, and what expert 0 carries for whom."""
+    rows = picture.rows(every_language=True)
+    loads = by_layer(rows)
+    total = sum(len(values) for values in loads.values())
+    idle = idle_places(rows, "mass")
+    where = sorted({layer for layer, _ in idle})
+    if not idle:
+        first = f"None of the {count(total)} experts is idle"
+    else:
+        some = ", ".join(str(layer) for layer in where[:6]) + ("…" if len(where) > 6 else "")
+        first = (
+            f"{len(idle)} of {count(total)} experts {'is' if len(idle) == 1 else 'are'} idle "
+            f"(layer{'s' if len(where) > 1 else ''} {some})"
+        )
+    parts = []
+    for role in ("original", "expanded"):
+        mine = rows[(rows["role"] == role) & (rows["expert"] == 0)]
+        if not mine.empty:
+            parts.append(f'{percent(mine["mass"].mean())} on <span class="lpr-{role}">{role} languages</span>')
+    return f"{first}; the original expert carries {' and '.join(parts)}."
+
+
+def caption(picture: Picture) -> str:
+    """Return what the page counts, in a line."""
+    rows = picture.rows()
+    tokens = int(rows.groupby("language")["n_tokens"].first().sum())
+    stage = f", stage {picture.stage}" if picture.stage else ""
+    return (
+        f'<span class="lpr-more">{esc(dataset_name(picture.data))}{esc(stage)}; {count(tokens)} tokens in '
+        f"{len(picture.languages)} languages, which weigh the same. Even load is no aim in itself: the method wants "
+        "original languages on the original expert.</span>"
+    )
+
+
+def tiles(picture: Picture) -> str:
+    """Return the four numbers of the selection: idle experts, evenness, the busiest, what language tells."""
+    rows = picture.rows()
+    table = balance(rows, picture.number)
+    idle, total = int(table["idle"].sum()), int(table["experts"].sum())
+    worst = table.loc[table["max_over_mean"].idxmax()]
+    made = [
+        ("Idle experts", f"{idle} of {count(total)}", "less than a hundredth of an even share"),
+        ("Evenness of load", f"{table['evenness'].mean():.2f}", "1 is even, 0 all on one expert; mean over layers"),
+        (
+            "Busiest expert",
+            f"{table['max_over_mean'].mean():.1f}×",
+            f"its even share, mean over layers; most in layer {int(worst['layer'])}, {worst['max_over_mean']:.1f}×",
+        ),
+        ("Language in the expert", *_language_tile(picture, table)),
+    ]
+    return (
+        '<div class="lpr-ex-tiles">'
+        + "".join(f"<div><span>{a}</span><strong>{b}</strong><small>{esc(c)}</small></div>" for a, b, c in made)
+        + "</div>"
+    )
+
+
+def _language_tile(picture: Picture, table: Table) -> tuple[str, str]:
+    if len(picture.languages) < 2:
+        return NOT_MEASURED, "one language alone has nothing to tell apart"
+    ceiling = f"of {table['ceiling_bits'].mean():.2f} bits there can be"
+    stored = information(picture)
+    everyone = set(picture.languages) == set(picture.roles)
+    if stored is not None and everyone and "null_bits" in stored:
+        return f"{stored['bits'].mean():.2f} bits", f"{ceiling}; chance alone gives {stored['null_bits'].mean():.2f}"
+    why = "is known for all languages together" if stored is not None and "null_bits" in stored else "was not measured"
+    return f"{table['bits'].mean():.2f} bits", f"{ceiling}; what chance gives {why}"
+
+
+def information(picture: Picture, stage: str | None = None) -> Table | None:
+    """Return what language tells by layer, over all languages: with shuffled documents where these were counted."""
+    stage = picture.stage if stage is None else stage
+    table = extra(picture, "expert_information")
+    if table is not None:
+        table = table[table["stage"] == stage]
+        return None if table.empty else table.reset_index(drop=True)
+    if len(picture.roles) < 2:
+        return None
+    return balance(picture.rows(stage, every_language=True))[["layer", "bits", "ceiling_bits"]]
+
+
+def load_section(picture: Picture, view: View) -> str:
+    """Return the panels of all layers and their table."""
+    rows = picture.rows()
+    other = picture.rows(picture.stage2) if picture.stage2 else None
+
+    def select(layer: int, expert: int | None) -> str:
+        query = picture.view(view, layer=layer, **({} if expert is None else {"expert": expert})).to_query()
+        return f'href="/experts?{esc(query)}" data-pick="{esc(query)}"'
+
+    drawn = panels.render_load_panels(
+        rows,
+        picture.number,
+        top_k=picture.top_k,
+        compared=other,
+        names=(picture.stage, picture.stage2),
+        layer=picture.layer,
+        link=select,
+    )
+    table = panels.render_load_table(rows, picture.number, link=lambda layer, e: _to_routing(picture, layer, e or 0))
+    without = ""
+    if picture.number == "chosen" and all(len(v) <= picture.top_k for v in by_layer(rows).values()):
+        without = (
+            f'<p class="lpr-caption">Every token takes all experts here (k = {picture.top_k}), so this number cannot '
+            "tell experts apart; look at weight or first choices.</p>"
+        )
+    return (
+        f'<section class="lpr-panel"><h2 class="lpr-ex-title">{esc(_load_title(picture, rows))}</h2>'
+        f'<p class="lpr-caption">{esc(NUMBER_CHOICES[picture.number])}: {esc(MEANINGS[picture.number])}. '
+        f"A panel is a layer; choose one to see its languages and words below.</p>{without}{drawn}"
+        f'<details class="lpr-fold"><summary>Show as a table</summary>{table}</details></section>'
+    )
+
+
+def _load_title(picture: Picture, rows: Table) -> str:
+    table = balance(rows, picture.number)
+    even, uneven = table.loc[table["evenness"].idxmax()], table.loc[table["evenness"].idxmin()]
+    if even["evenness"] - uneven["evenness"] < ABOUT_AS_EVEN:
+        said = f"Load is about as even in every layer (evenness {table['evenness'].mean():.2f})"
+    else:
+        said = (
+            f"Load is most even in layer {int(even['layer'])} (evenness {even['evenness']:.2f}) and least in layer "
+            f"{int(uneven['layer'])} ({uneven['evenness']:.2f})"
+        )
+    if not picture.stage2:
+        return said
+    before = balance(picture.rows(picture.stage2), picture.number)["evenness"].mean()
+    return f"{said}; at {picture.stage2} it was {before:.2f} on average"
+
+
+def _to_routing(picture: Picture, layer: int, expert: int, language: str = "") -> str:
+    stage = "" if picture.stage == picture.stages[-1] else picture.stage
+    view = View(run=picture.run.id, lang=language, text=language, layer=layer, expert=expert, stage=stage)
+    return f'href="{esc(view.link("/routing"))}"'
+
+
+def layer_section(picture: Picture, view: View) -> str:
+    """Return one layer: languages by experts, the words of the selected expert, and who is chosen with whom."""
+    codes, layers = profiles(picture.rows(), picture.number)
+    values, other = layers[picture.layer], None
+    if picture.stage2:
+        other = profiles(picture.rows(picture.stage2), picture.number)[1].get(picture.layer)
+
+    def choose(expert: int) -> str:
+        query = picture.view(view, expert=expert).to_query()
+        return f'href="/experts?{esc(query)}" data-pick="{esc(query)}"'
+
+    table = panels.render_languages(
+        codes,
+        picture.roles,
+        values,
+        picture.number,
+        top_k=picture.top_k,
+        compared=other,
+        expert=picture.expert,
+        link=lambda code, e: _to_routing(picture, picture.layer, e, code),
+        choose=choose,
+    )
+    moved = f" Small: points since {picture.stage2}." if other is not None else ""
+    return (
+        f'<section class="lpr-panel"><h2 class="lpr-ex-title">{esc(_layer_title(picture, codes, values))}</h2>'
+        f'<p class="lpr-caption">{esc(NUMBER_CHOICES[picture.number])} by language; ticks mark an even share.'
+        f"{esc(moved)} A number leads to a text in that language on the page Routing.</p>{table}"
+        f"{_words(picture)}{_pairs(picture)}</section>"
+    )
+
+
+def _layer_title(picture: Picture, codes: list[str], values: np.ndarray) -> str:
+    mine = values[:, picture.expert]
+    most, least = codes[int(mine.argmax())], codes[int(mine.argmin())]
+    name = "the original expert" if picture.expert == 0 else f"expert {picture.expert}"
+    if len(codes) == 1:
+        return f"Layer {picture.layer}: {name} gets {percent(mine[0])} of {language_name(codes[0])}"
+    if mine.max() - mine.min() < ABOUT_AS_MUCH:
+        return (
+            f"Layer {picture.layer}: {name} gets about as much of every language ({percent(mine.min())} to "
+            f"{percent(mine.max())})"
+            if percent(mine.min()) != percent(mine.max())
+            else f"Layer {picture.layer}: {name} gets {percent(mine.min())} of every language"
+        )
+    return (
+        f"Layer {picture.layer}: {name} gets most of {language_name(most)} ({percent(mine.max())}) and least of "
+        f"{language_name(least)} ({percent(mine.min())})"
+    )
+
+
+def _words(picture: Picture) -> str:
+    name = panels.expert_name(picture.expert)
+    tokens = extra(picture, "expert_tokens")
+    if tokens is None:
+        return ""
+    if picture.stage != picture.stages[-1]:
+        return (
+            f'<h3 class="lpr-ex-sub">What {name} speaks for</h3><p class="lpr-caption">Words are kept for the newest '
+            f"stage, {esc(picture.stages[-1])}, only.</p>"
+        )
+    mine = tokens[(tokens["layer"] == picture.layer) & (tokens["expert"] == picture.expert)]
+    roles = {code: picture.roles[code] for code in picture.languages}
+    return (
+        f'<h3 class="lpr-ex-sub">What {name} speaks for</h3><p class="lpr-caption">Within each language, the tokens '
+        "whose first choice it is most beyond what its share there would give; · is a space.</p>"
+        f"{panels.render_vocabulary(mine, roles)}"
+    )
+
+
+def _pairs(picture: Picture) -> str:
+    pairs = extra(picture, "expert_pairs")
+    if pairs is None:
+        return ""
+    mine = pairs[(pairs["layer"] == picture.layer) & (pairs["stage"] == picture.stage)]
+    title = '<h3 class="lpr-ex-sub">Chosen together</h3>'
+    if mine.empty:
+        size = picture.sizes[picture.layer]
+        return (
+            f'{title}<p class="lpr-caption">This layer has {size} experts and every token takes '
+            f"{min(picture.top_k, size)}: they are always together, so there is nothing to see.</p>"
+        )
+    return f"{title}{panels.render_pairs(mine)}"
+
+
+def stage_table(picture: Picture) -> str:
+    """Return all stages beside one another: what expert 0 carries, and how the load is shared."""
+    if not picture.is_counted or len(picture.stages) < 2:
+        return ""
+    body = ""
+    for stage in picture.stages:
+        rows = picture.rows(stage)
+        if rows.empty:
+            continue
+        table = balance(rows, picture.number)
+        bits = information(picture, stage)
+        cells = [_original(rows, "original"), _original(rows, "expanded")]
+        cells += [f"{int(table['idle'].sum())} of {int(table['experts'].sum())}", f"{table['evenness'].mean():.2f}"]
+        cells += [f"{table['max_over_mean'].mean():.2f}×"]
+        cells += [NOT_MEASURED if bits is None else f"{bits['bits'].mean():.2f}"]
+        here = ' aria-current="true"' if stage == picture.stage else ""
+        body += f'<tr{here}><th scope="row">{esc(stage)}</th>' + "".join(
+            f'<td class="lpr-number">{cell}</td>' for cell in cells
+        )
+        body += "</tr>"
+    heads = ("Expert 0 on original", "on expanded", "Idle", "Evenness", "Busiest", "Language, bits")
+    head = "<th scope='col'>Stage</th>" + "".join(f'<th scope="col" class="lpr-number">{name}</th>' for name in heads)
+    return (
+        '<section class="lpr-panel"><h2 class="lpr-ex-title">Stage by stage</h2>'
+        '<div class="lpr-scroll"><table class="lpr-table lpr-ex-grid lpr-ex-stages">'
+        f'<caption class="lpr-hidden">Load before and after each stage</caption><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div></section>"
+    )
+
+
+def _original(rows: Table, role: str) -> str:
+    mine = rows[(rows["role"] == role) & (rows["expert"] == 0)]
+    return NOT_MEASURED if mine.empty else percent(mine["mass"].mean())
+
+
+def agreement(picture: Picture) -> Table | None:
+    """Return the choices in common of the two stages shown, in the languages shown, or None."""
+    table = extra(picture, "expert_agreement")
+    if table is None or not picture.stage2:
+        return None
+    older, newer = sorted((picture.stage, picture.stage2), key=picture.stages.index)
+    table = table[(table["before"] == older) & (table["after"] == newer) & table["language"].isin(picture.languages)]
+    return None if table.empty else table.assign(role=table["language"].map(picture.roles))
+
+
+def twin(table: Table, columns: Mapping[Any, Any]) -> str:
+    """Return a figure's numbers as a table: column -> heading, each number written by its kind."""
+    head = "".join(f'<th scope="col" class="lpr-number">{esc(str(name))}</th>' for name in columns.values())
+    body = ""
+    for layer, row in table.iterrows():
+        numbers = (NOT_MEASURED if row[column] != row[column] else f"{row[column]:.3f}" for column in columns)
+        cells = "".join(f'<td class="lpr-number">{number}</td>' for number in numbers)
+        body += f'<tr><th scope="row">{layer}</th>{cells}</tr>'
+    return (
+        '<details class="lpr-fold"><summary>Show as a table</summary><div class="lpr-scroll">'
+        '<table class="lpr-table lpr-ex-grid"><thead><tr><th scope="col">Layer</th>'
+        f"{head}</tr></thead><tbody>{body}</tbody></table></div></details>"
+    )

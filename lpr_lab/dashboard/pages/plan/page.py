@@ -1,0 +1,202 @@
+"""Page `/plan`: how many experts per layer, and what will it cost?"""
+
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from lpr_lab.dashboard import shell
+from lpr_lab.dashboard.cache import remembered
+from lpr_lab.dashboard.pages.plan.changes import changed
+from lpr_lab.dashboard.pages.plan.costs import ROUNDING, RULES, Plan, costs, make_plan
+from lpr_lab.dashboard.pages.plan.editor import render_editor, render_table
+from lpr_lab.dashboard.pages.plan.facts import BaseFacts, Similarity, facts_of, parse_similarity
+from lpr_lab.dashboard.pages.plan.words import finding, render_costs, render_export
+from lpr_lab.dashboard.parameters import Text
+from lpr_lab.dashboard.query import View
+from lpr_lab.dashboard.shell import FILES, PICK, Scene, esc, html_block, in_order, notice
+from lpr_lab.errors import LprError
+from lpr_lab.runs.run import Run
+from lpr_lab.views.numbers import count
+
+TYPED = Text("Similarity", 8000, may_be_empty=True)
+QUESTION = "How many experts per layer, and what will they cost?"
+MEASURE = "lpr-lab run 02_plan_experts"
+
+
+def known(scene: Scene) -> BaseFacts:
+    """Return what is known of the chosen run's base, with the similarity that was typed, if any."""
+    facts = facts_of(scene.run, scene.runs) if scene.run else BaseFacts("")
+    if scene.view.similarity and not _wrong_similarity(scene.view.similarity, facts):
+        values = parse_similarity(scene.view.similarity)
+        return replace(facts, similarity=Similarity(values), num_layers=len(values))
+    return facts
+
+
+def _wrong_similarity(text: str, facts: BaseFacts) -> str:
+    """Return why a typed similarity cannot be used, in a sentence; empty where it can."""
+    try:
+        values = parse_similarity(text)
+    except ValueError as error:
+        return str(error)
+    if facts.num_layers not in (None, len(values)):
+        return f"That is {len(values)} numbers, and the base has {facts.num_layers} layers."
+    return ""
+
+
+@remembered
+def compose(scene: Scene, runs_dir: Path) -> dict[str, Any]:
+    """Return what the page shows, by name: HTML, and updates of the controls."""
+    facts = known(scene)
+    plan = make_plan(facts, scene.view)
+    controls = _controls(facts, plan)
+    if scene.view.similarity and (wrong := _wrong_similarity(scene.view.similarity, facts)):
+        scene = replace(scene, notice=scene.notice + notice("warn", f"Similarity in the address: {esc(wrong)}"))
+    if plan is None:
+        why = shell.no_runs(runs_dir) if scene.run is None else _unknown(facts)
+        top = shell.head(QUESTION, more=scene.notice, view=scene.view)
+        return {"top": top, **controls, "editor": why, "costs": "", "export": "", "source": ""}
+    cost = costs(facts, plan.experts, plan.top_k, plan.tokens)
+    view = replace(
+        scene.view,
+        run=scene.run.id if scene.run else "",
+        rule=plan.rule,
+        experts=",".join(map(str, plan.experts)) if plan.rule == "own" else "",
+        budget=plan.budget,
+        topk=plan.top_k,
+    )
+    return {
+        "top": shell.head(QUESTION, finding(facts, plan, cost), scene.notice, view=view),
+        **controls,
+        "editor": render_editor(plan.experts, facts.similarity if _fits(facts) else None),
+        "costs": render_costs(facts, plan, cost),
+        "export": render_table(plan.experts, facts.similarity if _fits(facts) else None)
+        + render_export(facts, plan, scene.run),
+        "source": _source(facts, scene.runs),
+    }
+
+
+def _fits(facts: BaseFacts) -> bool:
+    return facts.similarity is not None and len(facts.similarity.values) == facts.num_layers
+
+
+def _controls(facts: BaseFacts, plan: Plan | None) -> dict[str, Any]:
+    if plan is None:
+        hidden = gr.update(visible=False)
+        return dict.fromkeys(("rule", "rounding", "budget", "top_k", "tokens"), hidden)
+    rules = [(text, name) for name, text in RULES.items() if _fits(facts) or name in ("uniform", "own")]
+    return {
+        "rule": gr.update(choices=rules, value=plan.rule, visible=True),
+        "rounding": gr.update(value=plan.rounding, visible=True),
+        "budget": gr.update(value=plan.budget, visible=True),
+        "top_k": gr.update(value=plan.top_k, visible=True),
+        "tokens": gr.update(value=plan.tokens, visible=True),
+    }
+
+
+def _unknown(facts: BaseFacts) -> str:
+    base = facts.base or "this run's base"
+    return shell.missing(
+        f"How many layers {base} has is not known yet",
+        "A finished run on the same base tells it. Measuring how alike languages look in each layer takes about three "
+        "minutes on two cores; or paste one similarity per layer below.",
+        measure_command(facts.base),
+    )
+
+
+def measure_command(base: str) -> str:
+    """Return what to type to have a base measured."""
+    return f"{MEASURE} -p {shlex.quote(f'base={base}')}" if base else MEASURE
+
+
+def _source(facts: BaseFacts, runs: list[Run]) -> str:
+    similarity = facts.similarity
+    if similarity is None:
+        command = shell.command(measure_command(facts.base))
+        text = f"How alike languages look in the layers of {esc(facts.base)} was not measured: {command}"
+        return notice("info", text)
+    if not similarity.run:
+        return notice("info", "Similarity is the list that was typed below.")
+    title = next((run.title for run in runs if run.id == similarity.run), similarity.run)
+    link = f'<a href="/?{esc(View(run=similarity.run).to_query())}">{esc(title)}</a>'
+    tokens = f", {count(similarity.num_tokens)} tokens per language" if similarity.num_tokens else ""
+    return f'<p class="lpr-caption">Similarity: {link}{tokens}.</p>'
+
+
+def page(demo: gr.Blocks, runs_dir: Path) -> None:
+    """Wire the page."""
+    html_block(shell.header("Plan"))
+    top = html_block(shell.head(QUESTION))
+    with gr.Row(elem_classes="lpr-controls"):
+        run = shell.run_picker()
+        rule = gr.Radio([], label="Give more experts to", visible=False)
+    with gr.Row(elem_classes="lpr-settings"):
+        box: dict[str, Any] = {"visible": False, "scale": 0}
+        budget = shell.unchecked(gr.Number(label="New experts in all", min_width=170, **box))
+        top_k = shell.unchecked(gr.Number(label="At work on a token (top-k)", min_width=190, **box))
+        tokens = shell.unchecked(gr.Number(label="Tokens of stage 1", min_width=170, **box))
+        rounding = gr.Radio([(text, name) for name, text in ROUNDING.items()], label="Rounding", visible=False)
+    said = html_block()
+    editor = html_block()
+    source = html_block()
+    priced = html_block()
+    export = html_block()
+    with gr.Accordion("A similarity of your own", open=False, elem_classes="lpr-own"):
+        typed = gr.Textbox(
+            label="One number above 0 per layer",
+            placeholder="0.31 0.42 0.40 …",
+            lines=2,
+            elem_classes=f"lpr-limit-{TYPED.most}",
+        )
+        with gr.Row(elem_classes="lpr-actions"):
+            use = gr.Button("Divide by this", scale=0)
+            line = html_block(shell.status(""))
+    controls = {"rule": rule, "rounding": rounding, "budget": budget, "top_k": top_k, "tokens": tokens}
+
+    def drawn(query: dict[str, Any], *names: str) -> list[Any]:
+        scene = shell.look(runs_dir, query)
+        parts = compose(scene, runs_dir)
+        return [shell.show_runs(scene) if name == "run" else parts[name] for name in names]
+
+    everything = {"top": top, **controls, "costs": priced, "export": export, "source": source}
+    everything |= {"run": run, "editor": editor}
+
+    def load(request: gr.Request) -> list[Any]:
+        return drawn(dict(request.query_params), *everything)
+
+    def choose(name: str) -> Any:
+        def chosen(value: Any, request: gr.Request) -> list[Any]:
+            query, same = dict(request.query_params), [gr.skip() for _ in everything]
+            scene = shell.look(runs_dir, query)
+            try:
+                changes = changed(name, value, make_plan(known(scene), scene.view))
+            except LprError as error:  # what was typed stays, and so does the plan
+                return [shell.problem(str(error)), *same]
+            return ["", *(same if changes is None else drawn({**query, **changes}, *everything))]
+
+        return chosen
+
+    def divide(text: Any, request: gr.Request) -> list[Any]:
+        query = dict(request.query_params)
+        try:
+            values = parse_similarity(TYPED.read(text))
+            layers = facts_of(scene.run, scene.runs).num_layers if (scene := shell.look(runs_dir, query)).run else None
+            if values and layers not in (None, len(values)):
+                raise ValueError(f"That is {len(values)} numbers, and the base has {layers} layers.")
+        except (ValueError, LprError) as error:
+            return [shell.status(str(error), bad=True), *(gr.skip() for _ in everything)]
+        said = f"{len(values)} layers." if values else "Back to what was measured."
+        changes = {"similarity": ",".join(f"{value:.6g}" for value in values), "rule": "similarity", "experts": ""}
+        return [shell.status(said), *drawn({**query, **changes}, *everything)]
+
+    demo.load(load, None, list(everything.values()), **FILES)
+    drawn_over = [said, *everything.values()]
+    for name, control in (("run", run), ("rule", rule), ("round", rounding)):
+        control.input(in_order(choose(name)), [control], drawn_over, **PICK)
+    for name, control in (("budget", budget), ("topk", top_k), ("tokens", tokens)):
+        given = in_order(choose(name))
+        gr.on([control.submit, control.blur], given, [control], drawn_over, **PICK)
+    editor.click(in_order(load), None, list(everything.values()), **PICK)
+    use.click(divide, [typed], [line, *everything.values()], **FILES)

@@ -1,0 +1,199 @@
+"""A plan in words: what it comes to, what it costs, what to think about, and how to carry it out."""
+
+import base64
+import shlex
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+from lpr_lab.dashboard import shell
+from lpr_lab.dashboard.pages.plan.costs import Costs, Plan
+from lpr_lab.dashboard.pages.plan.facts import FEW_TOKENS, BaseFacts
+from lpr_lab.dashboard.query import View
+from lpr_lab.dashboard.shell import esc, notice
+from lpr_lab.model.embedded import EMBEDDED, learning_rates
+from lpr_lab.runs.run import Run
+from lpr_lab.runs.yaml_files import dump_yaml
+from lpr_lab.views.numbers import NOT_MEASURED, count, duration, percent
+
+NOTEBOOK = "00_quickstart"
+
+
+def finding(facts: BaseFacts, plan: Plan, cost: Costs) -> str:
+    """Return the page's answer in a sentence."""
+    low, high = min(plan.experts), max(plan.experts)
+    each = f"{low} in each of {len(plan.experts)} layers" if low == high else f"{low} to {high} per layer"
+    text = f'<span class="lpr-expanded">{count(cost.new_experts)} new experts</span>, {each}'
+    if cost.added is not None:
+        text += f", are {_big(cost.added)} parameters"
+        if cost.added_share:
+            text += f": {_relative(cost.added_share)} {esc(facts.base)} itself"
+    more = _where(facts, plan)
+    return f'{text}.<span class="lpr-more">{more}</span>' if more else f"{text}."
+
+
+def _relative(share: float) -> str:
+    return f"{percent(share)} of" if share < 1.95 else f"{share:.1f} times"
+
+
+def _where(facts: BaseFacts, plan: Plan) -> str:
+    """Say where the experts went, in thirds of the depth."""
+    thirds = [sum(part) for part in _thirds(plan.experts)]
+    if min(plan.experts) == max(plan.experts):
+        return ""
+    names = ("first", "middle", "last")
+    parts = ", ".join(f"{value} in the {name}" for name, value in zip(names, thirds, strict=True))
+    text = f"By thirds of the depth: {parts}."
+    if facts.similarity and plan.rule == "similarity":
+        means = [sum(part) / len(part) for part in _thirds(facts.similarity.values) if part]
+        if len(means) == 3:
+            text += f" Languages are least alike in the {names[means.index(min(means))]} third."
+    return text
+
+
+def _thirds(values: Sequence[Any]) -> list[Sequence[Any]]:
+    cuts = [round(len(values) * part / 3) for part in range(4)]
+    return [values[start:end] for start, end in pairwise(cuts)]
+
+
+def _big(value: float) -> str:
+    for size, unit in ((1e9, "billion"), (1e6, "million")):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return count(value)
+
+
+def _bytes(value: float | None) -> str:
+    if value is None:
+        return NOT_MEASURED
+    for size, unit in ((1e9, "GB"), (1e6, "MB")):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value / 1e3:.3g} kB"
+
+
+def warnings(facts: BaseFacts, plan: Plan, cost: Costs) -> list[str]:
+    """Return what to think about before training, as HTML notices."""
+    said, layers = [], len(plan.experts)
+    if plan.problem:
+        said.append(notice("bad", esc(plan.problem)))
+    if cost.new_experts < layers:
+        said.append(
+            notice(
+                "warn",
+                f"The budget of {cost.new_experts} is smaller than the number of layers: {cost.dense_layers} of "
+                f"{layers} layers get no new expert and stay as they are.",
+            )
+        )
+    elif cost.dense_layers:
+        layer = "layer gets" if cost.dense_layers == 1 else "layers get"
+        said.append(notice("info", f"{cost.dense_layers} of {layers} {layer} no new expert."))
+    if plan.rounding == "round_up" and plan.rule != "own":
+        said.append(
+            notice(
+                "info",
+                f"The paper's formula counts expert 0 of every layer and rounds up: δ = {plan.budget} comes to "
+                f"{cost.new_experts} new experts.",
+            )
+        )
+    if cost.without_choice:
+        said.append(
+            notice(
+                "info",
+                f"In {cost.without_choice} layers there are no more experts than the {plan.top_k} that work on a "
+                "token: a router only weighs them there.",
+            )
+        )
+    similarity = facts.similarity
+    if similarity and similarity.num_tokens and similarity.num_tokens < FEW_TOKENS and plan.rule not in ("uniform",):
+        said.append(
+            notice(
+                "warn",
+                f"Similarity was measured on {count(similarity.num_tokens)} tokens per language (the papers: "
+                f"{count(100_000)}). Layers that differ little may change places with more.",
+            )
+        )
+    return said
+
+
+def render_costs(facts: BaseFacts, plan: Plan, cost: Costs) -> str:
+    """Return the cost card."""
+    unknown = "no finished run has told the size of an expert"
+    tiles = [_tile("Parameters added", _short(cost.added), _share_note(cost) or unknown)]
+    active = f"of {_short(cost.base)} in the base, with top-{plan.top_k}" if cost.active else unknown
+    tiles.append(_tile("At work on a token", _short(cost.active), active))
+    sizes = cost.adapter_bytes or {}
+    small = f"bfloat16; {_bytes(sizes['float32'])} float32" if sizes else unknown
+    tiles.append(_tile("Adapter file", _bytes(sizes.get("bfloat16")), small))
+    memory = f"weights, gradients, AdamW; without activations. To use it: {_bytes(cost.use_bytes)}"
+    tiles.append(_tile("Memory to train", _bytes(cost.train_bytes), memory if cost.train_bytes else unknown))
+    tiles.append(_time_tile(facts, plan, cost))
+    said = "".join(warnings(facts, plan, cost))
+    body = f'<div class="lpr-tiles">{"".join(tiles)}</div>{said}'
+    return f'<section class="lpr-card lpr-plan-costs" aria-label="What it costs">{body}</section>'
+
+
+def _share_note(cost: Costs) -> str:
+    if cost.added is None:
+        return ""
+    return f"{cost.new_experts} experts" + (f"; the base has {_short(cost.base)}" if cost.base else "")
+
+
+def _short(value: float | None) -> str:
+    if value is None:
+        return NOT_MEASURED
+    for size, unit in ((1e9, "B"), (1e6, "M")):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return count(value)
+
+
+def _time_tile(facts: BaseFacts, plan: Plan, cost: Costs) -> str:
+    if facts.speed is None or cost.seconds is None:
+        return _tile("Time of stage 1", "not measured", f"no finished run on {esc(facts.base or 'this base')} trained")
+    link = f'<a href="/?{esc(View(run=facts.speed.run).to_query())}">this run</a>'
+    where = f" ({esc(facts.speed.where)})" if facts.speed.where else ""
+    rate = f"{facts.speed.tokens_per_second:.0f} a second, as measured in {link}{where}"
+    return _tile("Time of stage 1", f"≈ {duration(cost.seconds)}", f"for {count(plan.tokens)} tokens at {rate}")
+
+
+def _tile(title: str, value: str, small: str) -> str:
+    return f'<div class="lpr-tile"><span>{esc(title)}</span><strong>{value}</strong><small>{small}</small></div>'
+
+
+def as_yaml(facts: BaseFacts, plan: Plan, run: Run | None) -> str:
+    """Return the plan as parameters that the notebook takes."""
+    values: dict[str, Any] = {"base": facts.base} if facts.base else {}
+    for name in ("corpus", "original", "expanded"):
+        if run is not None and run.config.get(name):
+            values[name] = run.config[name]
+    values |= {"top_k": plan.top_k, "stage1_tokens": plan.tokens}
+    # On one line, where people can read it.
+    return f"{dump_yaml(values)}allocation: [{', '.join(map(str, plan.experts))}]\n"
+
+
+def _rates(base: str) -> str:
+    """Say at which rates a base learns where none is given."""
+    experts, routers = learning_rates(base)
+    known = (
+        f"what suits {esc(base)}" if base in EMBEDDED else "a guess for this base; a few short runs find better ones"
+    )
+    return f"Experts learn at {experts:g} and routers at {routers:g}: {known}."
+
+
+def render_export(facts: BaseFacts, plan: Plan, run: Run | None) -> str:
+    """Return the plan to copy or save, and the command that carries it out."""
+    text = as_yaml(facts, plan, run)
+    file = base64.b64encode(text.encode()).decode()
+    numbers = ",".join(map(str, plan.experts))
+    base = f"-p {shlex.quote(f'base={facts.base}')} " if facts.base else ""
+    short = f"lpr-lab run {NOTEBOOK} {base}-p 'allocation=[{numbers}]' -p top_k={plan.top_k}"
+    return (
+        '<section class="lpr-section lpr-carry"><h2>Carry it out</h2>'
+        f'<p class="lpr-export"><a class="lpr-button" download="plan.yaml" href="data:text/yaml;base64,{file}">'
+        f"Save plan.yaml</a> <span>then {shell.command(f'lpr-lab run {NOTEBOOK} -f plan.yaml')}</span></p>"
+        f'<p class="lpr-caption">{_rates(facts.base)}</p>'
+        '<details class="lpr-fold"><summary>Show plan.yaml</summary>'
+        f'<pre class="lpr-yaml" tabindex="0" aria-label="plan.yaml">{esc(text)}</pre></details>'
+        f'<details class="lpr-fold"><summary>Without a file</summary>{shell.command(short)}</details></section>'
+    )

@@ -1,0 +1,239 @@
+"""Page `/retention`: what did we gain, what did we forget, and is it real?"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from lpr_lab.dashboard import shell
+from lpr_lab.dashboard.cache import remembered
+from lpr_lab.dashboard.pages.retention import parts
+from lpr_lab.dashboard.query import View
+from lpr_lab.dashboard.shell import FILES, PICK, Scene, esc, html_block, in_order
+from lpr_lab.errors import LprError
+from lpr_lab.runs.compare import paired_scores as data
+from lpr_lab.runs.compare.paired_scores import Comparison
+from lpr_lab.runs.compare.trade_off import trade_off
+from lpr_lab.runs.lineage import members_of
+from lpr_lab.runs.model_ref import BASE, Side, own_before, stages_of
+from lpr_lab.runs.run import Run
+from lpr_lab.views import plots
+from lpr_lab.views.numbers import NOT_MEASURED
+from lpr_lab.views.plots import dataset_name
+from lpr_lab.views.run_parts import lost_text
+
+QUESTION = "What did it gain, what did it forget, and is that real?"
+LIFELONG = "lifelong"
+RUN = "run:"
+"""Before the id of another run, in the picker of what to compare with."""
+
+
+def sides(run: Run, view: View, others: Iterable[Run]) -> tuple[Side, Side]:
+    """Return (before, after) that an address asks for; what it cannot have is as if it were not asked for.
+
+    `stage` is what the run's model is looked at (the newest by default), `run2` and `stage2` what it is compared with:
+    the base of the same run by default.
+    """
+    known = stages_of(run)
+    after = Side(run, view.stage if view.stage in known[:-1] else "")
+    other = next((one for one in others if one.id == view.run2 and one.id != run.id), None)
+    if other is not None:
+        return Side(other, view.stage2 if view.stage2 in [*stages_of(other)[:-1], BASE] else ""), after
+    return Side(run, view.stage2 if view.stage2 in (BASE, *known) else own_before(run)), after
+
+
+@remembered
+def compose(scene: Scene, runs_dir: Path) -> dict[str, Any]:
+    """Return what each part of the page shows."""
+    nothing: dict[str, Any] = {"plot": gr.update(visible=False, value=None), "title": "", "table": ""}
+    nothing |= {"before": gr.update(visible=False), "after": gr.update(visible=False), "data": gr.update(visible=False)}
+    if scene.run is None:
+        top = shell.head(QUESTION, more=scene.notice, view=scene.view)
+        return nothing | {"top": top, "table": shell.no_runs(runs_dir)}
+    try:
+        if scene.run.kind == LIFELONG:
+            return nothing | _lifelong(scene, scene.run)
+        return nothing | _two_sides(scene, scene.run)
+    except (LprError, KeyError, ValueError) as error:
+        reason = str(error) if isinstance(error, LprError) else f"A table of this run has another form ({error})."
+        more = scene.notice + shell.notice("bad", esc(reason))
+        return nothing | {"top": shell.head(QUESTION, more=more, view=scene.view)}
+
+
+def _not_measured(scene: Scene, run: Run) -> dict[str, Any]:
+    top = shell.head(QUESTION, NOT_MEASURED, scene.notice, view=scene.view)
+    return {"top": top, "table": parts.not_measured(run)}
+
+
+def _two_sides(scene: Scene, run: Run) -> dict[str, Any]:
+    before, after = sides(run, scene.view, scene.runs)
+    found = data.compare(before, after)
+    if found is None:
+        return _not_measured(scene, run)
+    pickers = _pickers(scene, run, before, after)
+    if found.rows is None:
+        view = _view(scene, before, after, scene.view.data)
+        more = f'<span class="lpr-more">{parts.sides_line(found)}</span>'
+        top = shell.head(QUESTION, "These two cannot be compared." + more, scene.notice, view=view)
+        return pickers | {"top": top, "table": parts.refused(found)}
+    names = plots.datasets(found.rows)
+    chosen = scene.view.data if scene.view.data in names else names[0]
+    rows = found.rows[found.rows["dataset"] == chosen]
+    called = before.called(run), after.called(run)
+    figure = plots.retention(rows, before=called[0], after=called[1])
+    plots.take_title(figure)
+    from_base = before.run.id == run.id and before.stage == BASE
+    facts = " ".join(filter(None, [parts.worst(rows), parts.sides_line(found), esc(lost_text(run))]))
+    more = f'<span class="lpr-more">{facts}</span>{parts.DEFINITIONS}'
+    view = _view(scene, before, after, chosen)
+    return pickers | {
+        "top": shell.head(QUESTION, parts.finding(rows, from_base=from_base) + more, scene.notice, view=view),
+        "data": gr.update(choices=[(dataset_name(name), name) for name in names], value=chosen, visible=True),
+        "title": f"<h2 class='lpr-hidden'>Before and after, {esc(dataset_name(chosen))}</h2>",
+        "plot": gr.update(value=figure, visible=True),
+        "table": parts.change_table(rows, *called, from_base=from_base),
+    }
+
+
+def _view(scene: Scene, before: Side, after: Side, dataset: str) -> View:
+    """Return what is shown as an address; what is so by default is left out."""
+    other = before.run.id if before.run.id != after.run.id else ""
+    stage2 = "" if before.stage == own_before(before.run) and not other else before.stage
+    changed = {"run2": other, "stage": after.stage, "stage2": stage2, "data": dataset}
+    return View.from_query({**vars(scene.view), **changed})
+
+
+def _pickers(scene: Scene, run: Run, before: Side, after: Side) -> dict[str, Any]:
+    stages = stages_of(run)
+    newest = f"expanded model ({stages[-1]})" if stages else "expanded model"
+    was = [("base model", BASE), *((name, name) for name in stages)]
+    for other in scene.runs:
+        if other.problem is None and other.id != run.id and other.kind != LIFELONG:
+            was.append((f"another run: {other.title} · {other.short_id}", f"{RUN}{other.id}"))
+    chosen = before.stage if before.run.id == run.id else f"{RUN}{before.run.id}"
+    now = [(newest, ""), *((name, name) for name in stages[:-1])]
+    return {
+        "before": gr.update(choices=was, value=chosen, visible=True),
+        "after": gr.update(choices=now, value=after.stage, visible=len(now) > 1),
+    }
+
+
+def _earlier(chosen: str) -> dict[str, str]:
+    """Return the part of an address that says what the picker says: a stage, the base, or another run."""
+    other = chosen.removeprefix(RUN) if chosen.startswith(RUN) else ""
+    return {"run2": other, "stage2": "" if other else chosen}
+
+
+def _lifelong(scene: Scene, run: Run) -> dict[str, Any]:
+    from lpr_lab.views import stages
+
+    table = run.read_table("retention_by_stage")
+    if table is None or table.empty:
+        return _not_measured(scene, run)
+    names = plots.datasets(table)
+    chosen = scene.view.data if scene.view.data in names else names[0]
+    rows = table[table["dataset"] == chosen]
+    figure = stages.retention_by_stage(rows)
+    found = esc(plots.take_title(figure)) + "."
+    links = ", ".join(
+        f'<a href="{esc(View(run=member).link("/retention"))}">G{number}</a>'
+        for number, member in enumerate(members_of(run), 1)
+    )
+    more = f'<span class="lpr-more">The runs of the groups: {links}.</span>' if links else ""
+    view = View.from_query({**vars(scene.view), "data": chosen, "run2": "", "stage": "", "stage2": ""})
+    return {
+        "top": shell.head(QUESTION, found + more + parts.DEFINITIONS, scene.notice, view=view),
+        "data": gr.update(choices=[(dataset_name(name), name) for name in names], value=chosen, visible=True),
+        "title": f"<h2 class='lpr-hidden'>Stage after stage, {esc(dataset_name(chosen))}</h2>",
+        "plot": gr.update(value=figure, visible=True),
+        "table": parts.stage_table(rows),
+    }
+
+
+def compose_more(scene: Scene) -> dict[str, Any]:
+    """Return what stands below: the documents that moved, and this run among the others."""
+    from lpr_lab.views import retention as views
+
+    blank = {"moved": "", "among": "", "scatter": gr.update(visible=False, value=None), "points": ""}
+    run = scene.run
+    if run is None or run.kind == LIFELONG:
+        return blank
+    try:
+        before, after = sides(run, scene.view, scene.runs)
+        found: Comparison | None = data.compare(before, after)
+        if found is None or found.rows is None:
+            return blank
+        names = plots.datasets(found.rows)
+        chosen = scene.view.data if scene.view.data in names else names[0]
+        here = data.compare(before, after, chosen)
+        moved = parts.moved_documents(here, scene.view) if here is not None else ""
+        trade = trade_off(run, scene.runs, chosen)
+    except (LprError, KeyError, ValueError):
+        return blank  # the upper half says what is wrong
+    if trade is None:
+        return blank | {"moved": moved}
+    figure = views.trade_off(trade.points)
+    said = f'<p class="lpr-subfinding">{esc(plots.take_title(figure))}.</p>'
+    alone = len(trade.points) < 2
+    return {
+        "moved": moved,
+        "among": f'<section class="lpr-section"><h2>Gain against forgetting, over runs</h2>{said}</section>',
+        "scatter": gr.update(visible=False, value=None) if alone else gr.update(visible=True, value=figure),
+        "points": parts.trade_off_table(trade, scene.view),
+    }
+
+
+def page(demo: gr.Blocks, runs_dir: Path) -> None:
+    """Wire the page."""
+    html_block(shell.header("Retention"))
+    top = html_block(shell.head(QUESTION))
+    with gr.Row(elem_classes="lpr-controls"):
+        run = shell.run_picker()
+        before = gr.Dropdown([], label="Before", visible=False, elem_classes="lpr-run", interactive=True)
+        after = gr.Dropdown([], label="After", visible=False, elem_classes="lpr-run", interactive=True)
+        dataset = gr.Radio([], label="Measured on", visible=False)
+    title = html_block()
+    plot = gr.Plot(show_label=False, visible=False, elem_classes="lpr-plot lpr-card")
+    table = html_block()
+    moved = html_block()
+    among = html_block()
+    scatter = gr.Plot(show_label=False, visible=False, elem_classes="lpr-plot lpr-card")
+    points = html_block()
+
+    upper = {"before": before, "after": after, "data": dataset, "title": title, "plot": plot, "table": table}
+    lower = {"moved": moved, "among": among, "scatter": scatter, "points": points}
+
+    def draw(query: dict[str, Any]) -> list[Any]:
+        scene = shell.look(runs_dir, query)
+        found = compose(scene, runs_dir)
+        return [found["top"], shell.show_runs(scene), *(found[name] for name in upper)]
+
+    def load(request: gr.Request) -> list[Any]:
+        return draw(dict(request.query_params))
+
+    def load_more(about: str, was: str, now: str, measured_on: str) -> list[Any]:
+        query = {"run": about or "", "stage": now or "", "data": measured_on or "", **_earlier(was or BASE)}
+        found = compose_more(shell.look(runs_dir, query))
+        return [found[name] for name in lower]
+
+    def choose_run(chosen: str, request: gr.Request) -> list[Any]:
+        nothing = {"run2": "", "stage": "", "stage2": ""}
+        return draw({**dict(request.query_params), **nothing, "run": chosen})
+
+    def choose_data(chosen: str, request: gr.Request) -> list[Any]:
+        return draw({**dict(request.query_params), "data": chosen})
+
+    def choose_before(chosen: str, request: gr.Request) -> list[Any]:
+        return draw({**dict(request.query_params), **_earlier(chosen)})
+
+    def choose_after(chosen: str, request: gr.Request) -> list[Any]:
+        return draw({**dict(request.query_params), "stage": chosen})
+
+    words, more = [top, run, *upper.values()], list(lower.values())
+    events = [demo.load(load, None, words, **FILES)]
+    for control, choose in ((run, choose_run), (dataset, choose_data), (before, choose_before), (after, choose_after)):
+        events.append(control.input(in_order(choose), [control], words, **PICK))
+    # Afterwards, so that words do not wait for the tables of other runs.
+    for event in events:
+        event.then(load_more, [run, before, after, dataset], more, **FILES)

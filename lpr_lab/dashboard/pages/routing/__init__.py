@@ -1,0 +1,1 @@
+"""Page `/routing`: where each token of a text went."""

@@ -1,0 +1,262 @@
+"""What page `/routing` shows for an address: which text, which stage, compared with what, and why something is not."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from lpr_lab.dashboard import shell
+from lpr_lab.dashboard.cache import remembered
+from lpr_lab.dashboard.pages.routing import words as say
+from lpr_lab.dashboard.pages.routing.texts import OWN, examples, read, show_own, unknown
+from lpr_lab.dashboard.query import View
+from lpr_lab.dashboard.server.models import why_not
+from lpr_lab.dashboard.server.typed_texts import trace_of
+from lpr_lab.dashboard.shell import Scene, esc
+from lpr_lab.errors import LprError
+from lpr_lab.measure.trace import RoutingChange, RoutingTrace, routing_change
+from lpr_lab.runs.own_texts import is_own
+from lpr_lab.runs.run import Run
+from lpr_lab.views import plots
+from lpr_lab.views.plots import dataset_name
+from lpr_lab.views.tokens import choices_in, render_token_strip
+
+QUESTION = "Where did each token of this text go?"
+DEMO = shell.command("lpr-lab demo")
+# --------------------------------------------------------------------------------------------- compared with what
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What a trace is compared with, as far as that is possible."""
+
+    before: RoutingTrace | None = None
+    change: RoutingChange | None = None
+    name: str = ""
+    """Such as `G1 expand`, or the other run's title."""
+    untraced: Run | None = None
+    """A run that could trace this text but has not yet."""
+    problem: str = ""
+    """Why there is no comparison, in a sentence; HTML."""
+
+
+def beside(scene: Scene, name: str, trace: RoutingTrace, stages: RoutingTrace) -> Beside:
+    """Return what the address asks to compare with.
+
+    Args:
+        scene: the page's.
+        name: of the text.
+        trace: what is shown.
+        stages: the same text with all stages it was traced at.
+    """
+    view = scene.view
+    try:
+        if view.run2:
+            return _beside_run(scene, name, trace)
+        if view.stage2 and view.stage2 != trace.stage:
+            before = stages.at(view.stage2)
+            return Beside(before, routing_change(before, trace, same_model=True), view.stage2)
+    except LprError as error:
+        return Beside(problem=esc(str(error)))
+    return Beside()
+
+
+def _beside_run(scene: Scene, name: str, trace: RoutingTrace) -> Beside:
+    view = scene.view
+    other = next((run for run in scene.runs if run.id == view.run2 and run.problem is None), None)
+    if other is None:
+        return Beside(problem=f"Run “{esc(view.run2)}” isn't in this folder, so there is nothing to compare with.")
+    stored = trace_of(other, name)
+    if stored is None:
+        reason = why_not(other)
+        if reason is None:
+            return Beside(untraced=other, problem=f"{esc(_title(other))} has not traced this text yet.")
+        return Beside(problem=f"{esc(_title(other))} has not traced this text. {esc(reason)}")
+    before = stored.at(view.stage2) if view.stage2 else stored
+    return Beside(before, routing_change(before, trace, same_model=False), _title(other))
+
+
+def _title(run: Run) -> str:
+    return f"{run.title} ({run.id.rsplit('-', 1)[-1]})"
+
+
+def comparisons(scene: Scene, name: str, trace: RoutingTrace, stages: RoutingTrace) -> list[tuple[str, str]]:
+    """Return (label, value) of what a trace can be compared with: other stages, and runs from the same base."""
+    choices = [(stage, f"stage:{stage}") for stage in stages.stage_names if stage and stage != trace.stage]
+    base = trace.model.get("base") or (scene.run.config.get("base") if scene.run else None)
+    for run in scene.runs:
+        mine = scene.run is not None and run.id == scene.run.id
+        if run.problem is None and not mine and run.config.get("base") == base:
+            if name in run.trace_names() or why_not(run) is None:
+                choices.append((f"Run {_title(run)}", f"run:{run.id}"))
+    return choices
+
+
+def chosen_comparison(view: View) -> str:
+    """Return the value in `comparisons` that an address stands for."""
+    return f"run:{view.run2}" if view.run2 else f"stage:{view.stage2}" if view.stage2 else ""
+
+
+# ---------------------------------------------------------------------------------------------------- the page
+
+
+def show_trace(
+    run: Run,
+    trace: RoutingTrace,
+    name: str,
+    view: View,
+    notice: str = "",
+    other: Beside | None = None,
+) -> tuple[str, str]:
+    """Return the page's head and the token strip for one trace, beside another where there is one."""
+    other = other or Beside()
+    changed = other.change is not None
+    shows = choices_in(trace, view.layer, view.expert, view.tok, view.mode, view.view, changed=changed)
+    view = View.from_query(
+        {**vars(view), **_in_address(shows), "run": run.id, "text": name, "lang": trace.language or ""}
+    )
+    sentence = say.finding(trace, say.role_of(run, trace.language)) + say.detail(trace)
+    strip = render_token_strip(trace, **shows, change=other.change, change_from=other.name)
+    moved = ""
+    if other.change is not None and other.before is not None:
+        words = say.what_moved(other.change, other.before, trace, other.name)
+        moved = f'<p class="lpr-subfinding lpr-since">{words}</p>'
+    elif other.problem:
+        moved = shell.notice("info", other.problem)
+    head = shell.head(QUESTION, sentence, notice, view=view)
+    return head, f'<div class="lpr-card">{moved}{strip}</div>'
+
+
+def _in_address(shows: dict[str, Any]) -> dict[str, Any]:
+    """Return what a strip shows as the address says it: what is usual is left out."""
+    usual = {"mode": "reading", "colour": "original"}
+    keys = {"layer": "layer", "expert": "expert", "token": "tok", "mode": "mode", "colour": "view"}
+    return {key: "" if shows[name] in (None, usual.get(name)) else shows[name] for name, key in keys.items()}
+
+
+def overview(run: Run | None) -> tuple[str, Any, str]:
+    """Return heading, plot and table of the original expert's weight by layer and language, or an honest absence."""
+    load = run.read_table("load") if run else None
+    if load is None or load.empty:
+        return "", gr.update(visible=False, value=None), ""
+    data = sorted(set(load["dataset"]), key=lambda name: name != "heldout")[0]
+    rows = load[load["dataset"] == data]
+    figure = plots.load_heatmap(rows)
+    title = plots.take_title(figure)
+    tokens = int(rows["n_tokens"].groupby(rows["language"]).first().sum())
+    caption = (
+        f"{dataset_name(data)}; {tokens:,} tokens in all; layer 0 on top, the original languages left of the line."
+    )
+    heading = (
+        f'<section class="lpr-section"><h2>Over whole documents</h2><p class="lpr-subfinding">{esc(title)}.</p>'
+        f'<p class="lpr-caption">{esc(caption)}</p></section>'
+    )
+    return heading, gr.update(value=figure, visible=True), say.load_table(rows[rows["expert"] == 0])
+
+
+def sample_traces(run: Run) -> dict[str, RoutingTrace]:
+    """Return the traces of a run's sample texts, by language, in the run's order."""
+    known = set(run.trace_names())
+    original, expanded = shell.languages_of(run)
+    return {code: run.read_trace(code) for code in (*original, *expanded) if code in known}
+
+
+@remembered
+def compose(scene: Scene, runs_dir: Path) -> dict[str, Any]:
+    """Return what each part of the page shows."""
+    hidden = gr.update(visible=False)
+    parts: dict[str, Any] = {
+        "picker": hidden,
+        "stage": hidden,
+        "other": hidden,
+        "also": hidden,
+        "kept": hidden,
+        "own": hidden,
+        "text": gr.skip(),
+        "language": gr.skip(),
+        "keeping": hidden,
+        "note": "",
+        **dict.fromkeys(("name", "keep", "replace", "rename", "delete", "sure", "never_mind"), hidden),
+        "why": "",
+        "go": gr.update(interactive=False),
+        "languages": "",
+        "overview": "",
+        "plot": gr.update(visible=False, value=None),
+        "table": "",
+        "what_if": hidden,
+        "expert": gr.skip(),
+        "changed": "",
+    }
+    run = scene.run
+    if run is None:
+        top = shell.head(QUESTION, more=scene.notice, view=scene.view)
+        return parts | {"top": top, "strip": shell.no_runs(runs_dir)}
+    reason = why_not(run)
+    try:
+        choices = examples(run)
+        asks_own = scene.view.text == OWN or not (choices or trace_of(run, scene.view.text))
+        name, stages = (OWN, None) if asks_own else read(run, scene.view)
+        parts["overview"], parts["plot"], parts["table"] = overview(run)
+        parts["languages"] = say.across_languages(run, sample_traces(run))
+    except LprError as error:
+        more = scene.notice + shell.notice("bad", esc(str(error)))
+        return parts | {"top": shell.head(QUESTION, more=more, view=scene.view), "strip": ""}
+    typed = name == OWN or is_own(name)
+    picker = [*choices, ("Your own text", OWN)]
+    parts["picker"] = gr.update(choices=picker, value=OWN if typed else name, visible=True)
+    parts["own"] = gr.update(visible=typed)
+    parts |= show_own(run, name, stages)
+    scene = replace(scene, notice=scene.notice + unknown(run, scene.view.text, name))
+    parts["go"] = gr.update(interactive=reason is None)
+    if reason is not None:
+        more = shell.elsewhere(run, "/routing") or f"A new text needs a run with weights: {DEMO}"
+        line = f"{esc(reason)} {more}"
+        parts["why"] = shell.notice("info", line)
+    if stages is None:
+        lead = "Type a sentence in any language." if reason is None else ""
+        strip = "" if choices or reason is None else _no_trace(run)
+        return parts | {"top": shell.head(QUESTION, lead, scene.notice, view=scene.view), "strip": strip}
+    return parts | show_stage(scene, run, name, stages, can_run=reason is None)
+
+
+def show_stage(scene: Scene, run: Run, name: str, stages: RoutingTrace, *, can_run: bool) -> dict[str, Any]:
+    """Return the parts that depend on the text, the stage and what is compared."""
+    notice = scene.notice
+    try:
+        trace = stages.at(scene.view.stage) if scene.view.stage else stages
+    except LprError as error:
+        trace, notice = stages, notice + shell.notice("warn", f"{esc(str(error))} Showing the newest.")
+    other = beside(scene, name, trace, stages)
+    top, strip = show_trace(run, trace, name, scene.view, notice, other)
+    named = [stage for stage in stages.stage_names if stage]
+    ways = comparisons(scene, name, trace, stages)
+    value = chosen_comparison(scene.view)
+    if value and value not in [way for _, way in ways]:
+        value = ""
+    experts = range(int(trace.num_experts.max(initial=1)))
+    return {
+        "top": top,
+        "strip": strip,
+        "stage": gr.update(choices=named, value=trace.stage or None, visible=len(named) > 1),
+        "other": gr.update(choices=[("Nothing", ""), *ways], value=value, visible=bool(ways)),
+        "also": gr.update(visible=other.untraced is not None),
+        "what_if": gr.update(visible=can_run and len(trace.layers) > 0),
+        "expert": gr.update(choices=expert_choices(experts), value=0),
+    }
+
+
+def expert_choices(experts: Sequence[int]) -> list[tuple[str, int]]:
+    """Return (label, number) of the experts to force or ban."""
+    return [(f"Expert {e}, {'the original' if e == 0 else 'new'}", e) for e in experts]
+
+
+def _no_trace(run: Run) -> str:
+    if there := shell.elsewhere(run, "/routing"):
+        return shell.card("No text was traced in this run", there)
+    return shell.missing(
+        "No text was traced in this run",
+        "Sample texts are traced near the end of a run. Start the same command again: it goes on where it stopped.",
+        "lpr-lab demo",
+    )

@@ -1,0 +1,88 @@
+"""Which text page `/routing` shows: samples of the run, texts that readers kept, and one that was just typed."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import gradio as gr
+
+from lpr_lab.dashboard import shell
+from lpr_lab.dashboard.pages.routing import words as say
+from lpr_lab.dashboard.query import View
+from lpr_lab.dashboard.server.typed_texts import TYPED, trace_of
+from lpr_lab.dashboard.shell import Scene, esc
+from lpr_lab.measure.trace import RoutingTrace
+from lpr_lab.runs.own_texts import is_own, own_texts, suggested_name
+from lpr_lab.runs.run import Run
+from lpr_lab.text.languages import LANGUAGES
+from lpr_lab.views.plots import language_name
+
+OWN = "own"
+"""Value of the text picker for a text of one's own, also where one is shown."""
+
+
+def examples(run: Run) -> list[tuple[str, str]]:
+    """Return (label, name) of the sample texts: languages first, in the run's order."""
+    original, expanded = shell.languages_of(run)
+    names = [name for name in run.trace_names() if not is_own(name)]
+    ranked = [code for code in (*original, *expanded) if code in names]
+    ranked += [name for name in names if name not in ranked]
+    return [(language_name(name) if name in LANGUAGES else name.capitalize(), name) for name in ranked]
+
+
+def read(run: Run, view: View) -> tuple[str, RoutingTrace | None]:
+    """Return the name of the text the address asks for, else of the first expanded language, and its trace."""
+    if view.text and (found := trace_of(run, view.text)) is not None:
+        return view.text, found
+    names = [name for _, name in examples(run)]
+    _, expanded = shell.languages_of(run)
+    name = next((name for name in (view.lang, *expanded, *names) if name in names), "")
+    return name, run.read_trace(name) if name else None
+
+
+def say_unreadable(scene: Scene, query: Mapping[str, Any]) -> Scene:
+    """Say of an address whose `text` is no name at all that another one is shown."""
+    asked = str(query.get("text", ""))
+    if scene.view.text or not asked:
+        return scene
+    said = f"“{esc(asked[:40])}” is not the name of a text, so another one is shown."
+    return replace(scene, notice=scene.notice + shell.notice("warn", said))
+
+
+def unknown(run: Run, asked: str, name: str) -> str:
+    """Return the notice that another text is shown than the one asked for; empty where it is that one."""
+    if asked in ("", OWN, name):
+        return ""
+    shown = f" Showing {esc(language_name(name))}." if name else ""
+    if is_own(asked):
+        said = "This run keeps no such text of a reader’s: it was never kept, or somebody deleted it."
+    else:
+        said = f"This run has no text “{esc(language_name(asked) if asked in LANGUAGES else asked)}”."
+    return shell.notice("warn", said + shown)
+
+
+def show_own(run: Run, name: str, stages: RoutingTrace | None) -> dict[str, Any]:
+    """Return the parts that are there for texts of readers: those that are kept, and what can be done with this one."""
+    texts = own_texts(run)
+    kept = next((text for text in texts if text.id == name), None)
+    choices = [(text.name, text.id) for text in texts]
+    parts: dict[str, Any] = {
+        "kept": gr.update(choices=choices, value=kept.id if kept else None, visible=bool(choices)),
+    }
+    if stages is None or not is_own(name):
+        return parts
+    held = TYPED.get(run, name)
+    edited = next((text for text in texts if held is not None and text.id == held.edited), None)
+    called = kept.name if kept else edited.name if edited else suggested_name(stages.text)
+    writable = not run.is_example
+    return parts | {
+        "text": gr.update(value=stages.text),
+        "language": gr.update(value=stages.language or ""),
+        "keeping": gr.update(visible=writable),
+        "note": say.WHO_SEES_KEPT if kept else say.WHO_SEES_TYPED,
+        "name": gr.update(value=called, visible=True),
+        "keep": gr.update(visible=kept is None),
+        "replace": gr.update(visible=edited is not None, value=f"Replace “{edited.name}”" if edited else ""),
+        "rename": gr.update(visible=kept is not None),
+        "delete": gr.update(visible=kept is not None),
+    }

@@ -1,0 +1,55 @@
+"""Runs beside one another: the settings in which they differ, and what came of each."""
+
+from lpr_lab.dashboard import shell
+from lpr_lab.dashboard.pages.runs.report import report_link
+from lpr_lab.dashboard.shell import Scene, esc
+from lpr_lab.errors import LprError
+from lpr_lab.runs.compare.differences import compare_runs
+from lpr_lab.runs.run import Run
+from lpr_lab.views import side_by_side
+
+MOST = 6
+
+
+def chosen_runs(scene: Scene) -> list[Run]:
+    """Return the runs that the address asks to compare, those that are there, in its order."""
+    readable = {run.id: run for run in scene.runs if run.problem is None}
+    return [readable[name] for name in dict.fromkeys(scene.view.compared) if name in readable][:MOST]
+
+
+def toggle(scene: Scene, run: Run) -> str:
+    """Return the box that puts a run into the comparison or takes it out."""
+    chosen = [one.id for one in chosen_runs(scene)]
+    inside = run.id in chosen
+    full = len(chosen) >= MOST and not inside
+    others = [name for name in chosen if name != run.id]
+    query = esc(scene.view.to_query(runs=",".join(others if inside or full else [*others, run.id])))
+    title = f"At most {MOST} runs at once" if full else "Compare with others"
+    return (
+        f'<a class="lpr-box" href="/?{query}" data-pick="{query}" role="checkbox" aria-checked="{str(inside).lower()}" '
+        f'aria-disabled="{str(full).lower()}" aria-label="Compare {esc(run.title)}, {esc(run.short_id)}" '
+        f'title="{title}"></a>'
+    )
+
+
+def render_comparison(scene: Scene) -> str:
+    """Return the table of differences; empty while nothing was chosen."""
+    runs = chosen_runs(scene)
+    if not runs:
+        return ""
+    if len(runs) == 1:
+        return '<p class="lpr-caption lpr-compare-hint">Select a second run to see differences.</p>'
+    try:
+        compared = compare_runs(runs)
+    except LprError as error:
+        return shell.notice("bad", esc(str(error)))
+    warning = "".join(shell.notice("warn", esc(said)) for said in side_by_side.notices(compared, runs))
+    heads = [f"{esc(run.title)}<small>{esc(run.created[:10])} {esc(run.short_id)}</small>" for run in runs]
+    table = side_by_side.render(compared, heads, ("results", "settings", "data", "environment"))
+    clear = esc(scene.view.to_query(runs=""))
+    said = f"{len(runs)} runs: {side_by_side.finding(compared)}"
+    return (
+        f'<section class="lpr-card" aria-label="Comparison"><h2 class="lpr-subfinding">{esc(said)}</h2>{warning}{table}'
+        f'<p class="lpr-caption"><a href="/?{clear}" data-pick="{clear}">Compare none</a></p>'
+        f'<div class="lpr-links">{report_link(runs, "Export report of these")}</div></section>'
+    )

@@ -1,0 +1,81 @@
+"""The address `/report.html?run=…` (or `?runs=…,…`): the report of `lpr-lab export`, made when it is asked for.
+
+Not a page: a file to keep. One is made at a time, in a thread of its own, so that pages stay quick meanwhile. What
+people typed is in it only where the address says so (`own_texts=1`, `compare_pairs=1`), which two boxes do.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from html import escape as esc
+from pathlib import Path
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from lpr_lab.dashboard.query import View
+from lpr_lab.errors import LprError, MissingError, UsageError
+from lpr_lab.runs.continuations import pairs, typed_by_reader
+from lpr_lab.runs.own_texts import own_texts
+from lpr_lab.runs.run import Run, list_runs
+
+PATH = "/report.html"
+TYPED = {"own_texts": "Texts kept on Routing", "compare_pairs": "Pairs kept on Compare"}
+"""What people typed, by the name in the address that asks for it."""
+
+
+def report_route(runs_dir: Path) -> Route:
+    """Return the route; it reads runs of this folder only, by id."""
+    one_at_a_time = asyncio.Lock()
+
+    async def answer(request: Request) -> Response:
+        view = View.from_query(dict(request.query_params))
+        ids = view.compared or ((view.run,) if view.run else ())
+        typed = {name: request.query_params.get(name) == "1" for name in TYPED}
+        try:
+            async with one_at_a_time:
+                text = await run_in_threadpool(_render, runs_dir, ids, **typed)
+        except LprError as error:
+            status = 404 if isinstance(error, MissingError) else 400 if isinstance(error, UsageError) else 500
+            return PlainTextResponse(str(error), status)
+        name = f"{ids[0]}-report.html" if len(ids) == 1 else "report.html"
+        # As a file: opened in place it would fall under the dashboard's own policy for scripts.
+        return Response(text, 200, {"content-disposition": f'attachment; filename="{name}"'}, "text/html")
+
+    return Route(PATH, answer, methods=["GET"])
+
+
+def report_link(runs: Sequence[Run], text: str) -> str:
+    """Return, as HTML, what leads to the report of these runs: a link, or where people typed something, a choice."""
+    view = View(run=runs[0].id) if len(runs) == 1 else View(runs=",".join(run.id for run in runs))
+    typed = {"own_texts": 0, "compare_pairs": 0}
+    for run in runs:
+        try:
+            typed["own_texts"] += len(own_texts(run))
+            typed["compare_pairs"] += sum(typed_by_reader(run, record) for record in pairs(run).values())
+        except LprError:
+            continue  # what cannot be read is not exported either; the report says so
+    if not any(typed.values()):
+        return f'<a class="lpr-button" href="{esc(view.link(PATH))}" download>{esc(text)}</a>'
+    boxes = "".join(
+        f'<label><input type="checkbox" name="{name}" value="1"> {esc(TYPED[name])} ({number})</label>'
+        for name, number in typed.items()
+        if number
+    )
+    key, value = ("run", view.run) if len(runs) == 1 else ("runs", view.runs)
+    return (
+        f'<details class="lpr-export"><summary class="lpr-button">{esc(text)}…</summary>'
+        f'<form action="{PATH}" method="get"><input type="hidden" name="{key}" value="{esc(value)}">'
+        f"<fieldset><legend>What readers typed is left out unless you tick it</legend>{boxes}</fieldset>"
+        '<button class="lpr-button">Download</button></form></details>'
+    )
+
+
+def _render(runs_dir: Path, ids: tuple[str, ...], **typed: bool) -> str:
+    from lpr_lab.views.report import render_report
+
+    runs = [Run.open(runs_dir, run_id) for run_id in dict.fromkeys(ids)]
+    told: dict[str, Any] = {"around": list_runs(runs_dir), **typed}
+    return render_report(runs, **told)
