@@ -17,7 +17,7 @@ from places import ROOT
 from lpr_lab.experiments.notebooks.html import drawn
 from lpr_lab.runs.run import Run
 from lpr_lab.runs.summary import summary_lines
-from lpr_lab.views.tokens import render_token_strip
+from lpr_lab.views.html.tokens import render_token_strip
 
 
 def page(path: Path) -> str:

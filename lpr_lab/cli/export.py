@@ -40,7 +40,7 @@ def export_command(
     people typed in the dashboard is left out unless it is asked for.
     """
     from lpr_lab.runs.run import list_runs
-    from lpr_lab.views.report import write_report
+    from lpr_lab.views.report.page import write_report
     from lpr_lab.views.tables import write_tables
 
     folder = runs_folder(runs_dir)

@@ -26,7 +26,7 @@ def watch_command(
     leaves it alone. Exit code 0 when the run finished, 1 when it failed, 130
     when it, or the watching, was interrupted.
     """
-    from lpr_lab.views.live_terminal import watch
+    from lpr_lab.views.terminal import watch
 
     folder = runs_folder(runs_dir)
     run = _at_work(folder) if run_id is None else open_run(folder, run_id)

@@ -5,7 +5,9 @@ from pathlib import Path
 
 from gradio import themes
 
-from lpr_lab.views import expert_panels, live, pairs, run_parts, theme, tokens
+from lpr_lab.views import theme
+from lpr_lab.views.html import continuations as pairs
+from lpr_lab.views.html import expert_panels, live, run_parts, tokens
 
 _HERE = Path(__file__)
 

@@ -20,8 +20,8 @@ from lpr_lab.runs.compare.differences import changed_between, compare_runs, lang
 from lpr_lab.runs.run import Run
 from lpr_lab.storage import write_text
 from lpr_lab.text.languages import language_name
+from lpr_lab.views.figures.plots import dataset_name
 from lpr_lab.views.numbers import NOT_MEASURED
-from lpr_lab.views.plots import dataset_name
 
 FORMATS = {"latex": ".tex", "csv": ".csv"}
 

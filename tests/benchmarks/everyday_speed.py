@@ -99,7 +99,7 @@ def runs(rounds: int, rows: list[Row]) -> None:
 
 def traces(rounds: int, rows: list[Row]) -> None:
     """Tracing 2,048 tokens and drawing them."""
-    from lpr_lab.views.tokens import render_token_strip
+    from lpr_lab.views.html.tokens import render_token_strip
 
     base, tokenizer = lab.load_base("smollm2-135m")
     model = lab.upcycle(base, lab.uniform(30))

@@ -16,7 +16,7 @@ import torch
 from lpr_lab.measure.routing import trace, trace_stages
 from lpr_lab.model.files import load_expansion, load_tokenizer
 from lpr_lab.runs.run import Run
-from lpr_lab.views.tokens import render_token_strip
+from lpr_lab.views.html.tokens import render_token_strip
 
 TEXT = (
     "Το πρωί άνοιξα το παράθυρο και είδα τη θάλασσα. Two boats came in before noon, and the harbour filled with gulls. "

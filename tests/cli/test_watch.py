@@ -4,7 +4,7 @@ import pytest
 from cli_calls import call
 
 from lpr_lab.runs.run import Run
-from lpr_lab.views import live_terminal
+from lpr_lab.views import terminal as live_terminal
 
 
 def make(root, title, state="finished"):

@@ -17,7 +17,7 @@ from lpr_lab.dashboard.pages.compare.state import Latest, halted, judge
 from lpr_lab.dashboard.query import View
 from lpr_lab.runs.continuations import Exactness, Pair, Said, exactness, pair_id, split_at_fork
 from lpr_lab.runs.run import Run
-from lpr_lab.views import pairs as views
+from lpr_lab.views.html import continuations as views
 
 
 def words(markup: str) -> str:

@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 from sample_runs import HOSTILE, MIXED, SENTENCES, make_run, make_trace, results
 
 from lpr_lab.runs.run import Run
-from lpr_lab.views.report import write_report
+from lpr_lab.views.report.page import write_report
 
 pytestmark = pytest.mark.e2e
 

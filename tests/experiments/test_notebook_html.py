@@ -8,7 +8,7 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 from lpr_lab.experiments.notebooks.html import OfflineHTMLExporter
-from lpr_lab.views.cells import show
+from lpr_lab.views.notebook import show
 
 
 def exported(*data) -> str:

@@ -12,7 +12,7 @@ from lpr_lab.experiments.notebooks.run import notebooks_dir, run_notebook
 from lpr_lab.runs.environment import CHECKOUT
 from lpr_lab.runs.run import Run, list_runs
 from lpr_lab.storage import read_json, write_json
-from lpr_lab.views import report_run
+from lpr_lab.views.report import run as report_run
 
 NOTEBOOK = notebooks_dir() / "10_report.ipynb"
 

@@ -5,8 +5,9 @@ import plotly.graph_objects as go
 from sample_runs import change_table
 
 from lpr_lab.runs.run import Run
-from lpr_lab.views import plots, theme
-from lpr_lab.views.cells import TITLE_CHARACTERS, in_full, show, show_settings, with_wrapped_title
+from lpr_lab.views import theme
+from lpr_lab.views.figures import plots
+from lpr_lab.views.notebook import TITLE_CHARACTERS, in_full, show, show_settings, with_wrapped_title
 
 LONG = (
     "Expanded languages need 11.4% fewer bits (-14.0% to -9.1%); original languages need 2.9% fewer bits (-3.3% to "

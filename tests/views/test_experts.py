@@ -8,8 +8,8 @@ from sample_experts import HOSTILE_TOKEN, ROLES, STAGES, expert_tables
 
 from lpr_lab.errors import UsageError
 from lpr_lab.measure.experts import profiles
-from lpr_lab.views import expert_panels as panels
-from lpr_lab.views import experts as figures
+from lpr_lab.views.figures import experts as figures
+from lpr_lab.views.html import expert_panels as panels
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,8 @@ from lpr_lab.progress import progress
 from lpr_lab.runs.files import PRINTED_TO
 from lpr_lab.runs.live import Follower, Snapshot
 from lpr_lab.runs.run import Run
-from lpr_lab.views import live, live_terminal
+from lpr_lab.views import terminal as live_terminal
+from lpr_lab.views.html import live
 
 
 @pytest.fixture

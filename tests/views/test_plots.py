@@ -7,7 +7,7 @@ import pytest
 from sample_runs import change_table, load_table
 
 from lpr_lab.errors import UsageError
-from lpr_lab.views import plots
+from lpr_lab.views.figures import plots
 
 
 @pytest.fixture

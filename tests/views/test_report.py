@@ -12,8 +12,9 @@ from lpr_lab.errors import UsageError
 from lpr_lab.runs.continuations import Pair, Said
 from lpr_lab.runs.own_texts import keep_text, new_id
 from lpr_lab.runs.run import Run
-from lpr_lab.views import report, report_charts
-from lpr_lab.views.report import render_report, write_report
+from lpr_lab.views.report import charts as report_charts
+from lpr_lab.views.report import page as report
+from lpr_lab.views.report.page import render_report, write_report
 
 
 class Page(HTMLParser):

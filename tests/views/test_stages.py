@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from lpr_lab.errors import UsageError
-from lpr_lab.views import stages
+from lpr_lab.views.figures import stages
 
 
 def table(after_second=2.8):

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from lpr_lab.experiments.sweep.tables import differences
-from lpr_lab.views.sweep import finding, settings
+from lpr_lab.views.figures.sweep import finding, settings
 
 
 @pytest.fixture

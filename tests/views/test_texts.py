@@ -1,6 +1,6 @@
 import pandas as pd
 
-from lpr_lab.views import stages, texts
+from lpr_lab.views.figures import stages, texts
 
 FERTILITY = pd.DataFrame(
     [("en", "original", 1.0, 1.4), ("el", "expanded", 4.4, 5.8), ("zh", "expanded", 2.0, None)],

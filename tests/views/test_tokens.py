@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from sample_runs import HOSTILE, MIXED, SENTENCES, make_trace
 
 from lpr_lab.measure.trace import routing_change
-from lpr_lab.views.layers import render_grid
-from lpr_lab.views.tokens import MAX_TOKENS, chip_label, render_token_strip, segment_style, show_token_strip, style
+from lpr_lab.views.html.layers import render_grid
+from lpr_lab.views.html.tokens import MAX_TOKENS, chip_label, render_token_strip, segment_style, show_token_strip, style
 
 
 class Page(HTMLParser):

@@ -34,8 +34,8 @@ from lpr_lab.errors import LprError, UsageError
 from lpr_lab.runs.continuations import Pair, Said, exactness, pair_id, pairs
 from lpr_lab.runs.model_ref import BASE, EXPANDED, Side, looked_at, name_of
 from lpr_lab.runs.run import Run
-from lpr_lab.views import pairs as views
-from lpr_lab.views.plots import language_name
+from lpr_lab.views.figures.plots import language_name
+from lpr_lab.views.html import continuations as views
 
 UPDATES_PER_SECOND = 10
 BLIND = "blind"

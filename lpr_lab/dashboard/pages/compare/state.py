@@ -18,7 +18,7 @@ from lpr_lab.errors import LprError
 from lpr_lab.measure.preference import CHOICES
 from lpr_lab.runs.continuations import Pair, exactness, pair_id, pairs
 from lpr_lab.runs.run import Run
-from lpr_lab.views import pairs as views
+from lpr_lab.views.html import continuations as views
 
 QUESTION = "What does the expanded model say that the base does not?"
 

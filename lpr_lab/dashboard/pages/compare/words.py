@@ -9,9 +9,9 @@ from lpr_lab.measure.preference import Tally, tally
 from lpr_lab.measure.significance import UNCLEAR
 from lpr_lab.runs.continuations import Pair, pairs
 from lpr_lab.runs.run import Run
+from lpr_lab.views.figures.plots import language_name
+from lpr_lab.views.html.continuations import describe_settings, title_of
 from lpr_lab.views.numbers import duration, percent
-from lpr_lab.views.pairs import describe_settings, title_of
-from lpr_lab.views.plots import language_name
 
 SLOW_SECONDS = 60
 KEPT_SHOWN = 60

@@ -16,10 +16,10 @@ from lpr_lab.dashboard.server.turns import in_turn
 from lpr_lab.dashboard.shell import FILES, MODEL, PICK, Scene, esc, html_block, in_order, status
 from lpr_lab.errors import LprError
 from lpr_lab.runs.run import Run
-from lpr_lab.views import experts as figures
-from lpr_lab.views import plots
+from lpr_lab.views.figures import experts as figures
+from lpr_lab.views.figures import plots
+from lpr_lab.views.figures.plots import dataset_name, language_name
 from lpr_lab.views.numbers import NOT_MEASURED, duration
-from lpr_lab.views.plots import dataset_name, language_name
 
 QUESTION = "Which experts work, and for which languages?"
 CONTROLS = ("stage", "stage2", "data", "number", "languages", "layer")

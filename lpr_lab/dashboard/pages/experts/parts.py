@@ -9,9 +9,9 @@ import numpy as np
 from lpr_lab.dashboard.pages.experts.data import Picture, Table, extra, idle_places
 from lpr_lab.dashboard.query import View
 from lpr_lab.measure.experts import balance, by_layer, profiles
-from lpr_lab.views import expert_panels as panels
+from lpr_lab.views.figures.plots import dataset_name, language_name
+from lpr_lab.views.html import expert_panels as panels
 from lpr_lab.views.numbers import NOT_MEASURED, count, percent
-from lpr_lab.views.plots import dataset_name, language_name
 
 NUMBER_CHOICES = {"mass": "Weight", "chosen": "Tokens (top-k)", "first": "First choices"}
 ABOUT_AS_EVEN = 0.05

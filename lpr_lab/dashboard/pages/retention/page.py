@@ -18,10 +18,10 @@ from lpr_lab.runs.compare.trade_off import trade_off
 from lpr_lab.runs.lineage import members_of
 from lpr_lab.runs.model_ref import BASE, Side, own_before, stages_of
 from lpr_lab.runs.run import Run
-from lpr_lab.views import plots
+from lpr_lab.views.figures import plots
+from lpr_lab.views.figures.plots import dataset_name
+from lpr_lab.views.html.run_parts import lost_text
 from lpr_lab.views.numbers import NOT_MEASURED
-from lpr_lab.views.plots import dataset_name
-from lpr_lab.views.run_parts import lost_text
 
 QUESTION = "What did it gain, what did it forget, and is that real?"
 LIFELONG = "lifelong"
@@ -126,7 +126,7 @@ def _earlier(chosen: str) -> dict[str, str]:
 
 
 def _lifelong(scene: Scene, run: Run) -> dict[str, Any]:
-    from lpr_lab.views import stages
+    from lpr_lab.views.figures import stages
 
     table = run.read_table("retention_by_stage")
     if table is None or table.empty:
@@ -153,7 +153,7 @@ def _lifelong(scene: Scene, run: Run) -> dict[str, Any]:
 
 def compose_more(scene: Scene) -> dict[str, Any]:
     """Return what stands below: the documents that moved, and this run among the others."""
-    from lpr_lab.views import retention as views
+    from lpr_lab.views.figures import retention as views
 
     blank = {"moved": "", "among": "", "scatter": gr.update(visible=False, value=None), "points": ""}
     run = scene.run

@@ -22,8 +22,8 @@ from lpr_lab.runs.compare.paired_scores import Comparison, most_moved
 from lpr_lab.runs.compare.trade_off import TradeOff
 from lpr_lab.runs.model_ref import BASE, looked_at
 from lpr_lab.runs.run import Run
+from lpr_lab.views.figures.plots import ROLES, Table, language_name
 from lpr_lab.views.numbers import NOT_MEASURED, change, count, interval, points_with_interval
-from lpr_lab.views.plots import ROLES, Table, language_name
 
 VERDICTS = {BETTER: "▼ better", NOT_WORSE: f"▼ {NOT_WORSE}", WORSE: "▲ worse", UNCLEAR: f"≈ {UNCLEAR}"}
 

@@ -21,7 +21,7 @@ from lpr_lab.dashboard.shell import FILES, MODEL, PICK, html_block, in_order, is
 from lpr_lab.errors import LprError
 from lpr_lab.measure.trace import RoutingTrace, layers_in
 from lpr_lab.runs.own_texts import is_own
-from lpr_lab.views.tokens import render_token_strip
+from lpr_lab.views.html.tokens import render_token_strip
 
 # ------------------------------------------------------------------------------------------------ with a model
 

@@ -19,9 +19,9 @@ from lpr_lab.errors import LprError
 from lpr_lab.measure.trace import RoutingChange, RoutingTrace, routing_change
 from lpr_lab.runs.own_texts import is_own
 from lpr_lab.runs.run import Run
-from lpr_lab.views import plots
-from lpr_lab.views.plots import dataset_name
-from lpr_lab.views.tokens import choices_in, render_token_strip
+from lpr_lab.views.figures import plots
+from lpr_lab.views.figures.plots import dataset_name
+from lpr_lab.views.html.tokens import choices_in, render_token_strip
 
 QUESTION = "Where did each token of this text go?"
 DEMO = shell.command("lpr-lab demo")

@@ -9,9 +9,9 @@ from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.shell import esc
 from lpr_lab.measure.trace import RoutingChange, RoutingTrace, spans
 from lpr_lab.runs.run import Run
+from lpr_lab.views.figures.plots import language_name
+from lpr_lab.views.html.tokens import chip_label
 from lpr_lab.views.numbers import NOT_MEASURED, percent
-from lpr_lab.views.plots import language_name
-from lpr_lab.views.tokens import chip_label
 
 KEPT = 0.9
 """From this share of tokens on, an original language counts as kept (runs/claims.py); the aim is all."""

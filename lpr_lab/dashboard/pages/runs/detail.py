@@ -11,7 +11,7 @@ from lpr_lab.experiments.sweep.grid import KIND as SWEEP
 from lpr_lab.runs.compare.differences import flatten
 from lpr_lab.runs.lineage import ancestors_of, children_of
 from lpr_lab.runs.run import Run
-from lpr_lab.views import run_parts
+from lpr_lab.views.html import run_parts
 from lpr_lab.views.numbers import count
 
 PAGES = {

@@ -11,7 +11,7 @@ from lpr_lab.dashboard.shell import Scene, esc
 from lpr_lab.errors import LprError
 from lpr_lab.runs.live import Follower, Snapshot
 from lpr_lab.runs.run import Run
-from lpr_lab.views import live
+from lpr_lab.views.html import live
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -18,9 +18,9 @@ from lpr_lab.measure.significance import ADAPTATION, UNCLEAR
 from lpr_lab.runs.housekeeping import tags_of
 from lpr_lab.runs.model_ref import looked_at
 from lpr_lab.runs.run import Run
-from lpr_lab.views import plots
+from lpr_lab.views.figures import plots
+from lpr_lab.views.html.run_parts import mean_of
 from lpr_lab.views.numbers import NOT_MEASURED, change, duration
-from lpr_lab.views.run_parts import mean_of
 
 QUESTION = "What have I run, and what came of it?"
 MAX_ROWS = 200

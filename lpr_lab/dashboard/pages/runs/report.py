@@ -74,7 +74,7 @@ def report_link(runs: Sequence[Run], text: str) -> str:
 
 
 def _render(runs_dir: Path, ids: tuple[str, ...], **typed: bool) -> str:
-    from lpr_lab.views.report import render_report
+    from lpr_lab.views.report.page import render_report
 
     runs = [Run.open(runs_dir, run_id) for run_id in dict.fromkeys(ids)]
     told: dict[str, Any] = {"around": list_runs(runs_dir), **typed}

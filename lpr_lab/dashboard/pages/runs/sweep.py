@@ -11,7 +11,7 @@ from lpr_lab.dashboard.shell import esc
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.sweep.grid import COLUMNS, KIND
 from lpr_lab.runs.run import Run
-from lpr_lab.views import sweep as drawn
+from lpr_lab.views.figures import sweep as drawn
 from lpr_lab.views.numbers import NOT_MEASURED
 
 _DIFFERENCES = ("parameter", "value", "against", "metric", "difference", "ci_low", "ci_high", "seeds", "verdict")

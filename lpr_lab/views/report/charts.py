@@ -19,7 +19,7 @@ from lpr_lab.runs.compare.differences import changed_between
 from lpr_lab.runs.model_ref import BASE, own_before
 from lpr_lab.runs.run import Run
 from lpr_lab.text.languages import language_name
-from lpr_lab.views import experts, plots, stages
+from lpr_lab.views.figures import experts, plots, stages
 from lpr_lab.views.numbers import NOT_MEASURED, count, interval, percent
 from lpr_lab.views.numbers import change as change_text
 

@@ -21,12 +21,12 @@ from lpr_lab.runs.run import Run
 from lpr_lab.runs.summary import divergence_lines, summary_lines
 from lpr_lab.runs.yaml_files import dump_yaml
 from lpr_lab.text.languages import direction_of, language_name
-from lpr_lab.views import expert_panels, run_parts
+from lpr_lab.views.figures.plots import dataset_name
+from lpr_lab.views.html import expert_panels, run_parts
+from lpr_lab.views.html.continuations import describe_settings, finding, render_pair
+from lpr_lab.views.html.tokens import render_token_strip
 from lpr_lab.views.numbers import NOT_MEASURED
-from lpr_lab.views.pairs import describe_settings, finding, render_pair
-from lpr_lab.views.plots import dataset_name
-from lpr_lab.views.report_charts import Chart
-from lpr_lab.views.tokens import render_token_strip
+from lpr_lab.views.report.charts import Chart
 
 MAX_PAIRS = 40
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from lpr_lab.runs.live import Snapshot, snapshots
 from lpr_lab.runs.run import Run
-from lpr_lab.views.live import facts, number, sparkline, standing, to_text, warning
+from lpr_lab.views.html.live import facts, number, sparkline, standing, to_text, warning
 
 EXIT_CODES = {"finished": 0, "failed": 1, "interrupted": 130}
 _STYLES = {"running": "bold", "finished": "bold green", "failed": "bold red", "interrupted": "bold yellow"}

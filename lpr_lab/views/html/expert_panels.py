@@ -14,9 +14,9 @@ import numpy as np
 
 from lpr_lab.measure.experts import by_layer, even_load, given_expert, is_idle
 from lpr_lab.views import theme
+from lpr_lab.views.figures.plots import language_name
+from lpr_lab.views.html.tokens import chip_label
 from lpr_lab.views.numbers import NOT_MEASURED, percent
-from lpr_lab.views.plots import language_name
-from lpr_lab.views.tokens import chip_label
 
 Table = Any
 """A `pandas.DataFrame`; the type pandas declares for itself is lost at the first filter."""

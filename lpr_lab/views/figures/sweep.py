@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from lpr_lab.experiments.sweep.grid import SEED
 from lpr_lab.views import theme
-from lpr_lab.views.plots import GREY
+from lpr_lab.views.figures.plots import GREY
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -23,10 +23,13 @@ from lpr_lab.errors import LprError, UsageError
 from lpr_lab.runs.environment import package_versions
 from lpr_lab.runs.run import Run
 from lpr_lab.storage import write_text
-from lpr_lab.views import expert_panels, pairs, report_charts, run_parts, theme, tokens
-from lpr_lab.views import report_parts as parts
-from lpr_lab.views.report_charts import Chart
-from lpr_lab.views.report_comparison import render_comparison
+from lpr_lab.views import theme
+from lpr_lab.views.html import continuations as pairs
+from lpr_lab.views.html import expert_panels, run_parts, tokens
+from lpr_lab.views.report import charts as report_charts
+from lpr_lab.views.report import parts
+from lpr_lab.views.report.charts import Chart
+from lpr_lab.views.report.comparison import render_comparison
 
 MAX_BYTES = 7_900_000
 MAX_RUNS = 24

@@ -11,8 +11,8 @@ from typing import Any
 from lpr_lab.measure.significance import ADAPTATION, UNCLEAR, Difference, mean_change
 from lpr_lab.runs.run import Run
 from lpr_lab.text.languages import language_name
+from lpr_lab.views.figures.plots import dataset_name
 from lpr_lab.views.numbers import NOT_MEASURED, change, count, duration, interval, percent
-from lpr_lab.views.plots import dataset_name
 
 esc = html.escape
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from lpr_lab.errors import UsageError
 from lpr_lab.measure.significance import UNCLEAR, Difference
 from lpr_lab.views import theme
+from lpr_lab.views.figures.plots import ROLES, SYMBOLS, add_weight_lines, language_name
 from lpr_lab.views.numbers import change as change_text
 from lpr_lab.views.numbers import percent
-from lpr_lab.views.plots import ROLES, SYMBOLS, add_weight_lines, language_name
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 from lpr_lab.views import theme
+from lpr_lab.views.figures.plots import ROLE_COLOURS, ROLES, language_name
 from lpr_lab.views.numbers import percent
-from lpr_lab.views.plots import ROLE_COLOURS, ROLES, language_name
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

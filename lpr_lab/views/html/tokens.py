@@ -22,7 +22,7 @@ from lpr_lab.measure.trace import RoutingChange, RoutingTrace
 from lpr_lab.text.graphemes import Run, clusters, runs
 from lpr_lab.text.languages import get_language
 from lpr_lab.views import theme
-from lpr_lab.views.layers import render_grid, render_profile
+from lpr_lab.views.html.layers import render_grid, render_profile
 from lpr_lab.views.numbers import percent
 
 MAX_TOKENS = 2048

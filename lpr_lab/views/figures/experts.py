@@ -1,6 +1,6 @@
 """What experts do, layer by layer, drawn: what language tells, what changed between stages; and both in a sentence.
 
-The load itself is drawn by `views.expert_panels`, which people can click and read aloud.
+The load itself is drawn by `views.html.expert_panels`, which people can click and read aloud.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from lpr_lab.errors import UsageError
 from lpr_lab.measure.experts import by_layer, is_idle, normalised_entropy
 from lpr_lab.views import theme
+from lpr_lab.views.figures.plots import GREY, ROLE_COLOURS, ROLES, language_name
 from lpr_lab.views.numbers import percent
-from lpr_lab.views.plots import GREY, ROLE_COLOURS, ROLES, language_name
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -12,7 +12,7 @@ from lpr_lab.runs.environment import folder_of
 from lpr_lab.runs.lineage import ancestors_of
 from lpr_lab.runs.run import Run, default_runs_dir, list_runs, start_run
 from lpr_lab.text.languages import get_language
-from lpr_lab.views.report import MAX_BYTES, write_report
+from lpr_lab.views.report.page import MAX_BYTES, write_report
 
 KIND = "report"
 _REACHING = ("src", "srcset", "href", "action", "formaction", "poster", "data", "background")

@@ -10,7 +10,8 @@ import textwrap
 from typing import TYPE_CHECKING, Any
 
 from lpr_lab.runs.compare.differences import flatten
-from lpr_lab.views import run_parts, theme
+from lpr_lab.views import theme
+from lpr_lab.views.html import run_parts
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

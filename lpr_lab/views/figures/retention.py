@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 from lpr_lab.measure.significance import BETTER, WORSE, change_of
 from lpr_lab.text.languages import language_name
 from lpr_lab.views import theme
+from lpr_lab.views.figures.plots import GREY, Table
 from lpr_lab.views.numbers import change as change_text
 from lpr_lab.views.numbers import interval
-from lpr_lab.views.plots import GREY, Table
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
