@@ -22,7 +22,7 @@ TORCH_FREE = (
     "lpr_lab.text.corpus",
     "lpr_lab.text.graphemes",
     "lpr_lab.text.languages",
-    "lpr_lab.text.sources",
+    "lpr_lab.text.demo.readers",
     "lpr_lab.text.splits",
     "lpr_lab.views",
 )

@@ -15,7 +15,6 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lpr_lab import storage
-from lpr_lab.experiments import sample_texts
 from lpr_lab.experiments.config import Experiment, completed
 from lpr_lab.experiments.expert_tables import original_weight_by_stage, write_expert_tables
 from lpr_lab.experiments.steps import STEPS, Story, plan, without_times
@@ -44,6 +43,7 @@ from lpr_lab.runs import claims as scorecard
 from lpr_lab.runs import environment
 from lpr_lab.runs.formats import json_records
 from lpr_lab.runs.run import Run, start_run
+from lpr_lab.text import sample_texts
 from lpr_lab.text.corpus import load_corpus
 from lpr_lab.text.round_trip import check_corpus
 

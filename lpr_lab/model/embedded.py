@@ -23,9 +23,9 @@ from typing import IO
 from filelock import FileLock, Timeout
 
 from lpr_lab.errors import DamagedError, LprError, MissingError
+from lpr_lab.fetching import NO_NETWORK, NO_SPACE, last_line, remove_left_overs, run_watched
 from lpr_lab.progress import progress
 from lpr_lab.storage import cache_dir, friendly_disk_errors, sha256_file, staged_directory
-from lpr_lab.text.fetching import NO_NETWORK, NO_SPACE, last_line, remove_left_overs, run_watched
 
 _CHUNK_BYTES = 1 << 20
 

@@ -172,14 +172,14 @@ def load_corpus(
         hub = {"configs": configs, "hub_split": hub_split, "max_documents": max_documents}
         return _joined(parts, languages, text_column=text_column, **hub)
     if isinstance(source, str) and source == "demo":
-        from lpr_lab.text.demo import load_demo
+        from lpr_lab.text.demo.corpus import load_demo
 
         return load_demo(languages if languages is not None else DEMO_LANGUAGES)
-    from lpr_lab.text.files import load_files, looks_like_path
+    from lpr_lab.text.sources.files import load_files, looks_like_path
 
     if not isinstance(source, str) or looks_like_path(source):
         return load_files(source, languages=languages, text_column=text_column)
-    from lpr_lab.text.hub import load_hub
+    from lpr_lab.text.sources.hub import load_hub
 
     return load_hub(
         source,
@@ -193,9 +193,9 @@ def load_corpus(
 
 def _joined(parts: Sequence[str], languages: Sequence[str] | None, **options: Any) -> Corpus:
     """Take each language from the first source that has it; the hub is asked for whatever is missing by then."""
-    from lpr_lab.text.files import looks_like_path
+    from lpr_lab.text.demo.readers import HELP_LANGUAGES
     from lpr_lab.text.languages import get_languages
-    from lpr_lab.text.sources import HELP_LANGUAGES
+    from lpr_lab.text.sources.files import looks_like_path
 
     name = JOINT.join(parts)
     if not languages:

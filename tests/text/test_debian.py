@@ -7,8 +7,8 @@ import pytest
 
 from lpr_lab.errors import DamagedError, LprError, MissingError
 from lpr_lab.storage import cache_dir
-from lpr_lab.text import debian
-from lpr_lab.text.debian import get_packages, read_members, read_tar
+from lpr_lab.text.demo import debian
+from lpr_lab.text.demo.debian import get_packages, read_members, read_tar
 
 
 def test_a_package_is_fetched_once_and_then_found_without_apt(archive):

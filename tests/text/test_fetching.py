@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lpr_lab.text import fetching
-from lpr_lab.text.fetching import last_line, run_watched
+from lpr_lab import fetching
+from lpr_lab.fetching import last_line, run_watched
 
 
 def run(tmp_path, code: str, **options):

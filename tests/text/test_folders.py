@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lpr_lab.errors import MissingError
 from lpr_lab.text.corpus import load_corpus
-from lpr_lab.text.folders import list_folder
+from lpr_lab.text.sources.folders import list_folder
 
 LINES = [f"Κείμενο {'α' * i}, που γράφτηκε εδώ με το χέρι." for i in range(1, 31)]
 JSONL = "".join(json.dumps({"text": line, "language": "el"}, ensure_ascii=False) + "\n" for line in LINES)

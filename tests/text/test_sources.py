@@ -4,8 +4,8 @@ import pytest
 from toy_archive import help_page, mo_file
 
 from lpr_lab.errors import DamagedError
-from lpr_lab.text.debian import get_packages
-from lpr_lab.text.sources import clean_message, help_package, read_fiction, read_help, read_mo
+from lpr_lab.text.demo.debian import get_packages
+from lpr_lab.text.demo.readers import clean_message, help_package, read_fiction, read_help, read_mo
 
 
 def read_page(archive, content: bytes) -> dict[str, str]:

@@ -11,7 +11,6 @@ from typing import Any
 import pandas as pd
 
 from lpr_lab.errors import ComparisonRefusedError, UsageError
-from lpr_lab.experiments.sample_texts import PROMPTS
 from lpr_lab.experiments.studies.predecessors import begun_from
 from lpr_lab.experiments.studies.subjects import find_subject, folder_of, is_known, languages_in, load_model
 from lpr_lab.measure.generation import generate_pair
@@ -22,6 +21,7 @@ from lpr_lab.runs.continuations import Pair, Said, exactness
 from lpr_lab.runs.formats import json_records
 from lpr_lab.runs.model_ref import BASE, EXPANDED, Side, name_of, run_named, side_named
 from lpr_lab.runs.run import Run, start_run
+from lpr_lab.text.sample_texts import PROMPTS
 from lpr_lab.text.unicode import check_text
 
 KIND = "comparison"

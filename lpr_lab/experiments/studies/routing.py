@@ -16,7 +16,6 @@ import regex
 
 from lpr_lab.errors import UsageError
 from lpr_lab.experiments.expert_tables import count_experts
-from lpr_lab.experiments.sample_texts import TEXTS
 from lpr_lab.experiments.studies.predecessors import begun_from
 from lpr_lab.experiments.studies.subjects import find_subject, folder_of, is_known, languages_in, load_model
 from lpr_lab.measure import experts
@@ -31,6 +30,7 @@ from lpr_lab.runs.formats import json_records
 from lpr_lab.runs.run import Run, start_run
 from lpr_lab.text.corpus import Corpus, load_corpus
 from lpr_lab.text.languages import language_codes
+from lpr_lab.text.sample_texts import TEXTS
 
 KIND = "routing"
 MAX_SENTENCE = 300

@@ -14,7 +14,6 @@ import torch
 from transformers import PreTrainedModel
 
 from lpr_lab.errors import UsageError
-from lpr_lab.experiments import sample_texts
 from lpr_lab.experiments.studies.plan import KIND as PLAN
 from lpr_lab.method.allocation import Allocation, uniform
 from lpr_lab.method.upcycle import count_parameters, upcycle
@@ -25,6 +24,7 @@ from lpr_lab.model.rounding import rounding
 from lpr_lab.model.starts import EXPERT_STARTS, ROUTER_STARTS
 from lpr_lab.runs.claims import Claim, as_records
 from lpr_lab.runs.run import Run, start_run
+from lpr_lab.text import sample_texts
 
 KIND = "upcycle"
 _PROBE_TOKENS = 128

@@ -7,10 +7,10 @@ from typing import Any
 
 from lpr_lab.dashboard.query import View
 from lpr_lab.errors import LprError
-from lpr_lab.experiments.sample_texts import PROMPTS
 from lpr_lab.runs.continuations import Pair, pair_id
 from lpr_lab.runs.model_ref import BASE, EXPANDED, Side, stages_of
 from lpr_lab.runs.run import Run
+from lpr_lab.text.sample_texts import PROMPTS
 
 PREFERENCES = "preferences"
 REVEALED = "revealed"

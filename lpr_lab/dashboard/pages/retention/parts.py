@@ -6,7 +6,6 @@ from typing import Any
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.query import View
 from lpr_lab.dashboard.shell import esc
-from lpr_lab.experiments.sample_texts import PROMPTS
 from lpr_lab.measure.significance import (
     ADAPTATION,
     BETTER,
@@ -22,6 +21,7 @@ from lpr_lab.runs.compare.paired_scores import Comparison, most_moved
 from lpr_lab.runs.compare.trade_off import TradeOff
 from lpr_lab.runs.model_ref import BASE, looked_at
 from lpr_lab.runs.run import Run
+from lpr_lab.text.sample_texts import PROMPTS
 from lpr_lab.views.figures.plots import ROLES, Table, language_name
 from lpr_lab.views.numbers import NOT_MEASURED, change, count, interval, points_with_interval
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lpr_lab.errors import MissingError
-from lpr_lab.text.formats import COMPRESSIONS, RECORD_FORMATS, parts_of
+from lpr_lab.text.sources.formats import COMPRESSIONS, RECORD_FORMATS, parts_of
 
 _ABOUT = re.compile(
     r"(readme|licen[sc]e|copying|notice|change(log|s)|citation|authors|contribut(ors|ing)|credits)([._ -].*)?",

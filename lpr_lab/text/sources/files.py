@@ -8,10 +8,10 @@ from typing import Any
 from lpr_lab.errors import MissingError, UsageError, did_you_mean
 from lpr_lab.storage import sha256_file
 from lpr_lab.text.corpus import Corpus, Document
-from lpr_lab.text.folders import LeftOut, list_folder
-from lpr_lab.text.formats import COMPRESSIONS, ENDINGS, TEXT_FORMAT, parts_of, read_paragraphs, read_rows
 from lpr_lab.text.languages import find_language, get_language, get_languages
-from lpr_lab.text.rows import Labels, Record, read_records
+from lpr_lab.text.sources.folders import LeftOut, list_folder
+from lpr_lab.text.sources.formats import COMPRESSIONS, ENDINGS, TEXT_FORMAT, parts_of, read_paragraphs, read_rows
+from lpr_lab.text.sources.rows import Labels, Record, read_records
 from lpr_lab.text.splits import SPLITS, Block, deal_splits, drop_duplicates, min_characters
 
 Paths = str | Path | Sequence[str | Path] | Mapping[str, Any]

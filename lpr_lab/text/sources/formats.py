@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from lpr_lab.errors import DamagedError, MissingError, UsageError
-from lpr_lab.text.rows import TEXT_COLUMNS
+from lpr_lab.text.sources.rows import TEXT_COLUMNS
 
 TEXT_FORMAT = ".txt"
 RECORD_FORMATS = (".jsonl", ".parquet", ".json", ".csv", ".tsv")

@@ -21,8 +21,8 @@ from typing import IO
 from urllib.parse import unquote
 
 from lpr_lab.errors import DamagedError, LprError, MissingError
+from lpr_lab.fetching import NO_NETWORK, NO_SPACE, last_line, locked, run_watched
 from lpr_lab.storage import cache_dir, friendly_disk_errors, read_json, staged_directory, verify
-from lpr_lab.text.fetching import NO_NETWORK, NO_SPACE, last_line, locked, run_watched
 
 _MAX_MEMBERS = 100_000
 _MAX_MEMBER_BYTES = 16 << 20

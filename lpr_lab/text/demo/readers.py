@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any
 
 from lpr_lab.errors import DamagedError
-from lpr_lab.text.debian import Package, read_members
+from lpr_lab.text.demo.debian import Package, read_members
 
 HELP_LICENCE = "MPL-2.0"
 FICTION_LICENCE = "GPL-2.0-or-later"

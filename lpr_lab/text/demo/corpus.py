@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from lpr_lab.errors import DamagedError, UsageError
+from lpr_lab.fetching import locked
 from lpr_lab.progress import progress
 from lpr_lab.storage import cache_dir, read_jsonl, staged_directory, verify
 from lpr_lab.text.corpus import Corpus, Document
-from lpr_lab.text.debian import INSTEAD, Package, get_packages
-from lpr_lab.text.fetching import locked
-from lpr_lab.text.languages import LANGUAGES, get_languages
-from lpr_lab.text.sources import (
+from lpr_lab.text.demo.debian import INSTEAD, Package, get_packages
+from lpr_lab.text.demo.readers import (
     FICTION_LICENCE,
     FICTION_PACKAGE,
     HELP_LANGUAGES,
@@ -32,6 +31,7 @@ from lpr_lab.text.sources import (
     read_fiction,
     read_help,
 )
+from lpr_lab.text.languages import LANGUAGES, get_languages
 from lpr_lab.text.splits import Block, LanguageFilter, assign_split, drop_duplicates, min_characters
 
 _PREPARATION_VERSION = 1

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from lpr_lab.errors import DamagedError, LprError, MissingError, UsageError, did_you_mean
+from lpr_lab.fetching import locked
 from lpr_lab.progress import progress
 from lpr_lab.storage import cache_dir, read_jsonl, staged_directory, verify
 from lpr_lab.text.corpus import Corpus
-from lpr_lab.text.fetching import locked
-from lpr_lab.text.files import make_corpus, records_without_text
-from lpr_lab.text.folders import LeftOut
 from lpr_lab.text.languages import Language, find_language, get_language, get_languages
-from lpr_lab.text.rows import LANGUAGE_COLUMNS, Labels, Record, id_of, language_of, read_text
+from lpr_lab.text.sources.files import make_corpus, records_without_text
+from lpr_lab.text.sources.folders import LeftOut
+from lpr_lab.text.sources.rows import LANGUAGE_COLUMNS, Labels, Record, id_of, language_of, read_text
 
 _NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
