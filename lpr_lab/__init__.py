@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _VERBS = {
-    "load_base": "lpr_lab.model.bases",
+    "load_base": "lpr_lab.model.bases.load",
     "load_corpus": "lpr_lab.text.corpus",
     "Allocation": "lpr_lab.method.allocation",
     "uniform": "lpr_lab.method.allocation",
@@ -54,12 +54,12 @@ _VERBS = {
     "generate_pair": "lpr_lab.measure.generation",
     "stage_names": "lpr_lab.model.stages",
     "select_stage": "lpr_lab.model.stages",
-    "save_expansion": "lpr_lab.model.files",
-    "load_expansion": "lpr_lab.model.files",
-    "load_tokenizer": "lpr_lab.model.files",
+    "save_expansion": "lpr_lab.model.formats.save_load",
+    "load_expansion": "lpr_lab.model.formats.save_load",
+    "load_tokenizer": "lpr_lab.model.formats.save_load",
     "register": "lpr_lab.model.adapter",
-    "export": "lpr_lab.model.export",
-    "import_released": "lpr_lab.model.released",
+    "export": "lpr_lab.model.formats.export",
+    "import_released": "lpr_lab.model.formats.import_released",
     "run": "lpr_lab.experiments.pipeline",
     "start_run": "lpr_lab.runs.run",
     "recipes": "lpr_lab.experiments.recipes",
@@ -91,10 +91,10 @@ if TYPE_CHECKING:
     from lpr_lab.method.training import TrainSettings
     from lpr_lab.method.upcycle import count_parameters, upcycle
     from lpr_lab.model.adapter import register
-    from lpr_lab.model.bases import load_base
-    from lpr_lab.model.export import export
-    from lpr_lab.model.files import load_expansion, load_tokenizer, save_expansion
-    from lpr_lab.model.released import import_released
+    from lpr_lab.model.bases.load import load_base
+    from lpr_lab.model.formats.export import export
+    from lpr_lab.model.formats.import_released import import_released
+    from lpr_lab.model.formats.save_load import load_expansion, load_tokenizer, save_expansion
     from lpr_lab.model.stages import select_stage, stage_names
     from lpr_lab.model.steering import steer
     from lpr_lab.runs.run import start_run

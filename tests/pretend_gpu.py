@@ -149,7 +149,7 @@ def pretend_gpu() -> Iterator[None]:
     import torch._dynamo  # optimisers ask for it, and it must not be imported under the modes below
 
     from lpr_lab.method import training
-    from lpr_lab.model import bases
+    from lpr_lab.model.bases import load as bases
 
     class Generator(torch.Generator):
         def __new__(cls, device=None):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tiny_corpus import TinyCorpus
 
-import lpr_lab.model.bases
+import lpr_lab.model.bases.load
 import lpr_lab.text.corpus
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
@@ -23,7 +23,7 @@ def test_the_example_in_the_readme_runs(monkeypatch, tmp_path, tiny_model, tiny_
     for text, smaller in SMALLER.items():
         assert text in example
         example = example.replace(text, smaller)
-    monkeypatch.setattr(lpr_lab.model.bases, "load_base", lambda name: (tiny_model(), tiny_tokenizer))
+    monkeypatch.setattr(lpr_lab.model.bases.load, "load_base", lambda name: (tiny_model(), tiny_tokenizer))
     monkeypatch.setattr(
         lpr_lab.text.corpus, "load_corpus", lambda name, languages: TinyCorpus(sentences, tuple(languages))
     )

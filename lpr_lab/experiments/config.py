@@ -10,7 +10,7 @@ from typing import Any
 from lpr_lab.errors import UsageError, did_you_mean
 from lpr_lab.method.allocation import RULES
 from lpr_lab.method.budget import StageBudget
-from lpr_lab.model.embedded import learning_rates
+from lpr_lab.model.bases.embedded import learning_rates
 from lpr_lab.text.languages import language_codes
 
 STEPS = ("fit_routers", "expand", "local_review", "review")
@@ -31,7 +31,7 @@ class Experiment:
     """Verbs in order, out of fit_routers, expand, local_review, review."""
     base: str = "smollm2-135m"
     quantization: str = ""
-    """`nf4` packs the base's linear maps into four bits (see `model.quantized`); empty leaves them whole."""
+    """`nf4` packs the base's linear maps into four bits (see `model.bases.quantized`); empty leaves them whole."""
     corpus: str = "demo"
     parent: str = ""
     """Id of the run whose model this one goes on from (see `recipes.further`); empty to start from the base."""

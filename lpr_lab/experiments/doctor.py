@@ -18,7 +18,7 @@ from typing import Literal
 
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.notebooks import run as notebooks
-from lpr_lab.model.embedded import EMBEDDED
+from lpr_lab.model.bases.embedded import EMBEDDED
 from lpr_lab.runs import environment
 from lpr_lab.storage import MANIFEST, cache_dir
 

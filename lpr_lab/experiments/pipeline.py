@@ -27,8 +27,8 @@ from lpr_lab.measure.generation import generate_pair
 from lpr_lab.measure.routing import original_weight_by_language, trace
 from lpr_lab.method.upcycle import count_parameters, upcycle
 from lpr_lab.model.adapter import expansion_config
-from lpr_lab.model.bases import load_base
-from lpr_lab.model.files import (
+from lpr_lab.model.bases.load import load_base
+from lpr_lab.model.formats.save_load import (
     find_adapter,
     load_expansion,
     load_tokenizer,

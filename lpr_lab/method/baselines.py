@@ -37,11 +37,11 @@ from lpr_lab.method.terms import balance_term, lm_term
 from lpr_lab.method.training import Metrics, train, train_settings
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.adapter import moe_layers
-from lpr_lab.model.families import find_decoder_mlps, read_mlp
+from lpr_lab.model.bases.families import find_decoder_mlps, read_mlp
+from lpr_lab.model.bases.quantized import compute_alike, quantization_of, without_bitsandbytes
 from lpr_lab.model.mixture import all_layers
 from lpr_lab.model.peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from lpr_lab.model.processes import join_processes
-from lpr_lab.model.quantized import compute_alike, quantization_of, without_bitsandbytes
 from lpr_lab.text.corpus import Corpus
 from lpr_lab.text.vocabulary import require_embeddings
 

@@ -36,7 +36,7 @@ class StageBudget:
     step. It changes no result, unless load balancing is counted per micro-batch."""
     learning_rate: float | None = None
     """Peak learning rate of experts, and of all that is no router; None for what suits the base (see
-    `model.embedded.learning_rates`). 5e-5 in the papers, with 45,000 steps."""
+    `model.bases.embedded.learning_rates`). 5e-5 in the papers, with 45,000 steps."""
     router_learning_rate: float | None = None
     """Peak learning rate of routers and routing classifiers; None for what suits the base (the papers use one rate for
     all)."""

@@ -19,11 +19,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lpr_lab.errors import UsageError
 from lpr_lab.method.similarity_table import STATES, SimilarityTable
 from lpr_lab.model.adapter import all_layers, expansion_config
+from lpr_lab.model.bases.families import find_decoder_mlps
+from lpr_lab.model.bases.quantized import count_of
 from lpr_lab.model.capture import causal_lm_of, decoder_of, watch_attention_outputs, watch_mlp_inputs
-from lpr_lab.model.families import find_decoder_mlps
 from lpr_lab.model.machine import resolve_precision
 from lpr_lab.model.peft import BaseTunerLayer, PeftModel
-from lpr_lab.model.quantized import count_of
 from lpr_lab.progress import progress
 from lpr_lab.text.corpus import Corpus, Document
 from lpr_lab.text.packing import PackedBlocks, in_mode, pack, refuse_if_documents_mix

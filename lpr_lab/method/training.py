@@ -45,6 +45,7 @@ from lpr_lab.method.schedule import BlockSchedule
 from lpr_lab.method.step import Metrics, Stepper
 from lpr_lab.method.terms import Term
 from lpr_lab.model.adapter import moe_layers, trainable_parameters
+from lpr_lab.model.bases.embedded import learning_rates
 from lpr_lab.model.capture import RoutingRecord, record_routing
 from lpr_lab.model.compute import (
     FLASH,
@@ -54,7 +55,6 @@ from lpr_lab.model.compute import (
     on_device,
     resolve_attention,
 )
-from lpr_lab.model.embedded import learning_rates
 from lpr_lab.model.heap import freed_memory_kept
 from lpr_lab.model.machine import default_device, resolve_precision
 from lpr_lab.model.observe import Observed, observe

@@ -18,14 +18,14 @@ from lpr_lab.errors import UnsupportedModelError, UsageError
 from lpr_lab.method.allocation import Allocation
 from lpr_lab.model.adapter import expansion_config, moe_layers, wrap
 from lpr_lab.model.adapter_config import PREFIX, MoeLprConfig
-from lpr_lab.model.base_identity import describe_base, refuse_what_is_no_base
-from lpr_lab.model.families import find_decoder_mlps, read_mlp
+from lpr_lab.model.bases.families import find_decoder_mlps, read_mlp
+from lpr_lab.model.bases.identity import describe_base, refuse_what_is_no_base
+from lpr_lab.model.bases.mlp_check import refuse_other_functions
+from lpr_lab.model.bases.quantized import compute_alike, count_of
+from lpr_lab.model.init import check_starts, start_experts, start_router
 from lpr_lab.model.mixture import all_layers
-from lpr_lab.model.mlp_check import refuse_other_functions
 from lpr_lab.model.peft import PeftModel, TaskType
-from lpr_lab.model.quantized import compute_alike, count_of
 from lpr_lab.model.stages import conform, require_newest_stage, set_trainable
-from lpr_lab.model.starts import check_starts, start_experts, start_router
 
 
 def upcycle(

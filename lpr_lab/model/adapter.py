@@ -25,8 +25,9 @@ from transformers import PreTrainedModel
 
 from lpr_lab.errors import DamagedError, UsageError
 from lpr_lab.model.adapter_config import METHOD, PREFIX, MoeLprConfig
+from lpr_lab.model.bases.fingerprint import check_base
+from lpr_lab.model.bases.quantized import compute_alike
 from lpr_lab.model.context import ForwardContext
-from lpr_lab.model.fingerprint import check_base
 from lpr_lab.model.mixture import CANNOT_CHOOSE, CANNOT_DELETE, CANNOT_MERGE, MoELayer, all_layers
 from lpr_lab.model.peft import (
     PEFT_TYPE_TO_CONFIG_MAPPING,
@@ -37,7 +38,6 @@ from lpr_lab.model.peft import (
     PeftModelForCausalLM,
     PeftType,
 )
-from lpr_lab.model.quantized import compute_alike
 
 _CANNOT_ADD = (
     "Expansions cannot be added up: a router knows its own experts only. For further languages call lpr_lab.upcycle on "
@@ -240,7 +240,7 @@ def trainable_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]
 def register() -> None:
     """Make PEFT, and transformers through it, know the method, so that their own ways of loading open expansions.
 
-    Importing this module does it once; calling it again changes nothing. The ways are listed in `model/files.py`.
+    Importing this module does it once; calling it again changes nothing. The ways are listed in `model/formats/save_load.py`.
 
     >>> from peft import PeftModel
     >>> register()

@@ -16,7 +16,7 @@ from transformers.pytorch_utils import Conv1D
 
 from lpr_lab.errors import UnsupportedModelError
 from lpr_lab.model.adapter import forward_context
-from lpr_lab.model.families import find_decoder_mlps
+from lpr_lab.model.bases.families import find_decoder_mlps
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.router import Routing
 

@@ -15,8 +15,8 @@ from transformers.utils.import_utils import is_flash_attn_2_available
 
 from lpr_lab.errors import UnsupportedModelError, UsageError, did_you_mean
 from lpr_lab.model.adapter import moe_layers
+from lpr_lab.model.bases.families import find_decoder_mlps
 from lpr_lab.model.capture import causal_lm_of
-from lpr_lab.model.families import find_decoder_mlps
 from lpr_lab.model.observe import inductor
 
 FLASH = "flash_attention_2"

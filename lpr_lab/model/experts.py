@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lpr_lab.model.families import MLPWeights
+from lpr_lab.model.bases.families import MLPWeights
 from lpr_lab.model.router import ORIGINAL_EXPERT, Routing
 
 

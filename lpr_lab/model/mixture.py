@@ -12,9 +12,9 @@ from torch import nn
 
 from lpr_lab.errors import DamagedError, UnsupportedModelError, UsageError
 from lpr_lab.model.adapter_config import PREFIX, MoeLprConfig
+from lpr_lab.model.bases.families import read_mlp
 from lpr_lab.model.context import ForwardContext
 from lpr_lab.model.experts import ExpertStack, mix, mix_by_loop
-from lpr_lab.model.families import read_mlp
 from lpr_lab.model.peft import BaseTunerLayer
 from lpr_lab.model.router import Router, Routing, RoutingClassifier, route
 

@@ -4,7 +4,7 @@ PEFT imports bitsandbytes wherever that is installed, which takes time, asks the
 warns about it. Four bits are asked for in `load_base`, and only there is it needed.
 """
 
-from lpr_lab.model.quantized import without_bitsandbytes
+from lpr_lab.model.bases.quantized import without_bitsandbytes
 
 with without_bitsandbytes():
     from peft import LoraConfig, PeftConfig, PeftModel, PeftModelForCausalLM, TaskType, get_peft_model

@@ -14,9 +14,9 @@ import torch
 from lpr_lab.errors import UsageError, did_you_mean
 from lpr_lab.model.adapter import MoeLprModel, expansion_config, moe_layers
 from lpr_lab.model.adapter_config import MoeLprConfig
+from lpr_lab.model.init import start_router
 from lpr_lab.model.mixture import all_layers
 from lpr_lab.model.peft import PeftModel
-from lpr_lab.model.starts import start_router
 
 
 def conform(model: PeftModel, config: MoeLprConfig) -> None:

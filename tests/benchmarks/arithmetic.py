@@ -18,8 +18,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from lpr_lab.model.adapter import moe_layers
+from lpr_lab.model.bases.families import find_decoder_mlps
 from lpr_lab.model.capture import causal_lm_of, record_routing
-from lpr_lab.model.families import find_decoder_mlps
 
 
 @dataclass(frozen=True)

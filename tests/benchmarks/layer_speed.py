@@ -15,8 +15,8 @@ from transformers import LlamaConfig, MixtralConfig
 from transformers.models.llama.modeling_llama import LlamaMLP
 from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
 
+from lpr_lab.model.bases.families import read_mlp
 from lpr_lab.model.experts import ExpertStack, mix
-from lpr_lab.model.families import read_mlp
 from lpr_lab.model.heap import freed_memory_kept
 from lpr_lab.model.router import Router, route
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from lpr_lab.measure.routing import trace, trace_stages
-from lpr_lab.model.files import load_expansion, load_tokenizer
+from lpr_lab.model.formats.save_load import load_expansion, load_tokenizer
 from lpr_lab.runs.run import Run
 from lpr_lab.views.html.tokens import render_token_strip
 

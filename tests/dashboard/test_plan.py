@@ -17,7 +17,7 @@ from lpr_lab.dashboard.query import View
 from lpr_lab.experiments.notebooks.parameters import read_notebook, resolve
 from lpr_lab.experiments.notebooks.run import notebooks_dir
 from lpr_lab.method.allocation import allocate
-from lpr_lab.model.embedded import learning_rates
+from lpr_lab.model.bases.embedded import learning_rates
 from lpr_lab.runs.run import Run
 
 

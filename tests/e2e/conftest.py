@@ -65,8 +65,8 @@ def _with_weights(folder: Path, base_folder: Path, tiny_model, tokenizer) -> Run
     from lpr_lab.measure.routing import trace
     from lpr_lab.method.allocation import uniform
     from lpr_lab.method.upcycle import upcycle
-    from lpr_lab.model.bases import load_base
-    from lpr_lab.model.files import save_expansion
+    from lpr_lab.model.bases.load import load_base
+    from lpr_lab.model.formats.save_load import save_expansion
 
     tiny_model("llama", num_layers=3).save_pretrained(base_folder)
     tokenizer.save_pretrained(base_folder)

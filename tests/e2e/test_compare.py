@@ -25,8 +25,8 @@ def staged(tmp_path_factory, tiny_model, tiny_tokenizer) -> dict[str, str]:
 
     from lpr_lab.method.upcycle import upcycle
     from lpr_lab.model.adapter import moe_layers
-    from lpr_lab.model.bases import load_base
-    from lpr_lab.model.files import save_expansion
+    from lpr_lab.model.bases.load import load_base
+    from lpr_lab.model.formats.save_load import save_expansion
     from lpr_lab.model.stages import enter_stage
 
     def shake(model, seed: int) -> None:

@@ -19,7 +19,7 @@ SENTENCE = "A letter came this morning, but nobody has read it yet."
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, tiny_model, tiny_tokenizer, sentences) -> Path:
     """Two runs from one base, each with two stages, weights and traces; the first also holds texts in many scripts."""
-    from lpr_lab.model.bases import load_base
+    from lpr_lab.model.bases.load import load_base
 
     base_folder = tmp_path_factory.mktemp("routing-base")
     tiny_model("llama", num_layers=4).save_pretrained(base_folder)
@@ -41,7 +41,7 @@ def _reviewed(folder: Path, title: str, seed: int, base, tokenizer, base_name: s
     from lpr_lab.measure.routing import trace
     from lpr_lab.method.upcycle import upcycle
     from lpr_lab.model.adapter import moe_layers
-    from lpr_lab.model.files import save_expansion
+    from lpr_lab.model.formats.save_load import save_expansion
     from lpr_lab.model.stages import enter_stage, stage_names
 
     model = upcycle(base, (1, 3, 0, 2), router_bias=True)

@@ -10,7 +10,7 @@ from tokenizer_kinds import silent
 from lpr_lab.errors import MissingError, UsageError
 from lpr_lab.experiments import lifelong, pipeline, recipes, steps
 from lpr_lab.experiments.config import Experiment, StageBudget
-from lpr_lab.model.files import load_expansion
+from lpr_lab.model.formats.save_load import load_expansion
 from lpr_lab.model.stages import stage_names
 from lpr_lab.runs.lineage import members_of
 from lpr_lab.runs.run import find_same_config, list_runs

@@ -11,7 +11,7 @@ from lpr_lab.errors import UsageError
 from lpr_lab.experiments import pipeline, recipes, steps
 from lpr_lab.experiments.config import Experiment, StageBudget, completed, num_classifiers
 from lpr_lab.method.similarity_table import SimilarityTable
-from lpr_lab.model.embedded import EMBEDDED, OTHER_LEARNING_RATES
+from lpr_lab.model.bases.embedded import EMBEDDED, OTHER_LEARNING_RATES
 from lpr_lab.runs.run import Run, find_same_config
 
 BUDGET = StageBudget(tokens=4 * 2 * 32, block_tokens=32, blocks_per_step=2, learning_rate=1e-2)

@@ -11,7 +11,7 @@ from lpr_lab.experiments.config import StageBudget
 from lpr_lab.experiments.studies import stages as stage_runs
 from lpr_lab.experiments.studies import upcycle as upcycling
 from lpr_lab.experiments.studies.upcycle import UpcycleSettings
-from lpr_lab.model.files import TENSORS, load_expansion
+from lpr_lab.model.formats.save_load import TENSORS, load_expansion
 from lpr_lab.model.stages import stage_names
 from lpr_lab.runs.run import list_runs
 

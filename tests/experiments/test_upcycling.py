@@ -7,7 +7,7 @@ from lpr_lab.experiments.studies import upcycle as upcycling
 from lpr_lab.experiments.studies.plan import PlanSettings
 from lpr_lab.experiments.studies.upcycle import UpcycleSettings
 from lpr_lab.model.adapter import moe_layers
-from lpr_lab.model.files import load_expansion
+from lpr_lab.model.formats.save_load import load_expansion
 from lpr_lab.model.rounding import rounding
 
 

@@ -15,8 +15,8 @@ def tiny_run(folder: Path, hidden_size: int = 64, num_layers: int = 4) -> Run:
 
     from lpr_lab.method.allocation import uniform
     from lpr_lab.method.upcycle import upcycle
-    from lpr_lab.model.bases import load_base
-    from lpr_lab.model.files import save_expansion
+    from lpr_lab.model.bases.load import load_base
+    from lpr_lab.model.formats.save_load import save_expansion
 
     bytes_of = Tokenizer(models.BPE())
     bytes_of.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -12,7 +12,7 @@ from lpr_lab.method import baselines
 from lpr_lab.method.training import TrainSettings
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.adapter import trainable_parameters
-from lpr_lab.model.files import save_expansion
+from lpr_lab.model.formats.save_load import save_expansion
 
 SETTINGS = TrainSettings(
     tokens=3 * 4 * 32,

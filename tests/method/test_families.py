@@ -14,9 +14,9 @@ from lpr_lab.method.losses import expert_counts, load_balancing_loss
 from lpr_lab.method.review import review
 from lpr_lab.method.training import TrainSettings
 from lpr_lab.method.upcycle import upcycle
-from lpr_lab.model import files
 from lpr_lab.model.adapter import moe_layers
-from lpr_lab.model.bases import load_base
+from lpr_lab.model.bases.load import load_base
+from lpr_lab.model.formats import save_load as files
 
 SETTINGS = TrainSettings(
     tokens=16 * 4 * 24,

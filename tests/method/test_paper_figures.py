@@ -7,7 +7,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from lpr_lab.method import baselines, paper_settings
 from lpr_lab.method import upcycle as upcycling
 from lpr_lab.method.allocation import Allocation, uniform
-from lpr_lab.model.families import find_decoder_mlps
+from lpr_lab.model.bases.families import find_decoder_mlps
 
 NUM_LAYERS = 24
 # Experts per layer of the released LayerMoE runs on Qwen1.5-1.8B, the original one counted: group 1, then 2 on it.

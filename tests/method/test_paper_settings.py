@@ -12,7 +12,7 @@ from lpr_lab.method.expand import expand
 from lpr_lab.method.review import review
 from lpr_lab.method.training import TrainSettings, train_settings
 from lpr_lab.method.upcycle import upcycle
-from lpr_lab.model.embedded import EMBEDDED, learning_rates
+from lpr_lab.model.bases.embedded import EMBEDDED, learning_rates
 
 STAGES = (
     paper.MOE_LPR_STAGE1,

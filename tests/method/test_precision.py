@@ -15,8 +15,8 @@ from lpr_lab.method.review import review
 from lpr_lab.method.training import TrainSettings
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.adapter import moe_layers, trainable_parameters
-from lpr_lab.model.bases import load_base
-from lpr_lab.model.files import load_expansion, save_expansion
+from lpr_lab.model.bases.load import load_base
+from lpr_lab.model.formats.save_load import load_expansion, save_expansion
 
 COUNTS = (1, 3)  # both kinds of layers: all experts chosen for every token, and some
 DTYPES = [torch.float32, torch.bfloat16]

@@ -12,10 +12,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from lpr_lab.errors import ComparisonRefusedError, MissingError, UnsupportedModelError, UsageError
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.adapter import expansion_config
-from lpr_lab.model.bases import load_base
-from lpr_lab.model.embedded import EMBEDDED
-from lpr_lab.model.files import load_expansion, save_expansion
-from lpr_lab.model.released import import_released
+from lpr_lab.model.bases.embedded import EMBEDDED
+from lpr_lab.model.bases.load import load_base
+from lpr_lab.model.formats.import_released import import_released
+from lpr_lab.model.formats.save_load import load_expansion, save_expansion
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
 

@@ -13,9 +13,9 @@ from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM
 
 from lpr_lab.errors import DamagedError, LprError, MissingError, UnsupportedModelError, UsageError
-from lpr_lab.model import embedded
-from lpr_lab.model.bases import EMBEDDED, load_base, load_tokenizer, resolve_base
-from lpr_lab.model.embedded import EmbeddedBase, Wheel
+from lpr_lab.model.bases import embedded
+from lpr_lab.model.bases.embedded import EmbeddedBase, Wheel
+from lpr_lab.model.bases.load import EMBEDDED, load_base, load_tokenizer, resolve_base
 
 
 @pytest.fixture

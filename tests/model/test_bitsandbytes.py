@@ -10,7 +10,7 @@ import torch
 from tiny_corpus import write_corpus
 
 from lpr_lab.method.upcycle import upcycle
-from lpr_lab.model.bases import load_base
+from lpr_lab.model.bases.load import load_base
 
 CHECKOUT = Path(__file__).parents[2]
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from lpr_lab.model.bases.families import find_decoder_mlps, read_mlp
 from lpr_lab.model.experts import ExpertStack, mix, mix_by_loop
-from lpr_lab.model.families import find_decoder_mlps, read_mlp
 from lpr_lab.model.router import Routing
 
 # experts of each expansion, and for every token the experts it visits

@@ -19,8 +19,8 @@ from transformers import (
 from lpr_lab.errors import UnsupportedModelError, UsageError
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.adapter import moe_layers
-from lpr_lab.model.export import export
-from lpr_lab.model.files import load_expansion, save_expansion
+from lpr_lab.model.formats.export import export
+from lpr_lab.model.formats.save_load import load_expansion, save_expansion
 from lpr_lab.model.stages import enter_stage, select_stage, set_trainable
 
 IDS = torch.arange(5, 85).view(2, 40)

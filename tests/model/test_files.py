@@ -8,10 +8,10 @@ from safetensors.torch import load_file, save_file
 
 from lpr_lab.errors import ComparisonRefusedError, DamagedError, MissingError, UsageError
 from lpr_lab.method.upcycle import upcycle
-from lpr_lab.model import files
 from lpr_lab.model.adapter import moe_layers
-from lpr_lab.model.bases import load_base
-from lpr_lab.model.fingerprint import base_fingerprint
+from lpr_lab.model.bases.fingerprint import base_fingerprint
+from lpr_lab.model.bases.load import load_base
+from lpr_lab.model.formats import save_load as files
 from lpr_lab.storage import MANIFEST
 
 

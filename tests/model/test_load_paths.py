@@ -14,9 +14,9 @@ from transformers import AutoModelForCausalLM
 
 from lpr_lab.errors import ComparisonRefusedError, DamagedError, MissingError, UsageError
 from lpr_lab.method.upcycle import upcycle
-from lpr_lab.model import files
 from lpr_lab.model.adapter import moe_layers
-from lpr_lab.model.bases import load_base
+from lpr_lab.model.bases.load import load_base
+from lpr_lab.model.formats import save_load as files
 from lpr_lab.model.stages import enter_stage, select_stage, set_trainable, stage_names
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
@@ -251,7 +251,7 @@ def test_the_base_is_found_again_from_anywhere(make, monkeypatch, tmp_path):
 
 
 def test_an_embedded_base_is_stored_by_name_and_with_its_place_in_the_cache(make):
-    from lpr_lab.model.embedded import EMBEDDED
+    from lpr_lab.model.bases.embedded import EMBEDDED
 
     path, _ = make()
     base = base_in(path)

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from lpr_lab.errors import UnsupportedModelError
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.adapter import moe_layers, trainable_parameters
-from lpr_lab.model.bases import load_base
-from lpr_lab.model.families import find_decoder_mlps, refuse_by_config
+from lpr_lab.model.bases.families import find_decoder_mlps, refuse_by_config
+from lpr_lab.model.bases.load import load_base
 
 SMALL = {
     "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,

@@ -18,11 +18,12 @@ from lpr_lab.method.review import review
 from lpr_lab.method.similarity import measure_similarity
 from lpr_lab.method.training import TrainSettings
 from lpr_lab.method.upcycle import count_parameters, upcycle
-from lpr_lab.model import files, quantized
 from lpr_lab.model.adapter import moe_layers, trainable_parameters
-from lpr_lab.model.bases import load_base
-from lpr_lab.model.export import export
-from lpr_lab.model.families import find_decoder_mlps, read_mlp
+from lpr_lab.model.bases import quantized
+from lpr_lab.model.bases.families import find_decoder_mlps, read_mlp
+from lpr_lab.model.bases.load import load_base
+from lpr_lab.model.formats import save_load as files
+from lpr_lab.model.formats.export import export
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")  # PEFT's own doors
 

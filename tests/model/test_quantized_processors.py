@@ -12,10 +12,10 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from lpr_lab.errors import UnsupportedModelError
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.adapter import moe_layers
-from lpr_lab.model.bases import load_base
-from lpr_lab.model.families import find_decoder_mlps
-from lpr_lab.model.fingerprint import base_fingerprint
-from lpr_lab.model.quantized import compute_alike, dequantized
+from lpr_lab.model.bases.families import find_decoder_mlps
+from lpr_lab.model.bases.fingerprint import base_fingerprint
+from lpr_lab.model.bases.load import load_base
+from lpr_lab.model.bases.quantized import compute_alike, dequantized
 
 COUNTS = (1, 3)
 IDS = torch.arange(5, 29).view(2, 12)

@@ -13,8 +13,8 @@ from lpr_lab.errors import DamagedError, MissingError, UnsupportedModelError, Us
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.adapter import expansion_config, moe_layers
 from lpr_lab.model.capture import record_routing
-from lpr_lab.model.files import load_expansion, save_expansion
-from lpr_lab.model.released import import_released
+from lpr_lab.model.formats.import_released import import_released
+from lpr_lab.model.formats.save_load import load_expansion, save_expansion
 from lpr_lab.model.stages import enter_stage, selected_stage
 
 IDS = torch.randint(400, (8, 12), generator=torch.Generator().manual_seed(0))

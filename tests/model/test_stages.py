@@ -6,7 +6,7 @@ import torch
 from lpr_lab.errors import DamagedError, UsageError
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.adapter import expansion_config, moe_layers
-from lpr_lab.model.files import load_adapter_tensors, restore_expansion, save_expansion
+from lpr_lab.model.formats.save_load import load_adapter_tensors, restore_expansion, save_expansion
 from lpr_lab.model.stages import enter_stage, select_stage, selected_stage, set_trainable, stage_names
 
 IDS = torch.arange(5, 45).view(2, 20)

@@ -6,7 +6,7 @@ import torch
 from lpr_lab.errors import UsageError
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.adapter import moe_layers
-from lpr_lab.model.families import read_mlp
+from lpr_lab.model.bases.families import read_mlp
 
 
 def stack_and_mlp(tiny_model, how, amount=None, family="llama"):

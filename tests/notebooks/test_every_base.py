@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from lpr_lab.experiments.notebooks.run import notebooks_dir, run_notebook
-from lpr_lab.model.embedded import EMBEDDED
+from lpr_lab.model.bases.embedded import EMBEDDED
 
 TEXT = {"original": ["en"], "expanded": ["el"]}
 TRAINING = {"stage1_tokens": 1024, "eval_tokens_per_language": 256}

@@ -18,8 +18,8 @@ from lpr_lab.method.expand import expand
 from lpr_lab.method.review import review
 from lpr_lab.method.similarity import measure_similarity
 from lpr_lab.method.upcycle import upcycle
-from lpr_lab.model.bases import load_base, load_tokenizer
-from lpr_lab.model.files import load_expansion, save_expansion
+from lpr_lab.model.bases.load import load_base, load_tokenizer
+from lpr_lab.model.formats.save_load import load_expansion, save_expansion
 from lpr_lab.model.stages import enter_stage
 from lpr_lab.text.packing import pack
 from lpr_lab.text.vocabulary import require_embeddings

@@ -90,7 +90,7 @@ class ModelHub:
 
         Raises:
             MissingError: the run has no weights, or its base model is not on this machine.
-            DamagedError, ComparisonRefusedError: see `model.files.load_expansion`.
+            DamagedError, ComparisonRefusedError: see `model.formats.save_load.load_expansion`.
             LprError: not enough memory.
         """
         with self._lock:
@@ -125,7 +125,7 @@ class ModelHub:
         started = time.monotonic()
         import torch
 
-        from lpr_lab.model.files import load_expansion, load_tokenizer
+        from lpr_lab.model.formats.save_load import load_expansion, load_tokenizer
 
         try:
             model = load_expansion(run.path)

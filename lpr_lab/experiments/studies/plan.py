@@ -16,7 +16,7 @@ from lpr_lab.experiments.config import ALLOCATIONS, num_classifiers
 from lpr_lab.method.allocation import Allocation, allocate, delta_for
 from lpr_lab.method.similarity import measure_similarity
 from lpr_lab.method.similarity_table import SimilarityTable
-from lpr_lab.model.bases import load_base
+from lpr_lab.model.bases.load import load_base
 from lpr_lab.runs.claims import Claim, as_records
 from lpr_lab.runs.run import Run, start_run
 from lpr_lab.text.corpus import load_corpus

@@ -9,7 +9,7 @@ from lpr_lab.errors import LprError
 from lpr_lab.experiments import pipeline, recipes
 from lpr_lab.experiments.config import Experiment, StageBudget, completed
 from lpr_lab.experiments.studies.predecessors import find_predecessor
-from lpr_lab.model.files import load_expansion, load_tokenizer
+from lpr_lab.model.formats.save_load import load_expansion, load_tokenizer
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.runs.model_ref import looked_at
 from lpr_lab.runs.run import Run, default_runs_dir

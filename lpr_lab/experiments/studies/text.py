@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from lpr_lab.errors import UsageError
-from lpr_lab.model.bases import load_tokenizer
+from lpr_lab.model.bases.load import load_tokenizer
 from lpr_lab.runs.claims import Claim, as_records
 from lpr_lab.runs.formats import json_records
 from lpr_lab.runs.run import Run, start_run

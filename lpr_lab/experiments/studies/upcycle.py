@@ -17,11 +17,11 @@ from lpr_lab.errors import UsageError
 from lpr_lab.experiments.studies.plan import KIND as PLAN
 from lpr_lab.method.allocation import Allocation, uniform
 from lpr_lab.method.upcycle import count_parameters, upcycle
-from lpr_lab.model.bases import load_base
+from lpr_lab.model.bases.load import load_base
 from lpr_lab.model.capture import record_routing
-from lpr_lab.model.files import save_expansion
+from lpr_lab.model.formats.save_load import save_expansion
+from lpr_lab.model.init import EXPERT_STARTS, ROUTER_STARTS
 from lpr_lab.model.rounding import rounding
-from lpr_lab.model.starts import EXPERT_STARTS, ROUTER_STARTS
 from lpr_lab.runs.claims import Claim, as_records
 from lpr_lab.runs.run import Run, start_run
 from lpr_lab.text import sample_texts
@@ -203,7 +203,7 @@ def _difference(
 
 def _probe(base: str) -> torch.Tensor:
     """Return our own sentences in four scripts as ids [1, tokens]."""
-    from lpr_lab.model.bases import load_tokenizer
+    from lpr_lab.model.bases.load import load_tokenizer
 
     ids = load_tokenizer(base)(sample_texts.PROBE, add_special_tokens=False)["input_ids"]
     return torch.tensor([ids[:_PROBE_TOKENS]])

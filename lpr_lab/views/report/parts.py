@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from lpr_lab.errors import LprError
-from lpr_lab.model.embedded import EMBEDDED
+from lpr_lab.model.bases.embedded import EMBEDDED
 from lpr_lab.runs.claims import main_dataset
 from lpr_lab.runs.compare.differences import flatten, source_name
 from lpr_lab.runs.continuations import Pair, exactness, pairs, typed_by_reader

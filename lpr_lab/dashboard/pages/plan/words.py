@@ -11,7 +11,7 @@ from lpr_lab.dashboard.pages.plan.costs import Costs, Plan
 from lpr_lab.dashboard.pages.plan.facts import FEW_TOKENS, BaseFacts
 from lpr_lab.dashboard.query import View
 from lpr_lab.dashboard.shell import esc, notice
-from lpr_lab.model.embedded import EMBEDDED, learning_rates
+from lpr_lab.model.bases.embedded import EMBEDDED, learning_rates
 from lpr_lab.runs.run import Run
 from lpr_lab.runs.yaml_files import dump_yaml
 from lpr_lab.views.numbers import NOT_MEASURED, count, duration, percent

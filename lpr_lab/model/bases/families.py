@@ -4,7 +4,7 @@ Discovery is by structure, not by model name: the decoder layers are the one `Mo
 `config.num_hidden_layers`, and an MLP is recognised by the linear maps it is made of. Three layouts cover the dense
 decoders: `gate_proj/up_proj/down_proj` (Llama, Mistral, Qwen, Gemma, OLMo, SmolLM), a fused `gate_up_proj/down_proj`
 (Phi-3), and two plain maps (GPT-NeoX, GPT-2, whose `Conv1D` stores its weight transposed). Whether the forward pass
-does nothing else with these maps is found out by running it (`model/mlp_check.py`).
+does nothing else with these maps is found out by running it (`model/bases/mlp_check.py`).
 
 Letters: D model width, F hidden width of the MLP.
 """
@@ -17,8 +17,8 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from lpr_lab.errors import UnsupportedModelError
+from lpr_lab.model.bases.quantized import dequantized
 from lpr_lab.model.peft import BaseTunerLayer
-from lpr_lab.model.quantized import dequantized
 
 _PLAIN_NAMES = (("dense_h_to_4h", "dense_4h_to_h"), ("c_fc", "c_proj"), ("fc1", "fc2"), ("up_proj", "down_proj"))
 _ACTIVATION_NAMES = ("act_fn", "activation_fn", "act", "activation")

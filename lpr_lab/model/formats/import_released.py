@@ -33,12 +33,12 @@ from lpr_lab import storage
 from lpr_lab.errors import DamagedError, MissingError, UnsupportedModelError, UsageError
 from lpr_lab.model.adapter import moe_layers, refuse_mismatch, wrap
 from lpr_lab.model.adapter_config import MoeLprConfig
-from lpr_lab.model.base_identity import describe_base, refuse_what_is_no_base
-from lpr_lab.model.families import DecoderMLP, find_decoder_mlps, read_mlp
+from lpr_lab.model.bases.families import DecoderMLP, find_decoder_mlps, read_mlp
+from lpr_lab.model.bases.identity import describe_base, refuse_what_is_no_base
+from lpr_lab.model.bases.mlp_check import refuse_other_functions
+from lpr_lab.model.bases.quantized import quantization_of
 from lpr_lab.model.mixture import MoELayer
-from lpr_lab.model.mlp_check import refuse_other_functions
 from lpr_lab.model.peft import PeftModel, TaskType
-from lpr_lab.model.quantized import quantization_of
 from lpr_lab.model.tensor_files import open_tensors
 
 # Switches of experiments that were never published; what they do is in no paper.

@@ -15,12 +15,12 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from lpr_lab.errors import LprError, UnsupportedModelError, UsageError
-from lpr_lab.model.base_files import weight_files
-from lpr_lab.model.bases import canonical_name, load_model, local_folder, path_for_auto_classes
-from lpr_lab.model.fingerprint import base_fingerprint
+from lpr_lab.model.bases.files import weight_files
+from lpr_lab.model.bases.fingerprint import base_fingerprint
+from lpr_lab.model.bases.load import canonical_name, load_model, local_folder, path_for_auto_classes
+from lpr_lab.model.bases.quantized import dequantized, is_packed, quantization_of, requantized
 from lpr_lab.model.mixture import MoELayer
 from lpr_lab.model.peft import BaseTunerLayer
-from lpr_lab.model.quantized import dequantized, is_packed, quantization_of, requantized
 from lpr_lab.model.tensor_files import open_tensors
 
 _SAVE_IT = (

@@ -30,10 +30,10 @@ from lpr_lab import storage
 from lpr_lab.errors import ComparisonRefusedError, DamagedError, MissingError, UsageError
 from lpr_lab.model.adapter import expansion_config, refuse_mismatch, saved_name, wrap
 from lpr_lab.model.adapter_config import METHOD, PREFIX, MoeLprConfig
-from lpr_lab.model.bases import load_model
-from lpr_lab.model.bases import load_tokenizer as load_base_tokenizer
+from lpr_lab.model.bases.fingerprint import check_base
+from lpr_lab.model.bases.load import load_model
+from lpr_lab.model.bases.load import load_tokenizer as load_base_tokenizer
 from lpr_lab.model.capture import causal_lm_of
-from lpr_lab.model.fingerprint import check_base
 from lpr_lab.model.peft import PeftConfig, PeftModel
 from lpr_lab.model.stages import conform
 from lpr_lab.model.tensor_files import open_tensors

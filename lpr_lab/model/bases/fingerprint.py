@@ -16,7 +16,7 @@ from torch import nn
 
 from lpr_lab.errors import ComparisonRefusedError
 from lpr_lab.model.adapter_config import PREFIX, MoeLprConfig
-from lpr_lab.model.quantized import is_packed, quantization_of
+from lpr_lab.model.bases.quantized import is_packed, quantization_of
 
 
 def base_fingerprint(model: nn.Module, dtype: torch.dtype = torch.float32) -> str:

@@ -1,6 +1,6 @@
 """Checks, before upcycling, that each MLP computes what a new expert with its weights computes.
 
-`model/families.py` recognises an MLP by the linear maps it is made of. Its forward pass may do more with them: BitNet
+`model/bases/families.py` recognises an MLP by the linear maps it is made of. Its forward pass may do more with them: BitNet
 normalises between the maps, Gemma 3n keeps only the largest activations, others clamp, scale or add. A new expert would
 then be no copy, and the upcycled model not the base, without a word. So every MLP is run once beside a copy, on a few
 random tokens, as in evaluation and as in training.
@@ -16,9 +16,9 @@ import torch
 from torch import nn
 
 from lpr_lab.errors import UnsupportedModelError
+from lpr_lab.model.bases.families import DecoderMLP, read_mlp
+from lpr_lab.model.bases.quantized import is_packed
 from lpr_lab.model.experts import ExpertStack
-from lpr_lab.model.families import DecoderMLP, read_mlp
-from lpr_lab.model.quantized import is_packed
 
 _SCALES = (0.01, 0.1, 1.0, 10.0, 100.0)
 """Sizes of the tokens that are tried: a clamp acts on large ones only, an added constant shows on small ones."""

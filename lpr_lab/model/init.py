@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from lpr_lab.errors import UsageError
+from lpr_lab.model.bases.families import MLPWeights
 from lpr_lab.model.experts import ExpertStack
-from lpr_lab.model.families import MLPWeights
 from lpr_lab.model.router import Router
 
 EXPERT_STARTS = {"copy": 0.0, "noise": 0.01, "random": 0.0, "partial": 0.5}

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lpr_lab.errors import DamagedError, MissingError, UnsupportedModelError, UsageError, did_you_mean
-from lpr_lab.model.base_files import is_complete, refuse_damaged_files, refuse_damaged_tokenizer, refuse_incomplete
-from lpr_lab.model.embedded import EMBEDDED, EmbeddedBase, ensure
+from lpr_lab.model.bases.embedded import EMBEDDED, EmbeddedBase, ensure
+from lpr_lab.model.bases.files import is_complete, refuse_damaged_files, refuse_damaged_tokenizer, refuse_incomplete
+from lpr_lab.model.bases.quantized import check_quantization, compute_alike, quantization_config
 from lpr_lab.model.machine import default_device
-from lpr_lab.model.quantized import check_quantization, compute_alike, quantization_config
 from lpr_lab.storage import friendly_disk_errors, read_json_object, verify
 from lpr_lab.text.vocabulary import refuse_tokens_beyond
 
@@ -55,7 +55,7 @@ def load_base(
         name: an embedded base (`EMBEDDED`), a hub id, or a local folder.
         dtype: of the weights in memory. What is put on the base to learn is float32 in any case.
         device: where to put the model; by default this process's GPU, or the processor where there is none.
-        quantization: `nf4` packs the linear maps into four bits (see `model.quantized`); empty leaves them whole.
+        quantization: `nf4` packs the linear maps into four bits (see `model.bases.quantized`); empty leaves them whole.
 
     Returns:
         The model in evaluation mode, and its tokenizer with a padding token set. `model.name_or_path` is what to give
@@ -274,7 +274,7 @@ def _hub_errors(name: str) -> Iterator[None]:
 def check_supported(folder: Path, name: str) -> None:
     """Refuse, from its configuration alone, a model that is not a dense decoder-only causal language model.
 
-    Whether its layers can be upcycled is decided later, on the loaded model (`model/families.py`).
+    Whether its layers can be upcycled is decided later, on the loaded model (`model/bases/families.py`).
 
     Raises:
         MissingError: no configuration there, or a damaged one.
@@ -286,7 +286,7 @@ def check_supported(folder: Path, name: str) -> None:
     )
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    from lpr_lab.model.families import refuse_by_config
+    from lpr_lab.model.bases.families import refuse_by_config
 
     expected = "expected a decoder-only causal language model such as Llama, Qwen or GPT-NeoX"
     # transformers would load the adapter over its base without a word, and the base would not be the base.

@@ -45,11 +45,11 @@ from lpr_lab import storage
 from lpr_lab.errors import UnsupportedModelError, UsageError
 from lpr_lab.model.adapter import expansion_config
 from lpr_lab.model.adapter_config import PREFIX
-from lpr_lab.model.bases import without_progress_bars
-from lpr_lab.model.families import find_decoder_mlps, read_mlp
+from lpr_lab.model.bases.families import find_decoder_mlps, read_mlp
+from lpr_lab.model.bases.load import without_progress_bars
+from lpr_lab.model.bases.quantized import quantization_of
 from lpr_lab.model.mixture import MoELayer
 from lpr_lab.model.peft import PeftModel
-from lpr_lab.model.quantized import quantization_of
 from lpr_lab.model.rounding import rounding
 from lpr_lab.model.stages import selected_stage
 from lpr_lab.text.packing import in_mode
