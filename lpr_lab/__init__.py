@@ -32,8 +32,8 @@ _VERBS = {
     "SimilarityTable": "lpr_lab.method.similarity_table",
     "upcycle": "lpr_lab.method.upcycle",
     "count_parameters": "lpr_lab.method.upcycle",
-    "StageBudget": "lpr_lab.method.budget",
-    "TrainSettings": "lpr_lab.method.training",
+    "StageBudget": "lpr_lab.method.training.budget",
+    "TrainSettings": "lpr_lab.method.training.train",
     "paper_settings": "lpr_lab.method.paper_settings",
     "fit_routers": "lpr_lab.method.closed_form",
     "local_review": "lpr_lab.method.closed_form",
@@ -80,7 +80,6 @@ if TYPE_CHECKING:
     from lpr_lab.measure.routing import trace
     from lpr_lab.method import baselines, paper_settings
     from lpr_lab.method.allocation import Allocation, allocate, uniform
-    from lpr_lab.method.budget import StageBudget
     from lpr_lab.method.closed_form import FitSettings, fit_routers, local_review
     from lpr_lab.method.expand import expand
     from lpr_lab.method.losses import classifier_loss, group_loss, lm_loss, load_balancing_loss, lpr_loss, router_z_loss
@@ -88,7 +87,8 @@ if TYPE_CHECKING:
     from lpr_lab.method.router_statistics import RouterStatistics
     from lpr_lab.method.similarity import measure_similarity
     from lpr_lab.method.similarity_table import SimilarityTable
-    from lpr_lab.method.training import TrainSettings
+    from lpr_lab.method.training.budget import StageBudget
+    from lpr_lab.method.training.train import TrainSettings
     from lpr_lab.method.upcycle import count_parameters, upcycle
     from lpr_lab.model.adapter import register
     from lpr_lab.model.bases.load import load_base

@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from lpr_lab.errors import UsageError
 from lpr_lab.method.expand import expand
 from lpr_lab.method.review import review
-from lpr_lab.method.training import TrainSettings
+from lpr_lab.method.training.train import TrainSettings
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.adapter import expansion_config
 from lpr_lab.text.corpus import Document

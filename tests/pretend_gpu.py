@@ -148,7 +148,7 @@ def pretend_gpu() -> Iterator[None]:
     """Have a GPU inside the block: where models go by default, and where they are trained."""
     import torch._dynamo  # optimisers ask for it, and it must not be imported under the modes below
 
-    from lpr_lab.method import training
+    from lpr_lab.method.training import train as training
     from lpr_lab.model.bases import load as bases
 
     class Generator(torch.Generator):

@@ -9,7 +9,7 @@ from typing import Any
 
 from lpr_lab.errors import UsageError, did_you_mean
 from lpr_lab.method.allocation import RULES
-from lpr_lab.method.budget import StageBudget
+from lpr_lab.method.training.budget import StageBudget
 from lpr_lab.model.bases.embedded import learning_rates
 from lpr_lab.text.languages import language_codes
 

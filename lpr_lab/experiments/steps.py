@@ -17,7 +17,7 @@ from lpr_lab.method.review import review
 from lpr_lab.method.router_statistics import RouterStatistics
 from lpr_lab.method.similarity import measure_similarity
 from lpr_lab.method.similarity_table import SimilarityTable
-from lpr_lab.method.training import TrainSettings, train_settings
+from lpr_lab.method.training.train import TrainSettings, train_settings
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.runs import environment
 from lpr_lab.runs.run import Run

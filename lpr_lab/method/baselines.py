@@ -30,18 +30,18 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lpr_lab.errors import UnsupportedModelError, UsageError
 from lpr_lab.method.allocation import Allocation
-from lpr_lab.method.budget import StageBudget
 from lpr_lab.method.expand import pack_by_language, shares
-from lpr_lab.method.schedule import BlockSchedule
-from lpr_lab.method.terms import balance_term, lm_term
-from lpr_lab.method.training import Metrics, train, train_settings
+from lpr_lab.method.training.budget import StageBudget
+from lpr_lab.method.training.processes import join_processes
+from lpr_lab.method.training.schedule import BlockSchedule
+from lpr_lab.method.training.terms import balance_term, lm_term
+from lpr_lab.method.training.train import Metrics, train, train_settings
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.bases.families import find_decoder_mlps, read_mlp
 from lpr_lab.model.bases.quantized import compute_alike, quantization_of, without_bitsandbytes
 from lpr_lab.model.mixture import all_layers
 from lpr_lab.model.peft import LoraConfig, PeftModel, TaskType, get_peft_model
-from lpr_lab.model.processes import join_processes
 from lpr_lab.text.corpus import Corpus
 from lpr_lab.text.vocabulary import require_embeddings
 

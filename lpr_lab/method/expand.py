@@ -15,13 +15,13 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from lpr_lab.errors import UsageError
-from lpr_lab.method.budget import StageBudget
-from lpr_lab.method.schedule import BlockSchedule
-from lpr_lab.method.terms import balance_term, lm_term, lpr_term, z_term
-from lpr_lab.method.training import Metrics, TrainSettings, train, train_settings
+from lpr_lab.method.training.budget import StageBudget
+from lpr_lab.method.training.processes import join_processes
+from lpr_lab.method.training.schedule import BlockSchedule
+from lpr_lab.method.training.terms import balance_term, lm_term, lpr_term, z_term
+from lpr_lab.method.training.train import Metrics, TrainSettings, train, train_settings
 from lpr_lab.model.adapter import expansion_config
 from lpr_lab.model.peft import PeftModel
-from lpr_lab.model.processes import join_processes
 from lpr_lab.model.stages import learning
 from lpr_lab.text.corpus import Corpus
 from lpr_lab.text.packing import PackedBlocks, pack

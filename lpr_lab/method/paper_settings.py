@@ -24,7 +24,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from lpr_lab.method.budget import StageBudget
+from lpr_lab.method.training.budget import StageBudget
 
 # What both stages of both papers share.
 BASE = "Qwen/Qwen1.5-1.8B"  # MoE-LPR and LayerMoE; 24 layers

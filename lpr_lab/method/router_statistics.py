@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lpr_lab.errors import DamagedError, UsageError
 from lpr_lab.method.expand import pack_by_language
-from lpr_lab.method.training import TrainSettings
+from lpr_lab.method.training.train import TrainSettings
 from lpr_lab.model.adapter import expansion_config, forward_context
 from lpr_lab.model.capture import decoder_of, watch_mlp_inputs
 from lpr_lab.model.machine import resolve_precision

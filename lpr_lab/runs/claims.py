@@ -137,7 +137,7 @@ def check(
 
 
 def diverged(stages: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return, by step, where and why a training diverged (see `method.divergence`); usually nothing."""
+    """Return, by step, where and why a training diverged (see `method.training.divergence`); usually nothing."""
     return {step: found["diverged"] for step, found in stages.items() if found.get("diverged")}
 
 

@@ -76,7 +76,7 @@ class Snapshot:
 
     @property
     def is_diverging(self) -> bool:
-        """Whether the training that the numbers are of was last seen to diverge (`method.divergence`)."""
+        """Whether the training that the numbers are of was last seen to diverge (`method.training.divergence`)."""
         return bool(self.numbers.get("diverged"))
 
     @property

@@ -17,7 +17,7 @@ def dense_training(start: Start, **ways: bool) -> None:
     import step_speed
 
     import lpr_lab as lab
-    from lpr_lab.method.terms import lm_term
+    from lpr_lab.method.training.terms import lm_term
 
     base, _ = lab.load_base(BASE)
     start()
@@ -32,7 +32,7 @@ def expansion_training(start: Start, **ways: bool) -> None:
     import step_speed
 
     import lpr_lab as lab
-    from lpr_lab.method.terms import balance_term, lm_term
+    from lpr_lab.method.training.terms import balance_term, lm_term
     from lpr_lab.model.stages import set_trainable
 
     base, _ = lab.load_base(BASE)

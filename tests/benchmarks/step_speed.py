@@ -18,16 +18,16 @@ from peft import PeftModel
 from torch import nn
 
 import lpr_lab as lab
-from lpr_lab.method import training
-from lpr_lab.method.schedule import BlockSchedule
-from lpr_lab.method.step import Stepper
-from lpr_lab.method.terms import Term, balance_term, lm_term, lpr_term
-from lpr_lab.method.training import TrainSettings
+from lpr_lab.method.training import train as training
+from lpr_lab.method.training.compute import computing
+from lpr_lab.method.training.processes import join_processes
+from lpr_lab.method.training.schedule import BlockSchedule
+from lpr_lab.method.training.step import Stepper
+from lpr_lab.method.training.terms import Term, balance_term, lm_term, lpr_term
+from lpr_lab.method.training.train import TrainSettings
 from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.capture import RoutingRecord, record_routing
-from lpr_lab.model.compute import computing
 from lpr_lab.model.heap import freed_memory_kept
-from lpr_lab.model.processes import join_processes
 from lpr_lab.model.stages import set_trainable
 from lpr_lab.text.packing import PackedBlocks
 
@@ -59,7 +59,7 @@ def random_schedule(vocabulary: int, blocks_per_step: int) -> BlockSchedule:
 def stepper(
     model: nn.Module, terms: Sequence[Term], precision: str, blocks: int = BLOCKS, **ways: bool
 ) -> Callable[[], None]:
-    """Return a function that makes the loop's next step, computed in the ways of `model.compute` that are asked for."""
+    """Return a function that makes the loop's next step, computed in the ways of `method.training.compute` that are asked for."""
     settings = TrainSettings(tokens=10**6, precision=precision, blocks_per_step=blocks, blocks_per_forward=blocks)
     settings = training.train_settings(settings, model, settings.tokens)
     ALWAYS.enter_context(freed_memory_kept())  # as `train` does

@@ -9,11 +9,11 @@ from tiny_corpus import TinyCorpus
 
 from lpr_lab.errors import UsageError
 from lpr_lab.measure.expert_counts import ExpertCounter, read_stage
-from lpr_lab.method import training
 from lpr_lab.method.expand import expand
 from lpr_lab.method.review import review
-from lpr_lab.method.terms import Forward, group_term
-from lpr_lab.method.training import TrainSettings
+from lpr_lab.method.training import train as training
+from lpr_lab.method.training.terms import Forward, group_term
+from lpr_lab.method.training.train import TrainSettings
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.adapter import expansion_config, moe_layers
 from lpr_lab.model.capture import record_routing

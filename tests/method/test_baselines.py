@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 from lpr_lab.errors import UnsupportedModelError, UsageError
 from lpr_lab.measure.bits import evaluate
 from lpr_lab.method import baselines
-from lpr_lab.method.training import TrainSettings
+from lpr_lab.method.training.train import TrainSettings
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.adapter import trainable_parameters
 from lpr_lab.model.formats.save_load import save_expansion

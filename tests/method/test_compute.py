@@ -13,11 +13,11 @@ from transformers import PreTrainedModel, modeling_flash_attention_utils
 from lpr_lab.errors import UnsupportedModelError, UsageError
 from lpr_lab.method.expand import expand
 from lpr_lab.method.review import review
-from lpr_lab.method.training import TrainSettings
+from lpr_lab.method.training import compute
+from lpr_lab.method.training.compute import FLASH, as_one_row, computing, resolve_attention
+from lpr_lab.method.training.train import TrainSettings
 from lpr_lab.method.upcycle import upcycle
-from lpr_lab.model import compute
 from lpr_lab.model.adapter import moe_layers
-from lpr_lab.model.compute import FLASH, as_one_row, computing, resolve_attention
 from lpr_lab.model.machine import default_device
 from lpr_lab.text.packing import refuse_if_documents_mix
 

@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from lpr_lab.method import baselines
-from lpr_lab.method.divergence import Divergence
-from lpr_lab.method.training import TrainSettings
+from lpr_lab.method.training.divergence import Divergence
+from lpr_lab.method.training.train import TrainSettings
 
 SETTINGS = TrainSettings(tokens=12 * 4 * 32, block_tokens=32, blocks_per_step=4, precision="fp32")
 

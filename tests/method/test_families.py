@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from lpr_lab.method import terms
 from lpr_lab.method.expand import expand
 from lpr_lab.method.losses import expert_counts, load_balancing_loss
 from lpr_lab.method.review import review
-from lpr_lab.method.training import TrainSettings
+from lpr_lab.method.training import terms
+from lpr_lab.method.training.train import TrainSettings
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.bases.load import load_base

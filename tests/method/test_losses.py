@@ -18,7 +18,7 @@ from lpr_lab.method.losses import (
     lpr_loss,
     router_z_loss,
 )
-from lpr_lab.method.terms import Forward, balance_term, classifier_term, lm_term, lpr_term
+from lpr_lab.method.training.terms import Forward, balance_term, classifier_term, lm_term, lpr_term
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.capture import record_routing

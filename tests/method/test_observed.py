@@ -16,7 +16,7 @@ from lpr_lab.method import baselines
 from lpr_lab.method.closed_form import FitSettings, fit_routers
 from lpr_lab.method.expand import expand
 from lpr_lab.method.review import review
-from lpr_lab.method.training import TrainSettings
+from lpr_lab.method.training.train import TrainSettings
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model import experts
 from lpr_lab.model.capture import decoder_of

@@ -10,7 +10,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from lpr_lab.method import paper_settings
 from lpr_lab.method.expand import expand
 from lpr_lab.method.review import review
-from lpr_lab.method.training import TrainSettings
+from lpr_lab.method.training.train import TrainSettings
 from lpr_lab.method.upcycle import upcycle
 
 STEPS = 8

@@ -7,10 +7,10 @@ import pytest
 
 from lpr_lab.method import paper_settings as paper
 from lpr_lab.method.baselines import llama_pro, lora, lora_moe
-from lpr_lab.method.budget import StageBudget
 from lpr_lab.method.expand import expand
 from lpr_lab.method.review import review
-from lpr_lab.method.training import TrainSettings, train_settings
+from lpr_lab.method.training.budget import StageBudget
+from lpr_lab.method.training.train import TrainSettings, train_settings
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.bases.embedded import EMBEDDED, learning_rates
 

@@ -9,10 +9,11 @@ from safetensors.torch import load_file, save_file
 
 from lpr_lab import storage
 from lpr_lab.errors import UnsupportedModelError, UsageError
-from lpr_lab.method import baselines, training
+from lpr_lab.method import baselines
 from lpr_lab.method.expand import expand
 from lpr_lab.method.review import review
-from lpr_lab.method.training import TrainSettings
+from lpr_lab.method.training import train as training
+from lpr_lab.method.training.train import TrainSettings
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.adapter import moe_layers, trainable_parameters
 from lpr_lab.model.bases.load import load_base

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from lpr_lab.errors import UsageError
 from lpr_lab.method.expand import pack_by_language
-from lpr_lab.method.terms import Forward, balance_term, group_term
+from lpr_lab.method.training.terms import Forward, balance_term, group_term
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.router import Routing
 

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from lpr_lab.errors import UsageError
-from lpr_lab.method.schedule import BlockSchedule
+from lpr_lab.method.training.schedule import BlockSchedule
 from lpr_lab.text.packing import pack
 
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from lpr_lab.errors import UnsupportedModelError, UsageError
-from lpr_lab.method import training
 from lpr_lab.method.expand import expand
 from lpr_lab.method.review import review
-from lpr_lab.method.training import TrainSettings
+from lpr_lab.method.training import train as training
+from lpr_lab.method.training.train import TrainSettings
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.adapter import moe_layers
 

@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lpr_lab.errors import DamagedError, MissingError
-from lpr_lab.method.checkpoints import _load_trained
 from lpr_lab.method.router_statistics import RouterStatistics
+from lpr_lab.method.training.checkpoints import _load_trained
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.bases.load import load_base
 from lpr_lab.model.formats import save_load as files

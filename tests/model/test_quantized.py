@@ -16,7 +16,7 @@ from lpr_lab.errors import ComparisonRefusedError, UnsupportedModelError, UsageE
 from lpr_lab.method.expand import expand
 from lpr_lab.method.review import review
 from lpr_lab.method.similarity import measure_similarity
-from lpr_lab.method.training import TrainSettings
+from lpr_lab.method.training.train import TrainSettings
 from lpr_lab.method.upcycle import count_parameters, upcycle
 from lpr_lab.model.adapter import moe_layers, trainable_parameters
 from lpr_lab.model.bases import quantized

@@ -21,7 +21,7 @@ from typing import Any
 
 from accelerate.tracking import GeneralTracker, MLflowTracker, TensorBoardTracker, TrackioTracker, WandBTracker
 
-from lpr_lab.model.processes import join_processes
+from lpr_lab.method.training.processes import join_processes
 from lpr_lab.runs.formats import dotted
 from lpr_lab.runs.run import Run
 from lpr_lab.storage import read_json, write_json

@@ -17,11 +17,11 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lpr_lab.errors import LprError
-from lpr_lab.method.schedule import BlockSchedule
-from lpr_lab.method.terms import Batch, Forward, Term
+from lpr_lab.method.training.compute import as_one_row
+from lpr_lab.method.training.schedule import BlockSchedule
+from lpr_lab.method.training.terms import Batch, Forward, Term
 from lpr_lab.model.adapter import trainable_parameters
 from lpr_lab.model.capture import RoutingRecord, decoder_of
-from lpr_lab.model.compute import as_one_row
 
 Metrics = dict[str, float]
 

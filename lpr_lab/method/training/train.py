@@ -30,8 +30,8 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from lpr_lab.errors import UsageError
-from lpr_lab.method.budget import StageBudget
-from lpr_lab.method.checkpoints import (
+from lpr_lab.method.training.budget import StageBudget
+from lpr_lab.method.training.checkpoints import (
     Progress,
     load_checkpoint,
     newest_checkpoint,
@@ -40,14 +40,7 @@ from lpr_lab.method.checkpoints import (
     save_checkpoint,
     starting_fingerprint,
 )
-from lpr_lab.method.rates import make_scheduler
-from lpr_lab.method.schedule import BlockSchedule
-from lpr_lab.method.step import Metrics, Stepper
-from lpr_lab.method.terms import Term
-from lpr_lab.model.adapter import moe_layers, trainable_parameters
-from lpr_lab.model.bases.embedded import learning_rates
-from lpr_lab.model.capture import RoutingRecord, record_routing
-from lpr_lab.model.compute import (
+from lpr_lab.method.training.compute import (
     FLASH,
     check_attention,
     computing,
@@ -55,11 +48,18 @@ from lpr_lab.model.compute import (
     on_device,
     resolve_attention,
 )
+from lpr_lab.method.training.processes import join_processes
+from lpr_lab.method.training.rates import make_scheduler
+from lpr_lab.method.training.schedule import BlockSchedule
+from lpr_lab.method.training.step import Metrics, Stepper
+from lpr_lab.method.training.terms import Term
+from lpr_lab.model.adapter import moe_layers, trainable_parameters
+from lpr_lab.model.bases.embedded import learning_rates
+from lpr_lab.model.capture import RoutingRecord, record_routing
 from lpr_lab.model.heap import freed_memory_kept
 from lpr_lab.model.machine import default_device, resolve_precision
 from lpr_lab.model.observe import Observed, observe
 from lpr_lab.model.peft import PeftModel
-from lpr_lab.model.processes import join_processes
 from lpr_lab.progress import progress as progress_bar
 from lpr_lab.text.packing import in_mode, refuse_if_documents_mix
 

@@ -29,7 +29,7 @@ from transformers import PreTrainedModel
 
 from lpr_lab import storage
 from lpr_lab.errors import DamagedError, LprError, UsageError
-from lpr_lab.method.divergence import Divergence
+from lpr_lab.method.training.divergence import Divergence
 from lpr_lab.model.adapter import expansion_config, refuse_mismatch, trainable_parameters
 from lpr_lab.model.bases.fingerprint import base_fingerprint
 from lpr_lab.model.formats.save_load import TENSORS, load_adapter_tensors, save_adapter
