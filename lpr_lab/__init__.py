@@ -24,7 +24,7 @@ __version__ = "0.1.0"
 
 _VERBS = {
     "load_base": "lpr_lab.model.bases.load",
-    "load_corpus": "lpr_lab.text.corpus",
+    "load_corpus": "lpr_lab.text.load",
     "Allocation": "lpr_lab.method.allocation",
     "uniform": "lpr_lab.method.allocation",
     "allocate": "lpr_lab.method.allocation",
@@ -98,7 +98,7 @@ if TYPE_CHECKING:
     from lpr_lab.model.stages import select_stage, stage_names
     from lpr_lab.model.steering import steer
     from lpr_lab.runs.run import start_run
-    from lpr_lab.text.corpus import load_corpus
+    from lpr_lab.text.load import load_corpus
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,7 @@ from pathlib import Path
 from tiny_corpus import TinyCorpus
 
 import lpr_lab.model.bases.load
-import lpr_lab.text.corpus
+import lpr_lab.text.load
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 # What makes it small; each text must be there to be replaced.
@@ -25,7 +25,7 @@ def test_the_example_in_the_readme_runs(monkeypatch, tmp_path, tiny_model, tiny_
         example = example.replace(text, smaller)
     monkeypatch.setattr(lpr_lab.model.bases.load, "load_base", lambda name: (tiny_model(), tiny_tokenizer))
     monkeypatch.setattr(
-        lpr_lab.text.corpus, "load_corpus", lambda name, languages: TinyCorpus(sentences, tuple(languages))
+        lpr_lab.text.load, "load_corpus", lambda name, languages: TinyCorpus(sentences, tuple(languages))
     )
     monkeypatch.chdir(tmp_path)
     names: dict = {}

@@ -37,12 +37,11 @@ def _quietly(offers: Callable[..., Iterable[Offer]]) -> Callable[..., list[Offer
 @_quietly
 def complete_run(ctx: typer.Context, incomplete: str) -> Iterator[Offer]:
     """Offer `latest` and the ids of runs, newest first, that are not on the line already."""
-    from lpr_lab.cli.common import runs_folder
-    from lpr_lab.runs.run import list_runs
+    from lpr_lab.runs.run import default_runs_dir, list_runs
 
     given = ctx.params.get("run_ids") or ()
     yield "latest", "the newest run"
-    for run in list_runs(runs_folder(_path(ctx.params.get("runs_dir")))):
+    for run in list_runs(_path(ctx.params.get("runs_dir")) or default_runs_dir()):
         if run.id not in given:
             yield run.id, "cannot be read" if run.problem else run.title
 

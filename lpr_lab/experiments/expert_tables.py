@@ -16,7 +16,8 @@ from lpr_lab.measure.bits import choose_documents
 from lpr_lab.measure.expert_counts import ExpertCounter, read_stage
 from lpr_lab.model.stages import stage_names
 from lpr_lab.runs.run import Run
-from lpr_lab.text.corpus import Corpus, comparable_splits, load_corpus
+from lpr_lab.text.corpus import Corpus, comparable_splits
+from lpr_lab.text.load import load_corpus
 from lpr_lab.text.packing import pack
 
 SPLITS = ("heldout", "dev")

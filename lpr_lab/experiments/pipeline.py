@@ -44,7 +44,7 @@ from lpr_lab.runs import environment
 from lpr_lab.runs.formats import json_records
 from lpr_lab.runs.run import Run, start_run
 from lpr_lab.text import sample_texts
-from lpr_lab.text.corpus import load_corpus
+from lpr_lab.text.load import load_corpus
 from lpr_lab.text.round_trip import check_corpus
 
 KIND = "expansion"

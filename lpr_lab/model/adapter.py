@@ -240,7 +240,7 @@ def trainable_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]
 def register() -> None:
     """Make PEFT, and transformers through it, know the method, so that their own ways of loading open expansions.
 
-    Importing this module does it once; calling it again changes nothing. The ways are listed in `model/formats/save_load.py`.
+    Importing this module does it once; calling it again changes nothing. `model/formats/save_load.py` has the ways.
 
     >>> from peft import PeftModel
     >>> register()

@@ -59,7 +59,7 @@ def random_schedule(vocabulary: int, blocks_per_step: int) -> BlockSchedule:
 def stepper(
     model: nn.Module, terms: Sequence[Term], precision: str, blocks: int = BLOCKS, **ways: bool
 ) -> Callable[[], None]:
-    """Return a function that makes the loop's next step, computed in the ways of `method.training.compute` that are asked for."""
+    """Return a function that makes the loop's next step, computed in the given ways."""
     settings = TrainSettings(tokens=10**6, precision=precision, blocks_per_step=blocks, blocks_per_forward=blocks)
     settings = training.train_settings(settings, model, settings.tokens)
     ALWAYS.enter_context(freed_memory_kept())  # as `train` does

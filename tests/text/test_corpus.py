@@ -6,7 +6,8 @@ import json
 import pytest
 
 from lpr_lab.errors import UsageError
-from lpr_lab.text.corpus import Corpus, Document, comparable_splits, load_corpus
+from lpr_lab.text.corpus import Corpus, Document, comparable_splits
+from lpr_lab.text.load import load_corpus
 
 
 def corpus(**texts: list[str]) -> Corpus:

@@ -7,8 +7,8 @@ from toy_archive import help_page, mo_file
 
 from lpr_lab.errors import DamagedError, MissingError, UsageError
 from lpr_lab.storage import cache_dir
-from lpr_lab.text.corpus import load_corpus
 from lpr_lab.text.demo import corpus as demo
+from lpr_lab.text.load import load_corpus
 from lpr_lab.text.splits import assign_split
 
 PAGES = [f"guide/page{i}.html" for i in range(60)]

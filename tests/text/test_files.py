@@ -7,7 +7,7 @@ import pyarrow.parquet
 import pytest
 
 from lpr_lab.errors import MissingError, UsageError
-from lpr_lab.text.corpus import load_corpus
+from lpr_lab.text.load import load_corpus
 from lpr_lab.text.splits import DEALT
 
 

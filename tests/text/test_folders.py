@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lpr_lab.errors import MissingError
-from lpr_lab.text.corpus import load_corpus
+from lpr_lab.text.load import load_corpus
 from lpr_lab.text.sources.folders import list_folder
 
 LINES = [f"Κείμενο {'α' * i}, που γράφτηκε εδώ με το χέρι." for i in range(1, 31)]

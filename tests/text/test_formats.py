@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lpr_lab.errors import DamagedError, LprError, MissingError, UsageError
-from lpr_lab.text.corpus import load_corpus
+from lpr_lab.text.load import load_corpus
 from lpr_lab.text.sources.formats import read_paragraphs, read_rows
 
 PACK = {

@@ -8,8 +8,8 @@ from datasets.exceptions import DatasetNotFoundError
 
 from lpr_lab.errors import MissingError, UsageError
 from lpr_lab.storage import cache_dir
-from lpr_lab.text.corpus import load_corpus
 from lpr_lab.text.languages import get_language
+from lpr_lab.text.load import load_corpus
 from lpr_lab.text.sources.hub import choose_config
 
 ROWS = [{"id": i, "text": f"Κείμενο {'α' * i}, που γράφτηκε εδώ.", "language": "ell"} for i in range(60)]

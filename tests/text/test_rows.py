@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lpr_lab.errors import UsageError
-from lpr_lab.text.corpus import load_corpus
+from lpr_lab.text.load import load_corpus
 from lpr_lab.text.sources.rows import is_missing
 
 GOOD = [f"Κείμενο {'α' * i}, που γράφτηκε εδώ με το χέρι." for i in range(1, 41)]

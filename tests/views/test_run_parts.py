@@ -3,7 +3,7 @@
 import pytest
 
 from lpr_lab.runs.run import start_run
-from lpr_lab.text.corpus import load_corpus
+from lpr_lab.text.load import load_corpus
 from lpr_lab.views.html.run_parts import render_texts
 
 

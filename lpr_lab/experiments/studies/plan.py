@@ -19,8 +19,8 @@ from lpr_lab.method.similarity_table import SimilarityTable
 from lpr_lab.model.bases.load import load_base
 from lpr_lab.runs.claims import Claim, as_records
 from lpr_lab.runs.run import Run, start_run
-from lpr_lab.text.corpus import load_corpus
 from lpr_lab.text.languages import language_codes
+from lpr_lab.text.load import load_corpus
 
 KIND = "plan"
 UNITS = ("experts", "parameters")

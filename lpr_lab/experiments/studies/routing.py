@@ -28,8 +28,9 @@ from lpr_lab.progress import progress
 from lpr_lab.runs.claims import MIN_ORIGINAL_WEIGHT, MIN_SEPARATION, Claim, as_records
 from lpr_lab.runs.formats import json_records
 from lpr_lab.runs.run import Run, start_run
-from lpr_lab.text.corpus import Corpus, load_corpus
+from lpr_lab.text.corpus import Corpus
 from lpr_lab.text.languages import language_codes
+from lpr_lab.text.load import load_corpus
 from lpr_lab.text.sample_texts import TEXTS
 
 KIND = "routing"

@@ -16,8 +16,9 @@ from lpr_lab.model.stages import standing
 from lpr_lab.runs.compare import paired_scores as comparison
 from lpr_lab.runs.model_ref import BASE, Side, name_of, stages_of
 from lpr_lab.runs.run import Run
-from lpr_lab.text.corpus import Corpus, load_corpus
+from lpr_lab.text.corpus import Corpus
 from lpr_lab.text.languages import language_name
+from lpr_lab.text.load import load_corpus
 
 MAX_DOCUMENT_TOKENS = 256
 

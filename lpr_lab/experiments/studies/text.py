@@ -13,9 +13,10 @@ from lpr_lab.model.bases.load import load_tokenizer
 from lpr_lab.runs.claims import Claim, as_records
 from lpr_lab.runs.formats import json_records
 from lpr_lab.runs.run import Run, start_run
-from lpr_lab.text.corpus import Corpus, Document, load_corpus
+from lpr_lab.text.corpus import Corpus, Document
 from lpr_lab.text.fertility import measure_fertility, premium, script_mix
 from lpr_lab.text.languages import get_language, language_codes
+from lpr_lab.text.load import load_corpus
 
 KIND = "text"
 MIN_OWN_SCRIPT = 0.9

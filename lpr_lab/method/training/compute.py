@@ -1,7 +1,7 @@
 """How a step is computed, for a time: by which attention, compiled or not, its states kept or made again.
 
-None of these choices changes what a model learns beyond rounding. `method.training.train.TrainSettings` names them; what runs
-only on a GPU has tests marked `gpu`.
+None of these choices changes what a model learns beyond rounding. `TrainSettings` names them; what runs only on a GPU
+has tests marked `gpu`.
 """
 
 from collections.abc import Iterable, Iterator

@@ -326,7 +326,7 @@ def convert(base: EmbeddedBase, gguf: Path, licence: dict[str, bytes]) -> Path:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from lpr_lab.model.bases.load import without_progress_bars
+    from lpr_lab.model.bases.quiet import without_progress_bars
 
     with (
         progress(3, f"Converting {base.name} (once)", unit="step") as bar,

@@ -320,19 +320,5 @@ def check_supported(folder: Path, name: str) -> None:
         raise UnsupportedModelError(f"{name} is not a causal language model ({found}); {expected}.")
 
 
-@contextmanager
-def without_progress_bars() -> Iterator[None]:
-    """Silence transformers' own bars: loading takes a second, and notebooks keep every bar."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
 def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0]

@@ -1,8 +1,8 @@
 """Checks, before upcycling, that each MLP computes what a new expert with its weights computes.
 
-`model/bases/families.py` recognises an MLP by the linear maps it is made of. Its forward pass may do more with them: BitNet
-normalises between the maps, Gemma 3n keeps only the largest activations, others clamp, scale or add. A new expert would
-then be no copy, and the upcycled model not the base, without a word. So every MLP is run once beside a copy, on a few
+`families` recognises an MLP by the linear maps it is made of. Its forward pass may do more with them: BitNet normalises
+between the maps, Gemma 3n keeps only the largest activations, others clamp, scale or add. A new expert would then be no
+copy, and the upcycled model not the base, without a word. So every MLP is run once beside a copy, on a few
 random tokens, as in evaluation and as in training.
 
 Letters: T tokens, D model width.

@@ -46,8 +46,8 @@ from lpr_lab.errors import UnsupportedModelError, UsageError
 from lpr_lab.model.adapter import expansion_config
 from lpr_lab.model.adapter_config import PREFIX
 from lpr_lab.model.bases.families import find_decoder_mlps, read_mlp
-from lpr_lab.model.bases.load import without_progress_bars
 from lpr_lab.model.bases.quantized import quantization_of
+from lpr_lab.model.bases.quiet import without_progress_bars
 from lpr_lab.model.mixture import MoELayer
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.rounding import rounding

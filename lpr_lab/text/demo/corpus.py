@@ -34,6 +34,9 @@ from lpr_lab.text.demo.readers import (
 from lpr_lab.text.languages import LANGUAGES, get_languages
 from lpr_lab.text.splits import Block, LanguageFilter, assign_split, drop_duplicates, min_characters
 
+DEMO_LANGUAGES = ("en", "es", "zh", "el", "hu", "tr")
+"""Those of the profile `demo` where nobody names others."""
+
 _PREPARATION_VERSION = 1
 """Raise it with every change to what is read, filtered or split: what was prepared before is then left aside."""
 

@@ -1,0 +1,108 @@
+"""Text by name: the embedded `demo` profile, files, a data set on the hub, or several of them as one corpus."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lpr_lab.errors import UsageError
+from lpr_lab.text.corpus import Corpus
+from lpr_lab.text.demo.corpus import DEMO_LANGUAGES, load_demo
+from lpr_lab.text.demo.readers import HELP_LANGUAGES
+from lpr_lab.text.languages import get_languages
+from lpr_lab.text.sources.files import load_files, looks_like_path
+from lpr_lab.text.sources.hub import load_hub
+
+JOINT = " + "
+"""Between the sources of a corpus that is made from several."""
+
+
+def load_corpus(
+    source: str | Path | Sequence[str | Path] | Mapping[str, Any] = "demo",
+    *,
+    languages: Sequence[str] | None = None,
+    text_column: str | None = None,
+    configs: Mapping[str, str] | None = None,
+    hub_split: str = "train",
+    max_documents: int = 20_000,
+) -> Corpus:
+    """Load text in the given languages.
+
+    Args:
+        source: `"demo"`; or a JSONL, JSON, CSV, TSV, TXT or Parquet file, also compressed (.gz, .bz2, .xz, .zst), a
+            folder of them, or a list of either; or a mapping from language to such paths; or the name of a data set on
+            the hub; or several of these as one text, such as `"my_texts + demo"`: a language is taken from the first
+            that has it.
+        languages: ISO 639 or FLORES codes, or tags such as `pt-BR`. None takes the six demo languages, or those found
+            in the files.
+        text_column: the column that holds the text; None looks for the usual names.
+        configs: hub only: language to configuration, such as `{"el": "ell_Grek"}`; None looks for the language's code.
+        hub_split: hub only: which split of the data set to stream.
+        max_documents: hub only: how many documents to take per language.
+
+    Records have `text`, and may have `language` (or `lang`), `id` and `split` (train, replay, dev, heldout). A text
+    that is null is left out and counted; a number or a structure in its place is refused. A TXT file has one document
+    per paragraph, paragraphs being divided by blank lines. A file named by a language, `el.txt` or `el/news.txt`, is
+    in that language where its records do not say otherwise. Where no split is
+    given, documents are dealt to train, replay and dev by the hash of their content, and what dev and replay share
+    with train is dropped. What is found and not read (`left_out` of the corpus) is warned of, with the reason.
+
+    Raises:
+        UsageError: an unknown language, no text, or too few documents to divide.
+        MissingError: a source that is not there or cannot be reached.
+        DamagedError: a file that breaks off.
+
+    >>> corpus = load_corpus("demo", languages=["en", "el"])  # doctest: +SKIP
+    >>> corpus.documents("dev", "el")[0].language  # doctest: +SKIP
+    'el'
+    """
+    if isinstance(source, str) and JOINT in source and not Path(source).expanduser().exists():
+        parts = [part.strip() for part in source.split(JOINT)]
+        hub = {"configs": configs, "hub_split": hub_split, "max_documents": max_documents}
+        return _joined(parts, languages, text_column=text_column, **hub)
+    if isinstance(source, str) and source == "demo":
+        return load_demo(languages if languages is not None else DEMO_LANGUAGES)
+    if not isinstance(source, str) or looks_like_path(source):
+        return load_files(source, languages=languages, text_column=text_column)
+    return load_hub(
+        source,
+        languages=languages,
+        text_column=text_column,
+        configs=configs or {},
+        hub_split=hub_split,
+        max_documents=max_documents,
+    )
+
+
+def _joined(parts: Sequence[str], languages: Sequence[str] | None, **options: Any) -> Corpus:
+    """Take each language from the first source that has it; the hub is asked for whatever is missing by then."""
+    name = JOINT.join(parts)
+    if not languages:
+        raise UsageError(f"Which languages to take from {name}? Give languages=['el', ...].")
+    wanted = [language.code for language in get_languages(languages)]
+    taken: dict[str, Corpus] = {}
+    for part in parts:
+        missing = [code for code in wanted if code not in taken]
+        if part == "demo":
+            missing = [code for code in missing if code in HELP_LANGUAGES]
+        elif looks_like_path(part):
+            found = load_corpus(part, **options)
+            taken |= {code: found for code in missing if code in found.languages}
+            continue
+        if missing:
+            taken |= dict.fromkeys(missing, load_corpus(part, languages=missing, **options))
+    if without := [code for code in wanted if code not in taken]:
+        raise UsageError(f"{name} has no text in {', '.join(without)}. Name another source that does.")
+    corpora = list({id(corpus): corpus for corpus in taken.values()}.values())
+    return Corpus(
+        name,
+        tuple(wanted),
+        {
+            (split, code): documents
+            for code in wanted
+            for (split, own), documents in taken[code].texts.items()
+            if own == code
+        },
+        sources=[source for corpus in corpora for source in corpus.sources],
+        preparation={code: taken[code].preparation.get(code, {}) for code in wanted},
+        left_out=[one for corpus in corpora for one in corpus.left_out],
+    )
