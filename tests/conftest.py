@@ -340,6 +340,6 @@ def family_model(request, tiny_model):
 @pytest.fixture(scope="session")
 def tiny_corpus(sentences):
     """Documents of three sentences in four languages."""
-    from tiny_corpus import TinyCorpus
+    from helpers.tiny_corpus import TinyCorpus
 
     return TinyCorpus(sentences, ("en", "es", "el", "tr"))

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from pretend_gpu import pretend_gpu
-from tiny_corpus import small_settings, write_corpus
 
 import lpr_lab as lab
+from helpers.pretend_gpu import pretend_gpu
+from helpers.tiny_corpus import small_settings, write_corpus
 from lpr_lab.experiments import pipeline
 from lpr_lab.experiments.config import StageBudget
 from lpr_lab.experiments.studies import evaluation

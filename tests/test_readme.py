@@ -3,10 +3,9 @@
 import re
 from pathlib import Path
 
-from tiny_corpus import TinyCorpus
-
 import lpr_lab.model.bases.load
 import lpr_lab.text.load
+from helpers.tiny_corpus import TinyCorpus
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 # What makes it small; each text must be there to be replaced.

@@ -57,7 +57,10 @@ def test_a_site_that_loads_from_elsewhere_is_not_built(hook, tmp_path):
         ("[settings](../lpr_lab/experiments/config.py#x)", "[settings](api/experiments/config.md#x)"),
         ("[paper](https://arxiv.org/abs/2408.11396)", "[paper](https://arxiv.org/abs/2408.11396)"),
         ("see `lpr_lab/model/router.py`", "see [`lpr_lab/model/router.py`](api/model/router.md)"),
-        ("see `model/test_files.py`", "see [`model/test_files.py`](code/tests/model/test_files.py.md)"),
+        (
+            "see `model/formats/test_save_load.py`",
+            "see [`model/formats/test_save_load.py`](code/tests/model/formats/test_save_load.py.md)",
+        ),
         ("see `no/such_file.py`", "see `no/such_file.py`"),
         ("    [code](log.md) `lpr_lab/model/router.py`", "    [code](log.md) `lpr_lab/model/router.py`"),
         ("[gone](gone.md)", "[gone](gone.md)"),  # for the strict build to refuse

@@ -13,8 +13,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from tiny_notebooks import write_materials
 
+from helpers.tiny_notebooks import write_materials
 from lpr_lab.runs.environment import CHECKOUT
 
 PLACES = {"lpr_lab/": "lpr_lab/", "notebooks/": "lpr_lab/notebooks/", "runs/examples/": "lpr_lab/examples/"}

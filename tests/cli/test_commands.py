@@ -8,9 +8,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from cli_calls import call, in_a_process
-from cli_results import IN_WORDS, RESULTS, SECONDS
 
+from helpers.cli_calls import call, in_a_process
+from helpers.cli_results import IN_WORDS, RESULTS, SECONDS
 from lpr_lab.experiments.notebooks.run import notebooks_dir
 from lpr_lab.runs import environment
 from lpr_lab.runs.run import list_runs

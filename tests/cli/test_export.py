@@ -2,8 +2,8 @@
 
 import json
 
-from cli_calls import call
-from sample_runs import make_run
+from helpers.cli_calls import call
+from helpers.sample_runs import make_run
 
 
 def test_a_run_becomes_one_file(runs, tmp_path):

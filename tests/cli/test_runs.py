@@ -2,9 +2,9 @@ import json
 from pathlib import Path
 
 import pytest
-from cli_calls import call, in_a_process
-from cli_results import IN_WORDS, RESULTS, SECONDS
 
+from helpers.cli_calls import call, in_a_process
+from helpers.cli_results import IN_WORDS, RESULTS, SECONDS
 from lpr_lab.runs.run import Run
 
 

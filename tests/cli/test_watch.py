@@ -1,8 +1,8 @@
 import json
 
 import pytest
-from cli_calls import call
 
+from helpers.cli_calls import call
 from lpr_lab.runs.run import Run
 from lpr_lab.views import terminal as live_terminal
 

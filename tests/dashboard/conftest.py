@@ -3,8 +3,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from sample_runs import make_run
 
+from helpers.sample_runs import make_run
 from lpr_lab.runs.run import Run
 
 

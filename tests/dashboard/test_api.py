@@ -3,8 +3,8 @@
 import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
-from sample_runs import make_plan_run, make_run
 
+from helpers.sample_runs import make_plan_run, make_run
 from lpr_lab.dashboard import api, serve
 from lpr_lab.dashboard.server import turns
 from lpr_lab.errors import LprError, MissingError, UsageError

@@ -9,8 +9,8 @@ import pytest
 from gradio import Error
 from hypothesis import given
 from hypothesis import strategies as st
-from sample_runs import make_plan_run, make_run
 
+from helpers.sample_runs import make_plan_run, make_run
 from lpr_lab.dashboard import api, build, serve, shell
 from lpr_lab.dashboard import parameters as p
 from lpr_lab.dashboard.pages.compare import page as compare

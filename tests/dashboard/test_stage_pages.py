@@ -3,8 +3,8 @@
 import re
 
 import pytest
-from sample_runs import change_table, log_training
 
+from helpers.sample_runs import change_table, log_training
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.pages.experts import page as experts
 from lpr_lab.dashboard.pages.retention import page as retention

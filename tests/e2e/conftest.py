@@ -12,8 +12,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from sample_runs import HOSTILE, MIXED, SENTENCES, make_run, make_trace
 
+from helpers.sample_runs import HOSTILE, MIXED, SENTENCES, make_run, make_trace
 from lpr_lab.dashboard import serve
 from lpr_lab.runs.run import Run
 

@@ -67,7 +67,7 @@ def main() -> None:
         run = subject(given.runs_dir)
         if run is None:
             sys.path.insert(0, str(Path(__file__).parents[1]))
-            from sample_runs import make_run
+            from helpers.sample_runs import make_run
 
             print(f"No finished expansion in {given.runs_dir}: these pictures show made-up numbers.")
             run = make_run(Path(folder) / "runs")

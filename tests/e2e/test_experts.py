@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
-from sample_experts import write_expert_tables
-from sample_runs import make_run
 
+from helpers.sample_experts import write_expert_tables
+from helpers.sample_runs import make_run
 from lpr_lab.dashboard import serve
 from lpr_lab.runs.run import Run, list_runs
 

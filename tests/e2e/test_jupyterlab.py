@@ -18,8 +18,8 @@ import pytest
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 from playwright.sync_api import Browser, Page, expect
-from tiny_notebooks import write_materials
 
+from helpers.tiny_notebooks import write_materials
 from lpr_lab.experiments.notebooks.run import notebooks_dir
 from lpr_lab.runs import environment
 

@@ -4,8 +4,8 @@ import re
 
 import pytest
 from playwright.sync_api import Page, expect
-from sample_runs import make_plan_run
 
+from helpers.sample_runs import make_plan_run
 from lpr_lab.dashboard import serve
 from lpr_lab.experiments.notebooks.parameters import read_notebook, resolve
 from lpr_lab.experiments.notebooks.run import notebooks_dir

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
-from sample_runs import HOSTILE, MIXED, SENTENCES, make_run, make_trace, results
 
+from helpers.sample_runs import HOSTILE, MIXED, SENTENCES, make_run, make_trace, results
 from lpr_lab.runs.run import Run
 from lpr_lab.views.report.page import write_report
 

@@ -4,9 +4,9 @@ import re
 
 import pytest
 from playwright.sync_api import Page, expect
-from sample_runs import make_run
-from sample_scores import scored, write_lifelong, write_scores
 
+from helpers.sample_runs import make_run
+from helpers.sample_scores import scored, write_lifelong, write_scores
 from lpr_lab.dashboard import serve
 
 pytestmark = pytest.mark.e2e

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
-from sample_runs import make_trace
 
+from helpers.sample_runs import make_trace
 from lpr_lab.dashboard import serve
 from lpr_lab.runs.run import Run
 

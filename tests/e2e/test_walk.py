@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from page_walk import WATCH, Walk, check_controls, check_routing, check_strip, query_of, settle, state_of
 from playwright.sync_api import Page, expect
-from sample_experts import write_expert_tables
-from sample_runs import HOSTILE, MIXED, SENTENCES, make_plan_run, make_run, make_trace
-from sample_scores import write_lifelong, write_scores
 
+from helpers.page_walk import WATCH, Walk, check_controls, check_routing, check_strip, query_of, settle, state_of
+from helpers.sample_experts import write_expert_tables
+from helpers.sample_runs import HOSTILE, MIXED, SENTENCES, make_plan_run, make_run, make_trace
+from helpers.sample_scores import write_lifelong, write_scores
 from lpr_lab.dashboard import serve
 from lpr_lab.runs.own_texts import keep_text
 from lpr_lab.runs.run import Run, list_runs

@@ -9,9 +9,9 @@ import json
 import re
 
 import pytest
-from tiny_corpus import write_corpus
 
 import lpr_lab as lab
+from helpers.tiny_corpus import write_corpus
 from lpr_lab.errors import UsageError
 from lpr_lab.experiments import pipeline, recipes
 from lpr_lab.experiments.config import StageBudget, changed

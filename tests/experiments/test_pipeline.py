@@ -4,9 +4,9 @@ import json
 import shutil
 
 import pytest
-from tiny_corpus import small_settings, write_corpus
-from tokenizer_kinds import silent
 
+from helpers.tiny_corpus import small_settings, write_corpus
+from helpers.tokenizer_kinds import silent
 from lpr_lab.errors import MissingError, UsageError
 from lpr_lab.experiments import lifelong, pipeline, recipes, steps
 from lpr_lab.experiments.config import Experiment, StageBudget

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from tiny_corpus import small_settings, write_corpus
 
+from helpers.tiny_corpus import small_settings, write_corpus
 from lpr_lab.errors import UsageError
 from lpr_lab.experiments import pipeline, recipes, steps
 from lpr_lab.experiments.config import Experiment, StageBudget, completed, num_classifiers

@@ -6,18 +6,19 @@ import sys
 from pathlib import Path
 
 import pytest
-from cut_runs import MOST_CUTS, NAMES
 from safetensors.torch import load_file
-from tiny_corpus import write_corpus
 
-HELPERS = Path(__file__).parents[1]
+from helpers.cut_runs import MOST_CUTS, NAMES
+from helpers.tiny_corpus import write_corpus
+
+TESTS = Path(__file__).parents[1]
 
 
 def python(folder, where):
     """Run every recipe in a new process; returns the id of each run that was trained to its end."""
-    environment = {**os.environ, "PYTHONPATH": f"{HELPERS.parent}:{HELPERS}", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": f"{TESTS.parent}:{TESTS}", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, str(HELPERS / "cut_runs.py"), str(folder), where],
+        [sys.executable, str(TESTS / "helpers" / "cut_runs.py"), str(folder), where],
         env=environment,
         capture_output=True,
         text=True,

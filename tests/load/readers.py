@@ -164,8 +164,9 @@ def holds(measured: Measured) -> bool:
 
 def sample_server(folder: Path) -> tuple[subprocess.Popen[str], str, list[str], str]:
     """Serve made-up runs and a tiny random model in a process of its own; return it, its address and the runs."""
-    from sample_runs import make_plan_run, make_run
     from tiny_expansion import tiny_run
+
+    from helpers.sample_runs import make_plan_run, make_run
 
     runs = [make_run(folder).id, make_run(folder).id, make_plan_run(folder).id]
     model = tiny_run(folder).id

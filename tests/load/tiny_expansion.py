@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from sample_runs import SENTENCES
-
+from helpers.sample_runs import SENTENCES
 from lpr_lab.runs.run import Run
 
 

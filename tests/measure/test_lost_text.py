@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from tiny_corpus import TinyCorpus
-from tokenizer_kinds import silent, with_unknown
 
+from helpers.tiny_corpus import TinyCorpus
+from helpers.tokenizer_kinds import silent, with_unknown
 from lpr_lab.errors import UsageError
 from lpr_lab.measure.bits import LOST_COLUMNS, evaluate
 

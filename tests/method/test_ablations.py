@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_corpus import TinyCorpus
 
+from helpers.tiny_corpus import TinyCorpus
 from lpr_lab.errors import UsageError
 from lpr_lab.measure.expert_counts import ExpertCounter, read_stage
 from lpr_lab.method.expand import expand

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from as_found import model_state, process_state
 
+from helpers.as_found import model_state, process_state
 from lpr_lab.measure.bits import evaluate
 from lpr_lab.measure.classifiers import classifier_accuracy
 from lpr_lab.measure.generation import generate_pair

@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 import torch
-from tiny_corpus import TinyCorpus
 
+from helpers.tiny_corpus import TinyCorpus
 from lpr_lab.errors import UsageError
 from lpr_lab.method.closed_form import FitSettings, fit_routers, local_review
 from lpr_lab.method.linear_fit import area_under_curve, router_matrix

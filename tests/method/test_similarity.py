@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 import torch
-from tiny_corpus import TinyCorpus
 from torch.nn import functional as F
 
+from helpers.tiny_corpus import TinyCorpus
 from lpr_lab.errors import DamagedError, UnsupportedModelError, UsageError
 from lpr_lab.method.similarity import mean_cosines, measure_similarity
 from lpr_lab.method.similarity_table import STATES, SimilarityTable

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_corpus import write_corpus
 
+from helpers.tiny_corpus import write_corpus
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.bases.load import load_base
 
@@ -135,7 +135,7 @@ def test_it_counts_as_installed_again_after_peft_was_imported_without_it():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 @torch.no_grad()
 def test_smollm2_in_four_bits_starts_equal_to_its_base_also_after_it_was_run(processor, dtype):
-    from pretend_avx512 import PROCESSORS
+    from helpers.pretend_avx512 import PROCESSORS
 
     with PROCESSORS[processor]():
         base, tokenizer = load_base("smollm2-135m", quantization="nf4", dtype=dtype, device="cpu")

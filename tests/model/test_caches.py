@@ -4,10 +4,10 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from shaken import ids_of, shake
 from transformers import QuantizedCache
 from transformers.cache_utils import DynamicCache
 
+from helpers.shaken import ids_of, shake
 from lpr_lab.errors import UsageError
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.adapter import forward_context, moe_layers

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from shaken import ids_of, shake
 
+from helpers.shaken import ids_of, shake
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.router import route

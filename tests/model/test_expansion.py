@@ -6,8 +6,8 @@ of routing could not fail.
 
 import pytest
 import torch
-from shaken import ids_of, shake
 
+from helpers.shaken import ids_of, shake
 from lpr_lab.errors import UnsupportedModelError, UsageError
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.adapter import forward_context, moe_layers

@@ -5,10 +5,10 @@ import copy
 import pytest
 import torch
 from bitsandbytes import functional as bnb
-from pretend_avx512 import PROCESSORS, avx512_bf16
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+from helpers.pretend_avx512 import PROCESSORS, avx512_bf16
 from lpr_lab.errors import UnsupportedModelError
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.adapter import moe_layers

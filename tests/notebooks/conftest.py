@@ -1,7 +1,8 @@
 """A model and texts small enough to run a whole notebook on in seconds."""
 
 import pytest
-from tiny_notebooks import write_materials
+
+from helpers.tiny_notebooks import write_materials
 
 
 @pytest.fixture

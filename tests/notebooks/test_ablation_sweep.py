@@ -4,8 +4,8 @@ import ast
 import io
 
 import pytest
-from small_notebook import write_notebook
 
+from helpers.small_notebook import write_notebook
 from lpr_lab.experiments.notebooks.parameters import read_notebook
 from lpr_lab.experiments.notebooks.run import notebooks_dir, run_notebook
 from lpr_lab.experiments.sweep import run as sweep

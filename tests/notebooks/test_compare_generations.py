@@ -4,8 +4,8 @@ import io
 import re
 
 import pytest
-from tiny_notebooks import copy_run
 
+from helpers.tiny_notebooks import copy_run
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.pages.compare import page as compare
 from lpr_lab.errors import ComparisonRefusedError, UsageError

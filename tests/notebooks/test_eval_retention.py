@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from tiny_notebooks import copy_run
 
+from helpers.tiny_notebooks import copy_run
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.pages.retention import page as retention
 from lpr_lab.errors import ComparisonRefusedError, LprError, UsageError

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import papermill
 import pytest
-from sample_runs import make_run
 
+from helpers.sample_runs import make_run
 from lpr_lab.errors import LprError, MissingError
 from lpr_lab.experiments.notebooks.run import notebooks_dir, run_notebook
 from lpr_lab.runs.environment import CHECKOUT

@@ -1,7 +1,8 @@
 """What the tests of text share."""
 
 import pytest
-from toy_archive import SCRIPTS, Archive
+
+from helpers.toy_archive import SCRIPTS, Archive
 
 
 @pytest.fixture

@@ -6,7 +6,9 @@ import pytest
 import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizer_kinds import (
+from tokenizers import pre_tokenizers
+
+from helpers.tokenizer_kinds import (
     FAITHFUL,
     SENTENCES,
     TOKENIZERS,
@@ -16,8 +18,6 @@ from tokenizer_kinds import (
     silent,
     word_piece,
 )
-from tokenizers import pre_tokenizers
-
 from lpr_lab.errors import UsageError
 from lpr_lab.text.graphemes import clusters, runs, token_bytes
 from lpr_lab.text.spelling import byte_alphabet

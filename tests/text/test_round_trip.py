@@ -3,9 +3,18 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizer_kinds import FAITHFUL, LOSING, SENTENCES, TOKENIZERS, byte_level, normalised, silent, with_unknown
 from tokenizers import normalizers
 
+from helpers.tokenizer_kinds import (
+    FAITHFUL,
+    LOSING,
+    SENTENCES,
+    TOKENIZERS,
+    byte_level,
+    normalised,
+    silent,
+    with_unknown,
+)
 from lpr_lab.errors import UsageError
 from lpr_lab.text.corpus import Corpus, Document
 from lpr_lab.text.round_trip import _missing, check_corpus, measure_loss, refuse_great_loss

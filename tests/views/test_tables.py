@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sample_runs import make_run, results
-from sample_scores import finished_run
 
+from helpers.sample_runs import make_run, results
+from helpers.sample_scores import finished_run
 from lpr_lab.errors import ComparisonRefusedError, MissingError, UsageError
 from lpr_lab.runs.run import Run
 from lpr_lab.views.tables import _LATEX, escape_latex, result_tables, write_tables

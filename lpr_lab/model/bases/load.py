@@ -18,6 +18,7 @@ from lpr_lab.errors import DamagedError, MissingError, UnsupportedModelError, Us
 from lpr_lab.model.bases.embedded import EMBEDDED, EmbeddedBase, ensure
 from lpr_lab.model.bases.files import is_complete, refuse_damaged_files, refuse_damaged_tokenizer, refuse_incomplete
 from lpr_lab.model.bases.quantized import check_quantization, compute_alike, quantization_config
+from lpr_lab.model.bases.quiet import without_progress_bars
 from lpr_lab.model.machine import default_device
 from lpr_lab.storage import friendly_disk_errors, read_json_object, verify
 from lpr_lab.text.vocabulary import refuse_tokens_beyond

@@ -1,0 +1,1 @@
+"""What several folders of tests share: small models, texts, runs and notebooks, built on the spot."""

@@ -1,0 +1,92 @@
+"""Texts that readers keep with a run: named, renamed, deleted; ids that stay."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from helpers.sample_runs import make_run, make_trace
+from lpr_lab.errors import MissingError, UsageError
+from lpr_lab.runs.own_texts import (
+    MAX_NAME,
+    checked_own_name,
+    delete_text,
+    is_own,
+    keep_text,
+    new_id,
+    own_texts,
+    rename_text,
+    suggested_name,
+)
+from lpr_lab.storage import write_text
+
+OLD = "own-0123abcd"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("own") / "runs")
+
+
+@pytest.fixture
+def clean(run):
+    yield run
+    for text in own_texts(run):
+        run.delete_trace(text.id)
+
+
+def test_texts_are_listed_by_name_and_an_id_never_changes_when_others_come_go_or_are_renamed(clean):
+    ids = {name: new_id() for name in ("beta", "Alpha", "gamma")}
+    for name, text_id in ids.items():
+        keep_text(clean, text_id, name, make_trace(f"The text of {name}.", "en", num_layers=2))
+    assert [text.name for text in own_texts(clean)] == ["Alpha", "beta", "gamma"]
+    rename_text(clean, ids["beta"], "zeta")
+    delete_text(clean, ids["Alpha"])
+    assert {text.id: text.name for text in own_texts(clean)} == {ids["beta"]: "zeta", ids["gamma"]: "gamma"}
+    assert clean.read_trace(ids["beta"]).text == "The text of beta."
+    assert not list((clean.path / "traces").glob(f"{ids['Alpha']}*"))
+
+
+def test_what_an_earlier_version_kept_without_a_name_is_called_by_its_first_words(clean):
+    clean.write_trace(OLD, make_trace("It rained on the last day of the long summer in the town.", "en", num_layers=2))
+    (text,) = own_texts(clean)
+    assert text.id == OLD and text.name.startswith("It rained on") and text.name.endswith("…")
+    rename_text(clean, OLD, "Rain")
+    assert own_texts(clean)[0].name == "Rain" and clean.read_trace(OLD).language == "en"
+
+
+def test_one_that_is_damaged_is_listed_by_its_id_and_can_be_deleted(clean):
+    keep_text(clean, OLD, "Rain", make_trace("Rain.", num_layers=2))
+    write_text(clean.path / "traces" / f"{OLD}.json", "{")
+    assert own_texts(clean)[0].name == OLD
+    delete_text(clean, OLD)
+    assert own_texts(clean) == []
+
+
+@pytest.mark.parametrize("text_id", ["el", "../x", "own-", "own-zz", f"own-{'0' * 40}"])
+def test_only_typed_texts_can_be_kept_renamed_and_deleted(clean, text_id):
+    before = clean.trace_names()
+    with pytest.raises(UsageError):
+        keep_text(clean, text_id, "x", make_trace("x", num_layers=2))
+    for act in (lambda: rename_text(clean, text_id, "x"), lambda: delete_text(clean, text_id)):
+        with pytest.raises(MissingError):
+            act()
+    assert clean.trace_names() == before
+
+
+@pytest.mark.parametrize("name", ["", " \n", "x" * (MAX_NAME + 1)])
+def test_a_name_that_cannot_be_is_refused_before_anything_is_written(clean, name):
+    with pytest.raises(UsageError, match=str(MAX_NAME)):
+        keep_text(clean, new_id(), name, make_trace("x", num_layers=2))
+    assert own_texts(clean) == []
+
+
+@settings(max_examples=60)
+@given(st.text(st.characters(exclude_categories=("Cs",)), max_size=200))
+def test_a_name_is_suggested_for_every_text_and_fits(text):
+    if text.strip():
+        assert checked_own_name(suggested_name(text))
+
+
+def test_ids_are_long_and_different():
+    ids = {new_id() for _ in range(100)}
+    assert len(ids) == 100 and all(is_own(name) and len(name) == 36 for name in ids)
