@@ -8,8 +8,9 @@ from gradio import themes
 from lpr_lab.views import theme
 from lpr_lab.views.html import continuations as pairs
 from lpr_lab.views.html import expert_panels, live, run_parts, tokens
+from lpr_lab.views.static import read_static
 
-_HERE = Path(__file__)
+_STATIC = Path(__file__).with_name("static")
 
 
 def _sizes(name: str, *values: str) -> themes.Size:
@@ -98,11 +99,9 @@ def head() -> str:
     colours = theme.css_constants() + theme.css_colours(":root") + theme.css_colours(".dark", dark=True)
     ours = ("shell.css", "plan.css", "routing.css", "compare.css")
     style = colours + tokens.strip_css() + f".gradio-container{{{run_parts.style()}}}"
-    style += "".join(_file(name) for name in ours)
+    style += "".join(read_static(name, _STATIC) for name in ours)
     style += f".gradio-container{{{expert_panels.style()}{live.style()}}}.gradio-container{{{pairs.style()}}}"
-    script = "\n".join([tokens.script(), *(_file(name) for name in ("plan.js", "widgets.js", "shell.js"))])
+    script = "\n".join(
+        [tokens.script(), *(read_static(name, _STATIC) for name in ("plan.js", "widgets.js", "shell.js"))]
+    )
     return f"<style>{style}</style><script>{script}</script>"
-
-
-def _file(name: str) -> str:
-    return _HERE.with_name(name).read_text(encoding="utf-8")

@@ -5,7 +5,6 @@ The same panes in app and notebooks. Every piece of text goes through `html.esca
 
 import html
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from lpr_lab.measure.text_checks import foreign_share, repetition, script_of
@@ -14,6 +13,7 @@ from lpr_lab.runs.model_ref import BASE, EXPANDED
 from lpr_lab.text.languages import direction_of
 from lpr_lab.views import theme
 from lpr_lab.views.numbers import percent
+from lpr_lab.views.static import read_static
 
 BLIND = ("A", "B")
 
@@ -23,7 +23,7 @@ esc = html.escape
 @cache
 def style() -> str:
     """Return the style sheet of the panes; colours come from the page's variables."""
-    return Path(__file__).with_name("pairs.css").read_text(encoding="utf-8")
+    return read_static("continuations.css")
 
 
 def title_of(name: str) -> str:

@@ -7,7 +7,6 @@ dashed line is an even share. What could not be read is refused in words.
 import html
 from collections.abc import Callable, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from lpr_lab.views import theme
 from lpr_lab.views.figures.plots import language_name
 from lpr_lab.views.html.tokens import chip_label
 from lpr_lab.views.numbers import NOT_MEASURED, percent
+from lpr_lab.views.static import read_static
 
 Table = Any
 """A `pandas.DataFrame`; the type pandas declares for itself is lost at the first filter."""
@@ -33,7 +33,7 @@ Link = Callable[[int, int | None], str]
 @cache
 def style() -> str:
     """Return the style sheet of all that is drawn here; colours come from the page's variables."""
-    return Path(__file__).with_name("expert_panels.css").read_text(encoding="utf-8")
+    return read_static("expert_panels.css")
 
 
 def expert_name(expert: int) -> str:

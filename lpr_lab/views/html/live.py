@@ -16,7 +16,6 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 from lpr_lab.errors import LprError, UsageError
@@ -27,6 +26,7 @@ from lpr_lab.runs.run import Run
 from lpr_lab.runs.status import STALLED_AFTER_SECONDS
 from lpr_lab.views import theme
 from lpr_lab.views.numbers import NOT_MEASURED, count, duration
+from lpr_lab.views.static import read_static
 
 EVERY_SECONDS = 2.0
 """How often a notebook's display is brought up to date: every update travels to the browser."""
@@ -143,7 +143,7 @@ def to_text(snapshot: Snapshot) -> str:
 @cache
 def style() -> str:
     """Return the rules alone, for pages that set the colour variables themselves."""
-    return Path(__file__).with_name("live.css").read_text(encoding="utf-8")
+    return read_static("live.css")
 
 
 # ------------------------------------------------------------------------------------------------- in notebooks

@@ -5,7 +5,6 @@ Text that came from a file goes through `html.escape`.
 
 import html
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from lpr_lab.measure.significance import ADAPTATION, UNCLEAR, Difference, mean_change
@@ -13,6 +12,7 @@ from lpr_lab.runs.run import Run
 from lpr_lab.text.languages import language_name
 from lpr_lab.views.figures.plots import dataset_name
 from lpr_lab.views.numbers import NOT_MEASURED, change, count, duration, interval, percent
+from lpr_lab.views.static import read_static
 
 esc = html.escape
 
@@ -20,7 +20,7 @@ esc = html.escape
 @cache
 def style() -> str:
     """Return the style sheet of these pieces; colours come from the page's variables."""
-    return Path(__file__).with_name("run_parts.css").read_text(encoding="utf-8")
+    return read_static("run_parts.css")
 
 
 def render_tiles(run: Run) -> str:

@@ -12,7 +12,6 @@ import json
 import unicodedata
 import uuid
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from lpr_lab.text.languages import get_language
 from lpr_lab.views import theme
 from lpr_lab.views.html.layers import render_grid, render_profile
 from lpr_lab.views.numbers import percent
+from lpr_lab.views.static import read_static
 
 MAX_TOKENS = 2048
 """Tokens drawn at once; what is beyond is announced, not hidden."""
@@ -178,7 +178,7 @@ def style() -> str:
 @cache
 def strip_css() -> str:
     """Return the strip's rules alone, for pages that set the colour variables themselves."""
-    return Path(__file__).with_name("token_strip.css").read_text(encoding="utf-8")
+    return read_static("token_strip.css")
 
 
 @cache
@@ -187,7 +187,7 @@ def script() -> str:
 
     It may be run several times on a page; the first time counts.
     """
-    return "\n".join(Path(__file__).with_name(name).read_text(encoding="utf-8") for name in _SCRIPTS)
+    return "\n".join(read_static(name) for name in _SCRIPTS)
 
 
 def _loader() -> str:

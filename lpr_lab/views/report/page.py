@@ -30,6 +30,7 @@ from lpr_lab.views.report import charts as report_charts
 from lpr_lab.views.report import parts
 from lpr_lab.views.report.charts import Chart
 from lpr_lab.views.report.comparison import render_comparison
+from lpr_lab.views.static import read_static
 
 MAX_BYTES = 7_900_000
 MAX_RUNS = 24
@@ -319,13 +320,13 @@ def _style() -> str:
         + tokens.strip_css()
         + expert_panels.style()
         + pairs.style()
-        + _file("report.css")
+        + read_static("report.css")
     )
 
 
 @cache
 def _script() -> str:
-    return f"{tokens.script()}\n{_file('report.js')}"
+    return f"{tokens.script()}\n{read_static('report.js')}"
 
 
 @cache
@@ -348,7 +349,3 @@ def _fixed_bytes() -> int:
 
 def _hash(script: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
-
-
-def _file(name: str) -> str:
-    return Path(__file__).with_name(name).read_text(encoding="utf-8")
