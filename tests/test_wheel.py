@@ -46,7 +46,7 @@ def test_the_wheel_has_every_module_notebook_parameters_style_and_script(wheel):
     }
     found = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert found == expected | set(DOCUMENTS.values())
-    for ending in (".py", ".css", ".js", ".ipynb", ".gpu.yaml"):
+    for ending in (".py", ".css", ".js", ".html.j2", ".ipynb", ".gpu.yaml"):
         assert any(name.endswith(ending) for name in found)
 
 

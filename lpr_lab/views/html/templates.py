@@ -1,0 +1,75 @@
+"""HTML from Jinja2 templates, where every value is escaped unless it is `Markup`.
+
+    render("views/html/live.html.j2", snapshot=snapshot)
+
+A template is named by its path in the package and lies beside the code that fills it, as `NAME.html.j2`; what pages
+share (tables, notices, tiles, facts) are macros:
+
+    {% import "views/html/macros.html.j2" as m %}
+    {{ m.tile("Tokens", count(tokens), "read in training") }}
+
+A name without a value is an error, not an empty place. `GLOBALS` may be used in every template: how numbers and
+languages are written.
+
+A sentence with a link needs no file: `Markup('See <a href="{}">{}</a>.').format(link, title)` escapes what it is given,
+and so does `Markup(", ").join(names)`. Make `Markup` from literals only; the linter checks it (S704). `Markup + text`
+escapes the text. An f-string that holds `Markup` is plain text again, and is escaped when it comes into a template.
+"""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from lpr_lab.text.languages import language_name
+from lpr_lab.views import numbers, theme
+
+GLOBALS = {
+    "NOT_MEASURED": numbers.NOT_MEASURED,
+    "change": numbers.change,
+    "count": numbers.count,
+    "duration": numbers.duration,
+    "interval": numbers.interval,
+    "language_name": language_name,
+    "percent": numbers.percent,
+    "points": numbers.points,
+}
+
+_PACKAGE = Path(__file__).parents[2]
+
+
+def render(template: str, **values: Any) -> Markup:
+    """Return a filled template.
+
+    Args:
+        template: its path in the package, such as `views/html/live.html.j2`.
+        values: what the template names.
+    """
+    return Markup(_environment().get_template(template).render(values))  # noqa: S704, the template has escaped it
+
+
+def standalone(body: Markup, sheet: str) -> Markup:
+    """Return HTML with our colours and its style sheet before it, for places without any, such as a notebook's cell.
+
+    Args:
+        body: what is shown.
+        sheet: CSS from a file of ours.
+    """
+    rules = Markup(theme.notebook_colours() + sheet)  # noqa: S704, from our files
+    return Markup("<style>{}</style>{}").format(rules, body)
+
+
+@cache
+def _environment() -> Environment:
+    made = Environment(
+        loader=FileSystemLoader(_PACKAGE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,  # the files are the package's own
+    )
+    made.globals |= GLOBALS
+    return made
