@@ -37,7 +37,7 @@ from lpr_lab.model.formats.save_load import (
     save_expansion,
 )
 from lpr_lab.model.peft import PeftModel
-from lpr_lab.model.stages import stage_names, standing
+from lpr_lab.model.stages import stage_names, use_stage
 from lpr_lab.progress import announce
 from lpr_lab.runs import claims as scorecard
 from lpr_lab.runs import environment
@@ -357,7 +357,7 @@ def _timed(run: Run, phase: str) -> Iterator[None]:
 def _logits(model: PreTrainedModel | PeftModel, probe: torch.Tensor, stage: str | None) -> torch.Tensor:
     """Return the logits of the base (None), of the model as it stands (""), or of one of its stages."""
     is_expanded = isinstance(model, PeftModel)
-    with torch.no_grad(), standing(model, stage) if is_expanded and stage != "" else nullcontext():
+    with torch.no_grad(), use_stage(model, stage) if is_expanded and stage != "" else nullcontext():
         return model(probe.to(model.device)).logits.cpu()
 
 

@@ -35,7 +35,7 @@ from lpr_lab.model.heap import freed_memory_kept
 from lpr_lab.model.machine import resolve_precision
 from lpr_lab.model.observe import Observed, observe
 from lpr_lab.model.peft import PeftModel
-from lpr_lab.model.stages import selected_stage, standing
+from lpr_lab.model.stages import selected_stage, use_stage
 from lpr_lab.progress import progress
 from lpr_lab.text.corpus import Corpus, Document, comparable_splits
 from lpr_lab.text.languages import language_name
@@ -194,7 +194,7 @@ def evaluate(
                         watchers.append(experts.watch(record, stage=selected_stage(cast("PeftModel", model)), **of))
                     nats["expanded"] = document_nats(model, blocks, after_batch=watchers, **options)
                 for stage in stages:
-                    with standing(cast("PeftModel", model), stage), record_routing(model) as record:
+                    with use_stage(cast("PeftModel", model), stage), record_routing(model) as record:
                         watchers = [experts.watch(record, stage=stage, **of)] if experts is not None else []
                         nats[stage] = document_nats(model, blocks, after_batch=watchers, **options)
             sizes = np.maximum(np.array(loss.num_bytes) - np.array(loss.lost_bytes), 1)

@@ -28,7 +28,7 @@ from lpr_lab.model.capture import RoutingRecord, decoder_of, record_routing
 from lpr_lab.model.machine import resolve_precision
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.router import ORIGINAL_EXPERT, Routing
-from lpr_lab.model.stages import standing
+from lpr_lab.model.stages import use_stage
 from lpr_lab.text.graphemes import token_bytes
 from lpr_lab.text.packing import PackedBlocks, in_mode
 
@@ -207,7 +207,7 @@ def read_stage(
     """Let the counter watch one stage read one language's packed text; the model's head is not computed."""
     device = next(model.parameters()).device
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=resolve_precision(precision) == "bf16")
-    with in_mode(model, training=False), standing(model, stage), record_routing(model) as record, autocast:
+    with in_mode(model, training=False), use_stage(model, stage), record_routing(model) as record, autocast:
         see = counter.watch(record, stage=stage, language=language, role=role, dataset=dataset)
         for start in range(0, len(blocks), batch_blocks):
             batch = blocks.select(range(start, min(start + batch_blocks, len(blocks))))

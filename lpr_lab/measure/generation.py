@@ -19,7 +19,7 @@ from lpr_lab.errors import UsageError, did_you_mean
 from lpr_lab.measure.streaming import CharacterStream
 from lpr_lab.model.mixture import all_layers
 from lpr_lab.model.peft import PeftModel
-from lpr_lab.model.stages import stage_names, standing
+from lpr_lab.model.stages import stage_names, use_stage
 from lpr_lab.text.graphemes import token_bytes
 from lpr_lab.text.packing import in_mode, separator_token_id
 from lpr_lab.text.unicode import check_text
@@ -74,7 +74,7 @@ class _Speaker:
         self.model = model
         self._layers = all_layers(model)
         self._is_training = any(part.training for part in model.modules())
-        with nullcontext() if stage == EXPANDED else standing(model, None if stage == BASE else stage):
+        with nullcontext() if stage == EXPANDED else use_stage(model, None if stage == BASE else stage):
             self._wanted = self._look()
 
     def _look(self) -> list[tuple[int, int, bool]]:

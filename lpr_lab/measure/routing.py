@@ -17,7 +17,7 @@ from lpr_lab.measure.trace import RoutingTrace
 from lpr_lab.model.adapter import expansion_config, moe_layers
 from lpr_lab.model.capture import RoutingRecord, record_routing
 from lpr_lab.model.peft import PeftModel
-from lpr_lab.model.stages import selected_stage, stage_names, standing
+from lpr_lab.model.stages import selected_stage, stage_names, use_stage
 from lpr_lab.model.steering import steer
 from lpr_lab.text.graphemes import token_bytes
 from lpr_lab.text.packing import in_mode, separator_token_id
@@ -176,7 +176,7 @@ def trace_changed(
         UsageError: see `steer`.
     """
     stage = known.stage or selected_stage(model)
-    with standing(model, stage), steer(model, force=force, ban=ban):
+    with use_stage(model, stage), steer(model, force=force, ban=ban):
         changed = trace(model, tokenizer, known.text, known.language, stages=[stage], base=False)
     changed.base_log_prob = known.log_prob
     changed.model |= {"changed": True}
@@ -184,7 +184,7 @@ def trace_changed(
 
 
 def _trace_at(model: PeftModel, tensor: torch.Tensor, stage: str, token_facts: dict[str, Any]) -> RoutingTrace:
-    with standing(model, stage):
+    with use_stage(model, stage):
         with in_mode(model, training=False), record_routing(model) as record:
             logits = model(input_ids=tensor, use_cache=False).logits[0]
             routing = dict(sorted(record.routing.items()))

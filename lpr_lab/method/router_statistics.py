@@ -23,7 +23,7 @@ from lpr_lab.model.adapter import expansion_config, forward_context
 from lpr_lab.model.capture import decoder_of, watch_mlp_inputs
 from lpr_lab.model.machine import resolve_precision
 from lpr_lab.model.peft import PeftModel
-from lpr_lab.model.stages import standing
+from lpr_lab.model.stages import use_stage
 from lpr_lab.model.tensor_files import open_tensors
 from lpr_lab.progress import progress
 from lpr_lab.text.corpus import Corpus
@@ -221,7 +221,7 @@ def gather_statistics(
             )
             weight, stride = share_of[language] / num_fitted, max(-(-num_held // HELD_ROWS), 1)
             num_tokens += num_fitted
-            with standing(model, stage_of[language]):
+            with use_stage(model, stage_of[language]):
                 for start, end in _batches(kept_from, used, batch_blocks):
                     batch = blocks.select(range(start, end))
                     is_held = start >= kept_from

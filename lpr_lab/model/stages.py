@@ -116,8 +116,8 @@ def select_stage(model: PeftModel, name: str) -> None:
 
 
 @contextmanager
-def standing(model: PeftModel, stage: str | None) -> Iterator[None]:
-    """Have the model at a stage, or as the base (None), inside the block."""
+def use_stage(model: PeftModel, stage: str | None) -> Iterator[None]:
+    """Temporarily select a stage, or the base (None)."""
     if stage is None:
         with model.disable_adapter():
             yield

@@ -12,7 +12,7 @@ from lpr_lab.measure.expert_counts import TABLES, ExpertCounter, read_stage
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.capture import watch_mlp_inputs
-from lpr_lab.model.stages import enter_stage, stage_names, standing
+from lpr_lab.model.stages import enter_stage, stage_names, use_stage
 from lpr_lab.text.packing import pack
 
 OPTIONS = {"languages": ["en", "el"], "original": ["en"], "tokens_per_language": 400, "block_tokens": 64}
@@ -202,7 +202,7 @@ def test_the_probability_of_expert_0_is_the_routers_own_before_any_expert_is_cho
         documents = choose_documents(tiny_corpus.documents("dev", language), 400, 256, tiny_tokenizer)
         blocks = pack(documents, tiny_tokenizer, 64, languages=[language])
         found = {0: [], 1: []}
-        with standing(model, stage):
+        with use_stage(model, stage):
             routers = {layer.layer: layer.router.weight for layer in moe_layers(model)}
             for block in (blocks[number] for number in range(len(blocks))):
                 inputs = {}

@@ -7,7 +7,7 @@ from lpr_lab.errors import UsageError
 from lpr_lab.measure.generation import generate_pair
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.adapter import moe_layers
-from lpr_lab.model.stages import enter_stage, select_stage, selected_stage, stage_names, standing
+from lpr_lab.model.stages import enter_stage, select_stage, selected_stage, stage_names, use_stage
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def test_each_side_is_what_its_model_generates_on_its_own(expanded, tiny_tokeniz
     *_, last = generate_pair(expanded, tiny_tokenizer, "The baker", 8, left=left, right=right)
     for side, name in ((last.left, left), (last.right, right)):
         stage = None if name == "base" else stage_names(expanded)[-1] if name == "expanded" else name
-        with standing(expanded, stage):
+        with use_stage(expanded, stage):
             assert list(side.ids) == alone(expanded, tiny_tokenizer, "The baker", 8)[: len(side.ids)]
     pairs = enumerate(zip(last.left.ids, last.right.ids, strict=False))
     first = next((index for index, (one, two) in pairs if one != two), None)

@@ -12,7 +12,7 @@ from lpr_lab.errors import ComparisonRefusedError, UsageError
 from lpr_lab.experiments.studies.subjects import languages_in, load_model
 from lpr_lab.measure.bits import Report, choose_documents, evaluate, fingerprint_of
 from lpr_lab.measure.routing import original_weight_by_language
-from lpr_lab.model.stages import standing
+from lpr_lab.model.stages import use_stage
 from lpr_lab.runs.compare import paired_scores as comparison
 from lpr_lab.runs.model_ref import BASE, Side, name_of, stages_of
 from lpr_lab.runs.run import Run
@@ -66,13 +66,13 @@ def score(before: Side, after: Side, settings: ScoreSettings, run: Run) -> None:
     }
     first, last = called(before, after.run), called(after, after.run)
     newest = stages_of(after.run)[-1]
-    with standing(model, after.stage or newest):
+    with use_stage(model, after.stage or newest):
         earlier = [before.stage or newest] if other is None and before.stage != BASE else []
         report = evaluate(model, tokenizer, corpus, stages=earlier, **options)
     nats = [{BASE: test.nats["base"], **test.nats, last: test.nats["expanded"]} for test in report.sets]
     if other is not None:
         stage = before.stage or stages_of(before.run)[-1]
-        with standing(other[0], stages_of(before.run)[-1] if stage == BASE else stage):
+        with use_stage(other[0], stages_of(before.run)[-1] if stage == BASE else stage):
             again = evaluate(other[0], other[1], corpus, **options)
         if unlike := [a for a, b in zip(report.sets, again.sets, strict=True) if a.fingerprint != b.fingerprint]:
             raise ComparisonRefusedError(
