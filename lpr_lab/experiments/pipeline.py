@@ -1,4 +1,4 @@
-"""The whole story on one page: load, upcycle, train, save, evaluate, trace, generate. Only this module knows the order.
+"""The phases of a run in their order: load, upcycle, train, save, evaluate, trace, generate.
 
 Every phase leaves its result in the run directory and is marked done, so a run that was interrupted anywhere continues
 with the same call and repeats nothing that was finished.
@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lpr_lab import storage
 from lpr_lab.experiments.config import Experiment, completed
 from lpr_lab.experiments.expert_tables import original_weight_by_stage, write_expert_tables
-from lpr_lab.experiments.steps import STEPS, Story, plan, without_times
+from lpr_lab.experiments.steps import STEPS, RunContext, plan, without_times
 from lpr_lab.experiments.tracking.choice import chosen as chosen_trackers
 from lpr_lab.experiments.tracking.outlets import tracking
 from lpr_lab.measure.bits import Report, evaluate
@@ -48,7 +48,7 @@ from lpr_lab.text.load import load_corpus
 from lpr_lab.text.round_trip import check_corpus
 
 KIND = "expansion"
-"""Of the whole story; a run of one stage is of the kind `stage1` or `stage2`."""
+"""Of a run of all phases; a run of one stage is of the kind `stage1` or `stage2`."""
 _PROBE_TOKENS = 64
 
 
@@ -88,15 +88,15 @@ def run(
     """
     names = chosen_trackers(trackers)
     current = start(experiment, out, root)
-    story = prepare(experiment, current, names)
-    train(story)
-    measure(story)
-    show(story)
-    finish(story)
+    context = prepare(experiment, current, names)
+    train(context)
+    measure(context)
+    show(context)
+    finish(context)
     return current
 
 
-def prepare(experiment: Experiment, run: Run, trackers: Sequence[str] | None = None) -> Story:
+def prepare(experiment: Experiment, run: Run, trackers: Sequence[str] | None = None) -> RunContext:
     """Load base (or the parent's model) and corpus, and upcycle; checks what the model to be trained computes.
 
     Args:
@@ -143,14 +143,14 @@ def prepare(experiment: Experiment, run: Run, trackers: Sequence[str] | None = N
             facts["start_difference"] = float((_logits(expanded, probe, "") - base_logits).abs().max())
         run.record_phase("upcycle", facts)
         run.mark_done("prepare")
-    return Story(experiment, run, expanded, tokenizer, corpus, base_logits, parent, parent_logits, names)
+    return RunContext(experiment, run, expanded, tokenizer, corpus, base_logits, parent, parent_logits, names)
 
 
-def train(story: Story) -> None:
+def train(context: RunContext) -> None:
     """Run the recipe's steps, each from where it was left, and write the sealed adapter to `checkpoint/`."""
-    run, experiment = story.run, story.experiment
+    run, experiment = context.run, context.experiment
     if run.is_done("save"):
-        restore_expansion(story.model, find_adapter(run.path))
+        restore_expansion(context.model, find_adapter(run.path))
         return
     for step in experiment.steps:
         folder = run.stage_dir(step)
@@ -158,30 +158,30 @@ def train(story: Story) -> None:
             if run.is_done(step):
                 continue
             with _timed(run, step):
-                _load_step_before(story, step)
-                with tracking(run, step, story.trackers) as story.track:
-                    run.record_phase(step, STEPS[step](story, folder))
+                _load_step_before(context, step)
+                with tracking(run, step, context.trackers) as context.track:
+                    run.record_phase(step, STEPS[step](context, folder))
                 # Kept until the run is finished, so that the next step can start from it after an interruption.
-                save_expansion(story.model, folder / "adapter")
+                save_expansion(context.model, folder / "adapter")
                 run.mark_done(step)
     with run.working("save"):
-        _load_step_before(story, None)
-        save_expansion(story.model, run.checkpoint_dir, {"run": run.id, "recipe": experiment.recipe})
+        _load_step_before(context, None)
+        save_expansion(context.model, run.checkpoint_dir, {"run": run.id, "recipe": experiment.recipe})
         run.mark_done("save")
 
 
-def measure(story: Story) -> None:
-    """Evaluate base and expanded model on held-out and dev text; writes what came of it as tables."""
-    run, experiment = story.run, story.experiment
+def measure(context: RunContext) -> None:
+    """Evaluate base and expanded model on held-out and dev text; writes the results as tables."""
+    run, experiment = context.run, context.experiment
     if run.is_done("measure"):
         return
     with run.working("measure"), _timed(run, "measure"):
-        stages = stage_names(story.model)
+        stages = stage_names(context.model)
         counter = ExpertCounter(stages)
         report = evaluate(
-            story.model,
-            story.tokenizer,
-            story.corpus,
+            context.model,
+            context.tokenizer,
+            context.corpus,
             languages=experiment.languages,
             original=experiment.original,
             stages=stages[:-1],
@@ -197,43 +197,45 @@ def measure(story: Story) -> None:
         run.write_table("documents", _by_stage(report.documents(), stages))
         run.write_table("change", report.changes())
         run.write_table("change_by_stage", _changes_by_stage(report, stages))
-        parent_stage = _parent_stage(story)
+        parent_stage = _parent_stage(context)
         if parent_stage is not None:
             run.write_table("change_from_parent", report.changes(before=parent_stage))
         if len(report.lost):
             run.write_table("lost_text", report.lost)
         run.write_table("load", report.load)
         run.write_table("original_weight", original_weight_by_language(report.load))
-        write_expert_tables(run, counter, story.tokenizer)
+        write_expert_tables(run, counter, context.tokenizer)
         if run.phases["plan"].get("classifier_layers"):
             accuracy = classifier_accuracy(
-                story.model,
-                story.tokenizer,
-                story.corpus,
+                context.model,
+                context.tokenizer,
+                context.corpus,
                 languages=experiment.languages,
                 original=experiment.original,
                 precision=experiment.precision,
             )
             run.write_table("classifiers", accuracy)
-        probe = _probe(story.tokenizer)
-        differences = {"base_difference": float((_logits(story.model, probe, None) - story.base_logits).abs().max())}
-        if story.parent_logits is not None and parent_stage is not None:
-            as_parent = _logits(story.model, probe, parent_stage)
-            differences["parent_difference"] = float((as_parent - story.parent_logits).abs().max())
+        probe = _probe(context.tokenizer)
+        differences = {
+            "base_difference": float((_logits(context.model, probe, None) - context.base_logits).abs().max())
+        }
+        if context.parent_logits is not None and parent_stage is not None:
+            as_parent = _logits(context.model, probe, parent_stage)
+            differences["parent_difference"] = float((as_parent - context.parent_logits).abs().max())
         run.record_phase("measure", {**differences, "settings": report.settings})
         run.mark_done("measure")
 
 
-def show(story: Story, max_new_tokens: int = 32) -> None:
+def show(context: RunContext, max_new_tokens: int = 32) -> None:
     """Trace and continue our own sample texts in every language of the run that has one."""
-    run, experiment = story.run, story.experiment
+    run, experiment = context.run, context.experiment
     if run.is_done("show"):
         return
     with run.working("show"), _timed(run, "show"):
         for language in experiment.languages:
             if language in sample_texts.TEXTS:
-                text, stages = sample_texts.TEXTS[language], stage_names(story.model)
-                traced = trace(story.model, story.tokenizer, text, language, stages=stages)
+                text, stages = sample_texts.TEXTS[language], stage_names(context.model)
+                traced = trace(context.model, context.tokenizer, text, language, stages=stages)
                 traced.model |= {"run": run.id}
                 run.write_trace(language, traced)
         said = {record["prompt"] for record in run.generations()}
@@ -241,7 +243,7 @@ def show(story: Story, max_new_tokens: int = 32) -> None:
             prompt = sample_texts.PROMPTS.get(language)
             if prompt is None or prompt in said:
                 continue
-            *_, last = generate_pair(story.model, story.tokenizer, prompt, max_new_tokens)
+            *_, last = generate_pair(context.model, context.tokenizer, prompt, max_new_tokens)
             run.append_generation(
                 {
                     "language": language,
@@ -257,9 +259,9 @@ def show(story: Story, max_new_tokens: int = 32) -> None:
         run.mark_done("show")
 
 
-def finish(story: Story) -> dict[str, Any]:
+def finish(context: RunContext) -> dict[str, Any]:
     """Check the claims, write `results.json`, drop what only a resume needed, and mark the run finished."""
-    run, experiment = story.run, story.experiment
+    run, experiment = context.run, context.experiment
     if run.status.recorded_state == "finished":
         return dict(run.results or {})
     with run.working("finish"):
@@ -332,12 +334,12 @@ def summarise(changes: pd.DataFrame, weights: pd.DataFrame) -> dict[str, Any]:
 # Small pieces
 
 
-def _load_step_before(story: Story, step: str | None) -> None:
+def _load_step_before(context: RunContext, step: str | None) -> None:
     """Put the weights in place that the last finished step before `step` (None: the last of all) left."""
-    steps = story.experiment.steps
+    steps = context.experiment.steps
     before = steps[: steps.index(step)] if step is not None else steps
     if before:
-        restore_expansion(story.model, story.run.stage_dir(before[-1]) / "adapter")
+        restore_expansion(context.model, context.run.stage_dir(before[-1]) / "adapter")
 
 
 def _probe(tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
@@ -374,15 +376,15 @@ def _changes_by_stage(report: Report, stages: Sequence[str]) -> pd.DataFrame:
     return pd.concat([changes.assign(stage=stage) for stage, changes in scored.items()], ignore_index=True)
 
 
-def _parent_stage(story: Story) -> str | None:
+def _parent_stage(context: RunContext) -> str | None:
     """Return the stage that the parent run ended with, which can be selected for ever; None where this run trained it.
 
     Stage 1 trains the stage that upcycling began.
     """
-    if story.parent is None:
+    if context.parent is None:
         return None
-    last = read_config(find_adapter(story.parent.path)).stages[-1]["name"]
-    return last if last != stage_names(story.model)[-1] else None
+    last = read_config(find_adapter(context.parent.path)).stages[-1]["name"]
+    return last if last != stage_names(context.model)[-1] else None
 
 
 def _only(experiment: Experiment) -> str:

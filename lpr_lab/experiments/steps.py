@@ -27,8 +27,8 @@ STATISTICS = "router_statistics.safetensors"
 
 
 @dataclass
-class Story:
-    """What the phases hand to one another: the model as it stands, and what it was made from."""
+class RunContext:
+    """State shared by the phases of a run: the model as it stands, and what it was made from."""
 
     experiment: Experiment
     run: Run
@@ -111,31 +111,31 @@ def _allocation(
     return allocate(table, budget, rule, by=by, seed=seed)
 
 
-def _fit_routers(story: Story, folder: Path) -> dict[str, Any]:
+def _fit_routers(context: RunContext, folder: Path) -> dict[str, Any]:
     fits = fit_routers(
-        story.model,
-        story.tokenizer,
-        story.corpus,
-        original=story.experiment.original,
-        expanded=story.experiment.expanded,
-        settings=_fit_settings(story.experiment),
-        earlier=_kept_statistics(story),
+        context.model,
+        context.tokenizer,
+        context.corpus,
+        original=context.experiment.original,
+        expanded=context.experiment.expanded,
+        settings=_fit_settings(context.experiment),
+        earlier=_kept_statistics(context),
     )
-    return _keep_fit(story, fits)
+    return _keep_fit(context, fits)
 
 
-def _local_review(story: Story, folder: Path) -> dict[str, Any]:
+def _local_review(context: RunContext, folder: Path) -> dict[str, Any]:
     fits = local_review(
-        story.model,
-        story.tokenizer,
-        story.corpus,
-        original=story.experiment.original,
-        expanded=story.experiment.expanded,
-        settings=_fit_settings(story.experiment),
-        earlier=_kept_statistics(story),
-        classifier_layers=story.run.phases["plan"].get("classifier_layers", ()),
+        context.model,
+        context.tokenizer,
+        context.corpus,
+        original=context.experiment.original,
+        expanded=context.experiment.expanded,
+        settings=_fit_settings(context.experiment),
+        earlier=_kept_statistics(context),
+        classifier_layers=context.run.phases["plan"].get("classifier_layers", ()),
     )
-    return _keep_fit(story, fits)
+    return _keep_fit(context, fits)
 
 
 def _fit_settings(experiment: Experiment) -> FitSettings:
@@ -148,19 +148,19 @@ def _fit_settings(experiment: Experiment) -> FitSettings:
     )
 
 
-def _kept_statistics(story: Story) -> RouterStatistics | None:
+def _kept_statistics(context: RunContext) -> RouterStatistics | None:
     """Return what the parent run kept of the earlier groups, which stands in for their text."""
-    if story.parent is None or story.experiment.fit_solver == "logistic":
+    if context.parent is None or context.experiment.fit_solver == "logistic":
         return None
-    folder = story.parent.statistics_dir
+    folder = context.parent.statistics_dir
     if not folder.is_dir():
         return None
     storage.verify(folder)
     return RouterStatistics.load(folder / STATISTICS)
 
 
-def _keep_fit(story: Story, fits: RouterFits) -> dict[str, Any]:
-    run = story.run
+def _keep_fit(context: RunContext, fits: RouterFits) -> dict[str, Any]:
+    run = context.run
     table = fits.to_frame()
     run.write_table("router_fit", table)
     if run.statistics_dir.exists():
@@ -172,17 +172,17 @@ def _keep_fit(story: Story, fits: RouterFits) -> dict[str, Any]:
         "auc_min": float(table["auc"].min()),
         "accuracy_mean": float(table["accuracy"].mean()),
         "num_tokens": fits.statistics.num_tokens,
-        "earlier_groups_from_statistics": _kept_statistics(story) is not None,
+        "earlier_groups_from_statistics": _kept_statistics(context) is not None,
     }
 
 
-def _expand(story: Story, folder: Path) -> dict[str, Any]:
-    experiment = story.experiment
-    settings = _settings(experiment, experiment.resolved().stage1, story.model)
+def _expand(context: RunContext, folder: Path) -> dict[str, Any]:
+    experiment = context.experiment
+    settings = _settings(experiment, experiment.resolved().stage1, context.model)
     return expand(
-        story.model,
-        story.tokenizer,
-        story.corpus,
+        context.model,
+        context.tokenizer,
+        context.corpus,
         languages=experiment.expanded,
         out=folder,
         settings=settings,
@@ -191,17 +191,17 @@ def _expand(story: Story, folder: Path) -> dict[str, Any]:
         load_balancing_scope=experiment.load_balancing_scope,
         router_z_coef=experiment.router_z_coef,
         train_routers="fit_routers" not in experiment.steps,
-        log=_logger(story, "expand", settings),
+        log=_logger(context, "expand", settings),
     )
 
 
-def _review(story: Story, folder: Path) -> dict[str, Any]:
-    experiment = story.experiment
-    settings = _settings(experiment, experiment.resolved().stage2, story.model)
+def _review(context: RunContext, folder: Path) -> dict[str, Any]:
+    experiment = context.experiment
+    settings = _settings(experiment, experiment.resolved().stage2, context.model)
     return review(
-        story.model,
-        story.tokenizer,
-        story.corpus,
+        context.model,
+        context.tokenizer,
+        context.corpus,
         original=experiment.original,
         expanded=(*experiment.earlier, *experiment.expanded),
         out=folder,
@@ -209,16 +209,16 @@ def _review(story: Story, folder: Path) -> dict[str, Any]:
         lpr_coef=experiment.lpr_coef,
         lpr_variant=experiment.loss_variant,
         replay_share=experiment.replay_share,
-        classifier_layers=story.run.phases["plan"].get("classifier_layers", ()),
+        classifier_layers=context.run.phases["plan"].get("classifier_layers", ()),
         classifier_coef=experiment.classifier_coef,
         classifier_input=experiment.classifier_input,
         group_coef=experiment.group_coef,
         group_variant=experiment.loss_variant,
-        log=_logger(story, "review", settings),
+        log=_logger(context, "review", settings),
     )
 
 
-STEPS: dict[str, Callable[[Story, Path], dict[str, Any]]] = {
+STEPS: dict[str, Callable[[RunContext, Path], dict[str, Any]]] = {
     "fit_routers": _fit_routers,
     "expand": _expand,
     "local_review": _local_review,
@@ -248,9 +248,9 @@ def _settings(experiment: Experiment, budget: StageBudget, model: PeftModel) -> 
     )
 
 
-def _logger(story: Story, stage: str, settings: TrainSettings) -> Callable[[dict[str, float]], None]:
+def _logger(context: RunContext, stage: str, settings: TrainSettings) -> Callable[[dict[str, float]], None]:
     """Return a function that logs every step; its first call drops what an interrupted attempt logged beyond it."""
-    run, fresh = story.run, True
+    run, fresh = context.run, True
     run.expect(settings.num_steps, settings.max_minutes)
 
     def log(metrics: dict[str, float]) -> None:
@@ -259,6 +259,6 @@ def _logger(story: Story, stage: str, settings: TrainSettings) -> Callable[[dict
             run.truncate_metrics(stage, int(metrics["step"]) - 1)
             fresh = False
         run.log_metrics({"t": metrics["seconds"], **metrics}, stage=stage)
-        story.track(metrics)
+        context.track(metrics)
 
     return log

@@ -215,8 +215,8 @@ def received(monkeypatch):
 def test_the_training_loop_receives_the_papers_numbers(preset, door, materials, received, tmp_path):
     wanted = WANTED[preset]
     experiment = DOORS[door](preset, materials)
-    story = pipeline.prepare(experiment, pipeline.start(experiment, root=tmp_path))
-    pipeline.train(story)
+    context = pipeline.prepare(experiment, pipeline.start(experiment, root=tmp_path))
+    pipeline.train(context)
 
     for label, name in (("expand", "stage1"), ("review", "stage2")):
         settings = dataclasses.asdict(received[label][0])
@@ -237,15 +237,15 @@ def test_the_training_loop_receives_the_papers_numbers(preset, door, materials, 
     if layers:
         assert terms["classifier_loss"].coefficient == 0.1
         assert terms["classifier_loss"].form["variant"] == wanted.get("classifier_input", "token")
-    plan = story.run.phases["plan"]
+    plan = context.run.phases["plan"]
     assert tuple(plan.get("classifier_layers", ())) == layers
     if isinstance(wanted["allocation"], tuple):
         assert tuple(plan["new_experts"]) == wanted["allocation"]
-    assert expansion_of(story).top_k == 2
+    assert expansion_of(context).top_k == 2
 
 
-def expansion_of(story):
-    return story.model.peft_config["default"]
+def expansion_of(context):
+    return context.model.peft_config["default"]
 
 
 # ------------------------------------------------------------------------------------- each setting, from every door
@@ -274,8 +274,8 @@ def test_every_setting_of_training_can_be_set_from_every_door(door, materials, r
         experiment = made_by(QUICKSTART, {"settings": settings})
     else:
         experiment = made_by(QUICKSTART, resolve(QUICKSTART.parameters, [f"settings={json.dumps(settings)}"]))
-    story = pipeline.prepare(experiment, pipeline.start(experiment, root=tmp_path))
-    pipeline.train(story)
+    context = pipeline.prepare(experiment, pipeline.start(experiment, root=tmp_path))
+    pipeline.train(context)
     for label, name in (("expand", "stage1"), ("review", "stage2")):
         found = dataclasses.asdict(received[label][0])
         assert {key: found[key] for key in EACH[name]} == EACH[name]

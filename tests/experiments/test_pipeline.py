@@ -1,4 +1,4 @@
-"""The whole story on a tiny model and text of our own: every promised file, and nothing done twice when interrupted."""
+"""A whole run on a tiny model and text of our own: every promised file, and nothing done twice when interrupted."""
 
 import json
 import shutil

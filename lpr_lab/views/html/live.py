@@ -1,7 +1,7 @@
 """A running stage as people see it: facts in words, small curves, and a display that follows it in a notebook.
 
     with live.watching(run):       # train here, watch here
-        pipeline.train(story)
+        pipeline.train(context)
     live.watch(run)                # trained by another process, or another kernel
 
 The dashboard draws the same HTML, the terminal the same facts (see `live_terminal`).
