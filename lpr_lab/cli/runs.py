@@ -11,7 +11,7 @@ from lpr_lab.cli.common import AsJson, RunsDir, aligned, facts_of, open_run, ope
 from lpr_lab.cli.completion import complete_run
 
 if TYPE_CHECKING:
-    from lpr_lab.runs.compare.differences import Comparison, Row
+    from lpr_lab.runs.compare.differences import Row, RunDifferences
     from lpr_lab.runs.run import Run
 
 app = typer.Typer(help="List, show, compare, tag and remove runs.", no_args_is_help=True)
@@ -177,7 +177,7 @@ _TITLES = {
 }
 
 
-def _comparison_lines(compared: "Comparison", every: bool) -> Iterable[str]:
+def _comparison_lines(compared: "RunDifferences", every: bool) -> Iterable[str]:
     if compared.refusal:
         yield f"\n{compared.refusal}"
     if compared.unlike:

@@ -6,7 +6,7 @@ Only a run that is clearly better than every other is marked; everything else sa
 import html
 from collections.abc import Sequence
 
-from lpr_lab.runs.compare.differences import Comparison, Row
+from lpr_lab.runs.compare.differences import Row, RunDifferences
 from lpr_lab.runs.run import Run
 from lpr_lab.text.languages import language_name
 from lpr_lab.views.numbers import NOT_MEASURED, change, points_with_interval
@@ -25,7 +25,7 @@ _TITLES = {
 }
 
 
-def finding(compared: Comparison) -> str:
+def finding(compared: RunDifferences) -> str:
     """Return in how many settings the runs differ."""
     differing = sum(row.differs for row in compared.settings)
     if differing:
@@ -35,7 +35,7 @@ def finding(compared: Comparison) -> str:
     return "All settings are the same"
 
 
-def notices(compared: Comparison, runs: Sequence[Run]) -> list[str]:
+def notices(compared: RunDifferences, runs: Sequence[Run]) -> list[str]:
     """Return what keeps these from being compared, in sentences."""
     said, kinds = [], sorted({run.kind for run in runs})
     if len(kinds) > 1:
@@ -48,7 +48,7 @@ def notices(compared: Comparison, runs: Sequence[Run]) -> list[str]:
     return said
 
 
-def render(compared: Comparison, heads: Sequence[str], groups: Sequence[str] = tuple(_TITLES)) -> str:
+def render(compared: RunDifferences, heads: Sequence[str], groups: Sequence[str] = tuple(_TITLES)) -> str:
     """Return the table, and below it, folded, long groups, what is the same, and what only some recorded.
 
     Args:
@@ -73,7 +73,7 @@ def render(compared: Comparison, heads: Sequence[str], groups: Sequence[str] = t
     return _table("Runs side by side", heads, body) + _caption(compared) + rest
 
 
-def _caption(compared: Comparison) -> str:
+def _caption(compared: RunDifferences) -> str:
     if not any(row.values for row in (*compared.results, *compared.languages)):
         return ""
     return (

@@ -19,7 +19,7 @@ from lpr_lab.experiments.studies.subjects import find_subject, folder_of, has_mo
 from lpr_lab.measure.significance import BETTER, change_of
 from lpr_lab.runs.claims import MAX_FORGETTING_PERCENT, Claim, as_records, main_dataset
 from lpr_lab.runs.compare import paired_scores as comparison
-from lpr_lab.runs.compare.paired_scores import Comparison
+from lpr_lab.runs.compare.paired_scores import PairedChange
 from lpr_lab.runs.compare.trade_off import trade_off
 from lpr_lab.runs.formats import json_records
 from lpr_lab.runs.model_ref import BASE, Side, looked_at, name_of, run_named, side_named
@@ -136,7 +136,7 @@ def measure(evaluation: Evaluation) -> pd.DataFrame:
     return table
 
 
-def compared(evaluation: Evaluation) -> Comparison:
+def compared(evaluation: Evaluation) -> PairedChange:
     """Return the comparison as the dashboard shows it, from the evaluation's own tables: changes and documents."""
     run = evaluation.run
     found = comparison.compare(Side(run, evaluation.names[0]), Side(run, ""))

@@ -59,7 +59,7 @@ class ComparisonSettings:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class GenerationStudy:
     """A comparison at work: its run, its settings, who writes, and the prompts with their languages."""
 
     settings: ComparisonSettings
@@ -91,7 +91,7 @@ class Comparison:
         return [Pair.from_record(kept[asked]) for asked in self.prompts if asked in kept]
 
 
-def start(settings: ComparisonSettings, run_dir: str | Path = "", root: str | Path | None = None) -> Comparison:
+def start(settings: ComparisonSettings, run_dir: str | Path = "", root: str | Path | None = None) -> GenerationStudy:
     """Find the two models, making a short expansion where there is none, and return the comparison, its run started.
 
     Raises:
@@ -132,10 +132,10 @@ def start(settings: ComparisonSettings, run_dir: str | Path = "", root: str | Pa
         root=folder,
         parents=list(dict.fromkeys([subject.id, left.run.id])),
     )
-    return Comparison(settings, run, left, right, prompts)
+    return GenerationStudy(settings, run, left, right, prompts)
 
 
-def write_pairs(comparison: Comparison) -> list[Pair]:
+def write_pairs(comparison: GenerationStudy) -> list[Pair]:
     """Have both continue every prompt; those that were written before an interruption are not written again."""
     run = comparison.run
     with run.working("write"):
@@ -177,7 +177,7 @@ def table(pairs: Sequence[Pair]) -> pd.DataFrame:
     return pd.DataFrame(rows).astype(dict.fromkeys(numbers, float))
 
 
-def finish(comparison: Comparison) -> dict[str, Any]:
+def finish(comparison: GenerationStudy) -> dict[str, Any]:
     """Write the table, the claims and the results, and mark the run finished."""
     run = comparison.run
     with run.working("finish"):
@@ -201,7 +201,7 @@ def finish(comparison: Comparison) -> dict[str, Any]:
     return results
 
 
-def check(comparison: Comparison, rows: pd.DataFrame) -> list[Claim]:
+def check(comparison: GenerationStudy, rows: pd.DataFrame) -> list[Claim]:
     """Check what the notebook says: of every comparison exactly, of the demo's model as measured."""
     text = "Every prompt has its pair (those that have none)."
     missing = len(comparison.prompts) - len(rows)
@@ -227,7 +227,7 @@ def check(comparison: Comparison, rows: pd.DataFrame) -> list[Claim]:
 class _Writer:
     """Both models in memory, once each."""
 
-    def __init__(self, comparison: Comparison):
+    def __init__(self, comparison: GenerationStudy):
         self._comparison = comparison
         self._right, self._tokenizer = load_model(comparison.right.run)
         apart = comparison.left.run.id != comparison.right.run.id

@@ -66,7 +66,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class RunDifferences:
     """Several runs side by side, all rows, also those that are the same.
 
     Attributes:
@@ -104,13 +104,13 @@ class Comparison:
         return {"runs": list(self.runs), **rows, **facts}
 
 
-def compare_runs(runs: Sequence[Run]) -> Comparison:
+def compare_runs(runs: Sequence[Run]) -> RunDifferences:
     """Put runs side by side.
 
     Raises:
         LprError: a file of one of them cannot be read.
     """
-    return Comparison(
+    return RunDifferences(
         tuple(run.id for run in runs),
         tuple(result_rows(runs)),
         tuple(language_rows(runs)),

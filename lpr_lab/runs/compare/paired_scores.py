@@ -22,7 +22,7 @@ NUM_MOVED = 10
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PairedChange:
     """The change between two sides per language, or why there is none.
 
     Attributes:
@@ -43,7 +43,7 @@ class Comparison:
     different: tuple[tuple[str, str, str, str], ...] = ()
 
 
-def compare(before: Side, after: Side, dataset: str = "") -> Comparison | None:
+def compare(before: Side, after: Side, dataset: str = "") -> PairedChange | None:
     """Compare two sides on one data set (by default on all); None when the run after was not evaluated.
 
     Raises:
@@ -54,7 +54,7 @@ def compare(before: Side, after: Side, dataset: str = "") -> Comparison | None:
         return None
     old = _scores(before)
     if old is None:
-        return Comparison(
+        return PairedChange(
             before, after, None, f"“{before.run.title}” was not evaluated, so there is nothing to compare."
         )
     if dataset:
@@ -64,11 +64,11 @@ def compare(before: Side, after: Side, dataset: str = "") -> Comparison | None:
     different = [key for key in shared if new[key]["test_set"] != old[key]["test_set"]]
     if different:
         hashes = tuple((*key, old[key]["test_set"], new[key]["test_set"]) for key in different)
-        return Comparison(before, after, None, DIFFERENT, missing, different=hashes)
+        return PairedChange(before, after, None, DIFFERENT, missing, different=hashes)
     if not shared:
-        return Comparison(before, after, None, "The two were not evaluated on a language that they share.", missing)
+        return PairedChange(before, after, None, "The two were not evaluated on a language that they share.", missing)
     rows, documents = _changes(before, after, {key: new[key] for key in shared}, old)
-    return Comparison(before, after, rows, "", missing, documents)
+    return PairedChange(before, after, rows, "", missing, documents)
 
 
 Key = tuple[str, str]

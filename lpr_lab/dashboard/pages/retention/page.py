@@ -13,7 +13,7 @@ from lpr_lab.dashboard.query import View
 from lpr_lab.dashboard.shell import FILES, PICK, Scene, esc, html_block, in_order
 from lpr_lab.errors import LprError
 from lpr_lab.runs.compare import paired_scores as data
-from lpr_lab.runs.compare.paired_scores import Comparison
+from lpr_lab.runs.compare.paired_scores import PairedChange
 from lpr_lab.runs.compare.trade_off import trade_off
 from lpr_lab.runs.lineage import members_of
 from lpr_lab.runs.model_ref import BASE, Side, own_before, stages_of
@@ -161,7 +161,7 @@ def compose_more(scene: Scene) -> dict[str, Any]:
         return blank
     try:
         before, after = sides(run, scene.view, scene.runs)
-        found: Comparison | None = data.compare(before, after)
+        found: PairedChange | None = data.compare(before, after)
         if found is None or found.rows is None:
             return blank
         names = plots.datasets(found.rows)

@@ -17,7 +17,7 @@ from lpr_lab.measure.significance import (
     change_verdict,
     mean_change,
 )
-from lpr_lab.runs.compare.paired_scores import Comparison, most_moved
+from lpr_lab.runs.compare.paired_scores import PairedChange, most_moved
 from lpr_lab.runs.compare.trade_off import TradeOff
 from lpr_lab.runs.model_ref import BASE, looked_at
 from lpr_lab.runs.run import Run
@@ -86,7 +86,7 @@ def worst(rows: Table) -> str:
     return f"No original language is clearly worse; the highest change is that of {name}, {change(found.value)}{ends}."
 
 
-def sides_line(comparison: Comparison) -> str:
+def sides_line(comparison: PairedChange) -> str:
     """Return which two are compared, and what of it is not known, in sentences."""
     called = [side.called(comparison.after.run) for side in (comparison.before, comparison.after)]
     said = f"Before: <b>{esc(called[0])}</b>. After: <b>{esc(called[1])}</b>."
@@ -155,7 +155,7 @@ def _row(row: dict[str, Any], heads: tuple[str, ...], from_base: bool) -> str:
     )
 
 
-def refused(comparison: Comparison) -> str:
+def refused(comparison: PairedChange) -> str:
     """Return the card that says why two are not compared, and which test sets differ."""
     rows = "".join(
         f'<tr><th scope="row">{esc(language_name(language))}<small>{esc(dataset)}</small></th>'
@@ -188,7 +188,7 @@ def not_measured(run: Run) -> str:
 # --------------------------------------------------------------------------------------------------- documents
 
 
-def moved_documents(comparison: Comparison, view: View) -> str:
+def moved_documents(comparison: PairedChange, view: View) -> str:
     """Return the documents that moved most, worst beside best; a sentence where scores by document were not kept."""
     if comparison.rows is None:
         return ""
