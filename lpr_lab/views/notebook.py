@@ -70,6 +70,26 @@ def show_settings(run: "Run") -> None:
     display({"text/html": body, "text/plain": said}, raw=True)
 
 
+def show_claims(run: "Run", all_must_hold: bool = False) -> "Styler":
+    """Return a table of what a finished run claims; exact claims must hold in every run.
+
+    Args:
+        run: with `results.json`.
+        all_must_hold: the measured ones as well, because the settings are those that they are made for.
+
+    Raises:
+        AssertionError: a claim does not hold that must.
+    """
+    import pandas as pd
+
+    claims = (run.results or {})["claims"]
+    broken = [claim["text"] for claim in claims if not claim["holds"] and (claim["is_exact"] or all_must_hold)]
+    if broken:
+        raise AssertionError(f"Not so in run {run.id}: {' '.join(broken)}")
+    group = ["group"] if any("group" in claim for claim in claims) else []
+    return in_full(pd.DataFrame(claims, columns=[*group, "text", "measured", "target", "holds"]))
+
+
 def in_full(frame: Any, columns: list[str] | None = None) -> "Styler":
     """Return a table to show as it is: no row numbers, every text whole, six digits at most.
 

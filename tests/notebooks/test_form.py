@@ -26,7 +26,8 @@ def test_it_asks_a_question_then_has_its_parameters_then_starts_a_run(path):
     assert cells[0].cell_type == "markdown" and cells[0].source.startswith("# ") and "?" in cells[0].source
     assert cells[1].metadata.get("tags") == ["parameters"]
     assert "run = " in cells[2].source
-    assert "assert " in "".join(cell.source for cell in cells[-2:])
+    last = "".join(cell.source for cell in cells[-2:])
+    assert "show_claims(" in last or "assert " in last
 
 
 def test_every_parameter_is_a_literal_with_a_comment_and_run_dir_is_one(path):

@@ -2,12 +2,13 @@
 
 import pandas as pd
 import plotly.graph_objects as go
+import pytest
 
 from helpers.sample_runs import change_table
 from lpr_lab.runs.run import Run
 from lpr_lab.views import theme
 from lpr_lab.views.figures import plots
-from lpr_lab.views.notebook import TITLE_CHARACTERS, in_full, show, show_settings, with_wrapped_title
+from lpr_lab.views.notebook import TITLE_CHARACTERS, in_full, show, show_claims, show_settings, with_wrapped_title
 
 LONG = (
     "Expanded languages need 11.4% fewer bits (-14.0% to -9.1%); original languages need 2.9% fewer bits (-3.3% to "
@@ -50,6 +51,20 @@ def test_a_short_title_and_one_with_lines_of_its_own_stay():
     for text in ("Short", LONG.replace("; ", "<br>"), ""):
         given = titled(text)
         assert with_wrapped_title(given) is given
+
+
+def test_exact_claims_must_hold_and_measured_ones_where_asked(tmp_path):
+    run = Run.create(tmp_path, kind="test", slug="x", title="x", config={})
+    claim = {"text": "It is small.", "measured": 2.0, "target": 1.0, "holds": False, "is_exact": False}
+    run.write_results({"claims": []})
+    show_claims(run).to_html()
+    run.write_results({"claims": [claim]})
+    assert "It is small." in show_claims(run).to_html()
+    with pytest.raises(AssertionError, match="It is small"):
+        show_claims(run, all_must_hold=True)
+    run.write_results({"claims": [{**claim, "is_exact": True, "group": "G1"}]})
+    with pytest.raises(AssertionError, match="It is small"):
+        show_claims(run)
 
 
 def test_texts_are_whole_and_begin_at_their_own_side_and_numbers_are_short():
