@@ -9,10 +9,11 @@ import pytest
 from helpers.sample_runs import make_run
 from lpr_lab.errors import LprError, MissingError
 from lpr_lab.experiments.notebooks.run import notebooks_dir, run_notebook
+from lpr_lab.experiments.studies import report as report_run
 from lpr_lab.runs.environment import CHECKOUT
 from lpr_lab.runs.run import Run, list_runs
 from lpr_lab.storage import read_json, write_json
-from lpr_lab.views.report import run as report_run
+from lpr_lab.views.report.page import write_report
 
 NOTEBOOK = notebooks_dir() / "10_report.ipynb"
 
@@ -60,7 +61,7 @@ def test_a_report_is_checked_before_it_is_started_and_again_when_it_is_finished(
         report_run.start([subject.id], "x", "klingon", root=tmp_path)
     assert len(list_runs(tmp_path)) == 1
     work = report_run.start([subject.id], root=tmp_path)
-    assert report_run.write(work) == work.path.stat().st_size
+    assert report_run.write(work, write_report) == work.path.stat().st_size
     work.path.write_text(work.path.read_text() + '<img src="https://example.org/x.png">')
     claims = {claim["name"]: claim["holds"] for claim in report_run.finish(work)["claims"]}
     assert claims == {"is_small": True, "stands_alone": False, "tells_of_all": True}

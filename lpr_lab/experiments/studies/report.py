@@ -1,6 +1,6 @@
-"""A report as a run of its own: which runs it is about, where it lies, and whether it keeps what it promises."""
+"""A report as a run of its own: which runs it is about, where it lies, and whether the file keeps its promises."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,7 +12,6 @@ from lpr_lab.runs.environment import folder_of
 from lpr_lab.runs.lineage import ancestors_of
 from lpr_lab.runs.run import Run, default_runs_dir, list_runs, start_run
 from lpr_lab.text.languages import get_language
-from lpr_lab.views.report.page import MAX_BYTES, write_report
 
 KIND = "report"
 _REACHING = ("src", "srcset", "href", "action", "formaction", "poster", "data", "background")
@@ -76,8 +75,8 @@ def start(
     return Reporting(run, tuple(subjects))
 
 
-def write(report: Reporting) -> int:
-    """Write the file into its run; returns its size in bytes."""
+def write(report: Reporting, write_report: Callable[..., int]) -> int:
+    """Write the file into its run, with `views.report.page.write_report`; returns its size in bytes."""
     with report.run.working("write"):
         config = report.run.config
         around = list_runs(report.run.path.parent)
@@ -112,7 +111,7 @@ def finish(report: Reporting) -> dict[str, Any]:
             is_exact=True,
         ),
     ]
-    results = {"schema_version": 1, "limit_bytes": MAX_BYTES, "claims": as_records(claims)}
+    results = {"schema_version": 1, "claims": as_records(claims)}
     run.finish(results)
     return results
 
