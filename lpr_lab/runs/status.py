@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
 from filelock import FileLock, Timeout
 
 from lpr_lab.errors import BusyError, DamagedError, LprError
@@ -44,32 +45,22 @@ def seconds_since(timestamp: str | None) -> float | None:
         return None
 
 
-def _boot_id() -> str | None:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return None
-
-
 def _start_ticks(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot (Linux): tells a process from a later one with its number."""
+    """When a process started, in hundredths of a second since boot; None when it is gone.
+
+    It tells a process from a later one with its number, on whatever boot, and does not move when the clock is set.
+    """
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-    except OSError:
+        process = psutil.Process(pid)
+        started = process.create_time() - psutil.boot_time()
+        return None if process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD) else round(100 * started)
+    except psutil.NoSuchProcess:
         return None
-    return None if fields[0] in "ZX" else int(fields[19])
 
 
-def _is_alive(pid: int, boot_id: str | None, start_ticks: int | None) -> bool:
-    if boot_id is not None and start_ticks is not None:
-        return boot_id == _boot_id() and start_ticks == _start_ticks(pid)
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+def _is_alive(pid: int, start_ticks: int | None) -> bool:
+    found = _start_ticks(pid)
+    return found is not None and start_ticks in (None, found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +71,7 @@ class Status:
         recorded_state: the word in the file; `.state` is what it means now.
         stage: what is or was being worked on, in one word.
         started, ended, heartbeat: UTC, `2026-11-22T08:11:30Z`.
-        pid, host, boot_id, start_ticks: who works or worked on it.
+        pid, host, start_ticks: the process that works or worked on it.
         attempts: how many times work was started; above 1 it was resumed.
         exit_code, error_tail: of a failed run.
         done_phases: phases that need not be repeated, in the order they were done.
@@ -94,7 +85,6 @@ class Status:
     heartbeat: str | None = None
     pid: int | None = None
     host: str | None = None
-    boot_id: str | None = None
     start_ticks: int | None = None
     attempts: int = 0
     exit_code: int | None = None
@@ -114,7 +104,7 @@ class Status:
         if self.recorded_state != "running":
             return self.recorded_state
         here = self.host == socket.gethostname()
-        if here and self.pid is not None and not _is_alive(self.pid, self.boot_id, self.start_ticks):
+        if here and self.pid is not None and not _is_alive(self.pid, self.start_ticks):
             return "interrupted"
         age = self.heartbeat_age_seconds
         return "stalled" if age is None or age > STALLED_AFTER_SECONDS else "running"
@@ -199,7 +189,6 @@ class Worker:
             heartbeat=now,
             pid=os.getpid(),
             host=socket.gethostname(),
-            boot_id=_boot_id(),
             start_ticks=_start_ticks(os.getpid()),
             attempts=before.attempts + 1,
             exit_code=None,
