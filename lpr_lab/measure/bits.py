@@ -31,8 +31,7 @@ from lpr_lab.measure.routing import LoadCounter
 from lpr_lab.measure.significance import bootstrap_interval
 from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.capture import RoutingRecord, record_routing
-from lpr_lab.model.heap import freed_memory_kept
-from lpr_lab.model.machine import resolve_precision
+from lpr_lab.model.machine import keep_freed_memory, resolve_precision
 from lpr_lab.model.observe import Observed, observe
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import selected_stage, use_stage
@@ -40,7 +39,7 @@ from lpr_lab.progress import progress
 from lpr_lab.text.corpus import Corpus, Document, comparable_splits
 from lpr_lab.text.languages import language_name
 from lpr_lab.text.packing import PackedBlocks, in_mode, pack, refuse_if_documents_mix
-from lpr_lab.text.round_trip import Loss, measure_loss, refuse_great_loss
+from lpr_lab.text.round_trip import LostText, measure_lost_text, refuse_lossy_tokenizer
 from lpr_lab.text.vocabulary import require_embeddings
 
 if TYPE_CHECKING:
@@ -177,7 +176,7 @@ def evaluate(
     passes = 2 + len(stages) if is_compared else 1
     total = passes * sum(blocks.input_ids.numel() for blocks in packed)
     on_processor = next(model.parameters()).device.type == "cpu"
-    keeping = freed_memory_kept() if on_processor else nullcontext()
+    keeping = keep_freed_memory() if on_processor else nullcontext()
     with keeping, progress(total, "Evaluating", "token") as bar:
         for (split, language, documents), blocks, loss in zip(tests, packed, losses, strict=True):
             role = "original" if language in original else "expanded"
@@ -204,13 +203,13 @@ def evaluate(
     return Report(sets, bootstrap, seed, counter.to_frame(), settings, _lost_rows(sets, losses))
 
 
-def _losses(tokenizer: PreTrainedTokenizerBase, tests: Sequence[tuple[str, str, list[Document]]]) -> list[Loss]:
+def _losses(tokenizer: PreTrainedTokenizerBase, tests: Sequence[tuple[str, str, list[Document]]]) -> list[LostText]:
     """Return what the tokenizer loses of every test set; warns of it, or refuses."""
     losses = []
     said = []
     for split, language, documents in tests:
-        loss = measure_loss(tokenizer, [document.text for document in documents])
-        refuse_great_loss(loss, f"{language_name(language)} ({split})")
+        loss = measure_lost_text(tokenizer, [document.text for document in documents])
+        refuse_lossy_tokenizer(loss, f"{language_name(language)} ({split})")
         if loss.share:
             said.append(f"{loss.share:.2%} of {language_name(language)} ({split}): {loss.examples}")
         losses.append(loss)
@@ -221,7 +220,7 @@ def _losses(tokenizer: PreTrainedTokenizerBase, tests: Sequence[tuple[str, str, 
     return losses
 
 
-def _lost_rows(sets: Sequence[ScoredDocuments], losses: Sequence[Loss]) -> pd.DataFrame:
+def _lost_rows(sets: Sequence[ScoredDocuments], losses: Sequence[LostText]) -> pd.DataFrame:
     rows = [
         [test.language, test.role, test.dataset, sum(loss.num_bytes), sum(loss.lost_bytes), loss.share, loss.examples]
         for test, loss in zip(sets, losses, strict=True)
@@ -309,7 +308,7 @@ def choose_documents(
     return chosen
 
 
-def fingerprint_of(documents: Sequence[Document], loss: Loss | None = None) -> str:
+def fingerprint_of(documents: Sequence[Document], loss: LostText | None = None) -> str:
     """Return SHA-256 over ids and texts, by which two test sets are known to be the same.
 
     Of texts that a tokenizer loses something of, another one: what was predicted is not the same as without the loss.

@@ -1,4 +1,4 @@
-"""How well the routing classifiers of a model tell original from expanded languages, layer by layer."""
+"""Accuracy of a model's routing classifiers (original or expanded language), per layer and language."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Counts what experts get while a model reads, and turns the counts into the small tables that a run keeps.
+"""Counts expert load during forward passes and turns the counts into the tables that a run keeps.
 
     expert_load           stage language role dataset layer expert chosen first mass n_tokens
     original_probability  stage language role dataset layer num_experts probability n_tokens

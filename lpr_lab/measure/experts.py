@@ -1,4 +1,4 @@
-"""What load tells about experts, as functions of counts: balance, idleness, language, company, change between stages.
+"""Statistics of expert load: balance, idle experts, information about language, co-activation, change between stages.
 
 Numbers are per layer, because layers differ in how many experts they have. Languages weigh the same, however much text
 of each was read. No torch here: the dashboard computes these from stored tables.

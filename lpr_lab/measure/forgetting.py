@@ -1,4 +1,4 @@
-"""What was gained and what was forgotten, as a paired change of bits per byte.
+"""Gain and forgetting: the paired change of bits per byte between two models, with bootstrap intervals.
 
     forgetting = bpb(expanded) - bpb(base)   on original languages,   positive is worse
     gain       = bpb(base) - bpb(expanded)   on expanded languages,   positive is better

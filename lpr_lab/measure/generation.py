@@ -1,4 +1,4 @@
-"""Two generations side by side, in lockstep: base and expanded model from one copy of the weights, or any two stages.
+"""Generates with two models in lockstep: base and expanded model on one copy of the weights, or any two stages.
 
 Both continue the same prompt, token by token, with the same decoding and the same seed; the base is the expanded model
 with its adapter off. Each side keeps its own key-value cache, so a step computes one new token per side and nothing

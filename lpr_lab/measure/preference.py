@@ -1,4 +1,4 @@
-"""Which of two continuations people prefer: counts, and whether they could be chance.
+"""Preference votes between two continuations: counts, and a sign test.
 
 The exact two-sided sign test: ties and "both bad" say nothing about which is better and are left out; if the n that
 remain were fair coin tosses, p is the probability of a split at least as uneven as the one seen. The exact interval of

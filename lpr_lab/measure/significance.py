@@ -1,4 +1,4 @@
-"""Better, worse, or no clear difference: decided here for every page, table, notebook and command.
+"""Decides whether a difference is better, worse or not clear, for every page, table, notebook and command.
 
 The evidence is the 95 % interval of a *paired* difference: both sides measured on the same documents, or with the same
 seeds. Where it contains 0, or none can be had, there is no clear difference, and nobody is named the winner.

@@ -1,4 +1,4 @@
-"""What can be said about a continuation without reading it: whether it is in its language's script, and in a loop."""
+"""Automatic checks of generated text: wrong script, and repetition."""
 
 import regex
 

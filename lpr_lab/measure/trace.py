@@ -1,4 +1,4 @@
-"""What routing did to one text: every token, every layer, as plain arrays that can be stored, drawn and compared.
+"""The routing of one text, per token and layer, as plain arrays that can be stored, drawn and compared.
 
 Letters: L layers that have a router, T tokens, K chosen experts per token. No torch here: the dashboard reads traces.
 """

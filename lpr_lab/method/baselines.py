@@ -1,4 +1,4 @@
-"""What the papers compare their method with: five other ways to teach a model languages, on the same text.
+"""The papers' baselines: full fine-tuning, LoRA, MoE, LoRAMoE and LLaMA-Pro, trained on the same text.
 
 MoE-LPR's Table 1 has five rows beside its own, all trained on the text of both its stages, the small replay included.
 Each is a function here that makes a dense model ready to train, and one verb trains any of them:
@@ -39,7 +39,7 @@ from lpr_lab.method.training.train import Metrics, train, train_settings
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.bases.families import find_decoder_mlps, read_mlp
-from lpr_lab.model.bases.quantized import compute_alike, quantization_of, without_bitsandbytes
+from lpr_lab.model.bases.quantized import quantization_of, use_portable_linear, without_bitsandbytes
 from lpr_lab.model.mixture import all_layers
 from lpr_lab.model.peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from lpr_lab.text.corpus import Corpus
@@ -287,7 +287,7 @@ def _require_dense(model: nn.Module) -> None:
             f"The baselines start from a dense base, and this {type(model).__name__} carries an adapter; load the base "
             "again with lpr_lab.load_base."
         )
-    compute_alike(model)
+    use_portable_linear(model)
 
 
 def _require_whole(model: nn.Module, row: str) -> None:

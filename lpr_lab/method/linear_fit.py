@@ -1,4 +1,4 @@
-"""The algebra of routers in closed form, one layer at a time: from moments to rows of a router.
+"""Linear algebra of closed-form routers: from one layer's moments to the rows of its router.
 
 Each class of experts (those that serve the same languages) gets one row by regression on its languages' tokens; a
 scale and a shift per class turn scores into probabilities, fitted on rows that the moments have not seen.

@@ -1,4 +1,4 @@
-"""The papers' own runs, number by number with where each stands: too large for a test, right for a cluster. Torch-free.
+"""The papers' own hyperparameters, each with its place in the paper; sized for a cluster. Torch-free.
 
     lab.recipes.moe_lpr(**lab.paper_settings.MOE_LPR)
     lab.recipes.layer_moe(**lab.paper_settings.LAYER_MOE)

@@ -1,4 +1,4 @@
-"""What routers are fitted from: moments of what they read, per language, gathered in one streaming pass.
+"""Statistics that routers are fitted from: moments of their inputs per language, gathered in one streaming pass.
 
 Ridge regression needs no tokens, only the second moment of the features and one mean per language. So they can be
 kept when the text is gone, and a further language joins without it: Any-SSR's point (arXiv 2503.13575) for routers of

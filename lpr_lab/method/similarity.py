@@ -1,4 +1,4 @@
-"""How alike languages look in each layer: LayerMoE's similarity, in one pass per language.
+"""Measures LayerMoE's similarity of languages in each layer, in one pass per language.
 
 The papers average the cosine over *all* pairs of tokens of two languages: a matrix of 100,000 × 100,000 in the released
 script. But a mean of dot products of two sets is the dot product of the two means:

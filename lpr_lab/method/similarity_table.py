@@ -1,4 +1,4 @@
-"""How alike languages look in each layer of a model, as plain arrays: what `allocate` divides a budget by.
+"""The measured similarity of languages in each layer, as plain arrays: what `allocate` divides a budget by.
 
 No torch here: plans are made and drawn from a table that was measured elsewhere.
 

@@ -19,13 +19,13 @@ from lpr_lab.method.allocation import Allocation
 from lpr_lab.model.adapter import expansion_config, moe_layers, wrap
 from lpr_lab.model.adapter_config import PREFIX, MoeLprConfig
 from lpr_lab.model.bases.families import find_decoder_mlps, read_mlp
-from lpr_lab.model.bases.identity import describe_base, refuse_what_is_no_base
-from lpr_lab.model.bases.mlp_check import refuse_other_functions
-from lpr_lab.model.bases.quantized import compute_alike, count_of
-from lpr_lab.model.init import check_starts, start_experts, start_router
+from lpr_lab.model.bases.identity import describe_base, refuse_non_base
+from lpr_lab.model.bases.mlp_check import refuse_nonstandard_mlps
+from lpr_lab.model.bases.quantized import count_of, use_portable_linear
+from lpr_lab.model.init import check_init, init_experts, init_router
 from lpr_lab.model.mixture import all_layers
 from lpr_lab.model.peft import PeftModel, TaskType
-from lpr_lab.model.stages import conform, require_newest_stage, set_trainable
+from lpr_lab.model.stages import require_newest_stage, set_trainable, sync_to_config
 
 
 def upcycle(
@@ -83,7 +83,7 @@ def upcycle(
         >>> [layer.num_experts for layer in moe_layers(expanded)]
         [3, 3]
     """
-    check_starts(expert_init, expert_init_amount, router_init)
+    check_init(expert_init, expert_init_amount, router_init)
     if router_rows not in ("append", "reinit"):
         raise UsageError(f"router_rows = {router_rows!r}; expected 'append' or 'reinit'.")
     if dispatch not in ("grouped", "loop"):
@@ -112,7 +112,7 @@ def _counts(model: PreTrainedModel | PeftModel, allocation: Allocation | Sequenc
         dense = cast("PreTrainedModel", model.get_base_model())
     else:
         dense = model
-    refuse_what_is_no_base(dense)
+    refuse_non_base(dense)
     if dense is model and all_layers(model):
         raise UnsupportedModelError(
             "This is the model inside an expansion; pass the PeftModel that lpr_lab.upcycle returned, or load the base "
@@ -132,9 +132,9 @@ def _counts(model: PreTrainedModel | PeftModel, allocation: Allocation | Sequenc
 def _first_expansion(
     model: PreTrainedModel, counts: list[int], top_k: int, router_input: str, router_bias: bool, dispatch: str
 ) -> PeftModel:
-    compute_alike(model)
+    use_portable_linear(model)
     chosen = [(mlp, count) for mlp, count in zip(find_decoder_mlps(model), counts, strict=True) if count]
-    refuse_other_functions([mlp for mlp, _ in chosen], model.config.model_type)
+    refuse_nonstandard_mlps([mlp for mlp, _ in chosen], model.config.model_type)
     config = MoeLprConfig(
         task_type=TaskType.CAUSAL_LM,
         layer_paths=[mlp.path for mlp, _ in chosen],
@@ -180,7 +180,7 @@ def _add_expansion(
             {"name": f"G{len(own.new_experts) + 1} expand", "expansion": len(own.new_experts), "classifiers": []},
         ],
     )
-    conform(model, config)
+    sync_to_config(model, config)
     return model
 
 
@@ -200,10 +200,10 @@ def _fill(
     for layer in moe_layers(model):
         generator = torch.Generator().manual_seed((seed * 1_009 + newest) * 1_003 + layer.layer)
         before = layer.router_of(len(earlier.stages) - 1) if earlier and router_rows == "append" else None
-        start_router(layer.router, router_init, generator, before)
+        init_router(layer.router, router_init, generator, before)
         stack = layer.stack_of(newest)
         if stack is not None:
-            start_experts(stack, read_mlp(layer.base_layer), expert_init, amount, generator)
+            init_experts(stack, read_mlp(layer.base_layer), expert_init, amount, generator)
 
 
 def count_parameters(model: PeftModel) -> dict[str, int]:

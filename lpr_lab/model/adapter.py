@@ -26,7 +26,7 @@ from transformers import PreTrainedModel
 from lpr_lab.errors import DamagedError, UsageError
 from lpr_lab.model.adapter_config import METHOD, PREFIX, MoeLprConfig
 from lpr_lab.model.bases.fingerprint import check_base
-from lpr_lab.model.bases.quantized import compute_alike
+from lpr_lab.model.bases.quantized import use_portable_linear
 from lpr_lab.model.context import ForwardContext
 from lpr_lab.model.mixture import CANNOT_CHOOSE, CANNOT_DELETE, CANNOT_MERGE, MoELayer, all_layers
 from lpr_lab.model.peft import (
@@ -56,7 +56,7 @@ class MoeLprModel(BaseTuner):
         """Look at the base before anything is put on it, whatever the way here."""
         if all_layers(model):
             raise UsageError(_ONE_ADAPTER)
-        compute_alike(model)
+        use_portable_linear(model)
         if not config.base_is_checked:
             check_base(model, config)
         self.context = ForwardContext()
@@ -86,18 +86,18 @@ class MoeLprModel(BaseTuner):
             raise UsageError(_ONE_ADAPTER)
         layer = MoELayer(target, peft_config.layer_indices[peft_config.layer_paths.index(current_key)], self.context)
         layer.set_adapter(adapter_name)
-        layer.conform(adapter_name, peft_config, peft_config.experts_of(current_key))
+        layer.sync_to_config(adapter_name, peft_config, peft_config.experts_of(current_key))
         layer.stage = len(peft_config.stages) - 1
         layer.expansion = peft_config.stages[-1]["expansion"]
         setattr(parent, target_name, layer)
 
-    def conform(self, adapter_name: str, config: MoeLprConfig) -> None:
+    def sync_to_config(self, adapter_name: str, config: MoeLprConfig) -> None:
         """Have exactly what `config` says; what is new is empty (NaN) until filled."""
         self.peft_config[adapter_name] = config
         for layer in all_layers(self.model):
             row = config.layer_indices.index(layer.layer) if layer.layer in config.layer_indices else None
             counts = [0] * len(config.new_experts) if row is None else [group[row] for group in config.new_experts]
-            layer.conform(adapter_name, config, counts)
+            layer.sync_to_config(adapter_name, config, counts)
         for path in config.layer_paths:
             module = self.model.get_submodule(path)
             if not isinstance(module, MoELayer):

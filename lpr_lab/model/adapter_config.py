@@ -1,4 +1,4 @@
-"""What an expansion consists of, stored as `adapter_config.json`: where, how many experts, for whom, which stages."""
+"""Configuration of an expansion (`adapter_config.json`): layers, experts, language groups and stages."""
 
 import warnings
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Reads routing, MLP inputs and attention outputs from a running model, and always stops reading at the end.
+"""Hooks that capture routing, MLP inputs and attention outputs during forward passes, removed afterwards.
 
 Training losses, analysis and the dashboard all use these contexts; nothing else looks inside a running model.
 
@@ -37,7 +37,7 @@ class RoutingRecord:
         """Forget the previous forward pass."""
         self.routing = {}
 
-    def see_routing(self, layer: int, routing: Routing, shape: tuple[int, int]) -> None:
+    def add_routing(self, layer: int, routing: Routing, shape: tuple[int, int]) -> None:
         """Keep the first sight of a layer: activation checkpointing shows it a second time during the backward."""
         self.shape = (shape[0], shape[1])
         self.routing.setdefault(layer, routing)

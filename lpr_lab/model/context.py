@@ -1,4 +1,4 @@
-"""What a router must know beyond its input, for the duration of one forward pass.
+"""State that routers need during one forward pass beyond their input: document boundaries, running means, recorders.
 
 Padding, where documents start and where a cached generation stands reach the layers through one object that the
 adapter fills when the decoder is called. The base model's signatures stay as they are, and nothing is global.

@@ -1,4 +1,4 @@
-"""New experts as stacks of matrices, and sending tokens to them.
+"""New experts as stacked matrices, and the dispatch of tokens to them.
 
 Expert 0 is never here: it is the base model's own MLP, called as the module it is. The new experts of one expansion
 are one 3-D parameter each for the way up and the way down, so that an expert without tokens still has a gradient (of

@@ -1,4 +1,4 @@
-"""How new experts and routers start.
+"""Initialisation of new experts and routers.
 
 `copy` with any router is the only start that leaves the model computing what it computed (MoE-LPR §2.2). The others are
 there for ablations: the paper's own (`random`, its Table 2, "w/o expert-copy"), a little `noise` to break the symmetry
@@ -15,20 +15,20 @@ from lpr_lab.model.bases.families import MLPWeights
 from lpr_lab.model.experts import ExpertStack
 from lpr_lab.model.router import Router
 
-EXPERT_STARTS = {"copy": 0.0, "noise": 0.01, "random": 0.0, "partial": 0.5}
-"""How experts can start, and the amount that goes with it by default: the noise relative to the spread of each matrix,
+EXPERT_INITS = {"copy": 0.0, "noise": 0.01, "random": 0.0, "partial": 0.5}
+"""Initialisations of experts, each with its default amount: the noise relative to the spread of each matrix,
 or the share of hidden channels that are drawn anew."""
 
-ROUTER_STARTS = ("xavier", "zero")
+ROUTER_INITS = ("xavier", "zero")
 
 
-def check_starts(expert_init: str, amount: float | None, router_init: str) -> None:
-    """Refuse a start that does not exist or an amount that makes no sense."""
-    if expert_init not in EXPERT_STARTS:
-        raise UsageError(f"expert_init = {expert_init!r}; expected one of {', '.join(EXPERT_STARTS)}.")
-    if router_init not in ROUTER_STARTS:
+def check_init(expert_init: str, amount: float | None, router_init: str) -> None:
+    """Refuse an unknown initialisation or an amount that makes no sense."""
+    if expert_init not in EXPERT_INITS:
+        raise UsageError(f"expert_init = {expert_init!r}; expected one of {', '.join(EXPERT_INITS)}.")
+    if router_init not in ROUTER_INITS:
         raise UsageError(
-            f"router_init = {router_init!r}; expected one of {', '.join(ROUTER_STARTS)}. Routers that start from text "
+            f"router_init = {router_init!r}; expected one of {', '.join(ROUTER_INITS)}. Routers that start from text "
             "(mean states, or solved for) are set by lpr_lab.fit_routers after upcycling."
         )
     if amount is None:
@@ -40,7 +40,7 @@ def check_starts(expert_init: str, amount: float | None, router_init: str) -> No
 
 
 @torch.no_grad()
-def start_experts(
+def init_experts(
     stack: ExpertStack, mlp: MLPWeights, how: str, amount: float | None, generator: torch.Generator
 ) -> None:
     """Fill a stack of new experts from the MLP they are made of.
@@ -48,11 +48,11 @@ def start_experts(
     Args:
         stack: to fill.
         mlp: the base model's MLP of this layer.
-        how: one of `EXPERT_STARTS`.
+        how: one of `EXPERT_INITS`.
         amount: see there; None for the default.
         generator: of everything random, on the CPU.
     """
-    amount = EXPERT_STARTS[how] if amount is None else amount
+    amount = EXPERT_INITS[how] if amount is None else amount
     stack.copy_from(mlp)
     if how == "copy":
         return
@@ -88,7 +88,7 @@ def _normal(shape: torch.Size, generator: torch.Generator) -> torch.Tensor:
 
 
 @torch.no_grad()
-def start_router(router: Router, how: str, generator: torch.Generator, earlier: Router | None = None) -> None:
+def init_router(router: Router, how: str, generator: torch.Generator, earlier: Router | None = None) -> None:
     """Fill a router: the papers' Xavier-normal rows, or zeros.
 
     Args:

@@ -1,6 +1,12 @@
-"""What to compute with on this machine: which device, and which floating-point precision."""
+"""This machine: default device, floating-point precision, and reuse of freed memory on processors."""
 
+import ctypes
 import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 
 import psutil
 import torch
@@ -43,3 +49,63 @@ def resolve_precision(precision: str) -> str:
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
     return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
+
+
+# A step makes and frees tensors of hundreds of megabytes, the logits above all. The C library gives each of them back
+# at once, and the system hands the pages out again one by one, zeroed: that is a tenth to a quarter of a step
+# (docs/performance.md). CUDA has an allocator of its own that keeps what it has.
+#
+# Of `mallopt`: number in malloc.h, its variable in the environment, what it is afterwards, and what keeps memory (None:
+# nothing is asked). Whoever sets one ends the library's own adaptation to the sizes it sees; what is set afterwards is
+# where that ends, and large blocks go back to the system as before.
+_MALLOC_SETTINGS = (
+    (-4, "MALLOC_MMAP_MAX_", 65_536, 0),
+    (-3, "MALLOC_MMAP_THRESHOLD_", 32 * 2**20, None),
+    (-1, "MALLOC_TRIM_THRESHOLD_", 64 * 2**20, -1),
+)
+_malloc_lock = threading.Lock()
+_malloc_users = 0
+
+
+@contextmanager
+def keep_freed_memory() -> Iterator[None]:
+    """Keep freed heap memory in this process for reuse inside the block, under the GNU C library; else do nothing.
+
+    Blocks may be nested, and of several threads: memory is kept as long as one of them lasts.
+    """
+    _count_user(1)
+    try:
+        yield
+    finally:
+        _count_user(-1)
+
+
+def _count_user(change: int) -> None:
+    global _malloc_users
+    libc = _gnu_libc()
+    if libc is None:
+        return
+    with _malloc_lock:
+        was_kept, _malloc_users = _malloc_users > 0, _malloc_users + change
+        if (_malloc_users > 0) != was_kept:
+            for number, variable, afterwards, keeping in _MALLOC_SETTINGS:
+                value = keeping if _malloc_users else _environment_number(variable, afterwards)
+                if value is not None:
+                    libc.mallopt(number, value)
+        if not _malloc_users:
+            libc.malloc_trim(0)
+
+
+def _environment_number(variable: str, otherwise: int) -> int:
+    try:
+        return int(os.environ.get(variable, otherwise))
+    except ValueError:
+        return otherwise
+
+
+@cache
+def _gnu_libc() -> ctypes.CDLL | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    libc = ctypes.CDLL(None)
+    return libc if hasattr(libc, "gnu_get_libc_version") and hasattr(libc, "mallopt") else None

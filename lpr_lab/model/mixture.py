@@ -1,4 +1,4 @@
-"""One decoder layer as a mixture of experts, with all the experts, routers and classifiers its history has.
+"""The mixture-of-experts layer that replaces an MLP, with the experts, routers and classifiers of all its stages.
 
 Letters: B batch, S sequence, T = B·S tokens, D model width, E experts, K chosen per token.
 """
@@ -53,7 +53,7 @@ class MoELayer(nn.Module, BaseTunerLayer):
         self.expansion = 0
         self._is_filled = False
 
-    def conform(self, adapter_name: str, config: MoeLprConfig, counts: list[int]) -> None:
+    def sync_to_config(self, adapter_name: str, config: MoeLprConfig, counts: list[int]) -> None:
         """Have exactly what `config` says: add what is missing, empty (NaN) until filled, and drop what is beyond it.
 
         Args:
@@ -161,7 +161,7 @@ class MoELayer(nn.Module, BaseTunerLayer):
         if classifier is not None:
             routing = routing.behind_classifier(classifier.classify(x, mean))
         for recorder in self.context.recorders:
-            recorder.see_routing(self.layer, routing, x.shape[:2])
+            recorder.add_routing(self.layer, routing, x.shape[:2])
         if routing.classifier_logits is not None:
             return self._mix_behind_classifier(x, routing)
         return self.dispatch(tokens, routing, self.base_layer, self.stacks).view(x.shape)

@@ -1,6 +1,6 @@
-"""What a step really computed with, seen while it ran: the precision of its products, its attention, and the rest.
+"""Observes at run time what a forward pass computed with: precision, attention, checkpointing, compilation.
 
-What was asked for is no evidence: a wrapper too few, or one that was there before, changes it without a word.
+What was asked for is no evidence: a missing wrapper, or one that was there before, changes it silently.
 """
 
 import threading
@@ -48,7 +48,7 @@ class Observed:
         """`bf16`, `fp32` or another name; several where products differed."""
         return _several({precision_name(dtype) for dtype in self.products})
 
-    def see_product(self, name: str, dtype: torch.dtype, expected: torch.dtype) -> None:
+    def add_product(self, name: str, dtype: torch.dtype, expected: torch.dtype) -> None:
         """Take in the precision of one product."""
         self.products.add(dtype)
         if dtype != expected and self.unexpected is None:
@@ -74,7 +74,7 @@ def observe(model: nn.Module, seen: Observed, autocast: torch.dtype | None) -> I
     """Observe what runs inside the block, in this thread; afterwards nothing is left on the model.
 
     Args:
-        model: an expanded model, one with another adapter, or a plain one. What `computing` compiles is seen from
+        model: an expanded model, one with another adapter, or a plain one. What `compute_options` compiles is seen from
             outside only: its attention, and of its products those of experts and head.
         seen: takes in what is seen.
         autocast: the precision that products should be made in; None for that of the weights, part by part.
@@ -140,7 +140,7 @@ def _several(names: set[str]) -> str:
 def _product_hook(seen: Observed, name: str, expected: torch.dtype) -> Callable[..., None]:
     def hook(_: nn.Module, __: Any, output: Any) -> None:
         if isinstance(output, torch.Tensor):
-            seen.see_product(name, output.dtype, expected)
+            seen.add_product(name, output.dtype, expected)
 
     return hook
 
@@ -163,7 +163,7 @@ def _watching_products(
     dispatch: Callable[..., Any], seen: Observed, name: str, autocast: torch.dtype | None
 ) -> Callable[..., Any]:
     def watched(x: torch.Tensor, *args: Any) -> Any:
-        with _Products(lambda dtype: seen.see_product(name, dtype, autocast or x.dtype)):
+        with _Products(lambda dtype: seen.add_product(name, dtype, autocast or x.dtype)):
             return dispatch(x, *args)
 
     return watched

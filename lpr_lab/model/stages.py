@@ -1,4 +1,4 @@
-"""Stages: what learns now, how a model routed before, and how an expansion grows.
+"""Stages of an expansion: begin one, select one, and set which parameters are trainable.
 
 Every step after upcycling that changes routers begins a stage of its own, and the routers of earlier stages stay as
 they were. So "before the review" and "after it" are two selections of one model in memory.
@@ -14,13 +14,13 @@ import torch
 from lpr_lab.errors import UsageError, did_you_mean
 from lpr_lab.model.adapter import MoeLprModel, expansion_config, moe_layers
 from lpr_lab.model.adapter_config import MoeLprConfig
-from lpr_lab.model.init import start_router
+from lpr_lab.model.init import init_router
 from lpr_lab.model.mixture import all_layers
 from lpr_lab.model.peft import PeftModel
 
 
-def conform(model: PeftModel, config: MoeLprConfig) -> None:
-    """Give an expanded model exactly what `config` says, and select its newest stage.
+def sync_to_config(model: PeftModel, config: MoeLprConfig) -> None:
+    """Add or remove experts, routers and classifiers to match the config, and select its newest stage.
 
     What is added is empty (NaN) until it is filled or loaded; later stages and experts than `config` has are dropped.
 
@@ -33,7 +33,7 @@ def conform(model: PeftModel, config: MoeLprConfig) -> None:
             f"The expansion in memory ({_names(own)}) and this one ({_names(config)}) have different histories. Load "
             "it on a fresh base with lpr_lab.load_expansion."
         )
-    cast("MoeLprModel", model.base_model).conform(str(model.active_adapter), config)
+    cast("MoeLprModel", model.base_model).sync_to_config(str(model.active_adapter), config)
     select_stage(model, config.stages[-1]["name"])
 
 
@@ -86,18 +86,18 @@ def enter_stage(
     if classifiers:
         config.classifier_input = classifier_input
     config.__post_init__()
-    conform(model, config)
+    sync_to_config(model, config)
     for layer in moe_layers(model):
         earlier = layer.router_of(len(config.stages) - 2)
         assert earlier is not None
         layer.router.load_state_dict(earlier.state_dict())
         if layer.classifier is not None:
             generator = torch.Generator().manual_seed(1_000_003 * len(config.stages) + layer.layer)
-            start_router(layer.classifier, "xavier", generator)
+            init_router(layer.classifier, "xavier", generator)
 
 
 def select_stage(model: PeftModel, name: str) -> None:
-    """Make the model route as it did at an earlier stage, bit for bit; later experts are left out.
+    """Route as at an earlier stage, bit for bit, without the experts added later.
 
     Args:
         model: an expanded model.
@@ -174,7 +174,7 @@ def set_trainable(model: PeftModel, *, experts: bool, routers: bool) -> None:
 
 @contextmanager
 def learning(model: PeftModel, *, experts: bool, routers: bool) -> Iterator[None]:
-    """Have these parts learn inside the block (see `set_trainable`), and after it whatever could learn before."""
+    """Temporarily make these parts trainable (see `set_trainable`)."""
     before = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     set_trainable(model, experts=experts, routers=routers)
     try:

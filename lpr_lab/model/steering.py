@@ -1,4 +1,4 @@
-"""What if: force tokens to an expert, or ban one, and see what the model makes of it. Nothing is kept.
+"""Forces or bans experts temporarily, to see how the output depends on the routing.
 
 Steering changes router logits between the router and the choice of experts, inside a block and nowhere else: weights,
 stages and files stay as they are. What a forced or banned layer records (`record_routing`, `trace`) is what it did.

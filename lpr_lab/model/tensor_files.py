@@ -1,4 +1,4 @@
-"""Opening safetensors files, so that one that cannot be read is named, with what it is instead and what to do."""
+"""Opens safetensors files; one that cannot be read is named, with what it is instead and what to do."""
 
 import json
 import struct

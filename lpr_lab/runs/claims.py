@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from lpr_lab.measure.significance import BETTER, Difference, change_of
-from lpr_lab.model.rounding import rounding
+from lpr_lab.model.rounding import logit_tolerance
 
 MIN_GAIN_PERCENT = 8.0
 MAX_FORGETTING_PERCENT = 3.0
@@ -154,7 +154,7 @@ def _beginning(exactness: dict[str, float]) -> list[Claim]:
     """Return what must hold of the model this one began with, where anything must."""
     claims = []
     if "start_difference" in exactness:
-        start, limit = exactness["start_difference"], rounding(exactness.get("largest_logit"))
+        start, limit = exactness["start_difference"], logit_tolerance(exactness.get("largest_logit"))
         claims.append(
             Claim(
                 "starts_equal",

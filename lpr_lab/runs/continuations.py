@@ -7,7 +7,7 @@ from typing import Any
 import regex
 
 from lpr_lab.errors import LprError
-from lpr_lab.model.rounding import rounding
+from lpr_lab.model.rounding import logit_tolerance
 from lpr_lab.runs.model_ref import BASE, EXPANDED, looked_at
 from lpr_lab.runs.run import Run
 
@@ -143,7 +143,7 @@ class Exactness:
     @property
     def is_exact(self) -> bool:
         """Whether the difference is rounding, or none."""
-        return self.difference <= rounding(self.largest_logit)
+        return self.difference <= logit_tolerance(self.largest_logit)
 
 
 def exactness(run: Run) -> Exactness | None:

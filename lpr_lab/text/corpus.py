@@ -1,4 +1,4 @@
-"""Text as the rest of the project sees it: documents with a language, in named splits, with a manifest.
+"""A corpus: documents with a language, in named splits, with a manifest.
 
     train     expansion (stage 1) learns from it
     replay    original languages, shown again in review (stage 2)

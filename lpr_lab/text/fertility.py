@@ -1,4 +1,4 @@
-"""How a tokenizer copes with a language: tokens per word, character and byte, and letters by script.
+"""Tokenizer fertility per language: tokens per word, character and byte; and letters by script.
 
 A vocabulary made from other languages cuts a text into many small pieces: each costs a forward pass, and a context
 holds less. The fairest number is the premium, tokens for the same content against another language (Petrov et al.,
@@ -14,7 +14,7 @@ import regex
 
 from lpr_lab.text.graphemes import token_bytes
 from lpr_lab.text.languages import LANGUAGES
-from lpr_lab.text.round_trip import measure_loss
+from lpr_lab.text.round_trip import measure_lost_text
 from lpr_lab.text.splits import UNSPACED_LETTER, WORDS
 from lpr_lab.text.unicode import encode_text
 
@@ -93,7 +93,7 @@ def measure_fertility(tokenizer: Any, texts: Sequence[str], ids: Sequence[Sequen
         num_tokens=len(pieces),
         num_inside=sum(1 for piece in pieces if piece and 0x80 <= piece[0] < 0xC0),
         num_unknown=sum(row.count(unknown) for row in rows) if unknown is not None else 0,
-        lost_bytes=sum(measure_loss(tokenizer, texts).lost_bytes),
+        lost_bytes=sum(measure_lost_text(tokenizer, texts).lost_bytes),
     )
 
 

@@ -1,4 +1,4 @@
-"""Bytes first, text second: what each token stands for, and which whole characters it takes part in.
+"""From tokens to characters: the bytes of each token, and the grapheme clusters it takes part in.
 
 A token of a byte-level vocabulary may end in the middle of a character, and a character that a reader sees may be made
 of several code points (a Bengali consonant with its vowel sign, a family emoji). Decoding tokens one at a time turns

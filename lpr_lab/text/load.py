@@ -1,4 +1,4 @@
-"""Text by name: the embedded `demo` profile, files, a data set on the hub, or several of them as one corpus."""
+"""Loads a corpus by name: the embedded `demo`, files, a data set on the hub, or several of them joined."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Documents to fixed blocks of tokens, each token carrying its language, its document and its position in it.
+"""Packs documents into fixed blocks of tokens, each token with its language, document and position.
 
     stream     ␞ d1 d1 d1 ␞ d2 d2 ␞ d3 …          ␞ = separator token, one before every document
     positions  0  1  2  3 0  1  2 0  1 …          restart at every document and at every block

@@ -1,4 +1,4 @@
-"""Whether tokens still hold the text that they were made from, and how much of it is lost where they do not.
+"""Measures how much of a text a tokenizer loses.
 
 A vocabulary that spells bytes gives back any text. Others do not: what they do not know becomes one unknown token, or
 vanishes, and a normaliser may take away capitals, accents or line ends. A model is then asked to predict less than the
@@ -31,7 +31,7 @@ _AT_ONCE = 2000
 
 
 @dataclass(frozen=True)
-class Loss:
+class LostText:
     """What some texts lose on the way into tokens.
 
     Attributes:
@@ -56,7 +56,7 @@ class Loss:
         return ", ".join(names) + (", …" if len(self.characters) > _EXAMPLES else "")
 
 
-def measure_loss(tokenizer: Any, texts: Sequence[str]) -> Loss:
+def measure_lost_text(tokenizer: Any, texts: Sequence[str]) -> LostText:
     """Tokenise texts as they are packed for a model, and compare with what the tokens spell.
 
     Args:
@@ -70,10 +70,10 @@ def measure_loss(tokenizer: Any, texts: Sequence[str]) -> Loss:
         found = _lost_characters(tokenizer, text)
         characters.update(found)
         lost.append(min(len(found.encode()), sizes[-1]))
-    return Loss(tuple(sizes), tuple(lost), characters)
+    return LostText(tuple(sizes), tuple(lost), characters)
 
 
-def refuse_great_loss(loss: Loss, what: str) -> None:
+def refuse_lossy_tokenizer(loss: LostText, what: str) -> None:
     """Refuse a tokenizer that loses more than `MAX_LOST` of some text.
 
     Args:
@@ -91,22 +91,22 @@ def refuse_great_loss(loss: Loss, what: str) -> None:
         )
 
 
-def check_corpus(tokenizer: Any, corpus: Corpus) -> dict[tuple[str, str], Loss]:
+def check_corpus(tokenizer: Any, corpus: Corpus) -> dict[tuple[str, str], LostText]:
     """Look at a sample of every language and split before anything is trained.
 
     Returns:
         (language, split) -> what is lost, where something is.
 
     Raises:
-        UsageError: see `refuse_great_loss`.
+        UsageError: see `refuse_lossy_tokenizer`.
     """
-    found: dict[tuple[str, str], Loss] = {}
+    found: dict[tuple[str, str], LostText] = {}
     for language in corpus.languages:
         for split in corpus.splits:
             documents = corpus.documents(split, language)
             step = max(1, len(documents) // _DOCUMENTS)
-            loss = measure_loss(tokenizer, [one.text[:_CHARACTERS] for one in documents[::step][:_DOCUMENTS]])
-            refuse_great_loss(loss, f"{language_name(language)} ({split})")
+            loss = measure_lost_text(tokenizer, [one.text[:_CHARACTERS] for one in documents[::step][:_DOCUMENTS]])
+            refuse_lossy_tokenizer(loss, f"{language_name(language)} ({split})")
             if loss.share:
                 found[language, split] = loss
     return found

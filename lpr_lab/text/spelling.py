@@ -1,4 +1,4 @@
-"""What the entries of a vocabulary are spelled like, without the marks that a tokenizer writes into them.
+"""The bytes that each vocabulary entry spells, without the markers of its tokenizer (`Ġ`, `▁`, `</w>`).
 
 Vocabularies write spaces, bytes and word ends into their entries, each kind in its own way: `Ġthe` and `ÅĤ`
 (byte-level), `▁the` and `<0xC5>` (SentencePiece), `##ing` (WordPiece), `the</w>` (BPE over characters). The decoder of

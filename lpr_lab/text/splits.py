@@ -1,4 +1,4 @@
-"""Splits that do not leak into each other: by path, without repeated text, in the language that they claim.
+"""Splits without leakage: by path, without repeated text, in the language that they claim.
 
 Help pages, web pages and message files repeat themselves across files, so that a split by file alone puts a third of
 the dev text into train. Therefore text is compared block by block (a block is one line of a document, usually a
@@ -267,7 +267,7 @@ def _log_odds(own: Counter[str], english: Counter[str]) -> dict[str, float]:
 # -- documents that come without a split -------------------------------------------------------------------------------
 
 
-def deal_splits(documents: Sequence[str], what: str) -> list[str]:
+def assign_splits(documents: Sequence[str], what: str) -> list[str]:
     """Return a split for each document of one language by the hash of its content, no split left empty.
 
     By value, as `assign_split`; where that leaves a split empty, as in a very small corpus, by rank of the hash.

@@ -1,9 +1,9 @@
-"""Text that can be written down: half of a character is found before anything is done with it."""
+"""Checks that text is valid Unicode, without lone surrogates."""
 
 from lpr_lab.errors import UsageError
 
 
-def half_character(text: str) -> int | None:
+def find_lone_surrogate(text: str) -> int | None:
     """Return the index of the first half of a surrogate pair, which no encoding of Unicode can carry, or None.
 
     Such halves are what is left of an emoji that was cut in two, or of bytes that were no UTF-8.
@@ -25,7 +25,7 @@ def check_text(text: str, what: str = "The text") -> str:
     Raises:
         UsageError: it holds half of a surrogate pair; its position counts from 1.
     """
-    half = half_character(text)
+    half = find_lone_surrogate(text)
     if half is not None:
         raise UsageError(
             f"{what} is not valid Unicode: position {half + 1} holds half of a character (U+{ord(text[half]):04X}); "

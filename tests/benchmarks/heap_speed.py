@@ -17,7 +17,7 @@ from measuring import Row, compared, save
 
 import lpr_lab as lab
 from lpr_lab.measure import bits
-from lpr_lab.model.heap import freed_memory_kept
+from lpr_lab.model.machine import keep_freed_memory
 from lpr_lab.text.packing import pack
 
 WORK = {
@@ -29,10 +29,10 @@ WORK = {
 
 def measure(kind: str, layers: int, new: int, keeps: bool) -> None:
     """Print the median seconds of three repetitions after one, and the peak in MiB."""
-    step_speed.freed_memory_kept = nullcontext  # it would keep what it frees on its own
+    step_speed.keep_freed_memory = nullcontext  # it would keep what it frees on its own
     action = step_speed.small_step(layers, new) if kind == "step" else scoring()
     seconds = []
-    with freed_memory_kept() if keeps else nullcontext():
+    with keep_freed_memory() if keeps else nullcontext():
         for _ in range(4):
             started = time.perf_counter()
             action()

@@ -17,7 +17,7 @@ from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
 
 from lpr_lab.model.bases.families import read_mlp
 from lpr_lab.model.experts import ExpertStack, mix
-from lpr_lab.model.heap import freed_memory_kept
+from lpr_lab.model.machine import keep_freed_memory
 from lpr_lab.model.router import Router, route
 
 SHAPES = {"SmolLM2-135M": (576, 1536, (256, 1024, 8192)), "Qwen1.5-1.8B": (2048, 5504, (256, 1024))}
@@ -77,7 +77,7 @@ def mixtral(width: int, hidden: int, num_experts: int, implementation: str) -> t
 
 def main(rounds: int) -> None:
     """Measure every shape, number of experts and length."""
-    with freed_memory_kept():  # all of them, as `train` does
+    with keep_freed_memory():  # all of them, as `train` does
         rows: list[Row] = []
         for shape, (width, hidden, lengths) in SHAPES.items():
             for num_experts in (2, 4, 8):

@@ -19,7 +19,7 @@ from torch import nn
 
 import lpr_lab as lab
 from lpr_lab.method.training import train as training
-from lpr_lab.method.training.compute import computing
+from lpr_lab.method.training.compute import compute_options
 from lpr_lab.method.training.processes import join_processes
 from lpr_lab.method.training.schedule import BlockSchedule
 from lpr_lab.method.training.step import Stepper
@@ -27,14 +27,14 @@ from lpr_lab.method.training.terms import Term, balance_term, lm_term, lpr_term
 from lpr_lab.method.training.train import TrainSettings
 from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.capture import RoutingRecord, record_routing
-from lpr_lab.model.heap import freed_memory_kept
+from lpr_lab.model.machine import keep_freed_memory
 from lpr_lab.model.stages import set_trainable
 from lpr_lab.text.packing import PackedBlocks
 
 BLOCK_TOKENS, BLOCKS = 256, 4
 LANGUAGES = ("en", "el")
 ALWAYS = ExitStack()
-"""Ways of computing, which last as long as this process."""
+"""Compute options, which last as long as this process."""
 
 
 def random_schedule(vocabulary: int, blocks_per_step: int) -> BlockSchedule:
@@ -62,12 +62,12 @@ def stepper(
     """Return a function that makes the loop's next step, computed in the given ways."""
     settings = TrainSettings(tokens=10**6, precision=precision, blocks_per_step=blocks, blocks_per_forward=blocks)
     settings = training.train_settings(settings, model, settings.tokens)
-    ALWAYS.enter_context(freed_memory_kept())  # as `train` does
+    ALWAYS.enter_context(keep_freed_memory())  # as `train` does
     schedule = random_schedule(40_000, blocks)
     named = list(training.trainable_parameters(model))
     optimizer = training.make_optimizer(named, settings)
     model.train()
-    ALWAYS.enter_context(computing(model, **ways))
+    ALWAYS.enter_context(compute_options(model, **ways))
     count = 0
 
     def step() -> None:

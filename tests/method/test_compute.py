@@ -14,7 +14,7 @@ from lpr_lab.errors import UnsupportedModelError, UsageError
 from lpr_lab.method.expand import expand
 from lpr_lab.method.review import review
 from lpr_lab.method.training import compute
-from lpr_lab.method.training.compute import FLASH, as_one_row, computing, resolve_attention
+from lpr_lab.method.training.compute import FLASH, as_one_row, compute_options, resolve_attention
 from lpr_lab.method.training.train import TrainSettings
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.adapter import moe_layers
@@ -170,11 +170,11 @@ def test_elsewhere_it_is_left_and_refused_with_the_reason_when_asked_for(case, c
 
 
 def test_a_classifier_that_pools_rows_stands_in_the_way(expanded, can_have_flash):
-    from lpr_lab.model.stages import conform
+    from lpr_lab.model.stages import sync_to_config
 
     config = replace(expanded.peft_config["default"], classifier_input="sequence")
     config.stages[-1]["classifiers"] = [1]
-    conform(expanded, config)
+    sync_to_config(expanded, config)
     assert can_have_flash("auto") == "as_loaded"
 
 
@@ -200,7 +200,7 @@ def test_afterwards_the_model_is_as_it_was_also_after_an_error(expanded):
     forward, attention = layer.forward, base.config._attn_implementation
 
     def fail():
-        with computing(expanded, attention="eager", activation_checkpointing=True, compiled=True):
+        with compute_options(expanded, attention="eager", activation_checkpointing=True, compiled=True):
             assert base.is_activation_checkpointing and base.config._attn_implementation == "eager"
             assert base.model.layers[0]._compiled_call_impl is not None
             raise ZeroDivisionError
@@ -214,7 +214,7 @@ def test_afterwards_the_model_is_as_it_was_also_after_an_error(expanded):
 def test_activation_checkpointing_that_somebody_switched_on_stays_on(expanded):
     base = expanded.get_base_model()
     base.activation_checkpointing_enable()
-    with computing(expanded, activation_checkpointing=True):
+    with compute_options(expanded, activation_checkpointing=True):
         pass
     assert base.is_activation_checkpointing
 

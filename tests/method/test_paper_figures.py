@@ -41,7 +41,7 @@ def num_parameters(module) -> int:
 def counted(monkeypatch):
     """Return a function from an allocation to the counts of the upcycled model; there is nothing to hash or to run."""
     monkeypatch.setattr(upcycling, "describe_base", lambda *_: {})
-    monkeypatch.setattr(upcycling, "refuse_other_functions", lambda *_: None)
+    monkeypatch.setattr(upcycling, "refuse_nonstandard_mlps", lambda *_: None)
     return lambda allocation: upcycling.count_parameters(upcycling.upcycle(qwen(), allocation))
 
 

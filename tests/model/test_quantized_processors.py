@@ -15,7 +15,7 @@ from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.bases.families import find_decoder_mlps
 from lpr_lab.model.bases.fingerprint import base_fingerprint
 from lpr_lab.model.bases.load import load_base
-from lpr_lab.model.bases.quantized import compute_alike, dequantized
+from lpr_lab.model.bases.quantized import dequantized, use_portable_linear
 
 COUNTS = (1, 3)
 IDS = torch.arange(5, 29).view(2, 12)
@@ -71,7 +71,7 @@ class Operations(TorchDispatchMode):
 def test_the_pretended_processors_differ_so_that_the_other_tests_mean_something(processor, wide, narrow):
     with PROCESSORS[processor]():
         model = loaded_by_transformers(wide)
-        compute_alike(model)
+        use_portable_linear(model)
         expected = logits(model)
         difference = (logits(loaded_by_transformers(wide)) - expected).abs().max() / expected.abs().max()
         assert (difference > 1e-3) == (processor != "without")
@@ -124,7 +124,7 @@ def test_no_kernel_of_bitsandbytes_computes_on_a_processor(narrow):
 def test_a_base_that_transformers_loaded_is_expanded_alike_or_refused_once_repacked(processor, wide):
     with PROCESSORS[processor]():
         model = loaded_by_transformers(wide)
-        compute_alike(model)
+        use_portable_linear(model)
         expected = logits(model)
         torch.testing.assert_close(
             logits(upcycle(loaded_by_transformers(wide), COUNTS)), expected, rtol=1e-4, atol=1e-4

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lpr_lab.method.upcycle import upcycle
-from lpr_lab.model.rounding import rounding
+from lpr_lab.model.rounding import logit_tolerance
 from lpr_lab.runs.continuations import Exactness
 
 
@@ -24,9 +24,9 @@ def differences(model, scale, **options):
 )
 def test_an_upcycled_model_equals_its_base_and_a_changed_one_does_not_at_any_size_of_logits(tiny_model, family, scale):
     difference, largest = differences(tiny_model(family), scale)
-    assert difference <= rounding(largest)
+    assert difference <= logit_tolerance(largest)
     difference, largest = differences(tiny_model(family), scale, expert_init="noise")
-    assert difference > rounding(largest)
+    assert difference > logit_tolerance(largest)
 
 
 def test_gemmas_rounding_is_rounding_and_a_run_that_recorded_no_size_is_judged_as_it_was():

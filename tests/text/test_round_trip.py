@@ -17,7 +17,7 @@ from helpers.tokenizer_kinds import (
 )
 from lpr_lab.errors import UsageError
 from lpr_lab.text.corpus import Corpus, Document
-from lpr_lab.text.round_trip import _missing, check_corpus, measure_loss, refuse_great_loss
+from lpr_lab.text.round_trip import _missing, check_corpus, measure_lost_text, refuse_lossy_tokenizer
 
 MARKS = {"byte fallback": "▁", "unigram with byte fallback": "▁<", "byte-level with added words": "Ġ"}
 """Signs that a vocabulary reads as its own marks."""
@@ -28,7 +28,7 @@ MARKS = {"byte fallback": "▁", "unigram with byte fallback": "▁<", "byte-lev
 @given(text=st.text(max_size=60))
 def test_a_vocabulary_that_spells_bytes_loses_nothing_of_any_text(kind, text):
     text = "".join(character for character in text if character not in MARKS.get(kind, ""))
-    assert measure_loss(FAITHFUL[kind](), [text]).lost_bytes == (0,)
+    assert measure_lost_text(FAITHFUL[kind](), [text]).lost_bytes == (0,)
 
 
 CASES = [
@@ -59,7 +59,7 @@ CASES = [
 
 @pytest.mark.parametrize(("kind", "text", "lost"), CASES)
 def test_what_is_lost_is_found_letter_by_letter(kind, text, lost):
-    loss = measure_loss(TOKENIZERS[kind](), [text])
+    loss = measure_lost_text(TOKENIZERS[kind](), [text])
     assert "".join(sorted(loss.characters.elements())) == "".join(sorted(lost))
     assert loss.lost_bytes == (len(lost.encode()),)
     assert loss.share == len(lost.encode()) / len(text.encode())
@@ -70,7 +70,7 @@ def test_what_is_lost_is_found_letter_by_letter(kind, text, lost):
 @given(text=st.one_of(st.text(max_size=40), st.sampled_from(list(SENTENCES.values()))))
 def test_nothing_is_lost_exactly_where_decoding_gives_the_text_back(kind, text):
     tokenizer = LOSING[kind]()
-    [lost] = measure_loss(tokenizer, [text]).lost_bytes
+    [lost] = measure_lost_text(tokenizer, [text]).lost_bytes
     assert 0 <= lost <= len(text.encode())
     ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     decoded = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
@@ -99,12 +99,12 @@ def test_no_more_is_called_lost_than_must_be(text, spelled):
 
 def test_canonical_forms_are_one_text():
     tokenizer = byte_level(normalizers.NFC)
-    assert measure_loss(tokenizer, ["cafe\u0301, Vie\u0323\u0302t Nam", "Å K"]).lost_bytes == (0, 0)
-    assert measure_loss(normalised(normalizers.NFKC), ["ﬁ"]).lost_bytes == (3,)
+    assert measure_lost_text(tokenizer, ["cafe\u0301, Vie\u0323\u0302t Nam", "Å K"]).lost_bytes == (0, 0)
+    assert measure_lost_text(normalised(normalizers.NFKC), ["ﬁ"]).lost_bytes == (3,)
 
 
 def test_special_tokens_written_in_a_text_are_text():
-    assert measure_loss(byte_level(), ["one<|endoftext|>two"]).lost_bytes == (0,)
+    assert measure_lost_text(byte_level(), ["one<|endoftext|>two"]).lost_bytes == (0,)
 
 
 def corpus_of(**texts) -> Corpus:
@@ -128,4 +128,4 @@ def test_a_small_loss_is_reported_and_none_is_not():
     [(where, loss)] = check_corpus(silent(), corpus).items()
     assert where == ("en", "train") and loss.examples == "'—'"
     assert check_corpus(byte_level(), corpus) == {}
-    refuse_great_loss(loss, "English")
+    refuse_lossy_tokenizer(loss, "English")

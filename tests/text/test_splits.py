@@ -12,7 +12,7 @@ from lpr_lab.text.splits import (
     Block,
     LanguageFilter,
     assign_split,
-    deal_splits,
+    assign_splits,
     drop_duplicates,
     script_share,
 )
@@ -42,14 +42,14 @@ def test_shares_are_80_15_5():
 @given(st.sets(st.text(min_size=1), min_size=3, max_size=30))
 def test_however_few_documents_no_split_is_empty(texts):
     documents = sorted(texts)
-    splits = deal_splits(documents, "this corpus")
+    splits = assign_splits(documents, "this corpus")
     assert set(splits) == set(DEALT)
-    assert splits[::-1] == deal_splits(documents[::-1], "this corpus")  # by content, not by place
+    assert splits[::-1] == assign_splits(documents[::-1], "this corpus")  # by content, not by place
 
 
 def test_a_corpus_of_one_document_is_refused():
     with pytest.raises(UsageError, match=r"notes\.txt has 1 different document.* at least 3"):
-        deal_splits(["the same", "the same"], "notes.txt")
+        assign_splits(["the same", "the same"], "notes.txt")
 
 
 # -- duplicates --------------------------------------------------------------------------------------------------------

@@ -20,8 +20,8 @@ from lpr_lab.method.upcycle import count_parameters, upcycle
 from lpr_lab.model.bases.load import load_base
 from lpr_lab.model.capture import record_routing
 from lpr_lab.model.formats.save_load import save_expansion
-from lpr_lab.model.init import EXPERT_STARTS, ROUTER_STARTS
-from lpr_lab.model.rounding import rounding
+from lpr_lab.model.init import EXPERT_INITS, ROUTER_INITS
+from lpr_lab.model.rounding import logit_tolerance
 from lpr_lab.runs.claims import Claim, as_records
 from lpr_lab.runs.run import Run, start_run
 from lpr_lab.text import sample_texts
@@ -141,10 +141,10 @@ def starts(settings: UpcycleSettings, new_experts: Sequence[int]) -> list[Upcycl
 
     One more expert per token is among them where a layer has as many.
     """
-    others = [replace(settings, router_init=how) for how in ROUTER_STARTS if how != settings.router_init]
+    others = [replace(settings, router_init=how) for how in ROUTER_INITS if how != settings.router_init]
     if max(new_experts) + 1 > settings.top_k:
         others.append(replace(settings, top_k=settings.top_k + 1))
-    for how in EXPERT_STARTS:
+    for how in EXPERT_INITS:
         if how != settings.expert_init:
             others.append(replace(settings, expert_init=how, expert_init_amount=None))
     return [settings, *others]
@@ -169,7 +169,7 @@ def compare(settings: UpcycleSettings, run: Run, base: PreTrainedModel) -> pd.Da
             facts = {
                 "probe_tokens": probe.shape[1],
                 "largest_logit": largest,
-                "rounding": rounding(largest),
+                "rounding": logit_tolerance(largest),
                 "precision": "fp32",
             }
             run.write_equivalence({**facts, "starts": rows})
@@ -189,7 +189,7 @@ def _difference(
     amount = variant.expert_init_amount
     return {
         "expert_init": variant.expert_init,
-        "expert_init_amount": EXPERT_STARTS[variant.expert_init] if amount is None else amount,
+        "expert_init_amount": EXPERT_INITS[variant.expert_init] if amount is None else amount,
         "router_init": variant.router_init,
         "top_k": variant.top_k,
         "max_difference": float(apart.max()),

@@ -1,4 +1,4 @@
-"""What a training stage is given: how much text, in which batches, and how its optimiser is set. Torch-free.
+"""Token budget, batch sizes and optimiser hyperparameters of a training stage. Torch-free.
 
 `training.TrainSettings` is this with what concerns only how a machine computes it.
 """

@@ -1,4 +1,4 @@
-"""Training checkpoints that are whole or absent, and a resume that fails closed.
+"""Training checkpoints: written atomically, verified, and resumed only with the same settings.
 
     <stage dir>/checkpoint-000120/    adapter_config.json  adapter_model.safetensors   what is trained
                                       (or trained.safetensors, of what is no expansion)

@@ -1,4 +1,4 @@
-"""How a step is computed, for a time: by which attention, compiled or not, its states kept or made again.
+"""Attention implementation, activation checkpointing and compilation during a training stage, undone at its end.
 
 None of these choices changes what a model learns beyond rounding. `TrainSettings` names them; what runs only on a GPU
 has tests marked `gpu`.
@@ -78,10 +78,10 @@ def _obstacle_to_flash(model: PreTrainedModel, precision: str) -> str:
 
 
 @contextmanager
-def computing(
+def compute_options(
     model: nn.Module, *, attention: str = "as_loaded", activation_checkpointing: bool = False, compiled: bool = False
 ) -> Iterator[None]:
-    """Compute so inside the block; outside, the model is as it was.
+    """Set how the model computes inside the block, and undo it afterwards.
 
     Args:
         model: an expanded model, one with another adapter, or a plain one, in training mode.
@@ -99,7 +99,7 @@ def computing(
     with ExitStack() as stack:
         if attention != "as_loaded":
             configs = {id(part.config): part.config for part in inner.modules() if isinstance(part, PreTrainedModel)}
-            stack.enter_context(_restored(configs.values(), "_attn_implementation_internal"))
+            stack.enter_context(_restore_attributes(configs.values(), "_attn_implementation_internal"))
             inner.set_attn_implementation(attention)
         if activation_checkpointing and not inner.is_activation_checkpointing:
             if not inner.supports_gradient_checkpointing:
@@ -107,11 +107,11 @@ def computing(
                     f"transformers has no activation checkpointing for {inner.config.model_type}; train with "
                     "activation_checkpointing=False and fewer blocks_per_forward."
                 )
-            stack.enter_context(_restored(inner.modules(), *_CHECKPOINTING))
+            stack.enter_context(_restore_attributes(inner.modules(), *_CHECKPOINTING))
             inner.activation_checkpointing_enable()
             inner.disable_input_require_grads()  # else layers below the lowest expert would take part in the backward
         if compiled:
-            stack.enter_context(_restored(inner.modules(), "forward", "_compiled_call_impl"))
+            stack.enter_context(_restore_attributes(inner.modules(), "forward", "_compiled_call_impl"))
             for layer in moe_layers(model):
                 vars(layer)["forward"] = torch.compiler.disable(layer.forward)
             for block in _decoder_layers(inner):
@@ -154,7 +154,7 @@ def as_one_row(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 @contextmanager
-def _restored(objects: Iterable[Any], *names: str) -> Iterator[None]:
+def _restore_attributes(objects: Iterable[Any], *names: str) -> Iterator[None]:
     """Give objects back those attributes of their own that they had, and no others of these names."""
     before = [(thing, {name: vars(thing)[name] for name in names if name in vars(thing)}) for thing in objects]
     try:

@@ -1,4 +1,4 @@
-"""Noticing that a training diverges: its loss stays above where it began, or its gradients stay far beyond the clip."""
+"""Detects divergence: the loss stays above its start, or gradient norms stay far above the clipping threshold."""
 
 import statistics
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""The processes that train together, started by `torchrun`, `accelerate launch` or `mpirun`; usually there is one.
+"""Joins the processes of distributed training (`torchrun`, `accelerate launch` or `mpirun`); usually there is one.
 
 Accelerate's `PartialState` joins them, once per process: what it found then it says for ever. So a state that somebody
 made too early, or in another way, could leave every rank alone with the whole training, all writing to one folder.

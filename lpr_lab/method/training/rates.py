@@ -1,4 +1,4 @@
-"""Learning rates over a stage: a linear warm-up whose first step learns already, then half a cosine."""
+"""Learning-rate schedule: linear warm-up whose first step already learns, then half a cosine."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Which blocks every training step sees: fixed by the seed, known in advance, the same on all ranks and after a resume.
+"""Deterministic order of training blocks: fixed by the seed, the same on all ranks and after a resume.
 
 Languages take turns in the proportions asked for; within a language, blocks come in a shuffled order that is reshuffled
 when all have been seen. Nothing depends on what was drawn before, so a resumed stage continues exactly where it was.

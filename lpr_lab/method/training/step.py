@@ -112,9 +112,9 @@ class Stepper:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
-    def any_process(self, *wishes: bool) -> list[bool]:
-        """Return which wishes any process has: clocks and signals differ, and one that stops alone hangs."""
-        votes = self.sum_over_processes(torch.tensor(wishes, dtype=torch.int64, device=self.device))
+    def any_rank(self, *flags: bool) -> list[bool]:
+        """Logical OR of each flag across ranks: clocks and signals differ, and a rank that stops alone hangs."""
+        votes = self.sum_over_processes(torch.tensor(flags, dtype=torch.int64, device=self.device))
         return [vote > 0 for vote in votes.tolist()]
 
     def sum_over_processes(self, tensor: torch.Tensor) -> torch.Tensor:

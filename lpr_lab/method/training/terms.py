@@ -1,4 +1,4 @@
-"""The parts of each stage's loss: the equations of `losses`, over the tokens of a whole optimiser step.
+"""Terms of a stage's loss: the equations of `losses`, each normalised over the tokens of a whole optimiser step.
 
 A term knows how many elements of a step it is a mean over, before any forward pass, and sums over a micro-batch. So
 `training` can divide every micro-batch by the same number, and gradients do not depend on how a step is split.

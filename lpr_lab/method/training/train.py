@@ -1,4 +1,4 @@
-"""One plain training loop, read from top to bottom; both stages run through it, and so do the papers' baselines.
+"""The training loop of both stages and of the baselines.
 
 Batches in, named loss terms out; the loop does not know run directories or languages. What a stage trains on is a
 `BlockSchedule`, what it minimises a list of `Term`s, and what learns is whatever has `requires_grad`: part of an
@@ -43,7 +43,7 @@ from lpr_lab.method.training.checkpoints import (
 from lpr_lab.method.training.compute import (
     FLASH,
     check_attention,
-    computing,
+    compute_options,
     fresh_gradients,
     on_device,
     resolve_attention,
@@ -56,8 +56,7 @@ from lpr_lab.method.training.terms import Term
 from lpr_lab.model.adapter import moe_layers, trainable_parameters
 from lpr_lab.model.bases.embedded import learning_rates
 from lpr_lab.model.capture import RoutingRecord, record_routing
-from lpr_lab.model.heap import freed_memory_kept
-from lpr_lab.model.machine import default_device, resolve_precision
+from lpr_lab.model.machine import default_device, keep_freed_memory, resolve_precision
 from lpr_lab.model.observe import Observed, observe
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.progress import progress as progress_bar
@@ -162,9 +161,9 @@ def train(
     precision = resolve_precision(settings.precision)
     with ExitStack() as stack:
         # All that a stage sets, on the model or in the process, for as long as it lasts.
-        stack.enter_context(_random_state_kept())
+        stack.enter_context(_preserve_random_state())
         if device.type == "cpu":
-            stack.enter_context(freed_memory_kept())
+            stack.enter_context(keep_freed_memory())
         stack.enter_context(on_device(model, device))
         stack.enter_context(torch.autocast(device.type, enabled=False))  # whoever calls may have another in mind
         stack.enter_context(fresh_gradients(model))
@@ -194,7 +193,7 @@ def train(
         attention = resolve_attention(settings.attention, model, precision)
         stack.enter_context(in_mode(model, training=True))
         ways = {"activation_checkpointing": settings.activation_checkpointing, "compiled": settings.compile}
-        stack.enter_context(computing(model, attention=attention, **ways))
+        stack.enter_context(compute_options(model, attention=attention, **ways))
         record = stack.enter_context(record_routing(model)) if moe_layers(model) else RoutingRecord()
         stepper = Stepper(
             model,
@@ -211,7 +210,7 @@ def train(
         )
         save = partial(save_checkpoint, out, model, optimizer, scheduler, done, facts)
         bar = stack.enter_context(_bar(settings, schedule, done, label, processes))
-        interrupted = stack.enter_context(_interrupts_wait())
+        interrupted = stack.enter_context(_defer_interrupts())
         metrics, stopped_by = _steps(stepper, settings, done, scheduler, bar, interrupted, save, label, log)
     return {
         "steps": done.step,
@@ -266,7 +265,7 @@ def _steps(
         bar.set_postfix_str(f"loss={metrics['loss']:.3f}" + ", diverges" * done.divergence.is_diverging, refresh=False)
         if log is not None and is_main:
             log({"step": done.step, "tokens": done.tokens, "seconds": done.seconds, **metrics})
-        interrupt, out_of_time, due = stepper.any_process(
+        interrupt, out_of_time, due = stepper.any_rank(
             interrupted.is_set(),
             settings.max_minutes is not None and done.seconds >= 60 * settings.max_minutes,
             time.monotonic() - last_saved >= 60 * settings.checkpoint_minutes,
@@ -292,7 +291,7 @@ def _bar(
 
 
 @contextmanager
-def _random_state_kept() -> Iterator[None]:
+def _preserve_random_state() -> Iterator[None]:
     """Leave the random numbers of whoever calls as if nothing had been drawn."""
     before = rng_state()
     try:
@@ -326,7 +325,7 @@ def make_optimizer(named: Sequence[tuple[str, torch.nn.Parameter]], settings: Tr
 
 
 @contextmanager
-def _interrupts_wait() -> Iterator[threading.Event]:
+def _defer_interrupts() -> Iterator[threading.Event]:
     """Let the step under way finish when Ctrl-C or a termination arrives; a second one stops at once."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():

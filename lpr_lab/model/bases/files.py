@@ -1,4 +1,4 @@
-"""What a base model's folder must hold: whole, readable files, and a tensor for every parameter.
+"""Checks of a base model's files: complete, readable, and with a tensor for every parameter.
 
 transformers fills a parameter that no file has with random numbers and says so in a table on stderr only. Here such a
 base is refused, with the names.

@@ -1,4 +1,4 @@
-"""Which base an expansion belongs to: a hash over the base model's tensors, looked at whenever one is loaded.
+"""Fingerprint of a base model: a hash over its tensors, compared whenever an expansion is loaded on it.
 
 New experts and routers mean nothing on another base, and a model made of the two would run and be wrong. So every way
 of loading an adapter compares the base in memory with the one the expansion was made on (`check_base`).

@@ -1,4 +1,4 @@
-"""What an expansion records of its base, taken from a model that can be found again.
+"""What an expansion records about its base, so that the same base can be loaded again.
 
 An expansion is saved without its base, and opened on the base that its name leads to. So a model that is no longer what
 its files hold is refused here, before anything is made of it, while it can still be saved: resized embeddings, a merged
@@ -49,7 +49,7 @@ def describe_base(model: PreTrainedModel) -> dict[str, Any]:
     }
 
 
-def refuse_what_is_no_base(model: nn.Module) -> None:
+def refuse_non_base(model: nn.Module) -> None:
     """Refuse a wrapped model, and one with the adapter of another method inside.
 
     Raises:

@@ -17,7 +17,7 @@ import torch
 from lpr_lab.errors import DamagedError, MissingError, UnsupportedModelError, UsageError, did_you_mean
 from lpr_lab.model.bases.embedded import EMBEDDED, EmbeddedBase, ensure
 from lpr_lab.model.bases.files import is_complete, refuse_damaged_files, refuse_damaged_tokenizer, refuse_incomplete
-from lpr_lab.model.bases.quantized import check_quantization, compute_alike, quantization_config
+from lpr_lab.model.bases.quantized import check_quantization, quantization_config, use_portable_linear
 from lpr_lab.model.bases.quiet import without_progress_bars
 from lpr_lab.model.machine import default_device
 from lpr_lab.storage import friendly_disk_errors, read_json_object, verify
@@ -100,7 +100,7 @@ def load_model(
             path, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
     model, loading = loaded
-    compute_alike(model)
+    use_portable_linear(model)
     refuse_incomplete(model, loading, path)
     if not quantization:
         torch.nn.Module.to(model, device)

@@ -1,4 +1,4 @@
-"""Checks, before upcycling, that each MLP computes what a new expert with its weights computes.
+"""Checks before upcycling that a new expert with an MLP's weights computes the same as the MLP.
 
 `families` recognises an MLP by the linear maps it is made of. Its forward pass may do more with them: BitNet normalises
 between the maps, Gemma 3n keeps only the largest activations, others clamp, scale or add. A new expert would then be no
@@ -32,7 +32,7 @@ only one in four bits multiplies in whatever precision its packing has."""
 
 
 @torch.no_grad()
-def refuse_other_functions(mlps: Sequence[DecoderMLP], family: str) -> None:
+def refuse_nonstandard_mlps(mlps: Sequence[DecoderMLP], family: str) -> None:
     """Refuse MLPs that compute something else than a new expert with their weights would.
 
     Args:

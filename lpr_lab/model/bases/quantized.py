@@ -1,4 +1,4 @@
-"""A base in four bits, packed by bitsandbytes; new experts and routers stay as they are and are what learns.
+"""Bases quantised to four bits with bitsandbytes; new experts and routers stay float32 and are trained.
 
 QLoRA's recipe (arXiv 2305.14314) with experts in place of low-rank matrices: the frozen linear maps are stored as NF4,
 sixteen levels for each block of 64 weights, and dequantised for each product. Expert 0 is the quantised MLP; new
@@ -145,7 +145,7 @@ def quantization_of(model: nn.Module) -> str:
 
 
 def is_packed(parameter: torch.Tensor) -> bool:
-    """Say whether several numbers share each byte of a parameter."""
+    """Say whether a parameter is quantised, two numbers to a byte."""
     return _state(parameter) is not None
 
 
@@ -155,11 +155,11 @@ def count_of(parameter: torch.Tensor) -> int:
 
 
 def dequantized(parameter: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """Return a parameter's numbers without a gradient: itself, or those of its four bits, level by scale.
+    """Return a parameter dequantised and detached; one that is not quantised comes back as it is.
 
     Args:
-        parameter: any; one that is not packed comes back as it is.
-        dtype: of the numbers of a packed one. They are multiplied in float32 and rounded once, on every device alike.
+        parameter: quantised or not.
+        dtype: of the result where it was quantised; products of level and scale are made in float32 and rounded once.
 
     Raises:
         UnsupportedModelError: bitsandbytes has repacked it for one kind of processor.
@@ -181,7 +181,7 @@ def dequantized(parameter: torch.Tensor, dtype: torch.dtype = torch.float32) -> 
 
 
 def requantized(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """Return what is left of whole values, packed as `like` is and made full again, in float32."""
+    """Quantise values as `like` is quantised, and return them dequantised, in float32."""
     state = _state(like)
     functional = import_bitsandbytes().functional
     packed, packed.quant_state = functional.quantize_4bit(
@@ -209,8 +209,8 @@ def _state(parameter: torch.Tensor) -> Any:
 # -- products ----------------------------------------------------------------------------------------------------------
 
 
-def compute_alike(model: nn.Module) -> None:
-    """Have every packed linear map of a model give the same results on every processor, in place.
+def use_portable_linear(model: nn.Module) -> None:
+    """Replace a model's quantised linear maps by ones that give the same results on every processor, in place.
 
     Args:
         model: a base; one with whole weights stays as it is.

@@ -1,4 +1,4 @@
-"""Writing an expansion as a model that transformers knows by itself, where that is exact.
+"""Export of an expanded model to a mixture-of-experts class of transformers, where that is exact.
 
 A uniform expansion of a Llama or a Mistral computes what `MixtralForCausalLM` computes, one of a Qwen2 (Qwen1.5, the
 papers' base, is of that class) what `Qwen2MoeForCausalLM` computes, and one of a Qwen3 what `Qwen3MoeForCausalLM`
@@ -50,7 +50,7 @@ from lpr_lab.model.bases.quantized import quantization_of
 from lpr_lab.model.bases.quiet import without_progress_bars
 from lpr_lab.model.mixture import MoELayer
 from lpr_lab.model.peft import PeftModel
-from lpr_lab.model.rounding import rounding
+from lpr_lab.model.rounding import logit_tolerance
 from lpr_lab.model.stages import selected_stage
 from lpr_lab.text.packing import in_mode
 
@@ -131,10 +131,10 @@ def export(
     config = _native_config(base.config, layers, mixtures, format)
     native = _native_model(config, FORMATS[format], base, layers)
     difference, largest = _largest_difference(model, native)
-    if not difference <= rounding(largest):
+    if not difference <= logit_tolerance(largest):
         raise UnsupportedModelError(
             f"The native model would not compute the same: logits, the largest {largest:.1f}, differ by up to "
-            f"{difference:.1e} (up to {rounding(largest):.1e} is rounding). {_KEEP}"
+            f"{difference:.1e} (up to {logit_tolerance(largest):.1e} is rounding). {_KEEP}"
         )
     facts = {"kind": "export", "format": format, "stage": selected_stage(model), "difference": difference}
     with storage.staged_directory(path, sealed=facts) as stage, without_progress_bars():

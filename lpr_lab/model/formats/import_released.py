@@ -1,4 +1,4 @@
-"""Reading adapters that the released code of MoE-LPR and LayerMoE wrote.
+"""Import of adapters written by the released code of MoE-LPR and LayerMoE.
 
 Both papers' code saves an adapter of its own PEFT method, `peft_type` `MOE`. Below the name of a layer's MLP:
 
@@ -34,8 +34,8 @@ from lpr_lab.errors import DamagedError, MissingError, UnsupportedModelError, Us
 from lpr_lab.model.adapter import moe_layers, refuse_mismatch, wrap
 from lpr_lab.model.adapter_config import MoeLprConfig
 from lpr_lab.model.bases.families import DecoderMLP, find_decoder_mlps, read_mlp
-from lpr_lab.model.bases.identity import describe_base, refuse_what_is_no_base
-from lpr_lab.model.bases.mlp_check import refuse_other_functions
+from lpr_lab.model.bases.identity import describe_base, refuse_non_base
+from lpr_lab.model.bases.mlp_check import refuse_nonstandard_mlps
 from lpr_lab.model.bases.quantized import quantization_of
 from lpr_lab.model.mixture import MoELayer
 from lpr_lab.model.peft import PeftModel, TaskType
@@ -82,7 +82,7 @@ def import_released(
             f"{quantization_of(base_model)}: the released experts were trained beside whole ones. Load it without "
             "quantization."
         )
-    refuse_what_is_no_base(base_model)
+    refuse_non_base(base_model)
     tensors = _tensors_of(directory)
     given = storage.read_json_object(directory / "adapter_config.json")
     mlps = find_decoder_mlps(base_model)
@@ -90,7 +90,7 @@ def import_released(
     chosen = [mlp for mlp in mlps if counts[mlp.layer] > 1]
     if not chosen:
         raise DamagedError(f"{directory} adds no expert to any layer (num_experts = {given.get('num_experts')}).")
-    refuse_other_functions(chosen, base_model.config.model_type)
+    refuse_nonstandard_mlps(chosen, base_model.config.model_type)
     width = base_model.config.get_text_config().hidden_size
     expected: dict[str, tuple[int, ...]] = {}
     for mlp in chosen:

@@ -4,8 +4,8 @@ An adapter directory holds `adapter_config.json`, the tensors in `adapter_model.
 the SHA-256 of every file. Large adapters go on in `adapter_model-00002.safetensors` and so on, with an index beside
 them. Nothing is ever unpickled.
 
-Four doors lead to an expanded model. Each looks at the base's tensors first (`check_base`), and gives the same logits
-or refuses:
+There are four ways to load an expanded model. Each checks the base's tensors first (`check_base`), and gives the same
+logits or refuses:
 
     lab.load_expansion(path)                          finds the base, verifies every file, reads all of them
     PeftModel.from_pretrained(base, path)             on a base that is in memory
@@ -35,7 +35,7 @@ from lpr_lab.model.bases.load import load_model
 from lpr_lab.model.bases.load import load_tokenizer as load_base_tokenizer
 from lpr_lab.model.capture import causal_lm_of
 from lpr_lab.model.peft import PeftConfig, PeftModel
-from lpr_lab.model.stages import conform
+from lpr_lab.model.stages import sync_to_config
 from lpr_lab.model.tensor_files import open_tensors
 
 ADAPTER = "checkpoint"
@@ -167,14 +167,14 @@ def _files_of(path: Path) -> list[Path]:
 
 
 def restore_expansion(model: PeftModel, directory: Path) -> None:
-    """Bring an expanded model to where a saved adapter of it stands: stages and experts are added or dropped.
+    """Load a saved adapter of the same history: stages and experts are added or dropped to match it.
 
     Raises:
         DamagedError: the directory does not verify, or lacks a tensor.
         UsageError: the adapter has another history than the model.
     """
     storage.verify(directory)
-    conform(model, read_config(directory))
+    sync_to_config(model, read_config(directory))
     load_adapter_tensors(model, directory / TENSORS)
 
 

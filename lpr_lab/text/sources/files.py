@@ -12,7 +12,7 @@ from lpr_lab.text.languages import find_language, get_language, get_languages
 from lpr_lab.text.sources.folders import LeftOut, list_folder
 from lpr_lab.text.sources.formats import COMPRESSIONS, ENDINGS, TEXT_FORMAT, parts_of, read_paragraphs, read_rows
 from lpr_lab.text.sources.rows import Labels, Record, read_records
-from lpr_lab.text.splits import SPLITS, Block, deal_splits, drop_duplicates, min_characters
+from lpr_lab.text.splits import SPLITS, Block, assign_splits, drop_duplicates, min_characters
 
 Paths = str | Path | Sequence[str | Path] | Mapping[str, Any]
 
@@ -134,7 +134,7 @@ def _divide(records: list[Record], code: str, what: str) -> tuple[list[tuple[Doc
     elif any(split is not None for split in given):
         raise UsageError(f"{what} gives a split for some records and none for others; give it for all or for none.")
     else:
-        splits = deal_splits([record.text.strip() for record in different], what)
+        splits = assign_splits([record.text.strip() for record in different], what)
     blocks = [
         Block(str(number), split, line.strip())
         for number, (record, split) in enumerate(zip(different, splits, strict=True))

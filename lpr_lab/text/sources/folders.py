@@ -1,4 +1,4 @@
-"""Which files of a folder are text to read, and which are not, each with the reason.
+"""Lists the files of a folder that can be read as text, and the others with the reason.
 
 A folder that somebody works in also holds what systems and editors leave behind (`.DS_Store`, `._el.jsonl`,
 `el.jsonl~`), what describes the data (README, licence), and the same data in another format. Taken in, an English

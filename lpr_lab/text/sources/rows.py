@@ -1,4 +1,4 @@
-"""One record of a data set, checked: what it holds for text, language, id and split.
+"""Reads and checks one record of a data set: its text, language, id and split.
 
 Data sets are written by many hands. A text may be missing, a number, bytes, or a structure; read as they are, such
 values become training text (`"{'en': …}"`, `"None"`) that nobody sees again. Here a missing text is counted and left
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from lpr_lab.errors import UsageError, did_you_mean
 from lpr_lab.text.languages import find_by_name, find_language, get_language
-from lpr_lab.text.unicode import half_character
+from lpr_lab.text.unicode import find_lone_surrogate
 
 TEXT_COLUMNS = ("text", "content", "document", "raw_content", "sentence")
 LANGUAGE_COLUMNS = ("language", "lang")
@@ -197,7 +197,7 @@ def _checked(value: Any, column: str, where: str) -> str:
             f"{where} has {_kind(value)} in the column {column!r} ({_short(value)}); expected text. "
             f"{_advice(value, column)}"
         )
-    if (half := half_character(value)) is not None:
+    if (half := find_lone_surrogate(value)) is not None:
         raise UsageError(
             f"{where} has half of a character in the column {column!r}, position {half + 1} (U+{ord(value[half]):04X}):"
             " a pair of escapes was cut in two. Leave that record out, or write it anew from its source."

@@ -8,7 +8,7 @@ from lpr_lab.experiments.studies.plan import PlanSettings
 from lpr_lab.experiments.studies.upcycle import UpcycleSettings
 from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.formats.save_load import load_expansion
-from lpr_lab.model.rounding import rounding
+from lpr_lab.model.rounding import logit_tolerance
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def test_copies_change_nothing_and_other_starts_do(base, tmp_path):
     assert set(by_expert) == {"copy", "noise", "random", "partial"}
     copies = [row for row in rows if row["expert_init"] == "copy"]
     assert {(row["router_init"], row["top_k"]) for row in copies} == {("xavier", 2), ("zero", 2), ("xavier", 3)}
-    assert run.equivalence["rounding"] == rounding(run.equivalence["largest_logit"])
+    assert run.equivalence["rounding"] == logit_tolerance(run.equivalence["largest_logit"])
     assert max(row["max_difference"] for row in copies) <= run.equivalence["rounding"] < by_expert["noise"]
     assert by_expert["noise"] < by_expert["random"]
     zero = next(row for row in rows if row["router_init"] == "zero")

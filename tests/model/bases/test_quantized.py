@@ -1,4 +1,4 @@
-"""A base in four bits carries an expansion as any other does: the same start, the same stages, the same doors.
+"""A base in four bits carries an expansion as any other does: the same start, stages and ways to load it.
 
 Every test runs on a processor without AVX512-BF16 and on one with it, both pretended, and on this one where it has it.
 """

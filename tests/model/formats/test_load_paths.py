@@ -1,4 +1,4 @@
-"""Four doors lead to an expanded model; each gives equal logits or refuses, and each looks at the base first."""
+"""There are four ways to load an expanded model; each gives equal logits or refuses, and checks the base first."""
 
 import json
 import os

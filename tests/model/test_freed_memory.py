@@ -10,7 +10,7 @@ LARGE = 64 * 2**20
 CODE = f"""
 import resource, torch
 from pathlib import Path
-from lpr_lab.model.heap import freed_memory_kept
+from lpr_lab.model.machine import keep_freed_memory
 
 def faults_of_ten():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -23,8 +23,8 @@ def resident():
 
 faults_of_ten()
 without = faults_of_ten()
-with freed_memory_kept():
-    with freed_memory_kept():
+with keep_freed_memory():
+    with keep_freed_memory():
         faults_of_ten()
     kept, held = faults_of_ten(), resident()
 given_back = held - resident()
