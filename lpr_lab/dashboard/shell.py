@@ -22,7 +22,7 @@ from lpr_lab.runs.housekeeping import tags_of
 from lpr_lab.runs.model_ref import looked_at
 from lpr_lab.runs.run import Run, list_runs
 from lpr_lab.runs.status import seconds_since
-from lpr_lab.views.figures.plots import language_name
+from lpr_lab.text.languages import language_name
 from lpr_lab.views.numbers import duration
 
 PAGES = {

@@ -6,8 +6,7 @@ from pathlib import Path
 from gradio import themes
 
 from lpr_lab.views import theme
-from lpr_lab.views.html import continuations as pairs
-from lpr_lab.views.html import expert_panels, live, run_parts, tokens
+from lpr_lab.views.html import continuations, expert_panels, live, run_overview, tokens
 from lpr_lab.views.static import read_static
 
 _STATIC = Path(__file__).with_name("static")
@@ -98,9 +97,9 @@ def head() -> str:
     """
     colours = theme.css_constants() + theme.css_colours(":root") + theme.css_colours(".dark", dark=True)
     ours = ("shell.css", "plan.css", "routing.css", "compare.css")
-    style = colours + tokens.strip_css() + f".gradio-container{{{run_parts.style()}}}"
+    style = colours + tokens.strip_css() + f".gradio-container{{{run_overview.style()}}}"
     style += "".join(read_static(name, _STATIC) for name in ours)
-    style += f".gradio-container{{{expert_panels.style()}{live.style()}}}.gradio-container{{{pairs.style()}}}"
+    style += f".gradio-container{{{expert_panels.style()}{live.style()}}}.gradio-container{{{continuations.style()}}}"
     script = "\n".join(
         [tokens.script(), *(read_static(name, _STATIC) for name in ("plan.js", "widgets.js", "shell.js"))]
     )

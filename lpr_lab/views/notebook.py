@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lpr_lab.runs.compare.differences import flatten
 from lpr_lab.views import theme
-from lpr_lab.views.html import run_parts
+from lpr_lab.views.html import run_overview
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -64,8 +64,8 @@ def show_settings(run: "Run") -> None:
     rows = flatten(run.config)
     said = f"{len(rows)} settings of run {run.id}"
     body = (
-        f"<style>{theme.notebook_colours()}{run_parts.style()}</style><details><summary>{html.escape(said)}</summary>"
-        f"{run_parts.render_pairs(rows)}</details>"
+        f"<style>{theme.notebook_colours()}{run_overview.style()}</style><details><summary>{html.escape(said)}</summary>"
+        f"{run_overview.render_pairs(rows)}</details>"
     )
     display({"text/html": body, "text/plain": said}, raw=True)
 

@@ -20,7 +20,7 @@ from lpr_lab.runs.compare.differences import changed_between, compare_runs, lang
 from lpr_lab.runs.run import Run
 from lpr_lab.storage import write_text
 from lpr_lab.text.languages import language_name
-from lpr_lab.views.figures.plots import dataset_name
+from lpr_lab.views.names import dataset_name
 from lpr_lab.views.numbers import NOT_MEASURED
 
 FORMATS = {"latex": ".tex", "csv": ".csv"}

@@ -20,6 +20,13 @@ EXPERT_COLOURS = (ORIGINAL, NEW, "#38754c", "#ce6da6", "#a98c7e", "#933ee9", "#6
 """Expert 0 first. Each has a contrast of 3:1 or more on the light and on the dark surface, and any two differ by a
 CIE76 distance of 15 or more for normal and for colour-blind eyes (tested). From the seventh on, experts share one."""
 
+ROLE_COLOURS = {"original": ORIGINAL, "expanded": NEW}
+GREY = "#7d8695"
+"""A contrast of 3:1 or more on both grounds."""
+
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "pentagon")
+"""Plotly's markers, in the order in which lines of one colour take them."""
+
 LIGHT = {
     "paper": "#f7f8fa",
     "surface": "#ffffff",

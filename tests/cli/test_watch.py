@@ -4,7 +4,7 @@ import pytest
 
 from helpers.cli_calls import call
 from lpr_lab.runs.run import Run
-from lpr_lab.views import terminal as live_terminal
+from lpr_lab.views import terminal
 
 
 def make(root, title, state="finished"):
@@ -20,7 +20,7 @@ def test_the_run_at_work_is_watched_when_none_is_named(runs, monkeypatch):
     at_work = make(runs, "At work", "running")
     make(runs, "Newer, finished")
     seen = []
-    monkeypatch.setattr(live_terminal, "watch", lambda run, **options: seen.append(run.id) or 0)
+    monkeypatch.setattr(terminal, "watch", lambda run, **options: seen.append(run.id) or 0)
     assert call("watch").exit_code == 0
     assert seen == [at_work.id]
     at_work.stop("interrupted")
@@ -47,7 +47,7 @@ def test_ctrl_c_ends_the_watching_and_leaves_the_run_at_work(runs, monkeypatch):
     def stop(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(live_terminal, "watch", stop)
+    monkeypatch.setattr(terminal, "watch", stop)
     shown = call("watch")
     assert shown.exit_code == 130 and "Stopped watching" in shown.stderr
     assert run.status.state == "running"

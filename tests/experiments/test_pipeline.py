@@ -14,7 +14,7 @@ from lpr_lab.model.formats.save_load import load_expansion
 from lpr_lab.model.stages import stage_names
 from lpr_lab.runs.lineage import members_of
 from lpr_lab.runs.run import find_same_config, list_runs
-from lpr_lab.views.html.run_parts import lost_text, render_tiles
+from lpr_lab.views.html.run_overview import lost_text, render_tiles
 
 BUDGET = StageBudget(tokens=4 * 2 * 32, block_tokens=32, blocks_per_step=2, learning_rate=1e-2)
 

@@ -7,7 +7,7 @@ import pytest
 from helpers.sample_runs import change_table
 from lpr_lab.runs.run import Run
 from lpr_lab.views import theme
-from lpr_lab.views.figures import plots
+from lpr_lab.views.figures.retention import before_and_after
 from lpr_lab.views.notebook import TITLE_CHARACTERS, in_full, show, show_claims, show_settings, with_wrapped_title
 
 LONG = (
@@ -20,7 +20,7 @@ def test_showing_a_figure_keeps_its_json_in_the_run_and_shows_no_script(tmp_path
     shown: list[dict] = []
     monkeypatch.setattr("IPython.display.display", lambda bundle, raw: shown.append(bundle))
     run = Run.create(tmp_path, kind="test", slug="x", title="x", config={})
-    show(plots.retention(change_table().query("dataset == 'heldout'")), run, "retention")
+    show(before_and_after(change_table().query("dataset == 'heldout'")), run, "retention")
     assert set(shown[0]) == {"application/vnd.plotly.v1+json", "text/plain"}
     assert run.figures()["retention"]["data"]
 

@@ -7,18 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from lpr_lab.errors import UsageError
 from lpr_lab.measure.experts import by_layer, is_idle, normalised_entropy
-from lpr_lab.views import theme
-from lpr_lab.views.figures.plots import GREY, ROLE_COLOURS, ROLES, language_name
+from lpr_lab.text.languages import language_name
+from lpr_lab.views import Table, theme
+from lpr_lab.views.names import ROLES, expert_name
 from lpr_lab.views.numbers import percent
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-Table = Any
-"""A `pandas.DataFrame`; the type pandas declares for itself is lost at the first filter."""
-
-SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
-MAX_LINES = len(SYMBOLS)
+MAX_LINES = 6
 
 
 def information_finding(table: Table) -> str:
@@ -51,7 +48,7 @@ def information(table: Table, template: str = "lpr") -> "go.Figure":
         y=table["ceiling_bits"],
         mode="lines",
         name="the most there can be",
-        line={"color": GREY, "width": 1.5, "dash": "dash"},
+        line={"color": theme.GREY, "width": 1.5, "dash": "dash"},
         hovertemplate="layer %{x}: at most %{y:.2f} bits<extra></extra>",
     )
     if "null_bits" in table:
@@ -60,7 +57,7 @@ def information(table: Table, template: str = "lpr") -> "go.Figure":
             y=table["null_high_bits"],
             mode="lines",
             name="documents shuffled: 95 of 100 lie below",
-            line={"color": GREY, "width": 1.5, "dash": "dot"},
+            line={"color": theme.GREY, "width": 1.5, "dash": "dot"},
             fill="tozeroy",
             fillcolor="rgba(125,134,149,.18)",
             hovertemplate="layer %{x}: by chance below %{y:.3f} bits<extra></extra>",
@@ -131,8 +128,8 @@ def agreement(table: Table, number: str = "same_first", template: str = "lpr") -
                 else {"symmetric": False, "thickness": 1, "width": 0, **{key: 100 * v for key, v in ranges.items()}},
                 mode="lines+markers",
                 name=name,
-                line={"color": ROLE_COLOURS[role], "width": 2, "dash": "solid" if role == "original" else "dash"},
-                marker={"symbol": SYMBOLS[place % len(SYMBOLS)], "size": 7},
+                line={"color": theme.ROLE_COLOURS[role], "width": 2, "dash": "solid" if role == "original" else "dash"},
+                marker={"symbol": theme.SYMBOLS[place % len(theme.SYMBOLS)], "size": 7},
                 hovertemplate=f"{name}, layer %{{x}}: %{{y:.1f}}%<extra></extra>",
             )
     figure.update_layout(
@@ -183,8 +180,8 @@ def original_probability(table: Table, template: str = "lpr") -> "go.Figure":
                 y=100 * means,
                 mode="lines+markers",
                 name=name,
-                line={"color": ROLE_COLOURS[role], "width": 2, "dash": "solid" if stage == stages[-1] else "dot"},
-                marker={"symbol": SYMBOLS[place % len(SYMBOLS)], "size": 7},
+                line={"color": theme.ROLE_COLOURS[role], "width": 2, "dash": "solid" if stage == stages[-1] else "dot"},
+                marker={"symbol": theme.SYMBOLS[place % len(theme.SYMBOLS)], "size": 7},
                 hovertemplate=f"{name}, layer %{{x}}: %{{y:.1f}}%<extra></extra>",
             )
     figure.update_layout(
@@ -221,14 +218,14 @@ def load_by_layer(load: Table, number: str = "mass", template: str = "lpr") -> "
     figure = go.Figure()
     for expert in range(max((len(values) for values in loads.values()), default=0)):
         places = [layer for layer, values in loads.items() if expert < len(values)]
-        name = "expert 0, the original" if expert == 0 else f"expert {expert}"
+        name = expert_name(expert)
         figure.add_scatter(
             x=places,
             y=[100 * float(loads[layer][expert]) for layer in places],
             mode="lines+markers",
             name=name,
             line={"color": theme.expert_colour(expert), "width": 2, "dash": "solid" if expert == 0 else "dot"},
-            marker={"symbol": SYMBOLS[expert % len(SYMBOLS)], "size": 7},
+            marker={"symbol": theme.SYMBOLS[expert % len(theme.SYMBOLS)], "size": 7},
             hovertemplate=f"{name}, layer %{{x}}: %{{y:.1f}}%<extra></extra>",
         )
     figure.add_scatter(
@@ -236,7 +233,7 @@ def load_by_layer(load: Table, number: str = "mass", template: str = "lpr") -> "
         y=[100 / len(values) for values in loads.values()],
         mode="lines",
         name="an even share",
-        line={"color": GREY, "width": 1.5, "dash": "dash", "shape": "hvh"},
+        line={"color": theme.GREY, "width": 1.5, "dash": "dash", "shape": "hvh"},
         hovertemplate="layer %{x}: even is %{y:.1f}%<extra></extra>",
     )
     figure.update_layout(
@@ -271,7 +268,7 @@ def languages_by_expert(load: Table, template: str = "lpr") -> "go.Figure":
     figure = go.Figure(
         go.Heatmap(
             z=share.to_numpy(),
-            x=["expert 0, the original" if expert == 0 else f"expert {expert}" for expert in share.columns],
+            x=[expert_name(expert) for expert in share.columns],
             y=[language_name(str(code)) for code in share.index],
             zmin=0,
             zmax=100,

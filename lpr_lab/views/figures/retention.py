@@ -1,11 +1,16 @@
-"""Gain against forgetting, one point per run: what a recipe bought and what it paid."""
+"""Figures of retention: bits per byte before and after by language, and gain against forgetting, a point per run.
 
-from typing import TYPE_CHECKING
+A circle is the model before, a triangle the one after, pointing where it clearly went; a diamond where it did not
+clearly go.
+"""
 
-from lpr_lab.measure.significance import BETTER, WORSE, change_of
+from typing import TYPE_CHECKING, Any
+
+from lpr_lab.errors import UsageError
+from lpr_lab.measure.significance import BETTER, UNCLEAR, WORSE, change_of, direction, mean_change, verdict
 from lpr_lab.text.languages import language_name
-from lpr_lab.views import theme
-from lpr_lab.views.figures.plots import GREY, Table
+from lpr_lab.views import Table, theme
+from lpr_lab.views.names import ROLES
 from lpr_lab.views.numbers import change as change_text
 from lpr_lab.views.numbers import interval
 
@@ -13,7 +18,135 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
-def in_words(change: Table) -> list[str]:
+def retention_finding(change: Table) -> str:
+    """Return one sentence: mean change of bits per byte on both kinds of languages, with the range."""
+    parts = []
+    for role in ("expanded", "original"):
+        rows = change[change["role"] == role]
+        if rows.empty:
+            continue
+        mean = mean_change(rows.to_dict("records"))
+        span = ""
+        if len(rows) > 1:
+            low, high = rows["change_percent"].min(), rows["change_percent"].max()
+            span = f" ({change_text(low)} to {change_text(high)})"
+        if mean.direction:
+            more = "fewer" if mean.direction < 0 else "more"
+            parts.append(f"{role} languages need {abs(mean.value):.1f}% {more} bits{span}")
+        else:
+            parts.append(f"{role} languages show {UNCLEAR} on average{span or f' ({change_text(mean.value)})'}")
+    text = "; ".join(parts)
+    return text[:1].upper() + text[1:] if text else "Nothing was measured"
+
+
+def before_and_after(
+    change: Table, template: str = "lpr", before: str = "base", after: str = "expanded"
+) -> "go.Figure":
+    """Draw bits per byte of the base (circle) and the expanded model (triangle) per language, one data set at a time.
+
+    Args:
+        change: columns language, role, before, after, change_percent, ci_low, ci_high; one row per language.
+        template: `lpr` or `lpr_dark`.
+        before: what the circle is: `base`, `expanded`, or a stage such as `G1 review`.
+        after: what the triangle is.
+
+    Raises:
+        UsageError: rows of several data sets, which must not share an axis.
+    """
+    import plotly.graph_objects as go
+
+    theme.register()
+    if "dataset" in change and change["dataset"].nunique() > 1:
+        raise UsageError(
+            "before_and_after() draws one data set at a time; filter the table by its `dataset` column first."
+        )
+    figure = go.Figure()
+    ticks: dict[float, str] = {}
+    y = 0.0
+    for role, title in ROLES.items():
+        rows = change[change["role"] == role]
+        if rows.empty:
+            continue
+        figure.add_annotation(
+            x=0, xref="paper", y=y, text=f"<b>{title}</b>", showarrow=False, xanchor="left", font={"size": 12}
+        )
+        places = [y + 1 + index for index in range(len(rows))]
+        ticks |= {place: language_name(code) for place, code in zip(places, rows["language"], strict=True)}
+        _dumbbells(figure, rows, places, role, (before, after))
+        y = places[-1] + 1.35
+    low, high = change[["before", "after"]].min().min(), change[["before", "after"]].max().max()
+    margin = 0.08 * (high - low) or 0.1
+    figure.update_layout(
+        template=template,
+        title=retention_finding(change),
+        height=int(130 + 34 * y),
+        margin={"r": 56},
+        xaxis={
+            "title": "bits per byte, lower is better",
+            "range": [low - margin, high + margin],
+            "zeroline": False,
+        },
+        yaxis={
+            "tickvals": list(ticks),
+            "ticktext": list(ticks.values()),
+            "range": [y - 0.6, -0.6],
+            "showgrid": False,
+            "zeroline": False,
+        },
+    )
+    return figure
+
+
+def _dumbbells(figure: Any, rows: Table, places: list[float], role: str, called: tuple[str, str]) -> None:
+    colour, first = theme.ROLE_COLOURS[role], not figure.data
+    names = [f"{name} model" if name in ("base", "expanded") else name for name in called]
+    line_x, line_y = [], []
+    for place, row in zip(places, rows.itertuples(), strict=True):
+        line_x += [row.before, row.after, None]
+        line_y += [place, place, None]
+        figure.add_annotation(
+            x=max(row.before, row.after),
+            y=place,
+            text=change_text(row.change_percent),
+            showarrow=False,
+            xanchor="left",
+            xshift=12,
+            hovertext=f"{verdict(row.ci_low, row.ci_high)}, 95% interval {interval(row.ci_low, row.ci_high)}",
+            font={"size": 12},
+        )
+    figure.add_scatter(
+        x=line_x, y=line_y, mode="lines", line={"color": colour, "width": 2}, hoverinfo="skip", showlegend=False
+    )
+    named = [language_name(code) for code in rows["language"]]
+    hover = "%{customdata}: %{x:.3f} bits per byte"
+    figure.add_scatter(
+        x=rows["before"],
+        y=places,
+        mode="markers",
+        name=names[0],
+        showlegend=first,
+        customdata=named,
+        hovertemplate=f"{hover}<extra>{called[0]}</extra>",
+        marker={"symbol": "circle", "size": 11, "color": theme.GREY},
+    )
+    # An arrow only where the change is clear.
+    signs = [direction(low, high) for low, high in zip(rows["ci_low"], rows["ci_high"], strict=True)]
+    figure.add_scatter(
+        x=rows["after"],
+        y=places,
+        mode="markers",
+        name=f"{names[1]} on {ROLES[role].lower()}",
+        customdata=named,
+        hovertemplate=f"{hover}<extra>{called[1]}</extra>",
+        marker={
+            "symbol": [{-1: "triangle-left", 1: "triangle-right", 0: "diamond"}[sign] for sign in signs],
+            "size": 15,
+            "color": colour,
+        },
+    )
+
+
+def describe_changes(change: Table) -> list[str]:
     """Return a sentence per language: the verdict, the change with its interval, over how many documents.
 
     Args:
@@ -53,7 +186,7 @@ def _counts(verdicts: list[str], words: dict[str, str]) -> str:
     return " and ".join(parts)
 
 
-def trade_off(points: Table, template: str = "lpr") -> "go.Figure":
+def gain_against_forgetting(points: Table, template: str = "lpr") -> "go.Figure":
     """Draw the mean gain on expanded languages (right is better) against forgetting on original ones (down is better).
 
     Args:
@@ -66,7 +199,7 @@ def trade_off(points: Table, template: str = "lpr") -> "go.Figure":
     theme.register()
     figure = go.Figure()
     for is_chosen, name, colour, symbol in (
-        (False, "other runs", GREY, "circle"),
+        (False, "other runs", theme.GREY, "circle"),
         (True, "this run", theme.NEW, "star"),
     ):
         rows = points[points["chosen"] == is_chosen]
@@ -84,7 +217,7 @@ def trade_off(points: Table, template: str = "lpr") -> "go.Figure":
             "%{customdata[1]:+.1f}%)<extra></extra>",
             marker={"symbol": symbol, "size": 16 if is_chosen else 11, "color": colour},
         )
-    figure.add_hline(y=0, line={"color": GREY, "width": 1, "dash": "dot"})
+    figure.add_hline(y=0, line={"color": theme.GREY, "width": 1, "dash": "dot"})
     lowest, highest = min(0.0, float(points["forgetting"].min())), max(0.0, float(points["forgetting"].max()))
     margin = 0.15 * (highest - lowest) or 0.5
     figure.update_layout(

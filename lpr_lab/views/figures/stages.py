@@ -3,20 +3,19 @@
 A group's colour is that of the expert it was given: blue the original languages, orange the first group, and so on.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lpr_lab.errors import UsageError
 from lpr_lab.measure.significance import UNCLEAR, Difference
-from lpr_lab.views import theme
-from lpr_lab.views.figures.plots import ROLES, SYMBOLS, add_weight_lines, language_name
+from lpr_lab.text.languages import language_name
+from lpr_lab.views import Table, theme
+from lpr_lab.views.figures.layers import add_weight_lines
+from lpr_lab.views.names import ROLES
 from lpr_lab.views.numbers import change as change_text
 from lpr_lab.views.numbers import percent
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
-
-Table = Any
-"""A `pandas.DataFrame`; the type pandas declares for itself is lost at the first filter."""
 
 _DASHES = ("solid", "dash", "dot", "dashdot")
 
@@ -81,7 +80,7 @@ def retention_by_stage(table: Table, template: str = "lpr") -> "go.Figure":
                 mode="lines+markers",
                 name=f"{name} ({group})",
                 line={"color": theme.expert_colour(int(group[1:])), "width": 2, "dash": _DASHES[position % 4]},
-                marker={"symbol": SYMBOLS[position % len(SYMBOLS)], "size": 9},
+                marker={"symbol": theme.SYMBOLS[position % len(theme.SYMBOLS)], "size": 9},
                 customdata=line["bits_per_byte"],
                 hovertemplate=f"{name}, %{{x}}: %{{y:+.1f}}% (%{{customdata:.3f}} bits per byte)<extra></extra>",
             )

@@ -1,17 +1,13 @@
 """What a sweep found: every seed of every setting as a point, the mean beside it, one panel per metric."""
 
 import textwrap
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lpr_lab.experiments.sweep.grid import SEED
-from lpr_lab.views import theme
-from lpr_lab.views.figures.plots import GREY
+from lpr_lab.views import Table, theme
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
-
-Table = Any
-"""A `pandas.DataFrame`; the type pandas declares for itself is lost at the first filter."""
 
 MAX_SETTINGS = 40
 MAX_PANELS = 4
@@ -47,7 +43,7 @@ def finding(differences: Table) -> str:
     )
 
 
-def settings(summary: Table, metrics: list[str], differences: Table, template: str = "lpr") -> "go.Figure":
+def metrics_by_setting(summary: Table, metrics: list[str], differences: Table, template: str = "lpr") -> "go.Figure":
     """Draw each metric in a panel of its own: settings as rows, one open circle per seed, a bar from least to most.
 
     Args:
@@ -81,7 +77,7 @@ def settings(summary: Table, metrics: list[str], differences: Table, template: s
                 x=ends,
                 y=[label] * 2,
                 mode="lines",
-                line={"color": GREY, "width": 2},
+                line={"color": theme.GREY, "width": 2},
                 hoverinfo="skip",
                 showlegend=False,
             )
@@ -90,7 +86,7 @@ def settings(summary: Table, metrics: list[str], differences: Table, template: s
             (
                 "one seed",
                 "circle-open",
-                GREY,
+                theme.GREY,
                 9,
                 [(label, value) for label, value in zip(labels, rows[metric], strict=True)],
             ),

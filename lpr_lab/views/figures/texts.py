@@ -1,16 +1,14 @@
 """Texts and tokenizers, drawn: how many tokens a language takes, and in which scripts it is written."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from lpr_lab.views import theme
-from lpr_lab.views.figures.plots import ROLE_COLOURS, ROLES, language_name
+from lpr_lab.text.languages import language_name
+from lpr_lab.views import Table, theme
+from lpr_lab.views.names import ROLES
 from lpr_lab.views.numbers import percent
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
-
-Table = Any
-"""A `pandas.DataFrame`; the type pandas declares for itself is lost at the first filter."""
 
 MIN_SHARE = 0.001
 """A script that no language has more of is not drawn."""
@@ -48,7 +46,7 @@ def fertility(table: Table, measure: str = "premium", template: str = "lpr") -> 
             x=part[measure],
             orientation="h",
             name=title,
-            marker={"color": ROLE_COLOURS[role], "pattern": {"shape": "" if role == "original" else "/"}},
+            marker={"color": theme.ROLE_COLOURS[role], "pattern": {"shape": "" if role == "original" else "/"}},
             text=[f"{value:.2f}" for value in part[measure]],
             textposition="outside",
             cliponaxis=False,

@@ -7,19 +7,15 @@ dashed line is an even share. What could not be read is refused in words.
 import html
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
 
 import numpy as np
 
 from lpr_lab.measure.experts import by_layer, even_load, given_expert, is_idle
-from lpr_lab.views import theme
-from lpr_lab.views.figures.plots import language_name
+from lpr_lab.text.languages import language_name
+from lpr_lab.views import Table, theme
 from lpr_lab.views.html.tokens import chip_label
 from lpr_lab.views.numbers import NOT_MEASURED, percent
 from lpr_lab.views.static import read_static
-
-Table = Any
-"""A `pandas.DataFrame`; the type pandas declares for itself is lost at the first filter."""
 
 MAX_BARS = 12
 """Experts in one layer that can still be told apart as bars, or as the columns of a square of numbers."""

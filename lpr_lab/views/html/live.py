@@ -4,7 +4,7 @@
         pipeline.train(context)
     live.watch(run)                # trained by another process, or another kernel
 
-The dashboard draws the same HTML, the terminal the same facts (see `live_terminal`).
+The dashboard draws the same HTML, the terminal the same facts (see `views.terminal`).
 """
 
 import html

@@ -19,12 +19,15 @@ from lpr_lab.runs.compare.differences import changed_between
 from lpr_lab.runs.model_ref import BASE, own_before
 from lpr_lab.runs.run import Run
 from lpr_lab.text.languages import language_name
-from lpr_lab.views.figures import experts, plots, stages
+from lpr_lab.views import Table
+from lpr_lab.views.figures import experts, stages
+from lpr_lab.views.figures.layers import layer_profile, load_heatmap, planned_experts
+from lpr_lab.views.figures.retention import before_and_after
+from lpr_lab.views.figures.titles import take_title
+from lpr_lab.views.figures.training import training_curves
+from lpr_lab.views.names import dataset_name, datasets
 from lpr_lab.views.numbers import NOT_MEASURED, count, interval, percent
 from lpr_lab.views.numbers import change as change_text
-
-Table = Any
-"""A `pandas.DataFrame`; the type pandas declares for itself is lost at the first filter."""
 
 MAX_ROWS = 120
 """Of the table beside a chart; longer ones are thinned evenly, and say so."""
@@ -60,16 +63,16 @@ def retention_charts(run: Run) -> Iterator[Chart]:
     """Yield bits per byte before and after by language, a chart per data set, then stage after stage."""
     change = run.read_table("change")
     if change is not None and not change.empty:
-        for dataset in plots.datasets(change):
+        for dataset in datasets(change):
             rows = change[change["dataset"] == dataset]
             caption = "Bits per UTF-8 byte. Intervals are 95 %, from resampling the documents of both models together."
             before, after = changed_between(run)
             head = retention_head(before, after)
-            figure = plots.retention(rows, before=before, after=after)
+            figure = before_and_after(rows, before=before, after=after)
             one = _chart(
                 f"retention-{dataset}", figure, head, retention_rows(rows, from_base=own_before(run) == BASE), caption
             )
-            yield replace(one, kicker=plots.dataset_name(dataset))
+            yield replace(one, kicker=dataset_name(dataset))
     table = run.read_table("retention_by_stage")
     if table is not None and not table.empty:
         rows = table[table["dataset"] == main_dataset(table)]
@@ -121,9 +124,9 @@ def routing_charts(run: Run) -> Iterator[Chart]:
     codes = [str(code) for code in dict.fromkeys(rows["language"])]
     head = ("Layer", *(language_name(code) for code in codes))
     body = [(str(layer), *(percent(weights.loc[layer, code]) for code in codes)) for layer in weights.index]
-    caption = f"{plots.dataset_name(main_dataset(load))}; mean weight of expert 0, the base's own block, over tokens."
-    yield _chart("routing-layers", plots.load_heatmap(rows), head, body, caption)
-    profile = _chart("routing-profile", plots.layer_profile(rows), head, body, caption)
+    caption = f"{dataset_name(main_dataset(load))}; mean weight of expert 0, the base's own block, over tokens."
+    yield _chart("routing-layers", load_heatmap(rows), head, body, caption)
+    profile = _chart("routing-profile", layer_profile(rows), head, body, caption)
     yield replace(profile, title="The same over depth, a line per language")
 
 
@@ -185,7 +188,7 @@ def training_charts(run: Run) -> Iterator[Chart]:
             (row["stage"].replace("_", " "), str(int(row["step"])), count(row["tokens"]), f"{row['value']:.4f}")
             for row in rows[rows["step"].notna() & rows["tokens"].notna()].to_dict("records")
         ]
-        figure = plots.training_curves(metrics, name)
+        figure = training_curves(metrics, name)
         caption = "Every recorded step, and a running mean through them."
         yield _chart(f"training-{name}", figure, ("Stage", "Step", "Tokens", name), body, caption)
 
@@ -199,7 +202,7 @@ def plan_charts(run: Run) -> Iterator[Chart]:
         (str(row["layer"]), f"{row['similarity']:.3f}", str(row["new_experts"]), "yes" if row["classifier"] else "no")
         for row in table.to_dict("records")
     ]
-    yield _chart("plan", plots.plan(table), ("Layer", "Similarity", "New experts", "Routing classifier"), body)
+    yield _chart("plan", planned_experts(table), ("Layer", "Similarity", "New experts", "Routing classifier"), body)
 
 
 def kept_charts(run: Run, drawn: Sequence[str]) -> Iterator[Chart]:
@@ -226,7 +229,7 @@ def kept_charts(run: Run, drawn: Sequence[str]) -> Iterator[Chart]:
 
 
 def _chart(name: str, figure: Any, head: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> Chart:
-    title = plots.take_title(figure)
+    title = take_title(figure)
     # Plotly reads a title as markup; ours are plain.
     return Chart(name, title, drawable(json.loads(figure.to_json())), tuple(head), _thinned(rows), caption)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from lpr_lab.errors import LprError
 from lpr_lab.runs.compare.differences import compare_runs
 from lpr_lab.runs.run import Run
-from lpr_lab.views import side_by_side
+from lpr_lab.views.html import comparison
 
 esc = html.escape
 
@@ -21,11 +21,11 @@ def render_comparison(runs: Sequence[Run]) -> str:
         f'<a href="#r{n}-top">{esc(run.title)}</a><small>{esc(run.created[:10])} {esc(run.short_id)}</small>'
         for n, run in enumerate(runs, start=1)
     ]
-    notices = "".join(_notice("Notice", said) for said in side_by_side.notices(compared, runs))
+    notices = "".join(_notice("Notice", said) for said in comparison.notices(compared, runs))
     return (
         '<section id="side-by-side" aria-labelledby="side-by-side-h"><h2 id="side-by-side-h">Side by side</h2>'
-        f'<p class="lpr-lead">{esc(side_by_side.finding(compared))}.</p>{notices}'
-        f"{side_by_side.render(compared, heads)}</section>"
+        f'<p class="lpr-lead">{esc(comparison.finding(compared))}.</p>{notices}'
+        f"{comparison.render(compared, heads)}</section>"
     )
 
 

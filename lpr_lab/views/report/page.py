@@ -24,8 +24,7 @@ from lpr_lab.runs.environment import package_versions
 from lpr_lab.runs.run import Run
 from lpr_lab.storage import write_text
 from lpr_lab.views import theme
-from lpr_lab.views.html import continuations as pairs
-from lpr_lab.views.html import expert_panels, run_parts, tokens
+from lpr_lab.views.html import continuations, expert_panels, run_overview, tokens
 from lpr_lab.views.report import charts as report_charts
 from lpr_lab.views.report import parts
 from lpr_lab.views.report.charts import Chart
@@ -177,14 +176,14 @@ def _section(
     match key:
         case "summary":
             lines = parts.words(run)
-            tiles = run_parts.render_tiles(run)
+            tiles = run_overview.render_tiles(run)
             body = tiles + "".join(f"<p>{esc(line)}</p>" for line in lines[1:])
             lead = lines[0] if lines and several else ""  # alone, it stands at the head of the page
             return body or parts.missing("This run has no results of an expansion."), lead
         case "promises":
-            body = run_parts.render_claims(run)
+            body = run_overview.render_claims(run)
             return body or parts.missing("No promise was checked in this run."), (
-                run_parts.claims_finding(run) + "." if body else ""
+                run_overview.claims_finding(run) + "." if body else ""
             )
         case "retention":
             body = charts(report_charts.retention_charts(run), open_table=True)
@@ -203,9 +202,9 @@ def _section(
         case "training":
             found = charts(report_charts.plan_charts(run)) + charts(report_charts.training_charts(run))
             found = found or parts.missing("No number was recorded while training.")
-            phases = run_parts.render_phases(run)
+            phases = run_overview.render_phases(run)
             kept = charts(report_charts.kept_charts(run, drawn))
-            return found + kept + (f"<h4>{esc(run_parts.phases_finding(run))}</h4>{phases}" if phases else ""), ""
+            return found + kept + (f"<h4>{esc(run_overview.phases_finding(run))}</h4>{phases}" if phases else ""), ""
         case "origin":
             return parts.lineage(run, around) + parts.licences(run) + parts.made_with(run), ""
         case _:
@@ -316,10 +315,10 @@ def _style() -> str:
         # On paper it is always light.
         + f"@media screen and (prefers-color-scheme:dark){{{dark.replace(':root', ':root:not([data-theme=light])')}}}"
         + f"@media screen{{{asked}}}"
-        + run_parts.style()
+        + run_overview.style()
         + tokens.strip_css()
         + expert_panels.style()
-        + pairs.style()
+        + continuations.style()
         + read_static("report.css")
     )
 

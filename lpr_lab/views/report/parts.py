@@ -21,10 +21,10 @@ from lpr_lab.runs.run import Run
 from lpr_lab.runs.summary import divergence_lines, summary_lines
 from lpr_lab.runs.yaml_files import dump_yaml
 from lpr_lab.text.languages import direction_of, language_name
-from lpr_lab.views.figures.plots import dataset_name
-from lpr_lab.views.html import expert_panels, run_parts
+from lpr_lab.views.html import expert_panels, run_overview
 from lpr_lab.views.html.continuations import describe_settings, finding, render_pair
 from lpr_lab.views.html.tokens import render_token_strip
+from lpr_lab.views.names import dataset_name
 from lpr_lab.views.numbers import NOT_MEASURED
 from lpr_lab.views.report.charts import Chart
 
@@ -214,13 +214,13 @@ def folded(title: str, body: str) -> str:
 
 def made_with(run: Run) -> str:
     """Return settings, texts, licences and environment."""
-    parts = [folded("Settings", run_parts.render_pairs(flatten(run.config)))]
-    texts = run_parts.render_texts(run)
+    parts = [folded("Settings", run_overview.render_pairs(flatten(run.config)))]
+    texts = run_overview.render_texts(run)
     region = '<div class="lpr-scroll" tabindex="0" role="region" aria-label="Texts">'
     parts.append(folded("Text it was made from", f"{region}{texts}</div>" if texts else ""))
     environment = flatten(run.env or {})
     parts.append(
-        folded("Environment", run_parts.render_pairs(environment))
+        folded("Environment", run_overview.render_pairs(environment))
         if environment
         else missing("The environment of this run was not recorded.")
     )

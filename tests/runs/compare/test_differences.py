@@ -6,7 +6,7 @@ from helpers.sample_runs import make_run, results
 from helpers.sample_scores import finished_run
 from lpr_lab.runs.compare.differences import compare_runs, flatten
 from lpr_lab.runs.run import Run
-from lpr_lab.views.html.run_parts import mean_of
+from lpr_lab.views.html.run_overview import mean_of
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from lpr_lab.experiments.sweep.tables import differences
-from lpr_lab.views.figures.sweep import finding, settings
+from lpr_lab.views.figures.sweep import finding, metrics_by_setting
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_the_title_says_what_differs_what_does_not_and_from_how_many_seeds(summa
 
 
 def test_every_seed_is_a_point_and_the_mean_stands_beside_them(summary):
-    figure = settings(summary, ["weight", "gain"], differing(summary))
+    figure = metrics_by_setting(summary, ["weight", "gain"], differing(summary))
     assert figure.layout.title.text == finding(differing(summary))
     points = [trace for trace in figure.data if trace.name == "one seed"]
     means = [trace for trace in figure.data if trace.name == "mean over seeds"]
@@ -45,13 +45,13 @@ def test_every_seed_is_a_point_and_the_mean_stands_beside_them(summary):
 
 def test_failed_points_and_missing_numbers_are_left_out(summary):
     summary.loc[3, ["run_state", "weight"]] = ["failed", np.nan]
-    figure = settings(summary, ["weight"], differing(summary), template="lpr_dark")
+    figure = metrics_by_setting(summary, ["weight"], differing(summary), template="lpr_dark")
     (points,) = (trace for trace in figure.data if trace.name == "one seed")
     assert list(points.x) == [0.9, 0.91, 0.5]
 
 
 def test_a_sweep_of_seeds_alone_has_one_row(summary):
     table = summary.drop(columns="recipe")
-    figure = settings(table, ["weight"], differences(table, ["seed"], ["weight"]))
+    figure = metrics_by_setting(table, ["weight"], differences(table, ["seed"], ["weight"]))
     (mean,) = (trace for trace in figure.data if trace.name == "mean over seeds")
     assert list(mean.y) == ["all"]

@@ -11,7 +11,7 @@ from lpr_lab.progress import progress
 from lpr_lab.runs.files import PRINTED_TO
 from lpr_lab.runs.live import Follower, Snapshot
 from lpr_lab.runs.run import Run
-from lpr_lab.views import terminal as live_terminal
+from lpr_lab.views import terminal
 from lpr_lab.views.html import live
 
 
@@ -32,7 +32,7 @@ def run(tmp_path):
 
 def drawn(snapshot: Snapshot, **options) -> str:
     console = Console(file=io.StringIO(), width=100, **options)
-    console.print(live_terminal.draw(snapshot, console))
+    console.print(terminal.draw(snapshot, console))
     return console.file.getvalue()
 
 
@@ -72,9 +72,9 @@ def test_a_loss_that_is_not_finite_is_a_dash():
 @pytest.mark.parametrize(("state", "code"), [("finished", 0), ("failed", 1), ("interrupted", 130)])
 def test_lines_are_printed_where_there_is_no_terminal_and_the_exit_code_says_how_it_ended(run, capsys, state, code):
     run.stop(state)
-    assert live_terminal.watch(run) == code
+    assert terminal.watch(run) == code
     assert "step 10" in capsys.readouterr().out
-    assert live_terminal.watch(run, as_json=True) == code
+    assert terminal.watch(run, as_json=True) == code
     (line,) = capsys.readouterr().out.splitlines()
     assert json.loads(line)["state"] == state and "curves" not in json.loads(line)
 

@@ -34,8 +34,8 @@ from lpr_lab.errors import LprError, UsageError
 from lpr_lab.runs.continuations import Pair, Said, exactness, pair_id, pairs
 from lpr_lab.runs.model_ref import BASE, EXPANDED, Side, looked_at, name_of
 from lpr_lab.runs.run import Run
-from lpr_lab.views.figures.plots import language_name
-from lpr_lab.views.html import continuations as views
+from lpr_lab.text.languages import language_name
+from lpr_lab.views.html.continuations import describe_settings, finding, render_pair
 
 UPDATES_PER_SECOND = 10
 BLIND = "blind"
@@ -107,12 +107,12 @@ def _compose(scene: Scene, run: Run) -> dict[str, Any]:
         lead = "Both continue one prompt, from one copy of the weights." if reason is None else ""
         return found | {"top": shell.head(QUESTION, lead, scene.notice, view=view)}
     pair = Pair.from_record(record)
-    more = f'<span class="lpr-more">Kept with this run: {esc(views.describe_settings(record))}.</span>'
+    more = f'<span class="lpr-more">Kept with this run: {esc(describe_settings(record))}.</span>'
     settings = {key: record.get(key) for key in ("max_new_tokens", "temperature", "seed")}
     latest = Latest(run.id, pair, settings, is_kept=True)
     return found | {
-        "top": shell.head(QUESTION, views.finding(pair) + more, scene.notice, view=view),
-        "pair": views.render_pair(pair, exactness(run)),
+        "top": shell.head(QUESTION, finding(pair) + more, scene.notice, view=view),
+        "pair": render_pair(pair, exactness(run)),
         "tokens": gr.update(value=settings["max_new_tokens"] or 48),
         "temperature": gr.update(value=settings["temperature"] or 0),
         "seed": gr.update(value=settings["seed"] or 0),
@@ -162,7 +162,7 @@ def generate(
     pair = Pair(prompt, asked["language"] or "", Said(), Said(), None, (name_of(left, run), name_of(right, run)))
     pair = replace(pair, is_running=True, swapped=swapped, hidden=blind)
     latest = Latest(run.id, pair, settings, was_blind=blind)
-    empty = shell.head(QUESTION, views.finding(pair)), views.render_pair(pair, exactness(run))
+    empty = shell.head(QUESTION, finding(pair)), render_pair(pair, exactness(run))
     yield status("Loading the model, once…" if not HUB.is_loaded(run) else "Writing…", busy=True), *empty, latest
     try:
         for grown in _write(pair, (left, right), run, settings):
@@ -170,7 +170,7 @@ def generate(
             longest = max(pair.left.tokens or 0, pair.right.tokens or 0)
             line = status(f"Writing: {longest} of at most {settings['max_new_tokens']} tokens each…", busy=True)
             if pair.is_running:
-                yield line, shell.head(QUESTION, views.finding(pair)), views.render_pair(pair, exactness(run)), latest
+                yield line, shell.head(QUESTION, finding(pair)), render_pair(pair, exactness(run)), latest
     except Exception as error:  # whatever it is, the page says so, keeps what was written, and the next one can start
         said = (
             str(error) if isinstance(error, LprError) else f"The generation failed ({type(error).__name__}: {error})."

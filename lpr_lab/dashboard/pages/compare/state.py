@@ -18,7 +18,7 @@ from lpr_lab.errors import LprError
 from lpr_lab.measure.preference import CHOICES
 from lpr_lab.runs.continuations import Pair, exactness, pair_id, pairs
 from lpr_lab.runs.run import Run
-from lpr_lab.views.html import continuations as views
+from lpr_lab.views.html.continuations import describe_settings, finding, render_pair, title_of
 
 QUESTION = "What does the expanded model say that the base does not?"
 
@@ -73,11 +73,11 @@ def done(latest: Latest, run: Run, view: View) -> tuple[Any, Any, Any, Any]:
 def show(latest: Latest, run: Run, view: View | None = None) -> tuple[str, str]:
     """Return head and panes; with a view the address becomes that of this pair."""
     pair = latest.pair
-    more = f'<span class="lpr-more">{esc(views.describe_settings(latest.settings).capitalize())}.</span>'
+    more = f'<span class="lpr-more">{esc(describe_settings(latest.settings).capitalize())}.</span>'
     if view is not None:
         changed = {"lang": pair.language, "text": pair_id(latest.record), "seed": latest.settings["seed"]}
         view = View.from_query({**vars(view), **changed})
-    return shell.head(QUESTION, views.finding(pair) + more, view=view), views.render_pair(pair, exactness(run))
+    return shell.head(QUESTION, finding(pair) + more, view=view), render_pair(pair, exactness(run))
 
 
 def halted(latest: Latest, run: Run) -> tuple[str, Any, Any, Latest | None]:
@@ -143,7 +143,7 @@ def _write(run: Run, latest: Latest, choice: str, blind: bool) -> str:
     except (LprError, OSError) as error:
         return f"Not kept: {error}"
     preferred = {"left": record["left"], "right": record["right"]}.get(choice)
-    return f"Kept: {f'you preferred “{views.title_of(preferred)}”' if preferred else choice}." if choice else ""
+    return f"Kept: {f'you preferred “{title_of(preferred)}”' if preferred else choice}." if choice else ""
 
 
 def may_judge(latest: Latest | None, run: Run | None) -> bool:

@@ -16,9 +16,10 @@ from lpr_lab.dashboard.server.turns import in_turn
 from lpr_lab.dashboard.shell import FILES, MODEL, PICK, Scene, esc, html_block, in_order, status
 from lpr_lab.errors import LprError
 from lpr_lab.runs.run import Run
-from lpr_lab.views.figures import experts as figures
-from lpr_lab.views.figures import plots
-from lpr_lab.views.figures.plots import dataset_name, language_name
+from lpr_lab.text.languages import language_name
+from lpr_lab.views.figures.experts import agreement, information, original_probability
+from lpr_lab.views.figures.titles import take_title
+from lpr_lab.views.names import dataset_name
 from lpr_lab.views.numbers import NOT_MEASURED, duration
 
 QUESTION = "Which experts work, and for which languages?"
@@ -98,16 +99,16 @@ def _drawn(picture: Picture, scene: Scene) -> dict[str, Any]:
         note = "All languages, equally frequent; an expert is drawn by its weight."
         if "null_bits" in told:
             note += " Shuffled: whole documents dealt to languages by chance, 200 times."
-        figure = figures.information(told)
-        found["told"] = _heading(plots.take_title(figure), note)
+        figure = information(told)
+        found["told"] = _heading(take_title(figure), note)
         found["told_plot"] = gr.update(value=figure, visible=True)
         found["told_table"] = parts.twin(told.set_index("layer"), columns)
     kept = parts.agreement(picture)
     if kept is not None:
         number = "same_choices" if picture.number == "chosen" else "same_first"
-        figure = figures.agreement(kept, number)
+        figure = agreement(kept, number)
         note = "Saturation: of the experts a token goes to at one stage, the share it also goes to at the other."
-        found["kept"] = _heading(plots.take_title(figure), note)
+        found["kept"] = _heading(take_title(figure), note)
         found["kept_plot"] = gr.update(value=figure, visible=True)
         by_role = kept.pivot_table(index="layer", columns="role", values=number)
         found["kept_table"] = parts.twin(by_role, {role: f"{role} languages" for role in by_role.columns})
@@ -138,11 +139,11 @@ def _probability(picture: Picture) -> dict[str, Any]:
         }
         return found | (buttons if can else {})
     table = table[table["language"].isin(picture.languages)]
-    figure = figures.original_probability(table)
+    figure = original_probability(table)
     means = table.pivot_table(index="layer", columns=["role", "stage"], values="probability", sort=False).sort_index()
     columns = {(role, stage): f"{role} languages, {stage}" for role, stage in means.columns}
     return {
-        "prob": _heading(plots.take_title(figure), note),
+        "prob": _heading(take_title(figure), note),
         "prob_plot": gr.update(value=figure, visible=True),
         "prob_table": parts.twin(means, columns),
     }

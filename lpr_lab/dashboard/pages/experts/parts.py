@@ -9,8 +9,9 @@ import numpy as np
 from lpr_lab.dashboard.pages.experts.data import Picture, Table, extra, idle_places
 from lpr_lab.dashboard.query import View
 from lpr_lab.measure.experts import balance, by_layer, profiles
-from lpr_lab.views.figures.plots import dataset_name, language_name
-from lpr_lab.views.html import expert_panels as panels
+from lpr_lab.text.languages import language_name
+from lpr_lab.views.html import expert_panels
+from lpr_lab.views.names import dataset_name
 from lpr_lab.views.numbers import NOT_MEASURED, count, percent
 
 NUMBER_CHOICES = {"mass": "Weight", "chosen": "Tokens (top-k)", "first": "First choices"}
@@ -118,7 +119,7 @@ def load_section(picture: Picture, view: View) -> str:
         query = picture.view(view, layer=layer, **({} if expert is None else {"expert": expert})).to_query()
         return f'href="/experts?{esc(query)}" data-pick="{esc(query)}"'
 
-    drawn = panels.render_load_panels(
+    drawn = expert_panels.render_load_panels(
         rows,
         picture.number,
         top_k=picture.top_k,
@@ -127,7 +128,9 @@ def load_section(picture: Picture, view: View) -> str:
         layer=picture.layer,
         link=select,
     )
-    table = panels.render_load_table(rows, picture.number, link=lambda layer, e: _to_routing(picture, layer, e or 0))
+    table = expert_panels.render_load_table(
+        rows, picture.number, link=lambda layer, e: _to_routing(picture, layer, e or 0)
+    )
     without = ""
     if picture.number == "chosen" and all(len(v) <= picture.top_k for v in by_layer(rows).values()):
         without = (
@@ -175,7 +178,7 @@ def layer_section(picture: Picture, view: View) -> str:
         query = picture.view(view, expert=expert).to_query()
         return f'href="/experts?{esc(query)}" data-pick="{esc(query)}"'
 
-    table = panels.render_languages(
+    table = expert_panels.render_languages(
         codes,
         picture.roles,
         values,
@@ -215,7 +218,7 @@ def _layer_title(picture: Picture, codes: list[str], values: np.ndarray) -> str:
 
 
 def _words(picture: Picture) -> str:
-    name = panels.expert_name(picture.expert)
+    name = expert_panels.expert_name(picture.expert)
     tokens = extra(picture, "expert_tokens")
     if tokens is None:
         return ""
@@ -229,7 +232,7 @@ def _words(picture: Picture) -> str:
     return (
         f'<h3 class="lpr-ex-sub">What {name} speaks for</h3><p class="lpr-caption">Within each language, the tokens '
         "whose first choice it is most beyond what its share there would give; · is a space.</p>"
-        f"{panels.render_vocabulary(mine, roles)}"
+        f"{expert_panels.render_vocabulary(mine, roles)}"
     )
 
 
@@ -245,7 +248,7 @@ def _pairs(picture: Picture) -> str:
             f'{title}<p class="lpr-caption">This layer has {size} experts and every token takes '
             f"{min(picture.top_k, size)}: they are always together, so there is nothing to see.</p>"
         )
-    return f"{title}{panels.render_pairs(mine)}"
+    return f"{title}{expert_panels.render_pairs(mine)}"
 
 
 def stage_table(picture: Picture) -> str:

@@ -18,9 +18,10 @@ from lpr_lab.runs.compare.trade_off import trade_off
 from lpr_lab.runs.lineage import members_of
 from lpr_lab.runs.model_ref import BASE, Side, own_before, stages_of
 from lpr_lab.runs.run import Run
-from lpr_lab.views.figures import plots
-from lpr_lab.views.figures.plots import dataset_name
-from lpr_lab.views.html.run_parts import lost_text
+from lpr_lab.views.figures.retention import before_and_after, gain_against_forgetting
+from lpr_lab.views.figures.titles import take_title
+from lpr_lab.views.html.run_overview import lost_text
+from lpr_lab.views.names import dataset_name, datasets
 from lpr_lab.views.numbers import NOT_MEASURED
 
 QUESTION = "What did it gain, what did it forget, and is that real?"
@@ -77,12 +78,12 @@ def _two_sides(scene: Scene, run: Run) -> dict[str, Any]:
         more = f'<span class="lpr-more">{parts.sides_line(found)}</span>'
         top = shell.head(QUESTION, "These two cannot be compared." + more, scene.notice, view=view)
         return pickers | {"top": top, "table": parts.refused(found)}
-    names = plots.datasets(found.rows)
+    names = datasets(found.rows)
     chosen = scene.view.data if scene.view.data in names else names[0]
     rows = found.rows[found.rows["dataset"] == chosen]
     called = before.called(run), after.called(run)
-    figure = plots.retention(rows, before=called[0], after=called[1])
-    plots.take_title(figure)
+    figure = before_and_after(rows, before=called[0], after=called[1])
+    take_title(figure)
     from_base = before.run.id == run.id and before.stage == BASE
     facts = " ".join(filter(None, [parts.worst(rows), parts.sides_line(found), esc(lost_text(run))]))
     more = f'<span class="lpr-more">{facts}</span>{parts.DEFINITIONS}'
@@ -131,11 +132,11 @@ def _lifelong(scene: Scene, run: Run) -> dict[str, Any]:
     table = run.read_table("retention_by_stage")
     if table is None or table.empty:
         return _not_measured(scene, run)
-    names = plots.datasets(table)
+    names = datasets(table)
     chosen = scene.view.data if scene.view.data in names else names[0]
     rows = table[table["dataset"] == chosen]
     figure = stages.retention_by_stage(rows)
-    found = esc(plots.take_title(figure)) + "."
+    found = esc(take_title(figure)) + "."
     links = ", ".join(
         f'<a href="{esc(View(run=member).link("/retention"))}">G{number}</a>'
         for number, member in enumerate(members_of(run), 1)
@@ -153,8 +154,6 @@ def _lifelong(scene: Scene, run: Run) -> dict[str, Any]:
 
 def compose_more(scene: Scene) -> dict[str, Any]:
     """Return what stands below: the documents that moved, and this run among the others."""
-    from lpr_lab.views.figures import retention as views
-
     blank = {"moved": "", "among": "", "scatter": gr.update(visible=False, value=None), "points": ""}
     run = scene.run
     if run is None or run.kind == LIFELONG:
@@ -164,7 +163,7 @@ def compose_more(scene: Scene) -> dict[str, Any]:
         found: PairedChange | None = data.compare(before, after)
         if found is None or found.rows is None:
             return blank
-        names = plots.datasets(found.rows)
+        names = datasets(found.rows)
         chosen = scene.view.data if scene.view.data in names else names[0]
         here = data.compare(before, after, chosen)
         moved = parts.moved_documents(here, scene.view) if here is not None else ""
@@ -173,8 +172,8 @@ def compose_more(scene: Scene) -> dict[str, Any]:
         return blank  # the upper half says what is wrong
     if trade is None:
         return blank | {"moved": moved}
-    figure = views.trade_off(trade.points)
-    said = f'<p class="lpr-subfinding">{esc(plots.take_title(figure))}.</p>'
+    figure = gain_against_forgetting(trade.points)
+    said = f'<p class="lpr-subfinding">{esc(take_title(figure))}.</p>'
     alone = len(trade.points) < 2
     return {
         "moved": moved,

@@ -21,8 +21,10 @@ from lpr_lab.runs.compare.paired_scores import PairedChange, most_moved
 from lpr_lab.runs.compare.trade_off import TradeOff
 from lpr_lab.runs.model_ref import BASE, looked_at
 from lpr_lab.runs.run import Run
+from lpr_lab.text.languages import language_name
 from lpr_lab.text.sample_texts import PROMPTS
-from lpr_lab.views.figures.plots import ROLES, Table, language_name
+from lpr_lab.views import Table
+from lpr_lab.views.names import ROLES
 from lpr_lab.views.numbers import NOT_MEASURED, change, count, interval, points_with_interval
 
 VERDICTS = {BETTER: "▼ better", NOT_WORSE: f"▼ {NOT_WORSE}", WORSE: "▲ worse", UNCLEAR: f"≈ {UNCLEAR}"}

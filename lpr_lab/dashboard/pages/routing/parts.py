@@ -19,9 +19,10 @@ from lpr_lab.errors import LprError
 from lpr_lab.measure.trace import RoutingChange, RoutingTrace, routing_change
 from lpr_lab.runs.own_texts import is_own
 from lpr_lab.runs.run import Run
-from lpr_lab.views.figures import plots
-from lpr_lab.views.figures.plots import dataset_name
+from lpr_lab.views.figures.layers import load_heatmap
+from lpr_lab.views.figures.titles import take_title
 from lpr_lab.views.html.tokens import choices_in, render_token_strip
+from lpr_lab.views.names import dataset_name
 
 QUESTION = "Where did each token of this text go?"
 DEMO = shell.command("lpr-lab demo")
@@ -143,8 +144,8 @@ def overview(run: Run | None) -> tuple[str, Any, str]:
         return "", gr.update(visible=False, value=None), ""
     data = sorted(set(load["dataset"]), key=lambda name: name != "heldout")[0]
     rows = load[load["dataset"] == data]
-    figure = plots.load_heatmap(rows)
-    title = plots.take_title(figure)
+    figure = load_heatmap(rows)
+    title = take_title(figure)
     tokens = int(rows["n_tokens"].groupby(rows["language"]).first().sum())
     caption = (
         f"{dataset_name(data)}; {tokens:,} tokens in all; layer 0 on top, the original languages left of the line."

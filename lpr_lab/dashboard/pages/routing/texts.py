@@ -14,8 +14,7 @@ from lpr_lab.dashboard.shell import Scene, esc
 from lpr_lab.measure.trace import RoutingTrace
 from lpr_lab.runs.own_texts import is_own, own_texts, suggested_name
 from lpr_lab.runs.run import Run
-from lpr_lab.text.languages import LANGUAGES
-from lpr_lab.views.figures.plots import language_name
+from lpr_lab.text.languages import LANGUAGES, language_name
 
 OWN = "own"
 """Value of the text picker for a text of one's own, also where one is shown."""

@@ -6,7 +6,7 @@ from lpr_lab.dashboard.shell import Scene, esc
 from lpr_lab.errors import LprError
 from lpr_lab.runs.compare.differences import compare_runs
 from lpr_lab.runs.run import Run
-from lpr_lab.views import side_by_side
+from lpr_lab.views.html import comparison
 
 MOST = 6
 
@@ -43,11 +43,11 @@ def render_comparison(scene: Scene) -> str:
         compared = compare_runs(runs)
     except LprError as error:
         return shell.notice("bad", esc(str(error)))
-    warning = "".join(shell.notice("warn", esc(said)) for said in side_by_side.notices(compared, runs))
+    warning = "".join(shell.notice("warn", esc(said)) for said in comparison.notices(compared, runs))
     heads = [f"{esc(run.title)}<small>{esc(run.created[:10])} {esc(run.short_id)}</small>" for run in runs]
-    table = side_by_side.render(compared, heads, ("results", "settings", "data", "environment"))
+    table = comparison.render(compared, heads, ("results", "settings", "data", "environment"))
     clear = esc(scene.view.to_query(runs=""))
-    said = f"{len(runs)} runs: {side_by_side.finding(compared)}"
+    said = f"{len(runs)} runs: {comparison.finding(compared)}"
     return (
         f'<section class="lpr-card" aria-label="Comparison"><h2 class="lpr-subfinding">{esc(said)}</h2>{warning}{table}'
         f'<p class="lpr-caption"><a href="/?{clear}" data-pick="{clear}">Compare none</a></p>'

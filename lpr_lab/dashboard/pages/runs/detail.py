@@ -11,7 +11,7 @@ from lpr_lab.experiments.sweep.grid import KIND as SWEEP
 from lpr_lab.runs.compare.differences import flatten
 from lpr_lab.runs.lineage import ancestors_of, children_of
 from lpr_lab.runs.run import Run
-from lpr_lab.views.html import run_parts
+from lpr_lab.views.html import run_overview
 from lpr_lab.views.numbers import count
 
 PAGES = {
@@ -32,10 +32,10 @@ PAGES_OF_KIND: dict[str, dict[str, str]] = {
 def render_detail(run: Run, runs: list[Run]) -> str:
     """Return everything about one run but its curves."""
     try:
-        parts = [_title(run), _state(run), run_parts.render_tiles(run), render_sweep(run, runs)]
-        parts += [_section(run_parts.claims_finding(run), run_parts.render_claims(run)), _lineage(run, runs)]
-        parts += [_section(run_parts.phases_finding(run), run_parts.render_phases(run)), _settings(run)]
-        parts += [_folded("Text it was made from", run_parts.render_texts(run)), _notes(run)]
+        parts = [_title(run), _state(run), run_overview.render_tiles(run), render_sweep(run, runs)]
+        parts += [_section(run_overview.claims_finding(run), run_overview.render_claims(run)), _lineage(run, runs)]
+        parts += [_section(run_overview.phases_finding(run), run_overview.render_phases(run)), _settings(run)]
+        parts += [_folded("Text it was made from", run_overview.render_texts(run)), _notes(run)]
     except LprError as error:
         parts = [_title(run), shell.notice("bad", esc(str(error)))]
     return f'<article class="lpr-detail" aria-label="Run {esc(run.title)}">{"".join(parts)}</article>'
@@ -111,8 +111,8 @@ def _folded(title: str, body: str) -> str:
 
 def _settings(run: Run) -> str:
     settings, made_with = flatten(run.config), flatten(run.env or {})
-    parts = [_folded("Settings", run_parts.render_pairs(settings))] if settings else []
-    parts += [_folded("Made with", run_parts.render_pairs(made_with))] if made_with else []
+    parts = [_folded("Settings", run_overview.render_pairs(settings))] if settings else []
+    parts += [_folded("Made with", run_overview.render_pairs(made_with))] if made_with else []
     return "".join(parts)
 
 

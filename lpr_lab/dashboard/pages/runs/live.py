@@ -66,7 +66,7 @@ def snapshot_of(run: Run) -> Snapshot:
 
 
 def metrics_of(run: Run | None) -> "pd.DataFrame | None":
-    """Return a run's finite numbers as a table for `plots.training_curves`, or None when there are none."""
+    """Return a run's finite numbers as a table for `training_curves`, or None when there are none."""
     if run is None:
         return None
     try:

@@ -18,8 +18,10 @@ from lpr_lab.measure.significance import ADAPTATION, UNCLEAR
 from lpr_lab.runs.housekeeping import tags_of
 from lpr_lab.runs.model_ref import looked_at
 from lpr_lab.runs.run import Run
-from lpr_lab.views.figures import plots
-from lpr_lab.views.html.run_parts import mean_of
+from lpr_lab.text.languages import language_name
+from lpr_lab.views.figures.titles import take_title
+from lpr_lab.views.figures.training import metric_names, training_curves
+from lpr_lab.views.html.run_overview import mean_of
 from lpr_lab.views.numbers import NOT_MEASURED, change, duration
 
 QUESTION = "What have I run, and what came of it?"
@@ -105,7 +107,7 @@ def _amount(run: Run, role: str, numbers: dict[str, float], unit: str = "") -> s
 
 
 def _list(codes: list[str]) -> str:
-    names = [plots.language_name(code) for code in codes]
+    names = [language_name(code) for code in codes]
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]])) if names else "no language"
 
 
@@ -237,14 +239,14 @@ def curves(run: Run | None, name: str | None) -> tuple[Any, Any, str, Any]:
     """Return the updates of card, picker of numbers, finding and plot; all hidden while nothing was recorded."""
     metrics, settings = metrics_of(run), figure_of(run)
     if settings is not None:
-        title = f'<h2 class="lpr-subfinding">{esc(plots.take_title(settings).replace("<br>", " "))}</h2>'
+        title = f'<h2 class="lpr-subfinding">{esc(take_title(settings).replace("<br>", " "))}</h2>'
         return gr.update(visible=True), gr.update(visible=False), title, settings
     if metrics is None:
         return gr.update(visible=False), gr.skip(), "", gr.update(value=None)
-    names = plots.metric_names(metrics)
+    names = metric_names(metrics)
     shown = name if name in names else names[0]
-    figure = plots.training_curves(metrics, shown)
-    title = f'<h2 class="lpr-subfinding">{esc(plots.take_title(figure))}</h2>'
+    figure = training_curves(metrics, shown)
+    title = f'<h2 class="lpr-subfinding">{esc(take_title(figure))}</h2>'
     return gr.update(visible=True), gr.update(choices=names, value=shown, visible=True), title, figure
 
 

@@ -11,7 +11,7 @@ from lpr_lab.dashboard.shell import esc
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.sweep.grid import COLUMNS, KIND
 from lpr_lab.runs.run import Run
-from lpr_lab.views.figures import sweep as drawn
+from lpr_lab.views.figures.sweep import finding, metrics_by_setting
 from lpr_lab.views.numbers import NOT_MEASURED
 
 _DIFFERENCES = ("parameter", "value", "against", "metric", "difference", "ci_low", "ci_high", "seeds", "verdict")
@@ -43,7 +43,7 @@ def render_sweep(run: Run, runs: Sequence[Run]) -> str:
     if compared is not None and not compared.empty:
         lines = [[_cell(row[name]) for name in _DIFFERENCES] for row in compared.to_dict("records")]
         said = "Paired by seed; from and to are the 95 % interval. One that contains 0 is no clear difference."
-        parts.append(_section(drawn.finding(compared), _DIFFERENCES, lines, said))
+        parts.append(_section(finding(compared), _DIFFERENCES, lines, said))
     failed = int((summary["run_state"] == "failed").sum())
     title = f"{len(summary)} points" + (f", {failed} of them failed" if failed else "")
     parts.append(_section(title, heads, rows))
@@ -63,7 +63,7 @@ def figure_of(run: Run | None) -> Any:
     columns = list(summary.columns)
     varied = set(run.config.get("grid") or ())
     metrics = [name for name in columns if name not in varied and name not in COLUMNS]
-    return drawn.settings(summary, metrics, differences) if metrics else None
+    return metrics_by_setting(summary, metrics, differences) if metrics else None
 
 
 def command_of(run: Run) -> str:

@@ -17,7 +17,7 @@ from lpr_lab.dashboard.pages.compare.state import Latest, halted, judge
 from lpr_lab.dashboard.query import View
 from lpr_lab.runs.continuations import Exactness, Pair, Said, exactness, pair_id, split_at_fork
 from lpr_lab.runs.run import Run
-from lpr_lab.views.html import continuations as views
+from lpr_lab.views.html.continuations import finding, render_pair
 
 
 def words(markup: str) -> str:
@@ -97,21 +97,21 @@ def test_the_fork_lies_between_whole_characters():
 
 
 def test_panes_carry_language_and_direction_and_escape_everything():
-    pane = views.render_pair(Pair(HOSTILE, "ar", Said(MIXED), Said("<b>x</b>"), 0))
+    pane = render_pair(Pair(HOSTILE, "ar", Said(MIXED), Said("<b>x</b>"), 0))
     assert pane.count('dir="rtl" lang="ar"') == 2
     assert "<script" not in pane and "&lt;b&gt;x" in pane
 
 
 def test_under_each_pane_stands_length_speed_script_and_loop():
-    left, right = words(views.render_pair(GREEK)).split("Expanded model")
+    left, right = words(render_pair(GREEK)).split("Expanded model")
     assert "9 tokens · 3.0 tokens/s" in left and "100% of output is not Greek script" in left
     assert "⟳ repeats “a big house” 3 times" in left
     assert "8 tokens · 2.0 tokens/s" in right and "all in Greek script" in right and "repeats" not in right
 
 
 def test_the_finding_counts_the_tokens_that_agree():
-    assert views.finding(GREEK) == "Base and expanded model agree for 2 of 9 tokens (22%), then part."
-    assert views.finding(replace(GREEK, names=("G1 expand", "expanded"), diverged_at=0)).startswith("G1 expand and Exp")
+    assert finding(GREEK) == "Base and expanded model agree for 2 of 9 tokens (22%), then part."
+    assert finding(replace(GREEK, names=("G1 expand", "expanded"), diverged_at=0)).startswith("G1 expand and Exp")
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_the_finding_counts_the_tokens_that_agree():
     ],
 )
 def test_the_base_is_called_exact_only_where_the_run_checked_it(checked, badge):
-    assert badge in views.render_pair(GREEK, checked)
+    assert badge in render_pair(GREEK, checked)
 
 
 def test_the_check_is_read_from_the_results(runs_dir, run):
@@ -141,7 +141,7 @@ def test_the_check_is_read_from_the_results(runs_dir, run):
 @pytest.mark.parametrize("swapped", [False, True])
 def test_nothing_in_a_blind_pane_tells_who_is_who(swapped):
     hidden = replace(GREEK, hidden=True, swapped=swapped)
-    panes, said = views.render_pair(hidden, 0.0), views.finding(hidden)
+    panes, said = render_pair(hidden, 0.0), finding(hidden)
     for word in ("ase", "xpanded", "exact", "tokens/s", "lpr-new", "experts"):
         assert word not in panes and word not in said
     left, right = panes.split("</section>")[:2]

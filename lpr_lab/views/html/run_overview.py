@@ -10,7 +10,7 @@ from typing import Any
 from lpr_lab.measure.significance import ADAPTATION, UNCLEAR, Difference, mean_change
 from lpr_lab.runs.run import Run
 from lpr_lab.text.languages import language_name
-from lpr_lab.views.figures.plots import dataset_name
+from lpr_lab.views.names import dataset_name
 from lpr_lab.views.numbers import NOT_MEASURED, change, count, duration, interval, percent
 from lpr_lab.views.static import read_static
 
@@ -20,7 +20,7 @@ esc = html.escape
 @cache
 def style() -> str:
     """Return the style sheet of these pieces; colours come from the page's variables."""
-    return read_static("run_parts.css")
+    return read_static("run_overview.css")
 
 
 def render_tiles(run: Run) -> str:

@@ -4,7 +4,7 @@ import pytest
 
 from lpr_lab.runs.run import start_run
 from lpr_lab.text.load import load_corpus
-from lpr_lab.views.html.run_parts import render_texts
+from lpr_lab.views.html.run_overview import render_texts
 
 
 @pytest.fixture

@@ -1,0 +1,58 @@
+"""Figures of training: one recorded number over tokens, a panel per stage."""
+
+from typing import TYPE_CHECKING
+
+from lpr_lab.errors import UsageError
+from lpr_lab.views import Table, theme
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+MAX_POINTS = 2000
+"""Per curve; more are thinned evenly."""
+
+
+def training_curves(metrics: Table, name: str = "lm_loss", template: str = "lpr") -> "go.Figure":
+    """Draw one number over tokens, a panel per stage: every recorded point, and a running mean through those points.
+
+    Args:
+        metrics: columns step, tokens, stage, name, value.
+        name: which number, one of `metric_names(metrics)`.
+        template: `lpr` or `lpr_dark`.
+    """
+    from plotly.subplots import make_subplots
+
+    theme.register()
+    rows = metrics[(metrics["name"] == name) & metrics["value"].notna()]
+    stages = list(dict.fromkeys(rows["stage"]))
+    if not stages:
+        raise UsageError(f"No {name!r} was recorded; there are {', '.join(metric_names(metrics)) or 'no numbers yet'}.")
+    titles = [stage.replace("_", " ") for stage in stages]
+    figure = make_subplots(rows=1, cols=len(stages), shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.03)
+    finding = []
+    for column, stage in enumerate(stages, start=1):
+        part = rows[rows["stage"] == stage].sort_values("step")
+        part = part.iloc[:: max(1, len(part) // MAX_POINTS)]
+        smooth = part["value"].rolling(max(3, len(part) // 10), center=True, min_periods=1).mean()
+        common = {"x": part["tokens"], "row": 1, "col": column, "showlegend": False}
+        hover = f"{name} %{{y:.4g}} after %{{x:,}} tokens<extra></extra>"
+        figure.add_scatter(
+            **common,
+            y=part["value"],
+            mode="markers",
+            marker={"size": 4, "color": theme.GREY, "opacity": 0.6},
+            hovertemplate=hover,
+        )
+        figure.add_scatter(**common, y=smooth, mode="lines", line={"color": theme.NEW, "width": 2.5}, hoverinfo="skip")
+        figure.update_xaxes(title="tokens", zeroline=False, row=1, col=column)
+        finding.append(f"{stage.replace('_', ' ')} {part['value'].iloc[0]:.3g} → {part['value'].iloc[-1]:.3g}")
+    figure.update_layout(template=template, title=f"{name}: {', '.join(finding)}", height=320)
+    figure.update_yaxes(title=name, col=1)
+    figure.update_annotations(font_size=13)
+    return figure
+
+
+def metric_names(metrics: Table) -> list[str]:
+    """Return the names of the recorded numbers, losses first."""
+    names = list(dict.fromkeys(metrics["name"]))
+    return sorted(names, key=lambda name: (name != "lm_loss", "loss" not in name, name in ("seconds", "lr"), name))

@@ -1,0 +1,20 @@
+"""What roles, data sets and experts are called on screen."""
+
+from lpr_lab.views import Table
+
+ROLES = {"original": "Original languages", "expanded": "Expanded languages"}
+
+
+def dataset_name(name: str) -> str:
+    """Return what a data set is called for people."""
+    return {"dev": "Dev text, same genre as training", "heldout": "Held-out text, another genre"}.get(name, name)
+
+
+def datasets(table: Table) -> list[str]:
+    """Return the data sets of a table, held-out text first."""
+    return sorted(map(str, dict.fromkeys(table["dataset"])), key=lambda name: name != "heldout")
+
+
+def expert_name(expert: int) -> str:
+    """Return what an expert is called: `expert 0, the original`, or `expert 2`."""
+    return "expert 0, the original" if expert == 0 else f"expert {expert}"

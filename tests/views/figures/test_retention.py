@@ -1,0 +1,60 @@
+"""Figures of retention say what the tables say, in words as well as in marks."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from helpers.sample_runs import change_table
+from lpr_lab.errors import UsageError
+from lpr_lab.views.figures.retention import before_and_after
+from lpr_lab.views.figures.titles import take_title
+
+
+@pytest.fixture
+def heldout() -> pd.DataFrame:
+    return change_table().query("dataset == 'heldout'")
+
+
+def all_text(figure) -> str:
+    return json.dumps(json.loads(figure.to_json()), ensure_ascii=False)
+
+
+def test_the_title_of_retention_is_its_finding(heldout):
+    title = before_and_after(heldout).layout.title.text
+    assert title == (
+        "Expanded languages need 14.9% fewer bits (−21.8% to −10.2%); "
+        "original languages need 0.4% fewer bits (−1.2% to +0.3%)"
+    )
+
+
+def test_retention_draws_original_languages_above_expanded_ones(heldout):
+    figure = before_and_after(heldout)
+    names = dict(zip(figure.layout.yaxis.tickvals, figure.layout.yaxis.ticktext, strict=True))
+    assert list(names.values()) == ["English", "Spanish", "Greek", "Hungarian", "Turkish"]
+    assert figure.layout.yaxis.range[0] > figure.layout.yaxis.range[1]  # downwards
+    assert list(names) == sorted(names)
+
+
+def test_retention_tells_base_and_expanded_apart_by_shape(heldout):
+    traces = {trace.name: trace for trace in before_and_after(heldout).data if trace.mode == "markers"}
+    assert traces["base model"].marker.symbol == "circle"
+    after = traces["expanded model on original languages"].marker.symbol
+    assert after == ("triangle-right", "triangle-left")
+
+
+def test_retention_refuses_two_data_sets_on_one_axis():
+    with pytest.raises(UsageError, match="one data set at a time"):
+        before_and_after(change_table())
+
+
+def test_both_templates_are_registered_and_name_no_remote_font(heldout):
+    for template in ("lpr", "lpr_dark"):
+        text = all_text(before_and_after(heldout, template=template))
+        assert "http" not in text and "Noto Sans Bengali" in text
+
+
+def test_a_page_can_take_the_title_out(heldout):
+    figure = before_and_after(heldout)
+    assert take_title(figure).startswith("Expanded languages")
+    assert figure.layout.title.text is None

@@ -1,0 +1,24 @@
+"""Curves of training show the points that were recorded, and no others."""
+
+import pandas as pd
+import pytest
+
+from lpr_lab.errors import UsageError
+from lpr_lab.views.figures.training import training_curves
+
+
+def test_smoothing_adds_no_point():
+    metrics = pd.DataFrame(
+        {
+            "step": range(1, 9),
+            "tokens": [1024 * n for n in range(1, 9)],
+            "stage": ["expand"] * 5 + ["review"] * 3,
+            "name": "lm_loss",
+            "value": [3.0, 2.5, None, 2.2, 2.1, 2.2, 2.1, 2.0],
+        }
+    )
+    points, line, *_ = training_curves(metrics).data
+    assert list(points.x) == list(line.x) == [1024, 2048, 4096, 5120]
+    assert training_curves(metrics).layout.title.text == "lm_loss: expand 3 → 2.1, review 2.2 → 2"
+    with pytest.raises(UsageError, match="there are lm_loss"):
+        training_curves(metrics, "accuracy")
