@@ -106,7 +106,7 @@ def test_notebooks_parameters_and_examples_are_found_by_name_without_a_checkout(
     offered = shell.call("lpr-lab", COMP_WORDS="lpr-lab run 0", **offers).split()
     assert {"00_quickstart", "09_ablation_sweep"} <= set(offered)
     (example,) = (where.parent / "examples").iterdir()
-    shell.call("lpr-lab", "export", example.name, "-o", "report.html", "--runs-dir", where.parent)
+    shell.call("lpr-lab", "report", example.name, "-o", "report.html", "--runs-dir", where.parent)
 
 
 @pytest.mark.slow
@@ -121,7 +121,7 @@ def test_the_quickstart_runs_by_name_and_the_app_shows_it_without_a_checkout(
     assert json.loads((run / "env.json").read_text())["git"] is None
     again = json.loads(shell.call("lpr-lab", "demo", "--no-app", "-f", "small.json", "--json"))
     assert again["id"] == result["id"] and again["how"] == "reused"
-    shell.call("lpr-lab", "export", result["id"], "-o", "report.html")
+    shell.call("lpr-lab", "report", result["id"], "-o", "report.html")
     assert "lpr-lab run 00_quickstart" in (shell.folder / "report.html").read_text()
     with socket.create_server(("127.0.0.1", 0)) as found:
         port = found.getsockname()[1]

@@ -1,4 +1,4 @@
-"""The command line: `lpr-lab demo | run | watch | sweep | runs | export | app | doctor`.
+"""The command line: `lpr-lab demo | run | watch | sweep | runs | report | app | doctor`.
 
 Parses, calls one function, prints.
 
@@ -9,7 +9,7 @@ a command needs it, so that `--help` answers at once.
 
 import typer
 
-from lpr_lab.cli import commands, export, runs, sweep, watch
+from lpr_lab.cli import commands, report, runs, sweep, watch
 from lpr_lab.cli.common import Group
 
 app = typer.Typer(
@@ -24,7 +24,8 @@ app.command("run")(commands.run_command)
 app.command("sweep")(sweep.sweep_command)
 app.command("watch")(watch.watch_command)
 app.add_typer(runs.app, name="runs")
-app.command("export")(export.export_command)
+app.command("report")(report.report_command)
+app.command("export", hidden=True)(report.export_command)
 app.command("app")(commands.app_command)
 app.command("doctor")(commands.doctor)
 

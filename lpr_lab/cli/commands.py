@@ -1,4 +1,7 @@
-"""Doing work and opening the window: `lpr-lab demo`, `run`, `app`, `doctor`."""
+"""The commands `lpr-lab demo`, `run`, `app` and `doctor`.
+
+Typer reads options from the signature, so a command has one parameter for each of its options.
+"""
 
 import json
 import os
@@ -35,14 +38,14 @@ if TYPE_CHECKING:
 
 
 def demo(
-    recipe: Annotated[str | None, typer.Option(help="route_first, or the papers' own moe_lpr.")] = None,
-    tokens: Annotated[int | None, typer.Option(min=1, help="Tokens of stage 1.")] = None,
-    minutes_per_stage: Annotated[float | None, typer.Option(help="Stop each training stage after so long.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Recipe: route_first, or moe_lpr as in the paper.")] = None,
+    tokens: Annotated[int | None, typer.Option(min=1, help="Training tokens of stage 1.")] = None,
+    minutes_per_stage: Annotated[float | None, typer.Option(help="Time limit of each training stage, in minutes.")] = None,
     assignments: Assignments = None,
     parameters_file: ParametersFile = None,
     new: New = False,
     track: Track = None,
-    no_app: Annotated[bool, typer.Option("--no-app", help="Stop before serving the dashboard.")] = False,
+    no_app: Annotated[bool, typer.Option("--no-app", help="Do not open the dashboard.")] = False,
     runs_dir: RunsDir = None,
     port: Port = PORT,
     no_browser: NoBrowser = False,
@@ -55,23 +58,16 @@ def demo(
     same command goes on with; a finished run is not made again.
     """
     from lpr_lab.experiments.doctor import port_finding
+    from lpr_lab.experiments.notebooks.parameters import read_notebook, resolve
     from lpr_lab.experiments.notebooks.run import notebooks_dir
 
     if not no_app and (taken := port_finding(port)).state != "ok":
         raise UsageError(f"Port {port} is taken. {taken.next_step} Or use --no-app.")
     shortcuts = {"recipe": recipe, "stage1_tokens": tokens, "max_minutes": minutes_per_stage}
     values = {name: value for name, value in shortcuts.items() if value is not None}
-    run = _run_notebook(
-        notebooks_dir() / f"{QUICKSTART}.ipynb",
-        runs_dir,
-        assignments,
-        parameters_file,
-        values,
-        None,
-        new,
-        as_json,
-        quiet,
-    )
+    notebook = notebooks_dir() / f"{QUICKSTART}.ipynb"
+    resolved = resolve(read_notebook(notebook).parameters, assignments or (), parameters_file, values)
+    run = _run_notebook(notebook, resolved, runs_dir, new=new, as_json=as_json, quiet=quiet)
     if not no_app:
         _serve(run.path.parent, port, no_browser, f"routing?run={run.id}")
 
@@ -79,13 +75,11 @@ def demo(
 def run_command(
     notebook: Annotated[
         Path,
-        typer.Argument(
-            help="A notebook, or the name of one of ours (00_quickstart).", autocompletion=complete_notebook
-        ),
+        typer.Argument(help="A notebook, or a bundled one by name (00_quickstart).", autocompletion=complete_notebook),
     ],
     assignments: Assignments = None,
     parameters_file: ParametersFile = None,
-    name: Annotated[str | None, typer.Option(help="What to call the run.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run.")] = None,
     new: New = False,
     track: Track = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and print the parameters, run nothing.")] = False,
@@ -100,25 +94,23 @@ def run_command(
     """
     from lpr_lab.experiments.notebooks.parameters import read_notebook, resolve
     from lpr_lab.experiments.notebooks.run import find_notebook
+    from lpr_lab.runs.yaml_files import dump_yaml
 
     notebook = find_notebook(notebook)
-    if dry_run:
-        from lpr_lab.runs.yaml_files import dump_yaml
-
-        resolved = resolve(read_notebook(notebook).parameters, assignments or (), parameters_file)
-        print(
-            json.dumps(resolved, ensure_ascii=False) if as_json else dump_yaml(resolved),
-            end="" if not as_json else "\n",
-        )
-        return
-    _run_notebook(notebook, runs_dir, assignments, parameters_file, {}, name, new, as_json, quiet)
+    resolved = resolve(read_notebook(notebook).parameters, assignments or (), parameters_file)
+    if not dry_run:
+        _run_notebook(notebook, resolved, runs_dir, name=name, new=new, as_json=as_json, quiet=quiet)
+    elif as_json:
+        print(json.dumps(resolved, ensure_ascii=False))
+    else:
+        print(dump_yaml(resolved), end="")
 
 
 def app_command(
     runs_dir: RunsDir = None,
     port: Port = PORT,
     host: Host = "127.0.0.1",
-    mcp: Annotated[bool, typer.Option("--mcp", help="Offer its endpoints to language-model clients too.")] = False,
+    mcp: Annotated[bool, typer.Option("--mcp", help="Serve its endpoints to language models over MCP too.")] = False,
     no_browser: NoBrowser = False,
 ) -> None:
     """Open the dashboard on a folder of runs.
@@ -135,7 +127,7 @@ def app_command(
 
 
 def doctor(runs_dir: RunsDir = None, port: Port = PORT, as_json: AsJson = False) -> None:
-    """Look at what this machine has of what is needed; exit code 1 when something essential is missing."""
+    """Check what this machine has of what is needed; exit code 1 when something essential is missing."""
     from dataclasses import asdict
 
     from lpr_lab.experiments.doctor import examine
@@ -153,29 +145,13 @@ def doctor(runs_dir: RunsDir = None, port: Port = PORT, as_json: AsJson = False)
 
 
 def _run_notebook(
-    notebook: Path,
-    runs_dir: Path | None,
-    assignments: list[str] | None,
-    parameters_file: Path | None,
-    values: dict[str, Any],
-    name: str | None,
-    new: bool,
-    as_json: bool,
-    quiet: bool,
+    notebook: Path, values: dict[str, Any], runs_dir: Path | None, *, as_json: bool, quiet: bool, **options: Any
 ) -> "Run":
+    """Run a notebook and print its results; `options` are those of `run_notebook`."""
     from lpr_lab.experiments.notebooks.run import run_notebook
 
     with progress_output(quiet) as output:
-        done = run_notebook(
-            notebook,
-            runs_dir=runs_folder(runs_dir),
-            assignments=tuple(assignments or ()),
-            parameters_file=parameters_file,
-            values=values,
-            name=name,
-            new=new,
-            output=output,
-        )
+        done = run_notebook(notebook, runs_dir=runs_folder(runs_dir), values=values, output=output, **options)
     run = done.run
     if done.how == "reused" and not quiet:
         say(f"Run {run.id} was made with the same settings and is finished; --new makes another.")

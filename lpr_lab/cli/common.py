@@ -1,4 +1,4 @@
-"""What all commands share: their options, how they say what went wrong, how a run is found and told."""
+"""What the commands share: options, error handling, finding a run and printing it."""
 
 import json
 import os
@@ -21,7 +21,7 @@ PORT = 7860
 
 
 class Group(TyperGroup):
-    """Turns what goes wrong in a command into one sentence and its exit code."""
+    """Turns an exception of a command into one sentence and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; whatever it raises ends as an exit code."""
@@ -42,13 +42,15 @@ class Group(TyperGroup):
 
 RunsDir = Annotated[
     Path | None,
-    typer.Option("--runs-dir", help="The folder of runs.", show_default="$LPR_LAB_RUNS, or ./runs", file_okay=False),
+    typer.Option(
+        "--runs-dir", help="Folder that holds the runs.", show_default="$LPR_LAB_RUNS, or ./runs", file_okay=False
+    ),
 ]
-Port = Annotated[int, typer.Option("--port", min=1, max=65535, help="Where on 127.0.0.1 the dashboard listens.")]
+Port = Annotated[int, typer.Option("--port", min=1, max=65535, help="Port that the dashboard listens on.")]
 Host = Annotated[str, typer.Option("--host", help="Address to listen on; any but 127.0.0.1 asks visitors for a token.")]
 NoBrowser = Annotated[bool, typer.Option("--no-browser", help="Print the address, open nothing.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the result.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress, only the result.")]
 
 
 def _parameters_file(given: Path | None) -> Path | None:
@@ -71,7 +73,7 @@ ParametersFile = Annotated[
     typer.Option(
         "-f",
         metavar="FILE",
-        help="Parameters from a YAML or JSON file, or the name of one of ours (00_quickstart.gpu).",
+        help="Parameters from a YAML or JSON file, or a bundled one by name (00_quickstart.gpu).",
         callback=_parameters_file,
         autocompletion=complete_parameters,
     ),
@@ -92,11 +94,11 @@ Track = Annotated[
         "--track",
         metavar="NAME",
         callback=_track,
-        help="Hand the numbers of training on to tensorboard, trackio, wandb or mlflow too; repeatable.",
+        help="Log training metrics to tensorboard, trackio, wandb or mlflow too; repeatable.",
         show_default="$LPR_LAB_TRACKERS",
     ),
 ]
-New = Annotated[bool, typer.Option("--new", help="Make a new run, whatever there is.")]
+New = Annotated[bool, typer.Option("--new", help="Make a new run even where one with these parameters exists.")]
 
 
 def say(text: str) -> None:

@@ -1,4 +1,4 @@
-"""What a shell offers after Tab: runs, tags, notebooks and their parameters; `lpr-lab --install-completion` sets it up.
+"""Shell completion of runs, notebooks and their parameters; `lpr-lab --install-completion` sets it up.
 
 Every offer is made from names and small files, because a person waits for it; nothing that goes wrong is shown, because
 an error in the middle of a typed line helps nobody.

@@ -1,4 +1,4 @@
-"""`lpr-lab runs`: what runs there are, what they are, and keeping order among them."""
+"""`lpr-lab runs`: list, show, compare, tag and remove runs."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -71,7 +71,7 @@ def diff_command(
     run_ids: Annotated[
         list[str], typer.Argument(metavar="RUN RUN...", help="Two runs or more.", autocompletion=complete_run)
     ],
-    every: Annotated[bool, typer.Option("--all", help="Also what is the same.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Show equal rows too.")] = False,
     runs_dir: RunsDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -99,12 +99,14 @@ def diff_command(
 @app.command("tag")
 def tag_command(
     run_id: Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or `latest`.", autocompletion=complete_run)],
-    tags: Annotated[list[str] | None, typer.Argument(metavar="[WORD]...", help="Without any, show its tags.")] = None,
-    remove: Annotated[bool, typer.Option("--remove", help="Take these words off.")] = False,
+    tags: Annotated[
+        list[str] | None, typer.Argument(metavar="[WORD]...", help="Tags; without any, show those it has.")
+    ] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Remove these tags.")] = False,
     runs_dir: RunsDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Put words on a run, to find it again by `lpr-lab runs list --tag WORD` and in the dashboard."""
+    """Put tags on a run, to find it again by `lpr-lab runs list --tag WORD` and in the dashboard."""
     from lpr_lab.runs import housekeeping
 
     run = open_run(runs_folder(runs_dir), run_id)

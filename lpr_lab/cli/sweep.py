@@ -1,4 +1,4 @@
-"""Many runs of one notebook: `lpr-lab sweep`."""
+"""`lpr-lab sweep`: one notebook at every point of a grid of parameters."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -19,46 +19,48 @@ if TYPE_CHECKING:
 ENGINES = ("local", "submitit")
 
 
-def sweep_command(
-    notebook: Annotated[
-        str,
-        typer.Argument(
-            help="A notebook, or the name of one of ours (00_quickstart).", autocompletion=complete_notebook
-        ),
-    ],
-    grid: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-g",
-            metavar="NAME=V1,V2",
-            help="Values of a parameter; repeatable. Lists of lists are JSON.",
-            autocompletion=complete_assignment,
-        ),
-    ] = None,
-    grid_file: Annotated[
-        Path | None,
-        typer.Option("-f", metavar="FILE", help="The grid as YAML or JSON: `name: [v1, v2]`.", exists=True),
-    ] = None,
+Notebook = Annotated[
+    str, typer.Argument(help="A notebook, or a bundled one by name (00_quickstart).", autocompletion=complete_notebook)
+]
+Grid = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-g",
+        metavar="NAME=V1,V2",
+        help="Values of a parameter; repeatable. Lists of lists are JSON.",
+        autocompletion=complete_assignment,
+    ),
+]
+GridFile = Annotated[
+    Path | None, typer.Option("-f", metavar="FILE", help="The grid as YAML or JSON: `name: [v1, v2]`.", exists=True)
+]
+Metrics = Annotated[
+    list[str] | None,
+    typer.Option("-m", metavar="NAME", help="A number of results.json, such as gain or change.0.after; repeatable."),
+]
+EngineName = Annotated[str, typer.Option(help="local: processes here; submitit: jobs, on Slurm where it is.")]
+Submit = Annotated[
+    list[str] | None,
+    typer.Option("-s", metavar="NAME=VALUE", help="A parameter of submitit, such as slurm_partition=gpu."),
+]
+
+
+def sweep_command(  # one parameter per option, because Typer reads the options from the signature
+    notebook: Notebook,
+    grid: Grid = None,
+    grid_file: GridFile = None,
     assignments: Assignments = None,
-    metric: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-m", metavar="NAME", help="A number of results.json, such as gain or change.0.after; repeatable."
-        ),
-    ] = None,
+    metric: Metrics = None,
     jobs: Annotated[int, typer.Option(min=1, help="How many runs at a time.")] = 1,
     max_runs: Annotated[int, typer.Option(min=1, help="Refuse a grid with more points.")] = 64,
-    engine: Annotated[str, typer.Option(help="local: processes here; submitit: jobs, on Slurm where it is.")] = "local",
-    submit: Annotated[
-        list[str] | None,
-        typer.Option("-s", metavar="NAME=VALUE", help="A parameter of submitit, such as slurm_partition=gpu."),
-    ] = None,
+    engine: EngineName = "local",
+    submit: Submit = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and print the points, run nothing.")] = False,
     runs_dir: RunsDir = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Run a notebook at every point of a grid, and tell what differs.
+    """Run a notebook at every point of a grid, and compare the results.
 
     Every point is checked before anything starts, and becomes a run of its
     own. A parameter called seed is repeated, not compared: means, spreads and

@@ -1,4 +1,4 @@
-"""`lpr-lab watch`: a running stage in the terminal, whoever runs it."""
+"""`lpr-lab watch`: follow a run's training in the terminal, from any process."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 
 def watch_command(
     run_id: Annotated[
-        str | None, typer.Argument(metavar="RUN", help="A run's id, or `latest`.", show_default="the newest at work")
+        str | None,
+        typer.Argument(metavar="RUN", help="A run's id, or `latest`.", show_default="the newest that is running"),
     ] = None,
-    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 1.0,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between updates.")] = 1.0,
     runs_dir: RunsDir = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line, whenever there is news.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line and update.")] = False,
 ) -> None:
     """Watch a run until it ends: step, speed, time left, losses.
 

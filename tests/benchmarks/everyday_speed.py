@@ -127,7 +127,7 @@ def reports(rounds: int, rows: list[Row]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         examples = Path(__file__).parents[2] / "runs"
         name = next((examples / "examples").iterdir()).name
-        command = ("-m", "lpr_lab", "export", name, "--runs-dir", str(examples), "-o", f"{folder}/report.html")
+        command = ("-m", "lpr_lab", "report", name, "--runs-dir", str(examples), "-o", f"{folder}/report.html")
         rows.append(row("Export a report, start of Python included", timed(shell(*command), rounds)))
 
 

@@ -64,7 +64,7 @@ def test_help_names_every_command_and_imports_nothing_heavy():
         ["runs", "diff"],
         ["runs", "tag"],
         ["runs", "rm"],
-        ["export"],
+        ["report"],
     ],
 )
 def test_every_command_explains_itself(command):

@@ -28,7 +28,7 @@ def test_commands_and_their_commands_are_offered():
     assert {"list", "show", "diff"} <= set(offered("runs", ""))
 
 
-@pytest.mark.parametrize("command", ["runs show", "runs diff", "runs tag", "runs rm", "export"])
+@pytest.mark.parametrize("command", ["runs show", "runs diff", "runs tag", "runs rm", "report"])
 def test_runs_are_offered_wherever_one_is_asked_for(two_runs, command):
     assert set(offered(*command.split(), "")) == {"latest", *two_runs}
     assert offered(*command.split(), two_runs[0][:-2]) == [two_runs[0]]

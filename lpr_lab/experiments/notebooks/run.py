@@ -94,10 +94,7 @@ def run_notebook(
     path: Path | str,
     *,
     runs_dir: Path | str,
-    assignments: tuple[str, ...] = (),
-    parameters_file: Path | None = None,
     values: Mapping[str, Any] | None = None,
-    kind: str | None = None,
     name: str | None = None,
     parents: Sequence[str] = (),
     new: bool = False,
@@ -108,10 +105,8 @@ def run_notebook(
     Args:
         path: the notebook.
         runs_dir: the folder of runs.
-        assignments: `name=value` as typed (see `notebook_parameters.resolve`).
-        parameters_file: YAML or JSON with values by name.
-        values: values by name, given by code.
-        kind: see `Run.create`; when not given the notebook's own (`lpr_lab.kind` in its metadata), else its name.
+        values: values by name (`parameters.resolve` reads those that a person typed, and files); the others are the
+            notebook's defaults.
         name: words for the folder's name; the expanded languages or the notebook's name when not given.
         parents: ids of the runs that a new run belongs to.
         new: make a new run whatever there is.
@@ -126,11 +121,11 @@ def run_notebook(
     notebook = read_notebook(path)
     if RUN_DIR not in notebook.parameters:
         raise UsageError(f'{path} has no parameter `{RUN_DIR} = ""`, so it cannot be told where its run directory is.')
-    parameters = resolve(notebook.parameters, assignments, parameters_file, values)
+    parameters = resolve(notebook.parameters, values=values)
     if parameters.pop(RUN_DIR):
         raise UsageError(f"`{RUN_DIR}` is set by this command. Use --runs-dir to say where runs are kept.")
     given = settings_given(notebook, parameters)
-    kind = kind or kind_of(notebook)
+    kind = kind_of(notebook)
     run, how = (None, "new") if new else run_before(list_runs(Path(runs_dir).resolve()), notebook, parameters, kind)
     if run is None:
         slug = name or " ".join(str(code) for code in parameters.get("expanded") or ())

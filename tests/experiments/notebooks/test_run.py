@@ -54,7 +54,7 @@ def test_a_notebook_runs_here_with_this_interpreter_and_is_reused_when_started_a
         "run.finish({'prefix': sys.prefix, 'folder': os.getcwd(), 'language': language, 'tokens': tokens})",
     )
     shown = io.StringIO()
-    done = run_notebook(path, runs_dir=tmp_path / "r{u}ns", assignments=("language=nan",), output=shown)
+    done = run_notebook(path, runs_dir=tmp_path / "r{u}ns", values={"language": "nan"}, output=shown)
     assert done.how == "new" and done.run.status.state == "finished"
     assert done.run.results == {"prefix": sys.prefix, "folder": str(tmp_path), "language": "nan", "tokens": 5}
     assert (done.run.kind, done.run.title) == ("small", "A small notebook")
@@ -213,15 +213,15 @@ def test_a_silent_worker_is_not_said_to_have_failed_by_a_command_that_finds_its_
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"assignments": ("langauge=el",)}, "Did you mean 'language'"),
-        ({"assignments": ("tokens=many",)}, "whole number"),
-        ({"assignments": ("run_dir=/tmp",)}, "set by this command"),
+        ({"langauge": "el"}, "Did you mean 'language'"),
+        ({"tokens": "many"}, "whole number"),
+        ({"run_dir": "/tmp"}, "set by this command"),
     ],
 )
 def test_wrong_parameters_start_nothing(tmp_path, given, says):
     path = write_notebook(tmp_path)
     with pytest.raises(UsageError, match=says):
-        run_notebook(path, runs_dir=tmp_path / "runs", **given)
+        run_notebook(path, runs_dir=tmp_path / "runs", values=given)
     assert not (tmp_path / "runs").exists()
 
 

@@ -1,4 +1,4 @@
-"""The address `/report.html?run=…` (or `?runs=…,…`): the report of `lpr-lab export`, made when it is asked for.
+"""The address `/report.html?run=…` (or `?runs=…,…`): the report of `lpr-lab report`, made when it is asked for.
 
 Not a page: a file to keep. One is made at a time, in a thread of its own, so that pages stay quick meanwhile. What
 people typed is in it only where the address says so (`own_texts=1`, `compare_pairs=1`), which two boxes do.

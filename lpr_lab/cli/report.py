@@ -1,16 +1,17 @@
-"""`lpr-lab export`: what one sends to others."""
+"""`lpr-lab report`: runs as one HTML file, or as tables for a paper."""
 
 import json
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from lpr_lab.cli.common import AsJson, RunsDir, open_runs, runs_folder
+from lpr_lab.cli.common import AsJson, RunsDir, open_runs, runs_folder, say
 from lpr_lab.cli.completion import complete_run
 
 
-def export_command(
+def report_command(  # one parameter per option, because Typer reads the options from the signature
     run_ids: Annotated[
         list[str] | None,
         typer.Argument(metavar="[RUN]...", help="Ids of runs, or `latest`.", autocompletion=complete_run),
@@ -19,16 +20,17 @@ def export_command(
         Path | None, typer.Option("-o", "--output", help="The HTML file to write.", show_default="report.html")
     ] = None,
     tables: Annotated[
-        Path | None, typer.Option("--tables", help="A folder for tables; without -o, only these.", file_okay=False)
+        Path | None,
+        typer.Option("--tables", help="Write tables into this folder; without -o, no HTML.", file_okay=False),
     ] = None,
     form: Annotated[
-        str, typer.Option("--format", help="Of tables: latex, with what is clearly best in bold, or csv.")
+        str, typer.Option("--format", help="Format of the tables: latex (what is clearly best in bold) or csv.")
     ] = "latex",
-    title: Annotated[str, typer.Option(help="Instead of the run's own title.")] = "",
+    title: Annotated[str, typer.Option(help="Title of the report; the run's own when not given.")] = "",
     language: Annotated[str, typer.Option("--lang", help="Language code of that title.")] = "",
-    own_texts: Annotated[bool, typer.Option("--own-texts", help="Also texts that readers typed and kept.")] = False,
+    own_texts: Annotated[bool, typer.Option("--own-texts", help="Include texts that readers typed and kept.")] = False,
     compare_pairs: Annotated[
-        bool, typer.Option("--compare-pairs", help="Also pairs that readers kept on the page Compare.")
+        bool, typer.Option("--compare-pairs", help="Include pairs that readers kept on the page Compare.")
     ] = False,
     runs_dir: RunsDir = None,
     as_json: AsJson = False,
@@ -45,9 +47,7 @@ def export_command(
 
     folder = runs_folder(runs_dir)
     runs = open_runs(folder, run_ids or ["latest"])
-    written = []
-    if tables is not None:
-        written += write_tables(runs, tables, form)
+    written = [] if tables is None else write_tables(runs, tables, form)
     if tables is None or output is not None:
         path = output or Path("report.html")
         typed = {"own_texts": own_texts, "compare_pairs": compare_pairs}
@@ -59,3 +59,10 @@ def export_command(
     else:
         for path in written:
             print(f"{path}  {path.stat().st_size / 1e6:.1f} MB" if path.suffix == ".html" else path)
+
+
+@wraps(report_command)
+def export_command(**options: Any) -> None:
+    """Do the same under the name of before."""
+    say("`lpr-lab export` is called `lpr-lab report` now; the next version drops the old name.")
+    report_command(**options)
