@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 def demo(
     recipe: Annotated[str | None, typer.Option(help="Recipe: route_first, or moe_lpr as in the paper.")] = None,
     tokens: Annotated[int | None, typer.Option(min=1, help="Training tokens of stage 1.")] = None,
-    minutes_per_stage: Annotated[float | None, typer.Option(help="Time limit of each training stage, in minutes.")] = None,
+    minutes_per_stage: Annotated[float | None, typer.Option(help="Time limit per training stage, in minutes.")] = None,
     assignments: Assignments = None,
     parameters_file: ParametersFile = None,
     new: New = False,

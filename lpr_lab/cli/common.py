@@ -81,10 +81,10 @@ ParametersFile = Annotated[
 
 
 def _track(names: list[str] | None) -> list[str] | None:
-    from lpr_lab.experiments.tracking.choice import VARIABLE, chosen
+    from lpr_lab.experiments.tracking.trackers import VARIABLE, selected
 
     if names:
-        os.environ[VARIABLE] = ",".join(chosen(names))
+        os.environ[VARIABLE] = ",".join(selected(names))
     return names
 
 

@@ -18,8 +18,8 @@ from lpr_lab import storage
 from lpr_lab.experiments.config import Experiment, completed
 from lpr_lab.experiments.expert_tables import original_weight_by_stage, write_expert_tables
 from lpr_lab.experiments.steps import STEPS, RunContext, plan, without_times
-from lpr_lab.experiments.tracking.choice import chosen as chosen_trackers
-from lpr_lab.experiments.tracking.outlets import tracking
+from lpr_lab.experiments.tracking.log import tracking
+from lpr_lab.experiments.tracking.trackers import selected as selected_trackers
 from lpr_lab.measure.bits import Report, evaluate
 from lpr_lab.measure.classifiers import classifier_accuracy
 from lpr_lab.measure.expert_counts import ExpertCounter
@@ -54,7 +54,7 @@ _PROBE_TOKENS = 64
 
 def start(experiment: Experiment, run_dir: str | Path = "", root: str | Path | None = None) -> Run:
     """Return the run to work in: the one given, the newest unfinished one with these settings, or a new one."""
-    chosen_trackers()  # what is missing is said before there is a run
+    selected_trackers()  # what is missing is said before there is a run
     beside = [*experiment.original, *experiment.earlier]
     return start_run(
         experiment.to_config(),
@@ -86,7 +86,7 @@ def run(
         >>> finished = run(recipes.route_first(expanded=("el",)))  # doctest: +SKIP
         >>> finished.results["summary"]  # doctest: +SKIP
     """
-    names = chosen_trackers(trackers)
+    names = selected_trackers(trackers)
     current = start(experiment, out, root)
     context = prepare(experiment, current, names)
     train(context)
@@ -105,7 +105,7 @@ def prepare(experiment: Experiment, run: Run, trackers: Sequence[str] | None = N
         trackers: who gets the numbers of training beside the run directory: any of `tensorboard`, `trackio`, `wandb`,
             `mlflow`; those of `$LPR_LAB_TRACKERS` when not given. A run is the same run with and without.
     """
-    names = chosen_trackers(trackers)
+    names = selected_trackers(trackers)
     environment.train_with()  # a wrong name is said now, not when the text is ready
     with run.working("prepare"), _timed(run, "prepare"):
         corpus = load_corpus(experiment.corpus, languages=list(experiment.languages))

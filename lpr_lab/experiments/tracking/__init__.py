@@ -1,4 +1,4 @@
-"""What is logged, handed on to TensorBoard, Trackio, W&B or MLflow.
+"""Logs training metrics to TensorBoard, Trackio, W&B or MLflow, beside the run directory.
 
-Begin with `choice`, which trackers were asked for and are there; `outlets` writes to them.
+`trackers` is the list of them, and opens each; `log` writes to those that were selected.
 """

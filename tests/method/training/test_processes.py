@@ -10,7 +10,7 @@ import torch
 from accelerate import PartialState
 
 from lpr_lab.errors import UsageError
-from lpr_lab.experiments.tracking.outlets import tracking
+from lpr_lab.experiments.tracking.log import tracking
 from lpr_lab.method import baselines
 from lpr_lab.method.expand import expand
 from lpr_lab.method.review import review

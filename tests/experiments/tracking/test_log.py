@@ -7,8 +7,8 @@ import time
 import pytest
 
 from lpr_lab.errors import MissingError, UsageError
-from lpr_lab.experiments.tracking import choice as trackers
-from lpr_lab.experiments.tracking import outlets as tracking
+from lpr_lab.experiments.tracking import log as tracking
+from lpr_lab.experiments.tracking import trackers
 from lpr_lab.runs.run import Run
 
 STEPS = range(1, 6)
@@ -65,9 +65,9 @@ def test_trackio_has_every_step_once_in_the_run_directory_also_for_a_second_run(
         from trackio.sqlite_storage import SQLiteStorage  # after the code under test had to import it by itself
 
         names = {f"{each.id} expand": EXPANDED, f"{each.id} review": REVIEWED}
-        assert set(SQLiteStorage.get_runs(tracking.PROJECT)) == set(names)
+        assert set(SQLiteStorage.get_runs(trackers.PROJECT)) == set(names)
         for name, expected in names.items():
-            logs = SQLiteStorage.get_logs(tracking.PROJECT, name)
+            logs = SQLiteStorage.get_logs(trackers.PROJECT, name)
             assert [(log["step"], log["loss"]) for log in logs] == expected
 
 
@@ -76,7 +76,7 @@ def test_mlflow_has_every_step_once_and_the_settings_in_plain_files(run):
 
     track_interrupted_and_resumed(run, "mlflow")
     client = mlflow.MlflowClient((run.tracking_dir / "mlflow").as_uri())
-    experiment = client.get_experiment_by_name(tracking.PROJECT)
+    experiment = client.get_experiment_by_name(trackers.PROJECT)
     stages = {found.data.tags["stage"]: found for found in client.search_runs([experiment.experiment_id])}
     assert set(stages) == {"expand", "review"} and stages["expand"].info.status == "FINISHED"
     for stage, expected in (("expand", EXPANDED), ("review", REVIEWED)):
@@ -263,15 +263,15 @@ def test_without_trackers_nothing_is_done(run):
 
 
 def test_trackers_are_named_by_argument_or_by_environment(monkeypatch):
-    assert trackers.chosen() == () and trackers.chosen(()) == ()
+    assert trackers.selected() == () and trackers.selected(()) == ()
     monkeypatch.setenv(trackers.VARIABLE, "tensorboard, mlflow,tensorboard")
-    assert trackers.chosen() == ("tensorboard", "mlflow")
-    assert trackers.chosen(("trackio",)) == ("trackio",) and trackers.chosen("wandb") == ("wandb",)
+    assert trackers.selected() == ("tensorboard", "mlflow")
+    assert trackers.selected(("trackio",)) == ("trackio",) and trackers.selected("wandb") == ("wandb",)
 
 
 def test_an_unknown_tracker_is_refused_with_a_guess():
     with pytest.raises(UsageError, match="Did you mean 'tensorboard'"):
-        trackers.chosen(("tensorbord",))
+        trackers.selected(("tensorbord",))
 
 
 def test_a_missing_package_is_said_with_its_extra_before_there_is_a_run(monkeypatch, tmp_path):

@@ -1,4 +1,4 @@
-"""What a stage logs, handed on to trackers through Accelerate's tracking API, without ever holding up the training.
+"""Logs the metrics of a training stage to trackers, through Accelerate's tracking API, without holding up the training.
 
 Each tracker lives in a thread of its own, behind a queue: one that raises, hangs or cannot keep up is reported once in
 the run's log, and training goes on. The run directory stays the source of truth. A tracker keeps its files there too,
@@ -8,25 +8,19 @@ A stage is one run of a tracker. Beside its files stands what it was handed, wri
 that resumes goes on in the same run of the tracker, and no step is there twice.
 """
 
-import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib import import_module
-from pathlib import Path
 from queue import Empty, Full, Queue
 from typing import Any
 
-from accelerate.tracking import GeneralTracker, MLflowTracker, TensorBoardTracker, TrackioTracker, WandBTracker
-
+from lpr_lab.experiments.tracking.trackers import OPENERS, id_of
 from lpr_lab.method.training.processes import join_processes
 from lpr_lab.runs.formats import dotted
 from lpr_lab.runs.run import Run
 from lpr_lab.storage import read_json, write_json
 
-PROJECT = "lpr_lab"
 CLOSE_SECONDS = 30.0
 """How long the end of a stage waits for what its trackers still have to write, all together."""
 MOST_WAITING = 10_000
@@ -42,28 +36,28 @@ def tracking(run: Run, stage: str, names: Sequence[str]) -> Iterator[Log]:
     Args:
         run: whose numbers they are; its settings are handed on first.
         stage: the training stage; a run of the tracker is named after both.
-        names: from `trackers.chosen`.
+        names: from `trackers.selected`.
     """
     if names:
         join_processes()  # Accelerate's trackers ask which process this is
-    outlets = [_Outlet(name, run, stage) for name in names]
+    threads = [_TrackerThread(name, run, stage) for name in names]
 
     def log(metrics: Mapping[str, float]) -> None:
-        for outlet in outlets:
-            outlet.put(metrics)
+        for thread in threads:
+            thread.put(metrics)
 
     try:
         yield log
     finally:
         deadline = time.monotonic() + CLOSE_SECONDS
-        for outlet in outlets:
-            outlet.close()
-        for outlet in outlets:
-            outlet.wait_until(deadline)
+        for thread in threads:
+            thread.close()
+        for thread in threads:
+            thread.wait_until(deadline)
 
 
-class _Outlet:
-    """One tracker of one stage: takes steps at any pace, writes them in a thread of its own."""
+class _TrackerThread:
+    """One tracker of one stage: queues steps at any pace and writes them in a thread of its own."""
 
     def __init__(self, name: str, run: Run, stage: str):
         self._name, self._run, self._stage = name, run, stage
@@ -106,7 +100,7 @@ class _Outlet:
             tracker.start()
             if not state:
                 tracker.store_init_configuration({"run": self._run.id, "stage": self._stage} | _flat(self._run.config))
-            state = {"step": 0, **state, "id": _id_of(tracker)}
+            state = {"step": 0, **state, "id": id_of(tracker)}
             while steps := self._next_steps():
                 self._doing = "logging"
                 new = [metrics for metrics in steps if metrics is not None and metrics["step"] > state["step"]]
@@ -143,64 +137,6 @@ class _Outlet:
                 self._run.say(f"The tracker {self._name} {reason}. Training goes on without it.")
             finally:
                 self._is_given_up = True
-
-
-# ------------------------------------------------------------------------------------------------ one function each
-
-
-def _tensorboard(run: Run, stage: str, folder: Path, state: dict[str, Any]) -> GeneralTracker:
-    return TensorBoardTracker(stage, folder / "tensorboard")
-
-
-def _trackio(run: Run, stage: str, folder: Path, state: dict[str, Any]) -> GeneralTracker:
-    # It reads TRACKIO_DIR once, when it is imported; a process may work on one run after another.
-    import_module("trackio.sqlite_storage")
-    for name, module in list(sys.modules.items()):
-        if name.startswith("trackio") and "TRACKIO_DIR" in vars(module):
-            vars(module)["TRACKIO_DIR"] = (folder / "trackio").absolute()
-    return TrackioTracker(PROJECT, name=f"{run.id} {stage}", group=run.id, resume="allow", embed=False)
-
-
-def _wandb(run: Run, stage: str, folder: Path, state: dict[str, Any]) -> GeneralTracker:
-    mode = os.environ.get("WANDB_MODE", "offline")
-    if mode == "offline":
-        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-        os.environ.setdefault("WANDB_SILENT", "true")
-    (folder / "wandb").mkdir(exist_ok=True)
-    return WandBTracker(
-        os.environ.get("WANDB_PROJECT", PROJECT),
-        name=f"{run.id} {stage}",
-        id=f"{run.id}-{stage}",
-        group=run.id,
-        job_type=stage,
-        dir=str(folder / "wandb"),
-        mode=mode,
-        resume="allow",
-    )
-
-
-def _mlflow(run: Run, stage: str, folder: Path, state: dict[str, Any]) -> GeneralTracker:
-    # Plain files, like everything else here; MLflow would rather have a database, and asks whether one means it.
-    os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    import mlflow
-
-    if "MLFLOW_TRACKING_URI" not in os.environ:
-        mlflow.set_tracking_uri((folder / "mlflow").absolute().as_uri())
-    return MLflowTracker(PROJECT, run_id=state.get("id"), run_name=f"{run.id} {stage}", tags={"stage": stage})
-
-
-OPENERS: dict[str, Callable[[Run, str, Path, dict[str, Any]], GeneralTracker]] = {
-    "tensorboard": _tensorboard,
-    "trackio": _trackio,
-    "wandb": _wandb,
-    "mlflow": _mlflow,
-}
-
-
-def _id_of(tracker: GeneralTracker) -> str | None:
-    """Return the id that MLflow gave its run; the others take the one we give."""
-    return tracker.tracker.info.run_id if isinstance(tracker, MLflowTracker) else None
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
