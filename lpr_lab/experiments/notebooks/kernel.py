@@ -1,6 +1,6 @@
-"""The process that a notebook runs in: this very interpreter, interrupted gently, never left behind.
+"""The kernel that a notebook runs in: this interpreter, interrupted gently, never left behind.
 
-Importing this module imports papermill and Jupyter's client; `notebooks.py` does so when it is about to execute.
+Importing this module imports papermill and Jupyter's client; `run` does so when it is about to execute.
 """
 
 import logging
@@ -67,24 +67,20 @@ class _Engine(NBClientEngine):
         cls,
         nb_man: Any,
         kernel_name: str,
-        log_output: bool = False,
-        stdout_file: Any = None,
-        stderr_file: Any = None,
+        *,
         start_timeout: int = 60,
-        execution_timeout: int | None = None,
         kernel_cwd: str | None = None,
         kernel_env: dict[str, str] | None = None,
-        **kwargs: Any,
+        **options: Any,
     ) -> Any:
         client = _Client(
             nb_man,
-            timeout=execution_timeout,
+            timeout=None,
             startup_timeout=start_timeout,
             kernel_name=kernel_name,
             log=logger,
-            log_output=log_output,
-            stdout_file=stdout_file,
-            stderr_file=stderr_file,
+            stdout_file=options["stdout_file"],
+            stderr_file=options["stderr_file"],
             coalesce_streams=True,  # else a progress bar becomes an output per update
             extra_arguments=["--log-level=40"],  # the kernel's own start-up remarks are not for the person
         )

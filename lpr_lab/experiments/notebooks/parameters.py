@@ -1,15 +1,14 @@
 """The parameters of a notebook: what it declares, and the values a person gives, cast strictly to what is declared.
 
 A notebook's parameters are the assignments of literals in its one cell tagged `parameters`. Papermill guesses the type
-of a value from its looks (`nan` becomes a number, `no` becomes false, an unknown name is only warned about) and writes
-names into code unchecked; here the declared type decides, and a name must be a declared one.
+of a value from its looks (`nan` becomes a number, `no` becomes false, an unknown name is only warned about), writes
+names into code unchecked, and its `inspect_notebook` leaves out what it cannot parse, such as `x: float | None`. Here
+the declared type decides, and a name must be a declared one.
 """
 
 import ast
 import io
 import json
-import math
-import re
 import tokenize
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -59,22 +58,15 @@ class Parameter:
         """
         if self.optional and text in ("None", "none", "null"):
             return None
-        match self.type:
-            case "str":
-                return text
-            case "int" if re.fullmatch(r"[+-]?[0-9]+(_[0-9]+)*", text):
-                return int(text)
-            case "float" if re.fullmatch(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?", text):
-                return self.checked(float(text))
-            case "bool" if text.lower() in ("true", "false"):
-                return text.lower() == "true"
-            case "list" | "dict":
-                try:
-                    return self.checked(json.loads(text))
-                except (ValueError, RecursionError) as error:
-                    if isinstance(error, UsageError):
-                        raise
-        raise self._refusal(text)
+        if self.type == "str":
+            return text
+        try:
+            if self.type in ("int", "float"):
+                return self._adapter().validate_strings(text)
+            value = json.loads(text.lower() if self.type == "bool" else text)
+        except (ValueError, RecursionError):
+            raise self._refusal(text) from None
+        return self.checked(value)
 
     def checked(self, value: Any) -> Any:
         """Return a value that has a type already, from a file say, if that type is the declared one.
@@ -82,26 +74,25 @@ class Parameter:
         Raises:
             UsageError: it is not; a whole number passes as a number, nothing else is converted.
         """
-        if value is None and self.optional:
-            return None
-        if self.type == "float" and type(value) is int:
-            value = float(value)
-        if type(value) is not _TYPES[self.type] or (isinstance(value, float) and not math.isfinite(value)):
-            raise self._refusal(value)
-        declared = {type(item) for item in self.default} if isinstance(self.default, list) else set()
-        if len(declared) == 1 and isinstance(value, list):
-            (item_type,) = declared
-            value = [float(item) if item_type is float and type(item) is int else item for item in value]
-            if any(type(item) is not item_type for item in value):
-                raise UsageError(
-                    f"Every item of parameter {self.name} is {_WHAT.get(item_type.__name__, 'of one kind')}, "
-                    f"which {json.dumps(value, ensure_ascii=False)} is not. Put quotes around text."
-                )
-        return value
+        try:
+            return self._adapter().validate_python(value)
+        except ValueError:
+            raise self._refusal(value) from None
+
+    def _adapter(self) -> Any:
+        """Return pydantic's check of the declared type; a list holds items of the one type that its default holds."""
+        from pydantic import ConfigDict, TypeAdapter
+
+        declared: Any = _TYPES[self.type]
+        items = {type(item) for item in self.default} if isinstance(self.default, list) else set()
+        if len(items) == 1:
+            declared = list[items.pop()]
+        strictly = ConfigDict(strict=True, allow_inf_nan=False)
+        return TypeAdapter(declared | None if self.optional else declared, config=strictly)
 
     def _refusal(self, value: Any) -> UsageError:
-        shown = repr(value) if isinstance(value, str) else json.dumps(value, default=str)
-        quotes = " Put quotes around it." if self.type == "str" else ""
+        shown = repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+        quotes = " Put quotes around text." if self.type in ("str", "list") else ""
         return UsageError(f"Parameter {self.name} is {_WHAT[self.type]}, not {shown}.{quotes}")
 
 

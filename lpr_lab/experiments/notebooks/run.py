@@ -1,4 +1,4 @@
-"""Run a notebook through papermill, strictly: checked parameters, this interpreter, one run directory, live output.
+"""Runs a notebook with papermill: checked parameters, this interpreter, one run directory, live output.
 
     lpr-lab run 00_quickstart -p recipe=moe_lpr
 
@@ -12,7 +12,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -20,13 +20,13 @@ from typing import Any, TextIO
 
 from lpr_lab import errors
 from lpr_lab.errors import BusyError, LprError, MissingError, UsageError, did_you_mean
+from lpr_lab.experiments.notebooks.executed import executed_code, keep_copy
 from lpr_lab.experiments.notebooks.parameters import NotebookFile, read_notebook, resolve
 from lpr_lab.runs import environment
 from lpr_lab.runs.files import PRINTED_TO
 from lpr_lab.runs.run import Run, discard, list_runs
 from lpr_lab.runs.status import claimed
 from lpr_lab.runs.yaml_files import as_json
-from lpr_lab.storage import fsync, read_json, write_json
 
 RUN_DIR = "run_dir"
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")  # colours in tracebacks
@@ -36,7 +36,7 @@ _LIVE_GRACE_SECONDS = 5.0  # a kernel whose parent was killed notices within abo
 
 @dataclass(frozen=True, kw_only=True)
 class NotebookRun:
-    """What came of `run_notebook`.
+    """The result of `run_notebook`.
 
     Attributes:
         run: the run directory.
@@ -206,23 +206,10 @@ def run_before(
             )
         if state != "finished":
             return run, "resumed"
-        if _executed_code(run) == notebook.code:
+        if executed_code(run) == notebook.code:
             return run, "reused"
         return None, "new"
     return None, "new"
-
-
-def _executed_code(run: Run) -> tuple[str, ...]:
-    """Return the code cells of the executed copy, without the parameters that were put in."""
-    try:
-        cells = read_json(run.notebook_path)["cells"]
-        return tuple(
-            "".join(cell["source"])
-            for cell in cells
-            if cell["cell_type"] == "code" and "injected-parameters" not in cell["metadata"].get("tags", [])
-        )
-    except (LprError, KeyError, TypeError):
-        return ()  # no copy, or not one of ours: then nothing can be said
 
 
 class _Tee:
@@ -277,17 +264,9 @@ def _execute(notebook: NotebookFile, parameters: Mapping[str, Any], run: Run, te
         if error.ename == "KeyboardInterrupt":
             _settle(run, "interrupted")
             raise KeyboardInterrupt from error
-        ours = getattr(errors, error.ename, None)
-        if isinstance(ours, type) and issubclass(ours, LprError):
-            failure = ours(error.evalue)
-            if isinstance(failure, BusyError):  # what the run is like is for the process that works on it to say
-                raise failure from None
-        else:
-            failure = LprError(
-                f"Cell {error.exec_count} of {notebook.path.name} failed with {error.ename}: "
-                f"{error.evalue.rstrip('.')}. The copy with the traceback is {run.notebook_path}."
-            )
-        _settle(run, "failed", failure, _ANSI.sub("", "\n".join(error.traceback))[-4000:])
+        failure = _failure_of(error, notebook, run)
+        if not isinstance(failure, BusyError):  # what the run is like is for the process that works on it to say
+            _settle(run, "failed", failure, _ANSI.sub("", "\n".join(error.traceback))[-4000:])
         raise failure from None
     except DeadKernelError as error:
         failure = LprError(
@@ -300,9 +279,20 @@ def _execute(notebook: NotebookFile, parameters: Mapping[str, Any], run: Run, te
         _settle(run, "failed", error)
         raise
     finally:
-        _keep_copy(partial, run.notebook_path)
+        keep_copy(partial, run.notebook_path)
     if run.status.recorded_state != "finished":  # a notebook need not say so itself
         run.stop("finished")
+
+
+def _failure_of(error: Any, notebook: NotebookFile, run: Run) -> LprError:
+    """Return what a cell raised: an error of ours as it was, any other one as a sentence that says where to look."""
+    ours = getattr(errors, error.ename, None)
+    if isinstance(ours, type) and issubclass(ours, LprError):
+        return ours(error.evalue)
+    return LprError(
+        f"Cell {error.exec_count} of {notebook.path.name} failed with {error.ename}: "
+        f"{error.evalue.rstrip('.')}. The copy with the traceback is {run.notebook_path}."
+    )
 
 
 def _import_papermill() -> None:
@@ -333,44 +323,3 @@ def _settle(run: Run, state: str, error: BaseException | None = None, tail: str 
     if run.status.recorded_state == state:
         return
     run.stop(state, error=error, error_tail=tail)
-
-
-def _keep_copy(partial: Path, target: Path) -> None:
-    """Give the executed copy its name, without what only said how far it was, and no paths of this machine."""
-    if not partial.exists():
-        return
-    try:
-        content = read_json(partial)
-    except LprError:
-        return  # cut short by a full disk; what there is stays under the staging name
-    for cell in content["cells"]:
-        if cell["cell_type"] == "code":
-            cell["outputs"] = list(_without_progress(cell["outputs"]))
-    for key in ("input_path", "output_path"):
-        content["metadata"].get("papermill", {}).pop(key, None)
-    write_json(partial, content)
-    os.replace(partial, target)
-    fsync(target.parent)
-
-
-def _without_progress(outputs: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield a cell's outputs without progress bars that reached their end, and of the others the last state.
-
-    Below a live display, which says the same, nothing of the progress is left; all of it is in the run's log.
-    """
-    outputs = list(outputs)
-    is_followed = any(_LIVE in "".join(output.get("data", {}).get("text/html", "")) for output in outputs)
-    for output in outputs:
-        if output["output_type"] != "stream":
-            yield output
-            continue
-        lines = [line.rstrip("\r").rpartition("\r")[2] for line in "".join(output["text"]).split("\n")]
-        kept = [line for line in lines if not (_BAR if is_followed else _FULL_BAR).match(line)]
-        if any(line.strip() for line in kept):
-            yield output | {"text": "\n".join(kept)}
-
-
-_FULL_BAR = re.compile(r".*100%\|.*\[.*\]\s*$")
-_BAR = re.compile(r".*\d%\|.*\[.*\]\s*$|\[[\w.-]+\] \w+ \.\.\.$")
-"""A bar of tqdm in any state, or the line that says which phase begins."""
-_LIVE = 'class="lpr-live"'

@@ -102,8 +102,8 @@ OPENERS: "dict[str, Callable[[Run, str, Path, dict[str, Any]], GeneralTracker]]"
     "wandb": _wandb,
     "mlflow": _mlflow,
 }
-"""How each tracker is opened for a stage of a run, with its files in a folder; the last argument is what `log` noted when
-the stage was begun. Each name is also that of a Python package and of the extra in pyproject.toml that installs it."""
+"""How each tracker is opened for a stage of a run, with its files in a folder; the last argument is what `log` noted
+when the stage began. Each name is also that of a Python package and of the extra in pyproject.toml that installs it."""
 
 
 def id_of(tracker: "GeneralTracker") -> str | None:

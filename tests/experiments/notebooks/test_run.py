@@ -14,6 +14,7 @@ import pytest
 
 from lpr_lab.errors import BusyError, LprError, MissingError, UsageError
 from lpr_lab.experiments.notebooks import run as notebooks
+from lpr_lab.experiments.notebooks.executed import keep_copy
 from lpr_lab.experiments.notebooks.run import run_notebook
 from lpr_lab.runs import environment
 from lpr_lab.runs.run import Run, list_runs
@@ -260,7 +261,7 @@ def test_an_executed_copy_keeps_no_progress_that_says_nothing_any_more(tmp_path,
     only_bars = {"output_type": "stream", "name": "stderr", "text": BARS.splitlines(keepends=True)[0]}
     cells = [{"cell_type": "markdown", "source": "x"}, {"cell_type": "code", "outputs": [*outputs, stream, only_bars]}]
     (tmp_path / "partial").write_text(json.dumps({"metadata": {}, "cells": cells}))
-    notebooks._keep_copy(tmp_path / "partial", tmp_path / "copy")
+    keep_copy(tmp_path / "partial", tmp_path / "copy")
     left = json.loads((tmp_path / "copy").read_text())["cells"][1]["outputs"]
     assert [output["output_type"] for output in left] == [*(output["output_type"] for output in outputs), "stream"]
     assert left[-1]["text"] == "step 2\n" + (kept or "")
