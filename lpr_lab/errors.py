@@ -13,6 +13,7 @@ Every message says what was given, what was expected, and what to do next.
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class LprError(Exception):
@@ -59,3 +60,31 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
     """
     close = difflib.get_close_matches(str(given), [str(name) for name in known], n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of another library's error, or its class where it says nothing, to be quoted."""
+    return str(error).strip().split("\n")[0] or type(error).__name__
+
+
+def one_of(name: str, value: Any, choices: Iterable[Any], hint: str = "") -> None:
+    """Refuse a value that is none of the choices.
+
+    Args:
+        name: of the parameter, or what a message calls the value.
+        value: as given.
+        choices: what is allowed.
+        hint: a sentence to end the message with.
+
+    Raises:
+        UsageError: with the choices, and the closest of them.
+
+    >>> one_of("rule", "round-up", ("round_up", "largest_remainder"))
+    Traceback (most recent call last):
+    lpr_lab.errors.UsageError: rule = 'round-up'; expected one of round_up, largest_remainder. Did you mean 'round_up'?
+    """
+    known = list(choices)
+    if value not in known:
+        expected = ", ".join(str(choice) for choice in known)
+        advice = did_you_mean(value, known) + (f" {hint}" if hint else "")
+        raise UsageError(f"{name} = {value!r}; expected one of {expected}.{advice}")

@@ -1,4 +1,4 @@
-"""Child processes that download into folders, watched: a progress bar from the folders' growth, a log, an exit code."""
+"""Downloads: by child processes that are watched (progress, log, exit code), and from the Hugging Face hub."""
 
 import os
 import re
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from lpr_lab.errors import LprError, MissingError, first_line
 from lpr_lab.progress import progress
 from lpr_lab.storage import friendly_disk_errors
 
@@ -25,6 +26,9 @@ NO_NETWORK = re.compile(
 
 NO_SPACE = re.compile(r"No space left|Disk quota|not enough (free )?space", re.IGNORECASE)
 """What they say when the disk is full."""
+
+HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+"""What can be the name of a model or a data set on the hub."""
 
 
 def run_watched(
@@ -96,6 +100,58 @@ def remove_left_overs(folder: Path, *patterns: str) -> None:
 def last_line(output: str) -> str:
     """Return the last line that says something, to be quoted in an error."""
     return next((line.strip() for line in reversed(output.splitlines()) if line.strip()), "no output")
+
+
+@contextmanager
+def hub_errors(
+    kind: str,
+    name: str,
+    instead: str,
+    *,
+    missing: tuple[type[Exception], ...] = (),
+    undelivered: tuple[type[Exception], ...] = (),
+) -> Iterator[None]:
+    """Turn the errors of the Hugging Face hub into one sentence each.
+
+    Args:
+        kind: what is fetched: `model` or `data set`.
+        name: its name on the hub.
+        instead: what else to do, the end of a sentence.
+        missing: further errors which say that it is not there.
+        undelivered: further errors which say that it could not be read.
+
+    Raises:
+        MissingError: not there, gated, not reachable, or not delivered.
+    """
+    import httpx
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+    )
+
+    try:
+        yield
+    except LprError:
+        raise
+    except GatedRepoError as error:  # a kind of RepositoryNotFoundError, hence first
+        raise MissingError(
+            f"{name} is gated: accept its terms on its hub page and log in with `hf auth login`, {instead}."
+        ) from error
+    except (RepositoryNotFoundError, *missing) as error:
+        raise MissingError(
+            f"There is no {kind} {name!r} on the hub, or it is gated or private; check the name, log in with "
+            f"`hf auth login`, {instead}."
+        ) from error
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, httpx.TransportError, ConnectionError) as error:
+        raise MissingError(
+            f"{name} is not complete in the cache and the hub cannot be reached; connect to the network (and unset "
+            f"HF_HUB_OFFLINE), {instead}."
+        ) from error
+    except (HfHubHTTPError, *undelivered) as error:
+        raise MissingError(f"The hub did not deliver {name} ({first_line(error)}); try again, {instead}.") from error
 
 
 def _bytes_below(folder: Path) -> int:

@@ -9,7 +9,7 @@ import typer
 
 from lpr_lab.cli.common import AsJson, Assignments, Quiet, RunsDir, aligned, facts_of, progress_output, runs_folder, say
 from lpr_lab.cli.completion import complete_assignment, complete_notebook
-from lpr_lab.errors import UsageError, did_you_mean
+from lpr_lab.errors import UsageError, one_of
 
 if TYPE_CHECKING:
     from lpr_lab.experiments.sweep.engines import Engine
@@ -103,8 +103,7 @@ def _engine(name: str, jobs: int, parameters: Iterable[str], folder: Path) -> "E
     from lpr_lab.experiments.sweep.engines import LocalEngine, SubmititEngine
     from lpr_lab.runs.yaml_files import parse_yaml
 
-    if name not in ENGINES:
-        raise UsageError(f"--engine is {' or '.join(ENGINES)}, not {name!r}.{did_you_mean(name, ENGINES)}")
+    one_of("--engine", name, ENGINES)
     given = {}
     for parameter in parameters:
         key, equals, text = parameter.partition("=")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from lpr_lab.errors import UsageError, did_you_mean
+from lpr_lab.errors import UsageError, did_you_mean, one_of
 from lpr_lab.method.allocation import RULES
 from lpr_lab.method.training.budget import StageBudget
 from lpr_lab.model.bases.embedded import learning_rates
@@ -100,16 +100,9 @@ class Experiment:
             raise UsageError(
                 f"{', '.join(sorted(both))} cannot be both an original and an expanded language, nor of two groups."
             )
-        if isinstance(self.allocation, str) and self.allocation not in ALLOCATIONS:
-            raise UsageError(
-                f"allocation = {self.allocation!r}; expected new experts layer by layer, or one of "
-                f"{', '.join(ALLOCATIONS)}.{did_you_mean(self.allocation, ALLOCATIONS)}"
-            )
-        if self.allocation_rule not in RULES:
-            raise UsageError(
-                f"allocation_rule = {self.allocation_rule!r}; expected one of {', '.join(RULES)}."
-                f"{did_you_mean(self.allocation_rule, RULES)}"
-            )
+        if isinstance(self.allocation, str):
+            one_of("allocation", self.allocation, ALLOCATIONS, "A list gives the new experts layer by layer.")
+        one_of("allocation_rule", self.allocation_rule, RULES)
         if self.delta is not None and self.allocation_rule == "largest_remainder":
             raise UsageError(
                 f"delta = {self.delta} is the budget of rounding up, and allocation_rule = 'largest_remainder'; give "

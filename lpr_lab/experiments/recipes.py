@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lpr_lab.errors import DamagedError, MissingError, UsageError, did_you_mean
+from lpr_lab.errors import DamagedError, MissingError, UsageError, one_of
 from lpr_lab.experiments.config import STAGES, Experiment, changed, refuse_unknown
 from lpr_lab.method.paper_settings import CLASSIFIER_LAYERS, NEW_EXPERTS_G1, PRESETS
 from lpr_lab.runs.run import Run
@@ -126,8 +126,7 @@ def stage2(run: Run, how: str = "review", **changes: Any) -> Experiment:
         how: `review`, by gradient as in the papers, or `local_review`, in closed form.
         changes: of settings.
     """
-    if how not in REVIEWS:
-        raise UsageError(f"how = {how!r}; expected {' or '.join(REVIEWS)}.{did_you_mean(how, REVIEWS)}")
+    one_of("how", how, REVIEWS)
     refuse_unknown(changes, Experiment)
     layers = run.phases["plan"].get("classifier_layers", ())
     experiment = replace(
@@ -209,8 +208,7 @@ def decided_by(preset: str) -> dict[str, Any]:
 
 
 def _preset(name: str) -> tuple[str, Mapping[str, Any]]:
-    if name not in PRESETS:
-        raise UsageError(f"There is no preset {name!r}; expected {', '.join(PRESETS)}.{did_you_mean(name, PRESETS)}")
+    one_of("preset", name, PRESETS)
     return PRESETS[name]
 
 
@@ -220,8 +218,5 @@ def named(recipe: str, **changes: Any) -> Experiment:
     Raises:
         UsageError: no such recipe, with the closest one.
     """
-    if recipe not in RECIPES:
-        raise UsageError(
-            f"There is no recipe {recipe!r}; expected {', '.join(RECIPES)}.{did_you_mean(recipe, RECIPES)}"
-        )
+    one_of("recipe", recipe, RECIPES)
     return RECIPES[recipe](**changes)

@@ -15,7 +15,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicCache
 
-from lpr_lab.errors import UsageError, did_you_mean
+from lpr_lab.errors import UsageError, one_of
 from lpr_lab.measure.streaming import CharacterStream
 from lpr_lab.model.mixture import all_layers
 from lpr_lab.model.peft import PeftModel
@@ -184,9 +184,7 @@ def generate_pair(
         raise UsageError(f"Expected max_new_tokens >= 1 and temperature >= 0, got {max_new_tokens} and {temperature}.")
     speakers = [(left_model or model, left), (right_model or model, right)]
     for speaker, stage in speakers:
-        known = [BASE, EXPANDED, *stage_names(speaker)]
-        if stage not in known:
-            raise UsageError(f"There is no stage {stage!r}; expected {', '.join(known)}.{did_you_mean(stage, known)}")
+        one_of("stage", stage, [BASE, EXPANDED, *stage_names(speaker)])
     separator = separator_token_id(tokenizer)
     ids = [separator, *tokenizer(prompt, add_special_tokens=False)["input_ids"]]
     for speaker, _ in speakers:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lpr_lab.errors import UsageError, did_you_mean
+from lpr_lab.errors import UsageError, one_of
 
 
 @dataclass(kw_only=True)
@@ -85,10 +85,7 @@ class RoutingTrace:
         """
         if stage == self.stage:
             return self
-        if stage not in self.stages:
-            names = [name or "(unnamed)" for name in self.stage_names]
-            hint = did_you_mean(stage, names)
-            raise UsageError(f"This trace holds no stage {stage!r}; expected one of {', '.join(names)}.{hint}")
+        one_of("stage of this trace", stage, self.stage_names)
         return self.stages[stage]
 
     @property

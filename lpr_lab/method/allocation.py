@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypeVar
 
-from lpr_lab.errors import UsageError, did_you_mean
+from lpr_lab.errors import UsageError, one_of
 from lpr_lab.method.similarity_table import SimilarityTable
 
 RULES = ("largest_remainder", "round_up", "round_up_added")
@@ -103,9 +103,8 @@ def allocate(
     Raises:
         UsageError: a similarity that is not positive, a budget that does not fit, or an unknown rule or control.
     """
-    for what, given, known in (("rule", rule, RULES), ("by", by, ORDERS)):
-        if given not in known:
-            raise UsageError(f"{what} = {given!r}; expected one of {', '.join(known)}.{did_you_mean(given, known)}")
+    one_of("rule", rule, RULES)
+    one_of("by", by, ORDERS)
     if min_new < 0 or (max_new is not None and max_new < min_new):
         raise UsageError(f"min_new = {min_new} and max_new = {max_new}; expected 0 <= min_new <= max_new.")
     shares = _shares(similarity, by, seed)

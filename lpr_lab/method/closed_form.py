@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from lpr_lab.errors import UsageError
+from lpr_lab.errors import UsageError, one_of
 from lpr_lab.method.linear_fit import (
     ExpertClass,
     LabelledRows,
@@ -98,9 +98,8 @@ class FitSettings:
     """Which documents are drawn."""
 
     def __post_init__(self) -> None:
-        for name, known in (("solver", SOLVERS), ("divide", DIVISIONS)):
-            if getattr(self, name) not in known:
-                raise UsageError(f"{name} = {getattr(self, name)!r}; expected one of {', '.join(known)}.")
+        one_of("solver", self.solver, SOLVERS)
+        one_of("divide", self.divide, DIVISIONS)
 
 
 def fit_routers(

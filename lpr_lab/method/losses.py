@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional as F
 
-from lpr_lab.errors import UsageError
+from lpr_lab.errors import one_of
 from lpr_lab.model.router import ORIGINAL_EXPERT
 
 VARIANTS = ("paper", "released")
@@ -75,7 +75,7 @@ def load_balancing_loss(
     Returns:
         A scalar; 0 when no token counts.
     """
-    _check(variant)
+    one_of("variant", variant, VARIANTS)
     probs = router_logits.float().softmax(-1)
     num_experts = probs.shape[-1]
     counts = expert_counts(router_logits, top_k, mask) if step_counts is None else step_counts
@@ -107,7 +107,7 @@ def lpr_loss(router_logits: torch.Tensor, is_original: torch.Tensor, variant: st
     >>> round(float(lpr_loss(perfect, torch.tensor([True, False]))), 6)
     0.0
     """
-    _check(variant)
+    one_of("variant", variant, VARIANTS)
     scores = router_logits.float()
     if variant == "released":
         scores = scores.softmax(-1)
@@ -130,7 +130,7 @@ def lpr_layer_weights(num_experts: Sequence[int], variant: str = "paper") -> lis
     >>> [round(weight, 3) for weight in lpr_layer_weights([2, 2, 2, 5], "released")]
     [0.167, 0.167, 0.167, 0.5]
     """
-    _check(variant)
+    one_of("variant", variant, VARIANTS)
     if variant == "paper":
         return [1 / len(num_experts)] * len(num_experts)
     sizes = Counter(num_experts)
@@ -162,7 +162,7 @@ def group_loss(
     >>> abs(round(float(group_loss(perfect, own, torch.tensor([True, False]))), 6))
     0.0
     """
-    _check(variant)
+    one_of("variant", variant, VARIANTS)
     log_probs = router_logits.float().log_softmax(-1)
     if variant == "released":
         penalty = -log_probs.masked_fill(~own_experts, 0.0).sum(-1)
@@ -205,8 +205,3 @@ def router_z_loss(router_logits: torch.Tensor, mask: torch.Tensor | None = None)
     if mask is None:
         return squared.mean()
     return (squared * mask).sum() / mask.sum().clamp(min=1)
-
-
-def _check(variant: str) -> None:
-    if variant not in VARIANTS:
-        raise UsageError(f"variant = {variant!r}; expected one of {', '.join(VARIANTS)}.")

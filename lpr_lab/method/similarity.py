@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lpr_lab.errors import UsageError
+from lpr_lab.errors import UsageError, one_of
 from lpr_lab.method.similarity_table import STATES, SimilarityTable
 from lpr_lab.model.adapter import all_layers, expansion_config
 from lpr_lab.model.bases.families import find_decoder_mlps
@@ -80,8 +80,7 @@ def measure_similarity(
         >>> table = measure_similarity(model, tokenizer, corpus, original=["en"], expanded=["el"])  # doctest: +SKIP
         >>> table.similarity.argmax()  # the layer where they are most alike  # doctest: +SKIP
     """
-    if state not in STATES:
-        raise UsageError(f"state = {state!r}; expected one of {', '.join(STATES)}.")
+    one_of("state", state, STATES)
     if tokens_per_language < 2 or batch_blocks < 1:
         raise UsageError(
             f"tokens_per_language = {tokens_per_language} and batch_blocks = {batch_blocks}; expected at least 2 and 1."

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lpr_lab.errors import DamagedError, UsageError
+from lpr_lab.errors import DamagedError, UsageError, one_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,8 +89,7 @@ class SimilarityTable:
         Raises:
             UsageError: more layers than there are, or no such curve.
         """
-        if by not in CURVES:
-            raise UsageError(f"by = {by!r}; expected one of {', '.join(CURVES)}.")
+        one_of("by", by, CURVES)
         candidates = sorted(self.layers if among is None else set(among))
         if not 0 <= k <= len(candidates):
             raise UsageError(f"Asked for the {k} most similar layers; there are {len(candidates)} to choose from.")

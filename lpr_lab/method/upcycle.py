@@ -14,7 +14,7 @@ from typing import cast
 import torch
 from transformers import PreTrainedModel
 
-from lpr_lab.errors import UnsupportedModelError, UsageError
+from lpr_lab.errors import UnsupportedModelError, UsageError, one_of
 from lpr_lab.method.allocation import Allocation
 from lpr_lab.model.adapter import expansion_config, moe_layers, wrap
 from lpr_lab.model.adapter_config import PREFIX, MoeLprConfig
@@ -84,10 +84,8 @@ def upcycle(
         [3, 3]
     """
     check_init(expert_init, expert_init_amount, router_init)
-    if router_rows not in ("append", "reinit"):
-        raise UsageError(f"router_rows = {router_rows!r}; expected 'append' or 'reinit'.")
-    if dispatch not in ("grouped", "loop"):
-        raise UsageError(f"dispatch = {dispatch!r}; expected 'grouped' or 'loop'.")
+    one_of("router_rows", router_rows, ("append", "reinit"))
+    one_of("dispatch", dispatch, ("grouped", "loop"))
     counts = _counts(model, allocation)
     if isinstance(model, PeftModel):
         earlier = expansion_config(model)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from lpr_lab.errors import UsageError
+from lpr_lab.errors import UsageError, one_of
 from lpr_lab.model.peft import PeftConfig, PeftType
 
 METHOD = "MOE_LPR"
@@ -65,12 +65,8 @@ class MoeLprConfig(PeftConfig):
                 f"top_k = {self.top_k}: with one expert per token the combine weight is always 1, so the router would "
                 "get no gradient from the language model and the start would not equal the base. Use 2 or more."
             )
-        if self.router_input not in ROUTER_INPUTS:
-            raise UsageError(f"router_input = {self.router_input!r}; expected one of {', '.join(ROUTER_INPUTS)}.")
-        if self.classifier_input not in CLASSIFIER_INPUTS:
-            raise UsageError(
-                f"classifier_input = {self.classifier_input!r}; expected one of {', '.join(CLASSIFIER_INPUTS)}."
-            )
+        one_of("router_input", self.router_input, ROUTER_INPUTS)
+        one_of("classifier_input", self.classifier_input, CLASSIFIER_INPUTS)
 
         if self.base_model_name_or_path and Path(self.base_model_name_or_path).is_absolute():
             if not Path(self.base_model_name_or_path).is_dir():

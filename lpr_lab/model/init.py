@@ -10,7 +10,7 @@ Letters: n experts of a stack, D model width, F hidden width, E experts.
 import torch
 from torch import nn
 
-from lpr_lab.errors import UsageError
+from lpr_lab.errors import UsageError, one_of
 from lpr_lab.model.bases.families import MLPWeights
 from lpr_lab.model.experts import ExpertStack
 from lpr_lab.model.router import Router
@@ -24,13 +24,8 @@ ROUTER_INITS = ("xavier", "zero")
 
 def check_init(expert_init: str, amount: float | None, router_init: str) -> None:
     """Refuse an unknown initialisation or an amount that makes no sense."""
-    if expert_init not in EXPERT_INITS:
-        raise UsageError(f"expert_init = {expert_init!r}; expected one of {', '.join(EXPERT_INITS)}.")
-    if router_init not in ROUTER_INITS:
-        raise UsageError(
-            f"router_init = {router_init!r}; expected one of {', '.join(ROUTER_INITS)}. Routers that start from text "
-            "(mean states, or solved for) are set by lpr_lab.fit_routers after upcycling."
-        )
+    one_of("expert_init", expert_init, EXPERT_INITS)
+    one_of("router_init", router_init, ROUTER_INITS, "Fit routers from text with lpr_lab.fit_routers after upcycling.")
     if amount is None:
         return
     if expert_init not in ("noise", "partial"):

@@ -11,7 +11,7 @@ from functools import cache
 import psutil
 import torch
 
-from lpr_lab.errors import UsageError
+from lpr_lab.errors import one_of
 
 PRECISIONS = ("auto", "fp32", "bf16")
 
@@ -42,8 +42,7 @@ def resolve_precision(precision: str) -> str:
     bf16 is autocast: weights stay as they are, matrix products are rounded. Processors that only emulate bf16 are
     slower with it and stay with fp32. Measured numbers are in docs/log.md.
     """
-    if precision not in PRECISIONS:
-        raise UsageError(f"precision = {precision!r}; expected one of {', '.join(PRECISIONS)}.")
+    one_of("precision", precision, PRECISIONS)
     if precision != "auto":
         return precision
     if torch.cuda.is_available():

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import torch
 
-from lpr_lab.errors import UsageError, did_you_mean
+from lpr_lab.errors import UsageError, one_of
 from lpr_lab.model.adapter import MoeLprModel, expansion_config, moe_layers
 from lpr_lab.model.adapter_config import MoeLprConfig
 from lpr_lab.model.init import init_router
@@ -107,8 +107,7 @@ def select_stage(model: PeftModel, name: str) -> None:
         UsageError: no such stage, with the closest one.
     """
     names = stage_names(model)
-    if name not in names:
-        raise UsageError(f"There is no stage {name!r}; expected one of {', '.join(names)}.{did_you_mean(name, names)}")
+    one_of("stage", name, names)
     stage = names.index(name)
     for layer in all_layers(model):
         layer.stage = stage

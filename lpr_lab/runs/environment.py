@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from lpr_lab.errors import UsageError, did_you_mean
+from lpr_lab.errors import one_of
 
 PACKAGES = (
     "lpr_lab",
@@ -138,11 +138,7 @@ def train_with() -> dict[str, bool]:
     """
     wanted = {name.strip() for name in os.environ.get(TRAIN_WITH, "").split(",") if name.strip()}
     for name in sorted(wanted):
-        if name not in WAYS_TO_TRAIN:
-            raise UsageError(
-                f"{TRAIN_WITH} names {name!r}; expected {' or '.join(WAYS_TO_TRAIN)}, or both with a comma between "
-                f"them.{did_you_mean(name, WAYS_TO_TRAIN)}"
-            )
+        one_of(TRAIN_WITH, name, WAYS_TO_TRAIN, "Several are separated by commas.")
     return {name: name in wanted for name in WAYS_TO_TRAIN}
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from lpr_lab.errors import UsageError, did_you_mean
+from lpr_lab.errors import UsageError, one_of
 from lpr_lab.text.languages import language_codes
 from lpr_lab.text.splits import SPLITS
 
@@ -62,11 +62,7 @@ class Corpus:
         Raises:
             UsageError: a split or language that this corpus does not have.
         """
-        if split not in self.splits:
-            raise UsageError(
-                f"The corpus {self.name!r} has no split {split!r}; it has {', '.join(self.splits)}."
-                + did_you_mean(split, self.splits)
-            )
+        one_of(f"corpus {self.name}: split", split, self.splits)
         if language is not None and language not in self.languages:
             (language,) = language_codes([language])
         if language is not None and language not in self.languages:

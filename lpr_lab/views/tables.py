@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lpr_lab.errors import ComparisonRefusedError, MissingError, UsageError, did_you_mean
+from lpr_lab.errors import ComparisonRefusedError, MissingError, UsageError, one_of
 from lpr_lab.measure.significance import BETTER, WORSE, change_of
 from lpr_lab.runs.compare.differences import changed_between, compare_runs, language_rows, refusal, unlike_test_sets
 from lpr_lab.runs.run import Run
@@ -87,8 +87,7 @@ def write_tables(runs: Sequence[Run], folder: Path, form: str) -> list[Path]:
         MissingError: nothing was measured.
         ComparisonRefusedError: several runs on different documents.
     """
-    if form not in FORMATS:
-        raise UsageError(f"{form!r} is no form of tables; there are {', '.join(FORMATS)}.{did_you_mean(form, FORMATS)}")
+    one_of("format of tables", form, FORMATS)
     tables = result_tables(runs)
     write = _latex if form == "latex" else _csv
     contents = {folder / f"{table.name}{FORMATS[form]}": write(table) for table in tables}

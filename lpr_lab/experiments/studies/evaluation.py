@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from lpr_lab.errors import ComparisonRefusedError, UsageError, did_you_mean
+from lpr_lab.errors import ComparisonRefusedError, UsageError, one_of
 from lpr_lab.experiments.pipeline import lost_text, summarise
 from lpr_lab.experiments.studies.predecessors import begun_from
 from lpr_lab.experiments.studies.scoring import ScoreSettings, called, score, take_kept
@@ -53,9 +53,7 @@ class EvaluationSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "languages", language_codes(self.languages))
-        if self.scores not in SCORES:
-            hint = did_you_mean(self.scores, SCORES)
-            raise UsageError(f"scores = {self.scores!r}; expected one of {', '.join(SCORES)}.{hint}")
+        one_of("scores", self.scores, SCORES)
         if not self.test_sets:
             raise UsageError("test_sets is empty; expected splits of the corpus, such as heldout and dev.")
 

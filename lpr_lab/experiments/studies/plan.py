@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lpr_lab.errors import UsageError, did_you_mean
+from lpr_lab.errors import UsageError, one_of
 from lpr_lab.experiments.config import ALLOCATIONS, num_classifiers
 from lpr_lab.method.allocation import Allocation, allocate, delta_for
 from lpr_lab.method.similarity import measure_similarity
@@ -57,12 +57,8 @@ class PlanSettings:
     def __post_init__(self) -> None:
         for name in ("original", "expanded"):
             object.__setattr__(self, name, language_codes(getattr(self, name)))
-        for what, given, known in (
-            ("allocation", self.allocation, ALLOCATIONS),
-            ("budget_in", self.budget_in, UNITS),
-        ):
-            if given not in known:
-                raise UsageError(f"{what} = {given!r}; expected one of {', '.join(known)}.{did_you_mean(given, known)}")
+        one_of("allocation", self.allocation, ALLOCATIONS)
+        one_of("budget_in", self.budget_in, UNITS)
         if self.delta is not None and self.rule == "largest_remainder":
             raise UsageError(f"delta = {self.delta} is the budget of rounding up; give rule='round_up' with it.")
         num_classifiers(self.classifiers, 1)

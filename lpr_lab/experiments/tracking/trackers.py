@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lpr_lab.errors import MissingError, UsageError, did_you_mean
+from lpr_lab.errors import MissingError, one_of
 from lpr_lab.runs.run import Run
 
 if TYPE_CHECKING:
@@ -35,10 +35,7 @@ def selected(names: Sequence[str] | None = None) -> tuple[str, ...]:
         names = os.environ.get(VARIABLE, "").split(",")
     wanted = tuple(dict.fromkeys(part.strip() for name in names for part in name.split(",") if part.strip()))
     for name in wanted:
-        if name not in OPENERS:
-            raise UsageError(
-                f"There is no tracker {name!r}; there are {', '.join(OPENERS)}.{did_you_mean(name, OPENERS)}"
-            )
+        one_of("tracker", name, OPENERS)
     missing = [name for name in wanted if find_spec(name) is None]
     if missing:
         raise MissingError(

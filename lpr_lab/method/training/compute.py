@@ -13,7 +13,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils.import_utils import is_flash_attn_2_available
 
-from lpr_lab.errors import UnsupportedModelError, UsageError, did_you_mean
+from lpr_lab.errors import UnsupportedModelError, UsageError, one_of
 from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.bases.families import find_decoder_mlps
 from lpr_lab.model.capture import causal_lm_of
@@ -36,10 +36,7 @@ def check_attention(attention: str) -> None:
     Raises:
         UsageError: with the closest one.
     """
-    if attention not in ATTENTIONS:
-        raise UsageError(
-            f"attention = {attention!r}; expected one of {', '.join(ATTENTIONS)}.{did_you_mean(attention, ATTENTIONS)}"
-        )
+    one_of("attention", attention, ATTENTIONS)
 
 
 def resolve_attention(attention: str, model: nn.Module, precision: str) -> str:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lpr_lab.errors import UsageError
+from lpr_lab.errors import UsageError, one_of
 from lpr_lab.method.losses import (
     IGNORED,
     classifier_loss,
@@ -114,8 +114,7 @@ def balance_term(model: nn.Module, coefficient: float, variant: str = "paper", s
     Raises:
         UsageError: an unknown scope.
     """
-    if scope not in SCOPES:
-        raise UsageError(f"load_balancing_scope = {scope!r}; expected one of {', '.join(SCOPES)}.")
+    one_of("load_balancing_scope", scope, SCOPES)
     layers = moe_layers(model)
     top_k = layers[0].top_k
     needs_step = scope == "step" and coefficient != 0 and any(layer.num_experts > top_k for layer in layers)
@@ -261,8 +260,7 @@ def classifier_term(num_original: int, coefficient: float, kind: str = "token") 
     Raises:
         UsageError: an unknown kind.
     """
-    if kind not in CLASSIFIERS:
-        raise UsageError(f"classifier kind = {kind!r}; expected one of {', '.join(CLASSIFIERS)}.")
+    one_of("classifier kind", kind, CLASSIFIERS)
     # What is judged: every token, or the first of each block, which stands for all (their logits are equal).
     judged = slice(None) if kind == "token" else slice(1)
 

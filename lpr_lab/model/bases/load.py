@@ -5,16 +5,14 @@ own cache. The configuration is looked at first, so that a model that cannot be 
 are fetched. Code that comes with a model is never run, and only safetensors weights are read.
 """
 
-import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lpr_lab.errors import DamagedError, MissingError, UnsupportedModelError, UsageError, did_you_mean
+from lpr_lab.errors import DamagedError, MissingError, UnsupportedModelError, UsageError, did_you_mean, first_line
+from lpr_lab.fetching import HUB_NAME, hub_errors
 from lpr_lab.model.bases.embedded import EMBEDDED, EmbeddedBase, ensure
 from lpr_lab.model.bases.files import is_complete, refuse_damaged_files, refuse_damaged_tokenizer, refuse_incomplete
 from lpr_lab.model.bases.quantized import check_quantization, quantization_config, use_portable_linear
@@ -37,7 +35,6 @@ __all__ = [
     "resolve_base",
 ]
 
-_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _CONFIG_FILES = ["config.json", "adapter_config.json"]
 _MODEL_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 _OTHER_FILES = ["*/*", "consolidated*"]  # copies in other formats, which some repositories carry
@@ -125,7 +122,7 @@ def _tokenizer_in(path: Path, name: str | Path) -> "PreTrainedTokenizerBase":
     except Exception as error:  # the tokenizers library knows no other class
         refuse_damaged_tokenizer(path)
         raise MissingError(
-            f"The tokenizer of {str(name)!r} cannot be loaded from {path} ({_first_line(error)}); "
+            f"The tokenizer of {str(name)!r} cannot be loaded from {path} ({first_line(error)}); "
             "put the tokenizer files beside the weights."
         ) from error
     if tokenizer.pad_token is None:
@@ -152,7 +149,7 @@ def resolve_base(name: str | Path) -> Path:
         return path
     if isinstance(name, Path) or text.startswith(("/", ".", "~")) or (text and Path(text).is_dir()):
         return _local_folder(Path(text).expanduser())
-    if not _HUB_NAME.fullmatch(text):
+    if not HUB_NAME.fullmatch(text):
         raise UsageError(
             f"{text!r} cannot be the name of a model; expected one of {', '.join(EMBEDDED)}, a hub id such as "
             "'org/model', or the path of a folder."
@@ -175,7 +172,7 @@ def local_folder(name: str) -> Path | None:
         return EMBEDDED[name].path if EMBEDDED[name].path.is_dir() else None
     if name and Path(name).is_dir():
         return _local_folder(Path(name))
-    if not _HUB_NAME.fullmatch(name):
+    if not HUB_NAME.fullmatch(name):
         return None
     try:
         folder = Path(snapshot_download(name, allow_patterns=_MODEL_FILES, local_files_only=True))
@@ -225,7 +222,8 @@ def _hub_folder(name: str) -> Path:
             return folder
     except LocalEntryNotFoundError:
         pass
-    with _hub_errors(name), friendly_disk_errors(f"fetching {name}", Path.home()):
+    instead = f"give a local folder, or use the embedded {next(iter(EMBEDDED))!r}"
+    with hub_errors("model", name, instead), friendly_disk_errors(f"fetching {name}", Path.home()):
         folder = Path(snapshot_download(name, allow_patterns=_CONFIG_FILES))
         check_supported(folder, name)
         print(f"Fetching {name} from the hub; its licence is on its page there.", file=sys.stderr)
@@ -234,39 +232,6 @@ def _hub_folder(name: str) -> Path:
         raise MissingError(f"{name} has no complete safetensors weights on the hub; choose a model that has them.")
     refuse_damaged_files(folder)
     return folder
-
-
-@contextmanager
-def _hub_errors(name: str) -> Iterator[None]:
-    """Turn the hub's errors into one sentence each."""
-    import httpx
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-    )
-
-    embedded = f"or use the embedded {next(iter(EMBEDDED))!r}"
-    try:
-        yield
-    except GatedRepoError as error:  # a kind of RepositoryNotFoundError, hence first
-        raise MissingError(
-            f"{name} is gated: accept its terms on its hub page and log in with `hf auth login`, {embedded}."
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise MissingError(
-            f"There is no model {name!r} on the hub, no embedded base and no folder of that name."
-            f"{did_you_mean(name, EMBEDDED)} If it is private, log in with `hf auth login`."
-        ) from error
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, httpx.TransportError) as error:
-        raise MissingError(
-            f"{name} is not complete in the hub's cache and the hub cannot be reached; connect to the network "
-            f"(and unset HF_HUB_OFFLINE), give a local folder, {embedded}."
-        ) from error
-    except HfHubHTTPError as error:
-        raise MissingError(f"The hub did not deliver {name} ({_first_line(error)}); try again, {embedded}.") from error
 
 
 # -- what can be a base ------------------------------------------------------------------------------------------------
@@ -303,7 +268,7 @@ def check_supported(folder: Path, name: str) -> None:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # each family checks its values in its own way
         if kind in CONFIG_MAPPING_NAMES:
-            raise DamagedError(f"{folder / 'config.json'} is not one of a {kind} ({_first_line(error)}).") from error
+            raise DamagedError(f"{folder / 'config.json'} is not one of a {kind} ({first_line(error)}).") from error
         raise UnsupportedModelError(
             f"{name} is of type {kind!r}, which this version of transformers cannot load without running code that "
             f"comes with the model; {expected}."
@@ -319,7 +284,3 @@ def check_supported(folder: Path, name: str) -> None:
     if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or (classes and not causal.intersection(classes)):
         found = f"{config.model_type}, {', '.join(classes)}" if classes else config.model_type
         raise UnsupportedModelError(f"{name} is not a causal language model ({found}); {expected}.")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]

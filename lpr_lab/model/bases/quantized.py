@@ -25,7 +25,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lpr_lab.errors import UnsupportedModelError, UsageError, did_you_mean
+from lpr_lab.errors import UnsupportedModelError, UsageError, one_of
 
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig
@@ -108,11 +108,7 @@ def check_quantization(quantization: str) -> None:
     """
     if not quantization:
         return
-    if quantization not in QUANTIZATIONS:
-        raise UsageError(
-            f"quantization = {quantization!r}; expected {', '.join(map(repr, QUANTIZATIONS))}, or '' for whole "
-            f"weights.{did_you_mean(quantization, QUANTIZATIONS)}"
-        )
+    one_of("quantization", quantization, QUANTIZATIONS, "Leave it empty for weights that are not quantised.")
     if find_spec("bitsandbytes") is None:
         raise UsageError(
             f"quantization = {quantization!r} needs the package bitsandbytes: pip install 'lpr_lab[quantized]'."

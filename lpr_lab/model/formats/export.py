@@ -42,7 +42,7 @@ from transformers import (
 )
 
 from lpr_lab import storage
-from lpr_lab.errors import UnsupportedModelError, UsageError
+from lpr_lab.errors import UnsupportedModelError, UsageError, one_of
 from lpr_lab.model.adapter import expansion_config
 from lpr_lab.model.adapter_config import PREFIX
 from lpr_lab.model.bases.families import find_decoder_mlps, read_mlp
@@ -120,8 +120,7 @@ def export(
     >>> export(model, "exported", "mixtral", tokenizer=tokenizer)  # doctest: +SKIP
     """
     path = Path(path)
-    if format not in FORMATS:
-        raise UsageError(f"format = {format!r}; expected one of {', '.join(FORMATS)}.")
+    one_of("format", format, FORMATS)
     if path.exists():
         raise UsageError(f"{path} exists; export to a folder that does not.")
     base = cast("PreTrainedModel", model.get_base_model())

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lpr_lab.errors import MissingError, UsageError, did_you_mean
+from lpr_lab.errors import MissingError, UsageError, one_of
 from lpr_lab.storage import sha256_file
 from lpr_lab.text.corpus import Corpus, Document
 from lpr_lab.text.languages import find_language, get_language, get_languages
@@ -164,11 +164,7 @@ def _divide(records: list[Record], code: str, what: str) -> tuple[list[tuple[Doc
 
 
 def _known_split(split: str, what: str) -> str:
-    if split not in SPLITS:
-        raise UsageError(
-            f"{what} has a record with split {split!r}; expected one of {', '.join(SPLITS)}."
-            + did_you_mean(split, SPLITS)
-        )
+    one_of(f"{what} has a record whose split", split, SPLITS)
     return split
 
 

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from lpr_lab.errors import DamagedError, MissingError, UsageError
+from lpr_lab.errors import DamagedError, MissingError, UsageError, first_line
 from lpr_lab.text.sources.rows import TEXT_COLUMNS
 
 TEXT_FORMAT = ".txt"
@@ -239,7 +239,7 @@ def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
         try:
             table = pyarrow.parquet.ParquetFile(source)
         except (pyarrow.ArrowException, OSError) as error:
-            raise UsageError(f"{path.name} is not a readable Parquet file ({_first_line(error)}).") from error
+            raise UsageError(f"{path.name} is not a readable Parquet file ({first_line(error)}).") from error
         done = 0
         try:
             for batch in table.iter_batches():
@@ -248,10 +248,6 @@ def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
                 done += len(rows)
         except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
             raise DamagedError(
-                f"{path.name} is damaged after record {done} of {table.metadata.num_rows} ({_first_line(error)}); "
+                f"{path.name} is damaged after record {done} of {table.metadata.num_rows} ({first_line(error)}); "
                 "make or fetch it again."
             ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]

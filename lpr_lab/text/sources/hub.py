@@ -9,12 +9,11 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lpr_lab.errors import DamagedError, LprError, MissingError, UsageError, did_you_mean
-from lpr_lab.fetching import locked
+from lpr_lab.errors import DamagedError, UsageError, did_you_mean
+from lpr_lab.fetching import HUB_NAME, hub_errors, locked
 from lpr_lab.progress import progress
 from lpr_lab.storage import cache_dir, read_jsonl, staged_directory, verify
 from lpr_lab.text.corpus import Corpus
@@ -22,8 +21,6 @@ from lpr_lab.text.languages import Language, find_language, get_language, get_la
 from lpr_lab.text.sources.files import make_corpus, records_without_text
 from lpr_lab.text.sources.folders import LeftOut
 from lpr_lab.text.sources.rows import LANGUAGE_COLUMNS, Labels, Record, id_of, language_of, read_text
-
-_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def load_hub(
@@ -41,7 +38,7 @@ def load_hub(
         UsageError: a name that cannot be one, no languages, or no configuration for a language.
         MissingError: no such data set, or the hub cannot be reached and nothing is cached.
     """
-    if not _NAME.fullmatch(name):
+    if not HUB_NAME.fullmatch(name):
         raise UsageError(
             f"{name!r} is no corpus; expected 'demo', a file such as 'el.jsonl' or 'el.txt', or a hub data set such "
             "as 'org/name'."
@@ -93,8 +90,16 @@ def _stream(
 ) -> None:
     """Write the first `max_documents` of one language into `folder`."""
     import datasets
+    import pyarrow
+    from datasets.exceptions import DatasetNotFoundError, DatasetsError
 
-    with _hub_errors(name):
+    with hub_errors(
+        "data set",
+        name,
+        "check hub_split and configs, or use load_corpus('demo') or your own files",
+        missing=(DatasetNotFoundError,),
+        undelivered=(ValueError, DatasetsError, pyarrow.ArrowException),
+    ):
         chosen, filtered = (
             (config, False)
             if config is not None
@@ -166,33 +171,3 @@ def _of_language(
             if found is None or found.code != language.code:
                 continue
         yield number, row
-
-
-@contextmanager
-def _hub_errors(name: str) -> Iterator[None]:
-    """Turn the errors of `datasets` and of the hub into one sentence each."""
-    import httpx
-    import pyarrow
-    from datasets.exceptions import DatasetNotFoundError, DatasetsError
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
-
-    instead = "or use load_corpus('demo') or your own files"
-    try:
-        yield
-    except LprError:
-        raise
-    except DatasetNotFoundError as error:
-        raise MissingError(
-            f"There is no data set {name!r} on the hub, or it is gated or private; check the name, log in with "
-            f"`hf auth login`, {instead}."
-        ) from error
-    except (OfflineModeIsEnabled, LocalEntryNotFoundError, httpx.TransportError, ConnectionError) as error:
-        raise MissingError(
-            f"{name} is not in the cache and the hub cannot be reached; connect to the network (and unset "
-            f"HF_HUB_OFFLINE), {instead}."
-        ) from error
-    except (HfHubHTTPError, ValueError, DatasetsError, pyarrow.ArrowException) as error:
-        detail = str(error).strip().split("\n")[0] or type(error).__name__
-        raise MissingError(
-            f"The hub did not deliver {name} ({detail}); check hub_split and configs, {instead}."
-        ) from error

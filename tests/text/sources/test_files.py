@@ -129,7 +129,7 @@ def test_parquet_is_read_with_the_column_that_is_named(tmp_path):
         ([{"text": "x"}], ["en", "el"], "does not say which language"),
         ([{"words": "x"}], ["en"], "no column called text"),
         ([{"text": "x", "split": "dev"}, {"text": "y"}], ["en"], "a split for some records and none for others"),
-        ([{"text": "x", "split": "vali"}], ["en"], "split 'vali'; expected one of train"),
+        ([{"text": "x", "split": "vali"}], ["en"], "split = 'vali'; expected one of train"),
         ([{"text": "x", "split": "train"}], ["en"], "no dev text left"),
         (["text"], ["en"], "no JSON object at line 1"),
     ],
