@@ -37,7 +37,7 @@ _VERBS = {
     "paper_settings": "lpr_lab.method.paper_settings",
     "fit_routers": "lpr_lab.method.closed_form",
     "local_review": "lpr_lab.method.closed_form",
-    "FitSettings": "lpr_lab.method.closed_form",
+    "FitSettings": "lpr_lab.method.settings",
     "RouterStatistics": "lpr_lab.method.router_statistics",
     "expand": "lpr_lab.method.expand",
     "review": "lpr_lab.method.review",
@@ -80,11 +80,12 @@ if TYPE_CHECKING:
     from lpr_lab.measure.routing import trace
     from lpr_lab.method import baselines, paper_settings
     from lpr_lab.method.allocation import Allocation, allocate, uniform
-    from lpr_lab.method.closed_form import FitSettings, fit_routers, local_review
+    from lpr_lab.method.closed_form import fit_routers, local_review
     from lpr_lab.method.expand import expand
     from lpr_lab.method.losses import classifier_loss, group_loss, lm_loss, load_balancing_loss, lpr_loss, router_z_loss
     from lpr_lab.method.review import review
     from lpr_lab.method.router_statistics import RouterStatistics
+    from lpr_lab.method.settings import FitSettings
     from lpr_lab.method.similarity import measure_similarity
     from lpr_lab.method.similarity_table import SimilarityTable
     from lpr_lab.method.training.budget import StageBudget

@@ -1,6 +1,7 @@
 """Everything an experiment is made with, in one frozen object that a run directory stores as `config.yaml`.
 
-Each verb's settings live beside the verb; here they are only composed.
+The verbs' own settings are composed here. Recipes, notebooks, presets and `config.yaml` name every setting flat, as in
+`lpr_coef`; `_FLAT` is the one place that says which part has it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -8,7 +9,9 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from lpr_lab.errors import UsageError, did_you_mean, one_of
+from lpr_lab.measure.settings import EvaluateSettings
 from lpr_lab.method.allocation import RULES
+from lpr_lab.method.settings import ExpandSettings, FitSettings, ReviewSettings, SimilaritySettings, UpcycleSettings
 from lpr_lab.method.training.budget import StageBudget
 from lpr_lab.model.bases.embedded import learning_rates
 from lpr_lab.text.languages import language_codes
@@ -18,11 +21,26 @@ STAGES = ("stage1", "stage2")
 ALLOCATIONS = ("uniform", "similarity", "inverse", "first", "last", "random")
 
 
+def _own(settings: type) -> dict[str, str]:
+    return {field.name: field.name for field in fields(settings)}
+
+
+_FLAT: dict[str, dict[str, str]] = {
+    "similarity": {"similarity_tokens": "tokens_per_language", "similarity_state": "state"},
+    "upcycle": _own(UpcycleSettings),
+    "fit": {f"fit_{name}": name for name in ("solver", "divide", "tokens_per_language")},
+    "expand": _own(ExpandSettings),
+    "review": _own(ReviewSettings),
+    "evaluate": {"eval_tokens_per_language": "tokens_per_language", "bootstrap": "bootstrap"},
+}
+"""Per part of an experiment, the flat name of each setting and the name that the part itself has for it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
     """One experiment: a recipe's steps with every setting resolved.
 
-    `recipes` has the named ones; change a field with `dataclasses.replace` or by keyword.
+    `recipes` has the named ones; change settings by their flat names, with `with_settings` or by a recipe's keywords.
     """
 
     recipe: str
@@ -50,42 +68,19 @@ class Experiment:
     """Or the paper's `round_up` (see `method.allocation.allocate`)."""
     delta: float | None = None
     """The papers' budget, for rounding up; None for the one that comes to `new_experts_per_layer`."""
-    similarity_tokens: int = 20_000
-    """Text per language that similarity is measured on."""
-    similarity_state: str = "mlp_input"
+    similarity: SimilaritySettings = field(default_factory=SimilaritySettings)
     classifiers: int | float | tuple[int, ...] = 0
     """Routing classifiers: in so many of the layers where original and expanded languages are most alike, in such a
     share of all layers (below 1), or in these layers."""
-    classifier_input: str = "token"
-    """`token`, or `sequence` as released."""
-    top_k: int = 2
-    router_input: str = "token"
-    router_bias: bool = False
-    router_init: str = "xavier"
-    router_rows: str = "append"
-    """In a further expansion: `append` to the rows that are there, or `reinit` all as released."""
-    expert_init: str = "copy"
-    expert_init_amount: float | None = None
-    fit_solver: str = "ridge"
-    fit_divide: str = "languages"
-    fit_tokens_per_language: int = 4096
-    """Text per language for routers fitted in closed form."""
+    upcycle: UpcycleSettings = field(default_factory=UpcycleSettings)
+    fit: FitSettings = field(default_factory=FitSettings)
     stage1: StageBudget = field(default_factory=lambda: StageBudget(tokens=61_440))
     stage2: StageBudget = field(default_factory=lambda: StageBudget(tokens=20_480))
-    load_balancing_coef: float = 0.01
-    load_balancing_scope: str = "step"
-    """Which tokens the balance loss counts: those of a whole `step`, or of each `micro_batch` as the papers' code."""
-    router_z_coef: float = 0.0
-    """Of the router z-loss in stage 1, which the papers do not have."""
-    lpr_coef: float = 0.1
-    classifier_coef: float = 0.1
-    group_coef: float = 0.0
-    """Of the loss that keeps earlier groups with their experts in a further review (lifelong MoE-LPR)."""
+    expand: ExpandSettings = field(default_factory=ExpandSettings)
+    review: ReviewSettings = field(default_factory=ReviewSettings)
     loss_variant: str = "paper"
     """`paper`, or `released` for the authors' code (all losses that have the two)."""
-    replay_share: float = 1 / 3
-    eval_tokens_per_language: int = 4096
-    bootstrap: int = 1000
+    evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
     precision: str = "auto"
     seed: int = 0
 
@@ -136,10 +131,33 @@ class Experiment:
 
         return replace(self, stage1=of(self.stage1), stage2=of(self.stage2))
 
+    def flat(self) -> dict[str, Any]:
+        """Return every setting by its flat name."""
+        values: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            names = _FLAT.get(name)
+            values |= {flat: getattr(value, own) for flat, own in names.items()} if names else {name: value}
+        return values
+
+    def with_settings(self, **settings: Any) -> "Experiment":
+        """Return the experiment with settings replaced, by their flat names; a list passes as a tuple.
+
+        Raises:
+            UsageError: an unknown setting, with the closest known one.
+        """
+        _refuse_unknown(settings, NAMES)
+        settings = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+        parts = {
+            part: {own: settings.pop(flat) for flat, own in names.items() if flat in settings}
+            for part, names in _FLAT.items()
+        }
+        return replace(self, **settings, **{part: replace(getattr(self, part), **own) for part, own in parts.items()})
+
     def to_config(self) -> dict[str, Any]:
-        """Return every setting as plain JSON values, with the numbers that the base decides."""
-        config = asdict(self.resolved())
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in config.items()}
+        """Return every setting by its flat name as plain JSON values, with the numbers that the base decides."""
+        resolved = self.resolved()
+        config = resolved.flat() | {name: asdict(getattr(resolved, name)) for name in STAGES}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in config.items()}
 
     @staticmethod
     def from_config(config: Mapping[str, Any]) -> "Experiment":
@@ -148,16 +166,14 @@ class Experiment:
         What a run of an earlier version did not record is what it was then.
 
         Raises:
-            UsageError: an unknown setting, with the closest known one.
+            UsageError: an unknown setting, with the closest known one, or a value of another type than it has.
         """
-        refuse_unknown(config, Experiment)
-        values: dict[str, Any] = {}
-        for key, value in config.items():
-            if isinstance(value, Mapping):
-                refuse_unknown(value, StageBudget, f"{key}.")
-                value = StageBudget(**value)
-            values[key] = tuple(value) if isinstance(value, list) else value
-        return Experiment(**values)
+        _refuse_unknown(config, NAMES)
+        return changed(Experiment(**{name: config[name] for name in ("recipe", "steps") if name in config}), config)
+
+
+NAMES = tuple(flat for own in fields(Experiment) for flat in _FLAT.get(own.name, [own.name]))
+"""Every setting by its flat name."""
 
 
 def changed(experiment: Experiment, settings: Mapping[str, Any]) -> Experiment:
@@ -169,38 +185,38 @@ def changed(experiment: Experiment, settings: Mapping[str, Any]) -> Experiment:
     >>> changed(Experiment(recipe="mine", steps=("expand",)), {"stage1": {"weight_decay": 0.1}}).stage1.weight_decay
     0.1
     """
-    return replace(experiment, **_checked(experiment, settings, ""))
-
-
-def _checked(of: Experiment | StageBudget, settings: Mapping[str, Any], within: str) -> dict[str, Any]:
-    refuse_unknown(settings, type(of), within)
-    values: dict[str, Any] = {}
+    _refuse_unknown(settings, NAMES)
+    values = {}
     for name, value in settings.items():
-        before = getattr(of, name)
-        if isinstance(before, StageBudget) and isinstance(value, Mapping):
-            value = replace(before, **_checked(before, value, f"{name}."))
-        elif isinstance(value, list):
-            value = tuple(value)
-        values[name] = value if isinstance(value, StageBudget) else _of_its_type(of, name, value, within)
-    return values
+        if name in STAGES and isinstance(value, Mapping):
+            _refuse_unknown(value, _own(StageBudget), f"{name}.")
+            given = {key: _of_its_type(StageBudget, key, one, f"{name}.{key}") for key, one in value.items()}
+            values[name] = replace(getattr(experiment, name), **given)
+        else:
+            part = next((part for part, names in _FLAT.items() if name in names), None)
+            owner, own = (type(getattr(experiment, part)), _FLAT[part][name]) if part else (Experiment, name)
+            values[name] = _of_its_type(owner, own, value, name)
+    return experiment.with_settings(**values)
 
 
-def _of_its_type(of: Experiment | StageBudget, name: str, value: Any, within: str) -> Any:
-    """Return a value that is of its setting's type (a whole number passes as a number), or refuse it."""
+def _of_its_type(settings: type, field_name: str, value: Any, name: str) -> Any:
+    """Return a value of its setting's type (a list passes as a tuple, a whole number as a number), or refuse it."""
     from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-    kind: Any = next(field.type for field in fields(of) if field.name == name)
-    if kind is not StageBudget:
+    kind: Any = next(field.type for field in fields(settings) if field.name == field_name)
+    value = tuple(value) if isinstance(value, list) else value
+    if kind is StageBudget:
+        if isinstance(value, StageBudget):
+            return value
+    else:
         try:
             return TypeAdapter(kind, config=ConfigDict(strict=True)).validate_python(value)
         except ValidationError:
             pass
-    raise UsageError(f"Setting {within}{name} = {value!r}; expected {getattr(kind, '__name__', kind)}.")
+    raise UsageError(f"Setting {name} = {value!r}; expected {getattr(kind, '__name__', kind)}.")
 
 
-def refuse_unknown(names: Iterable[str], settings: type, within: str = "") -> None:
-    """Refuse names that a dataclass of settings does not have, with the closest that it has."""
-    known = [field.name for field in fields(settings)]
+def _refuse_unknown(names: Iterable[str], known: Iterable[str], within: str = "") -> None:
     for name in names:
         if name not in known:
             raise UsageError(f"There is no setting {within + name!r}.{did_you_mean(name, known)}")

@@ -128,13 +128,7 @@ def prepare(experiment: Experiment, run: Run, trackers: Sequence[str] | None = N
             expanded = upcycle(
                 model,
                 plan(experiment, run, model, tokenizer, corpus),
-                experiment.top_k,
-                router_input=experiment.router_input,
-                router_bias=experiment.router_bias,
-                router_init=experiment.router_init,
-                router_rows=experiment.router_rows,
-                expert_init=experiment.expert_init,
-                expert_init_amount=experiment.expert_init_amount,
+                **vars(experiment.upcycle),
                 seed=experiment.seed,
             )
         facts: dict[str, Any] = {"parameters": count_parameters(expanded)}
@@ -185,8 +179,7 @@ def measure(context: RunContext) -> None:
             languages=experiment.languages,
             original=experiment.original,
             stages=stages[:-1],
-            tokens_per_language=experiment.eval_tokens_per_language,
-            bootstrap=experiment.bootstrap,
+            **vars(experiment.evaluate),
             precision=experiment.precision,
             seed=experiment.seed,
             experts=counter,
@@ -270,7 +263,8 @@ def finish(context: RunContext) -> dict[str, Any]:
         exactness = {key: value for key, value in phases["measure"].items() if key.endswith("_difference")}
         if "largest_logit" in phases["upcycle"]:  # not in runs of earlier versions
             exactness["largest_logit"] = phases["upcycle"]["largest_logit"]
-        if not experiment.parent and experiment.expert_init == "copy" and "start_difference" in phases["upcycle"]:
+        starts_as_base = not experiment.parent and experiment.upcycle.expert_init == "copy"
+        if starts_as_base and "start_difference" in phases["upcycle"]:
             exactness["start_difference"] = phases["upcycle"]["start_difference"]
         claims = scorecard.check(
             changes,

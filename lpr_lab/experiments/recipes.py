@@ -6,7 +6,7 @@
     local_review   upcycle -> expand -> local_review (routers in closed form)       the review without backpropagation
     guided_review  upcycle -> expand -> local_review -> review                      that as the start of the papers' own
 
-A variant is a recipe with fields replaced: `recipes.route_first(base="path/to/model", expanded=("el",))`. A further
+A variant is a recipe with settings replaced: `recipes.route_first(base="path/to/model", expanded=("el",))`. A further
 language group goes on from a finished run: `recipes.further(run, expanded=("el",))`.
 
 Each stage can be a run of its own, too: `stage1` trains what an upcycled run holds, `stage2` reviews what a stage-1 run
@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from lpr_lab.errors import DamagedError, MissingError, UsageError, one_of
-from lpr_lab.experiments.config import STAGES, Experiment, changed, refuse_unknown
+from lpr_lab.experiments.config import STAGES, Experiment, changed
 from lpr_lab.method.paper_settings import CLASSIFIER_LAYERS, NEW_EXPERTS_G1, PRESETS
+from lpr_lab.method.settings import UpcycleSettings
 from lpr_lab.runs.run import Run
 
 
@@ -57,8 +58,8 @@ def guided_review(**changes: Any) -> Experiment:
 
 def _with(changes: Mapping[str, Any], **own: Any) -> Experiment:
     """Return an experiment with a recipe's own settings, where no change replaces them."""
-    refuse_unknown(changes, Experiment)
-    return Experiment(**{**own, **changes})
+    given = {**own, **changes}
+    return Experiment(recipe=given.pop("recipe"), steps=given.pop("steps")).with_settings(**given)
 
 
 def further(run: Run | str | Path, **changes: Any) -> Experiment:
@@ -79,15 +80,14 @@ def further(run: Run | str | Path, **changes: Any) -> Experiment:
         raise UsageError("A further group needs its languages, for example recipes.further(run, expanded=('el',)).")
     if not run.has_checkpoint:
         raise MissingError(f"Run {run.id} has no weights to go on from; finish it first, or make it again.")
-    refuse_unknown(changes, Experiment)
     before = Experiment.from_config(run.config)
     own: dict[str, Any] = {
         "parent": run.id,
         "earlier": (*before.earlier, *before.expanded),
-        "replay_share": _diluted(before.replay_share, before, len(changes["expanded"])),
+        "replay_share": _diluted(before.review.replay_share, before, len(changes["expanded"])),
         "delta": None,  # that of a first expansion counts expert 0, and this one's does not
     }
-    return replace(before, **{**own, **changes})
+    return before.with_settings(**{**own, **changes})
 
 
 def _diluted(replay_share: float, before: Experiment, num_new: int) -> float:
@@ -106,16 +106,9 @@ def _diluted(replay_share: float, before: Experiment, num_new: int) -> float:
 def stage1(run: Run, **changes: Any) -> Experiment:
     """Stage 1 as a run of its own, on an upcycled run (`upcycling.make`); `changes` say on which text."""
     made = run.config
-    experiment = Experiment(
-        recipe="stage1",
-        steps=("expand",),
-        from_run=run.id,
-        base=made["base"],
-        allocation=tuple(run.phases["plan"]["new_experts"]),
-        **{name: made[name] for name in _OF_UPCYCLING if name in made},
-    )
-    refuse_unknown(changes, Experiment)
-    return replace(experiment, **changes)
+    own = {name: made[name] for name in ("base", "quantization", *vars(UpcycleSettings())) if name in made}
+    own |= {"from_run": run.id, "allocation": tuple(run.phases["plan"]["new_experts"])}
+    return _with(changes, recipe="stage1", steps=("expand",), **own)
 
 
 def stage2(run: Run, how: str = "review", **changes: Any) -> Experiment:
@@ -127,31 +120,14 @@ def stage2(run: Run, how: str = "review", **changes: Any) -> Experiment:
         changes: of settings.
     """
     one_of("how", how, REVIEWS)
-    refuse_unknown(changes, Experiment)
     layers = run.phases["plan"].get("classifier_layers", ())
-    experiment = replace(
-        Experiment.from_config(run.config),
-        recipe="stage2",
-        steps=(how,),
-        from_run=run.id,
-        classifiers=len(layers),
-        fit_divide="as_is",
-    )
-    return replace(experiment, **changes)
+    own = {"recipe": "stage2", "steps": (how,), "from_run": run.id, "classifiers": len(layers), "fit_divide": "as_is"}
+    return Experiment.from_config(run.config).with_settings(**{**own, **changes})
 
 
 REVIEWS = ("review", "local_review")
 _CLASSIFIER_SHARE = len(CLASSIFIER_LAYERS) / len(NEW_EXPERTS_G1)
 """7 / 24; how many layers is left to choose, and this is what LayerMoE chose for Qwen1.5-1.8B."""
-_OF_UPCYCLING = (
-    "quantization",  # not in runs of earlier versions
-    "top_k",
-    "router_input",
-    "router_bias",
-    "router_init",
-    "expert_init",
-    "expert_init_amount",
-)
 
 RECIPES: dict[str, Callable[..., Experiment]] = {
     "route_first": route_first,

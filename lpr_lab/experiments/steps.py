@@ -1,7 +1,7 @@
 """The steps that a recipe is made of: each calls one verb with the experiment's settings and says what it found."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lpr_lab import storage
 from lpr_lab.experiments.config import Experiment, StageBudget, num_classifiers
 from lpr_lab.method.allocation import Allocation, allocate, delta_for, uniform
-from lpr_lab.method.closed_form import FitSettings, RouterFits, fit_routers, local_review
+from lpr_lab.method.closed_form import RouterFits, fit_routers, local_review
 from lpr_lab.method.expand import expand
 from lpr_lab.method.review import review
 from lpr_lab.method.router_statistics import RouterStatistics
+from lpr_lab.method.settings import FitSettings
 from lpr_lab.method.similarity import measure_similarity
 from lpr_lab.method.similarity_table import SimilarityTable
 from lpr_lab.method.training.train import TrainSettings, train_settings
@@ -70,8 +71,7 @@ def plan(
             corpus,
             original=(*experiment.original, *experiment.earlier),
             expanded=experiment.expanded,
-            tokens_per_language=experiment.similarity_tokens,
-            state=experiment.similarity_state,
+            **vars(experiment.similarity),
             precision=experiment.precision,
             seed=experiment.seed,
         )
@@ -139,18 +139,12 @@ def _local_review(context: RunContext, folder: Path) -> dict[str, Any]:
 
 
 def _fit_settings(experiment: Experiment) -> FitSettings:
-    return FitSettings(
-        solver=experiment.fit_solver,
-        divide=experiment.fit_divide,
-        tokens_per_language=experiment.fit_tokens_per_language,
-        precision=experiment.precision,
-        seed=experiment.seed,
-    )
+    return replace(experiment.fit, precision=experiment.precision, seed=experiment.seed)
 
 
 def _kept_statistics(context: RunContext) -> RouterStatistics | None:
     """Return what the parent run kept of the earlier groups, which stands in for their text."""
-    if context.parent is None or context.experiment.fit_solver == "logistic":
+    if context.parent is None or context.experiment.fit.solver == "logistic":
         return None
     folder = context.parent.statistics_dir
     if not folder.is_dir():
@@ -186,10 +180,8 @@ def _expand(context: RunContext, folder: Path) -> dict[str, Any]:
         languages=experiment.expanded,
         out=folder,
         settings=settings,
-        load_balancing_coef=experiment.load_balancing_coef,
+        **vars(experiment.expand),
         load_balancing_variant=experiment.loss_variant,
-        load_balancing_scope=experiment.load_balancing_scope,
-        router_z_coef=experiment.router_z_coef,
         train_routers="fit_routers" not in experiment.steps,
         log=_logger(context, "expand", settings),
     )
@@ -206,13 +198,9 @@ def _review(context: RunContext, folder: Path) -> dict[str, Any]:
         expanded=(*experiment.earlier, *experiment.expanded),
         out=folder,
         settings=settings,
-        lpr_coef=experiment.lpr_coef,
-        lpr_variant=experiment.loss_variant,
-        replay_share=experiment.replay_share,
+        **vars(experiment.review),
         classifier_layers=context.run.phases["plan"].get("classifier_layers", ()),
-        classifier_coef=experiment.classifier_coef,
-        classifier_input=experiment.classifier_input,
-        group_coef=experiment.group_coef,
+        lpr_variant=experiment.loss_variant,
         group_variant=experiment.loss_variant,
         log=_logger(context, "review", settings),
     )

@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from lpr_lab.errors import UsageError, one_of
+from lpr_lab.errors import UsageError
 from lpr_lab.method.linear_fit import (
     ExpertClass,
     LabelledRows,
@@ -31,6 +31,7 @@ from lpr_lab.method.linear_fit import (
     set_router,
 )
 from lpr_lab.method.router_statistics import RouterStatistics, gather_statistics
+from lpr_lab.method.settings import FitSettings
 from lpr_lab.model.adapter import expansion_config, moe_layers
 from lpr_lab.model.adapter_config import MoeLprConfig
 from lpr_lab.model.mixture import MoELayer
@@ -39,9 +40,6 @@ from lpr_lab.model.router import ORIGINAL_EXPERT
 from lpr_lab.model.stages import enter_stage, require_newest_stage
 from lpr_lab.text.corpus import Corpus
 from lpr_lab.text.vocabulary import require_embeddings
-
-SOLVERS = ("ridge", "logistic", "means")
-DIVISIONS = ("languages", "as_is")
 
 
 @dataclass(frozen=True)
@@ -73,33 +71,6 @@ class RouterFits:
     def to_frame(self) -> pd.DataFrame:
         """Return one row per layer."""
         return pd.DataFrame([vars(fit) for fit in self.layers])
-
-
-@dataclass(frozen=True, kw_only=True)
-class FitSettings:
-    """How routers are fitted."""
-
-    solver: str = "ridge"
-    """`ridge` regression; `logistic` regression, which holds all rows in memory for the while; or `means`: rows are the
-    mean state of each class's languages, a start for training rather than a solution (FlexOlmo, arXiv 2507.07024), and
-    the only one for routers without a constant."""
-    divide: str = "languages"
-    """Among several new experts of one group: `languages` gives expert j every language whose number is j modulo their
-    count; `as_is` leaves it to the rows that the router has."""
-    tokens_per_language: int = 4096
-    """How much text each language contributes; a quarter of it is kept apart, for calibration and for the report."""
-    penalty: float = 0.01
-    """Of ridge regression, as a share of the mean diagonal of the second moment."""
-    block_tokens: int = 256
-    batch_blocks: int = 4
-    """Blocks per forward pass."""
-    precision: str = "auto"
-    seed: int = 0
-    """Which documents are drawn."""
-
-    def __post_init__(self) -> None:
-        one_of("solver", self.solver, SOLVERS)
-        one_of("divide", self.divide, DIVISIONS)
 
 
 def fit_routers(

@@ -154,7 +154,7 @@ def test_a_recipe_survives_its_configuration_file(materials):
 
 def test_recipes_differ_in_what_their_names_say():
     assert recipes.moe_lpr().steps == ("expand", "review")
-    assert recipes.moe_lpr().router_input == "token"
+    assert recipes.moe_lpr().upcycle.router_input == "token"
     assert recipes.route_first().steps == ("fit_routers", "expand")
 
 

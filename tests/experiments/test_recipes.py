@@ -136,8 +136,8 @@ def test_a_further_review_replays_as_much_of_each_original_language_beside_each_
     run = Run.create(tmp_path, kind="expansion", slug="first", title="first", config=first.to_config())
     monkeypatch.setattr(Run, "has_checkpoint", True)
     second = recipes.further(run, expanded=codes[3 : 3 + new])
-    assert second.replay_share == pytest.approx(after)
-    assert recipes.further(run, expanded=codes[3:], replay_share=0.3).replay_share == 0.3
+    assert second.review.replay_share == pytest.approx(after)
+    assert recipes.further(run, expanded=codes[3:], replay_share=0.3).review.replay_share == 0.3
 
 
 # ------------------------------------------------------------------------------------------------- rates and records

@@ -13,9 +13,10 @@ from lpr_lab.measure.classifiers import classifier_accuracy
 from lpr_lab.measure.generation import generate_pair
 from lpr_lab.measure.routing import trace
 from lpr_lab.method import baselines
-from lpr_lab.method.closed_form import FitSettings, fit_routers, local_review
+from lpr_lab.method.closed_form import fit_routers, local_review
 from lpr_lab.method.expand import expand
 from lpr_lab.method.review import review
+from lpr_lab.method.settings import FitSettings
 from lpr_lab.method.similarity import measure_similarity
 from lpr_lab.method.training.processes import join_processes
 from lpr_lab.method.training.train import TrainSettings

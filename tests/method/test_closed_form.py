@@ -7,9 +7,10 @@ import torch
 
 from helpers.tiny_corpus import TinyCorpus
 from lpr_lab.errors import UsageError
-from lpr_lab.method.closed_form import FitSettings, fit_routers, local_review
+from lpr_lab.method.closed_form import fit_routers, local_review
 from lpr_lab.method.linear_fit import area_under_curve, router_matrix
 from lpr_lab.method.router_statistics import RouterStatistics
+from lpr_lab.method.settings import FitSettings
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.adapter import expansion_config, moe_layers
 from lpr_lab.model.capture import record_routing

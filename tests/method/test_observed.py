@@ -13,9 +13,10 @@ from lpr_lab.measure.bits import evaluate
 from lpr_lab.measure.generation import generate_pair
 from lpr_lab.measure.routing import trace
 from lpr_lab.method import baselines
-from lpr_lab.method.closed_form import FitSettings, fit_routers
+from lpr_lab.method.closed_form import fit_routers
 from lpr_lab.method.expand import expand
 from lpr_lab.method.review import review
+from lpr_lab.method.settings import FitSettings
 from lpr_lab.method.training.train import TrainSettings
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model import experts

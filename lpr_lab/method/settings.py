@@ -1,0 +1,81 @@
+"""What an experiment can set of each verb of the method; fields are the verb's keywords, explained there. Torch-free.
+
+    lab.review(model, tokenizer, corpus, original=["en"], expanded=["el"], out="runs/mine", **vars(ReviewSettings()))
+
+The budget of a stage is in `training.budget`. What verbs share (seed, precision, the losses' variant) is not in here.
+"""
+
+from dataclasses import dataclass
+
+from lpr_lab.errors import one_of
+
+SOLVERS = ("ridge", "logistic", "means")
+DIVISIONS = ("languages", "as_is")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimilaritySettings:
+    """Of `measure_similarity`."""
+
+    tokens_per_language: int = 20_000
+    state: str = "mlp_input"
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpcycleSettings:
+    """Of `upcycle`; said outright, also what a further expansion would take from the first."""
+
+    top_k: int = 2
+    router_input: str = "token"
+    router_bias: bool = False
+    router_init: str = "xavier"
+    router_rows: str = "append"
+    expert_init: str = "copy"
+    expert_init_amount: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpandSettings:
+    """Of `expand`, stage 1: what is added to the language-model loss."""
+
+    load_balancing_coef: float = 0.01
+    load_balancing_scope: str = "step"
+    router_z_coef: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReviewSettings:
+    """Of `review`, stage 2: how much replay, and what is added to the language-model loss."""
+
+    replay_share: float = 1 / 3
+    lpr_coef: float = 0.1
+    classifier_coef: float = 0.1
+    classifier_input: str = "token"
+    group_coef: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitSettings:
+    """Of `fit_routers` and `local_review`: how routers are fitted."""
+
+    solver: str = "ridge"
+    """`ridge` regression; `logistic` regression, which holds all rows in memory for the while; or `means`: rows are the
+    mean state of each class's languages, a start for training rather than a solution (FlexOlmo, arXiv 2507.07024), and
+    the only one for routers without a constant."""
+    divide: str = "languages"
+    """Among several new experts of one group: `languages` gives expert j every language whose number is j modulo their
+    count; `as_is` leaves it to the rows that the router has."""
+    tokens_per_language: int = 4096
+    """How much text each language contributes; a quarter of it is kept apart, for calibration and for the report."""
+    penalty: float = 0.01
+    """Of ridge regression, as a share of the mean diagonal of the second moment."""
+    block_tokens: int = 256
+    batch_blocks: int = 4
+    """Blocks per forward pass."""
+    precision: str = "auto"
+    seed: int = 0
+    """Which documents are drawn."""
+
+    def __post_init__(self) -> None:
+        one_of("solver", self.solver, SOLVERS)
+        one_of("divide", self.divide, DIVISIONS)

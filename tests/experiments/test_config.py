@@ -1,0 +1,46 @@
+"""The settings of an experiment, composed from those of the verbs: nothing is said twice, and no flat name is lost."""
+
+import inspect
+from dataclasses import fields, replace
+
+import pytest
+
+import lpr_lab as lab
+from lpr_lab.errors import UsageError
+from lpr_lab.experiments import recipes
+from lpr_lab.experiments.config import NAMES, Experiment
+from lpr_lab.measure.settings import EvaluateSettings
+from lpr_lab.method.settings import ExpandSettings, ReviewSettings, SimilaritySettings, UpcycleSettings
+
+VERBS = [
+    (lab.measure_similarity, SimilaritySettings),
+    (lab.upcycle, UpcycleSettings),
+    (lab.expand, ExpandSettings),
+    (lab.review, ReviewSettings),
+    (lab.evaluate, EvaluateSettings),
+]
+OF_THE_FIRST_EXPANSION = ("router_input", "router_bias")
+"""The verb's default is to keep them."""
+
+
+@pytest.mark.parametrize(("verb", "settings"), VERBS)
+def test_settings_are_keywords_of_their_verb_with_its_defaults(verb, settings):
+    keywords = inspect.signature(verb).parameters
+    for setting in fields(settings):
+        left_open = setting.name in OF_THE_FIRST_EXPANSION
+        assert keywords[setting.name].default == (None if left_open else setting.default), setting.name
+
+
+def test_every_setting_has_one_flat_name_that_recipes_take_and_a_run_records():
+    made = recipes.moe_lpr()
+    assert len(set(NAMES)) == len(NAMES) and list(made.flat()) == list(made.to_config()) == list(NAMES)
+    assert recipes.moe_lpr(**made.flat()) == made == Experiment.from_config(made.to_config() | made.flat())
+    few = SimilaritySettings(tokens_per_language=7)
+    assert made.with_settings(lpr_coef=0.2, similarity_tokens=7) == replace(
+        made, review=ReviewSettings(lpr_coef=0.2), similarity=few
+    )
+
+
+def test_a_part_has_no_flat_name_of_its_own():
+    with pytest.raises(UsageError, match="'review'"):
+        recipes.moe_lpr(review=ReviewSettings())
