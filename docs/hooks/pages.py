@@ -4,8 +4,6 @@ They are made from what is in the repository each time the site is built, so the
 """
 
 import ast
-from collections.abc import Iterable, Iterator
-from fnmatch import fnmatch
 from pathlib import Path
 
 import tutorials
@@ -16,16 +14,6 @@ from places import PAGES, ROOT, page_of
 import lpr_lab
 
 HIDDEN = "---\nsearch:\n  exclude: true\n---\n\n"
-
-
-def on_config(config):
-    """Fill in `folder/*` in the navigation, from pages that are there and pages that will be made."""
-    docs = Path(config.docs_dir)
-    written = [path.relative_to(docs).as_posix() for path in docs.rglob("*.md")]
-    pages = sorted({*written, *(page for path in _sources() if (page := page_of(path)))})
-    named = set(_entries(config.nav))
-    config.nav = _filled(config.nav, [page for page in pages if page not in named])
-    return config
 
 
 def on_files(files: Files, config) -> Files:
@@ -87,39 +75,3 @@ def _add(files: Files, config, path: str, content: str, page: str | None = None)
     file.origin = path  # its links lead from there
     file.edit_uri = None
     files.append(file)
-
-
-def _entries(nav: Iterable) -> Iterator[str]:
-    for entry in nav:
-        values = entry.values() if isinstance(entry, dict) else [entry]
-        for value in values:
-            yield from [value] if isinstance(value, str) else _entries(value)
-
-
-def _filled(nav: list, pages: list[str]) -> list:
-    filled = []
-    for entry in nav:
-        if isinstance(entry, dict):
-            filled.append(
-                {title: value if isinstance(value, str) else _filled(value, pages) for title, value in entry.items()}
-            )
-        elif "*" in entry:
-            depth = None if entry == "api/*" else entry.count("/")
-            filled += _nested(
-                [page for page in pages if fnmatch(page, entry) and depth in (None, page.count("/"))], entry
-            )
-        else:
-            filled.append(entry)
-    return filled
-
-
-def _nested(pages: list[str], pattern: str) -> list:
-    """Return pages as they are, those of modules by the folder they are in."""
-    if pattern != "api/*":
-        return pages
-    folders: dict[str, list[str]] = {}
-    for page in pages:
-        folders.setdefault("/".join(page.split("/")[1:-1]) or "lpr_lab", []).append(page)
-    return [
-        {folder: inside} for folder, inside in sorted(folders.items(), key=lambda item: (item[0] != "lpr_lab", item))
-    ]

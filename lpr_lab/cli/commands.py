@@ -1,7 +1,4 @@
-"""The commands `lpr-lab demo`, `run`, `app` and `doctor`.
-
-Typer reads options from the signature, so a command has one parameter for each of its options.
-"""
+"""The commands `lpr-lab demo`, `run`, `app` and `doctor`."""
 
 import json
 import os
@@ -37,7 +34,7 @@ if TYPE_CHECKING:
     from lpr_lab.runs.run import Run
 
 
-def demo(
+def demo(  # one parameter per option, because Typer reads the options from the signature
     recipe: Annotated[str | None, typer.Option(help="Recipe: route_first, or moe_lpr as in the paper.")] = None,
     tokens: Annotated[int | None, typer.Option(min=1, help="Training tokens of stage 1.")] = None,
     minutes_per_stage: Annotated[float | None, typer.Option(help="Time limit per training stage, in minutes.")] = None,
@@ -72,7 +69,7 @@ def demo(
         _serve(run.path.parent, port, no_browser, f"routing?run={run.id}")
 
 
-def run_command(
+def run_command(  # one parameter per option, as above
     notebook: Annotated[
         Path,
         typer.Argument(help="A notebook, or a bundled one by name (00_quickstart).", autocompletion=complete_notebook),

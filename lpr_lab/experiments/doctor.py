@@ -1,4 +1,4 @@
-"""What this machine has of what the demo and the dashboard need: one line per thing, with the next step where it lacks.
+"""Checks that this machine has what the demo and the dashboard need; says the next step where something is missing.
 
 `fail` stops a demo or the dashboard, `warn` only takes something away. Nothing is fetched and nothing is started.
 """
@@ -33,7 +33,7 @@ _PLOTLY_JS = re.compile(r"(?:plotly\.js v|\.version=[`\"])(\d+\.\d+\.\d+)")
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing looked at: how it is, and what to do when it is not well."""
+    """The result of one check, with the next step where it is not ok."""
 
     name: str
     state: State
@@ -42,7 +42,7 @@ class Finding:
 
 
 def examine(runs_dir: Path, port: int) -> Iterator[Finding]:
-    """Look at one thing after the other; none of them can stop the others."""
+    """Yield the finding of every check; one that fails does not stop the others."""
     checks: list[Callable[[], Finding]] = [
         _python,
         _packages,
@@ -66,8 +66,8 @@ def examine(runs_dir: Path, port: int) -> Iterator[Finding]:
         try:
             yield check()
         except (OSError, LprError, ValueError, subprocess.SubprocessError) as error:
-            step = "Nothing else depends on this line; a report of it helps to mend the doctor."
-            detail = f"could not be looked at ({error})"
+            step = "No other check depends on this one; please report it."
+            detail = f"could not be checked ({error})"
             yield Finding(name=check.__name__.strip("_<>"), state="warn", detail=detail, next_step=step)
 
 

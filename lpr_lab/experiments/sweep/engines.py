@@ -1,7 +1,8 @@
-"""Where a sweep's points are run: processes of this machine, or jobs that submitit hands to Slurm.
+"""Engines that run the points of a sweep: processes of this machine, or jobs that submitit hands to Slurm.
 
-An engine starts a task and gives back a job, which can be asked for its outcome and told to stop; `sweep.py` decides
-what is started when.
+An engine starts a task and returns a job, which can be asked for its outcome and told to stop; `run` decides what is
+started when. Processes of this machine are ours, not submitit's: those of its local executor outlive a sweep that is
+killed, are killed a second after Ctrl-C, and see no GPU.
 """
 
 import json
@@ -21,10 +22,10 @@ from lpr_lab.storage import read_json
 
 
 class Job(Protocol):
-    """One point that was started."""
+    """A point that was started."""
 
     def outcome(self) -> Outcome | None:
-        """Return what came of it, or None while it works."""
+        """Return the result, or None while it is running."""
         ...
 
     def stop(self) -> None:
@@ -42,7 +43,7 @@ class Engine(Protocol):
     jobs: int
 
     def start(self, task: Task, log: Path) -> Job:
-        """Start a task; what it says beside its run's own log goes to `log` or beside it."""
+        """Start a task; what it prints goes to `log`, or to a file of submitit."""
         ...
 
 

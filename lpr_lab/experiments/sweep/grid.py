@@ -1,4 +1,4 @@
-"""A grid over a notebook's parameters: how it is written, and every point of it, checked before any is run."""
+"""A grid over a notebook's parameters: parsed, expanded into points, and checked before any point is run."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence

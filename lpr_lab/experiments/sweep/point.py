@@ -1,4 +1,4 @@
-"""One point of a sweep: run a notebook in a process of its own. The same function for every engine.
+"""One point of a sweep: runs a notebook in a process of its own. The same function for every engine.
 
 `python -m lpr_lab.experiments.sweep.point` reads its task from the first line of its input and stops, gently, when that
 input ends: closing it is how a sweep interrupts a point, and how a point notices that its sweep is gone.
@@ -26,7 +26,7 @@ _INPUT = 0
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What a point is to do, JSON-able.
+    """One point to run, JSON-able.
 
     Attributes:
         notebook: its path.
@@ -47,7 +47,7 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What came of a point: the id of its run (empty when none is left) and, when it failed, one sentence."""
+    """The result of a point: the id of its run (empty when none is left) and, when it failed, one sentence."""
 
     run: str = ""
     error: str = ""

@@ -1,4 +1,4 @@
-"""A sweep: one notebook at every point of a grid, each a run of its own, and what differs beyond the noise of seeds.
+"""Runs a sweep: one notebook at every point of a grid, each a run of its own, compared beyond the noise of seeds.
 
     sweep = Sweep(notebook="00_quickstart", grid={"recipe": ["route_first", "moe_lpr"], "seed": [0, 1, 2]})
     run = start(sweep)
@@ -38,13 +38,13 @@ _REFRESH_SECONDS = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """What is run.
+    """A notebook and the grid of parameters to run it over.
 
     Attributes:
         notebook: its path, or the name of one in `notebooks/`.
         grid: values by parameter; `seed` is repeated rather than compared.
         fixed: parameters that are the same everywhere and not the notebook's default.
-        metrics: names of numbers in `results.json` (see `sweep_tables.value_of`); none: the usual ones.
+        metrics: names of numbers in `results.json` (see `tables.value_of`); none: the usual ones.
         max_runs: how many points are allowed.
     """
 

@@ -1,4 +1,4 @@
-"""What a sweep measured: its numbers by point, mean and spread over seeds, and differences with intervals."""
+"""Tables of a sweep: metrics by point, mean and spread over seeds, and differences with confidence intervals."""
 
 import math
 from collections.abc import Mapping, Sequence
