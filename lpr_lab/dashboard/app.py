@@ -1,5 +1,6 @@
 """The pages put together, and how they are launched."""
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -9,30 +10,27 @@ from starlette.middleware import Middleware
 
 from lpr_lab.dashboard import about, api, not_found, shell
 from lpr_lab.dashboard import theme as look
-from lpr_lab.dashboard.pages.compare import page as compare
-from lpr_lab.dashboard.pages.experts import page as experts
-from lpr_lab.dashboard.pages.plan import page as plan
-from lpr_lab.dashboard.pages.retention import page as retention
-from lpr_lab.dashboard.pages.routing import page as routing
-from lpr_lab.dashboard.pages.runs import page as runs
 from lpr_lab.dashboard.pages.runs.report import report_route
 from lpr_lab.dashboard.server.guard import Guard
 from lpr_lab.dashboard.server.sessions import describe_once
 from lpr_lab.dashboard.server.turns import MOST
+
+PAGES = {name: import_module(f"lpr_lab.dashboard.pages.{name.lower()}.page") for name in shell.PAGES}
 
 
 def assemble(runs_dir: Path) -> gr.Blocks:
     """Return the app with its six pages."""
     with gr.Blocks(title="lpr_lab", analytics_enabled=False, fill_width=True, delete_cache=(600, 3600)) as demo:
         _without_navbar()
-        runs.page(demo, runs_dir)
+        PAGES["Runs"].page(demo, runs_dir)
         shell.html_block(about.footer())
         api.add(runs_dir)
-    modules = {"Routing": routing, "Experts": experts, "Retention": retention, "Compare": compare, "Plan": plan}
-    for name, module in modules.items():
-        with demo.route(name, shell.PAGES[name]):
+    for name, path in shell.PAGES.items():
+        if name == "Runs":
+            continue
+        with demo.route(name, path):
             _without_navbar()
-            module.page(demo, runs_dir)
+            PAGES[name].page(demo, runs_dir)
             shell.html_block(about.footer())
     describe_once(demo)
     demo.queue(max_size=64, default_concurrency_limit=1, api_open=False)

@@ -33,6 +33,7 @@ PAGES = {
     "Compare": "/compare",
     "Plan": "/plan",
 }
+"""Name -> address of each page, whose folder in `pages/` has that name in lower case."""
 
 BITS_PER_BYTE = (
     "Bits per byte: how many bits the model needs for a byte of text it has not seen; lower is better, whatever the "

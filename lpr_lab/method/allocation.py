@@ -10,7 +10,7 @@ import heapq
 import math
 import random
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypeVar
@@ -19,7 +19,22 @@ from lpr_lab.errors import UsageError, one_of
 from lpr_lab.method.similarity_table import SimilarityTable
 
 RULES = ("largest_remainder", "round_up", "round_up_added")
-ORDERS = ("similarity", "inverse", "first", "last", "random")
+
+
+def _shuffled(similarity: Sequence[float], seed: int) -> list[int]:
+    layers = list(range(len(similarity)))
+    random.Random(seed).shuffle(layers)
+    return layers
+
+
+ORDERS: dict[str, Callable[[Sequence[float], int], Iterable[int]]] = {
+    "similarity": lambda similarity, seed: sorted(range(len(similarity)), key=lambda layer: similarity[layer]),
+    "inverse": lambda similarity, seed: sorted(range(len(similarity)), key=lambda layer: -similarity[layer]),
+    "first": lambda similarity, seed: range(len(similarity)),
+    "last": lambda similarity, seed: reversed(range(len(similarity))),
+    "random": _shuffled,
+}
+"""Which layers get more of the budget: given each layer's similarity and a seed, the layers, largest share first."""
 
 Number = TypeVar("Number", int, Fraction)
 
@@ -180,15 +195,7 @@ def _shares(similarity: SimilarityTable | Sequence[float], by: str, seed: int) -
     inverse = [1 / Fraction(value) for value in values]
     total = sum(inverse)
     shares = [value / total for value in inverse]
-    layers = list(range(len(values)))
-    if by == "similarity":
-        return shares
-    if by == "inverse":
-        layers.sort(key=lambda layer: -values[layer])
-    elif by == "last":
-        layers.reverse()
-    elif by == "random":
-        random.Random(seed).shuffle(layers)
+    layers = ORDERS[by](values, seed)
     return [share for _, share in sorted(zip(layers, sorted(shares, reverse=True), strict=True))]
 
 

@@ -18,7 +18,7 @@ from lpr_lab.errors import UsageError
 from lpr_lab.method.training.budget import StageBudget
 from lpr_lab.method.training.processes import join_processes
 from lpr_lab.method.training.schedule import BlockSchedule
-from lpr_lab.method.training.terms import balance_term, lm_term, lpr_term, z_term
+from lpr_lab.method.training.terms import EXTRA_TERMS, balance_term, lm_term, lpr_term, z_term
 from lpr_lab.method.training.train import Metrics, TrainSettings, train, train_settings
 from lpr_lab.model.adapter import expansion_config
 from lpr_lab.model.peft import PeftModel
@@ -103,6 +103,7 @@ def expand(
             terms.append(z_term(router_z_coef))
         if original:
             terms.append(lpr_term(len(original), lpr_coef, lpr_variant))
+    terms += [make(model, len(original)) for make in EXTRA_TERMS["expand"]]
     schedule = BlockSchedule(blocks, blocks_per_step=settings.blocks_per_step, seed=settings.seed, weights=weights)
     with learning(model, experts=True, routers=train_routers):
         result = train(model, schedule, terms, settings, out=Path(out), label="Stage 1, expand", log=log)

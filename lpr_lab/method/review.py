@@ -18,7 +18,7 @@ from lpr_lab.method.expand import pack_by_language, shares
 from lpr_lab.method.training.budget import StageBudget
 from lpr_lab.method.training.processes import join_processes
 from lpr_lab.method.training.schedule import BlockSchedule
-from lpr_lab.method.training.terms import classifier_term, group_term, lm_term, lpr_term
+from lpr_lab.method.training.terms import EXTRA_TERMS, classifier_term, group_term, lm_term, lpr_term
 from lpr_lab.method.training.train import Metrics, train, train_settings
 from lpr_lab.model.adapter import expansion_config
 from lpr_lab.model.peft import PeftModel
@@ -90,7 +90,7 @@ def review(
     terms = [lm_term(), lpr_term(len(original), lpr_coef, lpr_variant)]
     if classifier_layers:
         terms.append(classifier_term(len(original), classifier_coef, classifier_input))
-    terms += group_terms
+    terms += group_terms + [make(model, len(original)) for make in EXTRA_TERMS["review"]]
     schedule = BlockSchedule(blocks, blocks_per_step=settings.blocks_per_step, seed=settings.seed + 1, weights=weights)
     with learning(model, experts=False, routers=True):
         result = train(model, schedule, terms, settings, out=Path(out), label="Stage 2, review", log=log)

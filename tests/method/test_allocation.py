@@ -38,7 +38,7 @@ def problems(draw):
     return similarity, budget, {"min_new": least, "max_new": most}
 
 
-@for_any(problems(), st.sampled_from(ORDERS))
+@for_any(problems(), st.sampled_from([*ORDERS]))
 def test_a_budget_of_experts_is_spent_exactly(problem, by):
     similarity, budget, bounds = problem
     assert allocate(similarity, budget, by=by, **bounds).total == budget
@@ -52,7 +52,7 @@ def test_a_less_similar_layer_never_gets_fewer_experts(problem):
         assert all(count >= other for more, other in zip(similarity, counts, strict=True) if value < more)
 
 
-@for_any(problems(), st.sampled_from(ORDERS))
+@for_any(problems(), st.sampled_from([*ORDERS]))
 def test_floor_and_ceiling_are_kept(problem, by):
     similarity, budget, bounds = problem
     counts = allocate(similarity, budget, by=by, **bounds).new_experts
@@ -117,7 +117,7 @@ def test_with_experts_of_one_size_parameters_buy_what_experts_buy(problem, size)
     assert almost_one_more.total == budget
 
 
-@for_any(problems(), st.sampled_from(ORDERS), st.integers(0, 3))
+@for_any(problems(), st.sampled_from([*ORDERS]), st.integers(0, 3))
 def test_controls_give_the_same_numbers_to_other_layers(problem, by, seed):
     similarity, budget, bounds = problem
     control = allocate(similarity, budget, by=by, seed=seed, **bounds).new_experts
@@ -213,7 +213,7 @@ def test_claim_5_round_up_reproduces_published_lists_from_similarities_that_stan
     assert second.new_experts == tuple(added) and second.total == 48
 
 
-@for_any(SIMILARITIES, st.integers(0, 60), st.sampled_from(["round_up", "round_up_added"]), st.sampled_from(ORDERS))
+@for_any(SIMILARITIES, st.integers(0, 60), st.sampled_from(["round_up", "round_up_added"]), st.sampled_from([*ORDERS]))
 def test_a_delta_for_a_budget_spends_all_of_it_that_layers_which_step_up_together_allow(similarity, more, rule, by):
     layers = len(similarity)
     budget = more + layers

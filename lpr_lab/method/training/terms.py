@@ -79,6 +79,11 @@ class Term:
         return {"coefficient": self.coefficient, **self.form}
 
 
+EXTRA_TERMS: dict[str, list[Callable[[PeftModel, int], Term]]] = {"expand": [], "review": []}
+"""Terms of your own beside those of the papers, by stage: each is made from the expanded model and the number of
+original languages, which are the first of the packed blocks."""
+
+
 def lm_term() -> Term:
     """Next-token loss, mean over all scored tokens of the step."""
     return Term(

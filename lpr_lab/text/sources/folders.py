@@ -59,7 +59,7 @@ def _rank(path: Path) -> tuple[int, int]:
     """Return which of several files of one name comes first: by format, then as it is before compressed."""
     _, ending, compression = parts_of(path)
     return (
-        RECORD_FORMATS.index(ending) if ending in RECORD_FORMATS else 0,
+        [*RECORD_FORMATS].index(ending) if ending in RECORD_FORMATS else 0,
         COMPRESSIONS.index(compression) + 1 if compression else 0,
     )
 

@@ -22,8 +22,15 @@ from lpr_lab.errors import DamagedError, MissingError, UsageError, first_line
 from lpr_lab.text.sources.rows import TEXT_COLUMNS
 
 TEXT_FORMAT = ".txt"
-RECORD_FORMATS = (".jsonl", ".parquet", ".json", ".csv", ".tsv")
-"""The first of several files of one name that differ in their ending only is read."""
+RECORD_FORMATS: dict[str, Callable[[Path, str | None], Iterator[dict[str, Any]]]] = {
+    ".jsonl": lambda path, text_column: _json_lines(path),
+    ".parquet": lambda path, text_column: _parquet_rows(path),
+    ".json": lambda path, text_column: _json_rows(path, text_column),
+    ".csv": lambda path, text_column: _csv_rows(path, ","),
+    ".tsv": lambda path, text_column: _csv_rows(path, "\t"),
+}
+"""How the records of each format are read, given the file and the name of the column that holds the text, if any. Of
+several files of one name that differ in their ending only, the first one here is read."""
 ENDINGS = (*RECORD_FORMATS, TEXT_FORMAT)
 
 
@@ -54,7 +61,7 @@ def parts_of(path: Path) -> tuple[str, str, str]:
     if compression not in COMPRESSIONS:
         inner, compression = path, ""
     ending = inner.suffix.lower()
-    return (inner.stem, ending, compression) if ending in ENDINGS else (path.name, "", "")
+    return (inner.stem, ending, compression) if ending in (*RECORD_FORMATS, TEXT_FORMAT) else (path.name, "", "")
 
 
 def read_paragraphs(path: Path) -> list[str]:
@@ -78,14 +85,7 @@ def read_rows(path: Path, text_column: str | None = None) -> Iterator[dict[str, 
         UsageError: not what its ending says; the message has the line or the byte.
         MissingError, DamagedError: it cannot be read, or it breaks off.
     """
-    ending = parts_of(path)[1]
-    if ending == ".jsonl":
-        return _json_lines(path)
-    if ending == ".json":
-        return _json_rows(path, text_column)
-    if ending == ".parquet":
-        return _parquet_rows(path)
-    return _csv_rows(path, "," if ending == ".csv" else "\t")
+    return RECORD_FORMATS[parts_of(path)[1]](path, text_column)
 
 
 # -- bytes and characters ----------------------------------------------------------------------------------------------
