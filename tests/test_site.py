@@ -61,6 +61,7 @@ def test_a_site_that_loads_from_elsewhere_is_not_built(hook, tmp_path):
             "see `model/formats/test_save_load.py`",
             "see [`model/formats/test_save_load.py`](code/tests/model/formats/test_save_load.py.md)",
         ),
+        ("`lpr_lab/model/router.py:Router.forward`", "[`lpr_lab/model/router.py:Router.forward`](api/model/router.md)"),
         ("see `no/such_file.py`", "see `no/such_file.py`"),
         ("    [code](log.md) `lpr_lab/model/router.py`", "    [code](log.md) `lpr_lab/model/router.py`"),
         ("[gone](gone.md)", "[gone](gone.md)"),  # for the strict build to refuse

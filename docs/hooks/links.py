@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from places import file_named, page_of
 
 LINK = re.compile(r"(\[[^\]]*\])\((?!https?:|mailto:|#)([^)#\s]+)(#[^)\s]*)?\)")
-NAMED = re.compile(r"(?<!\[)`((?:[\w.-]+/)+[\w.-]+\.(?:py|ipynb|md))`(?!\])")
+NAMED = re.compile(r"(?<!\[)`((?:[\w.-]+/)+[\w.-]+\.(?:py|ipynb|md))((?::[\w.]+)?)`(?!\])")
 
 
 def on_page_markdown(markdown: str, page, **_) -> str:
@@ -33,7 +33,7 @@ def split(markdown: str) -> Iterator[tuple[str, bool]]:
 
 def named_files(markdown: str) -> set[str]:
     """Return the files of the repository that a text names in code, as paths from the root."""
-    names = (name for text, is_prose in split(markdown) if is_prose for name in NAMED.findall(text))
+    names = (name for text, is_prose in split(markdown) if is_prose for name, _ in NAMED.findall(text))
     return {path for name in names if (path := file_named(name))}
 
 
@@ -52,7 +52,7 @@ def _in_prose(text: str, here: str, origin: str) -> str:
     def linked(match: re.Match) -> str:
         path = file_named(match[1])
         target = page_of(path) if path else None
-        return f"[`{match[1]}`]({_from(here, target)})" if target and target != here else match[0]
+        return f"[`{match[1]}{match[2]}`]({_from(here, target)})" if target and target != here else match[0]
 
     return NAMED.sub(linked, LINK.sub(relinked, text))
 
