@@ -94,7 +94,7 @@ Track = Annotated[
         "--track",
         metavar="NAME",
         callback=_track,
-        help="Log training metrics to tensorboard, trackio, wandb or mlflow too; repeatable.",
+        help="Log training metrics to this tracker too: tensorboard, trackio, wandb or mlflow; repeatable.",
         show_default="$LPR_LAB_TRACKERS",
     ),
 ]

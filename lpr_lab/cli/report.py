@@ -14,7 +14,7 @@ from lpr_lab.cli.completion import complete_run
 def report_command(  # one parameter per option, because Typer reads the options from the signature
     run_ids: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[RUN]...", help="Ids of runs, or `latest`.", autocompletion=complete_run),
+        typer.Argument(metavar="RUN", help="Ids of runs, or `latest`.", autocompletion=complete_run),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="The HTML file to write.", show_default="report.html")

@@ -51,7 +51,7 @@ def show_command(
     runs_dir: RunsDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a run is, where it stands and what it found."""
+    """Show a run: its kind, state, settings and results."""
     from lpr_lab.runs.yaml_files import dump_yaml
 
     run = open_run(runs_folder(runs_dir), run_id)
@@ -68,9 +68,7 @@ def show_command(
 
 @app.command("diff")
 def diff_command(
-    run_ids: Annotated[
-        list[str], typer.Argument(metavar="RUN RUN...", help="Two runs or more.", autocompletion=complete_run)
-    ],
+    run_ids: Annotated[list[str], typer.Argument(metavar="RUN", help="Two runs or more.", autocompletion=complete_run)],
     every: Annotated[bool, typer.Option("--all", help="Show equal rows too.")] = False,
     runs_dir: RunsDir = None,
     as_json: AsJson = False,
@@ -100,7 +98,7 @@ def diff_command(
 def tag_command(
     run_id: Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or `latest`.", autocompletion=complete_run)],
     tags: Annotated[
-        list[str] | None, typer.Argument(metavar="[WORD]...", help="Tags; without any, show those it has.")
+        list[str] | None, typer.Argument(metavar="WORD", help="Tags; without any, show those it has.")
     ] = None,
     remove: Annotated[bool, typer.Option("--remove", help="Remove these tags.")] = False,
     runs_dir: RunsDir = None,
@@ -121,7 +119,7 @@ def tag_command(
 
 @app.command("rm")
 def remove_command(
-    run_ids: Annotated[list[str], typer.Argument(metavar="RUN...", help="Ids of runs.", autocompletion=complete_run)],
+    run_ids: Annotated[list[str], typer.Argument(metavar="RUN", help="Ids of runs.", autocompletion=complete_run)],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be moved, move nothing.")] = False,
     runs_dir: RunsDir = None,
     as_json: AsJson = False,

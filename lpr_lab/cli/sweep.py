@@ -65,7 +65,7 @@ def sweep_command(  # one parameter per option, because Typer reads the options 
     Every point is checked before anything starts, and becomes a run of its
     own. A parameter called seed is repeated, not compared: means, spreads and
     intervals are over it. The same command again goes on where it stopped,
-    and takes up points that failed.
+    and retries points that failed.
     """
     from lpr_lab.experiments.notebooks.parameters import read_notebook, resolve
     from lpr_lab.experiments.notebooks.run import find_notebook

@@ -19,11 +19,11 @@ def watch_command(
     ] = None,
     every: Annotated[float, typer.Option(min=0.1, help="Seconds between updates.")] = 1.0,
     runs_dir: RunsDir = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line and update.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object per line, one for each update.")] = False,
 ) -> None:
     """Watch a run until it ends: step, speed, time left, losses.
 
-    It only reads files: the run may be at work in any process, and Ctrl-C
+    It only reads files: the run may be running in any process, and Ctrl-C
     leaves it alone. Exit code 0 when the run finished, 1 when it failed, 130
     when it, or the watching, was interrupted.
     """
