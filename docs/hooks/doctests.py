@@ -1,4 +1,4 @@
-"""Examples in docstrings, `>>> …` with what they give, as highlighted code."""
+"""Renders doctest examples in docstrings (`>>> …`) as highlighted code."""
 
 from markdown import Markdown
 from markdown.extensions import Extension

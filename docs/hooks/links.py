@@ -1,4 +1,4 @@
-"""Links that hold on a page of the repository hold in the site too, and files named in `code` become links.
+"""Rewrites links between files of the repository for the site, and turns files named in `code` into links.
 
 Pages are written to be read where they lie: a link leads to a file beside it. Here each is led to the site's page for
 that file, which for code is its reference page or its source.

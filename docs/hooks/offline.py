@@ -1,4 +1,4 @@
-"""The finished site asks nobody else for anything: a page that would is an error of the build."""
+"""Fails the build of a site that would load anything from another server."""
 
 import re
 from html.parser import HTMLParser

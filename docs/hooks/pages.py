@@ -1,4 +1,4 @@
-"""The pages of the site that are not in docs/: notebooks as tutorials, one page per module, and files that pages name.
+"""Makes the pages of the site that are not in docs/: notebooks, one page per module, and files that pages name.
 
 They are made from what is in the repository each time the site is built, so they cannot fall behind it.
 """

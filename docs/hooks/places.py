@@ -1,4 +1,4 @@
-"""Where a file of the repository is found in the site."""
+"""Maps files of the repository to pages of the site."""
 
 from pathlib import Path, PurePosixPath
 

@@ -108,7 +108,7 @@ def say(text: str) -> None:
 
 @contextmanager
 def progress_output(quiet: bool) -> Iterator[TextIO]:
-    """Yield where progress goes: stderr, or nowhere when it was asked for, also for what this process starts."""
+    """Yield the stream for progress: stderr, or nowhere when quiet, also for child processes."""
     if not quiet:
         yield sys.stderr
         return
@@ -118,7 +118,7 @@ def progress_output(quiet: bool) -> Iterator[TextIO]:
 
 
 def runs_folder(runs_dir: Path | None) -> Path:
-    """Return the folder of runs that was named, or the usual one."""
+    """Return the folder of runs that was named, or the default one."""
     from lpr_lab.runs.run import default_runs_dir
 
     return (default_runs_dir() if runs_dir is None else runs_dir).absolute()
@@ -143,14 +143,14 @@ def open_runs(folder: Path, run_ids: Iterable[str]) -> "list[Run]":
 
 
 def aligned(table: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Yield the rows of a table as lines with its columns below one another; all rows are of one length."""
+    """Yield the rows of a table as lines with aligned columns; all rows have the same number of cells."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for row in table:
         yield "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
 def facts_of(run: "Run") -> dict[str, Any]:
-    """Return what a run is and where it stands, JSON-able."""
+    """Return the facts of a run and its state, JSON-able."""
     facts = {"id": run.id, "path": str(run.path), "example": run.is_example, "problem": run.problem}
     if run.problem:
         return facts
@@ -161,7 +161,7 @@ def facts_of(run: "Run") -> dict[str, Any]:
 
 
 def words(run: "Run") -> list[str]:
-    """Return what a finished run found: an expansion in words, another one by its claims, else as JSON."""
+    """Return the results of a finished run as lines of text: a summary, else its claims, else JSON."""
     from lpr_lab.runs.summary import claim_lines, summary_lines
 
     results = run.results

@@ -63,6 +63,6 @@ def report_command(  # one parameter per option, because Typer reads the options
 
 @wraps(report_command)
 def export_command(**options: Any) -> None:
-    """Do the same under the name of before."""
+    """Run `report` under its former name."""
     say("`lpr-lab export` is called `lpr-lab report` now; the next version drops the old name.")
     report_command(**options)

@@ -73,7 +73,7 @@ def diff_command(
     runs_dir: RunsDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show in what runs differ: results, settings, text, environment.
+    """Show how runs differ: results, settings, text, environment.
 
     Results measured on different documents are named and left out.
     """
@@ -156,7 +156,7 @@ def _move_back(source: Path, target: Path) -> str:
 
 
 def _any_run(folder: Path, run_id: str) -> "Run":
-    """Open a run, also one that cannot be read: those are the first that people want gone."""
+    """Open a run, also one that cannot be read: those are the ones that people remove first."""
     from lpr_lab.errors import DamagedError
     from lpr_lab.runs.run import Run, list_runs
 
@@ -206,6 +206,6 @@ def _lines(rows: "Sequence[Row]") -> Iterable[str]:
 
 
 def _marked(row: "Row", place: int) -> str:
-    """Return what one run says, a star beside what is clearly the best."""
+    """Return the cell of one run, with a star if it is clearly the best."""
     text = row.texts[place]
     return "–" if text is None else f"{text} *" if place == row.best else text

@@ -97,7 +97,7 @@ def _packages() -> Finding:
 
 
 def _gradio_and_plotly() -> Finding:
-    """A figure of plotly.py is written for one plotly.js and drawn by the one that gradio carries."""
+    """Check that the plotly.js of plotly, which writes figures, and that of gradio, which draws them, fit."""
     versions = environment.package_versions(("gradio", "plotly"))
     ours, theirs = _plotly_js("plotly"), _plotly_js("gradio")
     shown = ", ".join(f"{name} {version}" for name, version in versions.items())
@@ -179,7 +179,7 @@ def _memory() -> Finding:
 
 
 def _processor() -> Finding:
-    """Say what bf16 and kernels are chosen by; all of it is well."""
+    """Report the instructions that precision and kernels are chosen by; always ok."""
     flags = environment.processor_flags()
     has = [flag for flag, is_there in flags.items() if is_there]
     bf16 = "native bf16" if {"avx512_bf16", "amx_bf16"} & set(has) else "no native bf16, so fp32 is quicker"
@@ -190,7 +190,7 @@ def _processor() -> Finding:
 
 
 def _gpu() -> Finding:
-    """Ask the driver, and torch only where there is something to ask for: importing it takes seconds."""
+    """Ask the driver, and torch only where there is a GPU: importing it takes seconds."""
     if not shutil.which("nvidia-smi"):
         return Finding(name="gpu", state="ok", detail="none; everything runs on the processor")
     query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]

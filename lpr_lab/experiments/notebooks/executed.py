@@ -12,12 +12,12 @@ from lpr_lab.storage import fsync, read_json, write_json
 
 _FULL_BAR = re.compile(r".*100%\|.*\[.*\]\s*$")
 _BAR = re.compile(r".*\d%\|.*\[.*\]\s*$|\[[\w.-]+\] \w+ \.\.\.$")
-"""A bar of tqdm in any state, or the line that says which phase begins."""
+"""A progress bar of tqdm in any state, or the line that says which phase begins."""
 _LIVE = 'class="lpr-live"'
 
 
 def keep_copy(partial: Path, target: Path) -> None:
-    """Give the executed copy its name, without what only said how far it was, and no paths of this machine."""
+    """Move the executed copy into place, without finished progress bars and without paths of this machine."""
     if not partial.exists():
         return
     try:
@@ -35,7 +35,7 @@ def keep_copy(partial: Path, target: Path) -> None:
 
 
 def _without_progress(outputs: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield a cell's outputs without progress bars that reached their end, and of the others the last state.
+    """Yield a cell's outputs without finished progress bars, and with the last state of the others.
 
     Below a live display, which says the same, nothing of the progress is left; all of it is in the run's log.
     """

@@ -24,7 +24,7 @@ _DRAWN = """<div id="{id}" role="img" aria-label="{label}"></div>
 
 
 class FiguresAsHTML(Preprocessor):
-    """Gives every plotly figure an HTML form, and the page plotly.js when it has one."""
+    """Adds an HTML form to every plotly figure, and plotly.js to a page that has one."""
 
     def preprocess(self, nb: Any, resources: Any) -> Any:
         """Return the notebook with drawn figures, and what belongs to it."""

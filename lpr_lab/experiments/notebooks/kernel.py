@@ -22,7 +22,7 @@ ENGINE = "lpr_lab"
 
 
 class _ThisInterpreter(KernelSpecManager):
-    """Answers every name with this interpreter: a `python3` kernel installed for the user may be quite another one."""
+    """Returns this interpreter for every kernel name: an installed `python3` kernel may be another one."""
 
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
         return KernelSpec(resource_dir="", **get_kernel_dict())

@@ -98,7 +98,7 @@ class Parameter:
 
 @dataclass(frozen=True, kw_only=True)
 class NotebookFile:
-    """A notebook as it lies on disk: its path, title, kind of run (empty when it does not say), parameters and code."""
+    """What a notebook file declares: its path, title, kind of run (empty when it does not say), parameters and code."""
 
     path: Path
     title: str
@@ -239,7 +239,7 @@ def resolve(
 
 
 def _check_texts(value: Any, what: str) -> None:
-    """Refuse half of a character anywhere in a value: neither a notebook nor a run directory can keep it."""
+    """Refuse an unpaired surrogate anywhere in a value: neither a notebook nor a run directory can keep it."""
     if isinstance(value, str):
         check_text(value, what)
     elif isinstance(value, Mapping):

@@ -65,7 +65,7 @@ def notebooks_dir() -> Path:
 
 
 def find_notebook(name: Path | str) -> Path:
-    """Return the path of a notebook: a path that exists, else a name of ours, such as `00_quickstart`."""
+    """Return the path of a notebook: a path that exists, else a bundled one by name, such as `00_quickstart`."""
     path = Path(name)
     if not path.exists() and len(path.parts) == 1:
         return notebooks_dir() / f"{path.name.removesuffix('.ipynb')}.ipynb"
@@ -73,7 +73,7 @@ def find_notebook(name: Path | str) -> Path:
 
 
 def find_parameters(name: Path | str) -> Path:
-    """Return the path of a file of parameters: a path that exists, else a name of ours, such as `00_quickstart.gpu`.
+    """Return the path of a file of parameters: a path that exists, else a bundled one, such as `00_quickstart.gpu`.
 
     Raises:
         MissingError: neither is there.
@@ -157,12 +157,12 @@ def _stem(notebook: NotebookFile) -> str:
 
 
 def settings_given(notebook: NotebookFile, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a run of this notebook records as given, by which it is found again."""
+    """Return the input settings that a run of this notebook records, by which it is found again."""
     return as_json({"notebook": _stem(notebook), "parameters": {**parameters}})
 
 
 def _given_then(notebook: NotebookFile, run: Run) -> dict[str, Any]:
-    """Return what a run recorded as given; what its notebook did not have yet is at its default."""
+    """Return the input settings that a run recorded; new parameters of the notebook at their default."""
     recorded = run.config_input
     if not isinstance(recorded.get("parameters"), dict):
         return recorded
@@ -213,7 +213,7 @@ def run_before(
 
 
 class _Tee:
-    """What the cells print, to the terminal as it comes and to the run's log."""
+    """Writes what the cells print both to the terminal and to the run's log."""
 
     def __init__(self, terminal: TextIO, log: TextIO):
         self._targets = (terminal, log)
@@ -285,7 +285,7 @@ def _execute(notebook: NotebookFile, parameters: Mapping[str, Any], run: Run, te
 
 
 def _failure_of(error: Any, notebook: NotebookFile, run: Run) -> LprError:
-    """Return what a cell raised: an error of ours as it was, any other one as a sentence that says where to look."""
+    """Return what a cell raised: one of `lpr_lab.errors` as it is, any other as a sentence that says where to look."""
     ours = getattr(errors, error.ename, None)
     if isinstance(ours, type) and issubclass(ours, LprError):
         return ours(error.evalue)
@@ -296,7 +296,7 @@ def _failure_of(error: Any, notebook: NotebookFile, run: Run) -> LprError:
 
 
 def _import_papermill() -> None:
-    """Import what takes seconds, and only once the parameters are known to be right.
+    """Import papermill, which takes seconds, only once the parameters are known to be right.
 
     In a thread of its own, because its stack starts fresh: from some depths of calls CPython 3.11 maps and unmaps
     memory at every call of a recursion in there, and the import takes 6 s instead of 2.
@@ -319,7 +319,7 @@ def _kernel_environment(run: Run) -> dict[str, str]:
 
 
 def _settle(run: Run, state: str, error: BaseException | None = None, tail: str | None = None) -> None:
-    """Say how it ended, unless the notebook has said so itself in more detail."""
+    """Record how the run ended, unless the notebook has recorded it in more detail."""
     if run.status.recorded_state == state:
         return
     run.stop(state, error=error, error_tail=tail)

@@ -38,7 +38,7 @@ class Job(Protocol):
 
 
 class Engine(Protocol):
-    """Starts points; `jobs` is how many may work at a time."""
+    """Starts points; `jobs` is how many may run at a time."""
 
     jobs: int
 
@@ -61,7 +61,7 @@ class LocalEngine:
         return None if self.jobs == 1 else max(1, _cores() // self.jobs)
 
     def start(self, task: Task, log: Path) -> Job:
-        """Start a process; its input stays open for as long as it may work."""
+        """Start a process; its standard input stays open for as long as it may run."""
         log.parent.mkdir(parents=True, exist_ok=True)
         return _Process(Task(**{**asdict(task), "threads": self.threads}), log)
 
@@ -161,7 +161,7 @@ class ResumedPoint:
         return run_point(task)
 
     def checkpoint(self, task: Task) -> Any:
-        """Return what is to be queued again: the same, for a run remembers where it stands."""
+        """Return what to queue again: the same task, for its run is resumed."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self, task)

@@ -33,7 +33,7 @@ class Point:
 
     @property
     def label(self) -> str:
-        """The varied parameters in words: `recipe=moe_lpr, seed=1`."""
+        """The varied parameters as text: `recipe=moe_lpr, seed=1`."""
         return ", ".join(f"{name}={as_text(value)}" for name, value in self.varied.items())
 
 

@@ -21,7 +21,8 @@ from lpr_lab.storage import write_json
 
 _WAIT_SECONDS = 2.0
 _INPUT = 0
-"""Read without Python's buffer: a thread that waits in it holds a lock that the end of the process needs."""
+"""File descriptor of standard input, read without Python's buffer: a thread that waits in it would hold a lock that
+the end of the process needs."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -67,7 +67,7 @@ class Sweep:
         return notebook, points(notebook, self.grid, self.fixed, self.max_runs)
 
     def to_config(self) -> dict[str, Any]:
-        """Return what makes one sweep differ from another; how many points run at a time, and where, does not."""
+        """Return the settings that identify a sweep; how many points run at a time, and where, is none of them."""
         return {
             "notebook": Path(self.notebook).stem,
             "grid": {name: list(values) for name, values in self.grid.items()},
@@ -77,7 +77,7 @@ class Sweep:
 
 
 def recipes_compared() -> Sweep:
-    """Return the sweep of `notebooks/09_ablation_sweep.ipynb` as it comes: routers solved for against reviewed ones."""
+    """Return the default sweep of `notebooks/09_ablation_sweep.ipynb`: routers in closed form against trained ones."""
     return Sweep(
         notebook="00_quickstart",
         grid={"recipe": ["route_first", "moe_lpr"], "seed": [0, 1]},
@@ -94,7 +94,7 @@ def recipes_compared() -> Sweep:
 
 
 def start(sweep: Sweep, run_dir: str | Path = "", root: str | Path | None = None) -> Run:
-    """Return the run that holds the sweep together: the one given, an unfinished one of this sweep, or a new one.
+    """Return the run of the sweep itself: the one given, an unfinished one of this sweep, or a new one.
 
     Raises:
         UsageError, MissingError: see `Sweep.plan`.
@@ -253,7 +253,7 @@ def _left_behind(root: Path, notebook: NotebookFile, point: Point) -> str:
 
 
 def _wait(bar: Any) -> None:
-    """Wait a little; a bar that nothing moves shows every few seconds that time passes."""
+    """Wait a little; refresh a progress bar that has not moved for some seconds."""
     time.sleep(_POLL_SECONDS)
     if time.time() - getattr(bar, "last_print_t", 0) > _REFRESH_SECONDS and not bar.disable:
         bar.refresh()
@@ -261,7 +261,7 @@ def _wait(bar: Any) -> None:
 
 
 def _stop(jobs: Any) -> None:
-    """Ask all to stop and give them time to; a second Ctrl-C, or too much of it, ends them at once."""
+    """Ask all jobs to stop and wait for them; a second Ctrl-C, or too long a wait, kills them."""
     jobs = list(jobs)
     for job in jobs:
         job.stop()

@@ -75,7 +75,7 @@ def _number_at(value: Any, path: Sequence[str]) -> float:
 
 
 def usual_metrics(results: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Return what to look at when nobody said: an expansion's four numbers, else every number at the top of results."""
+    """Return the default metrics: those of an expansion, else every number at the top level of the results."""
     if any(not math.isnan(value_of(found, name)) for found in results for name in _USUAL):
         return _USUAL
     top = dict.fromkeys(name for found in results for name, value in found.items() if _is_number(value))
@@ -125,7 +125,7 @@ def by_setting(summary: pd.DataFrame, varied: Sequence[str], metrics: Sequence[s
 
 
 def differences(summary: pd.DataFrame, varied: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
-    """Return how far every value of a parameter is from its first one, with a paired interval over seeds.
+    """Return the difference of every value of a parameter from its first one, with a paired interval over seeds.
 
     Points are paired that differ in nothing else, seed included; their differences are averaged over all other
     settings, which leaves one number per seed. The interval is that of Student's t, and supposes that these numbers

@@ -31,7 +31,7 @@ Log = Callable[[Mapping[str, float]], None]
 
 @contextmanager
 def tracking(run: Run, stage: str, names: Sequence[str]) -> Iterator[Log]:
-    """Yield a function that hands the numbers of one step on to the trackers named, and returns at once.
+    """Yield a function that queues the metrics of one step for the trackers named, and returns at once.
 
     Args:
         run: whose numbers they are; its settings are handed on first.
@@ -86,7 +86,7 @@ class _TrackerThread:
             self._queue.put_nowait(None) if not self._queue.full() else self._give_up("does not keep up")
 
     def wait_until(self, deadline: float) -> None:
-        """Give it the time that is left to write what it has."""
+        """Wait until the deadline for it to write what is queued."""
         if self._thread.is_alive() and not self._is_given_up:
             self._thread.join(max(deadline - time.monotonic(), 0.0))
             if self._thread.is_alive():

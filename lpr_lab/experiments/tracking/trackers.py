@@ -23,7 +23,7 @@ PROJECT = "lpr_lab"
 
 
 def selected(names: Sequence[str] | None = None) -> tuple[str, ...]:
-    """Return the trackers to use: those named, else those of `$LPR_LAB_OPENERS`, each once.
+    """Return the trackers to use: those named, else those of `$LPR_LAB_TRACKERS`, each once.
 
     Raises:
         UsageError: there is no such tracker.
