@@ -23,7 +23,7 @@ from lpr_lab.text.sources import formats
 ROWS = re.findall(
     r"^\| (?!a new)([\w ]+) \| (.+) \| (.+) \|$", (CHECKOUT / "CONTRIBUTING.md").read_text(), re.MULTILINE
 )
-PATH = re.compile(r"`((?:[\w.]+/)*[\w]+\.\w+)`")
+PATH = re.compile(r"`((?:\w+/)*\w+\.(?:py|ipynb|toml))`")
 
 
 @pytest.mark.parametrize(("what", "where", "tests"), ROWS, ids=[what for what, *_ in ROWS])
