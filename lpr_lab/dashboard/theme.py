@@ -97,7 +97,7 @@ def head() -> str:
     """
     colours = theme.css_constants() + theme.css_colours(":root") + theme.css_colours(".dark", dark=True)
     ours = ("shell.css", "plan.css", "routing.css", "compare.css")
-    style = colours + tokens.strip_css() + f".gradio-container{{{run_overview.style()}}}"
+    style = colours + read_static("token_strip.css") + f".gradio-container{{{run_overview.style()}}}"
     style += "".join(read_static(name, _STATIC) for name in ours)
     style += f".gradio-container{{{expert_panels.style()}{live.style()}}}.gradio-container{{{continuations.style()}}}"
     script = "\n".join(

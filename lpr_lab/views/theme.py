@@ -66,6 +66,11 @@ def expert_colour(expert: int) -> str:
     return EXPERT_COLOURS[min(expert, len(EXPERT_COLOURS) - 1)]
 
 
+def expert_tone(expert: int) -> str:
+    """Return the same as the CSS variable that holds it."""
+    return f"var(--lpr-expert-{min(expert, len(EXPERT_COLOURS) - 1)})"
+
+
 def css_colours(selector: str, dark: bool = False) -> str:
     """Return the CSS rule that sets the colour variables of one brightness, such as `--lpr-ink`, under `selector`."""
     return _rule(selector, DARK if dark else LIGHT)

@@ -16,7 +16,7 @@ from playwright.sync_api import Locator, Page
 
 from lpr_lab.runs.own_texts import is_own
 from lpr_lab.runs.run import Run
-from lpr_lab.views.html.tokens import chip_label
+from lpr_lab.views.html.token_data import chip_label
 from lpr_lab.views.numbers import percent
 
 WATCH = """

@@ -13,7 +13,7 @@ import numpy as np
 from lpr_lab.measure.experts import by_layer, even_load, given_expert, is_idle
 from lpr_lab.text.languages import language_name
 from lpr_lab.views import Table, theme
-from lpr_lab.views.html.tokens import chip_label
+from lpr_lab.views.html.token_data import chip_label
 from lpr_lab.views.numbers import NOT_MEASURED, percent
 from lpr_lab.views.static import read_static
 

@@ -25,12 +25,14 @@ from markupsafe import Markup
 
 from lpr_lab.text.languages import language_name
 from lpr_lab.views import numbers, theme
+from lpr_lab.views.static import read_static
 
 GLOBALS = {
     "NOT_MEASURED": numbers.NOT_MEASURED,
     "change": numbers.change,
     "count": numbers.count,
     "duration": numbers.duration,
+    "expert_tone": theme.expert_tone,
     "interval": numbers.interval,
     "language_name": language_name,
     "percent": numbers.percent,
@@ -47,17 +49,17 @@ def render(template: str, **values: Any) -> Markup:
         template: its path in the package, such as `views/html/live.html.j2`.
         values: what the template names.
     """
-    return Markup(_environment().get_template(template).render(values))  # noqa: S704, the template has escaped it
+    return Markup(_environment().get_template(template).render(values).strip())  # noqa: S704, the template has escaped it
 
 
-def standalone(body: Markup, sheet: str) -> Markup:
-    """Return HTML with our colours and its style sheet before it, for places without any, such as a notebook's cell.
+def with_style(body: Markup, sheet: str) -> Markup:
+    """Return HTML with our colours and a style sheet before it, for places without any, such as a notebook's cell.
 
     Args:
         body: what is shown.
-        sheet: CSS from a file of ours.
+        sheet: its style sheet in `views/static`, such as `live.css`.
     """
-    rules = Markup(theme.notebook_colours() + sheet)  # noqa: S704, from our files
+    rules = Markup(theme.notebook_colours() + read_static(sheet))  # noqa: S704, from our files
     return Markup("<style>{}</style>{}").format(rules, body)
 
 

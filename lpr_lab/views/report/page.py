@@ -316,7 +316,7 @@ def _style() -> str:
         + f"@media screen and (prefers-color-scheme:dark){{{dark.replace(':root', ':root:not([data-theme=light])')}}}"
         + f"@media screen{{{asked}}}"
         + run_overview.style()
-        + tokens.strip_css()
+        + read_static("token_strip.css")
         + expert_panels.style()
         + continuations.style()
         + read_static("report.css")

@@ -21,7 +21,7 @@ from lpr_lab.dashboard.shell import FILES, MODEL, PICK, html_block, in_order, is
 from lpr_lab.errors import LprError
 from lpr_lab.measure.trace import RoutingTrace, layers_in
 from lpr_lab.runs.own_texts import is_own
-from lpr_lab.views.html.tokens import render_token_strip
+from lpr_lab.views.html.tokens import StripChoices, render_token_strip
 
 # ------------------------------------------------------------------------------------------------ with a model
 
@@ -106,7 +106,7 @@ def render_change(changed: RoutingTrace, known: RoutingTrace, what: str) -> str:
                 '<p class="lpr-caption">Every token is as likely as under the base model: the base is still in there, '
                 f"untouched (largest difference {gap:.1g} nats).</p>"
             )
-    strip = render_token_strip(changed, colour="gain", linked=False)
+    strip = render_token_strip(changed, StripChoices(colour="gain"), linked=False)
     words = say.cost_of_change(changed, what) + same_as_base
     return f'<section class="lpr-card lpr-changed-run">{words}{strip}{say.change_table(changed)}</section>'
 

@@ -21,7 +21,7 @@ from lpr_lab.runs.own_texts import is_own
 from lpr_lab.runs.run import Run
 from lpr_lab.views.figures.layers import load_heatmap
 from lpr_lab.views.figures.titles import take_title
-from lpr_lab.views.html.tokens import choices_in, render_token_strip
+from lpr_lab.views.html.tokens import StripChoices, render_token_strip
 from lpr_lab.views.names import dataset_name
 
 QUESTION = "Where did each token of this text go?"
@@ -113,13 +113,13 @@ def show_trace(
 ) -> tuple[str, str]:
     """Return the page's head and the token strip for one trace, beside another where there is one."""
     other = other or Beside()
-    changed = other.change is not None
-    shows = choices_in(trace, view.layer, view.expert, view.tok, view.mode, view.view, changed=changed)
+    asked = StripChoices(view.layer, view.expert, view.tok, view.mode, view.view)
+    choices = asked.within(trace, changed=other.change is not None)
     view = View.from_query(
-        {**vars(view), **_in_address(shows), "run": run.id, "text": name, "lang": trace.language or ""}
+        {**vars(view), **_in_address(choices), "run": run.id, "text": name, "lang": trace.language or ""}
     )
     sentence = say.finding(trace, say.role_of(run, trace.language)) + say.detail(trace)
-    strip = render_token_strip(trace, **shows, change=other.change, change_from=other.name)
+    strip = render_token_strip(trace, choices, change=other.change, change_from=other.name)
     moved = ""
     if other.change is not None and other.before is not None:
         words = say.what_moved(other.change, other.before, trace, other.name)
@@ -130,11 +130,11 @@ def show_trace(
     return head, f'<div class="lpr-card">{moved}{strip}</div>'
 
 
-def _in_address(shows: dict[str, Any]) -> dict[str, Any]:
+def _in_address(choices: StripChoices) -> dict[str, Any]:
     """Return what a strip shows as the address says it: what is usual is left out."""
-    usual = {"mode": "reading", "colour": "original"}
+    usual, shows = vars(StripChoices()), vars(choices)
     keys = {"layer": "layer", "expert": "expert", "token": "tok", "mode": "mode", "colour": "view"}
-    return {key: "" if shows[name] in (None, usual.get(name)) else shows[name] for name, key in keys.items()}
+    return {key: "" if shows[name] == usual[name] else shows[name] for name, key in keys.items()}
 
 
 def overview(run: Run | None) -> tuple[str, Any, str]:

@@ -10,7 +10,7 @@ from lpr_lab.dashboard.shell import esc
 from lpr_lab.measure.trace import RoutingChange, RoutingTrace, spans
 from lpr_lab.runs.run import Run
 from lpr_lab.text.languages import language_name
-from lpr_lab.views.html.tokens import chip_label
+from lpr_lab.views.html.token_data import chip_label
 from lpr_lab.views.numbers import NOT_MEASURED, percent
 
 KEPT = 0.9
