@@ -75,7 +75,7 @@ def test_what_is_asked_of_a_run(gpu, settings, tmp_path):
         asking = module.start(asked, root=run.path.parent)
         module.measure(asking)
         module.finish(asking)
-    made = upcycling.make(upcycling.UpcycleSettings(base=settings["base"]), root=run.path.parent)
+    made = upcycling.make(upcycling.UpcyclingSettings(base=settings["base"]), root=run.path.parent)
     assert made.status.state == "finished"
 
 

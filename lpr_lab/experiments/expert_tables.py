@@ -1,4 +1,4 @@
-"""What a run keeps about its experts: written while it is measured, or later, for a run that has weights.
+"""Tables of what a run's experts do: counted while it is evaluated, or later, for a run that has weights.
 
 The tables are those of `measure.expert_counts`. Later is the same as then: the same documents, splits and stages.
 """

@@ -16,8 +16,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lpr_lab import storage
 from lpr_lab.experiments.config import Experiment, completed
-from lpr_lab.experiments.expert_tables import original_weight_by_stage, write_expert_tables
-from lpr_lab.experiments.steps import STEPS, RunContext, plan, without_times
+from lpr_lab.experiments.expert_tables import write_expert_tables
+from lpr_lab.experiments.results import results_of
+from lpr_lab.experiments.steps import STEPS, RunContext, plan
 from lpr_lab.experiments.tracking.log import tracking
 from lpr_lab.experiments.tracking.trackers import selected as selected_trackers
 from lpr_lab.measure.bits import Report, evaluate
@@ -39,9 +40,7 @@ from lpr_lab.model.formats.save_load import (
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import stage_names, use_stage
 from lpr_lab.progress import announce
-from lpr_lab.runs import claims as scorecard
 from lpr_lab.runs import environment
-from lpr_lab.runs.formats import json_records
 from lpr_lab.runs.run import Run, start_run
 from lpr_lab.text import sample_texts
 from lpr_lab.text.load import load_corpus
@@ -258,71 +257,12 @@ def finish(context: RunContext) -> dict[str, Any]:
     if run.status.recorded_state == "finished":
         return dict(run.results or {})
     with run.working("finish"):
-        changes, weights = _table(run, "change"), _table(run, "original_weight")
-        phases = run.phases
-        exactness = {key: value for key, value in phases["measure"].items() if key.endswith("_difference")}
-        if "largest_logit" in phases["upcycle"]:  # not in runs of earlier versions
-            exactness["largest_logit"] = phases["upcycle"]["largest_logit"]
-        starts_as_base = not experiment.parent and experiment.upcycle.expert_init == "copy"
-        if starts_as_base and "start_difference" in phases["upcycle"]:
-            exactness["start_difference"] = phases["upcycle"]["start_difference"]
-        claims = scorecard.check(
-            changes,
-            weights,
-            exactness,
-            run.read_table("change_from_parent"),
-            experiment.earlier,
-            by_stage=original_weight_by_stage(run) if experiment.from_run else None,
-            only_stage=experiment.recipe if experiment.from_run else "",
-            stages={step: phases[step] for step in experiment.steps},
-        )
-        results = {
-            "schema_version": 1,
-            "recipe": experiment.recipe,
-            "base": experiment.base,
-            "original": list(experiment.original),
-            "earlier": list(experiment.earlier),
-            "expanded": list(experiment.expanded),
-            "summary": summarise(changes, weights),
-            "claims": scorecard.as_records(claims),
-            "retention": json_records(_table(run, "retention")),
-            "change": json_records(changes),
-            "routing": {"original_weight": weights.to_dict("records")},
-            "exactness": exactness,
-            "parameters": phases["upcycle"]["parameters"],
-            "plan": phases["plan"],
-            "stages": {step: without_times(phases[step]) for step in experiment.steps},
-            **lost_text(run),
-        }
+        results = results_of(run, experiment)
         run.write_results(results)
         for step in experiment.steps:
             storage.remove_directory(run.stage_dir(step))
         run.finish()
     return results
-
-
-def lost_text(run: Run) -> dict[str, Any]:
-    """Return what stands in results where the tokenizer loses some of the evaluated text, else nothing."""
-    table = run.read_table("lost_text")
-    return {} if table is None else {"lost_text": json_records(table)}
-
-
-def summarise(changes: pd.DataFrame, weights: pd.DataFrame) -> dict[str, Any]:
-    """Return the headline per data set: mean and worst change of bits per byte by role, mean weight of expert 0."""
-    summary: dict[str, Any] = {}
-    for dataset, rows in changes.groupby("dataset", sort=False):
-        seen = weights[weights["dataset"] == dataset]
-        by_role = {role: part["change_percent"] for role, part in rows.groupby("role", sort=False)}
-        kept = {role: part["original_weight"].mean() for role, part in seen.groupby("role", sort=False)}
-        summary[str(dataset)] = {
-            str(role): {
-                "mean_change_percent": float(part.mean()),
-                "worst_change_percent": float(part.max()),
-                "original_weight": float(kept[role]),
-            }
-            for role, part in by_role.items()
-        }
-    return summary
 
 
 # Small pieces
@@ -384,9 +324,3 @@ def _parent_stage(context: RunContext) -> str | None:
 def _only(experiment: Experiment) -> str:
     """Return what a run of one stage adds to its title."""
     return f", {experiment.recipe.replace('stage', 'stage ')} alone" if experiment.from_run else ""
-
-
-def _table(run: Run, name: str) -> pd.DataFrame:
-    table = run.read_table(name)
-    assert table is not None, f"table {name} was written by an earlier phase"
-    return table

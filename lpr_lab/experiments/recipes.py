@@ -145,14 +145,14 @@ def from_notebook(
 
     Args:
         recipe: by name; a preset has its own.
-        parameters: settings that the notebook has parameters for.
+        parameters: settings that the notebook has parameters for; None leaves one as it is.
         preset: one of the papers' own runs, by name (`paper_settings.PRESETS`); wall-clock caps stay as they are.
         settings: any settings, as plain values (see `config.changed`).
 
     Raises:
         UsageError: no such recipe, preset or setting.
     """
-    values = dict(parameters)
+    values = {name: value for name, value in parameters.items() if value is not None}
     if preset:
         recipe, own = _preset(preset)
         values |= own

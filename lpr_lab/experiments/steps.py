@@ -214,15 +214,6 @@ STEPS: dict[str, Callable[[RunContext, Path], dict[str, Any]]] = {
 }
 
 
-def without_times(facts: dict[str, Any]) -> dict[str, Any]:
-    """Return what a step found, without how long it took: that differs from run to run."""
-    return {
-        key: without_times(value) if isinstance(value, dict) else value
-        for key, value in facts.items()
-        if key not in ("seconds", "tokens_per_second")
-    }
-
-
 def _settings(experiment: Experiment, budget: StageBudget, model: PeftModel) -> TrainSettings:
     ways = environment.train_with()
     return train_settings(

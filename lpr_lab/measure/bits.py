@@ -119,6 +119,8 @@ def evaluate(
 ) -> Report:
     """Score base and expanded model on the same documents, in bits per UTF-8 byte.
 
+    Each setting is a keyword, so that a notebook changes one alone; an experiment keeps its own in `EvaluateSettings`.
+
     Args:
         model: an expanded model, one with another adapter such as LoRA, or a plain causal LM (then there is only
             `base`, unless it is given).

@@ -49,6 +49,8 @@ def expand(
 ) -> dict[str, Any]:
     """Train the newest experts on the expanded languages (stage 1).
 
+    Each setting is a keyword, so that a notebook changes one alone; an experiment keeps its own in `ExpandSettings`.
+
     Args:
         model: from `upcycle`; changed in place.
         tokenizer: the base model's.

@@ -48,6 +48,8 @@ def review(
 ) -> dict[str, Any]:
     """Review the original languages (stage 2): only routers learn.
 
+    Each setting is a keyword, so that a notebook changes one alone; an experiment keeps its own in `ReviewSettings`.
+
     Args:
         model: after `expand`; changed in place.
         tokenizer: the base model's.

@@ -51,7 +51,7 @@ def measure_similarity(
 
     For a second expansion call it on the expanded model, with the languages of earlier expansions among `original`
     (LayerMoE, lifelong). Separators, padding and the first token of a block, which has lost its document's beginning,
-    do not count.
+    do not count. Each setting is a keyword, so that a notebook changes one alone (see `SimilaritySettings`).
 
     Args:
         model: dense or expanded; an expanded model is measured with its adapter as it stands.

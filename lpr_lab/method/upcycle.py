@@ -44,6 +44,8 @@ def upcycle(
 ) -> PeftModel:
     """Return the model with mixtures of experts in place of its MLPs, as a PEFT adapter on the untouched base.
 
+    Each setting is a keyword, so that a notebook changes one alone; an experiment keeps its own in `UpcycleSettings`.
+
     Args:
         model: a dense causal LM from `load_base` or `AutoModelForCausalLM.from_pretrained`; or an expanded model, which
             then gets a further expansion, in place.

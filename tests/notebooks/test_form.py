@@ -68,7 +68,7 @@ def test_the_quickstart_as_it_comes_is_the_recipe_as_it_comes():
     """Else its last cell would not check what its text claims."""
     notebook = read_notebook(environment.CHECKOUT / "notebooks" / "00_quickstart.ipynb")
     names = {name: parameter.default for name, parameter in notebook.parameters.items()}
-    wanted = ("rates", "planned", "parameters", "experiment")
+    wanted = ("rates", "parameters", "experiment")
     statements = [
         node
         for node in ast.parse(notebook.code[1]).body

@@ -10,7 +10,7 @@ from lpr_lab.experiments import pipeline, recipes
 from lpr_lab.experiments.notebooks.parameters import read_notebook, resolve
 from lpr_lab.experiments.studies import stages as stage_runs
 from lpr_lab.experiments.studies import upcycle as upcycling
-from lpr_lab.experiments.studies.upcycle import UpcycleSettings
+from lpr_lab.experiments.studies.upcycle import UpcyclingSettings
 from lpr_lab.runs import environment
 from lpr_lab.runs.run import Run
 
@@ -30,7 +30,7 @@ def settings_cell(source: str) -> list[ast.stmt]:
     return statements[: next(starts)]
 
 
-def upcycled(root: Path, settings: UpcycleSettings) -> Run:
+def upcycled(root: Path, settings: UpcyclingSettings) -> Run:
     """Begin the run that stage 1 would go on from, without a model."""
     run = upcycling.start(settings, root=root)
     run.record_phase("plan", {"new_experts": [2, 2]})
@@ -39,7 +39,7 @@ def upcycled(root: Path, settings: UpcycleSettings) -> Run:
 
 def after_stage1(root: Path, asked: dict[str, Any]) -> Run:
     """The same for stage 2."""
-    begun = upcycled(root, UpcycleSettings(base=asked["base"]))
+    begun = upcycled(root, UpcyclingSettings(base=asked["base"]))
     run = pipeline.start(recipes.stage1(begun, **{name: asked[name] for name in TEXT}), root=root)
     run.record_phase("plan", begun.phases["plan"])
     return run

@@ -11,11 +11,11 @@ from typing import Any
 
 import pandas as pd
 
-from lpr_lab.errors import ComparisonRefusedError, UsageError, one_of
-from lpr_lab.experiments.pipeline import lost_text, summarise
-from lpr_lab.experiments.studies.predecessors import begun_from
-from lpr_lab.experiments.studies.scoring import ScoreSettings, called, score, take_kept
-from lpr_lab.experiments.studies.subjects import find_subject, folder_of, has_model, is_known, languages_in
+from lpr_lab.errors import ComparisonRefusedError, UsageError
+from lpr_lab.experiments.results import lost_text, summarise
+from lpr_lab.experiments.studies.predecessors import begun_from, runs_folder
+from lpr_lab.experiments.studies.scoring import EvaluationSettings, called, score, take_kept
+from lpr_lab.experiments.studies.subjects import find_subject, has_model, is_known, languages_in
 from lpr_lab.measure.significance import BETTER, change_of
 from lpr_lab.runs.claims import MAX_FORGETTING_PERCENT, Claim, as_records, main_dataset
 from lpr_lab.runs.compare import paired_scores as comparison
@@ -24,38 +24,8 @@ from lpr_lab.runs.compare.trade_off import trade_off
 from lpr_lab.runs.formats import json_records
 from lpr_lab.runs.model_ref import BASE, Side, looked_at, name_of, run_named, side_named
 from lpr_lab.runs.run import Run, list_runs, start_run
-from lpr_lab.text.languages import language_codes
 
 KIND = "evaluation"
-SCORES = ("new", "kept")
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationSettings:
-    """Which two models are compared, on which text."""
-
-    before: str = BASE
-    """A side, as in `sides`: `base`, a stage of the run after, a run id, or `<run id>: <stage>`."""
-    after: str = ""
-    """The same; empty for the newest finished expansion."""
-    scores: str = "new"
-    """`new`: both read the text now; `kept`: what their runs kept, without a model."""
-    corpus: str = ""
-    """Empty for the one that the runs were made from."""
-    languages: tuple[str, ...] = ()
-    """Empty for all of the run after."""
-    test_sets: tuple[str, ...] = ("heldout",)
-    eval_tokens_per_language: int = 4096
-    """Per test set."""
-    bootstrap: int = 1000
-    precision: str = "auto"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "languages", language_codes(self.languages))
-        one_of("scores", self.scores, SCORES)
-        if not self.test_sets:
-            raise UsageError("test_sets is empty; expected splits of the corpus, such as heldout and dev.")
 
 
 @dataclass(frozen=True)
@@ -86,7 +56,7 @@ def start(settings: EvaluationSettings, run_dir: str | Path = "", root: str | Pa
         MissingError, UsageError: a side that there is not.
         ComparisonRefusedError: the two come from different text, and none was named to measure both on.
     """
-    folder = folder_of(run_dir, root)
+    folder = runs_folder(run_dir, root)
     settings = replace(settings, after=settings.after or begun_from(run_dir, "after"))
     suits = has_model if settings.scores == "new" else _has_scores
     what = "a finished expansion with its weights" if settings.scores == "new" else "a finished run with its scores"
@@ -124,10 +94,8 @@ def measure(evaluation: Evaluation) -> pd.DataFrame:
     run = evaluation.run
     if not run.is_done("measure"):
         with run.working("measure"):
-            kept = asdict(evaluation.settings)
-            settings = ScoreSettings(**{name: kept[name] for name in ScoreSettings.__dataclass_fields__})
             work = score if evaluation.settings.scores == "new" else take_kept
-            work(evaluation.before, evaluation.after, settings, run)
+            work(evaluation.before, evaluation.after, evaluation.settings, run)
             run.mark_done("measure")
     table = run.read_table("change")
     assert table is not None

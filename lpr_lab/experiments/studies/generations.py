@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 
 from lpr_lab.errors import ComparisonRefusedError, UsageError
-from lpr_lab.experiments.studies.predecessors import begun_from
-from lpr_lab.experiments.studies.subjects import find_subject, folder_of, is_known, languages_in, load_model
+from lpr_lab.experiments.studies.predecessors import begun_from, runs_folder
+from lpr_lab.experiments.studies.subjects import find_subject, is_known, languages_in, load_model
 from lpr_lab.measure.generation import generate_pair
 from lpr_lab.measure.text_checks import foreign_share, repetition
 from lpr_lab.progress import progress
@@ -98,7 +98,7 @@ def start(settings: ComparisonSettings, run_dir: str | Path = "", root: str | Pa
         MissingError, UsageError: a side that there is not.
         ComparisonRefusedError: the two have different bases, whose tokens cannot be set beside one another.
     """
-    folder = folder_of(run_dir, root)
+    folder = runs_folder(run_dir, root)
     settings = replace(settings, right=settings.right or begun_from(run_dir, "right"))
     subject = find_subject(folder, run_named(settings.right, folder))
     right = side_named(settings.right, subject, folder)

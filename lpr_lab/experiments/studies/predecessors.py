@@ -1,4 +1,4 @@
-"""Which run a notebook goes on from: the one that was named, else the newest that suits, else one made for it.
+"""Find the run that a notebook continues from: the one named, else the newest that suits, else one made for it.
 
 So no notebook fails for want of an earlier one, and what it goes on from is always a run that can be looked at.
 """
@@ -7,9 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lpr_lab.errors import LprError, UsageError
-from lpr_lab.runs.run import Run, list_runs
+from lpr_lab.runs.run import Run, default_runs_dir, list_runs
 
 _NAMED = 3
+
+
+def runs_folder(run_dir: str | Path = "", root: str | Path | None = None) -> Path:
+    """Return the folder of runs in which a run works that was given a directory, or was not."""
+    if run_dir:
+        return Path(run_dir).resolve().parent
+    return default_runs_dir() if root is None else Path(root)
 
 
 def find_predecessor(

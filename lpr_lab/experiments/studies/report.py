@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from lpr_lab.errors import MissingError
+from lpr_lab.experiments.studies.predecessors import runs_folder
 from lpr_lab.runs.claims import Claim, as_records
 from lpr_lab.runs.environment import folder_of
 from lpr_lab.runs.lineage import ancestors_of
-from lpr_lab.runs.run import Run, default_runs_dir, list_runs, start_run
+from lpr_lab.runs.run import Run, list_runs, start_run
 from lpr_lab.text.languages import get_language
 
 KIND = "report"
@@ -65,8 +66,7 @@ def start(
     """
     if language:
         get_language(language)
-    if root is None:
-        root = Path(run_dir).parent if run_dir else default_runs_dir()
+    root = runs_folder(run_dir, root)
     subjects = choose(ids, root)
     names = [run.id for run in subjects]
     config = {"runs": names, "title": title, "lang": language}

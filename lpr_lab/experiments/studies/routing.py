@@ -1,4 +1,4 @@
-"""Where a finished run's model sends its text: load, languages, company and information of experts, and traced texts.
+"""Where a finished run's model sends its text: load, co-activation and information of experts, and traced texts.
 
 A run of this kind keeps the same tables and traces as the run it looks at, for other text, languages or layers.
 """
@@ -16,8 +16,8 @@ import regex
 
 from lpr_lab.errors import UsageError
 from lpr_lab.experiments.expert_tables import count_experts
-from lpr_lab.experiments.studies.predecessors import begun_from
-from lpr_lab.experiments.studies.subjects import find_subject, folder_of, is_known, languages_in, load_model
+from lpr_lab.experiments.studies.predecessors import begun_from, runs_folder
+from lpr_lab.experiments.studies.subjects import find_subject, is_known, languages_in, load_model
 from lpr_lab.measure import experts
 from lpr_lab.measure.expert_counts import ExpertCounter
 from lpr_lab.measure.routing import original_weight_by_language, trace
@@ -93,7 +93,7 @@ def start(settings: RoutingSettings, run_dir: str | Path = "", root: str | Path 
     Raises:
         MissingError, UsageError: a run that there is not, a layer without a router.
     """
-    folder = folder_of(run_dir, root)
+    folder = runs_folder(run_dir, root)
     subject = find_subject(folder, settings.run or begun_from(run_dir, "run"))
     known = languages_in(subject)
     roles = {code: known.get(code, "expanded") for code in settings.languages or known}
@@ -161,7 +161,7 @@ def rows(analysis: Analysis, name: str, dataset: str) -> pd.DataFrame:
     return table[table["stage"] == table["stage"].iloc[-1]] if "stage" in table else table
 
 
-def company(pairs: pd.DataFrame) -> pd.DataFrame:
+def coactivation(pairs: pd.DataFrame) -> pd.DataFrame:
     """Return P(column chosen | row chosen) over all layers of a table `expert_pairs`, expert by expert."""
     number = int(pairs["expert_b"].max()) + 1
     counts = np.zeros((number, number))

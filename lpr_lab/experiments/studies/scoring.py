@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from lpr_lab.errors import ComparisonRefusedError, UsageError
+from lpr_lab.errors import ComparisonRefusedError, UsageError, one_of
 from lpr_lab.experiments.studies.subjects import languages_in, load_model
 from lpr_lab.measure.bits import Report, choose_documents, evaluate, fingerprint_of
 from lpr_lab.measure.routing import original_weight_by_language
@@ -17,23 +17,39 @@ from lpr_lab.runs.compare import paired_scores as comparison
 from lpr_lab.runs.model_ref import BASE, Side, name_of, stages_of
 from lpr_lab.runs.run import Run
 from lpr_lab.text.corpus import Corpus
-from lpr_lab.text.languages import language_name
+from lpr_lab.text.languages import language_codes, language_name
 from lpr_lab.text.load import load_corpus
 
+SCORES = ("new", "kept")
 MAX_DOCUMENT_TOKENS = 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreSettings:
-    """On which text two models are scored."""
+class EvaluationSettings:
+    """Which two models are compared, on which text."""
 
-    corpus: str
-    languages: tuple[str, ...]
-    test_sets: tuple[str, ...]
-    eval_tokens_per_language: int
-    bootstrap: int
-    precision: str
-    seed: int
+    before: str = BASE
+    """As `runs.model_ref` names a model: `base`, a stage of the run after, a run id, or `<run id>: <stage>`."""
+    after: str = ""
+    """The same; empty for the newest finished expansion."""
+    scores: str = "new"
+    """`new`: both read the text now; `kept`: what their runs kept, without a model."""
+    corpus: str = ""
+    """Empty for the one that the runs were made from."""
+    languages: tuple[str, ...] = ()
+    """Empty for all of the run after."""
+    test_sets: tuple[str, ...] = ("heldout",)
+    eval_tokens_per_language: int = 4096
+    """Per test set."""
+    bootstrap: int = 1000
+    precision: str = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "languages", language_codes(self.languages))
+        one_of("scores", self.scores, SCORES)
+        if not self.test_sets:
+            raise UsageError("test_sets is empty; expected splits of the corpus, such as heldout and dev.")
 
 
 def called(side: Side, subject: Run) -> str:
@@ -42,7 +58,7 @@ def called(side: Side, subject: Run) -> str:
     return name_of(Side(side.run, side.stage or newest), subject)
 
 
-def score(before: Side, after: Side, settings: ScoreSettings, run: Run) -> None:
+def score(before: Side, after: Side, settings: EvaluationSettings, run: Run) -> None:
     """Have both models read the text, and write the tables retention, stages, documents, change and load.
 
     Raises:
@@ -93,7 +109,7 @@ def score(before: Side, after: Side, settings: ScoreSettings, run: Run) -> None:
         run.write_table("original_weight", original_weight_by_language(report.load))
 
 
-def take_kept(before: Side, after: Side, settings: ScoreSettings, run: Run) -> None:
+def take_kept(before: Side, after: Side, settings: EvaluationSettings, run: Run) -> None:
     """Compare what the runs kept, as the dashboard does, and write the same tables as far as that goes.
 
     Raises:
@@ -123,7 +139,7 @@ def take_kept(before: Side, after: Side, settings: ScoreSettings, run: Run) -> N
     run.write_table("stages", pd.concat(scores, ignore_index=True))
 
 
-def _refuse_other_documents(settings: ScoreSettings, corpus: Corpus, *tokenizers: Any) -> None:
+def _refuse_other_documents(settings: EvaluationSettings, corpus: Corpus, *tokenizers: Any) -> None:
     """Refuse before anything is scored where two tokenizers cut the text into different test sets."""
     limits = settings.eval_tokens_per_language, MAX_DOCUMENT_TOKENS
     for split in [split for split in settings.test_sets if split in corpus.splits]:

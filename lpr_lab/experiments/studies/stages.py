@@ -1,4 +1,4 @@
-"""What a stage goes on from when it is a run of its own: an upcycled run for stage 1, a stage-1 run for stage 2.
+"""Find or make the run that a single stage continues from: an upcycled run for stage 1, a stage-1 run for stage 2.
 
 The one that was named, else the newest that suits, else one made here and left as a run to look at.
 """
@@ -9,14 +9,13 @@ from typing import Any
 
 from lpr_lab.experiments import pipeline, recipes
 from lpr_lab.experiments.studies import upcycle as upcycling
-from lpr_lab.experiments.studies.predecessors import begun_from, find_predecessor
-from lpr_lab.experiments.studies.subjects import folder_of
-from lpr_lab.experiments.studies.upcycle import UpcycleSettings
+from lpr_lab.experiments.studies.predecessors import begun_from, find_predecessor, runs_folder
+from lpr_lab.experiments.studies.upcycle import UpcyclingSettings
 from lpr_lab.runs.run import Run
 
 
 def upcycled(
-    from_run: str = "", run_dir: str | Path = "", root: str | Path | None = None, *, settings: UpcycleSettings
+    from_run: str = "", run_dir: str | Path = "", root: str | Path | None = None, *, settings: UpcyclingSettings
 ) -> Run:
     """Return the run that stage 1 goes on from.
 
@@ -29,7 +28,7 @@ def upcycled(
     Raises:
         UsageError: the run that was named is not an upcycled one with weights.
     """
-    root = folder_of(run_dir, root)
+    root = runs_folder(run_dir, root)
     named = begun_from(run_dir) or from_run
     return find_predecessor(
         root,
@@ -70,9 +69,9 @@ def after_stage1(
     Raises:
         UsageError: the run that was named is not a run of stage 1 that this review can go on from.
     """
-    root = folder_of(run_dir, root)
+    root = runs_folder(run_dir, root)
     named = begun_from(run_dir) or from_run
-    text = {"corpus": corpus, "original": list(original), "expanded": list(expanded)}
+    text: dict[str, Any] = {"corpus": corpus, "original": list(original), "expanded": list(expanded)}
     asked = {"base": base, **text}
 
     def suits(run: Run) -> bool:
@@ -80,8 +79,8 @@ def after_stage1(
         return bool(fit) and (bool(named) or all(run.config[name] == value for name, value in asked.items()))
 
     def make() -> Run:
-        begun = upcycled(root=root, settings=UpcycleSettings(base=base, seed=changes.get("seed", 0)))
-        experiment = recipes.stage1(begun, corpus=corpus, original=tuple(original), expanded=tuple(expanded), **changes)
+        begun = upcycled(root=root, settings=UpcyclingSettings(base=base, seed=changes.get("seed", 0)))
+        experiment = recipes.stage1(begun, **text, **changes)
         return pipeline.run(experiment, root=root)
 
     constant = ", whose routers have a constant per expert" if how != "review" else ""

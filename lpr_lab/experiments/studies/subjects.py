@@ -1,4 +1,4 @@
-"""The runs that evaluations, routing analyses and comparisons look at: named, the newest, or made on the spot."""
+"""Find the run to analyse, or create a short one."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +12,7 @@ from lpr_lab.experiments.studies.predecessors import find_predecessor
 from lpr_lab.model.formats.save_load import load_expansion, load_tokenizer
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.runs.model_ref import looked_at
-from lpr_lab.runs.run import Run, default_runs_dir
+from lpr_lab.runs.run import Run
 
 WHAT = "a finished expansion with its weights"
 
@@ -43,15 +43,8 @@ def has_model(run: Run) -> bool:
     return made and run.has_checkpoint and run.status.recorded_state == "finished"
 
 
-def folder_of(run_dir: str | Path = "", root: str | Path | None = None) -> Path:
-    """Return the folder of runs in which a run works that was given a directory, or was not."""
-    if run_dir:
-        return Path(run_dir).resolve().parent
-    return default_runs_dir() if root is None else Path(root)
-
-
 def find_subject(root: Path | str, run_id: str = "", suits: Callable[[Run], bool] = has_model, what: str = WHAT) -> Run:
-    """Return the run to look at: the one named, else the newest that suits, else a short expansion made now.
+    """Return the run to analyse: the one named, else the newest that suits, else a short expansion made now.
 
     Raises:
         MissingError, UsageError: see `predecessors.find_predecessor`.

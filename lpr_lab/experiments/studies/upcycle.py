@@ -5,7 +5,7 @@ Stage 1 goes on from such a run (`recipes.stage1`). How far each start is from t
 
 import copy
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from lpr_lab.errors import UsageError
 from lpr_lab.experiments.studies.plan import KIND as PLAN
 from lpr_lab.method.allocation import Allocation, uniform
+from lpr_lab.method.settings import UpcycleSettings
 from lpr_lab.method.upcycle import count_parameters, upcycle
 from lpr_lab.model.bases.load import load_base
 from lpr_lab.model.capture import record_routing
@@ -31,34 +32,37 @@ _PROBE_TOKENS = 128
 
 
 @dataclass(frozen=True, kw_only=True)
-class UpcycleSettings:
+class UpcyclingSettings:
     """What is put on which base, and how it starts."""
 
     base: str = "smollm2-135m"
     quantization: str = ""
     """`nf4` packs the base's linear maps into four bits; empty leaves them whole."""
     plan: str = ""
-    """Id of a run of planning, whose allocation and classifier layers are taken; empty for the two fields below."""
+    """Id of a run of planning, whose allocation and classifier layers are taken; empty for the next two."""
     new_experts_per_layer: int = 1
     allocation: tuple[int, ...] | None = None
     """New experts layer by layer; then `new_experts_per_layer` has no meaning."""
-    top_k: int = 2
-    router_input: str = "token_and_mean"
-    router_bias: bool = True
-    router_init: str = "xavier"
-    expert_init: str = "copy"
-    expert_init_amount: float | None = None
+    upcycle: UpcycleSettings = field(
+        default_factory=lambda: UpcycleSettings(router_input="token_and_mean", router_bias=True)
+    )
+    """By default with routers that can also be solved for."""
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.plan and self.allocation is not None:
             raise UsageError(f"plan = {self.plan!r} has an allocation; leave `allocation` out, or `plan`.")
 
+    def to_config(self) -> dict[str, Any]:
+        """Return every setting by the name that an experiment's configuration has for it."""
+        config = {**vars(self), **vars(self.upcycle)}
+        return {name: value for name, value in config.items() if name not in ("upcycle", "router_rows")}
 
-def start(settings: UpcycleSettings, run_dir: str | Path = "", root: str | Path | None = None) -> Run:
+
+def start(settings: UpcyclingSettings, run_dir: str | Path = "", root: str | Path | None = None) -> Run:
     """Return the run to work in: the one given, the newest unfinished one with these settings, or a new one."""
     return start_run(
-        asdict(settings),
+        settings.to_config(),
         kind=KIND,
         slug=settings.base.rsplit("/", 1)[-1],
         title=f"{settings.base}, upcycled",
@@ -68,11 +72,11 @@ def start(settings: UpcycleSettings, run_dir: str | Path = "", root: str | Path 
     )
 
 
-def make(settings: UpcycleSettings, run_dir: str | Path = "", root: str | Path | None = None) -> Run:
+def make(settings: UpcyclingSettings, run_dir: str | Path = "", root: str | Path | None = None) -> Run:
     """Upcycle and compare all starts; returns the finished run.
 
     Example:
-        >>> upcycled = make(UpcycleSettings(base="path/to/model"))  # doctest: +SKIP
+        >>> upcycled = make(UpcyclingSettings(base="path/to/model"))  # doctest: +SKIP
     """
     run = start(settings, run_dir, root)
     base = load(settings, run)
@@ -82,7 +86,7 @@ def make(settings: UpcycleSettings, run_dir: str | Path = "", root: str | Path |
     return run
 
 
-def load(settings: UpcycleSettings, run: Run) -> PreTrainedModel:
+def load(settings: UpcyclingSettings, run: Run) -> PreTrainedModel:
     """Load the base and settle how many new experts each layer gets; that is recorded as the phase `plan`."""
     with run.working("load"):
         facts = _planned(settings, run) if settings.plan else None
@@ -95,7 +99,7 @@ def load(settings: UpcycleSettings, run: Run) -> PreTrainedModel:
     return base
 
 
-def _planned(settings: UpcycleSettings, run: Run) -> dict[str, Any]:
+def _planned(settings: UpcyclingSettings, run: Run) -> dict[str, Any]:
     """Return what the run of planning says, or refuse one of another kind or for another base."""
     planned = Run.open(run.path.parent, settings.plan)
     if planned.kind != PLAN or planned.plan is None or planned.results is None:
@@ -110,10 +114,10 @@ def _planned(settings: UpcycleSettings, run: Run) -> dict[str, Any]:
     return {"allocation": planned.config["allocation"], "new_experts": counts, "classifier_layers": layers}
 
 
-def write(settings: UpcycleSettings, run: Run, base: PreTrainedModel) -> dict[str, int]:
+def write(settings: UpcyclingSettings, run: Run, base: PreTrainedModel) -> dict[str, int]:
     """Write the upcycled model's adapter to `checkpoint/`; returns how many parameters it has. `base` stays dense."""
     with run.working("upcycle"):
-        expanded = _upcycled(settings, run, base)
+        expanded = _upcycled(settings.upcycle, settings.seed, run, base)
         if not run.is_done("upcycle"):
             save_expansion(expanded, run.checkpoint_dir, {"run": run.id})
             run.record_phase("upcycle", {"parameters": count_parameters(expanded)})
@@ -121,19 +125,9 @@ def write(settings: UpcycleSettings, run: Run, base: PreTrainedModel) -> dict[st
     return run.phases["upcycle"]["parameters"]
 
 
-def _upcycled(settings: UpcycleSettings, run: Run, base: PreTrainedModel) -> Any:
+def _upcycled(settings: UpcycleSettings, seed: int, run: Run, base: PreTrainedModel) -> Any:
     """Upcycle a copy of the base, for upcycling works in place."""
-    return upcycle(
-        copy.deepcopy(base),
-        run.phases["plan"]["new_experts"],
-        settings.top_k,
-        router_input=settings.router_input,
-        router_bias=settings.router_bias,
-        router_init=settings.router_init,
-        expert_init=settings.expert_init,
-        expert_init_amount=settings.expert_init_amount,
-        seed=settings.seed,
-    )
+    return upcycle(copy.deepcopy(base), run.phases["plan"]["new_experts"], **vars(settings), seed=seed)
 
 
 def starts(settings: UpcycleSettings, new_experts: Sequence[int]) -> list[UpcycleSettings]:
@@ -150,7 +144,7 @@ def starts(settings: UpcycleSettings, new_experts: Sequence[int]) -> list[Upcycl
     return [settings, *others]
 
 
-def compare(settings: UpcycleSettings, run: Run, base: PreTrainedModel) -> pd.DataFrame:
+def compare(settings: UpcyclingSettings, run: Run, base: PreTrainedModel) -> pd.DataFrame:
     """Compare the base with every start on a short text in four scripts; leaves it in `equivalence.json`.
 
     Returns:
@@ -163,8 +157,11 @@ def compare(settings: UpcycleSettings, run: Run, base: PreTrainedModel) -> pd.Da
             probe = _probe(settings.base).to(base.device)
             with torch.no_grad():
                 wanted = base(probe).logits
-            variants = starts(settings, run.phases["plan"]["new_experts"])
-            rows = [_difference(variant, run, base, probe, wanted) for variant in variants]
+            variants = starts(settings.upcycle, run.phases["plan"]["new_experts"])
+            rows = [
+                _difference(variant, _upcycled(variant, settings.seed, run, base), probe, wanted)
+                for variant in variants
+            ]
             largest = float(wanted.abs().max())
             facts = {
                 "probe_tokens": probe.shape[1],
@@ -178,10 +175,7 @@ def compare(settings: UpcycleSettings, run: Run, base: PreTrainedModel) -> pd.Da
 
 
 @torch.no_grad()
-def _difference(
-    variant: UpcycleSettings, run: Run, base: PreTrainedModel, probe: torch.Tensor, wanted: torch.Tensor
-) -> dict[str, Any]:
-    expanded = _upcycled(variant, run, base)
+def _difference(variant: UpcycleSettings, expanded: Any, probe: torch.Tensor, wanted: torch.Tensor) -> dict[str, Any]:
     with record_routing(expanded) as record:
         found = expanded(probe).logits
         weights = [float(routing.original_weight().mean()) for routing in record.routing.values()]
@@ -209,7 +203,7 @@ def _probe(base: str) -> torch.Tensor:
     return torch.tensor([ids[:_PROBE_TOKENS]])
 
 
-def finish(settings: UpcycleSettings, run: Run) -> dict[str, Any]:
+def finish(settings: UpcyclingSettings, run: Run) -> dict[str, Any]:
     """Check the claims, write `results.json`, and mark the run finished."""
     with run.working("finish"):
         rows = (run.equivalence or {})["starts"]

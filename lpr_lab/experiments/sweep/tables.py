@@ -41,7 +41,7 @@ EXPANSION_METRICS = {
         "weight of the original expert on expanded languages", "", LESS, "expanded", "original_weight"
     ),
 }
-"""Simple names for what `pipeline.summarise` reports: of held-out text where there is any."""
+"""Simple names for what `results.summarise` reports: of held-out text where there is any."""
 
 _USUAL = ("gain", "forgetting", "weight_on_original", "weight_on_expanded")
 

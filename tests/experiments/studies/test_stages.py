@@ -10,7 +10,8 @@ from lpr_lab.experiments import pipeline, recipes
 from lpr_lab.experiments.config import StageBudget
 from lpr_lab.experiments.studies import stages as stage_runs
 from lpr_lab.experiments.studies import upcycle as upcycling
-from lpr_lab.experiments.studies.upcycle import UpcycleSettings
+from lpr_lab.experiments.studies.upcycle import UpcyclingSettings
+from lpr_lab.method.settings import UpcycleSettings
 from lpr_lab.model.formats.save_load import TENSORS, load_expansion
 from lpr_lab.model.stages import stage_names
 from lpr_lab.runs.run import list_runs
@@ -18,7 +19,7 @@ from lpr_lab.runs.run import list_runs
 BUDGET = StageBudget(tokens=4 * 2 * 32, block_tokens=32, blocks_per_step=2, learning_rate=1e-2)
 SETTINGS = {"stage1": BUDGET, "eval_tokens_per_language": 256, "bootstrap": 50, "precision": "fp32"}
 SETTINGS |= {"fit_tokens_per_language": 256}
-PAPER = {"router_input": "token", "router_bias": False}
+PAPER = UpcycleSettings(router_input="token", router_bias=False)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def test_stage_after_stage_ends_with_the_very_weights_of_the_whole_story(text, t
     whole = pipeline.run(recipes.moe_lpr(**text, **SETTINGS, stage2=BUDGET), root=tmp_path / "whole")
     root = tmp_path / "stages"
     base, on = text["base"], {key: text[key] for key in ("corpus", "original", "expanded")}
-    first = upcycling.make(UpcycleSettings(base=base, **PAPER), root=root)
+    first = upcycling.make(UpcyclingSettings(base=base, upcycle=PAPER), root=root)
     second = pipeline.run(recipes.stage1(first, **on, **SETTINGS), root=root)
     third = pipeline.run(recipes.stage2(second, stage2=BUDGET), root=root)
     assert [run.kind for run in (first, second, third)] == ["upcycle", "stage1", "stage2"]
@@ -71,7 +72,7 @@ def test_what_is_missing_is_made_once_and_linked(text, tmp_path):
 
 
 def test_a_closed_form_review_does_not_go_on_from_routers_without_a_constant(text, tmp_path):
-    settings = UpcycleSettings(base=text["base"], **PAPER)
+    settings = UpcyclingSettings(base=text["base"], upcycle=PAPER)
     upcycled = upcycling.make(settings, root=tmp_path)
     on = {key: text[key] for key in ("corpus", "original", "expanded")}
     begun = pipeline.run(recipes.stage1(upcycled, **on, **SETTINGS), root=tmp_path)
@@ -82,14 +83,14 @@ def test_a_closed_form_review_does_not_go_on_from_routers_without_a_constant(tex
 
 def test_a_review_that_does_not_exist_is_refused(text, tmp_path):
     with pytest.raises(UsageError, match="Did you mean 'local_review'"):
-        recipes.stage2(upcycling.start(UpcycleSettings(base=text["base"]), root=tmp_path), how="lokal_review")
+        recipes.stage2(upcycling.start(UpcyclingSettings(base=text["base"]), root=tmp_path), how="lokal_review")
 
 
 def test_a_run_taken_up_again_keeps_to_what_it_began_with(text, tmp_path):
-    settings = UpcycleSettings(base=text["base"])
+    settings = UpcyclingSettings(base=text["base"])
     first = upcycling.make(settings, root=tmp_path)
     on = {key: text[key] for key in ("corpus", "original", "expanded")}
     begun = pipeline.start(recipes.stage1(first, **on, **SETTINGS), root=tmp_path)
     begun.stop("interrupted")
-    upcycling.make(UpcycleSettings(base=text["base"], seed=1), root=tmp_path)
+    upcycling.make(UpcyclingSettings(base=text["base"], seed=1), root=tmp_path)
     assert stage_runs.upcycled(run_dir=begun.path, settings=settings).id == first.id

@@ -5,7 +5,7 @@ from lpr_lab.errors import UsageError
 from lpr_lab.experiments.studies import plan as planning
 from lpr_lab.experiments.studies import upcycle as upcycling
 from lpr_lab.experiments.studies.plan import PlanSettings
-from lpr_lab.experiments.studies.upcycle import UpcycleSettings
+from lpr_lab.experiments.studies.upcycle import UpcyclingSettings
 from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.formats.save_load import load_expansion
 from lpr_lab.model.rounding import logit_tolerance
@@ -19,7 +19,7 @@ def base(tiny_model, tiny_tokenizer, sentences, tmp_path):
 
 
 def test_copies_change_nothing_and_other_starts_do(base, tmp_path):
-    run = upcycling.make(UpcycleSettings(base=base["base"], new_experts_per_layer=2), root=tmp_path)
+    run = upcycling.make(UpcyclingSettings(base=base["base"], new_experts_per_layer=2), root=tmp_path)
     assert run.status.state == "finished" and run.has_checkpoint
     rows = run.equivalence["starts"]
     by_expert = {row["expert_init"]: row["max_difference"] for row in rows}
@@ -41,16 +41,16 @@ def test_a_plan_says_where_experts_and_classifiers_go(base, tmp_path):
     )
     planned = planning.start(plan, root=tmp_path)
     planning.finish(plan, planned, planning.measure(plan, planned))
-    run = upcycling.make(UpcycleSettings(base=base["base"], plan=planned.id), root=tmp_path)
+    run = upcycling.make(UpcyclingSettings(base=base["base"], plan=planned.id), root=tmp_path)
     assert run.parents == (planned.id,)
     assert run.phases["plan"]["new_experts"] == list(planned.plan["allocation"])
     assert run.phases["plan"]["classifier_layers"] == planned.results["classifier_layers"]
     with pytest.raises(UsageError, match="kind upcycle, finished; expected a finished run"):
-        upcycling.make(UpcycleSettings(base=base["base"], plan=run.id), root=tmp_path)
+        upcycling.make(UpcyclingSettings(base=base["base"], plan=run.id), root=tmp_path)
     with pytest.raises(UsageError, match="was made for"):
-        upcycling.make(UpcycleSettings(base="smollm2-135m", plan=planned.id), root=tmp_path)
+        upcycling.make(UpcyclingSettings(base="smollm2-135m", plan=planned.id), root=tmp_path)
 
 
 def test_a_plan_and_an_allocation_of_ones_own_exclude_each_other():
     with pytest.raises(UsageError, match="leave `allocation` out"):
-        UpcycleSettings(plan="x", allocation=(1, 1))
+        UpcyclingSettings(plan="x", allocation=(1, 1))

@@ -1,0 +1,90 @@
+"""What `results.json` of a run says: the headline, the claims, and the numbers that they rest on."""
+
+from typing import Any
+
+import pandas as pd
+
+from lpr_lab.experiments.config import Experiment
+from lpr_lab.experiments.expert_tables import original_weight_by_stage
+from lpr_lab.runs.claims import as_records, check
+from lpr_lab.runs.formats import json_records
+from lpr_lab.runs.run import Run
+
+
+def results_of(run: Run, experiment: Experiment) -> dict[str, Any]:
+    """Check the claims and return the results of a run that was measured."""
+    changes, weights = _table(run, "change"), _table(run, "original_weight")
+    phases = run.phases
+    exactness = {key: value for key, value in phases["measure"].items() if key.endswith("_difference")}
+    if "largest_logit" in phases["upcycle"]:  # not in runs of earlier versions
+        exactness["largest_logit"] = phases["upcycle"]["largest_logit"]
+    starts_as_base = not experiment.parent and experiment.upcycle.expert_init == "copy"
+    if starts_as_base and "start_difference" in phases["upcycle"]:
+        exactness["start_difference"] = phases["upcycle"]["start_difference"]
+    claims = check(
+        changes,
+        weights,
+        exactness,
+        run.read_table("change_from_parent"),
+        experiment.earlier,
+        by_stage=original_weight_by_stage(run) if experiment.from_run else None,
+        only_stage=experiment.recipe if experiment.from_run else "",
+        stages={step: phases[step] for step in experiment.steps},
+    )
+    return {
+        "schema_version": 1,
+        "recipe": experiment.recipe,
+        "base": experiment.base,
+        "original": list(experiment.original),
+        "earlier": list(experiment.earlier),
+        "expanded": list(experiment.expanded),
+        "summary": summarise(changes, weights),
+        "claims": as_records(claims),
+        "retention": json_records(_table(run, "retention")),
+        "change": json_records(changes),
+        "routing": {"original_weight": weights.to_dict("records")},
+        "exactness": exactness,
+        "parameters": phases["upcycle"]["parameters"],
+        "plan": phases["plan"],
+        "stages": {step: _without_times(phases[step]) for step in experiment.steps},
+        **lost_text(run),
+    }
+
+
+def lost_text(run: Run) -> dict[str, Any]:
+    """Return what stands in results where the tokenizer loses some of the evaluated text, else nothing."""
+    table = run.read_table("lost_text")
+    return {} if table is None else {"lost_text": json_records(table)}
+
+
+def summarise(changes: pd.DataFrame, weights: pd.DataFrame) -> dict[str, Any]:
+    """Return the headline per data set: mean and worst change of bits per byte by role, mean weight of expert 0."""
+    summary: dict[str, Any] = {}
+    for dataset, rows in changes.groupby("dataset", sort=False):
+        seen = weights[weights["dataset"] == dataset]
+        by_role = {role: part["change_percent"] for role, part in rows.groupby("role", sort=False)}
+        kept = {role: part["original_weight"].mean() for role, part in seen.groupby("role", sort=False)}
+        summary[str(dataset)] = {
+            str(role): {
+                "mean_change_percent": float(part.mean()),
+                "worst_change_percent": float(part.max()),
+                "original_weight": float(kept[role]),
+            }
+            for role, part in by_role.items()
+        }
+    return summary
+
+
+def _without_times(facts: dict[str, Any]) -> dict[str, Any]:
+    """Return what a step found, without how long it took: that differs from run to run."""
+    return {
+        key: _without_times(value) if isinstance(value, dict) else value
+        for key, value in facts.items()
+        if key not in ("seconds", "tokens_per_second")
+    }
+
+
+def _table(run: Run, name: str) -> pd.DataFrame:
+    table = run.read_table(name)
+    assert table is not None, f"table {name} was written by an earlier phase"
+    return table
