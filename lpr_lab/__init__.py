@@ -61,7 +61,7 @@ _VERBS = {
     "export": "lpr_lab.model.formats.export",
     "import_released": "lpr_lab.model.formats.import_released",
     "run": "lpr_lab.experiments.pipeline",
-    "start_run": "lpr_lab.runs.run",
+    "start_run": "lpr_lab.runs.find",
     "recipes": "lpr_lab.experiments.recipes",
     "baselines": "lpr_lab.method.baselines",
 }
@@ -98,7 +98,7 @@ if TYPE_CHECKING:
     from lpr_lab.model.formats.save_load import load_expansion, load_tokenizer, save_expansion
     from lpr_lab.model.stages import select_stage, stage_names
     from lpr_lab.model.steering import steer
-    from lpr_lab.runs.run import start_run
+    from lpr_lab.runs.find import start_run
     from lpr_lab.text.load import load_corpus
 
 

@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -214,9 +214,18 @@ def what_it_is_instead(path: Path) -> str:
     return ""
 
 
+def _json_line(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_jsonl(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Replace a JSONL file atomically: one record a line."""
+    write_text(path, "".join(map(_json_line, records)))
+
+
 def append_jsonl(path: Path, record: dict[str, Any]) -> None:
     """Append one record as one line with a single write, so that concurrent and killed writers leave whole lines."""
-    line = (json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    line = _json_line(record).encode()
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
         os.write(descriptor, line)

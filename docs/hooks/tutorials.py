@@ -41,7 +41,7 @@ def example_of(notebook: Path) -> Run | None:
     """Return the committed run of a notebook, or None."""
     stem = notebook.stem.lstrip("0123456789_-")
     runs = [Run(path) for path in sorted((ROOT / "runs" / "examples").iterdir()) if (path / "run.json").is_file()]
-    return next((run for run in runs if run.config_input.get("notebook") == stem), None)
+    return next((run for run in runs if run.documents.config_input.get("notebook") == stem), None)
 
 
 def plotly_js() -> str:
@@ -73,10 +73,10 @@ def _outputs(source: str, run: Run) -> list[str]:
     if "show_token_strip" in named:
         expanded, original = run.config["expanded"], run.config["original"]
         for language in (expanded[0], original[0]):
-            if language in run.trace_names():
-                shown.append(f"<div>{_one_line(render_token_strip(run.read_trace(language), standalone=True))}</div>")
-    if "summary_lines" in named and run.results is not None:
-        shown.append("\n".join(f"> {line}\n>" for line in summary_lines(run.results, run.seconds)))
+            if language in run.traces.names():
+                shown.append(f"<div>{_one_line(render_token_strip(run.traces.read(language), standalone=True))}</div>")
+    if "summary_lines" in named and run.results:
+        shown.append("\n".join(f"> {line}\n>" for line in summary_lines(run.results, run.phases.seconds)))
     return shown
 
 

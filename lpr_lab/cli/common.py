@@ -119,7 +119,7 @@ def progress_output(quiet: bool) -> Iterator[TextIO]:
 
 def runs_folder(runs_dir: Path | None) -> Path:
     """Return the folder of runs that was named, or the default one."""
-    from lpr_lab.runs.run import default_runs_dir
+    from lpr_lab.runs.find import default_runs_dir
 
     return (default_runs_dir() if runs_dir is None else runs_dir).absolute()
 
@@ -127,7 +127,8 @@ def runs_folder(runs_dir: Path | None) -> Path:
 def open_run(folder: Path, run_id: str) -> "Run":
     """Open a run by id, or the newest as `latest`."""
     from lpr_lab.errors import MissingError
-    from lpr_lab.runs.run import Run, newest_run
+    from lpr_lab.runs.find import newest_run
+    from lpr_lab.runs.run import Run
 
     if run_id != "latest":
         return Run.open(folder, run_id)
@@ -151,12 +152,14 @@ def aligned(table: Sequence[Sequence[str]]) -> Iterator[str]:
 
 def facts_of(run: "Run") -> dict[str, Any]:
     """Return the facts of a run and its state, JSON-able."""
+    from lpr_lab.runs.housekeeping import read_tags
+
     facts = {"id": run.id, "path": str(run.path), "example": run.is_example, "problem": run.problem}
     if run.problem:
         return facts
     status = run.status
     facts |= {"kind": run.kind, "title": run.title, "created": run.created, "state": status.state}
-    facts |= {"tags": list(run.tags), "note": run.note or None}
+    facts |= {"tags": list(read_tags(run)), "note": run.note or None}
     return facts | {"stage": status.stage, "done": list(status.done_phases), "error": status.error_tail}
 
 
@@ -165,10 +168,10 @@ def words(run: "Run") -> list[str]:
     from lpr_lab.runs.summary import claim_lines, summary_lines
 
     results = run.results
-    if results is None:
+    if not results:
         return []
     try:
-        return summary_lines(results, run.seconds)
+        return summary_lines(results, run.phases.seconds)
     except (LookupError, TypeError):
         if results.get("claims"):
             return claim_lines(results["claims"])

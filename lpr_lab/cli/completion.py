@@ -37,7 +37,7 @@ def _quietly(offers: Callable[..., Iterable[Offer]]) -> Callable[..., list[Offer
 @_quietly
 def complete_run(ctx: typer.Context, incomplete: str) -> Iterator[Offer]:
     """Offer `latest` and the ids of runs, newest first, that are not on the line already."""
-    from lpr_lab.runs.run import default_runs_dir, list_runs
+    from lpr_lab.runs.find import default_runs_dir, list_runs
 
     given = ctx.params.get("run_ids") or ()
     yield "latest", "the newest run"

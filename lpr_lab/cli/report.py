@@ -41,7 +41,7 @@ def report_command(  # one parameter per option, because Typer reads the options
     are put side by side where they were measured on the same documents. What
     people typed in the dashboard is left out unless it is asked for.
     """
-    from lpr_lab.runs.run import list_runs
+    from lpr_lab.runs.find import list_runs
     from lpr_lab.views.report.page import write_report
     from lpr_lab.views.tables import write_tables
 

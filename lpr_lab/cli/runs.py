@@ -25,8 +25,8 @@ def list_command(
     as_json: AsJson = False,
 ) -> None:
     """List runs, newest first, examples last."""
+    from lpr_lab.runs.find import list_runs
     from lpr_lab.runs.housekeeping import checked_tag, tags_of
-    from lpr_lab.runs.run import list_runs
 
     folder = runs_folder(runs_dir)
     wanted = {checked_tag(word) for word in tag or ()}
@@ -55,7 +55,7 @@ def show_command(
     from lpr_lab.runs.yaml_files import dump_yaml
 
     run = open_run(runs_folder(runs_dir), run_id)
-    facts = facts_of(run) | {"config": run.config, "results": run.results, "seconds": run.seconds}
+    facts = facts_of(run) | {"config": run.config, "results": run.results or None, "seconds": run.phases.seconds}
     if as_json:
         print(json.dumps(facts, ensure_ascii=False))
         return
@@ -108,7 +108,7 @@ def tag_command(
     from lpr_lab.runs import housekeeping
 
     run = open_run(runs_folder(runs_dir), run_id)
-    now = housekeeping.tag(run, tags, remove=remove) if tags else run.tags
+    now = housekeeping.tag(run, tags, remove=remove) if tags else housekeeping.read_tags(run)
     if as_json:
         print(json.dumps({"id": run.id, "tags": list(now)}, ensure_ascii=False))
     elif now:
@@ -158,7 +158,8 @@ def _move_back(source: Path, target: Path) -> str:
 def _any_run(folder: Path, run_id: str) -> "Run":
     """Open a run, also one that cannot be read: those are the ones that people remove first."""
     from lpr_lab.errors import DamagedError
-    from lpr_lab.runs.run import Run, list_runs
+    from lpr_lab.runs.find import list_runs
+    from lpr_lab.runs.run import Run
 
     if run_id == "latest":
         return open_run(folder, run_id)

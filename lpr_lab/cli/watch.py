@@ -41,7 +41,7 @@ def watch_command(
 
 def _at_work(folder: Path) -> "Run":
     """Return the newest run that a process works on, or that has gone silent."""
-    from lpr_lab.runs.run import list_runs
+    from lpr_lab.runs.find import list_runs
 
     readable = [run for run in list_runs(folder) if run.problem is None and not run.is_example]
     states = {run.id: run.status.state for run in readable}

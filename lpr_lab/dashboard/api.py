@@ -40,7 +40,8 @@ from lpr_lab.dashboard.server.models import HUB
 from lpr_lab.dashboard.server.turns import take_turn
 from lpr_lab.errors import LprError, UsageError
 from lpr_lab.measure.significance import change_of
-from lpr_lab.runs.run import Run, list_runs
+from lpr_lab.runs.find import list_runs
+from lpr_lab.runs.run import Run
 
 ASKED_RULE = Choice("The rule", tuple(name for name in RULES if name != "own"))
 GIVEN_PROMPT = Text("The prompt", TRACED.most)
@@ -240,7 +241,7 @@ def _facts(run: Run) -> dict[str, Any]:
     if run.problem is not None:
         return {"id": run.id, "problem": run.problem}
     try:
-        source = {**run.config, **{key: value for key, value in (run.results or {}).items() if value}}
+        source = {**run.config, **{key: value for key, value in run.results.items() if value}}
     except LprError as error:
         return {"id": run.id, "problem": str(error)}
     return {
@@ -253,7 +254,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "original": source.get("original") or [],
         "expanded": source.get("expanded") or [],
         "parents": list(run.parents),
-        "has_weights": run.has_checkpoint,
+        "has_weights": run.paths.has_checkpoint,
     }
 
 
@@ -268,7 +269,7 @@ def _run_or_newest(runs_dir: Path, run_id: str) -> tuple[Run, list[Run]]:
 
 
 def _table(run: Run, name: str) -> list[dict[str, Any]]:
-    table = run.read_table(name)
+    table = run.tables.read(name)
     if table is None:
         raise UsageError(f"Run {run.id} has no table {name!r}: it was not measured.")
     return [{str(key): _plain(value) for key, value in row.items()} for row in table.to_dict("records")]

@@ -18,9 +18,10 @@ from anyio import to_thread
 
 from lpr_lab.dashboard.query import View, refused
 from lpr_lab.errors import LprError
+from lpr_lab.runs.find import list_runs
 from lpr_lab.runs.housekeeping import tags_of
 from lpr_lab.runs.model_ref import looked_at
-from lpr_lab.runs.run import Run, list_runs
+from lpr_lab.runs.run import Run, short_id
 from lpr_lab.runs.status import seconds_since
 from lpr_lab.text.languages import language_name
 from lpr_lab.views.numbers import duration
@@ -262,7 +263,7 @@ def run_choices(runs: list[Run]) -> list[tuple[str, str]]:
     for run in runs:
         if run.problem is None:
             mark = " · example" if run.is_example else ""
-            choices.append((f"{run.title}  ·  {run.created[:10]} {run.short_id}{mark}", run.id))
+            choices.append((f"{run.title}  ·  {run.created[:10]} {short_id(run.id)}{mark}", run.id))
     return choices
 
 

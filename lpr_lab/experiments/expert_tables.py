@@ -52,7 +52,7 @@ def write_expert_tables(run: Run, counter: ExpertCounter, tokenizer: PreTrainedT
     """Write what was counted; a table without rows is not written."""
     for name, table in counter.tables(tokenizer).items():
         if len(table):
-            run.write_table(name, table)
+            run.tables.write(name, table)
 
 
 def original_weight_by_stage(run: Run) -> pd.DataFrame | None:
@@ -60,7 +60,7 @@ def original_weight_by_stage(run: Run) -> pd.DataFrame | None:
 
     Columns: dataset, role, language, stage (oldest first), original_weight.
     """
-    load = run.read_table("expert_load")
+    load = run.tables.read("expert_load")
     if load is None:
         return None
     keys = ["dataset", "role", "language", "stage"]

@@ -13,8 +13,9 @@ import pandas as pd
 from lpr_lab.errors import UsageError
 from lpr_lab.experiments import pipeline, recipes
 from lpr_lab.experiments.config import Experiment, completed
+from lpr_lab.runs.find import start_run
 from lpr_lab.runs.formats import json_records
-from lpr_lab.runs.run import Run, start_run
+from lpr_lab.runs.run import Run
 from lpr_lab.text.languages import language_codes
 
 KIND = "lifelong"
@@ -67,7 +68,7 @@ def run_groups(experiment: Experiment, groups: Sequence[Sequence[str]], run: Run
         changes: dict[str, Any] = {"expanded": tuple(group), "stage1": stage1}
         following = recipes.further(done[-1], **changes) if done else replace(experiment, **changes)
         done.append(pipeline.run(following, root=run.path.parent))
-        run.record_phase(key, {"run": done[-1].id, "languages": list(group)})
+        run.phases.record(key, {"run": done[-1].id, "languages": list(group)})
     return done
 
 
@@ -82,7 +83,7 @@ def retention(children: Sequence[Run]) -> pd.DataFrame:
         bits_per_byte, change_percent with its 95 % interval change_low and change_high, n_documents.
     """
     last = children[-1]
-    scores, changes = last.read_table("stages"), last.read_table("change_by_stage")
+    scores, changes = last.tables.read("stages"), last.tables.read("change_by_stage")
     if scores is None or changes is None:
         raise UsageError(f"Run {last.id} has no tables of its stages; finish it first.")
     group_of = dict.fromkeys(last.config["original"], "G0")
@@ -101,7 +102,7 @@ def finish(run: Run, children: Sequence[Run]) -> dict[str, Any]:
     """Write `results.json` of the whole sequence: retention after every stage, and what held in each run."""
     with run.working("finish"):
         table = retention(children)
-        run.write_table("retention_by_stage", table)
+        run.tables.write("retention_by_stage", table)
         results = {
             "schema_version": 1,
             "groups": [list(child.config["expanded"]) for child in children],
@@ -109,9 +110,9 @@ def finish(run: Run, children: Sequence[Run]) -> dict[str, Any]:
             "claims": [
                 {**claim, "group": f"G{number}"}
                 for number, child in enumerate(children, 1)
-                for claim in (child.results or {}).get("claims", [])
+                for claim in child.results.get("claims", [])
             ],
         }
-        run.write_results(results)
+        run.documents.write("results", results)
         run.finish()
     return results

@@ -41,7 +41,8 @@ from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import stage_names, use_stage
 from lpr_lab.progress import announce
 from lpr_lab.runs import environment
-from lpr_lab.runs.run import Run, start_run
+from lpr_lab.runs.find import start_run
+from lpr_lab.runs.run import Run
 from lpr_lab.text import sample_texts
 from lpr_lab.text.load import load_corpus
 from lpr_lab.text.round_trip import check_corpus
@@ -108,7 +109,7 @@ def prepare(experiment: Experiment, run: Run, trackers: Sequence[str] | None = N
     environment.train_with()  # a wrong name is said now, not when the text is ready
     with run.working("prepare"), _timed(run, "prepare"):
         corpus = load_corpus(experiment.corpus, languages=list(experiment.languages))
-        run.write_data(corpus.manifest)
+        run.documents.write("data", corpus.manifest)
         before = experiment.from_run or experiment.parent
         parent = Run.open(run.path.parent, before) if before else None
         if parent is None:
@@ -122,7 +123,7 @@ def prepare(experiment: Experiment, run: Run, trackers: Sequence[str] | None = N
         if parent is not None and experiment.from_run:
             assert isinstance(model, PeftModel)
             expanded = model
-            run.record_phase("plan", parent.phases["plan"])
+            run.phases.record("plan", parent.phases["plan"])
         else:
             expanded = upcycle(
                 model,
@@ -134,39 +135,39 @@ def prepare(experiment: Experiment, run: Run, trackers: Sequence[str] | None = N
         facts["largest_logit"] = float(base_logits.abs().max())
         if not expansion_config(expanded).groups[-1]:  # its newest experts were never trained
             facts["start_difference"] = float((_logits(expanded, probe, "") - base_logits).abs().max())
-        run.record_phase("upcycle", facts)
-        run.mark_done("prepare")
+        run.phases.record("upcycle", facts)
+        run.phases.mark_done("prepare")
     return RunContext(experiment, run, expanded, tokenizer, corpus, base_logits, parent, parent_logits, names)
 
 
 def train(context: RunContext) -> None:
     """Run the recipe's steps, each from where it was left, and write the sealed adapter to `checkpoint/`."""
     run, experiment = context.run, context.experiment
-    if run.is_done("save"):
+    if run.phases.is_done("save"):
         restore_expansion(context.model, find_adapter(run.path))
         return
     for step in experiment.steps:
-        folder = run.stage_dir(step)
+        folder = run.paths.stage(step)
         with run.working(step):
-            if run.is_done(step):
+            if run.phases.is_done(step):
                 continue
             with _timed(run, step):
                 _load_step_before(context, step)
                 with tracking(run, step, context.trackers) as context.track:
-                    run.record_phase(step, STEPS[step](context, folder))
+                    run.phases.record(step, STEPS[step](context, folder))
                 # Kept until the run is finished, so that the next step can start from it after an interruption.
                 save_expansion(context.model, folder / "adapter")
-                run.mark_done(step)
+                run.phases.mark_done(step)
     with run.working("save"):
         _load_step_before(context, None)
-        save_expansion(context.model, run.checkpoint_dir, {"run": run.id, "recipe": experiment.recipe})
-        run.mark_done("save")
+        save_expansion(context.model, run.paths.checkpoint, {"run": run.id, "recipe": experiment.recipe})
+        run.phases.mark_done("save")
 
 
 def measure(context: RunContext) -> None:
     """Evaluate base and expanded model on held-out and dev text; writes the results as tables."""
     run, experiment = context.run, context.experiment
-    if run.is_done("measure"):
+    if run.phases.is_done("measure"):
         return
     with run.working("measure"), _timed(run, "measure"):
         stages = stage_names(context.model)
@@ -184,18 +185,18 @@ def measure(context: RunContext) -> None:
             experts=counter,
         )
         scores = report.to_frame()
-        run.write_table("retention", scores[scores["model"].isin(["base", "expanded"])])
-        run.write_table("stages", _by_stage(scores, stages))
-        run.write_table("documents", _by_stage(report.documents(), stages))
-        run.write_table("change", report.changes())
-        run.write_table("change_by_stage", _changes_by_stage(report, stages))
+        run.tables.write("retention", scores[scores["model"].isin(["base", "expanded"])])
+        run.tables.write("stages", _by_stage(scores, stages))
+        run.tables.write("documents", _by_stage(report.documents(), stages))
+        run.tables.write("change", report.changes())
+        run.tables.write("change_by_stage", _changes_by_stage(report, stages))
         parent_stage = _parent_stage(context)
         if parent_stage is not None:
-            run.write_table("change_from_parent", report.changes(before=parent_stage))
+            run.tables.write("change_from_parent", report.changes(before=parent_stage))
         if len(report.lost):
-            run.write_table("lost_text", report.lost)
-        run.write_table("load", report.load)
-        run.write_table("original_weight", original_weight_by_language(report.load))
+            run.tables.write("lost_text", report.lost)
+        run.tables.write("load", report.load)
+        run.tables.write("original_weight", original_weight_by_language(report.load))
         write_expert_tables(run, counter, context.tokenizer)
         if run.phases["plan"].get("classifier_layers"):
             accuracy = classifier_accuracy(
@@ -206,7 +207,7 @@ def measure(context: RunContext) -> None:
                 original=experiment.original,
                 precision=experiment.precision,
             )
-            run.write_table("classifiers", accuracy)
+            run.tables.write("classifiers", accuracy)
         probe = _probe(context.tokenizer)
         differences = {
             "base_difference": float((_logits(context.model, probe, None) - context.base_logits).abs().max())
@@ -214,14 +215,14 @@ def measure(context: RunContext) -> None:
         if context.parent_logits is not None and parent_stage is not None:
             as_parent = _logits(context.model, probe, parent_stage)
             differences["parent_difference"] = float((as_parent - context.parent_logits).abs().max())
-        run.record_phase("measure", {**differences, "settings": report.settings})
-        run.mark_done("measure")
+        run.phases.record("measure", {**differences, "settings": report.settings})
+        run.phases.mark_done("measure")
 
 
 def show(context: RunContext, max_new_tokens: int = 32) -> None:
     """Trace and continue our own sample texts in every language of the run that has one."""
     run, experiment = context.run, context.experiment
-    if run.is_done("show"):
+    if run.phases.is_done("show"):
         return
     with run.working("show"), _timed(run, "show"):
         for language in experiment.languages:
@@ -229,14 +230,14 @@ def show(context: RunContext, max_new_tokens: int = 32) -> None:
                 text, stages = sample_texts.TEXTS[language], stage_names(context.model)
                 traced = trace(context.model, context.tokenizer, text, language, stages=stages)
                 traced.model |= {"run": run.id}
-                run.write_trace(language, traced)
-        said = {record["prompt"] for record in run.generations()}
+                run.traces.write(language, traced)
+        said = {record["prompt"] for record in run.generations.read()}
         for language in experiment.languages:
             prompt = sample_texts.PROMPTS.get(language)
             if prompt is None or prompt in said:
                 continue
             *_, last = generate_pair(context.model, context.tokenizer, prompt, max_new_tokens)
-            run.append_generation(
+            run.generations.append(
                 {
                     "language": language,
                     "prompt": prompt,
@@ -248,19 +249,19 @@ def show(context: RunContext, max_new_tokens: int = 32) -> None:
                     "seed": 0,
                 }
             )
-        run.mark_done("show")
+        run.phases.mark_done("show")
 
 
 def finish(context: RunContext) -> dict[str, Any]:
     """Check the claims, write `results.json`, drop what only a resume needed, and mark the run finished."""
     run, experiment = context.run, context.experiment
     if run.status.recorded_state == "finished":
-        return dict(run.results or {})
+        return dict(run.results)
     with run.working("finish"):
         results = results_of(run, experiment)
-        run.write_results(results)
+        run.documents.write("results", results)
         for step in experiment.steps:
-            storage.remove_directory(run.stage_dir(step))
+            storage.remove_directory(run.paths.stage(step))
         run.finish()
     return results
 
@@ -273,7 +274,7 @@ def _load_step_before(context: RunContext, step: str | None) -> None:
     steps = context.experiment.steps
     before = steps[: steps.index(step)] if step is not None else steps
     if before:
-        restore_expansion(context.model, context.run.stage_dir(before[-1]) / "adapter")
+        restore_expansion(context.model, context.run.paths.stage(before[-1]) / "adapter")
 
 
 def _probe(tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
@@ -286,8 +287,8 @@ def _timed(run: Run, phase: str) -> Iterator[None]:
     started = time.monotonic()
     announce(f"[{run.id}] {phase} ...")
     yield
-    seconds = run.seconds
-    run.record_phase("seconds", {**seconds, phase: round(seconds.get(phase, 0) + time.monotonic() - started, 1)})
+    seconds = run.phases.seconds
+    run.phases.record("seconds", {**seconds, phase: round(seconds.get(phase, 0) + time.monotonic() - started, 1)})
 
 
 def _logits(model: PreTrainedModel | PeftModel, probe: torch.Tensor, stage: str | None) -> torch.Tensor:

@@ -78,7 +78,7 @@ def further(run: Run | str | Path, **changes: Any) -> Experiment:
         raise DamagedError(run.problem)
     if not changes.get("expanded"):
         raise UsageError("A further group needs its languages, for example recipes.further(run, expanded=('el',)).")
-    if not run.has_checkpoint:
+    if not run.paths.has_checkpoint:
         raise MissingError(f"Run {run.id} has no weights to go on from; finish it first, or make it again.")
     before = Experiment.from_config(run.config)
     own: dict[str, Any] = {

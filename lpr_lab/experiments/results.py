@@ -25,7 +25,7 @@ def results_of(run: Run, experiment: Experiment) -> dict[str, Any]:
         changes,
         weights,
         exactness,
-        run.read_table("change_from_parent"),
+        run.tables.read("change_from_parent"),
         experiment.earlier,
         by_stage=original_weight_by_stage(run) if experiment.from_run else None,
         only_stage=experiment.recipe if experiment.from_run else "",
@@ -53,7 +53,7 @@ def results_of(run: Run, experiment: Experiment) -> dict[str, Any]:
 
 def lost_text(run: Run) -> dict[str, Any]:
     """Return what stands in results where the tokenizer loses some of the evaluated text, else nothing."""
-    table = run.read_table("lost_text")
+    table = run.tables.read("lost_text")
     return {} if table is None else {"lost_text": json_records(table)}
 
 
@@ -85,6 +85,6 @@ def _without_times(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _table(run: Run, name: str) -> pd.DataFrame:
-    table = run.read_table(name)
+    table = run.tables.read(name)
     assert table is not None, f"table {name} was written by an earlier phase"
     return table

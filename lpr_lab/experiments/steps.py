@@ -75,7 +75,7 @@ def plan(
             precision=experiment.precision,
             seed=experiment.seed,
         )
-        run.write_table("similarity", table.to_frame())
+        run.tables.write("similarity", table.to_frame())
     facts: dict[str, Any] = {"allocation": experiment.allocation}
     allocation = _allocation(experiment, num_layers, table, facts)
     facts["new_experts"] = list(allocation.new_experts)
@@ -88,7 +88,7 @@ def plan(
             facts["classifier_layers"] = list(table.most_similar_layers(count, among=mixtures))
     if isinstance(classifiers, tuple):
         facts["classifier_layers"] = list(classifiers)
-    run.record_phase("plan", facts)
+    run.phases.record("plan", facts)
     return allocation
 
 
@@ -146,7 +146,7 @@ def _kept_statistics(context: RunContext) -> RouterStatistics | None:
     """Return what the parent run kept of the earlier groups, which stands in for their text."""
     if context.parent is None or context.experiment.fit.solver == "logistic":
         return None
-    folder = context.parent.statistics_dir
+    folder = context.parent.paths.statistics
     if not folder.is_dir():
         return None
     storage.verify(folder)
@@ -156,10 +156,10 @@ def _kept_statistics(context: RunContext) -> RouterStatistics | None:
 def _keep_fit(context: RunContext, fits: RouterFits) -> dict[str, Any]:
     run = context.run
     table = fits.to_frame()
-    run.write_table("router_fit", table)
-    if run.statistics_dir.exists():
-        storage.remove_directory(run.statistics_dir)
-    with storage.staged_directory(run.statistics_dir, sealed={"kind": "router-statistics"}) as stage:
+    run.tables.write("router_fit", table)
+    if run.paths.statistics.exists():
+        storage.remove_directory(run.paths.statistics)
+    with storage.staged_directory(run.paths.statistics, sealed={"kind": "router-statistics"}) as stage:
         fits.statistics.save(stage / STATISTICS)
     return {
         "auc_mean": float(table["auc"].mean()),
@@ -230,14 +230,14 @@ def _settings(experiment: Experiment, budget: StageBudget, model: PeftModel) -> 
 def _logger(context: RunContext, stage: str, settings: TrainSettings) -> Callable[[dict[str, float]], None]:
     """Return a function that logs every step; its first call drops what an interrupted attempt logged beyond it."""
     run, fresh = context.run, True
-    run.expect(settings.num_steps, settings.max_minutes)
+    run.phases.expect(settings.num_steps, settings.max_minutes)
 
     def log(metrics: dict[str, float]) -> None:
         nonlocal fresh
         if fresh:
-            run.truncate_metrics(stage, int(metrics["step"]) - 1)
+            run.metrics.truncate(stage, int(metrics["step"]) - 1)
             fresh = False
-        run.log_metrics({"t": metrics["seconds"], **metrics}, stage=stage)
+        run.metrics.log({"t": metrics["seconds"], **metrics}, stage=stage)
         context.track(metrics)
 
     return log

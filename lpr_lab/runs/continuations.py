@@ -107,7 +107,7 @@ def pair_id(record: dict[str, Any]) -> str:
 
 def pairs(run: Run) -> dict[str, dict[str, Any]]:
     """Return the pairs that a run keeps by id, oldest first."""
-    return {pair_id(record): record for record in run.generations() if record.get("prompt")}
+    return {pair_id(record): record for record in run.generations.read() if record.get("prompt")}
 
 
 def typed_by_reader(run: Run, record: dict[str, Any]) -> bool:
@@ -149,7 +149,7 @@ class Exactness:
 def exactness(run: Run) -> Exactness | None:
     """Return what a run found of its own base with the adapter off; None if it never looked."""
     try:
-        stored = (run.results or {}).get("exactness") or {}
+        stored = run.results.get("exactness") or {}
     except LprError:
         return None
     difference = _number(stored.get("base_difference"), float)

@@ -11,8 +11,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from lpr_lab.errors import LprError, UsageError
+from lpr_lab.runs.find import list_runs, point_latest_at_newest
 from lpr_lab.runs.lineage import children_of
-from lpr_lab.runs.run import Run, list_runs, point_latest_at_newest
+from lpr_lab.runs.run import Run
 from lpr_lab.storage import friendly_disk_errors
 
 TRASH = ".trash"
@@ -37,10 +38,19 @@ def checked_tag(word: str) -> str:
     return tag
 
 
+def read_tags(run: Run) -> tuple[str, ...]:
+    """Return the words on a run.
+
+    Raises:
+        DamagedError: `tags.json` cannot be read.
+    """
+    return tuple(str(word) for word in run.documents.read("tags").get("tags") or ())
+
+
 def tags_of(run: Run) -> tuple[str, ...]:
     """Return the words on a run; none where they cannot be read, because a list must not fail for one of its lines."""
     try:
-        return run.tags
+        return read_tags(run)
     except (LprError, OSError):
         return ()
 
@@ -56,12 +66,13 @@ def tag(run: Run, words: Iterable[str], *, remove: bool = False) -> tuple[str, .
     if run.is_example:
         raise UsageError(f"Run {run.id} is an example and read only; tag one of your own.")
     given = [checked_tag(word) for word in words]
-    if remove and (strange := [word for word in given if word not in run.tags]):
-        has = f"It has {', '.join(run.tags)}." if run.tags else "It has none."
+    tags = read_tags(run)
+    if remove and (strange := [word for word in given if word not in tags]):
+        has = f"It has {', '.join(tags)}." if tags else "It has none."
         raise UsageError(f"Run {run.id} has no tag {strange[0]!r}. {has}")
-    kept = [word for word in run.tags if word not in given] if remove else [*run.tags, *given]
-    run.write_tags(sorted(set(kept)))
-    return run.tags
+    kept = sorted({*tags} - {*given} if remove else {*tags, *given})
+    run.documents.write("tags", {"schema_version": 1, "tags": kept})
+    return tuple(kept)
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,7 @@ class Follower:
         if run.problem:
             raise DamagedError(run.problem)
         self._run = run
-        self._tail = Tail(run.metrics_path)
+        self._tail = Tail(run.metrics.path)
         self._stages: dict[str, _Stage] = {}
         self._trained: str | None = None
         self._lock = threading.Lock()
@@ -170,7 +170,7 @@ class Follower:
             "stage": status.stage,
             "done": status.done_phases,
             "heartbeat_seconds": status.heartbeat_age_seconds if status.recorded_state == "running" else None,
-            "log": last_lines(self._run.log_path),
+            "log": last_lines(self._run.paths.log),
             "error": status.error_tail,
         }
         if self._trained is None:
@@ -200,7 +200,7 @@ class Follower:
                 name: {number: curve.points for number, curve in seen.curves.items()}
                 for name, seen in self._stages.items()
             },
-            step_seconds=_age(self._run.metrics_path),
+            step_seconds=_age(self._run.metrics.path),
         )
 
 

@@ -33,10 +33,10 @@ class Side:
 
 def stages_of(run: Run) -> list[str]:
     """Return the stages of a run's model, oldest first: from its weights, else from its scores; empty for neither."""
-    if run.has_checkpoint:
-        stages = read_json(run.checkpoint_dir / "adapter_config.json").get("stages") or []
+    if run.paths.has_checkpoint:
+        stages = read_json(run.paths.checkpoint / "adapter_config.json").get("stages") or []
         return [str(stage["name"]) for stage in stages]
-    table = run.read_table("stages")
+    table = run.tables.read("stages")
     return [] if table is None else [str(name) for name in dict.fromkeys(table["stage"]) if name != BASE]
 
 

@@ -59,7 +59,7 @@ def suggested_name(text: str) -> str:
 
 def own_texts(run: Run) -> list[OwnText]:
     """Return the kept texts by name; one whose file is damaged is called by its id, and says why when it is opened."""
-    found = [_listed(run, name) for name in run.trace_names() if is_own(name)]
+    found = [_listed(run, name) for name in run.traces.names() if is_own(name)]
     return sorted(found, key=lambda text: (text.name.casefold(), text.id))
 
 
@@ -94,7 +94,7 @@ def keep_text(run: Run, text_id: str, name: str, trace: "RoutingTrace") -> None:
     if not is_own(text_id):
         raise UsageError(f"{text_id!r} is not the id of a typed text.")
     _refuse_example(run)
-    run.write_trace(text_id, trace)
+    run.traces.write(text_id, trace)
     rename_text(run, text_id, name)
 
 
@@ -119,11 +119,11 @@ def delete_text(run: Run, text_id: str) -> None:
         MissingError: the text is not there.
     """
     _refuse_example(run)
-    run.delete_trace(_there(run, text_id))
+    run.traces.delete(_there(run, text_id))
 
 
 def _there(run: Run, text_id: str) -> str:
-    if not is_own(text_id) or text_id not in run.trace_names():
+    if not is_own(text_id) or text_id not in run.traces.names():
         raise MissingError(f"Run {run.id} keeps no text {text_id!r}; somebody may have deleted it.")
     return text_id
 

@@ -12,7 +12,7 @@ _DATASETS = {"heldout": "held-out text", "dev": "text like that of training"}
 
 
 def summary_lines(results: Mapping[str, Any], seconds: Mapping[str, float]) -> list[str]:
-    """Return what `results.json` of an expansion says, in words, and how long it took (`run.seconds`).
+    """Return what `results.json` of an expansion says, in words, and how long it took (`run.phases.seconds`).
 
     The held-out set is quoted where there is one. Changes are those of bits per byte: below zero is better.
 

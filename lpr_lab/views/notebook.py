@@ -38,7 +38,7 @@ def show(figure: "go.Figure", run: "Run | None" = None, name: str | None = None)
 
     value = json.loads(str(figure.to_json()))
     if run is not None and name is not None:
-        run.write_figure(name, value)
+        run.figures.write(name, value)
     value = with_wrapped_title(value)
     display({"application/vnd.plotly.v1+json": value, "text/plain": figure.layout.title.text or "figure"}, raw=True)
 
@@ -82,7 +82,7 @@ def show_claims(run: "Run", all_must_hold: bool = False) -> "Styler":
     """
     import pandas as pd
 
-    claims = (run.results or {})["claims"]
+    claims = run.results["claims"]
     broken = [claim["text"] for claim in claims if not claim["holds"] and (claim["is_exact"] or all_must_hold)]
     if broken:
         raise AssertionError(f"Not so in run {run.id}: {' '.join(broken)}")

@@ -17,7 +17,7 @@ from typing import Any
 from lpr_lab.errors import ComparisonRefusedError, MissingError, UsageError, one_of
 from lpr_lab.measure.significance import BETTER, WORSE, change_of
 from lpr_lab.runs.compare.differences import changed_between, compare_runs, language_rows, refusal, unlike_test_sets
-from lpr_lab.runs.run import Run
+from lpr_lab.runs.run import Run, short_id
 from lpr_lab.storage import write_text
 from lpr_lab.text.languages import language_name
 from lpr_lab.views.names import dataset_name
@@ -101,7 +101,7 @@ def result_tables(runs: Sequence[Run]) -> list[ResultTable]:
     """Return the tables of one run, or of several side by side; see `write_tables` for what is refused."""
     if not runs:
         raise UsageError("Tables need a run. `lpr-lab runs list` shows them; `lpr-lab demo` makes one.")
-    unmeasured = [run.id for run in runs if not (run.results or {}).get("change")]
+    unmeasured = [run.id for run in runs if not run.results.get("change")]
     if unmeasured:
         raise MissingError(f"Run {unmeasured[0]} was not scored on test documents, so there is no table to write.")
     if len(runs) == 1:
@@ -113,11 +113,11 @@ def result_tables(runs: Sequence[Run]) -> list[ResultTable]:
 
 
 def _datasets(runs: Sequence[Run]) -> list[str]:
-    return list(dict.fromkeys(str(row["dataset"]) for run in runs for row in (run.results or {})["change"]))
+    return list(dict.fromkeys(str(row["dataset"]) for run in runs for row in run.results["change"]))
 
 
 def _changes(run: Run, dataset: str) -> dict[str, dict[str, Any]]:
-    return {str(row["language"]): row for row in (run.results or {})["change"] if row["dataset"] == dataset}
+    return {str(row["language"]): row for row in run.results["change"] if row["dataset"] == dataset}
 
 
 def _refuse_unlike(runs: Sequence[Run]) -> None:
@@ -198,7 +198,7 @@ def _routing(runs: Sequence[Run]) -> ResultTable:
     weights = [
         {
             (str(row["dataset"]), str(row["language"])): float(row["original_weight"])
-            for row in ((run.results or {}).get("routing") or {}).get("original_weight") or []
+            for row in (run.results.get("routing") or {}).get("original_weight") or []
         }
         for run in runs
     ]
@@ -236,7 +236,7 @@ def _settings(runs: Sequence[Run]) -> ResultTable:
 
 
 def _label(run: Run) -> str:
-    return f"{run.title} ({run.short_id})"
+    return f"{run.title} ({short_id(run.id)})"
 
 
 def _signed(value: float) -> str:

@@ -83,7 +83,8 @@ def texts(rounds: int, rows: list[Row]) -> None:
 
 def runs(rounds: int, rows: list[Row]) -> None:
     """Listing a thousand runs."""
-    from lpr_lab.runs.run import Run, list_runs
+    from lpr_lab.runs.find import list_runs
+    from lpr_lab.runs.run import Run
 
     with tempfile.TemporaryDirectory() as folder:
         for number in range(1000):

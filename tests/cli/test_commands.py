@@ -13,7 +13,7 @@ from helpers.cli_calls import call, in_a_process
 from helpers.cli_results import IN_WORDS, RESULTS, SECONDS
 from lpr_lab.experiments.notebooks.run import notebooks_dir
 from lpr_lab.runs import environment
-from lpr_lab.runs.run import list_runs
+from lpr_lab.runs.find import list_runs
 
 
 def write_quickstart(folder: Path, *cells: str) -> Path:
@@ -29,7 +29,7 @@ def write_quickstart(folder: Path, *cells: str) -> Path:
 
 
 START = """
-from lpr_lab.runs.run import start_run
+from lpr_lab.runs.find import start_run
 run = start_run({}, kind="x", slug="x", title="x", run_dir=run_dir)
 """
 
@@ -108,7 +108,7 @@ def test_a_parameter_file_of_ours_is_found_by_name_and_others_by_path(runs, tmp_
 
 
 def test_demo_runs_the_quickstart_says_the_result_in_words_and_reuses_it(runs, tmp_path, monkeypatch):
-    cell = f"import sys; print('working', file=sys.stderr)\nrun.record_phase('seconds', {SECONDS})\n"
+    cell = f"import sys; print('working', file=sys.stderr)\nrun.phases.record('seconds', {SECONDS})\n"
     cell += f"run.finish({RESULTS!r} | {{'tokens': stage1_tokens}})"
     write_quickstart(tmp_path / "notebooks", START, cell)
     monkeypatch.setenv("PYTHONPATH", str(environment.CHECKOUT))
@@ -118,7 +118,7 @@ def test_demo_runs_the_quickstart_says_the_result_in_words_and_reuses_it(runs, t
     (run,) = list_runs(runs)
     assert done.stdout == f"{IN_WORDS}Run: {run.path}\n"
     assert "working" in done.stderr
-    assert run.results is not None and run.results["tokens"] == 7
+    assert run.results["tokens"] == 7
     again = call("demo", "--no-app", "--tokens", "7", "--json", "-q")
     assert json.loads(again.stdout)["how"] == "reused"
     assert again.stderr == ""

@@ -35,7 +35,7 @@ def test_runs_are_listed_as_lines_and_as_json(runs):
 def test_a_run_is_shown_with_its_settings_and_its_results_in_words(runs):
     run = make_run(runs)
     run.start()
-    run.record_phase("seconds", SECONDS)
+    run.phases.record("seconds", SECONDS)
     run.finish(RESULTS)
     shown = call("runs", "show").stdout
     assert 'language: "no"' in shown and "finished" in shown
@@ -70,7 +70,7 @@ def test_an_unexpected_error_is_one_sentence_too_and_a_traceback_when_asked(runs
     def broken(*_):
         raise KeyError("surprise")
 
-    monkeypatch.setattr("lpr_lab.runs.run.list_runs", broken)
+    monkeypatch.setattr("lpr_lab.runs.find.list_runs", broken)
     done = call("runs", "list")
     assert done.exit_code == 1
     assert done.stderr == "Error: KeyError: 'surprise'. LPR_LAB_DEBUG=1 shows where.\n"

@@ -10,7 +10,7 @@ from lpr_lab.views import terminal
 def make(root, title, state="finished"):
     run = Run.create(root, kind="expansion", slug="el", title=title, config={})
     run.start("expand")
-    run.log_metrics({"step": 3, "tokens": 3000, "t": 1.0, "loss": 2.0}, stage="expand")
+    run.metrics.log({"step": 3, "tokens": 3000, "t": 1.0, "loss": 2.0}, stage="expand")
     if state != "running":
         run.stop(state)
     return run

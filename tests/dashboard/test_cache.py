@@ -46,13 +46,13 @@ def test_any_change_of_a_file_is_seen(drawing, runs_dir, run, change):
     look()
     match change:
         case "trace":
-            run.write_trace("new", make_trace("Hello there."))
+            run.traces.write("new", make_trace("Hello there."))
         case "generation":
-            run.append_generation({"prompt": "x"})
+            run.generations.append({"prompt": "x"})
         case "results":
-            run.write_results({"schema_version": 1})
+            run.documents.write("results", {"schema_version": 1})
         case "table":
-            run.write_table("load", run.read_table("load").head(3))
+            run.tables.write("load", run.tables.read("load").head(3))
         case "notes":
             write_text(run.path / "notes.md", "Seen.")
         case "another run":

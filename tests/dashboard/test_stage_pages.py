@@ -28,7 +28,7 @@ def made(runs_dir) -> dict[str, Run]:
         if kind == "stage1":
             log_training(run)
         if kind == "stage2":
-            run.write_table("change", change_table())
+            run.tables.write("change", change_table())
         run.finish({"schema_version": 1, "base": "tiny"})
         found[kind] = run
     return found

@@ -50,8 +50,8 @@ def runs_dir(tmp_path_factory, tiny_model, tiny_tokenizer) -> Path:
     """Three runs: one with made-up numbers and hostile texts, one with a real tiny model, and a broken one."""
     folder = tmp_path_factory.mktemp("served") / "runs"
     stored = make_run(folder, title="Stored numbers")
-    stored.write_trace("hostile", make_trace(HOSTILE))
-    stored.write_trace("long", make_trace("ένα δύο τρία " * 900, "el", num_layers=4))
+    stored.traces.write("hostile", make_trace(HOSTILE))
+    stored.traces.write("long", make_trace("ένα δύο τρία " * 900, "el", num_layers=4))
     broken = make_run(folder, title="Broken")
     (broken.path / "run.json").write_text("{", encoding="utf-8")
     _with_weights(folder, tmp_path_factory.mktemp("base"), tiny_model, tiny_tokenizer)
@@ -79,9 +79,9 @@ def _with_weights(folder: Path, base_folder: Path, tiny_model, tokenizer) -> Run
                 parameter.add_(torch.randn_like(parameter) * 0.3)
     config = {"recipe": "route_first", "base": str(base_folder), "original": ["en", "es"], "expanded": ["el", "th"]}
     run = Run.create(folder, kind="expansion", slug="tiny", title="Tiny model", config=config)
-    save_expansion(model, run.checkpoint_dir)
+    save_expansion(model, run.paths.checkpoint)
     for code in ("en", "el"):
-        run.write_trace(code, trace(model, tokenizer, SENTENCES[code], code))
+        run.traces.write(code, trace(model, tokenizer, SENTENCES[code], code))
     run.finish({"schema_version": 1, **config})
     return run
 

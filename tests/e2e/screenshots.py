@@ -14,7 +14,8 @@ from pathlib import Path
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from lpr_lab.dashboard import serve
-from lpr_lab.runs.run import Run, default_runs_dir, list_runs
+from lpr_lab.runs.find import default_runs_dir, list_runs
+from lpr_lab.runs.run import Run
 
 PAGES = ("", "routing", "experts", "retention", "compare", "plan")
 # What is worth looking at on a page: a token and a layer chosen, two stages, one language.

@@ -49,7 +49,7 @@ def staged(tmp_path_factory, tiny_model, tiny_tokenizer) -> dict[str, str]:
             enter_stage(model, "review")
             shake(model, 7)
         run = Run.create(folder, kind="expansion", slug=name, title=f"Run {name}", config=config)
-        save_expansion(model, run.checkpoint_dir)
+        save_expansion(model, run.paths.checkpoint)
         run.finish({"schema_version": 1, **config, "exactness": {"base_difference": 0.0}})
         ids[name] = run.id
     return {"at": serve(folder, port=None, open_browser=False, block=False), "folder": str(folder), **ids}
@@ -226,7 +226,7 @@ def test_a_blind_pair_tells_nothing_until_it_is_judged(open_page, staged):
     expect(page.locator(".lpr-votes")).to_contain_text("no clear difference")
     expect(page).to_have_url(re.compile("text=[0-9a-f]{8}"))
     assert not any("swapped" in text or "was_blind" in text for text in sent)
-    (kept,) = Run(Path(staged["folder"]) / staged["two"]).generations("preferences")
+    (kept,) = Run(Path(staged["folder"]) / staged["two"]).generations.read("preferences")
     assert kept["blind"] and {kept["left"], kept["right"]} == {"base", "expanded"}
 
 

@@ -11,7 +11,8 @@ from playwright.sync_api import expect
 from helpers.sample_experts import write_expert_tables
 from helpers.sample_runs import make_run
 from lpr_lab.dashboard import serve
-from lpr_lab.runs.run import Run, list_runs
+from lpr_lab.runs.find import list_runs, record_config
+from lpr_lab.runs.run import Run
 
 pytestmark = pytest.mark.e2e
 
@@ -153,9 +154,9 @@ def with_text(folder, tiny, tiny_corpus, monkeypatch) -> Run:
     run = Run(folder / tiny)
     settings = {**run.config, "corpus": "demo", "expanded": ["el"], "original": ["en"], "eval_tokens_per_language": 200}
     (run.path / "config.yaml").unlink(missing_ok=True)
-    run.write_config(settings)
+    record_config(run, settings)
     monkeypatch.setattr(expert_tables, "load_corpus", lambda *_, **__: tiny_corpus)
-    return run
+    return Run(run.path)
 
 
 def test_counting_can_be_cancelled_leaving_nothing_and_then_done(open_page, at, with_text, monkeypatch):
@@ -174,11 +175,11 @@ def test_counting_can_be_cancelled_leaving_nothing_and_then_done(open_page, at, 
     expect(page.get_by_role("status").filter(has_text=re.compile("Counting [1-9]"))).to_be_visible()
     page.get_by_role("button", name="Cancel").click()
     expect(page.get_by_role("status").filter(has_text="Cancelled; nothing was written.")).to_be_visible()
-    assert not with_text.table_names()
+    assert not with_text.tables.names()
 
     monkeypatch.setattr(expert_tables, "read_stage", real)
     page.get_by_role("button", name="Count now").click()
     expect(page.get_by_role("status").filter(has_text="Counted in")).to_be_visible()
     expect(page.locator(".lpr-ex-panel")).to_have_count(3)
     expect(page.get_by_role("heading", name=re.compile("What expert 1 speaks for"))).to_be_visible()
-    assert "expert_tokens" in with_text.table_names()
+    assert "expert_tokens" in with_text.tables.names()

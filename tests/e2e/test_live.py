@@ -22,7 +22,7 @@ def run(tmp_path):
         config={"base": "b", "original": ["en"], "expanded": ["el"]},
     )
     run.start("expand")
-    run.expect(num_steps=10)
+    run.phases.expect(num_steps=10)
     yield run
     if run.status.recorded_state == "running":
         run.stop("interrupted")
@@ -31,7 +31,7 @@ def run(tmp_path):
 def log(run, *steps):
     for step in steps:
         numbers = {"loss": 3 / step, "lm_loss": 2 / step, "grad_norm": 1.0, "lr": 3e-4}
-        run.log_metrics({"step": step, "tokens": 100 * step, "t": 2.0 * step, **numbers}, stage="expand")
+        run.metrics.log({"step": step, "tokens": 100 * step, "t": 2.0 * step, **numbers}, stage="expand")
 
 
 def test_the_page_follows_a_run_for_every_visitor_and_stops_when_it_is_finished(open_page, axe, run, monkeypatch):

@@ -8,6 +8,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from helpers.sample_runs import HOSTILE, MIXED, SENTENCES, make_run, make_trace, results
+from lpr_lab.runs.environment import describe
 from lpr_lab.runs.run import Run
 from lpr_lab.views.report.page import write_report
 
@@ -19,9 +20,9 @@ def path(tmp_path_factory) -> Path:
     """A report of two runs: every script, hostile texts, several numbers of experts."""
     folder = tmp_path_factory.mktemp("report")
     first = make_run(folder / "runs", title="First")
-    first.write_env(git={"commit": "a" * 40, "dirty": True, "diff_sha256": "b" * 64})
-    first.write_trace("hostile", make_trace(HOSTILE))
-    first.write_trace("many", make_trace(SENTENCES["el"], "el", num_experts=9))
+    first.documents.write("env", describe() | {"git": {"commit": "a" * 40, "dirty": True, "diff_sha256": "b" * 64}})
+    first.traces.write("hostile", make_trace(HOSTILE))
+    first.traces.write("many", make_trace(SENTENCES["el"], "el", num_experts=9))
     second = Run.create(folder / "runs", kind="expansion", slug="x", title="Second <script>boom()</script>")
     found = results()
     found["change"] = [{**row, "test_set": "other"} for row in found["change"]]

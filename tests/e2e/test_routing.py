@@ -31,7 +31,7 @@ def folder(tmp_path_factory, tiny_model, tiny_tokenizer, sentences) -> Path:
     extra = {code: sentences[code][2] for code in ("ar", "hi", "bn", "th", "zh")}
     extra |= {"he": "הדייג יצא לים עם שחר.", "emoji": EMOJI, "long": "Ψ" * 10_000}
     for name, text in extra.items():
-        run.write_trace(name, make_trace(text, name if len(name) == 2 else None, num_layers=4, num_experts=4))
+        run.traces.write(name, make_trace(text, name if len(name) == 2 else None, num_layers=4, num_experts=4))
     return folder
 
 
@@ -55,9 +55,9 @@ def _reviewed(folder: Path, title: str, seed: int, base, tokenizer, base_name: s
                     parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
     config = {"recipe": "moe_lpr", "base": base_name, "original": ["en"], "expanded": ["el"]}
     run = Run.create(folder, kind="expansion", slug=f"seed{seed}", title=title, config=config)
-    save_expansion(model, run.checkpoint_dir)
+    save_expansion(model, run.paths.checkpoint)
     for code, text in (("en", SENTENCE), ("el", "Το πρωί άνοιξα το παράθυρο και είδα τη θάλασσα.")):
-        run.write_trace(code, trace(model, tokenizer, text, code, stages=stage_names(model)))
+        run.traces.write(code, trace(model, tokenizer, text, code, stages=stage_names(model)))
     run.finish({"schema_version": 1, **config})
     return run
 
@@ -92,7 +92,7 @@ def dimmed(page: Page) -> list[int]:
 
 
 def went_to(folder: Path, run: str, text: str, layer: int, expert: int) -> set[int]:
-    trace = Run(folder / run).read_trace(text)
+    trace = Run(folder / run).traces.read(text)
     row = trace.layers.tolist().index(layer)
     return {i for i in range(trace.num_tokens) if trace.is_text[i] and trace.first_choice[row, i] == expert}
 
@@ -104,7 +104,7 @@ def went_to(folder: Path, run: str, text: str, layer: int, expert: int) -> set[i
 def test_every_script_is_whole_in_reading_mode_and_every_byte_is_there_in_tokens_mode(
     open_page, at, first, folder, name
 ):
-    trace = Run(folder / first).read_trace(name)
+    trace = Run(folder / first).traces.read(name)
     page = open_page(f"/routing?run={first}&text={name}", at=at)
     assert page.locator("#lpr-text .lpr-text").evaluate("e => e.textContent") == trace.text
     page.get_by_text("Tokens", exact=True).click()
@@ -155,7 +155,7 @@ def test_a_cell_picks_out_its_tokens_the_address_says_so_and_back_undoes_it(open
     cell(page, 1, 2).click()
     expect(page).to_have_url(re.compile("layer=1&expert=2"))
     wanted = went_to(folder, first, "en", 1, 2)
-    everyone = set(range(Run(folder / first).read_trace("en").num_tokens))
+    everyone = set(range(Run(folder / first).traces.read("en").num_tokens))
     assert set(dimmed(page)) == everyone - wanted
     expect(page.locator("#lpr-text .lpr-picked")).to_contain_text(f"Layer 1, expert 2: {len(wanted)} of")
     cell(page, 3, 0).click()
@@ -201,7 +201,7 @@ def test_the_table_is_one_tab_stop_walked_by_arrows_and_never_a_trap(open_page, 
 
 
 def test_one_token_has_its_way_beside_the_table_and_a_line_over_the_layers(open_page, at, first, folder):
-    trace = Run(folder / first).read_trace("en")
+    trace = Run(folder / first).traces.read("en")
     page = open_page(f"/routing?run={first}&text=en&tok=3&layer=1", at=at)
     row = page.locator("#lpr-text .lpr-grid tr[data-row='1'] > td")
     texts = row.all_inner_texts()[-5:]
@@ -237,7 +237,7 @@ def test_what_moved_between_stages_and_between_runs_is_said_counted_and_coloured
     expect(page.locator(".lpr-since")).to_contain_text("choices moved")
     expect(page.get_by_role("radio", name="What moved")).to_be_checked()
     expect(page).to_have_url(re.compile(r"stage2=G1\+expand.*view=change"))
-    trace = Run(folder / first).read_trace("en")
+    trace = Run(folder / first).traces.read("en")
     moved = (trace.first_choice != trace.at("G1 expand").first_choice) & trace.is_text
     shown = page.locator("#lpr-text .lpr-grid tbody tr:not([data-row=all]) .lpr-moved").all_inner_texts()
     assert [int(text) for text in shown] == moved.sum(axis=1).tolist()

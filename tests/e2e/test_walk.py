@@ -19,8 +19,9 @@ from helpers.sample_experts import write_expert_tables
 from helpers.sample_runs import HOSTILE, MIXED, SENTENCES, make_plan_run, make_run, make_trace
 from helpers.sample_scores import write_lifelong, write_scores
 from lpr_lab.dashboard import serve
+from lpr_lab.runs.find import list_runs
 from lpr_lab.runs.own_texts import keep_text
-from lpr_lab.runs.run import Run, list_runs
+from lpr_lab.runs.run import Run
 
 pytestmark = pytest.mark.e2e
 
@@ -55,14 +56,14 @@ def folder(tmp_path_factory) -> Path:
     Run.create(folder, kind="expansion", slug="bare", title="Bare", config={"base": "b", "expanded": ["el"]})
     for seed, (title, num_experts, num_layers) in enumerate((("Four experts", 4, 5), ("Two experts", 2, 7))):
         run = make_run(folder, title=title)
-        for name in run.trace_names():
+        for name in run.traces.names():
             for file in (run.path / "traces").glob(f"{name}.*"):
                 file.unlink()
         texts = dict(SENTENCES) if not seed else {code: SENTENCES[code] for code in ("en", "el", "ar")}
         for code, text in texts.items():
-            run.write_trace(code, staged(text, code, seed, num_experts, num_layers))
-        run.write_trace("mixed", make_trace(MIXED, num_layers=num_layers))
-        run.write_trace("hostile", make_trace(HOSTILE.replace("\x07", ""), num_layers=num_layers))
+            run.traces.write(code, staged(text, code, seed, num_experts, num_layers))
+        run.traces.write("mixed", make_trace(MIXED, num_layers=num_layers))
+        run.traces.write("hostile", make_trace(HOSTILE.replace("\x07", ""), num_layers=num_layers))
         write_expert_tables(run)
         write_scores(run, seed=seed)
         keep_text(run, f"own-{seed:032x}", "Kept", staged("A text that somebody kept.", "en", seed, 2))

@@ -166,7 +166,7 @@ def test_the_released_scripts_hold_as_much_at_once_as_they_did():
 def test_the_second_expansion_is_the_papers(tmp_path, monkeypatch, first, second, order, classifiers):
     before = recipes.layer_moe(**first)
     run = lab.start_run(before.to_config(), kind=pipeline.KIND, slug="first", title="first", root=tmp_path)
-    monkeypatch.setattr(type(run), "has_checkpoint", True)
+    monkeypatch.setattr(type(run.paths), "has_checkpoint", True)
     made = recipes.further(run, **second)
     both = [1 + old + added for old, added in zip(before.allocation, made.allocation, strict=True)]
     assert both == totals(order) and sum(made.allocation) == 48

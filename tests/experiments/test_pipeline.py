@@ -12,8 +12,8 @@ from lpr_lab.experiments import lifelong, pipeline, recipes, steps
 from lpr_lab.experiments.config import Experiment, StageBudget
 from lpr_lab.model.formats.save_load import load_expansion
 from lpr_lab.model.stages import stage_names
+from lpr_lab.runs.find import find_same_config, list_runs
 from lpr_lab.runs.lineage import members_of
-from lpr_lab.runs.run import find_same_config, list_runs
 from lpr_lab.views.html.run_overview import lost_text, render_tiles
 
 BUDGET = StageBudget(tokens=4 * 2 * 32, block_tokens=32, blocks_per_step=2, learning_rate=1e-2)
@@ -40,15 +40,15 @@ def experiment(materials, recipe="route_first", **changes) -> Experiment:
 def test_a_run_tells_the_whole_story(materials, tmp_path, recipe):
     run = pipeline.run(experiment(materials, recipe), root=tmp_path)
     assert run.status.state == "finished"
-    assert run.has_checkpoint
-    assert {"retention", "change", "load", "original_weight"} <= set(run.table_names())
-    assert set(run.trace_names()) == {"en", "es", "el", "tr"}
-    assert {record["language"] for record in run.generations()} == {"en", "es", "el", "tr"}
+    assert run.paths.has_checkpoint
+    assert {"retention", "change", "load", "original_weight"} <= set(run.tables.names())
+    assert set(run.traces.names()) == {"en", "es", "el", "tr"}
+    assert {record["language"] for record in run.generations.read()} == {"en", "es", "el", "tr"}
     results = run.results
     assert results["recipe"] == recipe
     assert all(claim["holds"] for claim in results["claims"] if claim["is_exact"])
     assert results["exactness"]["base_difference"] == 0.0
-    metrics = run.metrics()
+    metrics = run.metrics.read()
     assert set(metrics["stage"]) == set(run.config["steps"]) & {"expand", "review"}
     assert {"lm_loss", "lr", "grad_norm"} <= set(metrics["name"])
     assert not list((run.path / "stages").glob("*"))  # what only a resume needed is gone
@@ -57,10 +57,10 @@ def test_a_run_tells_the_whole_story(materials, tmp_path, recipe):
 
 def test_what_was_before_and_after_the_review_is_scored_on_the_same_documents(materials, tmp_path):
     run = pipeline.run(experiment(materials, "moe_lpr"), root=tmp_path)
-    stages = run.read_table("stages")
+    stages = run.tables.read("stages")
     assert list(dict.fromkeys(stages["stage"])) == ["base", "G1 expand", "G1 review"]
     assert (stages.groupby(["language", "dataset"])["n_documents"].nunique() == 1).all()
-    assert set(run.read_table("retention")["model"]) == {"base", "expanded"}
+    assert set(run.tables.read("retention")["model"]) == {"base", "expanded"}
 
 
 def test_layer_moe_plans_by_similarity_and_puts_classifiers_where_languages_are_alike(materials, tmp_path):
@@ -70,9 +70,9 @@ def test_layer_moe_plans_by_similarity_and_puts_classifiers_where_languages_are_
     fewest = plan["similarity"].index(max(plan["similarity"]))
     assert plan["new_experts"][fewest] == min(plan["new_experts"])
     assert len(plan["classifier_layers"]) == 1
-    assert "similarity" in run.table_names()
-    assert "classifier_loss" in set(run.metrics()["name"])
-    classifiers = run.read_table("classifiers")
+    assert "similarity" in run.tables.names()
+    assert "classifier_loss" in set(run.metrics.read()["name"])
+    classifiers = run.tables.read("classifiers")
     assert sorted(set(classifiers["layer"])) == plan["classifier_layers"]
     assert set(classifiers["language"]) == {"en", "es", "el", "tr"}
 
@@ -102,7 +102,7 @@ def test_a_further_group_goes_on_from_a_run_and_keeps_what_was_there(materials, 
     assert "earlier_groups_kept" in claims
     assert "starts_equal" not in claims
     own = {"route_first": ["G1 expand", "G2 expand"], "moe_lpr": ["G1 expand", "G1 review", "G2 expand", "G2 review"]}
-    assert list(dict.fromkeys(run.read_table("stages")["stage"])) == ["base", *own[recipe]]
+    assert list(dict.fromkeys(run.tables.read("stages")["stage"])) == ["base", *own[recipe]]
     model = load_expansion(run.path)
     assert stage_names(model) == own[recipe]
     if recipe == "route_first":
@@ -144,7 +144,7 @@ def test_an_interrupted_run_resumes_and_ends_as_one_that_was_not(materials, tmp_
 def test_the_same_seed_gives_the_same_results_twice(materials, tmp_path):
     first, second = (pipeline.run(experiment(materials), root=tmp_path / name) for name in ("a", "b"))
     assert (first.path / "results.json").read_bytes() == (second.path / "results.json").read_bytes()
-    assert first.phases["expand"]["tokens_per_second"] > 0 and set(first.seconds) >= {"expand", "measure"}
+    assert first.phases["expand"]["tokens_per_second"] > 0 and set(first.phases.seconds) >= {"expand", "measure"}
 
 
 def test_a_recipe_survives_its_configuration_file(materials):
@@ -175,7 +175,7 @@ def test_retention_of_every_group_is_known_after_every_stage(materials, tmp_path
     run = lifelong.start(made, groups, root=tmp_path)
     children = lifelong.run_groups(made, groups, run)
     results = lifelong.finish(run, children)
-    table = run.read_table("retention_by_stage")
+    table = run.tables.read("retention_by_stage")
     assert list(dict.fromkeys(table["stage"])) == ["base", "G1 expand", "G2 expand"]
     assert dict(zip(table["language"], table["group"], strict=True)) == {"en": "G0", "es": "G0", "el": "G1", "tr": "G2"}
     assert (table[table["stage"] == "base"]["change_percent"] == 0).all()
@@ -203,9 +203,9 @@ def test_a_run_is_the_same_run_with_and_without_trackers_who_get_what_it_logged(
     assert "trackers" not in run.config
     assert find_same_config(tmp_path, experiment(materials, "moe_lpr").to_config(), pipeline.KIND).id == run.id
     for stage in ("expand", "review"):
-        events = EventAccumulator(str(run.tracking_dir / "tensorboard" / stage))
+        events = EventAccumulator(str(run.paths.tracking / "tensorboard" / stage))
         events.Reload()
-        logged = run.metrics().query("stage == @stage and name == 'lm_loss'")
+        logged = run.metrics.read().query("stage == @stage and name == 'lm_loss'")
         assert [event.step for event in events.Scalars("lm_loss")] == logged["step"].tolist()
         assert [event.value for event in events.Scalars("lm_loss")] == pytest.approx(logged["value"].tolist())
 
@@ -241,7 +241,7 @@ def test_a_tokenizer_that_loses_the_text_is_refused_before_anything_is_trained(m
     with pytest.raises(UsageError, match=r"loses [\d.]+% of the bytes of \w+ \(train\)"):
         pipeline.run(wanted, root=tmp_path / "runs")
     [run] = list_runs(tmp_path / "runs")
-    assert not run.has_checkpoint and run.metrics().empty
+    assert not run.paths.has_checkpoint and run.metrics.read().empty
 
 
 def test_what_a_tokenizer_loses_stands_in_the_results_and_on_the_page(materials, tmp_path, monkeypatch):

@@ -12,7 +12,9 @@ from lpr_lab.experiments import pipeline, recipes, steps
 from lpr_lab.experiments.config import Experiment, StageBudget, completed, num_classifiers
 from lpr_lab.method.similarity_table import SimilarityTable
 from lpr_lab.model.bases.embedded import EMBEDDED, OTHER_LEARNING_RATES
-from lpr_lab.runs.run import Run, find_same_config
+from lpr_lab.runs.files import Paths
+from lpr_lab.runs.find import find_same_config
+from lpr_lab.runs.run import Run
 
 BUDGET = StageBudget(tokens=4 * 2 * 32, block_tokens=32, blocks_per_step=2, learning_rate=1e-2)
 QWEN = (5, 4, 3, 5, 4, 3, 2, 3, 3, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 4, 4, 4, 3, 3)
@@ -121,7 +123,7 @@ def test_every_recipe_teaches_a_further_group_where_only_original_languages_have
     assert second.status.state == "finished"
     assert all(claim["holds"] for claim in second.results["claims"] if claim["is_exact"])
     if recipe == "layer_moe":
-        assert set(second.read_table("similarity")["language_a"]) == {"en", "es", "el", "tr"}
+        assert set(second.tables.read("similarity")["language_a"]) == {"en", "es", "el", "tr"}
 
 
 @pytest.mark.parametrize(
@@ -134,7 +136,7 @@ def test_a_further_review_replays_as_much_of_each_original_language_beside_each_
     codes = ("el", "hu", "tr", "bn", "hi", "ne")
     first = recipes.moe_lpr(replay_share=before, expanded=codes[:taught])
     run = Run.create(tmp_path, kind="expansion", slug="first", title="first", config=first.to_config())
-    monkeypatch.setattr(Run, "has_checkpoint", True)
+    monkeypatch.setattr(Paths, "has_checkpoint", True)
     second = recipes.further(run, expanded=codes[3 : 3 + new])
     assert second.review.replay_share == pytest.approx(after)
     assert recipes.further(run, expanded=codes[3:], replay_share=0.3).review.replay_share == 0.3

@@ -21,6 +21,7 @@ from helpers.tiny_corpus import small_settings
 from lpr_lab.experiments import pipeline, recipes
 from lpr_lab.experiments.config import Experiment, StageBudget
 from lpr_lab.method import closed_form
+from lpr_lab.runs.files import Metrics, Phases
 from lpr_lab.runs.run import Run
 
 BUDGET = StageBudget(tokens=3 * 2 * 32, block_tokens=32, blocks_per_step=2, learning_rate=1e-2)
@@ -56,7 +57,7 @@ def train(experiment: Experiment, root: Path) -> Run:
 @contextmanager
 def cut(where: str):
     """Interrupt what runs inside the block once: `inside` a stage, or `between` two; `whole` leaves it alone."""
-    log_metrics, mark_done, set_router = Run.log_metrics, Run.mark_done, closed_form.set_router
+    log_metrics, mark_done, set_router = Metrics.log, Phases.mark_done, closed_form.set_router
     fitted = []
 
     def log(self, *args, **kwargs):
@@ -71,14 +72,14 @@ def cut(where: str):
 
     def mark(self, phase):
         mark_done(self, phase)
-        if phase in self.config["steps"]:
+        if phase in pipeline.STEPS:
             raise KeyboardInterrupt
 
     if where == "inside":
-        with mock.patch.object(Run, "log_metrics", log), mock.patch.object(closed_form, "set_router", fit):
+        with mock.patch.object(Metrics, "log", log), mock.patch.object(closed_form, "set_router", fit):
             yield
     elif where == "between":
-        with mock.patch.object(Run, "mark_done", mark):
+        with mock.patch.object(Phases, "mark_done", mark):
             yield
     else:
         yield

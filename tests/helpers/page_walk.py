@@ -127,7 +127,7 @@ def query_of(page: Page) -> dict[str, str]:
 def check_routing(page: Page, folder: Path) -> set[str]:
     """Compare `/routing` with its address; returns the text that is shown, if any."""
     asked = query_of(page)
-    if asked.get("text", "own") == "own" or asked["text"] not in Run(folder / asked["run"]).trace_names():
+    if asked.get("text", "own") == "own" or asked["text"] not in Run(folder / asked["run"]).traces.names():
         assert page.evaluate(STRIP) is None, "a strip of a text that there is not"
         return set()
     check_controls(page, folder)
@@ -138,7 +138,7 @@ def check_strip(page: Page, folder: Path) -> str:
     """Compare strip, panel and table with the address and with the run's files; returns the text that is shown."""
     asked, seen = query_of(page), page.evaluate(STRIP)
     assert seen is not None, "no strip"
-    stored = Run(folder / asked["run"]).read_trace(asked["text"])
+    stored = Run(folder / asked["run"]).traces.read(asked["text"])
     trace = stored.at(asked["stage"]) if asked.get("stage") in stored.stage_names else stored
     assert seen["text"] == trace.text and seen["visible"]
     assert seen["lang"] == (trace.language or "")
@@ -208,7 +208,7 @@ def _close(said: str, value: float) -> bool:
 def check_controls(page: Page, folder: Path) -> None:
     """Compare the controls of `/routing` with the address."""
     asked = query_of(page)
-    trace = Run(folder / asked["run"]).read_trace(asked["text"])
+    trace = Run(folder / asked["run"]).traces.read(asked["text"])
     chosen = page.locator("fieldset:visible input[type=radio]:checked").evaluate_all("all => all.map(e => e.value)")
     assert ("own" if is_own(asked["text"]) else asked["text"]) in chosen, "the chosen text"
     if len([name for name in trace.stage_names if name]) > 1:

@@ -90,4 +90,4 @@ def write_expert_tables(run: Run, **options) -> None:
     """Write them into a run, those without rows left out."""
     for name, table in expert_tables(**options).items():
         if len(table):
-            run.write_table(name, table)
+            run.tables.write(name, table)

@@ -16,6 +16,7 @@ from lpr_lab.experiments import recipes
 from lpr_lab.measure.trace import RoutingTrace
 from lpr_lab.method.similarity_table import SimilarityTable
 from lpr_lab.runs import claims as scorecard
+from lpr_lab.runs.environment import describe
 from lpr_lab.runs.run import Run
 
 SENTENCES = {
@@ -124,7 +125,7 @@ def load_table(num_layers: int = 30) -> pd.DataFrame:
 def log_training(run: Run, stage: str = "expand", steps: int = 60) -> None:
     for step in range(1, steps + 1, max(steps // 30, 1)):
         numbers = {"lm_loss": 2.9 * step**-0.12, "tokens_per_second": 900 + step % 7, "learning_rate": 3e-4}
-        run.log_metrics({"step": step, "tokens": step * 1024, "t": step * 1.1, **numbers}, stage=stage)
+        run.metrics.log({"step": step, "tokens": step * 1024, "t": step * 1.1, **numbers}, stage=stage)
 
 
 def weight_table() -> pd.DataFrame:
@@ -172,21 +173,21 @@ def make_run(root: Path, *, finished: bool = True, **create: Any) -> Run:
         "config": recipes.route_first().to_config(),
     }
     run = Run.create(root, **(given | create))
-    run.write_env()
+    run.documents.write("env", describe())
     for code, text in SENTENCES.items():
-        run.write_trace(code, make_trace(text, code))
-    run.write_trace("mixed", make_trace(MIXED))
-    run.write_table("change", change_table())
-    run.write_table("load", load_table())
+        run.traces.write(code, make_trace(text, code))
+    run.traces.write("mixed", make_trace(MIXED))
+    run.tables.write("change", change_table())
+    run.tables.write("load", load_table())
     for phase in ("prepare", "fit_routers", "expand", "save", "measure", "show"):
-        run.mark_done(phase)
+        run.phases.mark_done(phase)
     seconds = {"prepare": 21.4, "fit_routers": 48.0, "expand": 402.2, "measure": 96.1, "show": 14.9}
-    run.record_phase("seconds", seconds)
+    run.phases.record("seconds", seconds)
     log_training(run)
     for language, prompt, base, expanded, diverged_at in PAIRS:
         record = {"language": language, "prompt": prompt, "base": base, "expanded": expanded}
         record |= {"diverged_at": diverged_at, "max_new_tokens": 32, "temperature": 0.0, "seed": 0}
-        run.append_generation(record)
+        run.generations.append(record)
     if finished:
         run.finish(results())
     return run
@@ -213,7 +214,7 @@ def make_plan_run(root: Path, *, tokens: int = 20_000, num_layers: int = 30) -> 
     config = {"base": "smollm2-135m", "corpus": "demo", "original": list(ORIGINAL), "expanded": list(EXPANDED)}
     run = Run.create(root, kind="plan", slug="el hu tr", title="smollm2-135m: a plan", config={**config, "budget": 60})
     table = similarity_table(num_layers, tokens)
-    run.write_table("similarity", table.to_frame())
-    run.record_phase("similarity", table.to_json())
+    run.tables.write("similarity", table.to_frame())
+    run.phases.record("similarity", table.to_json())
     run.finish({"schema_version": 1, **config, "tokens": dict.fromkeys(table.languages, tokens)})
     return run

@@ -42,7 +42,7 @@ def write_scores(run: Run, seed: int = 0, texts: str = "", documents: bool = Tru
     sets = scored(seed, texts, more)
     rows = document_rows(sets).rename(columns={"model": "stage"})
     draws = [bootstrap_draws(test) for test in sets]
-    run.write_table("change", change_rows(sets, draws, "base", STAGES[-1]))
+    run.tables.write("change", change_rows(sets, draws, "base", STAGES[-1]))
     stages = []
     for test in sets:
         for name in ("base", *STAGES):
@@ -50,9 +50,9 @@ def write_scores(run: Run, seed: int = 0, texts: str = "", documents: bool = Tru
             of = [test.language, test.role, name, test.dataset]
             stages.append([*of, bits, bits - 0.02, bits + 0.02, len(test.num_bytes)])
     columns = ["language", "role", "stage", "dataset", "bits_per_byte", "ci_low", "ci_high", "n_documents"]
-    run.write_table("stages", pd.DataFrame(stages, columns=columns))
+    run.tables.write("stages", pd.DataFrame(stages, columns=columns))
     if documents:
-        run.write_table("documents", rows)
+        run.tables.write("documents", rows)
 
 
 def finished_run(root, title: str, **scores) -> Run:
@@ -60,7 +60,7 @@ def finished_run(root, title: str, **scores) -> Run:
     config = {"recipe": "x", "original": ["en", "es"], "expanded": ["el", "hu", "tr"]}
     run = Run.create(root, kind="expansion", slug="x", title=title, config=config)
     write_scores(run, **scores)
-    change = run.read_table("change")
+    change = run.tables.read("change")
     assert change is not None
     records, summary = change.to_dict("records"), {}
     for (dataset, role), part in change.groupby(["dataset", "role"], sort=False):
@@ -85,6 +85,6 @@ def write_lifelong(root, **create) -> Run:
                 change = 100 * (bits / path[0] - 1)
                 rows.append((code, group, dataset, stage, bits, 24, change, change - 1.5, change + 1.5))
     columns = "language group dataset stage bits_per_byte n_documents change_percent change_low change_high".split()
-    run.write_table("retention_by_stage", pd.DataFrame(rows, columns=columns))
+    run.tables.write("retention_by_stage", pd.DataFrame(rows, columns=columns))
     run.finish({"schema_version": 1})
     return run

@@ -6,7 +6,7 @@ import nbformat
 
 PARAMETERS = 'rate = 0.1\nmode = "plain"\nseed = 0\nlanguages = ["el"]\nrun_dir = ""  # set by lpr-lab run'
 START = """
-from lpr_lab.runs.run import start_run
+from lpr_lab.runs.find import start_run
 run = start_run({"rate": rate, "seed": seed}, kind="small", slug="x", title="x", run_dir=run_dir)
 """
 

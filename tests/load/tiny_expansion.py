@@ -44,6 +44,6 @@ def tiny_run(folder: Path, hidden_size: int = 64, num_layers: int = 4) -> Run:
     model = upcycle(base, uniform(num_layers, 1))
     settings = {"recipe": "route_first", "base": str(base_folder), "original": ["en", "es"], "expanded": ["el", "th"]}
     run = Run.create(folder, kind="expansion", slug="tiny", title="Tiny model", config=settings)
-    save_expansion(model, run.checkpoint_dir)
+    save_expansion(model, run.paths.checkpoint)
     run.finish({"schema_version": 1, **settings})
     return run

@@ -9,8 +9,8 @@ from helpers.small_notebook import write_notebook
 from lpr_lab.experiments.notebooks.parameters import read_notebook
 from lpr_lab.experiments.notebooks.run import notebooks_dir, run_notebook
 from lpr_lab.experiments.sweep import run as sweep
+from lpr_lab.runs.find import list_runs
 from lpr_lab.runs.lineage import children_of
-from lpr_lab.runs.run import list_runs
 
 
 @pytest.mark.notebook
@@ -30,11 +30,11 @@ def test_the_sweep_notebook_shows_what_differs_beyond_its_seeds(tmp_path):
     )
     run = done.run
     assert run.status.state == "finished" and run.kind == "sweep"
-    assert set(run.figures()) == {"settings"}
-    assert {"summary", "by_setting", "differences"} == set(run.table_names())
+    assert set(run.figures.read()) == {"settings"}
+    assert {"summary", "by_setting", "differences"} == set(run.tables.names())
     assert len(children_of(run, list_runs(tmp_path / "runs"))) == 4
-    assert run.figures()["settings"]["layout"]["title"]["text"].startswith("rate moves loss (over 2 seeds)")
-    copy = run.notebook_path.read_text()
+    assert run.figures.read()["settings"]["layout"]["title"]["text"].startswith("rate moves loss (over 2 seeds)")
+    copy = run.paths.notebook.read_text()
     assert len(copy) < 1_000_000 and "application/vnd.plotly.v1+json" in copy
 
 

@@ -12,7 +12,8 @@ from lpr_lab.errors import ComparisonRefusedError, UsageError
 from lpr_lab.experiments.notebooks.run import notebooks_dir, run_notebook
 from lpr_lab.experiments.studies import generations
 from lpr_lab.runs.continuations import Pair, Said
-from lpr_lab.runs.run import Run, list_runs
+from lpr_lab.runs.find import list_runs
+from lpr_lab.runs.run import Run
 
 PROMPTS = [{"language": "ar", "prompt": "كان يا ما كان"}, {"language": "el", "prompt": "Μια φορά"}, "Once upon a time"]
 
@@ -26,13 +27,13 @@ def test_two_stages_continue_every_prompt_and_the_dashboard_shows_their_pairs(fi
         output=io.StringIO(),
     )
     run = Run.open(finished_runs, done.run.id)
-    subject = next(other for other in list_runs(finished_runs) if other.has_checkpoint)
+    subject = next(other for other in list_runs(finished_runs) if other.paths.has_checkpoint)
     assert (run.kind, run.status.state, run.parents) == ("comparison", "finished", (subject.id,))
-    assert [record["language"] for record in run.generations()] == ["ar", "el", ""]
+    assert [record["language"] for record in run.generations.read()] == ["ar", "el", ""]
     assert {claim["name"] for claim in run.results["claims"] if not claim["holds"]} <= {"they_part"}
-    table = run.read_table("pairs")
+    table = run.tables.read("pairs")
     assert list(table["left_tokens"]) == [12, 12, 12] and table["agreement"].between(0, 1).all()
-    copy = run.notebook_path.read_text()
+    copy = run.paths.notebook.read_text()
     assert len(copy) < 1_000_000 and 'dir=\\"rtl\\" lang=\\"ar\\"' in copy and "lpr-fork" in copy
 
     shown = compare.compose(shell.look(finished_runs, {"run": run.id}), finished_runs)
@@ -59,7 +60,7 @@ def test_a_prompt_that_is_none_is_refused_with_an_example(prompt):
 
 
 def test_two_runs_from_different_bases_are_not_set_beside_one_another(finished_runs):
-    subject = next(other for other in list_runs(finished_runs) if other.has_checkpoint)
+    subject = next(other for other in list_runs(finished_runs) if other.paths.has_checkpoint)
     other = copy_run(subject, "other-base", base="another")
     settings = generations.ComparisonSettings(left=other.id, right=subject.id)
     with pytest.raises(ComparisonRefusedError, match="made from another"):

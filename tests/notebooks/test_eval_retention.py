@@ -13,7 +13,8 @@ from lpr_lab.dashboard.pages.retention import page as retention
 from lpr_lab.errors import ComparisonRefusedError, LprError, UsageError
 from lpr_lab.experiments.notebooks.run import notebooks_dir, run_notebook
 from lpr_lab.experiments.studies import evaluation
-from lpr_lab.runs.run import Run, list_runs
+from lpr_lab.runs.find import list_runs
+from lpr_lab.runs.run import Run
 
 NOTEBOOK = "06_eval_retention.ipynb"
 PAPERMILL = (sys.executable, "-m", "papermill", "--no-progress-bar")
@@ -21,7 +22,7 @@ SMALL = {"eval_tokens_per_language": 512, "bootstrap": 200, "precision": "fp32"}
 
 
 def expansion(root):
-    return next(run for run in list_runs(root) if run.kind == "expansion" and run.has_checkpoint)
+    return next(run for run in list_runs(root) if run.kind == "expansion" and run.paths.has_checkpoint)
 
 
 def run_it(root, **values):
@@ -34,12 +35,12 @@ def test_the_newest_expansion_is_measured_against_its_base_and_the_dashboard_sho
     run = run_it(finished_runs, **SMALL)
     subject = expansion(finished_runs)
     assert (run.kind, run.status.state, run.parents) == ("evaluation", "finished", (subject.id,))
-    assert {"retention", "change", "documents", "stages", "load", "original_weight"} == set(run.table_names())
-    assert set(run.figures()) == {"retention", "trade_off"}
-    assert len(run.notebook_path.read_text()) < 1_000_000
+    assert {"retention", "change", "documents", "stages", "load", "original_weight"} == set(run.tables.names())
+    assert set(run.figures.read()) == {"retention", "trade_off"}
+    assert len(run.paths.notebook.read_text()) < 1_000_000
     claims = {claim["name"]: claim for claim in run.results["claims"]}
     assert claims["follows_from_documents"]["holds"] and claims["repeatable"]["holds"]
-    kept, now = subject.read_table("change"), run.read_table("change")
+    kept, now = subject.tables.read("change"), run.tables.read("change")
     kept = kept[kept["dataset"].isin(now["dataset"])]  # held-out text alone, unless more is asked for
     assert list(kept["test_set"]) == list(now["test_set"])
     assert now["after"].to_numpy() == pytest.approx(kept["after"].to_numpy(), rel=1e-4)
@@ -62,7 +63,7 @@ def test_kept_scores_of_two_stages_are_compared_by_plain_papermill(finished_runs
     )
     run = next(run for run in list_runs(finished_runs) if run.kind == "evaluation" and run.config["scores"] == "kept")
     assert run.status.state == "finished" and run.results["before"] == "G1 expand"
-    assert list(dict.fromkeys(run.read_table("documents")["stage"])) == ["G1 expand", "G1 review"]
+    assert list(dict.fromkeys(run.tables.read("documents")["stage"])) == ["G1 expand", "G1 review"]
     assert json.loads(executed.read_text())["cells"][-1]["outputs"]
     shown = retention.compose(shell.look(finished_runs, {"run": run.id}), finished_runs)
     assert "Before: <b>G1 expand</b>. After: <b>expanded</b>" in shown["top"]
@@ -71,7 +72,7 @@ def test_kept_scores_of_two_stages_are_compared_by_plain_papermill(finished_runs
 def test_other_test_sets_are_refused_as_the_dashboard_refuses_them(finished_runs):
     subject = expansion(finished_runs)
     other = copy_run(subject, "other-documents")
-    other.write_table("change", subject.read_table("change").assign(test_set="0" * 16))
+    other.tables.write("change", subject.tables.read("change").assign(test_set="0" * 16))
     settings = evaluation.EvaluationSettings(before=other.id, after=subject.id, scores="kept")
     work = evaluation.start(settings, root=finished_runs)
     with pytest.raises(ComparisonRefusedError, match=r"measured on different documents.*Greek"):
@@ -90,7 +91,7 @@ def test_what_cannot_be_compared_is_refused_before_a_run_is_made(finished_runs):
             evaluation.start(evaluation.EvaluationSettings(**settings), root=finished_runs)
     with pytest.raises(UsageError, match=r"scores = 'knew'.*Did you mean 'new'"):
         evaluation.EvaluationSettings(scores="knew")
-    assert len(list_runs(finished_runs)) == before and subject.has_checkpoint
+    assert len(list_runs(finished_runs)) == before and subject.paths.has_checkpoint
 
 
 def test_two_corpora_need_one_named_to_measure_both_on(finished_runs):

@@ -71,7 +71,7 @@ def test_the_quickstart_computes_what_the_base_computes_and_records_its_rates(qu
     assert run.config["base"] == base
     assert run.config["stage1"]["learning_rate"] == EMBEDDED[base].learning_rate
     assert run.results["exactness"]["largest_logit"] > 10
-    losses = run.metrics().query("name == 'lm_loss'")["value"]
+    losses = run.metrics.read().query("name == 'lm_loss'")["value"]
     assert losses.between(0, 12).all()
 
 

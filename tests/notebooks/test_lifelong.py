@@ -5,8 +5,8 @@ import io
 import pytest
 
 from lpr_lab.experiments.notebooks.run import notebooks_dir, run_notebook
+from lpr_lab.runs.find import list_runs
 from lpr_lab.runs.lineage import members_of
-from lpr_lab.runs.run import list_runs
 
 
 @pytest.mark.notebook
@@ -27,12 +27,12 @@ def test_the_lifelong_notebook_shows_what_every_group_kept(tmp_path, tiny_materi
     )
     run = done.run
     assert run.status.state == "finished" and run.kind == "lifelong"
-    assert set(run.figures()) == {"retention_by_stage"}
-    table = run.read_table("retention_by_stage")
+    assert set(run.figures.read()) == {"retention_by_stage"}
+    table = run.tables.read("retention_by_stage")
     reviewed = {"route_first": 0, "moe_lpr": 2}[recipe]
     assert table["stage"].nunique() == 3 + reviewed
     assert set(table["group"]) == {"G0", "G1", "G2"}
     children = [other for other in list_runs(tmp_path / "runs") if other.kind == "expansion"]
     assert {child.id for child in children} == set(members_of(run))
     assert all(claim["holds"] for claim in run.results["claims"] if claim["is_exact"])
-    assert len(run.notebook_path.read_text()) < 1_000_000
+    assert len(run.paths.notebook.read_text()) < 1_000_000

@@ -33,7 +33,7 @@ def settings_cell(source: str) -> list[ast.stmt]:
 def upcycled(root: Path, settings: UpcyclingSettings) -> Run:
     """Begin the run that stage 1 would go on from, without a model."""
     run = upcycling.start(settings, root=root)
-    run.record_phase("plan", {"new_experts": [2, 2]})
+    run.phases.record("plan", {"new_experts": [2, 2]})
     return run
 
 
@@ -41,7 +41,7 @@ def after_stage1(root: Path, asked: dict[str, Any]) -> Run:
     """The same for stage 2."""
     begun = upcycled(root, UpcyclingSettings(base=asked["base"]))
     run = pipeline.start(recipes.stage1(begun, **{name: asked[name] for name in TEXT}), root=root)
-    run.record_phase("plan", begun.phases["plan"])
+    run.phases.record("plan", begun.phases["plan"])
     return run
 
 

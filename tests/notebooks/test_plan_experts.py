@@ -34,14 +34,14 @@ def test_the_planning_notebook_leaves_a_plan_that_a_recipe_takes(tmp_path, tiny_
     )
     run = done.run
     assert run.status.state == "finished" and run.kind == "plan"
-    assert run.results is not None and run.plan is not None
-    counts = tuple(run.plan["allocation"])
+    assert run.documents.plan is not None
+    counts = tuple(run.documents.plan["allocation"])
     assert sum(counts) == 7 or choice.get("rule") == "round_up"
-    assert {"similarity", "allocations", "layers"} == set(run.table_names())
-    table = run.read_table("similarity")
+    assert {"similarity", "allocations", "layers"} == set(run.tables.names())
+    table = run.tables.read("similarity")
     assert list(table.columns) == ["layer", "language_a", "language_b", "roles", "similarity"]
-    assert set(run.figures()) == {"plan"}
-    assert len(run.notebook_path.read_text()) < 1_000_000
-    experiment = recipes.layer_moe(**run.plan)
+    assert set(run.figures.read()) == {"plan"}
+    assert len(run.paths.notebook.read_text()) < 1_000_000
+    experiment = recipes.layer_moe(**run.documents.plan)
     assert experiment.allocation == counts and experiment.classifiers == 1
     assert upcycle(tiny_model("llama", num_layers=3), experiment.allocation).config is not None

@@ -12,7 +12,7 @@ import pytest
 
 from lpr_lab.experiments.notebooks.run import notebooks_dir, run_notebook
 from lpr_lab.runs import environment
-from lpr_lab.runs.run import list_runs
+from lpr_lab.runs.find import list_runs
 
 EXACT = {"starts_equal", "base_untouched"}
 
@@ -42,15 +42,15 @@ def test_the_quickstart_tells_the_whole_story(tmp_path, tiny_parameters, recipe)
     )
     run = done.run
     assert run.status.state == "finished" and run.kind == "expansion"
-    assert run.results is not None and run.results["recipe"] == recipe
+    assert run.results["recipe"] == recipe
     assert {claim["name"] for claim in run.results["claims"] if claim["is_exact"] and claim["holds"]} == EXACT
     assert run.config["base"] == tiny_parameters["base"]
-    assert run.has_checkpoint and run.data is not None and run.env is not None
-    assert {"change", "load", "retention"} <= set(run.table_names())
-    assert set(run.figures()) == {"training", "retention", "load", "layers"}
-    assert run.trace_names() == ("el", "en") and len(run.generations()) == 2
-    assert not run.metrics().empty
-    copy = run.notebook_path.read_text()
+    assert run.paths.has_checkpoint and run.documents.read("data") and run.documents.read("env")
+    assert {"change", "load", "retention"} <= set(run.tables.names())
+    assert set(run.figures.read()) == {"training", "retention", "load", "layers"}
+    assert run.traces.names() == ("el", "en") and len(run.generations.read()) == 2
+    assert not run.metrics.read().empty
+    copy = run.paths.notebook.read_text()
     assert len(copy) < 1_000_000 and "application/vnd.plotly.v1+json" in copy and "lpr-lab app" in copy
     assert "which knew English, was taught Greek" in copy
     assert f"run={run.id}" in shown.getvalue()
@@ -69,14 +69,14 @@ def test_ctrl_c_in_stage_1_and_the_same_command_again_complete_the_demo(tmp_path
         first.send_signal(signal.SIGINT)
         assert first.wait(timeout=60) == 130
     (run,) = list_runs(tmp_path / "runs")
-    assert run.status.state == "interrupted" and not run.is_done("expand")
+    assert run.status.state == "interrupted" and not run.phases.is_done("expand")
 
     second = subprocess.run(command, capture_output=True, text=True, env=environ, timeout=300)
     assert second.returncode == 0, second.stderr
-    assert "Going on with" in second.stderr and "resuming from checkpoint" in second.stderr + run.log_path.read_text()
+    assert "Going on with" in second.stderr and "resuming from checkpoint" in second.stderr + run.paths.log.read_text()
     result = json.loads(second.stdout)
     assert (result["id"], result["how"], result["state"]) == (run.id, "resumed", "finished")
-    losses = run.metrics().query("stage == 'expand' and name == 'lm_loss'")
+    losses = run.metrics.read().query("stage == 'expand' and name == 'lm_loss'")
     assert losses["step"].tolist() == list(range(1, 193))
 
 
@@ -86,7 +86,7 @@ def _wait_for_steps(process, runs_dir, stage: str) -> None:
     while time.monotonic() < deadline:
         assert process.poll() is None, "it ended before it could be interrupted"
         for run in list_runs(runs_dir):
-            metrics = run.metrics()
+            metrics = run.metrics.read()
             if not metrics.empty and (metrics["stage"] == stage).any():
                 return
         time.sleep(0.05)

@@ -11,7 +11,8 @@ from lpr_lab.errors import LprError, MissingError
 from lpr_lab.experiments.notebooks.run import notebooks_dir, run_notebook
 from lpr_lab.experiments.studies import report as report_run
 from lpr_lab.runs.environment import CHECKOUT
-from lpr_lab.runs.run import Run, list_runs
+from lpr_lab.runs.find import list_runs
+from lpr_lab.runs.run import Run
 from lpr_lab.storage import read_json, write_json
 from lpr_lab.views.report.page import write_report
 
@@ -38,7 +39,7 @@ def test_runs_that_were_named_are_in_it_and_are_its_parents(tmp_path):
     assert run.parents == (first.id, second.id) and run.title == "What came of these runs, in one file to send?"
     text = (run.path / "report.html").read_text()
     assert '<h1 lang="el" dir="ltr">Δύο</h1>' in text and second.id in text
-    assert all(claim["holds"] for claim in (run.results or {})["claims"])
+    assert all(claim["holds"] for claim in run.results["claims"])
 
 
 def test_without_a_name_it_is_the_newest_scored_run_with_its_line_and_the_example_only_where_there_is_none(tmp_path):

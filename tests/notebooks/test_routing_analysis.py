@@ -10,7 +10,8 @@ from lpr_lab.dashboard.pages.routing import page as routing
 from lpr_lab.errors import UsageError
 from lpr_lab.experiments.notebooks.run import notebooks_dir, run_notebook
 from lpr_lab.experiments.studies import routing as routing_analysis
-from lpr_lab.runs.run import Run, list_runs
+from lpr_lab.runs.find import list_runs
+from lpr_lab.runs.run import Run
 
 
 @pytest.mark.notebook
@@ -22,19 +23,19 @@ def test_load_and_traces_are_kept_and_the_dashboard_shows_them(finished_runs):
         output=io.StringIO(),
     )
     run = Run.open(finished_runs, done.run.id)
-    subject = next(other for other in list_runs(finished_runs) if other.has_checkpoint)
+    subject = next(other for other in list_runs(finished_runs) if other.paths.has_checkpoint)
     assert (run.kind, run.status.state, run.parents) == ("routing", "finished", (subject.id,))
     assert {"load", "original_weight", "balance", "expert_load", "expert_pairs", "original_probability"} <= set(
-        run.table_names()
+        run.tables.names()
     )
-    assert set(run.read_table("load")["layer"]) == {1}
-    assert run.trace_names() == ("ar", "ar-1", "el", "el-1", "en", "en-1")
-    trace = run.read_trace("el-1")
+    assert set(run.tables.read("load")["layer"]) == {1}
+    assert run.traces.names() == ("ar", "ar-1", "el", "el-1", "en", "en-1")
+    trace = run.traces.read("el-1")
     assert trace.layers.tolist() == [1] and trace.at("G1 expand").layers.tolist() == [1]
     drawn = {"load_by_layer", "load", "layers", "languages", "original_probability", "information"}
-    assert set(run.figures()) == drawn
+    assert set(run.figures.read()) == drawn
     assert all(claim["holds"] for claim in run.results["claims"] if claim["is_exact"])
-    assert len(run.notebook_path.read_text()) < 1_000_000
+    assert len(run.paths.notebook.read_text()) < 1_000_000
 
     look = shell.look(finished_runs, {"run": run.id})
     assert "lpr-ex-panels" in experts.compose(look, finished_runs)["panels"]

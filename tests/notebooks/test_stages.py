@@ -9,7 +9,8 @@ import pytest
 
 from lpr_lab.experiments.notebooks.run import notebooks_dir, run_notebook
 from lpr_lab.runs import environment
-from lpr_lab.runs.run import Run, list_runs
+from lpr_lab.runs.find import list_runs
+from lpr_lab.runs.run import Run
 
 pytestmark = pytest.mark.notebook
 
@@ -22,38 +23,38 @@ def texts(tiny_materials):
 def execute(name: str, folder, values) -> Run:
     done = run_notebook(notebooks_dir() / f"{name}.ipynb", runs_dir=folder, values=values, output=io.StringIO())
     assert done.run.status.state == "finished"
-    assert len(done.run.notebook_path.read_text()) < 1_000_000
+    assert len(done.run.paths.notebook.read_text()) < 1_000_000
     assert all(claim["holds"] for claim in done.run.results["claims"] if claim["is_exact"])
     return done.run
 
 
 def test_the_data_notebook_says_what_text_there_is_and_what_tokens_become_of_it(tmp_path, texts):
     run = execute("01_data_and_tokenizer", tmp_path / "runs", texts)
-    assert run.kind == "text" and set(run.figures()) == {"fertility", "script_mix"}
-    assert {"texts", "leakage", "fertility", "script_mix"} == set(run.table_names())
-    assert len(run.data["texts"]["el"]["heldout"]["sha256"]) == 64
-    fertility = run.read_table("fertility").set_index(["split", "language"])
+    assert run.kind == "text" and set(run.figures.read()) == {"fertility", "script_mix"}
+    assert {"texts", "leakage", "fertility", "script_mix"} == set(run.tables.names())
+    assert len(run.documents.read("data")["texts"]["el"]["heldout"]["sha256"]) == 64
+    fertility = run.tables.read("fertility").set_index(["split", "language"])
     assert fertility.loc[("train", "el"), "num_tokens"] > 0
-    mix = run.read_table("script_mix").set_index(["split", "language", "script"])["share"]
+    mix = run.tables.read("script_mix").set_index(["split", "language", "script"])["share"]
     assert mix["train", "el", "Greek"] > 0.9 < mix["train", "en", "Latin"]
 
 
 def test_stage_after_stage_each_goes_on_from_the_newest_before_it(tmp_path, texts):
     runs, small = tmp_path / "runs", {"eval_tokens_per_language": 512, "precision": "fp32"}
     first = execute("03_upcycle", runs, {"base": texts["base"]})
-    assert first.kind == "upcycle" and set(first.figures()) == {"starts"}
-    assert first.has_checkpoint and len(first.equivalence["starts"]) == 5
+    assert first.kind == "upcycle" and set(first.figures.read()) == {"starts"}
+    assert first.paths.has_checkpoint and len(first.documents.read("equivalence")["starts"]) == 5
     second = execute("04_stage1_post_pretrain", runs, texts | small | {"stage1_tokens": 2048})
-    assert second.kind == "stage1" and second.parents == (first.id,) and second.has_checkpoint
-    assert set(second.figures()) == {"training", "retention", "layers"}
-    assert set(second.metrics()["stage"]) == {"expand"}
+    assert second.kind == "stage1" and second.parents == (first.id,) and second.paths.has_checkpoint
+    assert set(second.figures.read()) == {"training", "retention", "layers"}
+    assert set(second.metrics.read()["stage"]) == {"expand"}
     third = execute("05_stage2_review_lpr", runs, texts | small | {"stage2_tokens": 2048})
-    assert third.kind == "stage2" and third.parents == (second.id,) and third.has_checkpoint
-    assert set(third.figures()) == {"training", "original_weight", "review", "retention"}
-    assert "lpr_loss" in set(third.metrics()["name"])
+    assert third.kind == "stage2" and third.parents == (second.id,) and third.paths.has_checkpoint
+    assert set(third.figures.read()) == {"training", "original_weight", "review", "retention"}
+    assert "lpr_loss" in set(third.metrics.read()["name"])
     solved = execute("05_stage2_review_lpr", runs, texts | small | {"how": "local_review", "from_run": second.id})
-    assert solved.parents == (second.id,) and "router_fit" in solved.table_names()
-    assert solved.metrics().empty
+    assert solved.parents == (second.id,) and "router_fit" in solved.tables.names()
+    assert solved.metrics.read().empty
 
 
 def test_the_last_stage_alone_makes_all_that_comes_before_it(tmp_path, texts):

@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lpr_lab.runs.run import Run, list_runs, start_run
+from lpr_lab.runs.find import list_runs, start_run
+from lpr_lab.runs.run import Run
 
 FORK = multiprocessing.get_context("fork")
 TABLE = pd.DataFrame({"language": ["no", "el"], "bits": [1.5, 0.25]})
@@ -20,25 +21,25 @@ def start(root: Path, seed: int) -> Run:
 
 def live(run: Run) -> None:
     """Work on a run from its first number to its results, skipping what an earlier attempt has done."""
-    if not run.is_done("train"):
-        run.truncate_metrics("train", 0)
+    if not run.phases.is_done("train"):
+        run.metrics.truncate("train", 0)
         for step in (1, 2):
-            run.log_metrics({"step": step, "loss": 1 / step}, stage="train")
-        run.mark_done("train")
-    if not run.is_done("measure"):
-        run.write_table("bits", TABLE)
-        run.record_phase("measure", {"seen": 2})
-        run.write_figure("bits", {"data": []})
-        run.mark_done("measure")
+            run.metrics.log({"step": step, "loss": 1 / step}, stage="train")
+        run.phases.mark_done("train")
+    if not run.phases.is_done("measure"):
+        run.tables.write("bits", TABLE)
+        run.phases.record("measure", {"seen": 2})
+        run.figures.write("bits", {"data": []})
+        run.phases.mark_done("measure")
     run.finish({"bits": run.phases["measure"]["seen"]})
 
 
 def assert_whole(run: Run) -> None:
     """Read everything of a finished run."""
     assert run.problem is None and run.status.state == "finished"
-    assert run.metrics()["step"].tolist() == [1, 2]
-    pd.testing.assert_frame_equal(run.read_table("bits"), TABLE)  # pyright: ignore[reportArgumentType]
-    assert run.figures() == {"bits": {"data": []}} and run.results == {"bits": 2} and run.env is not None
+    assert run.metrics.read()["step"].tolist() == [1, 2]
+    pd.testing.assert_frame_equal(run.tables.read("bits"), TABLE)  # pyright: ignore[reportArgumentType]
+    assert run.figures.read() == {"bits": {"data": []}} and run.results == {"bits": 2} and run.documents.read("env")
 
 
 @pytest.mark.parametrize("seeds", ["one each", "the same"])

@@ -18,12 +18,12 @@ def run(tmp_path):
 def log(run, steps, stage="expand", **more):
     for step in steps:
         numbers = {"loss": 3 / step, "lm_loss": 2 / step, "lr": 3e-4} | more
-        run.log_metrics({"step": step, "tokens": 1000 * step, "t": 0.5 * step, **numbers}, stage=stage)
+        run.metrics.log({"step": step, "tokens": 1000 * step, "t": 0.5 * step, **numbers}, stage=stage)
 
 
 def test_a_running_stage_says_its_step_speed_and_time_left(run):
     run.start("expand")
-    run.expect(num_steps=40)
+    run.phases.expect(num_steps=40)
     log(run, range(1, 11))
     seen = Follower(run).look()
     assert (seen.state, seen.stage, seen.step, seen.num_steps, seen.tokens) == ("running", "expand", 10, 40, 10_000)
@@ -38,7 +38,7 @@ def test_a_running_stage_says_its_step_speed_and_time_left(run):
 
 def test_the_wall_clock_cap_ends_a_stage_before_its_tokens_do(run):
     run.start("expand")
-    run.expect(num_steps=40, max_minutes=0.1)
+    run.phases.expect(num_steps=40, max_minutes=0.1)
     log(run, range(1, 11))
     assert Follower(run).look().seconds_left == pytest.approx(1.0)
     run.stop("interrupted")
@@ -54,7 +54,7 @@ def test_a_stage_of_unknown_length_has_a_step_and_no_time_left(run):
 
 def test_the_next_stage_starts_without_the_length_of_the_one_before(run):
     run.start("expand")
-    run.expect(num_steps=40)
+    run.phases.expect(num_steps=40)
     log(run, range(1, 41))
     follower = Follower(run)
     assert follower.look().share == 1
@@ -62,7 +62,7 @@ def test_the_next_stage_starts_without_the_length_of_the_one_before(run):
     seen = follower.look()
     assert (seen.stage, seen.trained, seen.num_steps, seen.is_training) == ("measure", "expand", None, False)
     run.start("review")
-    run.expect(num_steps=5)
+    run.phases.expect(num_steps=5)
     log(run, [1], stage="review")
     seen = follower.look()
     assert (seen.trained, seen.step, seen.num_steps) == ("review", 1, 5)
@@ -72,7 +72,7 @@ def test_the_next_stage_starts_without_the_length_of_the_one_before(run):
 
 def test_no_sign_of_life_for_a_minute_reads_as_stalled(run, monkeypatch):
     run.start("expand")
-    run.expect(num_steps=4)
+    run.phases.expect(num_steps=4)
     log(run, [1, 2])
     monkeypatch.setattr(run_status, "STALLED_AFTER_SECONDS", -1.0)
     seen = Follower(run).look()
@@ -88,11 +88,11 @@ def test_a_half_written_line_waits_for_its_end(run):
     before = follower.look()
     line = json.dumps({"step": 2, "tokens": 2000, "t": 1.0, "stage": "expand", "name": "loss", "value": 1.25}) + "\n"
     for cut in (1, 20, len(line) - 1):
-        with run.metrics_path.open("a") as file:
+        with run.metrics.path.open("a") as file:
             file.write(line[:cut])
         assert follower.look().step == before.step
-        run.repair()
-    with run.metrics_path.open("a") as file:
+        run.metrics.repair()
+    with run.metrics.path.open("a") as file:
         file.write(line)
     assert (follower.look().step, follower.look().numbers["loss"]) == (2, 1.25)
     run.stop("interrupted")
@@ -103,11 +103,11 @@ def test_a_resumed_stage_is_shown_from_its_checkpoint_and_not_twice(run):
     log(run, range(1, 11))
     follower = Follower(run)
     assert follower.look().step == 10
-    run.truncate_metrics("expand", 4)
+    run.metrics.truncate("expand", 4)
     assert follower.look().step == 4
     log(run, range(5, 8))
     assert [step for step, *_ in follower.look().curves["expand"]["loss"]] == list(range(1, 8))
-    run.truncate_metrics("expand", 0)
+    run.metrics.truncate("expand", 0)
     assert follower.look().trained is None
     run.stop("interrupted")
 

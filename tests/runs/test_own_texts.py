@@ -31,7 +31,7 @@ def run(tmp_path_factory):
 def clean(run):
     yield run
     for text in own_texts(run):
-        run.delete_trace(text.id)
+        run.traces.delete(text.id)
 
 
 def test_texts_are_listed_by_name_and_an_id_never_changes_when_others_come_go_or_are_renamed(clean):
@@ -42,16 +42,16 @@ def test_texts_are_listed_by_name_and_an_id_never_changes_when_others_come_go_or
     rename_text(clean, ids["beta"], "zeta")
     delete_text(clean, ids["Alpha"])
     assert {text.id: text.name for text in own_texts(clean)} == {ids["beta"]: "zeta", ids["gamma"]: "gamma"}
-    assert clean.read_trace(ids["beta"]).text == "The text of beta."
+    assert clean.traces.read(ids["beta"]).text == "The text of beta."
     assert not list((clean.path / "traces").glob(f"{ids['Alpha']}*"))
 
 
 def test_what_an_earlier_version_kept_without_a_name_is_called_by_its_first_words(clean):
-    clean.write_trace(OLD, make_trace("It rained on the last day of the long summer in the town.", "en", num_layers=2))
+    clean.traces.write(OLD, make_trace("It rained on the last day of the long summer in the town.", "en", num_layers=2))
     (text,) = own_texts(clean)
     assert text.id == OLD and text.name.startswith("It rained on") and text.name.endswith("…")
     rename_text(clean, OLD, "Rain")
-    assert own_texts(clean)[0].name == "Rain" and clean.read_trace(OLD).language == "en"
+    assert own_texts(clean)[0].name == "Rain" and clean.traces.read(OLD).language == "en"
 
 
 def test_one_that_is_damaged_is_listed_by_its_id_and_can_be_deleted(clean):
@@ -64,13 +64,13 @@ def test_one_that_is_damaged_is_listed_by_its_id_and_can_be_deleted(clean):
 
 @pytest.mark.parametrize("text_id", ["el", "../x", "own-", "own-zz", f"own-{'0' * 40}"])
 def test_only_typed_texts_can_be_kept_renamed_and_deleted(clean, text_id):
-    before = clean.trace_names()
+    before = clean.traces.names()
     with pytest.raises(UsageError):
         keep_text(clean, text_id, "x", make_trace("x", num_layers=2))
     for act in (lambda: rename_text(clean, text_id, "x"), lambda: delete_text(clean, text_id)):
         with pytest.raises(MissingError):
             act()
-    assert clean.trace_names() == before
+    assert clean.traces.names() == before
 
 
 @pytest.mark.parametrize("name", ["", " \n", "x" * (MAX_NAME + 1)])

@@ -15,8 +15,9 @@ from lpr_lab.measure.trace import RoutingTrace
 from lpr_lab.runs import environment
 from lpr_lab.runs import formats as run_formats
 from lpr_lab.runs import status as run_status
+from lpr_lab.runs.find import default_runs_dir, find_same_config, list_runs, newest_run, record_config, start_run
 from lpr_lab.runs.formats import read_table, write_table
-from lpr_lab.runs.run import Run, default_runs_dir, find_same_config, list_runs, newest_run, start_run
+from lpr_lab.runs.run import Run
 from lpr_lab.storage import write_json, write_text
 
 CONFIG = {"recipe": "route_first", "expanded": ["el", "no"], "learning_rate": 3e-4, "seed": 0}
@@ -71,7 +72,7 @@ def test_config_keeps_text_as_text_for_every_yaml_reader(tmp_path):
     run = make(tmp_path, config=config, config_input={"languages": ["no"]})
     assert Run.open(tmp_path, run.id).config == config
     assert yaml.safe_load((run.path / "config.yaml").read_text()) == config
-    assert run.config_input == {"languages": ["no"]}
+    assert run.documents.config_input == {"languages": ["no"]}
 
 
 @pytest.mark.parametrize("value", [float("nan"), Path("x"), object()])
@@ -84,18 +85,18 @@ def test_a_setting_that_is_not_json_is_refused(tmp_path, value):
 def test_environment_is_recorded_with_versions_and_commit(tmp_path):
     run = make(tmp_path)
     run.start()
-    assert run.env is not None
-    assert run.env["python"] == sys.version.split()[0]
-    assert "torch" in run.env["packages"]
-    assert run.env["git"] is None or len(run.env["git"]["commit"]) == 40
-    assert len(run.env["installed_sha256"]) == 64
+    assert run.documents.read("env")
+    assert run.documents.read("env")["python"] == sys.version.split()[0]
+    assert "torch" in run.documents.read("env")["packages"]
+    assert run.documents.read("env")["git"] is None or len(run.documents.read("env")["git"]["commit"]) == 40
+    assert len(run.documents.read("env")["installed_sha256"]) == 64
     run.stop("interrupted")
 
 
 def test_seeds_are_recorded_with_the_environment(tmp_path):
     run = make(tmp_path, config={"seed": 3, "stage1": {"data_seed": 4, "tokens": 5}})
     run.start()
-    assert run.env is not None and run.env["seeds"] == {"seed": 3, "stage1.data_seed": 4}
+    assert run.documents.read("env") and run.documents.read("env")["seeds"] == {"seed": 3, "stage1.data_seed": 4}
     run.stop("interrupted")
 
 
@@ -123,7 +124,7 @@ def test_a_run_of_the_version_before_is_read_and_says_so_and_an_older_one_is_ref
 def test_runs_are_read_without_torch_and_without_pandas(tmp_path):
     make(tmp_path)
     code = (
-        "import sys; from lpr_lab.runs.run import list_runs; "
+        "import sys; from lpr_lab.runs.find import list_runs; "
         f"assert len(list_runs({str(tmp_path)!r})) == 1; "
         "print([name for name in ('torch', 'pandas', 'numpy', 'transformers') if name in sys.modules])"
     )
@@ -139,12 +140,12 @@ def test_the_states_of_a_run_that_goes_well(tmp_path):
     with run.working(stage="expand"):
         assert run.status.state == "running"
         assert run.status.stage == "expand"
-        run.mark_done("expand")
+        run.phases.mark_done("expand")
     assert run.status.state == "running"
     run.finish({"answer": 42})
     assert run.status.state == "finished"
     assert run.results == {"answer": 42}
-    assert run.is_done("expand") and not run.is_done("evaluate")
+    assert run.phases.is_done("expand") and not run.phases.is_done("evaluate")
 
 
 def test_an_exception_leaves_the_run_failed_with_its_tail(tmp_path):
@@ -167,7 +168,7 @@ def test_one_of_our_errors_is_kept_as_its_sentence_and_exit_code(tmp_path):
 def test_ctrl_c_leaves_the_run_interrupted_and_it_can_be_taken_up_again(tmp_path):
     run = make(tmp_path)
     run.start()
-    run.mark_done("corpus")
+    run.phases.mark_done("corpus")
     with pytest.raises(KeyboardInterrupt), run.working():
         raise KeyboardInterrupt
     assert run.status.state == "interrupted"
@@ -175,7 +176,7 @@ def test_ctrl_c_leaves_the_run_interrupted_and_it_can_be_taken_up_again(tmp_path
     with again.working(stage="expand"):
         assert again.status.state == "running"
         assert again.status.attempts == 2
-        assert again.is_done("corpus")
+        assert again.phases.is_done("corpus")
     again.finish()
     assert again.status.state == "finished"
 
@@ -253,7 +254,7 @@ def test_status_is_whole_at_every_moment(tmp_path, monkeypatch):
     run = make(tmp_path)
     run.start()
     for number in range(50):
-        run.mark_done(f"phase-{number}")
+        run.phases.mark_done(f"phase-{number}")
         json.loads((run.path / "status.json").read_text())
     assert len(run.status.done_phases) == 50
     run.stop("interrupted")
@@ -266,7 +267,7 @@ def test_a_finished_run_is_never_worked_on_again(tmp_path):
     with pytest.raises(UsageError, match="finished and is never written over"):
         run.start()
     with pytest.raises(UsageError, match="other settings"):
-        run.write_config(CONFIG | {"seed": 1})
+        record_config(run, CONFIG | {"seed": 1})
 
 
 # Taking up and finding
@@ -290,7 +291,7 @@ def test_start_run_in_a_given_directory_records_the_resolved_settings(tmp_path):
     taken = start_run(CONFIG, kind="demo", slug="x", title="x", run_dir=run.path)
     assert taken.path == run.path
     assert Run(run.path).config == CONFIG
-    assert Run(run.path).config_input == {"recipe": "route_first"}
+    assert Run(run.path).documents.config_input == {"recipe": "route_first"}
     taken.stop("interrupted")
     with pytest.raises(UsageError, match="other settings \\(seed differ"):
         start_run(CONFIG | {"seed": 1}, kind="demo", slug="x", title="x", run_dir=run.path)
@@ -389,10 +390,10 @@ def test_runs_folder_comes_from_the_environment_else_the_checkout_else_here(monk
 
 def test_metrics_come_back_as_a_table(tmp_path):
     run = make(tmp_path)
-    assert run.metrics().empty and "value" in run.metrics()
-    run.log_metrics({"step": 1, "tokens": 1024, "t": 2.5, "loss": 3.25, "balance": np.float32(1)}, stage="expand")
-    run.log_metrics({"step": 2, "tokens": 2048, "t": 5.0, "loss": float("nan")}, stage="expand", lang="no")
-    table = run.metrics()
+    assert run.metrics.read().empty and "value" in run.metrics.read()
+    run.metrics.log({"step": 1, "tokens": 1024, "t": 2.5, "loss": 3.25, "balance": np.float32(1)}, stage="expand")
+    run.metrics.log({"step": 2, "tokens": 2048, "t": 5.0, "loss": float("nan")}, stage="expand", lang="no")
+    table = run.metrics.read()
     assert list(table["name"]) == ["loss", "balance", "loss"]
     assert table["value"].isna().tolist() == [False, False, True]
     assert table["lang"].iloc[2] == "no"
@@ -401,10 +402,10 @@ def test_metrics_come_back_as_a_table(tmp_path):
 def test_a_resumed_stage_moves_the_numbers_it_will_repeat_aside(tmp_path):
     run = make(tmp_path)
     for step in range(1, 6):
-        run.log_metrics({"step": step, "loss": step}, stage="expand")
-    run.log_metrics({"step": 9, "loss": 9}, stage="review")
-    assert run.truncate_metrics("expand", 3) == 2
-    table = run.metrics()
+        run.metrics.log({"step": step, "loss": step}, stage="expand")
+    run.metrics.log({"step": 9, "loss": 9}, stage="review")
+    assert run.metrics.truncate("expand", 3) == 2
+    table = run.metrics.read()
     assert list(zip(table["stage"], table["step"], strict=True)) == [
         ("expand", 1),
         ("expand", 2),
@@ -413,19 +414,19 @@ def test_a_resumed_stage_moves_the_numbers_it_will_repeat_aside(tmp_path):
     ]
     orphans = list(run.path.glob("metrics.orphan-*.jsonl"))
     assert len(orphans) == 1 and len(orphans[0].read_text().splitlines()) == 2
-    assert run.truncate_metrics("expand", 3) == 0
+    assert run.metrics.truncate("expand", 3) == 0
 
 
 @pytest.mark.parametrize("tail", [b'{"step": 2, "na', b"\0" * 100, b'{"step": 2\0\0'])
 def test_a_line_cut_by_a_kill_is_not_read_and_is_dropped_before_appending(tmp_path, tail):
     run = make(tmp_path)
-    run.log_metrics({"step": 1, "loss": 1}, stage="expand")
+    run.metrics.log({"step": 1, "loss": 1}, stage="expand")
     with (run.path / "metrics.jsonl").open("ab") as file:
         file.write(tail)
-    assert len(run.metrics()) == 1
+    assert len(run.metrics.read()) == 1
     run.start()
-    run.log_metrics({"step": 2, "loss": 2}, stage="expand")
-    assert list(run.metrics()["step"]) == [1, 2]
+    run.metrics.log({"step": 2, "loss": 2}, stage="expand")
+    assert list(run.metrics.read()["step"]) == [1, 2]
     run.stop("interrupted")
 
 
@@ -440,14 +441,14 @@ def test_tables_keep_codes_and_hashes_as_text_and_numbers_as_numbers(tmp_path):
         }
     )
     run = make(tmp_path)
-    run.write_table("retention", table)
-    back = run.read_table("retention")
+    run.tables.write("retention", table)
+    back = run.tables.read("retention")
     assert back is not None
     pd.testing.assert_frame_equal(back, table, check_dtype=False)
-    assert run.table_names() == ("retention",)
-    assert run.read_table("change") is None
-    run.write_table("empty", table.iloc[:0])
-    empty = run.read_table("empty")
+    assert run.tables.names() == ("retention",)
+    assert run.tables.read("change") is None
+    run.tables.write("empty", table.iloc[:0])
+    empty = run.tables.read("empty")
     assert empty is not None and list(empty.columns) == list(table.columns)
 
 
@@ -466,7 +467,7 @@ def test_a_table_that_is_no_csv_is_named(tmp_path):
     (run.path / "tables").mkdir()
     (run.path / "tables" / "x.csv").write_bytes(b'"a","b"\n1,2,3\n4,5,6,7\n')
     with pytest.raises(DamagedError, match=r"x\.csv is not readable as a table"):
-        run.read_table("x")
+        run.tables.read("x")
 
 
 def a_trace(num_tokens: int = 4) -> RoutingTrace:
@@ -488,9 +489,9 @@ def a_trace(num_tokens: int = 4) -> RoutingTrace:
 
 def test_a_trace_comes_back_as_it_was_written(tmp_path):
     run, trace = make(tmp_path), a_trace()
-    run.write_trace("el", trace)
-    back = run.read_trace("el")
-    assert run.trace_names() == ("el",)
+    run.traces.write("el", trace)
+    back = run.traces.read("el")
+    assert run.traces.names() == ("el",)
     assert (back.text, back.language, back.token_bytes, back.model) == ("Γεια", "el", trace.token_bytes, trace.model)
     np.testing.assert_array_equal(back.expert_ids, trace.expert_ids)
     np.testing.assert_allclose(back.expert_weights, trace.expert_weights, atol=5e-4)
@@ -503,42 +504,42 @@ def test_a_trace_comes_back_as_it_was_written(tmp_path):
 def test_a_missing_or_damaged_trace_is_named(tmp_path):
     run = make(tmp_path)
     with pytest.raises(MissingError, match=r"no routing trace 'el'\. It has none"):
-        run.read_trace("el")
-    run.write_trace("el", a_trace())
+        run.traces.read("el")
+    run.traces.write("el", a_trace())
     (run.path / "traces" / "el.npz").write_bytes(b"not a zip")
     with pytest.raises(DamagedError, match="el is damaged"):
-        run.read_trace("el")
-    run.write_trace("el", a_trace())
+        run.traces.read("el")
+    run.traces.write("el", a_trace())
     write_text(run.path / "traces" / "el.tokens.jsonl", '{"i": 0, "id": 0, "bytes": null}\n')
     with pytest.raises(DamagedError, match="differ in length"):
-        run.read_trace("el")
+        run.traces.read("el")
     (run.path / "traces" / "el.npz").unlink()
     with pytest.raises(MissingError, match=r"el\.npz is missing"):
-        run.read_trace("el")
+        run.traces.read("el")
 
 
 def test_figures_and_generations_come_back(tmp_path):
     run = make(tmp_path)
-    run.write_figure("load", '{"data": [], "layout": {"title": "φ"}}')
-    run.write_figure("change", {"data": []})
-    assert run.figures() == {"change": {"data": []}, "load": {"data": [], "layout": {"title": "φ"}}}
-    run.append_generation({"prompt": "Γεια", "base": "x", "expanded": "y"})
-    run.append_generation({"prompt": "2"})
-    assert [record["prompt"] for record in run.generations()] == ["Γεια", "2"]
-    assert run.generations("other") == []
+    run.figures.write("load", '{"data": [], "layout": {"title": "φ"}}')
+    run.figures.write("change", {"data": []})
+    assert run.figures.read() == {"change": {"data": []}, "load": {"data": [], "layout": {"title": "φ"}}}
+    run.generations.append({"prompt": "Γεια", "base": "x", "expanded": "y"})
+    run.generations.append({"prompt": "2"})
+    assert [record["prompt"] for record in run.generations.read()] == ["Γεια", "2"]
+    assert run.generations.read("other") == []
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".x", "a\n"])
 def test_no_name_leads_out_of_the_run(tmp_path, name):
     run = make(tmp_path)
     for call in (
-        lambda: run.write_table(name, pd.DataFrame()),
-        lambda: run.read_table(name),
-        lambda: run.write_trace(name, a_trace()),
-        lambda: run.read_trace(name),
-        lambda: run.write_figure(name, {}),
-        lambda: run.append_generation({}, name),
-        lambda: run.stage_dir(name),
+        lambda: run.tables.write(name, pd.DataFrame()),
+        lambda: run.tables.read(name),
+        lambda: run.traces.write(name, a_trace()),
+        lambda: run.traces.read(name),
+        lambda: run.figures.write(name, {}),
+        lambda: run.generations.append({}, name),
+        lambda: run.paths.stage(name),
     ):
         with pytest.raises(UsageError, match="is no name for a"):
             call()
@@ -546,9 +547,9 @@ def test_no_name_leads_out_of_the_run(tmp_path, name):
 
 def test_a_checkpoint_counts_only_when_sealed(tmp_path):
     run = make(tmp_path)
-    assert not run.has_checkpoint
-    run.checkpoint_dir.mkdir()
-    assert not run.has_checkpoint
-    write_json(run.checkpoint_dir / "MANIFEST.json", {"files": {}})
-    assert run.has_checkpoint
-    assert run.stage_dir("expand") == run.path / "stages" / "expand"
+    assert not run.paths.has_checkpoint
+    run.paths.checkpoint.mkdir()
+    assert not run.paths.has_checkpoint
+    write_json(run.paths.checkpoint / "MANIFEST.json", {"files": {}})
+    assert run.paths.has_checkpoint
+    assert run.paths.stage("expand") == run.path / "stages" / "expand"

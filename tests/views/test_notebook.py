@@ -22,7 +22,7 @@ def test_showing_a_figure_keeps_its_json_in_the_run_and_shows_no_script(tmp_path
     run = Run.create(tmp_path, kind="test", slug="x", title="x", config={})
     show(before_and_after(change_table().query("dataset == 'heldout'")), run, "retention")
     assert set(shown[0]) == {"application/vnd.plotly.v1+json", "text/plain"}
-    assert run.figures()["retention"]["data"]
+    assert run.figures.read()["retention"]["data"]
 
 
 def test_settings_are_folded_and_all_there(tmp_path, monkeypatch):
@@ -56,13 +56,13 @@ def test_a_short_title_and_one_with_lines_of_its_own_stay():
 def test_exact_claims_must_hold_and_measured_ones_where_asked(tmp_path):
     run = Run.create(tmp_path, kind="test", slug="x", title="x", config={})
     claim = {"text": "It is small.", "measured": 2.0, "target": 1.0, "holds": False, "is_exact": False}
-    run.write_results({"claims": []})
+    run.documents.write("results", {"claims": []})
     show_claims(run).to_html()
-    run.write_results({"claims": [claim]})
+    run.documents.write("results", {"claims": [claim]})
     assert "It is small." in show_claims(run).to_html()
     with pytest.raises(AssertionError, match="It is small"):
         show_claims(run, all_must_hold=True)
-    run.write_results({"claims": [{**claim, "is_exact": True, "group": "G1"}]})
+    run.documents.write("results", {"claims": [{**claim, "is_exact": True, "group": "G1"}]})
     with pytest.raises(AssertionError, match="It is small"):
         show_claims(run)
 

@@ -140,7 +140,7 @@ class ModelHub:
 
 def _key(run: Run) -> Key:
     try:
-        return run.path, run.checkpoint_dir.stat().st_mtime_ns
+        return run.path, run.paths.checkpoint.stat().st_mtime_ns
     except OSError:
         return run.path, 0
 
@@ -148,7 +148,7 @@ def _key(run: Run) -> Key:
 def _expected_bytes(run: Run) -> int:
     """Return what a model will take, from what its run says of it; 0 when it says nothing."""
     try:
-        parameters = (run.results or {}).get("parameters") or {}
+        parameters = run.results.get("parameters") or {}
         counts = [parameters.get(name, 0) for name in ("base", "new_experts", "routers")]
     except LprError:
         return 0
@@ -167,7 +167,7 @@ HUB = ModelHub()
 
 def why_not(run: Run) -> str | None:
     """Return why no model of this run can be loaded, in one sentence, or None when it can."""
-    if run.has_checkpoint:
+    if run.paths.has_checkpoint:
         return None
     if run.is_example:
         return "This is an example run: it came with the code and without weights."

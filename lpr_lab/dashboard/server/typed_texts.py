@@ -74,7 +74,7 @@ TYPED = TypedTexts()
 
 def trace_of(run: Run, name: str) -> "RoutingTrace | None":
     """Return a text's trace as this run has it: kept with it, or typed and still held; None where it has neither."""
-    if name in run.trace_names():
-        return run.read_trace(name)
+    if name in run.traces.names():
+        return run.traces.read(name)
     held = TYPED.get(run, name)
     return None if held is None else held.trace

@@ -54,7 +54,7 @@ def _without_progress(outputs: Iterable[dict[str, Any]]) -> Iterator[dict[str, A
 def executed_code(run: Run) -> tuple[str, ...]:
     """Return the code cells of the executed copy, without the parameters that were put in."""
     try:
-        cells = read_json(run.notebook_path)["cells"]
+        cells = read_json(run.paths.notebook)["cells"]
         return tuple(
             "".join(cell["source"])
             for cell in cells

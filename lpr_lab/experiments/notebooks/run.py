@@ -24,7 +24,8 @@ from lpr_lab.experiments.notebooks.executed import executed_code, keep_copy
 from lpr_lab.experiments.notebooks.parameters import NotebookFile, read_notebook, resolve
 from lpr_lab.runs import environment
 from lpr_lab.runs.files import PRINTED_TO
-from lpr_lab.runs.run import Run, discard, list_runs
+from lpr_lab.runs.find import discard, list_runs
+from lpr_lab.runs.run import Run
 from lpr_lab.runs.status import claimed
 from lpr_lab.runs.yaml_files import as_json
 
@@ -163,7 +164,7 @@ def settings_given(notebook: NotebookFile, parameters: Mapping[str, Any]) -> dic
 
 def _given_then(notebook: NotebookFile, run: Run) -> dict[str, Any]:
     """Return the input settings that a run recorded; new parameters of the notebook at their default."""
-    recorded = run.config_input
+    recorded = run.documents.config_input
     if not isinstance(recorded.get("parameters"), dict):
         return recorded
     defaults = {name: parameter.default for name, parameter in notebook.parameters.items() if name != RUN_DIR}
@@ -239,9 +240,9 @@ def _execute(notebook: NotebookFile, parameters: Mapping[str, Any], run: Run, te
     from lpr_lab.experiments.notebooks import kernel as notebook_kernel
 
     partial = run.path / ".notebook.partial.ipynb"
-    run.log_path.parent.mkdir(exist_ok=True)
+    run.paths.log.parent.mkdir(exist_ok=True)
     try:
-        with run.log_path.open("a", encoding="utf-8") as log, notebook_kernel.graceful_signals():
+        with run.paths.log.open("a", encoding="utf-8") as log, notebook_kernel.graceful_signals():
             tee = _Tee(terminal, log)
             execute_notebook(
                 _as_literal(notebook.path),  # resolved to an existing file, so never taken for an address
@@ -279,7 +280,7 @@ def _execute(notebook: NotebookFile, parameters: Mapping[str, Any], run: Run, te
         _settle(run, "failed", error)
         raise
     finally:
-        keep_copy(partial, run.notebook_path)
+        keep_copy(partial, run.paths.notebook)
     if run.status.recorded_state != "finished":  # a notebook need not say so itself
         run.stop("finished")
 
@@ -291,7 +292,7 @@ def _failure_of(error: Any, notebook: NotebookFile, run: Run) -> LprError:
         return ours(error.evalue)
     return LprError(
         f"Cell {error.exec_count} of {notebook.path.name} failed with {error.ename}: "
-        f"{error.evalue.rstrip('.')}. The copy with the traceback is {run.notebook_path}."
+        f"{error.evalue.rstrip('.')}. The copy with the traceback is {run.paths.notebook}."
     )
 
 
@@ -314,7 +315,7 @@ def _as_literal(path: Path) -> str:
 def _kernel_environment(run: Run) -> dict[str, str]:
     # Progress bars here are text; tqdm would complain that it finds no widgets.
     warnings = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), "ignore:IProgress not found"]))
-    ours = {"LPR_LAB_RUNS": str(run.path.parent), PRINTED_TO: str(run.log_path)}
+    ours = {"LPR_LAB_RUNS": str(run.path.parent), PRINTED_TO: str(run.paths.log)}
     return {**os.environ, "PYTHONPATH": environment.python_path(), "PYTHONWARNINGS": warnings, **ours}
 
 

@@ -21,9 +21,10 @@ from lpr_lab.runs.claims import MAX_FORGETTING_PERCENT, Claim, as_records, main_
 from lpr_lab.runs.compare import paired_scores as comparison
 from lpr_lab.runs.compare.paired_scores import PairedChange
 from lpr_lab.runs.compare.trade_off import trade_off
+from lpr_lab.runs.find import list_runs, start_run
 from lpr_lab.runs.formats import json_records
 from lpr_lab.runs.model_ref import BASE, Side, looked_at, name_of, run_named, side_named
-from lpr_lab.runs.run import Run, list_runs, start_run
+from lpr_lab.runs.run import Run
 
 KIND = "evaluation"
 
@@ -92,12 +93,12 @@ def measure(evaluation: Evaluation) -> pd.DataFrame:
         ComparisonRefusedError: their test sets differ.
     """
     run = evaluation.run
-    if not run.is_done("measure"):
+    if not run.phases.is_done("measure"):
         with run.working("measure"):
             work = score if evaluation.settings.scores == "new" else take_kept
             work(evaluation.before, evaluation.after, evaluation.settings, run)
-            run.mark_done("measure")
-    table = run.read_table("change")
+            run.phases.mark_done("measure")
+    table = run.tables.read("change")
     assert table is not None
     return table
 
@@ -120,7 +121,7 @@ def finish(evaluation: Evaluation) -> dict[str, Any]:
     """Check the claims, write `results.json`, and mark the run finished."""
     run = evaluation.run
     with run.working("finish"):
-        change = run.read_table("change")
+        change = run.tables.read("change")
         assert change is not None
         results: dict[str, Any] = {
             "schema_version": 1,
@@ -130,7 +131,7 @@ def finish(evaluation: Evaluation) -> dict[str, Any]:
             "claims": as_records(check(evaluation, change)),
             **lost_text(run),
         }
-        weights = run.read_table("original_weight")
+        weights = run.tables.read("original_weight")
         if weights is not None and evaluation.before.stage == BASE:  # else it is not what the model learned
             results["summary"] = summarise(change, weights)
         run.finish(results)
@@ -172,7 +173,7 @@ def _full(side: Side) -> str:
 
 def _has_scores(run: Run) -> bool:
     made = {"base", "corpus", "original", "expanded"} <= set(run.config) and not looked_at(run)
-    return made and run.read_table("change") is not None
+    return made and run.tables.read("change") is not None
 
 
 def _common_corpus(before: Run, after: Run) -> str:

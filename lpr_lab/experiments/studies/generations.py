@@ -18,9 +18,10 @@ from lpr_lab.measure.text_checks import foreign_share, repetition
 from lpr_lab.progress import progress
 from lpr_lab.runs.claims import Claim, as_records
 from lpr_lab.runs.continuations import Pair, Said, exactness
+from lpr_lab.runs.find import start_run
 from lpr_lab.runs.formats import json_records
 from lpr_lab.runs.model_ref import BASE, EXPANDED, Side, name_of, run_named, side_named
-from lpr_lab.runs.run import Run, start_run
+from lpr_lab.runs.run import Run
 from lpr_lab.text.sample_texts import PROMPTS
 from lpr_lab.text.unicode import check_text
 
@@ -87,7 +88,7 @@ class GenerationStudy:
 
     def pairs(self) -> list[Pair]:
         """Return what was written so far, in the order of the prompts."""
-        kept = {(str(record["language"]), str(record["prompt"])): record for record in self.run.generations()}
+        kept = {(str(record["language"]), str(record["prompt"])): record for record in self.run.generations.read()}
         return [Pair.from_record(kept[asked]) for asked in self.prompts if asked in kept]
 
 
@@ -139,18 +140,19 @@ def write_pairs(comparison: GenerationStudy) -> list[Pair]:
     """Have both continue every prompt; those that were written before an interruption are not written again."""
     run = comparison.run
     with run.working("write"):
-        done = {(str(record["language"]), str(record["prompt"])) for record in run.generations()}
+        done = {(str(record["language"]), str(record["prompt"])) for record in run.generations.read()}
         asked = [prompt for prompt in comparison.prompts if prompt not in done]
         writer = _Writer(comparison) if asked else None
         with progress(len(asked), "Continuing", "prompt") as bar:
             for language, prompt in asked:
                 assert writer is not None
-                run.append_generation(writer.write(language, prompt).to_record(comparison.decoding))
+                run.generations.append(writer.write(language, prompt).to_record(comparison.decoding))
                 bar.update(1)
         if writer is not None and "repeated" not in run.phases:
             first = comparison.pairs()[0]
-            run.record_phase("repeated", {"equal": _texts(writer.write(first.language, first.prompt)) == _texts(first)})
-        run.mark_done("write")
+            again = writer.write(first.language, first.prompt)
+            run.phases.record("repeated", {"equal": _texts(again) == _texts(first)})
+        run.phases.mark_done("write")
     return comparison.pairs()
 
 
@@ -183,7 +185,7 @@ def finish(comparison: GenerationStudy) -> dict[str, Any]:
     with run.working("finish"):
         pairs = comparison.pairs()
         rows = table(pairs)
-        run.write_table("pairs", rows)
+        run.tables.write("pairs", rows)
         left, right = comparison.names
         results: dict[str, Any] = {
             "schema_version": 1,

@@ -1,6 +1,6 @@
 """Planning an expansion before any training: similarity per layer, a budget divided by it, and what else it could buy.
 
-The plan is left as `plan.yaml`, settings that a recipe takes: `recipes.layer_moe(**run.plan)`.
+The plan is left as `plan.yaml`, settings that a recipe takes: `recipes.layer_moe(**run.documents.plan)`.
 """
 
 from dataclasses import asdict, dataclass
@@ -18,7 +18,8 @@ from lpr_lab.method.similarity import measure_similarity
 from lpr_lab.method.similarity_table import SimilarityTable
 from lpr_lab.model.bases.load import load_base
 from lpr_lab.runs.claims import Claim, as_records
-from lpr_lab.runs.run import Run, start_run
+from lpr_lab.runs.find import start_run
+from lpr_lab.runs.run import Run
 from lpr_lab.text.languages import language_codes
 from lpr_lab.text.load import load_corpus
 
@@ -82,11 +83,11 @@ def start(settings: PlanSettings, run_dir: str | Path = "", root: str | Path | N
 def measure(settings: PlanSettings, run: Run) -> SimilarityTable:
     """Measure similarity on the base, unless this run has done so; leaves it in `tables/similarity.csv`."""
     with run.working("similarity"):
-        if run.is_done("similarity"):
+        if run.phases.is_done("similarity"):
             return SimilarityTable.from_json(run.phases["similarity"])
         model, tokenizer = load_base(settings.base)
         corpus = load_corpus(settings.corpus, languages=[*settings.original, *settings.expanded])
-        run.write_data(corpus.manifest)
+        run.documents.write("data", corpus.manifest)
         table = measure_similarity(
             model,
             tokenizer,
@@ -98,9 +99,9 @@ def measure(settings: PlanSettings, run: Run) -> SimilarityTable:
             precision=settings.precision,
             seed=settings.seed,
         )
-        run.write_table("similarity", table.to_frame())
-        run.record_phase("similarity", table.to_json())
-        run.mark_done("similarity")
+        run.tables.write("similarity", table.to_frame())
+        run.phases.record("similarity", table.to_json())
+        run.phases.mark_done("similarity")
     return table
 
 
@@ -174,9 +175,9 @@ def finish(settings: PlanSettings, run: Run, table: SimilarityTable) -> dict[str
         plans = allocations(settings, table)
         plan = plans[settings.allocation]
         comparison = compare(table, plans, settings.top_k)
-        run.write_table("allocations", comparison)
-        run.write_table("layers", layers(settings, table, plan))
-        run.write_plan(
+        run.tables.write("allocations", comparison)
+        run.tables.write("layers", layers(settings, table, plan))
+        run.documents.write_plan(
             {
                 "base": settings.base,
                 "corpus": settings.corpus,

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lpr_lab.errors import LprError, UsageError
-from lpr_lab.runs.run import Run, default_runs_dir, list_runs
+from lpr_lab.runs.find import default_runs_dir, list_runs
+from lpr_lab.runs.run import Run
 
 _NAMED = 3
 
@@ -57,7 +58,7 @@ def begun_from(run_dir: Path | str, setting: str = "from_run") -> str:
     if not run_dir:
         return ""
     run = Run(Path(run_dir))
-    return str(run.config.get(setting) or "") if run.problem is None and run.is_resolved else ""
+    return str(run.config.get(setting) or "") if run.problem is None and run.documents.is_resolved else ""
 
 
 def _suitable(root: Path | str, suits: Callable[[Run], bool]) -> list[Run]:

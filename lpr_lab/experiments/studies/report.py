@@ -10,8 +10,9 @@ from lpr_lab.errors import MissingError
 from lpr_lab.experiments.studies.predecessors import runs_folder
 from lpr_lab.runs.claims import Claim, as_records
 from lpr_lab.runs.environment import folder_of
+from lpr_lab.runs.find import list_runs, start_run
 from lpr_lab.runs.lineage import ancestors_of
-from lpr_lab.runs.run import Run, list_runs, start_run
+from lpr_lab.runs.run import Run
 from lpr_lab.text.languages import get_language
 
 KIND = "report"
@@ -44,7 +45,7 @@ def choose(ids: Sequence[str], root: Path) -> list[Run]:
     runs = [run for run in list_runs(root) if run.problem is None]
     known = {run.id: run for run in runs if not run.is_example}
     for run in known.values():
-        if run.status.state == "finished" and (run.results or {}).get("change"):
+        if run.status.state == "finished" and run.results.get("change"):
             return [*(known[one] for one in ancestors_of(run, runs) if one in known), run]
     examples = [run for run in runs if run.is_example] or list_runs(folder_of("examples"))
     if not examples:
@@ -87,7 +88,7 @@ def finish(report: Reporting) -> dict[str, Any]:
     """Look at the file that was written, keep what was found, and mark the run finished."""
     run = report.run
     if run.status.recorded_state == "finished":
-        return dict(run.results or {})
+        return dict(run.results)
     text = report.path.read_text(encoding="utf-8")
     megabytes = len(text.encode()) / 1e6
     outside = references(text)

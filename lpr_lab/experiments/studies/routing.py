@@ -26,8 +26,9 @@ from lpr_lab.model.adapter import expansion_config
 from lpr_lab.model.stages import stage_names
 from lpr_lab.progress import progress
 from lpr_lab.runs.claims import MIN_ORIGINAL_WEIGHT, MIN_SEPARATION, Claim, as_records
+from lpr_lab.runs.find import start_run
 from lpr_lab.runs.formats import json_records
-from lpr_lab.runs.run import Run, start_run
+from lpr_lab.runs.run import Run
 from lpr_lab.text.corpus import Corpus
 from lpr_lab.text.languages import language_codes
 from lpr_lab.text.load import load_corpus
@@ -83,7 +84,7 @@ class Analysis:
 
     def table(self, name: str) -> pd.DataFrame:
         """Return one of the tables, empty where there was nothing to count."""
-        found = self.run.read_table(name)
+        found = self.run.tables.read(name)
         return pd.DataFrame() if found is None else found
 
 
@@ -118,7 +119,7 @@ def start(settings: RoutingSettings, run_dir: str | Path = "", root: str | Path 
 def measure(analysis: Analysis) -> None:
     """Count what every stage does with the text, trace sentences token by token, and write tables and traces."""
     run, settings = analysis.run, analysis.settings
-    if run.is_done("measure"):
+    if run.phases.is_done("measure"):
         return
     with run.working("measure"):
         corpus = load_corpus(settings.corpus, languages=list(analysis.roles))
@@ -141,15 +142,15 @@ def measure(analysis: Analysis) -> None:
             raise UsageError(f"The corpus {corpus.name} has no text in the test sets {sets}, so nothing was counted.")
         for name, table in tables.items():
             if len(table):
-                run.write_table(name, table)
+                run.tables.write(name, table)
         load = _plain_load(tables["expert_load"], stage_names(model)[-1])
-        run.write_table("load", load)
-        run.write_table("original_weight", original_weight_by_language(load))
+        run.tables.write("load", load)
+        run.tables.write("original_weight", original_weight_by_language(load))
         for name, (language, text) in _texts(analysis, corpus).items():
             traced = trace(model, tokenizer, text, language, stages=stage_names(model))
             traced.model |= {"run": analysis.subject.id}
-            run.write_trace(name, _only(traced, wanted))
-        run.mark_done("measure")
+            run.traces.write(name, _only(traced, wanted))
+        run.phases.mark_done("measure")
 
 
 def rows(analysis: Analysis, name: str, dataset: str) -> pd.DataFrame:
@@ -180,14 +181,14 @@ def finish(analysis: Analysis) -> dict[str, Any]:
         balance = pd.concat(
             [experts.balance(rows(analysis, "expert_load", name)).assign(dataset=name) for name in datasets]
         )
-        run.write_table("balance", balance)
+        run.tables.write("balance", balance)
         weights = analysis.table("original_weight")
         results = {
             "schema_version": 1,
             **{key: run.config[key] for key in ("base", "run", "original", "expanded")},
             "routing": {"original_weight": weights.to_dict("records")},
             "balance": json_records(balance),
-            "traces": list(run.trace_names()),
+            "traces": list(run.traces.names()),
             "claims": as_records(check(analysis)),
         }
         run.finish(results)
@@ -202,8 +203,8 @@ def check(analysis: Analysis) -> list[Claim]:
     text = "The weights of a layer's experts add up to 1 in every language (largest distance)."
     claims = [Claim("weights_add_up", text, off, 1e-4, off <= 1e-4, is_exact=True)]
     worst = 0.0
-    for name in analysis.run.trace_names():
-        traced = analysis.run.read_trace(name)
+    for name in analysis.run.traces.names():
+        traced = analysis.run.traces.read(name)
         worst = max(worst, float(abs(traced.expert_weights.sum(-1) - 1).max(initial=0)))
     text = "So they do for every token of every traced text (largest distance; traces keep half precision)."
     claims.append(Claim("traces_add_up", text, worst, 2e-3, worst <= 2e-3, is_exact=True))

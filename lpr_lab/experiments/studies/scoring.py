@@ -65,7 +65,7 @@ def score(before: Side, after: Side, settings: EvaluationSettings, run: Run) -> 
         ComparisonRefusedError: their tokenizers choose different documents.
     """
     corpus = load_corpus(settings.corpus, languages=list(settings.languages))
-    run.write_data(corpus.manifest)
+    run.documents.write("data", corpus.manifest)
     model, tokenizer = load_model(after.run)
     other = load_model(before.run) if before.run.id != after.run.id else None
     if other is not None:
@@ -103,10 +103,10 @@ def score(before: Side, after: Side, settings: EvaluationSettings, run: Run) -> 
     ]
     _write(run, Report(sets, settings.bootstrap, settings.seed), first, last)
     if len(report.lost):
-        run.write_table("lost_text", report.lost)
+        run.tables.write("lost_text", report.lost)
     if len(report.load):
-        run.write_table("load", report.load)
-        run.write_table("original_weight", original_weight_by_language(report.load))
+        run.tables.write("load", report.load)
+        run.tables.write("original_weight", original_weight_by_language(report.load))
 
 
 def take_kept(before: Side, after: Side, settings: EvaluationSettings, run: Run) -> None:
@@ -133,10 +133,10 @@ def take_kept(before: Side, after: Side, settings: EvaluationSettings, run: Run)
         sets = [replace(test, nats={first: test.nats["before"], last: test.nats["after"]}) for test in pairs]
         _write(run, Report(sets, settings.bootstrap, settings.seed), first, last)
         return
-    run.write_table("change", rows)
+    run.tables.write("change", rows)
     plain = rows[["language", "role", "dataset", "n_documents"]]
     scores = [plain.assign(stage=name, bits_per_byte=rows[key]) for name, key in ((first, "before"), (last, "after"))]
-    run.write_table("stages", pd.concat(scores, ignore_index=True))
+    run.tables.write("stages", pd.concat(scores, ignore_index=True))
 
 
 def _refuse_other_documents(settings: EvaluationSettings, corpus: Corpus, *tokenizers: Any) -> None:
@@ -155,7 +155,7 @@ def _refuse_other_documents(settings: EvaluationSettings, corpus: Corpus, *token
 
 def _write(run: Run, report: Report, first: str, last: str) -> None:
     frame = report.to_frame()
-    run.write_table("retention", frame)
-    run.write_table("stages", frame.rename(columns={"model": "stage"}))
-    run.write_table("documents", report.documents().rename(columns={"model": "stage"}))
-    run.write_table("change", report.changes(before=first, after=last))
+    run.tables.write("retention", frame)
+    run.tables.write("stages", frame.rename(columns={"model": "stage"}))
+    run.tables.write("documents", report.documents().rename(columns={"model": "stage"}))
+    run.tables.write("change", report.changes(before=first, after=last))

@@ -34,7 +34,9 @@ def upcycled(
         root,
         named,
         suits=lambda run: (
-            run.kind == upcycling.KIND and run.has_checkpoint and (bool(named) or run.config["base"] == settings.base)
+            run.kind == upcycling.KIND
+            and run.paths.has_checkpoint
+            and (bool(named) or run.config["base"] == settings.base)
         ),
         what=f"an upcycled model{'' if named else f' of {settings.base}'} with its weights (03_upcycle)",
         make=lambda: upcycling.make(settings, root=root),
@@ -75,7 +77,7 @@ def after_stage1(
     asked = {"base": base, **text}
 
     def suits(run: Run) -> bool:
-        fit = run.kind == "stage1" and run.has_checkpoint and (how == "review" or run.config["router_bias"])
+        fit = run.kind == "stage1" and run.paths.has_checkpoint and (how == "review" or run.config["router_bias"])
         return bool(fit) and (bool(named) or all(run.config[name] == value for name, value in asked.items()))
 
     def make() -> Run:

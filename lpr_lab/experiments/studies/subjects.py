@@ -40,7 +40,7 @@ def has_model(run: Run) -> bool:
     except LprError:
         return False
     made = {"base", "corpus", "original", "expanded"} <= set(config) and not looked_at(run)
-    return made and run.has_checkpoint and run.status.recorded_state == "finished"
+    return made and run.paths.has_checkpoint and run.status.recorded_state == "finished"
 
 
 def find_subject(root: Path | str, run_id: str = "", suits: Callable[[Run], bool] = has_model, what: str = WHAT) -> Run:

@@ -11,8 +11,9 @@ import pandas as pd
 from lpr_lab.errors import UsageError
 from lpr_lab.model.bases.load import load_tokenizer
 from lpr_lab.runs.claims import Claim, as_records
+from lpr_lab.runs.find import start_run
 from lpr_lab.runs.formats import json_records
-from lpr_lab.runs.run import Run, start_run
+from lpr_lab.runs.run import Run
 from lpr_lab.text.corpus import Corpus, Document
 from lpr_lab.text.fertility import measure_fertility, premium, script_mix
 from lpr_lab.text.languages import get_language, language_codes
@@ -67,10 +68,10 @@ def read(settings: SurveySettings, run: Run) -> Corpus:
     """Load the text; its hashes are left in `data.json`, its sizes in the table `texts`."""
     with run.working("read"):
         corpus = load_corpus(settings.corpus, languages=list(settings.languages))
-        run.write_data(corpus.manifest)
-        run.write_table("texts", sizes(corpus))
+        run.documents.write("data", corpus.manifest)
+        run.tables.write("texts", sizes(corpus))
         if corpus.preparation:
-            run.write_table("leakage", leakage(corpus))
+            run.tables.write("leakage", leakage(corpus))
     return corpus
 
 
@@ -123,8 +124,8 @@ def measure(settings: SurveySettings, run: Run, corpus: Corpus) -> tuple[pd.Data
                 )
                 mixes += [{**where, "script": script, "share": share} for script, share in script_mix(texts).items()]
         tables = pd.DataFrame(fertility), pd.DataFrame(mixes)
-        run.write_table("fertility", tables[0])
-        run.write_table("script_mix", tables[1])
+        run.tables.write("fertility", tables[0])
+        run.tables.write("script_mix", tables[1])
     return tables
 
 
@@ -143,7 +144,7 @@ def _drawn(settings: SurveySettings, corpus: Corpus, split: str) -> Iterator[tup
 def finish(settings: SurveySettings, run: Run, fertility: pd.DataFrame, mixes: pd.DataFrame) -> dict[str, Any]:
     """Check the claims, write `results.json`, and mark the run finished."""
     with run.working("finish"):
-        texts = run.read_table("texts")
+        texts = run.tables.read("texts")
         assert texts is not None
         results = {
             "schema_version": 1,
@@ -154,7 +155,7 @@ def finish(settings: SurveySettings, run: Run, fertility: pd.DataFrame, mixes: p
             "texts": json_records(texts),
             "fertility": json_records(fertility),
             "script_mix": json_records(mixes),
-            "claims": as_records(check(fertility, mixes, run.read_table("leakage"))),
+            "claims": as_records(check(fertility, mixes, run.tables.read("leakage"))),
         }
         run.finish(results)
     return results

@@ -24,7 +24,8 @@ from lpr_lab.model.formats.save_load import save_expansion
 from lpr_lab.model.init import EXPERT_INITS, ROUTER_INITS
 from lpr_lab.model.rounding import logit_tolerance
 from lpr_lab.runs.claims import Claim, as_records
-from lpr_lab.runs.run import Run, start_run
+from lpr_lab.runs.find import start_run
+from lpr_lab.runs.run import Run
 from lpr_lab.text import sample_texts
 
 KIND = "upcycle"
@@ -95,22 +96,23 @@ def load(settings: UpcyclingSettings, run: Run) -> PreTrainedModel:
             own, num_layers = settings.allocation, base.config.get_text_config().num_hidden_layers
             counts = uniform(num_layers, settings.new_experts_per_layer) if own is None else Allocation(own)
             facts = {"allocation": "uniform" if own is None else list(own), "new_experts": list(counts.new_experts)}
-        run.record_phase("plan", facts)
+        run.phases.record("plan", facts)
     return base
 
 
 def _planned(settings: UpcyclingSettings, run: Run) -> dict[str, Any]:
     """Return what the run of planning says, or refuse one of another kind or for another base."""
     planned = Run.open(run.path.parent, settings.plan)
-    if planned.kind != PLAN or planned.plan is None or planned.results is None:
+    plan = planned.documents.plan
+    if planned.kind != PLAN or plan is None or not planned.results:
         raise UsageError(
             f"plan = {settings.plan!r} is a run of kind {planned.kind}, {planned.status.state}; expected a finished "
             "run of the notebook 02_plan_experts."
         )
-    if planned.plan["base"] != settings.base:
-        raise UsageError(f"plan = {settings.plan!r} was made for {planned.plan['base']}, and base = {settings.base!r}.")
+    if plan["base"] != settings.base:
+        raise UsageError(f"plan = {settings.plan!r} was made for {plan['base']}, and base = {settings.base!r}.")
     layers = list(planned.results["classifier_layers"])
-    counts = list(planned.plan["allocation"])
+    counts = list(plan["allocation"])
     return {"allocation": planned.config["allocation"], "new_experts": counts, "classifier_layers": layers}
 
 
@@ -118,10 +120,10 @@ def write(settings: UpcyclingSettings, run: Run, base: PreTrainedModel) -> dict[
     """Write the upcycled model's adapter to `checkpoint/`; returns how many parameters it has. `base` stays dense."""
     with run.working("upcycle"):
         expanded = _upcycled(settings.upcycle, settings.seed, run, base)
-        if not run.is_done("upcycle"):
-            save_expansion(expanded, run.checkpoint_dir, {"run": run.id})
-            run.record_phase("upcycle", {"parameters": count_parameters(expanded)})
-            run.mark_done("upcycle")
+        if not run.phases.is_done("upcycle"):
+            save_expansion(expanded, run.paths.checkpoint, {"run": run.id})
+            run.phases.record("upcycle", {"parameters": count_parameters(expanded)})
+            run.phases.mark_done("upcycle")
     return run.phases["upcycle"]["parameters"]
 
 
@@ -153,7 +155,7 @@ def compare(settings: UpcyclingSettings, run: Run, base: PreTrainedModel) -> pd.
         `original_weight` (mean weight of expert 0 over tokens and layers, with the lowest and highest layer).
     """
     with run.working("compare"):
-        if not run.is_done("compare"):
+        if not run.phases.is_done("compare"):
             probe = _probe(settings.base).to(base.device)
             with torch.no_grad():
                 wanted = base(probe).logits
@@ -169,9 +171,9 @@ def compare(settings: UpcyclingSettings, run: Run, base: PreTrainedModel) -> pd.
                 "rounding": logit_tolerance(largest),
                 "precision": "fp32",
             }
-            run.write_equivalence({**facts, "starts": rows})
-            run.mark_done("compare")
-    return pd.DataFrame((run.equivalence or {})["starts"])
+            run.documents.write("equivalence", {**facts, "starts": rows})
+            run.phases.mark_done("compare")
+    return pd.DataFrame(run.documents.read("equivalence")["starts"])
 
 
 @torch.no_grad()
@@ -206,14 +208,14 @@ def _probe(base: str) -> torch.Tensor:
 def finish(settings: UpcyclingSettings, run: Run) -> dict[str, Any]:
     """Check the claims, write `results.json`, and mark the run finished."""
     with run.working("finish"):
-        rows = (run.equivalence or {})["starts"]
+        rows = run.documents.read("equivalence")["starts"]
         results = {
             "schema_version": 1,
             "base": settings.base,
             "plan": run.phases["plan"],
             "parameters": run.phases["upcycle"]["parameters"],
             "equivalence": rows,
-            "claims": as_records(check(pd.DataFrame(rows), (run.equivalence or {})["rounding"])),
+            "claims": as_records(check(pd.DataFrame(rows), run.documents.read("equivalence")["rounding"])),
         }
         run.finish(results)
     return results

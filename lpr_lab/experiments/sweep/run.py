@@ -27,8 +27,9 @@ from lpr_lab.experiments.sweep.grid import COLUMNS, KIND, Point, as_text, points
 from lpr_lab.experiments.sweep.point import Outcome, Task
 from lpr_lab.experiments.sweep.tables import by_setting, differences, known_metrics, usual_metrics, value_of
 from lpr_lab.progress import progress
+from lpr_lab.runs.find import list_runs, start_run
 from lpr_lab.runs.formats import json_records
-from lpr_lab.runs.run import Run, list_runs, start_run
+from lpr_lab.runs.run import Run
 
 MAX_RUNS = 64
 STOP_SECONDS = 60.0
@@ -151,13 +152,13 @@ def run_points(sweep: Sweep, run: Run, engine: Engine) -> pd.DataFrame:
                         if not bar.disable:
                             bar.write(f"{found[number].label}: {said}", file=sys.stderr)
                         bar.update(1)
-                        run.write_table("summary", summarise(sweep, run, found, outcomes))
+                        run.tables.write("summary", summarise(sweep, run, found, outcomes))
                     _wait(bar)
             except BaseException:
                 _stop(working.values())
                 raise
         summary = summarise(sweep, run, found, outcomes)
-        run.write_table("summary", summary)
+        run.tables.write("summary", summary)
     return summary
 
 
@@ -166,7 +167,7 @@ def summarise(sweep: Sweep, run: Run, found: Sequence[Point], outcomes: Mapping[
     results = {}
     for number, outcome in outcomes.items():
         if not outcome.error:
-            results[number] = Run.open(run.path.parent, outcome.run).results or {}
+            results[number] = Run.open(run.path.parent, outcome.run).results
     metrics = sweep.metrics or [name for name in usual_metrics(list(results.values())) if name not in sweep.grid]
     rows = []
     for number in sorted(outcomes):
@@ -203,7 +204,7 @@ def finish(sweep: Sweep, run: Run, summary: pd.DataFrame) -> dict[str, Any]:
             "differences": differences(summary, list(sweep.grid), metrics),
         }
         for name, table in tables.items():
-            run.write_table(name, table)
+            run.tables.write(name, table)
         results = {
             "schema_version": 1,
             **sweep.to_config(),
@@ -212,7 +213,7 @@ def finish(sweep: Sweep, run: Run, summary: pd.DataFrame) -> dict[str, Any]:
             **{name: json_records(table) for name, table in tables.items()},
             "failed": [{"point": _label(row, sweep), "error": row["run_error"]} for _, row in failed.iterrows()],
         }
-        run.write_results(results)
+        run.documents.write("results", results)
     if failed.empty:
         run.finish()
     else:
@@ -285,7 +286,7 @@ def _check_metrics(run: Run, summary: pd.DataFrame, metrics: Sequence[str]) -> N
         return
     for name in metrics:
         if finished[name].isna().all():
-            known = known_metrics(Run.open(run.path.parent, finished["run_id"].iloc[0]).results or {})
+            known = known_metrics(Run.open(run.path.parent, finished["run_id"].iloc[0]).results)
             raise UsageError(
                 f"No run's results have a number {name!r}.{did_you_mean(name, known)} They have "
                 f"{', '.join(known[:20]) or 'none'}. Name others and start the sweep again: its runs are kept."

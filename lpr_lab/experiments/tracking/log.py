@@ -8,6 +8,8 @@ A stage is one run of a tracker. Beside its files stands what it was handed, wri
 that resumes goes on in the same run of the tracker, and no step is there twice.
 """
 
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +19,7 @@ from typing import Any
 
 from lpr_lab.experiments.tracking.trackers import OPENERS, id_of
 from lpr_lab.method.training.processes import join_processes
+from lpr_lab.runs.files import PRINTED_TO
 from lpr_lab.runs.formats import dotted
 from lpr_lab.runs.run import Run
 from lpr_lab.storage import read_json, write_json
@@ -61,7 +64,7 @@ class _TrackerThread:
 
     def __init__(self, name: str, run: Run, stage: str):
         self._name, self._run, self._stage = name, run, stage
-        self._folder = run.tracking_dir
+        self._folder = run.paths.tracking
         self._handed = self._folder / f"{name}.{stage}.json"
         self._queue: Queue[dict[str, float] | None] = Queue(MOST_WAITING)
         self._doing = "starting"
@@ -134,9 +137,18 @@ class _TrackerThread:
                 return
             try:
                 # First: who sees it given up does not wait for it, and the stage, or the process, may be over then.
-                self._run.say(f"The tracker {self._name} {reason}. Training goes on without it.")
+                say(self._run, f"The tracker {self._name} {reason}. Training goes on without it.")
             finally:
                 self._is_given_up = True
+
+
+def say(run: Run, text: str) -> None:
+    """Print a remark to stderr, and keep it in the run's log."""
+    print(text, file=sys.stderr, flush=True)
+    if os.environ.get(PRINTED_TO) != str(run.paths.log):
+        run.paths.log.parent.mkdir(exist_ok=True)
+        with run.paths.log.open("a", encoding="utf-8") as log:
+            log.write(text + "\n")
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:

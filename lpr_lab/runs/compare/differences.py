@@ -116,7 +116,7 @@ def compare_runs(runs: Sequence[Run]) -> RunDifferences:
         tuple(language_rows(runs)),
         tuple(setting_rows(runs)),
         tuple(_rows([_data_facts(run) for run in runs])),
-        tuple(_rows([dict(flatten(run.env or {})) for run in runs])),
+        tuple(_rows([dict(flatten(run.documents.read("env"))) for run in runs])),
         tuple(unlike_test_sets(runs)),
         refusal(runs),
     )
@@ -124,7 +124,7 @@ def compare_runs(runs: Sequence[Run]) -> RunDifferences:
 
 def changed_between(run: Run) -> tuple[str, str]:
     """Return the two models that a run's changes are between; `base` and `expanded` unless it says otherwise."""
-    results = run.results or {}
+    results = run.results
     return str(results.get("before") or "base"), str(results.get("after") or "expanded")
 
 
@@ -145,7 +145,7 @@ def result_rows(runs: Sequence[Run]) -> list[Row]:
     """Return the mean change of bits per byte, in per cent, by data set and role, on test sets that are the same."""
     if refusal(runs):
         return []
-    summaries = [(run.results or {}).get("summary") or {} for run in runs]
+    summaries = [run.results.get("summary") or {} for run in runs]
     unlike = {dataset for dataset, _ in unlike_test_sets(runs)}
     keys = dict.fromkeys(
         (dataset, role) for summary in summaries for dataset, by_role in summary.items() for role in by_role
@@ -249,7 +249,7 @@ def _numbers(name: str, values: Sequence[Any], runs: Sequence[Run], keys: Sequen
 
 def _data_facts(run: Run) -> dict[str, str | None]:
     """Return sources by name and hashes by language and split; what follows from these is left out."""
-    data = {key: value for key, value in (run.data or {}).items() if key != "preparation"}
+    data = {key: value for key, value in run.documents.read("data").items() if key != "preparation"}
     facts: dict[str, str | None] = {}
     for number, source in enumerate(data.pop("sources", None) or []):
         name = source_name(source) or str(number)
@@ -260,5 +260,5 @@ def _data_facts(run: Run) -> dict[str, str | None]:
 
 def _changes(run: Run) -> dict[tuple[str, str], dict[str, Any]]:
     """Return the rows of `change` by data set and language."""
-    rows = (run.results or {}).get("change") or []
+    rows = run.results.get("change") or []
     return {(str(row["dataset"]), str(row["language"])): row for row in rows if isinstance(row, dict)}

@@ -57,7 +57,7 @@ def _resampled(path: Path, stamp: tuple[tuple[int, int] | None, ...]) -> dict[Ke
 
     run = Run(path)
     try:
-        documents = run.read_table("documents")
+        documents = run.tables.read("documents")
         if documents is None or not stages_of(run):
             return {}
         found = {}

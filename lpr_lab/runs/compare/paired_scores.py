@@ -77,12 +77,12 @@ Key = tuple[str, str]
 
 def _scores(side: Side) -> dict[Key, dict[str, Any]] | None:
     """Return role, test_set, n_documents and this side's bits by language and data set, as far as they are known."""
-    change = side.run.read_table("change")
+    change = side.run.tables.read("change")
     if change is None or change.empty:
         return None
     found: dict[Key, dict[str, Any]] = {}
     newest = (stages_of(side.run) or [""])[-1]
-    stage, stages = side.stage or newest, side.run.read_table("stages")
+    stage, stages = side.stage or newest, side.run.tables.read("stages")
     for row in change.to_dict("records"):
         key = (str(row["language"]), str(row["dataset"]))
         bits = {own_before(side.run): row["before"], newest: row["after"]}.get(stage)
@@ -127,16 +127,16 @@ def _stored(before: Side, after: Side) -> Table | None:
     if before.run.id != after.run.id or after.stage:
         return None
     if before.stage == own_before(after.run):
-        return after.run.read_table("change")
+        return after.run.tables.read("change")
     stages = stages_of(after.run)
     group = stages[-1].split()[0]
     earlier = [name for name in stages if name.split()[0] != group]
-    return after.run.read_table("change_from_parent") if earlier and before.stage == earlier[-1] else None
+    return after.run.tables.read("change_from_parent") if earlier and before.stage == earlier[-1] else None
 
 
 def paired(before: Side, after: Side, keys: list[Key]) -> list[Any] | None:
     """Return the test sets with the scores of both sides under the names `before` and `after`, or None."""
-    tables = [side.run.read_table("documents") for side in (before, after)]
+    tables = [side.run.tables.read("documents") for side in (before, after)]
     if tables[0] is None or tables[1] is None:
         return None
     from dataclasses import replace

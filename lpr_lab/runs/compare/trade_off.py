@@ -59,7 +59,7 @@ def trade_off(chosen: Run, runs: Iterable[Run], dataset: str) -> TradeOff | None
 
 def _test_sets(run: Run, dataset: str) -> dict[str, tuple[str, str]] | None:
     """Return (role, hash) by language."""
-    table = run.read_table("change")
+    table = run.tables.read("change")
     if table is None:
         return None
     rows = table[table["dataset"] == dataset].to_dict("records")
@@ -80,7 +80,7 @@ def _why_apart(wanted: dict[str, tuple[str, str]], own: dict[str, tuple[str, str
 
 
 def _point(run: Run, dataset: str, chosen: Run, test_sets: dict[str, tuple[str, str]]) -> dict[str, Any]:
-    table = run.read_table("change")
+    table = run.tables.read("change")
     assert table is not None
     rows = table[table["dataset"] == dataset]
     by_role = {role: part["change_percent"] for role, part in rows.groupby("role")}

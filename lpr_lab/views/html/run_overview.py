@@ -64,7 +64,7 @@ def mean_of(results: dict[str, Any], role: str) -> Difference:
 
 def lost_text(run: Run) -> str:
     """Say how much of the evaluated text the tokenizer loses; empty where it gives back the text."""
-    rows = (run.results or {}).get("lost_text") or []
+    rows = run.results.get("lost_text") or []
     if not rows:
         return ""
     parts = [f"{row['lost_share']:.2%} of {language_name(row['language'])} ({row['dataset']})" for row in rows]
@@ -80,7 +80,7 @@ def _tile(title: str, value: str, small: str, role: str) -> str:
 
 def render_claims(run: Run) -> str:
     """Return what the method promises and whether it holds; empty where nothing was checked."""
-    claims = (run.results or {}).get("claims") or []
+    claims = run.results.get("claims") or []
     if not claims:
         return ""
     items = "".join(
@@ -94,7 +94,7 @@ def render_claims(run: Run) -> str:
 
 def claims_finding(run: Run) -> str:
     """Return how many promises hold."""
-    claims = (run.results or {}).get("claims") or []
+    claims = run.results.get("claims") or []
     held = sum(bool(claim["holds"]) for claim in claims)
     return f"{held} of {len(claims)} promises of the method hold"
 
@@ -109,7 +109,7 @@ def _short(value: float | None) -> str:
 def render_phases(run: Run) -> str:
     """Return the phases of a run and how long each took; empty where it has none."""
     status = run.status
-    seconds = run.seconds
+    seconds = run.phases.seconds
     names = list(dict.fromkeys(filter(None, (*status.done_phases, status.stage))))
     if not names:
         return ""
@@ -128,7 +128,7 @@ def render_phases(run: Run) -> str:
 
 def phases_finding(run: Run) -> str:
     """Return how long all phases took."""
-    seconds = run.seconds
+    seconds = run.phases.seconds
     total = sum(value for value in seconds.values() if isinstance(value, int | float))
     return f"Phases, {duration(total)} in all" if total else "Phases"
 
@@ -144,7 +144,7 @@ def render_pairs(rows: list[tuple[str, str | None]]) -> str:
 
 def render_texts(run: Run) -> str:
     """Return size and hash of every text that a run was made from, and what was not read; empty if not recorded."""
-    texts = (run.data or {}).get("texts")
+    texts = run.documents.read("data").get("texts")
     if not isinstance(texts, dict):
         return ""
     rows = "".join(
@@ -158,7 +158,7 @@ def render_texts(run: Run) -> str:
     names = ("Language", "Split", "Documents", "Characters", "SHA-256")
     head = "".join(f'<th scope="col"{" class=lpr-number" if name in names[2:4] else ""}>{name}</th>' for name in names)
     table = f'<table class="lpr-table"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
-    return table + _not_read((run.data or {}).get("left_out") or [])
+    return table + _not_read(run.documents.read("data").get("left_out") or [])
 
 
 def _not_read(left_out: list[dict[str, str]]) -> str:

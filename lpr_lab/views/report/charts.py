@@ -61,7 +61,7 @@ class Chart:
 
 def retention_charts(run: Run) -> Iterator[Chart]:
     """Yield bits per byte before and after by language, a chart per data set, then stage after stage."""
-    change = run.read_table("change")
+    change = run.tables.read("change")
     if change is not None and not change.empty:
         for dataset in datasets(change):
             rows = change[change["dataset"] == dataset]
@@ -73,7 +73,7 @@ def retention_charts(run: Run) -> Iterator[Chart]:
                 f"retention-{dataset}", figure, head, retention_rows(rows, from_base=own_before(run) == BASE), caption
             )
             yield replace(one, kicker=dataset_name(dataset))
-    table = run.read_table("retention_by_stage")
+    table = run.tables.read("retention_by_stage")
     if table is not None and not table.empty:
         rows = table[table["dataset"] == main_dataset(table)]
         head = ("Language", "Group", "Stage", "Bits per byte", "Change", "95 % interval")
@@ -116,7 +116,7 @@ def retention_rows(rows: Table, *, from_base: bool = True) -> list[tuple[str, ..
 
 def routing_charts(run: Run) -> Iterator[Chart]:
     """Yield the weight of the original expert by layer and language, as colours and as lines."""
-    load = run.read_table("load")
+    load = run.tables.read("load")
     if load is None or load.empty:
         return
     rows = load[load["dataset"] == main_dataset(load)]
@@ -132,7 +132,7 @@ def routing_charts(run: Run) -> Iterator[Chart]:
 
 def expert_charts(run: Run) -> Iterator[Chart]:
     """Yield what experts tell about language, and what changed between stages, where it was counted."""
-    table = run.read_table("expert_information")
+    table = run.tables.read("expert_information")
     if table is not None and not table.empty:
         rows = table[(table["dataset"] == main_dataset(table)) & (table["stage"] == table["stage"].iloc[-1])]
         columns = [name for name in ("bits", "ceiling_bits", "null_bits", "null_high_bits") if name in rows]
@@ -145,7 +145,7 @@ def expert_charts(run: Run) -> Iterator[Chart]:
         body = [(str(row["layer"]), *(f"{row[name]:.3f}" for name in columns)) for row in rows.to_dict("records")]
         head = ("Layer", *(f"{names[name]}, bits" for name in columns))
         yield _chart("experts-information", experts.information(rows), head, body)
-    table = run.read_table("original_probability")
+    table = run.tables.read("original_probability")
     if table is not None and not table.empty:
         rows = table[table["dataset"] == main_dataset(table)]
         body = [
@@ -155,7 +155,7 @@ def expert_charts(run: Run) -> Iterator[Chart]:
         head = ("Language", "Layer", "Stage", "Router's probability of expert 0")
         caption = "Softmax over all experts, before any is chosen (fig. 3 of MoE-LPR)."
         yield _chart("experts-original-probability", experts.original_probability(rows), head, body, caption)
-    table = run.read_table("expert_agreement")
+    table = run.tables.read("expert_agreement")
     if table is not None and not table.empty:
         last = table.iloc[-1]
         rows = table[(table["before"] == last["before"]) & (table["after"] == last["after"])]
@@ -172,14 +172,14 @@ def expert_charts(run: Run) -> Iterator[Chart]:
 
 def _roles(run: Run) -> dict[str, str]:
     """Return `original` or `expanded` by language, as far as a table says it."""
-    table = run.read_table("expert_load")
-    table = run.read_table("load") if table is None else table
+    table = run.tables.read("expert_load")
+    table = run.tables.read("load") if table is None else table
     return {} if table is None else dict(zip(table["language"], table["role"], strict=True))
 
 
 def training_charts(run: Run) -> Iterator[Chart]:
     """Yield the losses over tokens, a chart per loss that was recorded."""
-    metrics = run.metrics()
+    metrics = run.metrics.read()
     for name in _LOSSES:
         rows = metrics[(metrics["name"] == name) & metrics["value"].notna()]
         if rows.empty:
@@ -195,7 +195,7 @@ def training_charts(run: Run) -> Iterator[Chart]:
 
 def plan_charts(run: Run) -> Iterator[Chart]:
     """Yield how alike languages are by layer and the new experts that follow, where the run planned."""
-    table = run.read_table("layers")
+    table = run.tables.read("layers")
     if table is None or table.empty or "new_experts" not in table:
         return
     body = [
@@ -215,7 +215,7 @@ def kept_charts(run: Run, drawn: Sequence[str]) -> Iterator[Chart]:
         "training": "training-",
         "plan": "plan",
     }
-    for name, figure in run.figures().items():
+    for name, figure in run.figures.read().items():
         if name in anew and any(one.startswith(anew[name]) for one in drawn):
             continue
         if not isinstance(figure, dict) or not isinstance(figure.get("data"), list):

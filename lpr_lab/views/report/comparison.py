@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from lpr_lab.errors import LprError
 from lpr_lab.runs.compare.differences import compare_runs
-from lpr_lab.runs.run import Run
+from lpr_lab.runs.run import Run, short_id
 from lpr_lab.views.html import comparison
 
 esc = html.escape
@@ -18,7 +18,7 @@ def render_comparison(runs: Sequence[Run]) -> str:
     except LprError as error:
         return _notice("Not compared", str(error))
     heads = [
-        f'<a href="#r{n}-top">{esc(run.title)}</a><small>{esc(run.created[:10])} {esc(run.short_id)}</small>'
+        f'<a href="#r{n}-top">{esc(run.title)}</a><small>{esc(run.created[:10])} {esc(short_id(run.id))}</small>'
         for n, run in enumerate(runs, start=1)
     ]
     notices = "".join(_notice("Notice", said) for said in comparison.notices(compared, runs))

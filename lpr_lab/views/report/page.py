@@ -21,6 +21,7 @@ from typing import Any
 
 from lpr_lab.errors import LprError, UsageError
 from lpr_lab.runs.environment import package_versions
+from lpr_lab.runs.housekeeping import read_tags
 from lpr_lab.runs.run import Run
 from lpr_lab.storage import write_text
 from lpr_lab.views import theme
@@ -144,8 +145,8 @@ def _run(
         if not room.take(text):
             text = parts.section(prefix + key, title, _too_large())
         yield text
-    if run.notes.strip():
-        yield parts.section(f"{prefix}notes", "Notes", f'<p class="lpr-notes" dir="auto">{esc(run.notes)}</p>')
+    if (notes := run.documents.notes).strip():
+        yield parts.section(f"{prefix}notes", "Notes", f'<p class="lpr-notes" dir="auto">{esc(notes)}</p>')
     yield "</article>"
 
 
@@ -237,8 +238,8 @@ def _masthead(runs: Sequence[Run], name: str, language: str) -> str:
     run = runs[0]
     facts = [f"{len(runs)} runs"] if len(runs) > 1 else [f"Run {run.id}", run.kind, run.created[:10]]
     if len(runs) == 1:
-        facts += [f"#{word}" for word in run.tags]
-        commit = str(((run.env or {}).get("git") or {}).get("commit") or "")
+        facts += [f"#{word}" for word in read_tags(run)]
+        commit = str((run.documents.read("env").get("git") or {}).get("commit") or "")
         facts += [f"commit {commit[:10]}"] if commit else []
     lines = parts.words(run) if len(runs) == 1 else []
     lead = f'<p class="lpr-standfirst">{esc(lines[0])}</p>' if lines else ""

@@ -84,7 +84,7 @@ def chart(prefix: str, one: Chart, *, open_table: bool = False) -> str:
 def words(run: Run) -> list[str]:
     """Return what came of a run in sentences; none where it has no results of an expansion."""
     try:
-        return summary_lines(run.results or {}, run.seconds)
+        return summary_lines(run.results, run.phases.seconds)
     except LookupError:
         return []
 
@@ -93,7 +93,7 @@ def standing(run: Run) -> str:
     """Return a notice for a run that is not finished, or whose training diverged; empty for another."""
     status = run.status
     if status.state == "finished":
-        notes = [*filter(None, [run.note]), *divergence_lines(run.results or {})]
+        notes = [*filter(None, [run.note]), *divergence_lines(run.results)]
         return "".join(f'<p class="lpr-notice" role="note"><b>Notice.</b> {esc(note)}</p>' for note in notes)
     where = (status.stage or "its start").replace("_", " ")
     said = f"This run is not finished: it is {status.state}, at {where}. What follows is what there is so far."
@@ -103,12 +103,12 @@ def standing(run: Run) -> str:
 
 def experts(run: Run) -> str:
     """Return the load of every layer's experts as panels of bars; empty where it was not counted."""
-    load, number, stage = run.read_table("expert_load"), "mass", ""
+    load, number, stage = run.tables.read("expert_load"), "mass", ""
     if load is not None and not load.empty:
         stage = str(load["stage"].iloc[-1])
         load = load[load["stage"] == stage]
     else:
-        load = run.read_table("load")
+        load = run.tables.read("load")
     if load is None or load.empty:
         return ""
     dataset = main_dataset(load)
@@ -145,10 +145,10 @@ def strips(run: Run, *, own_texts: bool = False) -> Iterable[tuple[str, str]]:
     source = run.results or run.config
     order = [str(code) for role in ("original", "earlier", "expanded") for code in source.get(role) or ()]
     kept = {text.id: text.name for text in kept_texts(run)} if own_texts else {}
-    there = [name for name in run.trace_names() if not is_own(name)] + list(kept)
+    there = [name for name in run.traces.names() if not is_own(name)] + list(kept)
     for name in [*(code for code in order if code in there), *(name for name in there if name not in order)]:
         try:
-            trace = run.read_trace(name)
+            trace = run.traces.read(name)
             strip = render_token_strip(trace, linked=False)
         except LprError as error:
             strip = unreadable(run, error)
@@ -218,7 +218,7 @@ def made_with(run: Run) -> str:
     texts = run_overview.render_texts(run)
     region = '<div class="lpr-scroll" tabindex="0" role="region" aria-label="Texts">'
     parts.append(folded("Text it was made from", f"{region}{texts}</div>" if texts else ""))
-    environment = flatten(run.env or {})
+    environment = flatten(run.documents.read("env"))
     parts.append(
         folded("Environment", run_overview.render_pairs(environment))
         if environment
@@ -234,21 +234,21 @@ def licences(run: Run) -> str:
     if base:
         known = EMBEDDED.get(base)
         rows.append((base, "base model", known.licence if known else "as its publisher states", ""))
-    for source in (run.data or {}).get("sources") or []:
+    for source in run.documents.read("data").get("sources") or []:
         name = source_name(source) or "text"
         version = str(source.get("version") or source.get("revision") or str(source.get("sha256") or "")[:12])
         used = str(source.get("used_for") or "text")
         rows.append((name, used, str(source.get("licence") or "not recorded"), version))
     head = ("Source", "Used for", "Licence", "Version")
     found = table(head, rows, "Sources and licences", numbers=False) if rows else ""
-    if not (run.data or {}).get("sources"):
+    if not run.documents.read("data").get("sources"):
         found += missing("What text this run was made from was not recorded, so its licences are not known.")
     return found
 
 
 def repeat(run: Run) -> str:
     """Return how to make this run again: the code, the parameters, the command."""
-    git = (run.env or {}).get("git") or {}
+    git = run.documents.read("env").get("git") or {}
     lines = []
     notes = []
     if git.get("commit"):
@@ -260,7 +260,7 @@ def repeat(run: Run) -> str:
             "The code had been changed since that commit, so the commit alone does not repeat it. "
             f"SHA-256 of the changes: {git.get('diff_sha256', 'not recorded')}."
         )
-    given = run.config_input
+    given = run.documents.config_input
     parameters = given.get("parameters")
     if given.get("notebook") and isinstance(parameters, dict):
         lines.append(f"lpr-lab run {_notebook(str(given['notebook']))} -f parameters.yaml")

@@ -81,7 +81,7 @@ def test_a_model_larger_than_the_budget_is_loaded_all_the_same(monkeypatch, tmp_
 def test_room_is_made_before_a_model_is_loaded(monkeypatch, tmp_path):
     hub = counted(monkeypatch, 250)
     one, two = runs(tmp_path, 2)
-    two.write_results({"parameters": {"base": 40, "new_experts": 20, "routers": 1}})
+    two.documents.write("results", {"parameters": {"base": 40, "new_experts": 20, "routers": 1}})
     use(hub, one)
     load = hub._load
     monkeypatch.setattr(hub, "_load", lambda run: (hub.loads.append(hub.loaded_bytes()), load(run))[1])  # type: ignore[attr-defined]
@@ -100,9 +100,9 @@ def test_two_models_may_be_compared_and_neither_is_dropped_meanwhile(hub, tmp_pa
 
 def test_weights_that_were_written_again_are_loaded_again(hub, tmp_path):
     (run,) = runs(tmp_path, 1)
-    run.checkpoint_dir.mkdir()
+    run.paths.checkpoint.mkdir()
     use(hub, run, run)
-    os.utime(run.checkpoint_dir, ns=(1, 1))
+    os.utime(run.paths.checkpoint, ns=(1, 1))
     use(hub, run)
     assert hub.loads == [run.id, run.id]
 

@@ -17,13 +17,14 @@ from lpr_lab.experiments.notebooks import run as notebooks
 from lpr_lab.experiments.notebooks.executed import keep_copy
 from lpr_lab.experiments.notebooks.run import run_notebook
 from lpr_lab.runs import environment
-from lpr_lab.runs.run import Run, list_runs
+from lpr_lab.runs.find import list_runs
+from lpr_lab.runs.run import Run
 from lpr_lab.runs.status import claimed
 
 PARAMETERS = 'language = "el"\ntokens = 5\nrun_dir = ""  # set by lpr-lab run'
 START = """
 from pathlib import Path
-from lpr_lab.runs.run import start_run
+from lpr_lab.runs.find import start_run
 run = start_run({"language": language, "tokens": tokens}, kind="small", slug="x", title="x", run_dir=run_dir)
 """
 
@@ -60,15 +61,15 @@ def test_a_notebook_runs_here_with_this_interpreter_and_is_reused_when_started_a
     assert done.run.results == {"prefix": sys.prefix, "folder": str(tmp_path), "language": "nan", "tokens": 5}
     assert (done.run.kind, done.run.title) == ("small", "A small notebook")
     assert done.run.config == {"language": "nan", "tokens": 5}
-    assert done.run.config_input == {"notebook": "small", "parameters": {"language": "nan", "tokens": 5}}
+    assert done.run.documents.config_input == {"notebook": "small", "parameters": {"language": "nan", "tokens": 5}}
     assert "language is nan\n" in shown.getvalue() and "\rstep 0" in shown.getvalue()
-    with done.run.log_path.open(newline="") as log:
+    with done.run.paths.log.open(newline="") as log:
         assert shown.getvalue() == f"Running {path.name} in {done.run.path}\n{log.read()}"
-    copy = done.run.notebook_path.read_text()
+    copy = done.run.paths.notebook.read_text()
     assert "language is nan" in copy and "step 4" in copy
     assert "step 3" not in copy and '"input_path"' not in copy and len(copy) < 10_000
     assert not list(done.run.path.glob(".notebook*"))
-    nbformat.validate(nbformat.read(done.run.notebook_path, as_version=4))
+    nbformat.validate(nbformat.read(done.run.paths.notebook, as_version=4))
 
     again = run_notebook(path, runs_dir=tmp_path / "r{u}ns", values={"language": "nan"}, output=shown)
     assert (again.how, again.run.id) == ("reused", done.run.id)
@@ -84,16 +85,16 @@ def test_a_notebook_that_never_takes_up_its_run_is_finished_when_it_ends(tmp_pat
 
 
 def test_a_failed_cell_keeps_the_copy_and_the_error_and_the_mended_notebook_resumes(tmp_path):
-    path = write_notebook(tmp_path, START, "run.mark_done('corpus')", "raise ValueError('seven')")
+    path = write_notebook(tmp_path, START, "run.phases.mark_done('corpus')", "raise ValueError('seven')")
     with pytest.raises(LprError, match=r"failed with ValueError: seven\. The copy with the traceback is") as caught:
         run_notebook(path, runs_dir=tmp_path / "runs", output=io.StringIO())
     assert caught.value.exit_code == 1
     (run,) = list_runs(tmp_path / "runs")
     assert run.status.state == "failed"
     assert "ValueError: seven" in (run.status.error_tail or "") and "\x1b" not in (run.status.error_tail or "")
-    assert "ValueError" in run.notebook_path.read_text()
+    assert "ValueError" in run.paths.notebook.read_text()
 
-    write_notebook(tmp_path, START, "assert run.is_done('corpus')\nfrom lpr_lab.errors import MissingError")
+    write_notebook(tmp_path, START, "assert run.phases.is_done('corpus')\nfrom lpr_lab.errors import MissingError")
     with_ours = write_notebook(
         tmp_path, START, "from lpr_lab.errors import MissingError\nraise MissingError('No corpus.')"
     )
@@ -101,7 +102,7 @@ def test_a_failed_cell_keeps_the_copy_and_the_error_and_the_mended_notebook_resu
         run_notebook(with_ours, runs_dir=tmp_path / "runs", output=io.StringIO())
     assert (run.status.state, run.status.exit_code, run.status.attempts) == ("failed", 3, 2)
 
-    mended = write_notebook(tmp_path, START, "assert run.is_done('corpus')")
+    mended = write_notebook(tmp_path, START, "assert run.phases.is_done('corpus')")
     done = run_notebook(mended, runs_dir=tmp_path / "runs", output=io.StringIO())
     assert (done.how, done.run.id, done.run.status.state) == ("resumed", run.id, "finished")
 
@@ -137,7 +138,7 @@ def test_an_interrupt_reaches_the_cell_and_leaves_the_run_interrupted(tmp_path, 
         "        print('busy', file=sys.stderr)\n"
         "        time.sleep(60)\n"
         "finally:\n"
-        "    time.sleep(0.3); run.mark_done('tidied')"
+        "    time.sleep(0.3); run.phases.mark_done('tidied')"
     )
     path = write_notebook(tmp_path, START, cell, "raise SystemError('no later cell is run')")
     process = start_and_wait_until_it_prints(path, tmp_path / "runs", "busy")
@@ -146,8 +147,8 @@ def test_an_interrupt_reaches_the_cell_and_leaves_the_run_interrupted(tmp_path, 
     (run,) = list_runs(tmp_path / "runs")
     assert run.status.recorded_state == "interrupted"
     assert run.status.exit_code == 130
-    assert run.is_done("tidied")
-    assert run.notebook_path.is_file()
+    assert run.phases.is_done("tidied")
+    assert run.paths.notebook.is_file()
 
 
 def test_a_killed_command_leaves_no_kernel_and_is_resumed(tmp_path):

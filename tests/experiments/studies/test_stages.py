@@ -14,7 +14,7 @@ from lpr_lab.experiments.studies.upcycle import UpcyclingSettings
 from lpr_lab.method.settings import UpcycleSettings
 from lpr_lab.model.formats.save_load import TENSORS, load_expansion
 from lpr_lab.model.stages import stage_names
-from lpr_lab.runs.run import list_runs
+from lpr_lab.runs.find import list_runs
 
 BUDGET = StageBudget(tokens=4 * 2 * 32, block_tokens=32, blocks_per_step=2, learning_rate=1e-2)
 SETTINGS = {"stage1": BUDGET, "eval_tokens_per_language": 256, "bootstrap": 50, "precision": "fp32"}
@@ -30,7 +30,7 @@ def text(tiny_model, tiny_tokenizer, sentences, tmp_path_factory):
 
 
 def weights_of(run):
-    return load_file(run.checkpoint_dir / TENSORS)
+    return load_file(run.paths.checkpoint / TENSORS)
 
 
 def test_stage_after_stage_ends_with_the_very_weights_of_the_whole_story(text, tmp_path):
@@ -45,15 +45,15 @@ def test_stage_after_stage_ends_with_the_very_weights_of_the_whole_story(text, t
     wanted, found = weights_of(whole), weights_of(third)
     assert wanted.keys() == found.keys()
     assert all(torch.equal(wanted[name], found[name]) for name in wanted)
-    change = [run.read_table("change") for run in (whole, third)]
+    change = [run.tables.read("change") for run in (whole, third)]
     assert change[0] is not None and change[0].equals(change[1])
-    claims = {run.kind: (run.results or {})["claims"] for run in (first, second, third)}
+    claims = {run.kind: run.results["claims"] for run in (first, second, third)}
     names = {kind: {claim["name"] for claim in found} for kind, found in claims.items()}
     assert names["stage1"] == {"starts_equal", "training_stable", "base_untouched", "gains"}
     stage2 = {"training_stable", "base_untouched", "parent_untouched", "retention", "originals_return"}
     assert names["stage2"] == stage2
     assert all(claim["holds"] for found in claims.values() for claim in found if claim["is_exact"])
-    assert set(second.metrics()["stage"]) == {"expand"} and set(third.metrics()["stage"]) == {"review"}
+    assert set(second.metrics.read()["stage"]) == {"expand"} and set(third.metrics.read()["stage"]) == {"review"}
 
 
 def test_what_is_missing_is_made_once_and_linked(text, tmp_path):

@@ -7,7 +7,7 @@ from lpr_lab.experiments import recipes
 from lpr_lab.experiments.config import StageBudget
 from lpr_lab.experiments.studies import evaluation, generations, subjects
 from lpr_lab.experiments.studies import routing as routing_analysis
-from lpr_lab.runs.run import list_runs
+from lpr_lab.runs.find import list_runs
 
 ANSWERS = {
     "evaluation": lambda root: evaluation.start(evaluation.EvaluationSettings(), root=root),
@@ -37,7 +37,7 @@ def test_without_an_expansion_a_short_one_is_made_looked_at_and_used_again(short
     root = tmp_path / "runs"
     asked = ANSWERS[question](root)
     made = next(run for run in list_runs(root) if run.id in asked.run.parents)
-    assert made.status.state == "finished" and made.config == short.to_config() and made.has_checkpoint
+    assert made.status.state == "finished" and made.config == short.to_config() and made.paths.has_checkpoint
     assert subjects.is_known(made)
     again = ANSWERS[question](root)
     assert again.run.id != asked.run.id and again.run.parents == asked.run.parents == (made.id,)

@@ -20,14 +20,15 @@ def base(tiny_model, tiny_tokenizer, sentences, tmp_path):
 
 def test_copies_change_nothing_and_other_starts_do(base, tmp_path):
     run = upcycling.make(UpcyclingSettings(base=base["base"], new_experts_per_layer=2), root=tmp_path)
-    assert run.status.state == "finished" and run.has_checkpoint
-    rows = run.equivalence["starts"]
+    assert run.status.state == "finished" and run.paths.has_checkpoint
+    rows = run.documents.read("equivalence")["starts"]
     by_expert = {row["expert_init"]: row["max_difference"] for row in rows}
     assert set(by_expert) == {"copy", "noise", "random", "partial"}
     copies = [row for row in rows if row["expert_init"] == "copy"]
     assert {(row["router_init"], row["top_k"]) for row in copies} == {("xavier", 2), ("zero", 2), ("xavier", 3)}
-    assert run.equivalence["rounding"] == logit_tolerance(run.equivalence["largest_logit"])
-    assert max(row["max_difference"] for row in copies) <= run.equivalence["rounding"] < by_expert["noise"]
+    equivalence = run.documents.read("equivalence")
+    assert equivalence["rounding"] == logit_tolerance(equivalence["largest_logit"])
+    assert max(row["max_difference"] for row in copies) <= equivalence["rounding"] < by_expert["noise"]
     assert by_expert["noise"] < by_expert["random"]
     zero = next(row for row in rows if row["router_init"] == "zero")
     assert zero["lowest_layer"] == pytest.approx(0.5, abs=0.2) == zero["highest_layer"]
@@ -43,7 +44,7 @@ def test_a_plan_says_where_experts_and_classifiers_go(base, tmp_path):
     planning.finish(plan, planned, planning.measure(plan, planned))
     run = upcycling.make(UpcyclingSettings(base=base["base"], plan=planned.id), root=tmp_path)
     assert run.parents == (planned.id,)
-    assert run.phases["plan"]["new_experts"] == list(planned.plan["allocation"])
+    assert run.phases["plan"]["new_experts"] == list(planned.documents.plan["allocation"])
     assert run.phases["plan"]["classifier_layers"] == planned.results["classifier_layers"]
     with pytest.raises(UsageError, match="kind upcycle, finished; expected a finished run"):
         upcycling.make(UpcyclingSettings(base=base["base"], plan=run.id), root=tmp_path)

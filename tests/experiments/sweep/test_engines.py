@@ -13,7 +13,8 @@ from helpers.small_notebook import write_notebook
 from lpr_lab.errors import MissingError, UsageError
 from lpr_lab.experiments.sweep.engines import SubmititEngine
 from lpr_lab.experiments.sweep.run import Sweep, finish, run_points, start
-from lpr_lab.runs.run import Run, list_runs
+from lpr_lab.runs.find import list_runs
+from lpr_lab.runs.run import Run
 
 
 def test_a_parameter_that_submitit_does_not_know_starts_nothing(tmp_path):
@@ -33,7 +34,7 @@ def test_jobs_of_submitit_run_points_and_a_preempted_one_is_queued_again_and_res
     cell = (
         "import pathlib, time\n"
         "if rate > 1:\n    raise ValueError('seven')\n"
-        "run.mark_done(f'attempt {run.status.attempts}')\n"
+        "run.phases.mark_done(f'attempt {run.status.attempts}')\n"
         f"while not pathlib.Path({str(go_on)!r}).exists():\n    time.sleep(0.05)\n"
         "run.finish({'loss': rate})"
     )
@@ -70,7 +71,7 @@ def test_jobs_of_submitit_run_points_and_a_preempted_one_is_queued_again_and_res
 
 
 def _working(runs, phase: str) -> list[Run]:
-    return [run for run in list_runs(runs) if run.problem is None and run.is_done(phase)]
+    return [run for run in list_runs(runs) if run.problem is None and run.phases.is_done(phase)]
 
 
 def _pids_below(process: psutil.Process) -> set[str]:

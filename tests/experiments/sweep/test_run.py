@@ -18,8 +18,9 @@ from lpr_lab.experiments.notebooks.run import run_notebook
 from lpr_lab.experiments.sweep.engines import LocalEngine
 from lpr_lab.experiments.sweep.run import Sweep, finish, run_points, start
 from lpr_lab.runs import environment
+from lpr_lab.runs.find import list_runs
 from lpr_lab.runs.lineage import children_of
-from lpr_lab.runs.run import Run, list_runs
+from lpr_lab.runs.run import Run
 
 THREADS = 'import os\nthreads = int(os.environ.get("OMP_NUM_THREADS", 0))\n'
 RESULTS = 'run.finish({"loss": rate + seed / 100, "threads": threads})'
@@ -74,7 +75,7 @@ def test_a_failing_point_stops_no_other_and_the_same_sweep_takes_it_up_again(tmp
     assert mended["run_id"].tolist() == table["run_id"].tolist()
     assert Run(run.path).status.state == "finished" and results["failed"] == []
     assert Run.open(runs, mended["run_id"].iloc[2]).status.attempts == 2
-    stored = run.read_table("by_setting")
+    stored = run.tables.read("by_setting")
     assert stored is not None
     losses = stored[stored["metric"] == "loss"]
     assert losses["mean"].round(6).tolist() == [0.205, 0.305] and losses["n"].tolist() == [2, 2]
@@ -113,7 +114,7 @@ def test_nothing_is_made_for_a_sweep_that_is_wrong(tmp_path):
 def test_a_sweep_that_is_interrupted_or_killed_stops_its_points_and_goes_on_later(tmp_path, number):
     runs, go_on = tmp_path / "runs", tmp_path / "go_on"
     busy = (
-        "import time\nfrom pathlib import Path\nrun.mark_done('begun')\n"
+        "import time\nfrom pathlib import Path\nrun.phases.mark_done('begun')\n"
         f"while not Path({str(go_on)!r}).exists():\n    time.sleep(0.05)\n"
         "run.finish({'loss': rate})"
     )
@@ -121,7 +122,7 @@ def test_a_sweep_that_is_interrupted_or_killed_stops_its_points_and_goes_on_late
     command = [sys.executable, "-m", "lpr_lab", "sweep", str(path), "-g", "rate=1,2,3", "--jobs", "2", "--json"]
     environ = {**os.environ, "PYTHONPATH": str(environment.CHECKOUT), "LPR_LAB_RUNS": str(runs)}
     first = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environ)
-    _wait_until(lambda: sum(run.kind == "small" and run.is_done("begun") for run in list_runs(runs)) == 2)
+    _wait_until(lambda: sum(run.kind == "small" and run.phases.is_done("begun") for run in list_runs(runs)) == 2)
     below = psutil.Process(first.pid).children(recursive=True)
     first.send_signal(number)
     assert first.wait(timeout=90) == (130 if number == signal.SIGINT else -signal.SIGKILL)

@@ -28,7 +28,7 @@ def track(run, name, steps=STEPS, stage="expand"):
     with tracking.tracking(run, stage, (name,)) as log:
         for step in steps:
             log(numbers(step))
-    assert not run.log_path.exists(), run.log_path.read_text()
+    assert not run.paths.log.exists(), run.paths.log.read_text()
 
 
 def track_interrupted_and_resumed(run, name):
@@ -47,13 +47,13 @@ def test_tensorboard_has_every_step_once_and_the_settings(run):
 
     track_interrupted_and_resumed(run, "tensorboard")
     for stage, expected in (("expand", EXPANDED), ("review", REVIEWED)):
-        events = EventAccumulator(str(run.tracking_dir / "tensorboard" / stage))
+        events = EventAccumulator(str(run.paths.tracking / "tensorboard" / stage))
         events.Reload()
         seen = [(event.step, event.value) for event in events.Scalars("loss")]
         assert [step for step, _ in seen] == [step for step, _ in expected]
         assert [value for _, value in seen] == pytest.approx([value for _, value in expected])
         assert {"lr", "tokens", "seconds"} <= set(events.Tags()["scalars"])
-    (settings,) = (run.tracking_dir / "tensorboard" / "expand").rglob("hparams.yml")
+    (settings,) = (run.paths.tracking / "tensorboard" / "expand").rglob("hparams.yml")
     assert "expanded: el, hu" in settings.read_text() and "stage1.tokens: 4096" in settings.read_text()
 
 
@@ -61,7 +61,7 @@ def test_trackio_has_every_step_once_in_the_run_directory_also_for_a_second_run(
     other = Run.create(tmp_path / "runs", kind="expansion", slug="tr", title="tr", config={})
     for each in (run, other):
         track_interrupted_and_resumed(each, "trackio")
-        assert list((each.tracking_dir / "trackio").glob("*.db"))
+        assert list((each.paths.tracking / "trackio").glob("*.db"))
         from trackio.sqlite_storage import SQLiteStorage  # after the code under test had to import it by itself
 
         names = {f"{each.id} expand": EXPANDED, f"{each.id} review": REVIEWED}
@@ -75,7 +75,7 @@ def test_mlflow_has_every_step_once_and_the_settings_in_plain_files(run):
     import mlflow
 
     track_interrupted_and_resumed(run, "mlflow")
-    client = mlflow.MlflowClient((run.tracking_dir / "mlflow").as_uri())
+    client = mlflow.MlflowClient((run.paths.tracking / "mlflow").as_uri())
     experiment = client.get_experiment_by_name(trackers.PROJECT)
     stages = {found.data.tags["stage"]: found for found in client.search_runs([experiment.experiment_id])}
     assert set(stages) == {"expand", "review"} and stages["expand"].info.status == "FINISHED"
@@ -100,7 +100,7 @@ def wandb_history(run):
     from wandb.proto import wandb_internal_pb2
 
     found = {}
-    for path in sorted((run.tracking_dir / "wandb").rglob("offline-run-*/*.wandb")):
+    for path in sorted((run.paths.tracking / "wandb").rglob("offline-run-*/*.wandb")):
         steps = found.setdefault(path.stem.removeprefix("run-"), [])
         for data in wandb_records(path.read_bytes()):
             record = wandb_internal_pb2.Record()
@@ -172,19 +172,19 @@ def use(monkeypatch):
 
 @pytest.mark.parametrize("place", ["start", "log", "finish"])
 def test_the_report_is_written_before_the_stage_is_over_however_slow_the_disk(run, use, monkeypatch, place):
-    write = type(run).say
+    write = tracking.say
 
-    def write_slowly(self, text):
+    def write_slowly(run, text):
         time.sleep(0.3)
-        write(self, text)
+        write(run, text)
 
-    monkeypatch.setattr(type(run), "say", write_slowly)
+    monkeypatch.setattr(tracking, "say", write_slowly)
     use(Tracker(raises_at=place))
     with tracking.tracking(run, "expand", ("tensorboard",)) as log:
         for step in STEPS:
             log(numbers(step))
             time.sleep(0.05)
-    assert "Training goes on without it" in run.log_path.read_text()
+    assert "Training goes on without it" in run.paths.log.read_text()
 
 
 @pytest.mark.parametrize("place", ["start", "configure", "log", "finish"])
@@ -196,7 +196,7 @@ def test_a_tracker_that_raises_is_reported_once_in_the_log_and_training_goes_on(
             log(numbers(step))
             trained.append(step)
     assert trained == list(STEPS)
-    (line,) = run.log_path.read_text().splitlines()
+    (line,) = run.paths.log.read_text().splitlines()
     assert "The tracker tensorboard failed while" in line and "no tracker here" in line and "Training goes on" in line
     assert capsys.readouterr().err.strip() == line
 
@@ -208,7 +208,7 @@ def test_a_tracker_that_hangs_holds_up_neither_a_step_nor_the_end(run, use, monk
     with tracking.tracking(run, "expand", ("tensorboard",)) as log:
         for step in STEPS:
             log(numbers(step))
-    (line,) = run.log_path.read_text().splitlines()
+    (line,) = run.paths.log.read_text().splitlines()
     assert "did not end within" in line
 
 
@@ -218,7 +218,7 @@ def test_a_tracker_that_hangs_for_a_moment_loses_nothing(run, use):
         for step in STEPS:
             log(numbers(step))
         slow.let_go.set()
-    assert slow.steps == list(STEPS) and not run.log_path.exists()
+    assert slow.steps == list(STEPS) and not run.paths.log.exists()
 
 
 def test_a_tracker_that_cannot_keep_up_is_given_up_before_it_fills_the_memory(run, use, monkeypatch):
@@ -227,7 +227,7 @@ def test_a_tracker_that_cannot_keep_up_is_given_up_before_it_fills_the_memory(ru
     with tracking.tracking(run, "expand", ("tensorboard",)) as log:
         for step in range(1, 100):
             log(numbers(step))
-    assert "does not keep up" in run.log_path.read_text()
+    assert "does not keep up" in run.paths.log.read_text()
 
 
 def test_one_tracker_that_fails_leaves_the_others_alone(run, use, monkeypatch):
@@ -241,22 +241,22 @@ def test_one_tracker_that_fails_leaves_the_others_alone(run, use, monkeypatch):
 
 
 def test_what_a_kernel_prints_is_not_put_into_the_log_twice(run, monkeypatch, capsys):
-    monkeypatch.setenv("LPR_LAB_PRINTED_TO", str(run.log_path))
-    run.say("a remark")
-    assert not run.log_path.exists() and "a remark" in capsys.readouterr().err
+    monkeypatch.setenv("LPR_LAB_PRINTED_TO", str(run.paths.log))
+    tracking.say(run, "a remark")
+    assert not run.paths.log.exists() and "a remark" in capsys.readouterr().err
 
 
 def test_a_stage_that_logs_nothing_starts_no_tracker(run, use):
     use(Tracker(raises_at="start"))
     with tracking.tracking(run, "fit_routers", ("tensorboard",)):
         pass
-    assert not run.tracking_dir.exists() and not run.log_path.exists()
+    assert not run.paths.tracking.exists() and not run.paths.log.exists()
 
 
 def test_without_trackers_nothing_is_done(run):
     with tracking.tracking(run, "expand", ()) as log:
         log(numbers(1))
-    assert not run.tracking_dir.exists()
+    assert not run.paths.tracking.exists()
 
 
 # ------------------------------------------------------------------------------------------------------ which ones

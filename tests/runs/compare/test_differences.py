@@ -5,6 +5,7 @@ import pytest
 from helpers.sample_runs import make_run, results
 from helpers.sample_scores import finished_run
 from lpr_lab.runs.compare.differences import compare_runs, flatten
+from lpr_lab.runs.environment import describe
 from lpr_lab.runs.run import Run
 from lpr_lab.views.html.run_overview import mean_of
 
@@ -12,7 +13,7 @@ from lpr_lab.views.html.run_overview import mean_of
 @pytest.fixture
 def first(tmp_path) -> Run:
     run = make_run(tmp_path)
-    run.write_data(data("aa"))
+    run.documents.write("data", data("aa"))
     return run
 
 
@@ -23,7 +24,7 @@ def data(digest: str) -> dict:
 
 def other(tmp_path, change=lambda found: found, **create) -> Run:
     run = make_run(tmp_path, finished=False, **create)
-    run.write_data(data("bb"))
+    run.documents.write("data", data("bb"))
     run.finish(change(results()))
     return run
 
@@ -44,7 +45,7 @@ def test_a_run_does_not_differ_from_itself(first):
 
 def test_settings_text_and_environment_are_told_apart(tmp_path, first):
     second = other(tmp_path, config={**first.config, "seed": 7, "only_here": None})
-    second.write_env(seed=7)
+    second.documents.write("env", describe() | {"seed": 7})
     compared = compare_runs([first, second])
     assert names(compared.settings) == ["seed"]
     assert names(compared.data) == ["texts.en.dev.sha256"]

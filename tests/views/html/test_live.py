@@ -19,12 +19,12 @@ from lpr_lab.views.html import live
 def run(tmp_path):
     run = Run.create(tmp_path / "runs", kind="expansion", slug="el", title="el <b>beside</b> en", config={})
     run.start("expand")
-    run.expect(num_steps=40)
+    run.phases.expect(num_steps=40)
     for step in range(1, 11):
         numbers = {"loss": 3 / step, "lm_loss": 2 / step, "lr": 3e-4}
-        run.log_metrics({"step": step, "tokens": 1000 * step, "t": 0.5 * step, **numbers}, stage="expand")
-    run.log_path.parent.mkdir()
-    run.log_path.write_text("a line <script>\n")
+        run.metrics.log({"step": step, "tokens": 1000 * step, "t": 0.5 * step, **numbers}, stage="expand")
+    run.paths.log.parent.mkdir()
+    run.paths.log.write_text("a line <script>\n")
     yield run
     if not run.status.recorded_state == "finished":
         run.stop("interrupted")
@@ -154,14 +154,14 @@ def test_while_a_display_follows_a_run_no_bar_is_drawn_beside_it(notebook, run, 
 
 
 def test_under_lpr_lab_run_the_bars_go_on_to_its_terminal(notebook, run, capsys, monkeypatch):
-    monkeypatch.setenv(PRINTED_TO, str(run.log_path))
+    monkeypatch.setenv(PRINTED_TO, str(run.paths.log))
     with live.watching(run, every=0.01), progress(2, "beside") as bar:
         bar.update(2)
     assert "beside" in capsys.readouterr().out
 
 
 def test_what_was_printed_is_not_repeated_below_a_training_that_is_over(run):
-    run.log_path.write_text("expand: 100%|██| 40/40 [00:10<00:00]\n")
+    run.paths.log.write_text("expand: 100%|██| 40/40 [00:10<00:00]\n")
     seen = Follower(run).look()
     assert "40/40" in live.to_html(seen)
     assert "40/40" not in live.to_html(replace(seen, state=live.DONE_HERE))
@@ -169,11 +169,11 @@ def test_what_was_printed_is_not_repeated_below_a_training_that_is_over(run):
 
 def test_a_training_that_diverges_is_said_everywhere_until_it_comes_back(run):
     assert "diverges" not in live.to_text(Follower(run).look())
-    run.log_metrics({"step": 11, "tokens": 11000, "t": 5.5, "loss": 4.5, "diverged": 1.0}, stage="expand")
+    run.metrics.log({"step": 11, "tokens": 11000, "t": 5.5, "loss": 4.5, "diverged": 1.0}, stage="expand")
     seen = Follower(run).look()
     assert seen.is_diverging
     for said in (drawn(seen), live.to_html(seen), live.to_text(seen)):
         assert "diverges: its loss was 3 at first and is 4.5" in " ".join(said.split())
     assert 'role="alert"' in live.to_html(seen)
-    run.log_metrics({"step": 12, "tokens": 12000, "t": 6.0, "loss": 0.5, "diverged": 0.0}, stage="expand")
+    run.metrics.log({"step": 12, "tokens": 12000, "t": 6.0, "loss": 0.5, "diverged": 0.0}, stage="expand")
     assert "diverges" not in live.to_text(Follower(run).look())

@@ -109,10 +109,11 @@ def test_texts_from_a_run_stay_texts(tmp_path):
     found = results()
     found["base"] = nasty
     found["claims"][0]["text"] = nasty
-    run.write_trace("hostile", make_trace(HOSTILE))
-    run.append_generation({"language": nasty, "prompt": nasty, "base": nasty, "expanded": nasty, "diverged_at": 0})
-    run.write_data({"sources": [{"name": nasty, "licence": nasty}], "texts": {nasty: {nasty: {"n_documents": 1}}}})
-    run.write_figure("mine", {"data": [{"x": [nasty], "y": [1], "name": nasty}], "layout": {"title": {"text": nasty}}})
+    run.traces.write("hostile", make_trace(HOSTILE))
+    run.generations.append({"language": nasty, "prompt": nasty, "base": nasty, "expanded": nasty, "diverged_at": 0})
+    texts = {nasty: {nasty: {"n_documents": 1}}}
+    run.documents.write("data", {"sources": [{"name": nasty, "licence": nasty}], "texts": texts})
+    run.figures.write("mine", {"data": [{"x": [nasty], "y": [1], "name": nasty}], "layout": {"title": {"text": nasty}}})
     (run.path / "notes.md").write_text(nasty)
     run.finish(found)
     text = render_report([run, run], title=nasty, language='"><script>')
@@ -154,10 +155,10 @@ def test_what_people_typed_is_in_it_only_when_asked_for_and_what_the_run_made_al
     tmp_path, own_texts, compare_pairs
 ):
     run = make_run(tmp_path)
-    run.write_trace("own-0123abcd", make_trace("Kept unnamed long ago.", "en", num_layers=2))
+    run.traces.write("own-0123abcd", make_trace("Kept unnamed long ago.", "en", num_layers=2))
     keep_text(run, new_id(), "My letter", make_trace("Dearest cousin.", "en", num_layers=2))
     pair = Pair("My secret prompt", "en", Said("a"), Said("b"), seconds=1.0)
-    run.append_generation(pair.to_record({"max_new_tokens": 4, "temperature": 0.0, "seed": 0}))
+    run.generations.append(pair.to_record({"max_new_tokens": 4, "temperature": 0.0, "seed": 0}))
     text = re.sub("<[^>]*>", "", render_report([run], own_texts=own_texts, compare_pairs=compare_pairs))
     typed = {"Dearest cousin": own_texts, "My letter": own_texts, "Kept unnamed": own_texts}
     typed["My secret prompt"] = compare_pairs
@@ -168,7 +169,7 @@ def test_what_people_typed_is_in_it_only_when_asked_for_and_what_the_run_made_al
 def test_a_run_that_compares_two_models_keeps_its_own_pairs(tmp_path):
     run = Run.create(tmp_path, kind="comparison", slug="x", title="Two", config={"run": "20260101-000000Z-a-0000"})
     pair = Pair("A prompt of the notebook", "en", Said("a"), Said("b"), seconds=1.0)
-    run.append_generation(pair.to_record({"max_new_tokens": 4, "temperature": 0.0, "seed": 0}))
+    run.generations.append(pair.to_record({"max_new_tokens": 4, "temperature": 0.0, "seed": 0}))
     assert "A prompt of the notebook" in render_report([run])
 
 

@@ -10,7 +10,7 @@ from lpr_lab.dashboard.parameters import NEW_TOKENS, PROMPT, TEMPERATURE
 from lpr_lab.dashboard.shell import html_block, status, unchecked
 from lpr_lab.measure.preference import CHOICES
 from lpr_lab.runs.model_ref import BASE, EXPANDED, stages_of
-from lpr_lab.runs.run import Run
+from lpr_lab.runs.run import Run, short_id
 
 _NARROW: dict[str, Any] = {"min_width": 170, "scale": 0, "buttons": []}
 _LABELS = ("Left is better", "Right is better", "A tie", "Both bad")
@@ -18,10 +18,10 @@ _LABELS = ("Left is better", "Right is better", "A tie", "Both bad")
 
 def side_choices(run: Run, others: list[Run]) -> list[tuple[str, str]]:
     """Return who can write on either side: the base, the model as it ended, its earlier stages, other runs."""
-    stages = stages_of(run) if run.has_checkpoint else []
+    stages = stages_of(run) if run.paths.has_checkpoint else []
     newest = f"expanded model ({stages[-1]})" if stages else "expanded model"
     choices = [("base model", BASE), (newest, EXPANDED), *((name, name) for name in stages[:-1])]
-    return choices + [(f"another run: {other.title} · {other.short_id}", f"{RUN}{other.id}") for other in others]
+    return choices + [(f"another run: {other.title} · {short_id(other.id)}", f"{RUN}{other.id}") for other in others]
 
 
 class Controls:

@@ -92,7 +92,7 @@ def _compose(scene: Scene, run: Run) -> dict[str, Any]:
         "prompt": gr.update(value=prompt, visible=True),
         "settings": gr.update(visible=True),
         "go": gr.update(interactive=reason is None),
-        "tally": parts.preferences(run, run.generations(PREFERENCES)),
+        "tally": parts.preferences(run, run.generations.read(PREFERENCES)),
     }
     text = pair_id(record) if record else ""
     view = View.from_query({**vars(scene.view), "lang": language, "text": text})

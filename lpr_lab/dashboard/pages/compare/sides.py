@@ -35,7 +35,7 @@ def choose_prompt(languages: Sequence[str], language: str) -> tuple[str, str]:
 def is_typed(prompt: Any, run: Run) -> bool:
     """Whether a prompt is the reader's own: neither one of ours nor one of a pair that the run keeps."""
     text = prompt.strip() if isinstance(prompt, str) else ""
-    known = {*PROMPTS.values(), FIRST, *(str(record.get("prompt")) for record in run.generations())}
+    known = {*PROMPTS.values(), FIRST, *(str(record.get("prompt")) for record in run.generations.read())}
     return bool(text) and text not in {one.strip() for one in known}
 
 
@@ -45,7 +45,7 @@ def comparable(run: Run, runs: Iterable[Run]) -> list[Run]:
     found = []
     for other in runs:
         try:
-            if other.problem is None and other.id != run.id and other.has_checkpoint:
+            if other.problem is None and other.id != run.id and other.paths.has_checkpoint:
                 if other.config.get("base") == base and stages_of(other):
                     found.append(other)
         except LprError:
@@ -166,7 +166,7 @@ def why_not_judged(run: Run, pair: Pair, settings: Mapping[str, Any]) -> str:
         return "Both wrote the same text, so there is nothing to prefer."
     turned = replace(pair, names=(pair.names[1], pair.names[0]))
     names = {pair_id(one.to_record(dict(settings))) for one in (pair, turned)}
-    found = next((one for one in run.generations(PREFERENCES) if one.get("pair") in names), None)
+    found = next((one for one in run.generations.read(PREFERENCES) if one.get("pair") in names), None)
     if found is None:
         return ""
     if found.get("choice") == REVEALED:

@@ -43,7 +43,7 @@ def hint(run: Run, tokens: Any, prompt: Any, view: View | None = None, latest: L
     """Return the line under the button: how long it will take; with a view it also sets the address."""
     newest = [latest.record] if latest is not None else []
     try:
-        speed = speed_of([*run.generations(), *newest])
+        speed = speed_of([*run.generations.read(), *newest])
         said = parts.estimate(speed, NEW_TOKENS.read(tokens), HUB.is_loaded(run), len(str(prompt or "")))
     except LprError as error:
         said = str(error)
@@ -94,7 +94,7 @@ def keep(run: Run, record: dict[str, Any]) -> bool:
     if run.is_example:
         return False
     try:
-        run.append_generation(record)
+        run.generations.append(record)
     except (LprError, OSError):  # a full or read-only disk: the pair is on the page all the same
         return False
     return True
@@ -129,7 +129,7 @@ def judge(runs_dir: Path, latest: Latest | None, choice: str, query: Any) -> dic
         elif not run.is_example and not refused and (choice in CHOICES or was_hidden):
             said = _write(run, latest, choice, was_hidden and not seen) or said
     top, panes = show(latest, run, scene.view if kept else None)
-    tally, listed = parts.preferences(run, run.generations(PREFERENCES)), parts.kept_pairs(pairs(run), scene.view)
+    tally, listed = parts.preferences(run, run.generations.read(PREFERENCES)), parts.kept_pairs(pairs(run), scene.view)
     found = {"line": status(said, bad=said.startswith("Not kept")), "top": top, "pair": panes, "tally": tally}
     return found | {"kept": listed, "latest": latest, "votes": gr.update(visible=may_judge(latest, run))}
 
@@ -139,7 +139,7 @@ def _write(run: Run, latest: Latest, choice: str, blind: bool) -> str:
     name = pair_id(latest.record)
     record = vote(latest.pair, choice, name, latest.was_blind and blind) if choice else reveal(latest.pair, name)
     try:
-        run.append_generation(record, PREFERENCES)
+        run.generations.append(record, PREFERENCES)
     except (LprError, OSError) as error:
         return f"Not kept: {error}"
     preferred = {"left": record["left"], "right": record["right"]}.get(choice)

@@ -74,10 +74,10 @@ def stage_before(stages: tuple[str, ...], stage: str) -> str:
 
 def read(run: Run, view: View) -> Picture | None:
     """Return what the address asks for, or the closest to it that there is; None where load was not measured."""
-    load, is_counted = run.read_table("expert_load"), True
+    load, is_counted = run.tables.read("expert_load"), True
     top_k = int(run.config.get("top_k", 2))
     if load is None or load.empty:
-        load, is_counted = run.read_table("load"), False
+        load, is_counted = run.tables.read("load"), False
         if load is None or load.empty:
             return None
         slots = load.groupby(["language", "dataset", "layer"])["expert"].transform("size").clip(upper=top_k)
@@ -120,7 +120,7 @@ def idle_places(load: Table, number: str) -> list[tuple[int, int]]:
 
 def extra(picture: Picture, name: str) -> Table | None:
     """Return another of the run's tables at the picture's data set, or None when it was not counted."""
-    table = picture.run.read_table(name) if picture.is_counted else None
+    table = picture.run.tables.read(name) if picture.is_counted else None
     if table is None:
         return None
     table = table[table["dataset"] == picture.data]

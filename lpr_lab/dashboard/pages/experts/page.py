@@ -182,7 +182,7 @@ def _not_counted(run: Run, *, nothing: bool) -> dict[str, Any]:
 
 def _expected_seconds(run: Run) -> float | None:
     """Return how long measuring took when the run was made: two passes over the same text, one of them the base's."""
-    seconds = run.seconds.get("measure")
+    seconds = run.phases.seconds.get("measure")
     return float(seconds) / 2 if seconds else None
 
 

@@ -3,7 +3,7 @@
 No model is loaded for any of it; what no run has found is unknown and said to be.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -67,7 +67,7 @@ class BaseFacts:
 
 def base_of(run: Run) -> str:
     """Return the name of a run's base, or empty."""
-    return str((run.results or {}).get("base") or run.config.get("base") or "")
+    return str(run.results.get("base") or run.config.get("base") or "")
 
 
 def facts_of(run: Run, runs: Iterable[Run]) -> BaseFacts:
@@ -91,7 +91,7 @@ def facts_of(run: Run, runs: Iterable[Run]) -> BaseFacts:
 
 def _with(facts: BaseFacts, run: Run) -> BaseFacts:
     """Add what one run tells to what is known."""
-    results, phases = run.results or {}, run.phases
+    results, phases = run.results, run.phases
     measured = phases.get("similarity") or {}
     experts = _new_experts(run, results, phases)
     counts = results.get("parameters") or {}
@@ -114,20 +114,20 @@ def _with(facts: BaseFacts, run: Run) -> BaseFacts:
     return facts
 
 
-def _new_experts(run: Run, results: dict[str, Any], phases: dict[str, Any]) -> list[int]:
+def _new_experts(run: Run, results: dict[str, Any], phases: Mapping[str, Any]) -> list[int]:
     """Return a run's new experts per layer; empty when it does not say."""
     plan = results.get("plan") or phases.get("plan") or {}
     if plan.get("new_experts"):
         return [int(count) for count in plan["new_experts"]]
     per_layer = run.config.get("new_experts_per_layer") or 0
-    load = run.read_table("load") if per_layer and run.config.get("allocation", "uniform") == "uniform" else None
+    load = run.tables.read("load") if per_layer and run.config.get("allocation", "uniform") == "uniform" else None
     if load is None or load.empty:
         return []
     return [int(per_layer)] * (int(load["layer"].max()) + 1)
 
 
 def _similarity(run: Run, measured: dict[str, Any]) -> Similarity | None:
-    table = run.read_table("similarity")
+    table = run.tables.read("similarity")
     if table is None or table.empty:
         return None
     means = table[table["roles"].isin(["mixed", "expanded"])].pivot_table(
@@ -136,20 +136,20 @@ def _similarity(run: Run, measured: dict[str, Any]) -> Similarity | None:
     across = tuple(float(value) for value in means["mixed"])
     between = tuple(float(value) for value in means["expanded"]) if "expanded" in means else ()
     both = tuple((a + b) / 2 for a, b in zip(across, between, strict=True)) if between else across
-    counts = measured.get("num_tokens") or (run.results or {}).get("tokens") or {}
+    counts = measured.get("num_tokens") or run.results.get("tokens") or {}
     counts = list(counts.values()) if isinstance(counts, dict) else counts
     asked = run.config.get("tokens_per_language") or run.config.get("similarity_tokens")
     tokens = min(counts) if counts else asked
     return Similarity(both, across, between, int(tokens) if tokens else None, run.id)
 
 
-def _speed(run: Run, phases: dict[str, Any], experts: Sequence[int]) -> Speed | None:
+def _speed(run: Run, phases: Mapping[str, Any], experts: Sequence[int]) -> Speed | None:
     if run.status.state != "finished":
         return None
     value = (phases.get("expand") or {}).get("tokens_per_second")
     if not isinstance(value, int | float) or value <= 0:
         return None
-    made_with = run.env or {}
+    made_with = run.documents.read("env")
     where = [str(made_with.get("device") or "")]
     if where == ["cpu"]:
         where = [f"{made_with.get('threads', '?')} threads of {made_with.get('processor', 'the processor')}"]

@@ -17,7 +17,7 @@ from lpr_lab.runs.compare.paired_scores import PairedChange
 from lpr_lab.runs.compare.trade_off import trade_off
 from lpr_lab.runs.lineage import members_of
 from lpr_lab.runs.model_ref import BASE, Side, own_before, stages_of
-from lpr_lab.runs.run import Run
+from lpr_lab.runs.run import Run, short_id
 from lpr_lab.views.figures.retention import before_and_after, gain_against_forgetting
 from lpr_lab.views.figures.titles import take_title
 from lpr_lab.views.html.run_overview import lost_text
@@ -111,7 +111,7 @@ def _pickers(scene: Scene, run: Run, before: Side, after: Side) -> dict[str, Any
     was = [("base model", BASE), *((name, name) for name in stages)]
     for other in scene.runs:
         if other.problem is None and other.id != run.id and other.kind != LIFELONG:
-            was.append((f"another run: {other.title} · {other.short_id}", f"{RUN}{other.id}"))
+            was.append((f"another run: {other.title} · {short_id(other.id)}", f"{RUN}{other.id}"))
     chosen = before.stage if before.run.id == run.id else f"{RUN}{before.run.id}"
     now = [(newest, ""), *((name, name) for name in stages[:-1])]
     return {
@@ -129,7 +129,7 @@ def _earlier(chosen: str) -> dict[str, str]:
 def _lifelong(scene: Scene, run: Run) -> dict[str, Any]:
     from lpr_lab.views.figures import stages
 
-    table = run.read_table("retention_by_stage")
+    table = run.tables.read("retention_by_stage")
     if table is None or table.empty:
         return _not_measured(scene, run)
     names = datasets(table)

@@ -56,7 +56,7 @@ def trace_own(runs_dir: Path, text: str, language: str | None, query: dict[str, 
             trace = trace_text(loaded.model, loaded.tokenizer, text, language or None, base=False)
         took = time.monotonic() - asked
         name, view = new_id(), View(run=run.id, mode=scene.view.mode)
-        edited = scene.view.text if is_own(scene.view.text) and scene.view.text in run.trace_names() else ""
+        edited = scene.view.text if is_own(scene.view.text) and scene.view.text in run.traces.names() else ""
         TYPED.put(run, name, trace, edited)
         count = int(trace.is_text.sum())
         done = f"{count} tokens in {took:.1f} s on {device}"

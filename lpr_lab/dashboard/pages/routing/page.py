@@ -48,7 +48,7 @@ def trace_beside(runs_dir: Path, query: dict[str, Any]) -> Iterator[str]:
         if is_own(name) or other.is_example:
             TYPED.put(other, name, trace)
         else:
-            other.write_trace(name, trace)
+            other.traces.write(name, trace)
     except (LprError, OSError) as error:
         yield status(str(error), bad=True)
         return

@@ -90,7 +90,7 @@ def comparisons(scene: Scene, name: str, trace: RoutingTrace, stages: RoutingTra
     for run in scene.runs:
         mine = scene.run is not None and run.id == scene.run.id
         if run.problem is None and not mine and run.config.get("base") == base:
-            if name in run.trace_names() or why_not(run) is None:
+            if name in run.traces.names() or why_not(run) is None:
                 choices.append((f"Run {_title(run)}", f"run:{run.id}"))
     return choices
 
@@ -139,7 +139,7 @@ def _in_address(choices: StripChoices) -> dict[str, Any]:
 
 def overview(run: Run | None) -> tuple[str, Any, str]:
     """Return heading, plot and table of the original expert's weight by layer and language, or an honest absence."""
-    load = run.read_table("load") if run else None
+    load = run.tables.read("load") if run else None
     if load is None or load.empty:
         return "", gr.update(visible=False, value=None), ""
     data = sorted(set(load["dataset"]), key=lambda name: name != "heldout")[0]
@@ -159,9 +159,9 @@ def overview(run: Run | None) -> tuple[str, Any, str]:
 
 def sample_traces(run: Run) -> dict[str, RoutingTrace]:
     """Return the traces of a run's sample texts, by language, in the run's order."""
-    known = set(run.trace_names())
+    known = set(run.traces.names())
     original, expanded = shell.languages_of(run)
-    return {code: run.read_trace(code) for code in (*original, *expanded) if code in known}
+    return {code: run.traces.read(code) for code in (*original, *expanded) if code in known}
 
 
 @remembered

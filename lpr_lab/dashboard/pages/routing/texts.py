@@ -23,7 +23,7 @@ OWN = "own"
 def examples(run: Run) -> list[tuple[str, str]]:
     """Return (label, name) of the sample texts: languages first, in the run's order."""
     original, expanded = shell.languages_of(run)
-    names = [name for name in run.trace_names() if not is_own(name)]
+    names = [name for name in run.traces.names() if not is_own(name)]
     ranked = [code for code in (*original, *expanded) if code in names]
     ranked += [name for name in names if name not in ranked]
     return [(language_name(name) if name in LANGUAGES else name.capitalize(), name) for name in ranked]
@@ -36,7 +36,7 @@ def read(run: Run, view: View) -> tuple[str, RoutingTrace | None]:
     names = [name for _, name in examples(run)]
     _, expanded = shell.languages_of(run)
     name = next((name for name in (view.lang, *expanded, *names) if name in names), "")
-    return name, run.read_trace(name) if name else None
+    return name, run.traces.read(name) if name else None
 
 
 def say_unreadable(scene: Scene, query: Mapping[str, Any]) -> Scene:

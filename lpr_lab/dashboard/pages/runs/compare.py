@@ -5,7 +5,7 @@ from lpr_lab.dashboard.pages.runs.report import report_link
 from lpr_lab.dashboard.shell import Scene, esc
 from lpr_lab.errors import LprError
 from lpr_lab.runs.compare.differences import compare_runs
-from lpr_lab.runs.run import Run
+from lpr_lab.runs.run import Run, short_id
 from lpr_lab.views.html import comparison
 
 MOST = 6
@@ -27,7 +27,7 @@ def toggle(scene: Scene, run: Run) -> str:
     title = f"At most {MOST} runs at once" if full else "Compare with others"
     return (
         f'<a class="lpr-box" href="/?{query}" data-pick="{query}" role="checkbox" aria-checked="{str(inside).lower()}" '
-        f'aria-disabled="{str(full).lower()}" aria-label="Compare {esc(run.title)}, {esc(run.short_id)}" '
+        f'aria-disabled="{str(full).lower()}" aria-label="Compare {esc(run.title)}, {esc(short_id(run.id))}" '
         f'title="{title}"></a>'
     )
 
@@ -44,7 +44,7 @@ def render_comparison(scene: Scene) -> str:
     except LprError as error:
         return shell.notice("bad", esc(str(error)))
     warning = "".join(shell.notice("warn", esc(said)) for said in comparison.notices(compared, runs))
-    heads = [f"{esc(run.title)}<small>{esc(run.created[:10])} {esc(run.short_id)}</small>" for run in runs]
+    heads = [f"{esc(run.title)}<small>{esc(run.created[:10])} {esc(short_id(run.id))}</small>" for run in runs]
     table = comparison.render(compared, heads, ("results", "settings", "data", "environment"))
     clear = esc(scene.view.to_query(runs=""))
     said = f"{len(runs)} runs: {comparison.finding(compared)}"

@@ -110,11 +110,12 @@ def _folded(title: str, body: str) -> str:
 
 
 def _settings(run: Run) -> str:
-    settings, made_with = flatten(run.config), flatten(run.env or {})
+    settings, made_with = flatten(run.config), flatten(run.documents.read("env"))
     parts = [_folded("Settings", run_overview.render_pairs(settings))] if settings else []
     parts += [_folded("Made with", run_overview.render_pairs(made_with))] if made_with else []
     return "".join(parts)
 
 
 def _notes(run: Run) -> str:
-    return f'<section><h3>Notes</h3><p class="lpr-notes">{esc(run.notes)}</p></section>' if run.notes.strip() else ""
+    notes = run.documents.notes
+    return f'<section><h3>Notes</h3><p class="lpr-notes">{esc(notes)}</p></section>' if notes.strip() else ""

@@ -33,7 +33,7 @@ EVERY_SECONDS = 3
 
 def headline(run: Run) -> dict[str, float]:
     """Return mean change of bits per byte in per cent by role, on held-out text where there is any; empty when none."""
-    summary = (run.results or {}).get("summary") or {}
+    summary = run.results.get("summary") or {}
     by_role = summary.get("heldout") or next(iter(summary.values()), {})
     found = {}
     for role in ("expanded", "original"):
@@ -101,7 +101,7 @@ def _standing(run: Run, base: str, taught: str) -> str:
 
 def _amount(run: Run, role: str, numbers: dict[str, float], unit: str = "") -> str:
     value = numbers[role]
-    if not mean_of(run.results or {}, role).direction:
+    if not mean_of(run.results, role).direction:
         return f"{UNCLEAR} ({change(value)})"
     return f"{abs(value):.1f}% {'fewer' if value < 0 else 'more'}{unit}"
 
@@ -224,7 +224,7 @@ def _row(run: Run, scene: Scene) -> str:
     for role in ("expanded", "original"):
         value = numbers.get(role)
         text = change(value) if value is not None else f'<span title="not measured">{NOT_MEASURED}</span>'
-        if value is not None and not mean_of(run.results or {}, role).direction:
+        if value is not None and not mean_of(run.results, role).direction:
             text += f"<small>{UNCLEAR}</small>"
         body += f'<td class="lpr-number" data-label="{role}">{text}</td>'
     return f'<tr class="{"lpr-chosen" if chosen else ""}">{body}</tr>'

@@ -18,8 +18,9 @@ from starlette.routing import Route
 from lpr_lab.dashboard.query import View
 from lpr_lab.errors import LprError, MissingError, UsageError
 from lpr_lab.runs.continuations import pairs, typed_by_reader
+from lpr_lab.runs.find import list_runs
 from lpr_lab.runs.own_texts import own_texts
-from lpr_lab.runs.run import Run, list_runs
+from lpr_lab.runs.run import Run
 
 PATH = "/report.html"
 TYPED = {"own_texts": "Texts kept on Routing", "compare_pairs": "Pairs kept on Compare"}

@@ -26,7 +26,7 @@ def points_of(runs: Sequence[Run]) -> Counter[str]:
 
 def render_sweep(run: Run, runs: Sequence[Run]) -> str:
     """Return what differs and every point that came to an end so far; empty for a run that is no sweep."""
-    summary = run.read_table("summary") if run.kind == KIND else None
+    summary = run.tables.read("summary") if run.kind == KIND else None
     if summary is None:
         return ""
     titles = {other.id: other.title for other in runs}
@@ -38,7 +38,7 @@ def render_sweep(run: Run, runs: Sequence[Run]) -> str:
         [*(_cell(row[name]) for name in columns), _link(str(row["run_id"]), titles)]
         for row in summary.to_dict("records")
     ]
-    compared = run.read_table("differences")
+    compared = run.tables.read("differences")
     parts = []
     if compared is not None and not compared.empty:
         lines = [[_cell(row[name]) for name in _DIFFERENCES] for row in compared.to_dict("records")]
@@ -55,7 +55,7 @@ def figure_of(run: Run | None) -> Any:
     if run is None or run.kind != KIND:
         return None
     try:
-        summary, differences = run.read_table("summary"), run.read_table("differences")
+        summary, differences = run.tables.read("summary"), run.tables.read("differences")
     except LprError:
         return None
     if summary is None or differences is None:

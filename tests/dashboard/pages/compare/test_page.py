@@ -46,7 +46,7 @@ def test_a_kept_pair_is_shown_and_the_place_where_they_part_is_marked(runs_dir, 
 
 def test_each_kept_pair_has_an_address_and_is_listed_under_it(runs_dir, run):
     listed = compare.compose(shell.look(runs_dir, {}), runs_dir)["kept"]
-    for record in run.generations():
+    for record in run.generations.read():
         found = compare.compose(shell.look(runs_dir, {"text": pair_id(record)}), runs_dir)
         assert found["prompt"]["value"] == record["prompt"]
         assert f"text={pair_id(record)}" in found["top"] and f"text={pair_id(record)}" in listed
@@ -150,11 +150,11 @@ def test_nothing_in_a_blind_pane_tells_who_is_who(swapped):
 
 
 def test_revealing_leaves_the_sides_where_they_were_and_keeps_the_pair(runs_dir, run):
-    before = len(run.generations())
+    before = len(run.generations.read())
     hidden = latest_of(run, replace(GREEK, hidden=True, swapped=True), was_blind=True)
     found = judge(runs_dir, hidden, "", {"run": run.id})
     assert found["pair"].index("Expanded model") < found["pair"].index("Base model")
-    assert found["latest"].is_kept and len(run.generations()) == before + 1
+    assert found["latest"].is_kept and len(run.generations.read()) == before + 1
     assert f"text={pair_id(hidden.record)}" in found["top"] and "Revealed." in words(found["line"])
 
 
@@ -164,7 +164,7 @@ def test_a_blind_vote_counts_for_the_side_that_stood_there(runs_dir, run):
     assert "you preferred “Expanded model”" in words(found["line"])
     assert "Base model 0, Expanded model 1 (n = 1, p = 1.00)" in words(found["tally"])
     assert "1 of 1 blind" in words(found["tally"])
-    (kept,) = run.generations("preferences")
+    (kept,) = run.generations.read("preferences")
     assert (kept["left"], kept["right"], kept["choice"], kept["blind"]) == ("expanded", "base", "left", True)
     assert found["votes"]["visible"] is False
 
@@ -188,7 +188,7 @@ def test_a_pair_is_judged_once_and_not_after_it_was_revealed(runs_dir, run, firs
     elsewhere = _blind(run)
     found = judge(runs_dir, _blind(run), first, {"run": run.id})
     assert found["votes"]["visible"] is False
-    before = run.generations("preferences")
+    before = run.generations.read("preferences")
     reloaded = {"text": pair_id(elsewhere.record)}
     turned = replace(GREEK, names=("expanded", "base"), left=GREEK.right, right=GREEK.left)
     now = {
@@ -201,28 +201,28 @@ def test_a_pair_is_judged_once_and_not_after_it_was_revealed(runs_dir, run, firs
     again = judge(runs_dir, now, then, {"run": run.id})
     said = words(again["line"])
     assert "Not kept" in said and ("revealed" if first == "" else "judged already") in said
-    assert run.generations("preferences") == before and again["votes"]["visible"] is False
+    assert run.generations.read("preferences") == before and again["votes"]["visible"] is False
     assert compare.compose(shell.look(runs_dir, reloaded), runs_dir)["votes"]["visible"] is False
 
 
 def test_two_windows_that_judge_at_once_leave_one_judgement(runs_dir, run):
     with ThreadPoolExecutor(8) as many:
         list(many.map(lambda choice: judge(runs_dir, _blind(run), choice, {"run": run.id}), ["left", "right"] * 4))
-    assert len(run.generations("preferences")) == 1
+    assert len(run.generations.read("preferences")) == 1
 
 
 def test_texts_that_are_the_same_cannot_win(runs_dir, run):
     same = replace(GREEK, right=replace(GREEK.left, seconds=9.0), diverged_at=None)
     found = judge(runs_dir, latest_of(run, replace(same, hidden=True), was_blind=True), "left", {"run": run.id})
-    assert "same text" in words(found["line"]) and not run.generations("preferences")
+    assert "same text" in words(found["line"]) and not run.generations.read("preferences")
     assert found["votes"]["visible"] is False and found["tally"] == ""
     old = {"left": "base", "right": "expanded", "choice": "left", "blind": True}  # as earlier versions kept it
-    run.append_generation({**old, "pair": pair_id(latest_of(run, same).record)}, "preferences")
-    assert "Base model 0, Expanded model 0" in words(parts.preferences(run, run.generations("preferences")))
+    run.generations.append({**old, "pair": pair_id(latest_of(run, same).record)}, "preferences")
+    assert "Base model 0, Expanded model 0" in words(parts.preferences(run, run.generations.read("preferences")))
 
 
 def test_who_saw_the_pair_in_the_open_does_not_judge_blind(runs_dir, run):
-    run.append_generation(latest_of(run).record)
+    run.generations.append(latest_of(run).record)
     found = judge(runs_dir, _blind(run), "left", {"run": run.id})
     assert "0 of 1 blind" in words(found["tally"])
 
@@ -230,7 +230,7 @@ def test_who_saw_the_pair_in_the_open_does_not_judge_blind(runs_dir, run):
 def test_an_example_keeps_no_vote(runs_dir):
     run = make_run(runs_dir / "examples")
     judge(runs_dir, latest_of(run), "left", {"run": run.id})
-    assert not run.generations("preferences")
+    assert not run.generations.read("preferences")
 
 
 def test_a_pair_of_another_run_or_still_running_is_not_judged(runs_dir, run):
@@ -304,7 +304,7 @@ def test_with_a_long_and_a_short_prompt_measured_the_time_of_both_parts_is_told(
 
 
 def test_a_prompt_of_the_readers_own_is_told_from_ours_and_from_kept_ones(run):
-    kept = run.generations()[0]["prompt"]
+    kept = run.generations.read()[0]["prompt"]
     assert [pairs.is_typed(text, run) for text in ("My own words", kept, pairs.FIRST, " ", None)] == [
         True, False, False, False, False,
     ]  # fmt: skip

@@ -178,7 +178,7 @@ def test_a_damaged_or_foreign_table_is_a_sentence_and_not_a_crash(runs_dir, coun
 
 
 def test_drawing_a_model_of_sixty_layers_is_quick(runs_dir, run):
-    run.write_table("load", load_table(num_layers=60))
+    run.tables.write("load", load_table(num_layers=60))
     compose(runs_dir)
     started = time.process_time()
     compose(runs_dir, layer="40")
@@ -262,8 +262,8 @@ def test_counting_later_writes_what_measuring_writes(runs_dir, tiny_model, tiny_
     run = Run.create(runs_dir, kind="expansion", slug="x", title="Later", config=config)
     steps = expert_tables.measure_experts(run, use)
     next(steps)
-    assert not run.table_names()
+    assert not run.tables.names()
     *_, last = steps
     assert last.done == last.total > 0
-    assert set(TABLES) <= set(run.table_names())
+    assert set(TABLES) <= set(run.tables.names())
     assert "Greek" in words(compose(runs_dir, run=run.id)["one"])

@@ -29,8 +29,8 @@ def trained(root, **create) -> Run:
     """Make a finished expansion that tells sizes and speed, as the pipeline does."""
     run = make_run(root, **create)
     numbers = {"base": 134_515_008, "new_experts": 79_626_240, "routers": 69_180, "active_per_token": 214_210_428}
-    run.record_phase("expand", {"tokens_per_second": 200.0, "tokens": 61_440})
-    run.write_results({**(run.results or {}), "parameters": numbers})
+    run.phases.record("expand", {"tokens_per_second": 200.0, "tokens": 61_440})
+    run.documents.write("results", {**run.results, "parameters": numbers})
     return run
 
 
@@ -53,7 +53,7 @@ def test_a_planning_run_tells_layers_sizes_and_similarity(runs_dir):
 def test_what_one_run_does_not_tell_others_on_the_same_base_do(runs_dir):
     planned, expanded = make_plan_run(runs_dir), trained(runs_dir)
     other = trained(runs_dir, config={"base": "another", "new_experts_per_layer": 1})
-    other.write_results({**(other.results or {}), "base": "another"})
+    other.documents.write("results", {**other.results, "base": "another"})
     facts = facts_of(planned, [other, expanded, planned])
     assert facts.base_parameters == 134_515_008 and facts.router_row == pytest.approx(1153)
     assert facts.speed is not None and facts.speed.run == expanded.id

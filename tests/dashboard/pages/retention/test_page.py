@@ -36,7 +36,7 @@ def staged(run) -> Run:
 
 @pytest.mark.parametrize("query", [{}, {"stage2": "G1 expand"}], ids=["from the base", "from a stage"])
 def test_a_fall_on_original_languages_is_a_gain_only_where_two_stages_are_compared(runs_dir, staged, query):
-    change = staged.read_table("change")
+    change = staged.tables.read("change")
     known = change[change["role"] == "original"].assign(change_percent=-0.7, ci_low=-0.9, ci_high=-0.5)
     said = words(parts.finding(known, from_base=not query) + parts.change_table(known, "a", "b", from_base=not query))
     assert ("better" in said, "not a gain" in said, "not worse" in said) == (bool(query), not query, not query)
@@ -140,8 +140,8 @@ def test_a_language_only_one_side_was_measured_on_is_said(runs_dir, staged):
     other = make_run(runs_dir, title="No Greek")
     write_scores(other)
     for name in ("change", "documents"):
-        table = other.read_table(name)
-        other.write_table(name, table[table["language"] != "el"])
+        table = other.tables.read(name)
+        other.tables.write(name, table[table["language"] != "el"])
     found = page(runs_dir, run=staged.id, run2=other.id)
     assert "Only one of them was evaluated on Greek" in words(found["top"])
     assert "Greek</th>" not in found["table"] and "Turkish" in found["table"]

@@ -94,7 +94,7 @@ def test_every_language_of_the_run_has_a_row_with_its_target(runs_dir, run):
 
 
 def test_a_trace_with_stages_offers_them_and_each_has_its_own_headline(runs_dir, run):
-    run.write_trace("en", staged(SENTENCES["en"], "en"))
+    run.traces.write("en", staged(SENTENCES["en"], "en"))
     newest = parts_of(runs_dir, text="en")
     assert newest["stage"]["choices"] == ["G1 expand", "G1 review"] and newest["stage"]["value"] == "G1 review"
     assert "100% of its tokens reached" in words(newest["top"])
@@ -105,14 +105,14 @@ def test_a_trace_with_stages_offers_them_and_each_has_its_own_headline(runs_dir,
 
 
 def test_a_stage_that_is_not_there_is_said_and_the_newest_shown(runs_dir, run):
-    run.write_trace("en", staged(SENTENCES["en"], "en"))
+    run.traces.write("en", staged(SENTENCES["en"], "en"))
     parts = parts_of(runs_dir, text="en", stage="G7 review")
     assert "holds no stage" in words(parts["top"]) and "Showing the newest" in words(parts["top"])
 
 
 def test_what_the_review_moved_is_counted_by_direction_and_layer_and_can_be_coloured(runs_dir, run):
     trace = staged(SENTENCES["en"], "en")
-    run.write_trace("en", trace)
+    run.traces.write("en", trace)
     parts = parts_of(runs_dir, text="en", stage2="G1 expand", view="change")
     swapped = int((trace.is_text & (np.arange(trace.num_tokens) % 2 == 1)).sum())
     text = int(trace.is_text.sum())
@@ -129,12 +129,12 @@ def test_a_second_run_is_compared_on_the_same_text_and_refused_on_another(runs_d
     mine = make_trace(SENTENCES["en"], "en")
     theirs = make_trace(SENTENCES["en"], "en")
     theirs.expert_ids = theirs.expert_ids[..., ::-1].copy()
-    run.write_trace("en", mine)
-    other.write_trace("en", theirs)
+    run.traces.write("en", mine)
+    other.traces.write("en", theirs)
     query = {"run": run.id, "text": "en", "run2": other.id, "view": "change"}
     said = words(parts_of(runs_dir, **query)["strip"])
     assert "In Another seed" in said and "choices moved (100%)" in said
-    other.write_trace("en", make_trace("Another text.", "en"))
+    other.traces.write("en", make_trace("Another text.", "en"))
     refused = parts_of(runs_dir, **query)
     assert "traces of two texts" in words(refused["strip"]) and 'data-colour="original"' in refused["strip"]
 
@@ -191,7 +191,7 @@ def test_a_run_without_traces_says_so(runs_dir):
 
 
 def test_hostile_text_stays_text(runs_dir, run):
-    run.write_trace("hostile", make_trace(HOSTILE))
+    run.traces.write("hostile", make_trace(HOSTILE))
     strip = parts_of(runs_dir, text="hostile")["strip"]
     assert "<script" not in strip and "<img" not in strip and "�" not in strip
 
@@ -231,9 +231,10 @@ def test_keeping_renaming_editing_and_deleting_a_text(runs_dir, run):
     parts = parts_of(runs_dir, **edited)
     assert parts["replace"]["visible"] and "Evening" in parts["replace"]["value"]
     _, query = routing_own.keep_own(runs_dir, "Evening", edited, replace=True)
-    assert query["text"] == text_id and run.read_trace(text_id).text == "An edited text."
+    assert query["text"] == text_id and run.traces.read(text_id).text == "An edited text."
     said, query = routing_own.delete_own(runs_dir, query)
-    assert "Deleted" in said and text_id not in run.trace_names() and not parts_of(runs_dir, **query)["kept"]["visible"]
+    assert "Deleted" in said and text_id not in run.traces.names()
+    assert not parts_of(runs_dir, **query)["kept"]["visible"]
 
 
 def test_every_kept_text_is_offered_and_its_address_outlives_the_others(runs_dir, run):
@@ -259,9 +260,9 @@ def test_what_cannot_be_done_with_a_text_is_a_sentence_and_changes_nothing(runs_
     gone, query = "own-0123456789abcdef", {"run": run.id, "text": "own-0123456789abcdef"}
     given = {"keep": ("x",), "rename": ("x",), "delete": ()}[act]
     said, after = getattr(routing_own, f"{act}_own")(runs_dir, *given, query)
-    assert "lpr-bad-line" in said and after == query and gone not in run.trace_names()
+    assert "lpr-bad-line" in said and after == query and gone not in run.traces.names()
     said, _ = getattr(routing_own, f"{act}_own")(runs_dir, *given, {"run": run.id, "text": "el"})
-    assert "lpr-bad-line" in said and "el" in run.trace_names()
+    assert "lpr-bad-line" in said and "el" in run.traces.names()
 
 
 def test_an_example_keeps_nothing(runs_dir, run, monkeypatch):
@@ -269,7 +270,7 @@ def test_an_example_keeps_nothing(runs_dir, run, monkeypatch):
     text_id = typed(run)
     assert parts_of(runs_dir, run=run.id, text=text_id)["keeping"]["visible"] is False
     said, _ = routing_own.keep_own(runs_dir, "x", {"run": run.id, "text": text_id})
-    assert "read only" in said and text_id not in run.trace_names()
+    assert "read only" in said and text_id not in run.traces.names()
 
 
 def test_typed_texts_give_way_to_newer_ones_and_are_found_under_their_own_run_only(runs_dir, run):

@@ -16,7 +16,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setattr(run_live, "FRESH_SECONDS", 0.0)
     run = Run.create(tmp_path, kind="expansion", slug="el", title="A <b>title</b>", config={"base": "b"})
     run.start("expand")
-    run.expect(num_steps=10)
+    run.phases.expect(num_steps=10)
     log(run, 1, 2)
     yield run
     run.stop("interrupted")
@@ -24,7 +24,7 @@ def run(tmp_path, monkeypatch):
 
 def log(run, *steps, stage="expand"):
     for step in steps:
-        run.log_metrics({"step": step, "tokens": 100 * step, "t": step, "loss": 1 / step, "lm_loss": 1.0}, stage=stage)
+        run.metrics.log({"step": step, "tokens": 100 * step, "t": step, "loss": 1 / step, "lm_loss": 1.0}, stage=stage)
 
 
 def test_the_card_shows_what_was_logged_since_the_last_look(run):
@@ -69,7 +69,7 @@ def test_a_run_that_is_gone_is_said_and_forgotten(run):
 
 
 def test_numbers_of_all_stages_make_one_table_without_those_that_are_not_finite(run):
-    run.log_metrics({"step": 3, "tokens": 300, "t": 3, "loss": float("inf")}, stage="expand")
+    run.metrics.log({"step": 3, "tokens": 300, "t": 3, "loss": float("inf")}, stage="expand")
     log(run, 1, stage="review")
     table = run_live.metrics_of(run)
     assert table.query("name == 'loss'")[["stage", "step"]].values.tolist() == [
@@ -89,7 +89,11 @@ def test_the_page_is_drawn_anew_when_a_stage_or_a_state_changes_and_not_for_a_st
     assert standing() == before
     assert run_live.at_work(shell.look(tmp_path, {}))
     seen = [before]
-    for change in (lambda: run.mark_done("expand"), lambda: run.start("review"), lambda: run.stop("failed")):
+    for change in (
+        lambda: run.phases.mark_done("expand"),
+        lambda: run.start("review"),
+        lambda: run.stop("failed"),
+    ):
         change()
         assert standing() not in seen
         seen.append(standing())

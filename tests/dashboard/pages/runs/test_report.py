@@ -43,7 +43,7 @@ def test_what_readers_typed_is_offered_with_boxes_and_left_out_unless_they_are_t
     run = make_run(folder)
     keep_text(run, new_id(), "My letter", make_trace("Dearest cousin.", "en", num_layers=2))
     pair = Pair("My secret prompt", "en", Said("a"), Said("b"), seconds=1.0)
-    run.append_generation(pair.to_record({"max_new_tokens": 4, "temperature": 0.0, "seed": 0}))
+    run.generations.append(pair.to_record({"max_new_tokens": 4, "temperature": 0.0, "seed": 0}))
     other = make_run(folder)
     compared = render_comparison(shell.look(folder, {"runs": f"{run.id},{other.id}"}))
     for offered in (render_detail(run, [run]), compared):

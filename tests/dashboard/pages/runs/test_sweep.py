@@ -11,7 +11,8 @@ from lpr_lab.dashboard.pages.runs import page
 from lpr_lab.dashboard.pages.runs.detail import render_detail
 from lpr_lab.dashboard.pages.runs.sweep import command_of, render_sweep
 from lpr_lab.experiments.sweep.tables import differences
-from lpr_lab.runs.run import Run, list_runs
+from lpr_lab.runs.find import list_runs
+from lpr_lab.runs.run import Run
 
 
 def words(markup: str) -> str:
@@ -39,8 +40,8 @@ def sweep(runs_dir) -> Run:
             "weight": [0.9, 0.91, -0.5, None],
         }
     )
-    run.write_table("summary", summary)
-    run.write_table("differences", differences(summary, ["recipe", "seed"], ["weight"]))
+    run.tables.write("summary", summary)
+    run.tables.write("differences", differences(summary, ["recipe", "seed"], ["weight"]))
     run.stop("failed", error_tail="1 of 4 points failed.")
     return Run(run.path)
 
