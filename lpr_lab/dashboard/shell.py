@@ -20,7 +20,7 @@ from lpr_lab.dashboard.query import View, refused
 from lpr_lab.errors import LprError
 from lpr_lab.runs.find import list_runs
 from lpr_lab.runs.housekeeping import tags_of
-from lpr_lab.runs.model_ref import looked_at
+from lpr_lab.runs.model_ref import analysed_run
 from lpr_lab.runs.run import Run, short_id
 from lpr_lab.runs.status import seconds_since
 from lpr_lab.text.languages import language_name
@@ -173,12 +173,12 @@ def card(what: str, body: str) -> str:
 
 
 def elsewhere(run: Run, path: str) -> str:
-    """Return, as HTML, where the model is that a run only looked at; empty for a run with a model of its own."""
-    subject = looked_at(run)
+    """Return, as HTML, where the model is that a run only analysed; empty for a run with a model of its own."""
+    subject = analysed_run(run)
     if not subject:
         return ""
     link = esc(View(run=subject).link(path))
-    return f'See <a href="{link}">the run it looked at</a>, {esc(subject)}.'
+    return f'See <a href="{link}">the run it analysed</a>, {esc(subject)}.'
 
 
 def missing(what: str, how: str, line: str = "") -> str:

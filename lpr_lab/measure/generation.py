@@ -30,14 +30,14 @@ EXPANDED = "expanded"
 
 
 @dataclass(frozen=True)
-class Continuation:
-    """One side's continuation so far.
+class GenerationState:
+    """The continuation by one model so far.
 
     Attributes:
         text: what can be shown, the prompt not included.
         ids: generated token ids.
         finished: whether it has ended (an end token, or the limit).
-        seconds: spent computing this side.
+        seconds: spent computing it.
     """
 
     text: str
@@ -56,8 +56,8 @@ class PairStep:
         seconds: since the start.
     """
 
-    left: Continuation
-    right: Continuation
+    left: GenerationState
+    right: GenerationState
     diverged_at: int | None
     seconds: float
 
@@ -139,8 +139,8 @@ class _Side:
             return torch.multinomial(chances, 1, generator=self.generator)
         return logits.argmax(-1, keepdim=True)
 
-    def so_far(self) -> Continuation:
-        return Continuation(self.stream.text, tuple(self.ids), self.finished, self.seconds)
+    def so_far(self) -> GenerationState:
+        return GenerationState(self.stream.text, tuple(self.ids), self.finished, self.seconds)
 
 
 def generate_pair(

@@ -1,4 +1,4 @@
-"""Pairs of continuations as runs keep them: who said what to which prompt, and where the two part."""
+"""Pairs of continuations of one prompt by two models, as runs keep them, and where the two diverge."""
 
 import hashlib
 from dataclasses import dataclass
@@ -8,20 +8,20 @@ import regex
 
 from lpr_lab.errors import LprError
 from lpr_lab.model.rounding import logit_tolerance
-from lpr_lab.runs.model_ref import BASE, EXPANDED, looked_at
+from lpr_lab.runs.model_ref import BASE, EXPANDED, analysed_run
 from lpr_lab.runs.run import Run
 
 NAMES = (BASE, EXPANDED)
 
 
 @dataclass(frozen=True)
-class Said:
-    """What one side said, as far as it is.
+class Continuation:
+    """The continuation of a prompt by one model, possibly partial.
 
     Attributes:
         text: without the prompt.
         tokens: how many; None where it was not counted.
-        seconds: spent on this side; None where it was not measured.
+        seconds: spent on this one; None where it was not measured.
     """
 
     text: str = ""
@@ -31,23 +31,23 @@ class Said:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two continuations of one prompt, as far as they are.
+    """Two continuations of one prompt, possibly partial.
 
     Attributes:
         prompt, language: what was continued.
-        left, right: what was said.
-        names: who said it: `base`, `expanded`, a stage, or a stage of another run.
+        left, right: the continuations.
+        names: the models that wrote them: `base`, `expanded`, a stage, or a stage of another run.
         diverged_at: the first token in which they differ, counted from 0; None while they agree.
         seconds: for both.
         is_running: whether they are still being written.
-        swapped: whether they are shown with their sides exchanged.
-        hidden: whether the reader may not know yet who said what.
+        swapped: whether left and right are exchanged on the page.
+        hidden: whether the reader may not know yet which model wrote which.
     """
 
     prompt: str
     language: str
-    left: Said
-    right: Said
+    left: Continuation = Continuation()
+    right: Continuation = Continuation()
     diverged_at: int | None = None
     names: tuple[str, str] = NAMES
     seconds: float | None = None
@@ -56,26 +56,26 @@ class Pair:
     hidden: bool = False
 
     @property
-    def shown(self) -> tuple[tuple[str, Said], tuple[str, Said]]:
-        """(name, what it said) on the left of the page, then on the right."""
+    def shown(self) -> tuple[tuple[str, Continuation], tuple[str, Continuation]]:
+        """(model, continuation) on the left of the page, then on the right."""
         both = ((self.names[0], self.left), (self.names[1], self.right))
         return (both[1], both[0]) if self.swapped else both
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> "Pair":
-        """Read a pair that a run keeps; what is not there is left out."""
+        """Read a pair that a run keeps; fields that are missing stay empty."""
         names = (str(record.get("left") or BASE), str(record.get("right") or EXPANDED))
         keys = NAMES if names == NAMES else ("left_text", "right_text")
-        sides = []
+        both = []
         for key in keys:
             name = key.removesuffix("_text")
             tokens, seconds = record.get(f"{name}_tokens"), record.get(f"{name}_seconds")
-            sides.append(Said(str(record.get(key) or ""), _number(tokens, int), _number(seconds, float)))
+            both.append(Continuation(str(record.get(key) or ""), _number(tokens, int), _number(seconds, float)))
         return cls(
             str(record.get("prompt") or ""),
             str(record.get("language") or ""),
-            sides[0],
-            sides[1],
+            both[0],
+            both[1],
             _number(record.get("diverged_at"), int),
             names,
             _number(record.get("seconds"), float),
@@ -87,9 +87,9 @@ class Pair:
         plain = self.names == NAMES
         if not plain:
             record |= {"left": self.names[0], "right": self.names[1]}
-        for key, side in zip(NAMES if plain else ("left", "right"), (self.left, self.right), strict=True):
-            record |= {key if plain else f"{key}_text": side.text}
-            record |= {f"{key}_tokens": side.tokens, f"{key}_seconds": side.seconds}
+        for key, one in zip(NAMES if plain else ("left", "right"), (self.left, self.right), strict=True):
+            record |= {key if plain else f"{key}_text": one.text}
+            record |= {f"{key}_tokens": one.tokens, f"{key}_seconds": one.seconds}
         return record | {"diverged_at": self.diverged_at, "seconds": self.seconds}
 
 
@@ -98,7 +98,7 @@ def _number(value: Any, kind: Any) -> Any:
 
 
 def pair_id(record: dict[str, Any]) -> str:
-    """Return the name of a pair in addresses: 8 hex digits of prompt, settings and, if not base and expanded, sides."""
+    """Return the id of a pair in addresses: 8 hex digits of prompt, settings and, unless base and expanded, models."""
     keys = ["prompt", "max_new_tokens", "temperature", "seed"]
     keys += [key for key in ("left", "right") if record.get(key)]
     settings = [str(record.get(key)) for key in keys]
@@ -115,11 +115,11 @@ def typed_by_reader(run: Run, record: dict[str, Any]) -> bool:
 
     What was kept there says how long it took; a run that compares two others writes nothing but its own pairs.
     """
-    return "seconds" in record and not looked_at(run)
+    return "seconds" in record and not analysed_run(run)
 
 
 def split_at_fork(mine: str, other: str) -> tuple[str, str]:
-    """Return (what both say, what only this side says), cut between whole characters."""
+    """Return (common start, rest of `mine`), cut between whole characters."""
     size = 0
     for one, two in zip(regex.findall(r"\X", mine), regex.findall(r"\X", other), strict=False):
         if one != two:
@@ -130,10 +130,10 @@ def split_at_fork(mine: str, other: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class Exactness:
-    """What a run found when it compared "the adapter off" with the base on its own.
+    """How far a run's model with its adapter off is from the base on its own.
 
     Attributes:
-        difference: the largest of a logit.
+        difference: largest of a logit.
         largest_logit: of the base; None in runs of earlier versions.
     """
 
@@ -147,7 +147,7 @@ class Exactness:
 
 
 def exactness(run: Run) -> Exactness | None:
-    """Return what a run found of its own base with the adapter off; None if it never looked."""
+    """Return how exactly a run's base is kept with the adapter off; None if that was not measured."""
     try:
         stored = run.results.get("exactness") or {}
     except LprError:

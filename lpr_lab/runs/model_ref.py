@@ -1,6 +1,6 @@
-"""Who is compared with whom: the base, a stage of a run's model, or what a run ended with.
+"""Model references: the base, a stage of a run's model, or a run's final model.
 
-A side is written as `base`, `expanded`, the name of a stage (`G1 expand`), a run id, or `<run id>: <stage>`.
+A reference is written as `base`, `expanded`, the name of a stage (`G1 expand`), a run id, or `<run id>: <stage>`.
 """
 
 from dataclasses import dataclass
@@ -12,23 +12,34 @@ from lpr_lab.storage import read_json
 
 BASE = "base"
 EXPANDED = "expanded"
-"""What a model is called as it stands, at its newest stage."""
+"""Name of a final model, at its newest stage."""
 
-LOOKING = ("evaluation", "routing", "comparison")
-"""Kinds of runs that look at the model of another run, which their setting `run` names."""
+ANALYSES = ("evaluation", "routing", "comparison")
+"""Kinds of runs that analyse the model of another run, which their setting `run` names."""
 
 
 @dataclass(frozen=True)
-class Side:
-    """One of the two models: the base (`stage` is `base`) or a stage of a run; empty for what a run ended with."""
+class ModelRef:
+    """Base, stage or final model.
+
+    Attributes:
+        run: whose model, or whose base.
+        stage: `base`, or the name of a stage; empty for the final model.
+    """
 
     run: Run
     stage: str
 
-    def called(self, beside: Run) -> str:
-        """Return what it is called on a page about `beside`."""
-        stage = self.stage or "expanded"
-        return stage if self.run.id == beside.id or stage == BASE else f"{self.run.title} ({stage})"
+    def title(self, beside: Run) -> str:
+        """Return its name on a page about the run `beside`."""
+        return self._in(beside, f"{self.run.title} ({self.stage or EXPANDED})")
+
+    def name(self, beside: Run) -> str:
+        """Return its name in records of the run `beside`: `base`, `expanded`, a stage; with the id of another run."""
+        return self._in(beside, f"{self.run.id}: {self.stage or EXPANDED}")
+
+    def _in(self, beside: Run, elsewhere: str) -> str:
+        return self.stage or EXPANDED if self.run.id == beside.id or self.stage == BASE else elsewhere
 
 
 def stages_of(run: Run) -> list[str]:
@@ -40,17 +51,11 @@ def stages_of(run: Run) -> list[str]:
     return [] if table is None else [str(name) for name in dict.fromkeys(table["stage"]) if name != BASE]
 
 
-def name_of(side: Side, run: Run) -> str:
-    """Return what a side is called in records: `base`, `expanded`, a stage; with the run's id where it is another."""
-    stage = side.stage or EXPANDED
-    return stage if side.run.id == run.id or stage == BASE else f"{side.run.id}: {stage}"
-
-
-def side_named(text: str, run: Run, root: Path | str) -> Side:
-    """Return the side that a text names (see above); stages without a run id are those of `run`.
+def parse_model_ref(text: str, run: Run, root: Path | str) -> ModelRef:
+    """Return the model that a text refers to (see above); stages without a run id are those of `run`.
 
     Args:
-        text: as typed; empty for what `run` ended with.
+        text: as typed; empty for the final model of `run`.
         run: the run that a bare `base`, `expanded` or stage belongs to.
         root: the folder in which other runs are looked for.
 
@@ -58,23 +63,23 @@ def side_named(text: str, run: Run, root: Path | str) -> Side:
         UsageError: no such stage, with the closest one.
         MissingError: no such run.
     """
-    text, named = text.strip(), run_named(text, root)
-    if named:
-        run, text = Run.open(root, named), text.partition(":")[2].strip()
+    text, run_id = text.strip(), run_id_in(text, root)
+    if run_id:
+        run, text = Run.open(root, run_id), text.partition(":")[2].strip()
     known = stages_of(run)
     if text in ("", EXPANDED, *known[-1:]):
-        return Side(run, "")
+        return ModelRef(run, "")
     if text not in (BASE, *known):
         names = [BASE, EXPANDED, *known]
         raise UsageError(
             f"{text!r} is neither a run nor a stage of run {run.id}; expected a run id or one of {', '.join(names)}."
             f"{did_you_mean(text, names)}"
         )
-    return Side(run, text)
+    return ModelRef(run, text)
 
 
-def run_named(text: str, root: Path | str) -> str:
-    """Return the run id in the text of a side; empty where it is the base or a stage alone.
+def run_id_in(text: str, root: Path | str) -> str:
+    """Return the run id in a model reference; empty where it is the base or a stage alone.
 
     A text that only looks like an id is one, too: then "no such run" says most.
     """
@@ -85,11 +90,11 @@ def run_named(text: str, root: Path | str) -> str:
     return head if colon or head[:8].isdecimal() or is_there else ""
 
 
-def looked_at(run: Run) -> str:
-    """Return the id of the run whose model this one only looked at; empty for a run that made one of its own."""
-    return str(run.config.get("run") or "") if run.kind in LOOKING else ""
+def analysed_run(run: Run) -> str:
+    """Return the id of the run whose model this one only analysed; empty for a run that made a model of its own."""
+    return str(run.config.get("run") or "") if run.kind in ANALYSES else ""
 
 
-def own_before(run: Run) -> str:
-    """Return the side that the changes of a run are changes from: the base, unless an evaluation chose another."""
-    return str(run.config.get("before") or BASE) if run.kind in LOOKING else BASE
+def baseline_of(run: Run) -> str:
+    """Return the model that a run's changes are measured from: the base, unless an evaluation chose another."""
+    return str(run.config.get("before") or BASE) if run.kind in ANALYSES else BASE

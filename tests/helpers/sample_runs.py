@@ -15,7 +15,7 @@ import pandas as pd
 from lpr_lab.experiments import recipes
 from lpr_lab.measure.trace import RoutingTrace
 from lpr_lab.method.similarity_table import SimilarityTable
-from lpr_lab.runs import claims as scorecard
+from lpr_lab.runs import claims
 from lpr_lab.runs.environment import describe
 from lpr_lab.runs.run import Run
 
@@ -156,7 +156,7 @@ def results() -> dict[str, Any]:
         "original": list(ORIGINAL),
         "expanded": list(EXPANDED),
         "summary": summary,
-        "claims": scorecard.as_records(scorecard.check(change, weights, exactness)),
+        "claims": claims.as_records(claims.check(change, weights, exactness)),
         "change": change.to_dict("records"),
         "routing": {"original_weight": weights.to_dict("records")},
         "exactness": exactness,

@@ -10,7 +10,7 @@ from lpr_lab.measure.trace import routing_change
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.stages import enter_stage, selected_stage, stage_names
-from lpr_lab.runs import formats as run_formats
+from lpr_lab.runs import formats
 
 TEXT = "A letter came this morning."
 
@@ -85,17 +85,17 @@ def test_traces_of_different_texts_are_not_compared(reviewed, tiny_tokenizer, bo
 
 
 def test_a_stored_trace_keeps_its_stages_and_one_of_before_them_is_still_read(both, tmp_path):
-    run_formats.write_trace(tmp_path, "en", both)
-    back = run_formats.read_trace(tmp_path, "en")
+    formats.write_trace(tmp_path, "en", both)
+    back = formats.read_trace(tmp_path, "en")
     assert back.stage_names == both.stage_names
     for name in both.stage_names:
         assert np.array_equal(back.at(name).expert_ids, both.at(name).expert_ids)
         assert back.at(name).router_probs == pytest.approx(both.at(name).router_probs, abs=1e-3)
         assert back.at(name).base_log_prob == pytest.approx(both.base_log_prob, nan_ok=True)
     old = trace_without(both, "router_probs", stage=True)
-    run_formats.write_trace(tmp_path, "old", old)
-    assert run_formats.read_trace(tmp_path, "old").stage_names == [""]
-    assert run_formats.read_trace(tmp_path, "old").router_probs is None
+    formats.write_trace(tmp_path, "old", old)
+    assert formats.read_trace(tmp_path, "old").stage_names == [""]
+    assert formats.read_trace(tmp_path, "old").router_probs is None
 
 
 def trace_without(full, field, stage):
@@ -108,9 +108,9 @@ def test_a_stage_whose_arrays_do_not_fit_is_damage(both, tmp_path):
     cut = type(both)(**{**vars(both), "stages": {"G1 expand": both.at("G1 expand")}})
     early = cut.stages["G1 expand"]
     cut.stages["G1 expand"] = type(early)(**{**vars(early), "expert_ids": early.expert_ids[:, :-1]})
-    run_formats.write_trace(tmp_path, "en", cut)
+    formats.write_trace(tmp_path, "en", cut)
     with pytest.raises(DamagedError, match="differ in length"):
-        run_formats.read_trace(tmp_path, "en")
+        formats.read_trace(tmp_path, "en")
 
 
 def test_a_changed_run_is_scored_against_the_model_as_it_is(reviewed, tiny_tokenizer, both):

@@ -11,7 +11,7 @@ from lpr_lab.dashboard.pages.compare import page as compare
 from lpr_lab.errors import ComparisonRefusedError, UsageError
 from lpr_lab.experiments.notebooks.run import notebooks_dir, run_notebook
 from lpr_lab.experiments.studies import generations
-from lpr_lab.runs.continuations import Pair, Said
+from lpr_lab.runs.continuations import Continuation, Pair
 from lpr_lab.runs.find import list_runs
 from lpr_lab.runs.run import Run
 
@@ -42,9 +42,9 @@ def test_two_stages_continue_every_prompt_and_the_dashboard_shows_their_pairs(fi
 
 
 def test_a_table_says_where_they_part_whose_script_it_is_and_what_goes_in_circles():
-    loop = Said(" a big house a big house a big house", 9, 1.0)
+    loop = Continuation(" a big house a big house a big house", 9, 1.0)
     rows = generations.table(
-        [Pair("Μια φορά", "el", loop, Said(" κι έναν καιρό", 8, 1.0), 2), Pair("Hi", "", loop, loop)]
+        [Pair("Μια φορά", "el", loop, Continuation(" κι έναν καιρό", 8, 1.0), 2), Pair("Hi", "", loop, loop)]
     )
     first, second = rows.to_dict("records")
     assert (first["parted_at"], first["agreement"]) == (3, pytest.approx(2 / 9))

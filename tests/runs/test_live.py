@@ -4,7 +4,7 @@ from itertools import pairwise
 import pytest
 
 from lpr_lab.errors import MissingError
-from lpr_lab.runs import status as run_status
+from lpr_lab.runs import status
 from lpr_lab.runs.live import Follower, last_lines, snapshots
 from lpr_lab.runs.run import Run
 from lpr_lab.runs.tail import Curve, Tail
@@ -74,7 +74,7 @@ def test_no_sign_of_life_for_a_minute_reads_as_stalled(run, monkeypatch):
     run.start("expand")
     run.phases.expect(num_steps=4)
     log(run, [1, 2])
-    monkeypatch.setattr(run_status, "STALLED_AFTER_SECONDS", -1.0)
+    monkeypatch.setattr(status, "STALLED_AFTER_SECONDS", -1.0)
     seen = Follower(run).look()
     assert seen.state == "stalled" and not seen.is_over and seen.heartbeat_seconds is not None
     monkeypatch.undo()

@@ -12,9 +12,7 @@ import pytest
 
 from lpr_lab.errors import DamagedError, LprError, MissingError, UsageError
 from lpr_lab.measure.trace import RoutingTrace
-from lpr_lab.runs import environment
-from lpr_lab.runs import formats as run_formats
-from lpr_lab.runs import status as run_status
+from lpr_lab.runs import environment, formats, status
 from lpr_lab.runs.find import default_runs_dir, find_same_config, list_runs, newest_run, record_config, start_run
 from lpr_lab.runs.formats import read_table, write_table
 from lpr_lab.runs.run import Run
@@ -114,9 +112,9 @@ def test_changes_since_the_commit_leave_their_hash(tmp_path, monkeypatch):
 def test_a_run_of_the_version_before_is_read_and_says_so_and_an_older_one_is_refused(tmp_path, monkeypatch):
     run = make(tmp_path)
     assert run.note == ""
-    monkeypatch.setattr(run_formats, "SCHEMA_VERSION", 2)
+    monkeypatch.setattr(formats, "SCHEMA_VERSION", 2)
     assert "schema 1, this one writes 2" in Run.open(tmp_path, run.id).note
-    monkeypatch.setattr(run_formats, "SCHEMA_VERSION", 3)
+    monkeypatch.setattr(formats, "SCHEMA_VERSION", 3)
     with pytest.raises(DamagedError, match="older lpr_lab"):
         Run.open(tmp_path, run.id)
 
@@ -236,7 +234,7 @@ def test_a_reused_process_number_is_not_mistaken_for_the_worker(tmp_path):
 
 
 def test_a_silent_run_reads_as_stalled_and_a_beating_one_does_not(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_status, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(status, "HEARTBEAT_SECONDS", 0.05)
     run = make(tmp_path)
     run.start()
     run._status_file.update(heartbeat="2020-01-01T00:00:00Z")
@@ -250,7 +248,7 @@ def test_a_silent_run_reads_as_stalled_and_a_beating_one_does_not(tmp_path, monk
 
 
 def test_status_is_whole_at_every_moment(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_status, "HEARTBEAT_SECONDS", 0.001)
+    monkeypatch.setattr(status, "HEARTBEAT_SECONDS", 0.001)
     run = make(tmp_path)
     run.start()
     for number in range(50):

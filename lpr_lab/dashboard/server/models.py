@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lpr_lab.errors import LprError, MissingError, UsageError
-from lpr_lab.runs.model_ref import looked_at
+from lpr_lab.runs.model_ref import analysed_run
 from lpr_lab.runs.run import Run
 
 BUDGET = "LPR_LAB_MODEL_MEMORY"
@@ -171,8 +171,8 @@ def why_not(run: Run) -> str | None:
         return None
     if run.is_example:
         return "This is an example run: it came with the code and without weights."
-    if looked_at(run):
-        return f"This run only looked at the model of run {looked_at(run)}, which has the weights."
+    if analysed_run(run):
+        return f"This run only analysed the model of run {analysed_run(run)}, which has the weights."
     state = run.status.state
     if state in ("running", "queued"):
         return "This run is still working; its weights are written near its end."

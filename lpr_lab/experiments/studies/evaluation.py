@@ -18,12 +18,12 @@ from lpr_lab.experiments.studies.scoring import EvaluationSettings, called, scor
 from lpr_lab.experiments.studies.subjects import find_subject, has_model, is_known, languages_in
 from lpr_lab.measure.significance import BETTER, change_of
 from lpr_lab.runs.claims import MAX_FORGETTING_PERCENT, Claim, as_records, main_dataset
-from lpr_lab.runs.compare import paired_scores as comparison
+from lpr_lab.runs.compare import paired_scores
 from lpr_lab.runs.compare.paired_scores import PairedChange
 from lpr_lab.runs.compare.trade_off import trade_off
 from lpr_lab.runs.find import list_runs, start_run
 from lpr_lab.runs.formats import json_records
-from lpr_lab.runs.model_ref import BASE, Side, looked_at, name_of, run_named, side_named
+from lpr_lab.runs.model_ref import BASE, ModelRef, analysed_run, parse_model_ref, run_id_in
 from lpr_lab.runs.run import Run
 
 KIND = "evaluation"
@@ -35,8 +35,8 @@ class Evaluation:
 
     settings: EvaluationSettings
     run: Run
-    before: Side
-    after: Side
+    before: ModelRef
+    after: ModelRef
 
     @property
     def names(self) -> tuple[str, str]:
@@ -61,24 +61,24 @@ def start(settings: EvaluationSettings, run_dir: str | Path = "", root: str | Pa
     settings = replace(settings, after=settings.after or begun_from(run_dir, "after"))
     suits = has_model if settings.scores == "new" else _has_scores
     what = "a finished expansion with its weights" if settings.scores == "new" else "a finished run with its scores"
-    subject = find_subject(folder, run_named(settings.after, folder), suits, what)
-    after = side_named(settings.after, subject, folder)
-    before = side_named(settings.before, subject, folder)
+    subject = find_subject(folder, run_id_in(settings.after, folder), suits, what)
+    after = parse_model_ref(settings.after, subject, folder)
+    before = parse_model_ref(settings.before, subject, folder)
     if before.run.id != subject.id and settings.scores == "new":
         find_subject(folder, before.run.id)
     if (before.run.id, before.stage) == (after.run.id, after.stage):
-        raise UsageError(f"before and after are both {name_of(after, subject)} of run {subject.id}; name two models.")
+        raise UsageError(f"before and after are both {after.name(subject)} of run {subject.id}; name two models.")
     corpus = settings.corpus or _common_corpus(before.run, subject)
     roles = languages_in(subject)
     codes = settings.languages or tuple(roles)
-    settings = replace(settings, corpus=corpus, languages=codes, before=name_of(before, subject), after=_full(after))
+    settings = replace(settings, corpus=corpus, languages=codes, before=before.name(subject), after=_full(after))
     config: dict[str, Any] = asdict(settings) | {"run": subject.id, "base": subject.config["base"]}
     config |= {role: [code for code in codes if roles.get(code, "expanded") == role] for role in set(roles.values())}
     run = start_run(
         {**config, "before": called(before, subject)},
         kind=KIND,
         slug=" ".join(codes),
-        title=f"{subject.title}: {name_of(before, subject)} against {name_of(after, subject)}",
+        title=f"{subject.title}: {before.name(subject)} against {after.name(subject)}",
         run_dir=run_dir,
         root=folder,
         parents=list(dict.fromkeys([subject.id, before.run.id])),
@@ -106,7 +106,7 @@ def measure(evaluation: Evaluation) -> pd.DataFrame:
 def compared(evaluation: Evaluation) -> PairedChange:
     """Return the comparison as the dashboard shows it, from the evaluation's own tables: changes and documents."""
     run = evaluation.run
-    found = comparison.compare(Side(run, evaluation.names[0]), Side(run, ""))
+    found = paired_scores.compare(ModelRef(run, evaluation.names[0]), ModelRef(run, ""))
     assert found is not None
     return found
 
@@ -167,12 +167,12 @@ def check(evaluation: Evaluation, change: pd.DataFrame) -> list[Claim]:
 # Small pieces
 
 
-def _full(side: Side) -> str:
+def _full(side: ModelRef) -> str:
     return f"{side.run.id}: {side.stage}" if side.stage else side.run.id
 
 
 def _has_scores(run: Run) -> bool:
-    made = {"base", "corpus", "original", "expanded"} <= set(run.config) and not looked_at(run)
+    made = {"base", "corpus", "original", "expanded"} <= set(run.config) and not analysed_run(run)
     return made and run.tables.read("change") is not None
 
 
@@ -190,7 +190,7 @@ def _repeated(evaluation: Evaluation, change: pd.DataFrame) -> float | None:
     """Return by how much scores differ, in per cent, from those that the run after kept of the same documents."""
     if evaluation.settings.scores == "kept" or evaluation.before.stage != BASE:
         return None
-    kept = comparison.compare(Side(evaluation.after.run, BASE), evaluation.after)
+    kept = paired_scores.compare(ModelRef(evaluation.after.run, BASE), evaluation.after)
     if kept is None or kept.rows is None:
         return None
     keys = ["language", "dataset", "test_set"]

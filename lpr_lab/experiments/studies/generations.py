@@ -17,10 +17,10 @@ from lpr_lab.measure.generation import generate_pair
 from lpr_lab.measure.text_checks import foreign_share, repetition
 from lpr_lab.progress import progress
 from lpr_lab.runs.claims import Claim, as_records
-from lpr_lab.runs.continuations import Pair, Said, exactness
+from lpr_lab.runs.continuations import Continuation, Pair, exactness
 from lpr_lab.runs.find import start_run
 from lpr_lab.runs.formats import json_records
-from lpr_lab.runs.model_ref import BASE, EXPANDED, Side, name_of, run_named, side_named
+from lpr_lab.runs.model_ref import BASE, EXPANDED, ModelRef, parse_model_ref, run_id_in
 from lpr_lab.runs.run import Run
 from lpr_lab.text.sample_texts import PROMPTS
 from lpr_lab.text.unicode import check_text
@@ -65,8 +65,8 @@ class GenerationStudy:
 
     settings: ComparisonSettings
     run: Run
-    left: Side
-    right: Side
+    left: ModelRef
+    right: ModelRef
     prompts: tuple[tuple[str, str], ...]
     """(language, or nothing where it was not said, prompt)."""
 
@@ -78,7 +78,7 @@ class GenerationStudy:
     @property
     def names(self) -> tuple[str, str]:
         """What the two are called in records."""
-        return name_of(self.left, self.right.run), name_of(self.right, self.right.run)
+        return self.left.name(self.right.run), self.right.name(self.right.run)
 
     @property
     def is_known(self) -> bool:
@@ -101,13 +101,13 @@ def start(settings: ComparisonSettings, run_dir: str | Path = "", root: str | Pa
     """
     folder = runs_folder(run_dir, root)
     settings = replace(settings, right=settings.right or begun_from(run_dir, "right"))
-    subject = find_subject(folder, run_named(settings.right, folder))
-    right = side_named(settings.right, subject, folder)
-    left = side_named(settings.left, subject, folder)
+    subject = find_subject(folder, run_id_in(settings.right, folder))
+    right = parse_model_ref(settings.right, subject, folder)
+    left = parse_model_ref(settings.left, subject, folder)
     if left.run.id != subject.id:
         find_subject(folder, left.run.id)
     if (left.run.id, left.stage) == (right.run.id, right.stage):
-        raise UsageError(f"left and right are both {name_of(left, subject)} of run {subject.id}; name two models.")
+        raise UsageError(f"left and right are both {left.name(subject)} of run {subject.id}; name two models.")
     bases = [str(side.run.config["base"]) for side in (left, right)]
     if bases[0] != bases[1]:
         raise ComparisonRefusedError(
@@ -120,7 +120,7 @@ def start(settings: ComparisonSettings, run_dir: str | Path = "", root: str | Pa
     if not prompts:
         raise UsageError(f"We wrote no prompt in {', '.join(roles)}; give some with `prompts`.")
     settings = replace(settings, right=f"{subject.id}: {right.stage}" if right.stage else subject.id)
-    config: dict[str, Any] = {**asdict(settings), "left": name_of(left, subject)}
+    config: dict[str, Any] = {**asdict(settings), "left": left.name(subject)}
     config |= {"prompts": [{"language": code, "prompt": prompt} for code, prompt in prompts]}
     config |= {"run": subject.id, "base": bases[1]}
     config |= {role: [code for code in roles if roles[code] == role] for role in ("original", "expanded")}
@@ -128,7 +128,7 @@ def start(settings: ComparisonSettings, run_dir: str | Path = "", root: str | Pa
         config,
         kind=KIND,
         slug=" ".join(dict.fromkeys(code for code, _ in prompts if code)),
-        title=f"{subject.title}: {name_of(left, subject)} beside {name_of(right, subject)}",
+        title=f"{subject.title}: {left.name(subject)} beside {right.name(subject)}",
         run_dir=run_dir,
         root=folder,
         parents=list(dict.fromkeys([subject.id, left.run.id])),
@@ -246,7 +246,7 @@ class _Writer:
             right=comparison.right.stage or EXPANDED,
             left_model=self._left,
         )
-        left, right = (Said(side.text, len(side.ids), side.seconds) for side in (last.left, last.right))
+        left, right = (Continuation(side.text, len(side.ids), side.seconds) for side in (last.left, last.right))
         return Pair(prompt, language, left, right, last.diverged_at, comparison.names, last.seconds)
 
 

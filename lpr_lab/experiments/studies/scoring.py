@@ -13,8 +13,8 @@ from lpr_lab.experiments.studies.subjects import languages_in, load_model
 from lpr_lab.measure.bits import Report, choose_documents, evaluate, fingerprint_of
 from lpr_lab.measure.routing import original_weight_by_language
 from lpr_lab.model.stages import use_stage
-from lpr_lab.runs.compare import paired_scores as comparison
-from lpr_lab.runs.model_ref import BASE, Side, name_of, stages_of
+from lpr_lab.runs.compare import paired_scores
+from lpr_lab.runs.model_ref import BASE, ModelRef, stages_of
 from lpr_lab.runs.run import Run
 from lpr_lab.text.corpus import Corpus
 from lpr_lab.text.languages import language_codes, language_name
@@ -52,13 +52,13 @@ class EvaluationSettings:
             raise UsageError("test_sets is empty; expected splits of the corpus, such as heldout and dev.")
 
 
-def called(side: Side, subject: Run) -> str:
+def called(side: ModelRef, subject: Run) -> str:
     """Return what a side is called in tables: by its stage also where that is the newest."""
     newest = (stages_of(side.run) or ["expanded"])[-1]
-    return name_of(Side(side.run, side.stage or newest), subject)
+    return ModelRef(side.run, side.stage or newest).name(subject)
 
 
-def score(before: Side, after: Side, settings: EvaluationSettings, run: Run) -> None:
+def score(before: ModelRef, after: ModelRef, settings: EvaluationSettings, run: Run) -> None:
     """Have both models read the text, and write the tables retention, stages, documents, change and load.
 
     Raises:
@@ -93,7 +93,7 @@ def score(before: Side, after: Side, settings: EvaluationSettings, run: Run) -> 
         if unlike := [a for a, b in zip(report.sets, again.sets, strict=True) if a.fingerprint != b.fingerprint]:
             raise ComparisonRefusedError(
                 f"The tokenizers of the two models lose different parts of {language_name(unlike[0].language)} "
-                f"({unlike[0].dataset}), so their bits per byte are not about the same text. {comparison.DIFFERENT}"
+                f"({unlike[0].dataset}), so their bits per byte are not about the same text. {paired_scores.DIFFERENT}"
             )
         key = "base" if stage == BASE else "expanded"
         nats = [{**found, first: test.nats[key]} for found, test in zip(nats, again.sets, strict=True)]
@@ -109,13 +109,13 @@ def score(before: Side, after: Side, settings: EvaluationSettings, run: Run) -> 
         run.tables.write("original_weight", original_weight_by_language(report.load))
 
 
-def take_kept(before: Side, after: Side, settings: EvaluationSettings, run: Run) -> None:
+def take_kept(before: ModelRef, after: ModelRef, settings: EvaluationSettings, run: Run) -> None:
     """Compare what the runs kept, as the dashboard does, and write the same tables as far as that goes.
 
     Raises:
         ComparisonRefusedError: their test sets differ, or one of them was not evaluated.
     """
-    found = comparison.compare(before, after)
+    found = paired_scores.compare(before, after)
     if found is None or found.rows is None:
         reason = found.refusal if found else f"Run {after.run.id} was not evaluated."
         hashes = [f"{language_name(c)}, {d}: {old} and {new}" for c, d, old, new in found.different] if found else []
@@ -128,7 +128,7 @@ def take_kept(before: Side, after: Side, settings: EvaluationSettings, run: Run)
         asked = f"{', '.join(settings.languages)} on {', '.join(settings.test_sets)}"
         there = ", ".join(f"{code} on {dataset}" for code, dataset in keys)
         raise UsageError(f"The runs kept no scores of {asked}; they have {there}.")
-    pairs = comparison.paired(before, after, [key for key, take in zip(keys, wanted, strict=True) if take])
+    pairs = paired_scores.paired(before, after, [key for key, take in zip(keys, wanted, strict=True) if take])
     if pairs is not None:
         sets = [replace(test, nats={first: test.nats["before"], last: test.nats["after"]}) for test in pairs]
         _write(run, Report(sets, settings.bootstrap, settings.seed), first, last)
@@ -149,7 +149,7 @@ def _refuse_other_documents(settings: EvaluationSettings, corpus: Corpus, *token
             if len(set(chosen)) > 1:
                 raise ComparisonRefusedError(
                     f"The {language_name(code)} test set {split} is {chosen[1]} for the model before and {chosen[0]} "
-                    f"for the one after, because their tokenizers cut text differently. {comparison.DIFFERENT}"
+                    f"for the one after, because their tokenizers cut text differently. {paired_scores.DIFFERENT}"
                 )
 
 

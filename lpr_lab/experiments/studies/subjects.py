@@ -11,7 +11,7 @@ from lpr_lab.experiments.config import Experiment, StageBudget, completed
 from lpr_lab.experiments.studies.predecessors import find_predecessor
 from lpr_lab.model.formats.save_load import load_expansion, load_tokenizer
 from lpr_lab.model.peft import PeftModel
-from lpr_lab.runs.model_ref import looked_at
+from lpr_lab.runs.model_ref import analysed_run
 from lpr_lab.runs.run import Run
 
 WHAT = "a finished expansion with its weights"
@@ -39,7 +39,7 @@ def has_model(run: Run) -> bool:
         config = run.config
     except LprError:
         return False
-    made = {"base", "corpus", "original", "expanded"} <= set(config) and not looked_at(run)
+    made = {"base", "corpus", "original", "expanded"} <= set(config) and not analysed_run(run)
     return made and run.paths.has_checkpoint and run.status.recorded_state == "finished"
 
 

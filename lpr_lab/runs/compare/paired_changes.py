@@ -14,7 +14,7 @@ import numpy as np
 from lpr_lab.errors import LprError
 from lpr_lab.measure.significance import NOT_PAIRED, Difference, bootstrap_interval
 from lpr_lab.runs.compare.paired_scores import Key, paired
-from lpr_lab.runs.model_ref import Side, own_before, stages_of
+from lpr_lab.runs.model_ref import ModelRef, baseline_of, stages_of
 from lpr_lab.runs.run import Run
 
 _RESAMPLES, _SEED = 1000, 0
@@ -63,7 +63,7 @@ def _resampled(path: Path, stamp: tuple[tuple[int, int] | None, ...]) -> dict[Ke
         found = {}
         for language, dataset in dict.fromkeys(zip(documents["language"], documents["dataset"], strict=True)):
             key = (str(language), str(dataset))
-            for test in paired(Side(run, own_before(run)), Side(run, ""), [key]) or []:
+            for test in paired(ModelRef(run, baseline_of(run)), ModelRef(run, ""), [key]) or []:
                 draws = bootstrap_draws(test, _RESAMPLES, _SEED)
                 before, after = test.nats["before"], test.nats["after"]
                 resamples = 100 * (after[draws].sum(1) / before[draws].sum(1) - 1)

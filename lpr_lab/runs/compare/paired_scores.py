@@ -1,14 +1,14 @@
-"""Two models compared on the same documents from what runs keep, or a refusal that says why not.
+"""Two models compared on the same documents, from the scores that runs keep, or a refusal that says why not.
 
-A side is the base, or a stage of a run. Where both were scored document by document the change between any two sides is
-paired and has an interval; of older runs only base and newest stage are. Different test sets are never compared.
+Where both models were scored document by document, the change between them is paired and has an interval; of older runs
+only base and newest stage are. Different test sets are never compared.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
 from lpr_lab.measure.significance import UNCLEAR
-from lpr_lab.runs.model_ref import Side, own_before, stages_of
+from lpr_lab.runs.model_ref import ModelRef, baseline_of, stages_of
 
 Table = Any
 """A `pandas.DataFrame`; the type pandas declares for itself is lost at the first filter."""
@@ -23,19 +23,19 @@ NUM_MOVED = 10
 
 @dataclass(frozen=True)
 class PairedChange:
-    """The change between two sides per language, or why there is none.
+    """The change between two models per language, or why there is none.
 
     Attributes:
-        before, after: the sides.
+        before, after: the two models.
         rows: as `Report.changes()`; where no paired scores were kept there is no interval, and so no clear difference.
         refusal: why these must not be compared, in sentences; then there are no rows.
-        missing: languages that only one side was scored on.
+        missing: languages that only one of them was scored on.
         documents: columns language, role, dataset, document, bytes, before, after, change_percent, or None.
         different: (language, data set, hash of the test set before, after) where these differ.
     """
 
-    before: Side
-    after: Side
+    before: ModelRef
+    after: ModelRef
     rows: Table | None
     refusal: str = ""
     missing: tuple[str, ...] = ()
@@ -43,8 +43,8 @@ class PairedChange:
     different: tuple[tuple[str, str, str, str], ...] = ()
 
 
-def compare(before: Side, after: Side, dataset: str = "") -> PairedChange | None:
-    """Compare two sides on one data set (by default on all); None when the run after was not evaluated.
+def compare(before: ModelRef, after: ModelRef, dataset: str = "") -> PairedChange | None:
+    """Compare two models on one data set (by default on all); None when the run after was not evaluated.
 
     Raises:
         LprError: a table that cannot be read.
@@ -75,17 +75,17 @@ Key = tuple[str, str]
 """Language and data set."""
 
 
-def _scores(side: Side) -> dict[Key, dict[str, Any]] | None:
-    """Return role, test_set, n_documents and this side's bits by language and data set, as far as they are known."""
-    change = side.run.tables.read("change")
+def _scores(model: ModelRef) -> dict[Key, dict[str, Any]] | None:
+    """Return role, test_set, n_documents and this model's bits by language and data set, where they are known."""
+    change = model.run.tables.read("change")
     if change is None or change.empty:
         return None
     found: dict[Key, dict[str, Any]] = {}
-    newest = (stages_of(side.run) or [""])[-1]
-    stage, stages = side.stage or newest, side.run.tables.read("stages")
+    newest = (stages_of(model.run) or [""])[-1]
+    stage, stages = model.stage or newest, model.run.tables.read("stages")
     for row in change.to_dict("records"):
         key = (str(row["language"]), str(row["dataset"]))
-        bits = {own_before(side.run): row["before"], newest: row["after"]}.get(stage)
+        bits = {baseline_of(model.run): row["before"], newest: row["after"]}.get(stage)
         if stages is not None:
             part = stages[(stages["stage"] == stage) & (stages["language"] == key[0]) & (stages["dataset"] == key[1])]
             bits = bits if part.empty else part["bits_per_byte"].iloc[0]
@@ -96,8 +96,8 @@ def _scores(side: Side) -> dict[Key, dict[str, Any]] | None:
     return found
 
 
-def _changes(before: Side, after: Side, new: dict[Key, Any], old: dict[Key, Any]) -> tuple[Table, Table | None]:
-    """Return changes by language, and by document where both sides kept scores of documents."""
+def _changes(before: ModelRef, after: ModelRef, new: dict[Key, Any], old: dict[Key, Any]) -> tuple[Table, Table | None]:
+    """Return changes by language, and by document where both models have scores of documents."""
     import pandas as pd
 
     pairs = paired(before, after, list(new))
@@ -122,11 +122,11 @@ def _changes(before: Side, after: Side, new: dict[Key, Any], old: dict[Key, Any]
     return pd.DataFrame(records), None
 
 
-def _stored(before: Side, after: Side) -> Table | None:
-    """Return the changes that the run itself wrote for these two sides, if it did."""
+def _stored(before: ModelRef, after: ModelRef) -> Table | None:
+    """Return the changes that the run itself wrote for these two models, if it did."""
     if before.run.id != after.run.id or after.stage:
         return None
-    if before.stage == own_before(after.run):
+    if before.stage == baseline_of(after.run):
         return after.run.tables.read("change")
     stages = stages_of(after.run)
     group = stages[-1].split()[0]
@@ -134,9 +134,9 @@ def _stored(before: Side, after: Side) -> Table | None:
     return after.run.tables.read("change_from_parent") if earlier and before.stage == earlier[-1] else None
 
 
-def paired(before: Side, after: Side, keys: list[Key]) -> list[Any] | None:
-    """Return the test sets with the scores of both sides under the names `before` and `after`, or None."""
-    tables = [side.run.tables.read("documents") for side in (before, after)]
+def paired(before: ModelRef, after: ModelRef, keys: list[Key]) -> list[Any] | None:
+    """Return the test sets with the scores of both models under the names `before` and `after`, or None."""
+    tables = [model.run.tables.read("documents") for model in (before, after)]
     if tables[0] is None or tables[1] is None:
         return None
     from dataclasses import replace
@@ -148,7 +148,7 @@ def paired(before: Side, after: Side, keys: list[Key]) -> list[Any] | None:
     for key in keys:
         if key not in old or key not in new or old[key].ids != new[key].ids:
             return None
-        names = [side.stage or stages_of(side.run)[-1] for side in (before, after)]
+        names = [model.stage or stages_of(model.run)[-1] for model in (before, after)]
         if names[0] not in old[key].nats or names[1] not in new[key].nats:
             return None
         nats = {"before": old[key].nats[names[0]], "after": new[key].nats[names[1]]}

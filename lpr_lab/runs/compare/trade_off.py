@@ -7,7 +7,7 @@ from typing import Any
 from lpr_lab.errors import LprError
 from lpr_lab.runs.compare.paired_changes import difference
 from lpr_lab.runs.compare.paired_scores import Key, Table
-from lpr_lab.runs.model_ref import BASE, looked_at, own_before
+from lpr_lab.runs.model_ref import BASE, analysed_run, baseline_of
 from lpr_lab.runs.run import Run
 from lpr_lab.text.languages import language_name
 
@@ -33,14 +33,14 @@ def trade_off(chosen: Run, runs: Iterable[Run], dataset: str) -> TradeOff | None
     """Return one point per run with the test sets of the chosen one; None when that was not measured on both roles."""
     import pandas as pd
 
-    wanted = _test_sets(chosen, dataset) if own_before(chosen) == BASE else None
+    wanted = _test_sets(chosen, dataset) if baseline_of(chosen) == BASE else None
     if wanted is None or {role for role, _ in wanted.values()} != {"original", "expanded"}:
         return None
     points, refused = [], []
     for run in runs:
         try:
             # One point per model: an evaluation is another look at one that stands there itself.
-            if run.id != chosen.id and (run.problem or looked_at(run) or run.id == looked_at(chosen)):
+            if run.id != chosen.id and (run.problem or analysed_run(run) or run.id == analysed_run(chosen)):
                 continue
             own = _test_sets(run, dataset)
             if own is None:

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from lpr_lab.measure.text_checks import foreign_share, repetition, script_of
-from lpr_lab.runs.continuations import Exactness, Pair, Said, split_at_fork
+from lpr_lab.runs.continuations import Continuation, Exactness, Pair, split_at_fork
 from lpr_lab.runs.model_ref import BASE, EXPANDED
 from lpr_lab.text.languages import direction_of
 from lpr_lab.views import theme
@@ -66,7 +66,9 @@ def render_pair(pair: Pair, checked: Exactness | None = None, *, standalone: boo
     )
 
 
-def _pane(name: str, said: Said, other: Said, pair: Pair, letter: str, checked: Exactness | None) -> str:
+def _pane(
+    name: str, said: Continuation, other: Continuation, pair: Pair, letter: str, checked: Exactness | None
+) -> str:
     title = letter if pair.hidden else esc(title_of(name))
     kind = "blind" if pair.hidden else "base" if name == BASE else "expanded"
     parted = pair.diverged_at is not None
@@ -112,7 +114,7 @@ def _exact(name: str, pair: Pair, checked: Exactness | None) -> str:
     return f' <span class="lpr-badge" title="{esc(title)}">{word}</span>'
 
 
-def facts(said: Said, pair: Pair) -> list[str]:
+def facts(said: Continuation, pair: Pair) -> list[str]:
     """Return what can be said of a continuation without reading it: length, speed, script, loops."""
     found = []
     if said.tokens is not None:

@@ -16,7 +16,7 @@ import numpy as np
 from lpr_lab.measure.significance import change_verdict
 from lpr_lab.runs.claims import main_dataset
 from lpr_lab.runs.compare.differences import changed_between
-from lpr_lab.runs.model_ref import BASE, own_before
+from lpr_lab.runs.model_ref import BASE, baseline_of
 from lpr_lab.runs.run import Run
 from lpr_lab.text.languages import language_name
 from lpr_lab.views import Table
@@ -70,7 +70,7 @@ def retention_charts(run: Run) -> Iterator[Chart]:
             head = retention_head(before, after)
             figure = before_and_after(rows, before=before, after=after)
             one = _chart(
-                f"retention-{dataset}", figure, head, retention_rows(rows, from_base=own_before(run) == BASE), caption
+                f"retention-{dataset}", figure, head, retention_rows(rows, from_base=baseline_of(run) == BASE), caption
             )
             yield replace(one, kicker=dataset_name(dataset))
     table = run.tables.read("retention_by_stage")

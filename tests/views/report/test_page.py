@@ -9,7 +9,7 @@ import pytest
 from helpers.sample_runs import HOSTILE, PAIRS, make_run, make_trace, results
 from helpers.sample_scores import write_lifelong, write_scores
 from lpr_lab.errors import UsageError
-from lpr_lab.runs.continuations import Pair, Said
+from lpr_lab.runs.continuations import Continuation, Pair
 from lpr_lab.runs.own_texts import keep_text, new_id
 from lpr_lab.runs.run import Run
 from lpr_lab.views.report import charts as report_charts
@@ -157,7 +157,7 @@ def test_what_people_typed_is_in_it_only_when_asked_for_and_what_the_run_made_al
     run = make_run(tmp_path)
     run.traces.write("own-0123abcd", make_trace("Kept unnamed long ago.", "en", num_layers=2))
     keep_text(run, new_id(), "My letter", make_trace("Dearest cousin.", "en", num_layers=2))
-    pair = Pair("My secret prompt", "en", Said("a"), Said("b"), seconds=1.0)
+    pair = Pair("My secret prompt", "en", Continuation("a"), Continuation("b"), seconds=1.0)
     run.generations.append(pair.to_record({"max_new_tokens": 4, "temperature": 0.0, "seed": 0}))
     text = re.sub("<[^>]*>", "", render_report([run], own_texts=own_texts, compare_pairs=compare_pairs))
     typed = {"Dearest cousin": own_texts, "My letter": own_texts, "Kept unnamed": own_texts}
@@ -168,7 +168,7 @@ def test_what_people_typed_is_in_it_only_when_asked_for_and_what_the_run_made_al
 
 def test_a_run_that_compares_two_models_keeps_its_own_pairs(tmp_path):
     run = Run.create(tmp_path, kind="comparison", slug="x", title="Two", config={"run": "20260101-000000Z-a-0000"})
-    pair = Pair("A prompt of the notebook", "en", Said("a"), Said("b"), seconds=1.0)
+    pair = Pair("A prompt of the notebook", "en", Continuation("a"), Continuation("b"), seconds=1.0)
     run.generations.append(pair.to_record({"max_new_tokens": 4, "temperature": 0.0, "seed": 0}))
     assert "A prompt of the notebook" in render_report([run])
 

@@ -31,8 +31,8 @@ from lpr_lab.dashboard.server.models import HUB, why_not
 from lpr_lab.dashboard.server.turns import in_turn
 from lpr_lab.dashboard.shell import FILES, MODEL, PICK, Scene, esc, html_block, in_order, status
 from lpr_lab.errors import LprError, UsageError
-from lpr_lab.runs.continuations import Pair, Said, exactness, pair_id, pairs
-from lpr_lab.runs.model_ref import BASE, EXPANDED, Side, looked_at, name_of
+from lpr_lab.runs.continuations import Continuation, Pair, exactness, pair_id, pairs
+from lpr_lab.runs.model_ref import BASE, EXPANDED, ModelRef, analysed_run
 from lpr_lab.runs.run import Run
 from lpr_lab.text.languages import language_name
 from lpr_lab.views.html.continuations import describe_settings, finding, render_pair
@@ -71,12 +71,12 @@ def _compose(scene: Scene, run: Run) -> dict[str, Any]:
     others = comparable(run, scene.runs)
     asked = zip(choices_in(scene.view), (BASE, EXPANDED), strict=True)
     left, right = (speaker(choice, run, others, default) for choice, default in asked)
-    names = name_of(left, run), name_of(right, run)
+    names = left.name(run), right.name(run)
     if record is None:
         language, prompt = choose_prompt((*expanded, *original), language)
         same = [one for one in kept.values() if (one.get("language") or language) == language]
         same = [one for one in same if Pair.from_record(one).names == names]
-        if looked_at(run):  # it was made for its pairs, whoever wrote them
+        if analysed_run(run):  # it was made for its pairs, whoever wrote them
             same = [one for one in kept.values() if one.get("language") in ("", language)] or list(kept.values())
         record = next((one for one in reversed(same) if one["prompt"] == prompt), same[-1] if same else None)
     else:
@@ -159,8 +159,8 @@ def generate(
     blind = bool(asked.get("blind"))
     # From the system's own randomness: the seed of the sampling is on the page, this one is nowhere.
     swapped = blind and secrets.randbelow(2) == 1
-    pair = Pair(prompt, asked["language"] or "", Said(), Said(), None, (name_of(left, run), name_of(right, run)))
-    pair = replace(pair, is_running=True, swapped=swapped, hidden=blind)
+    names = left.name(run), right.name(run)
+    pair = Pair(prompt, asked["language"] or "", names=names, is_running=True, swapped=swapped, hidden=blind)
     latest = Latest(run.id, pair, settings, was_blind=blind)
     empty = shell.head(QUESTION, finding(pair)), render_pair(pair, exactness(run))
     yield status("Loading the model, once…" if not HUB.is_loaded(run) else "Writing…", busy=True), *empty, latest
@@ -183,7 +183,7 @@ def generate(
     yield done(latest, run, scene.view)
 
 
-def _write(pair: Pair, speakers: tuple[Side, Side], run: Run, settings: dict[str, Any]) -> Iterator[Pair]:
+def _write(pair: Pair, speakers: tuple[ModelRef, ModelRef], run: Run, settings: dict[str, Any]) -> Iterator[Pair]:
     """Yield the pair as it grows, some times a second, and whole at the end."""
     from lpr_lab.measure.generation import generate_pair
 
@@ -202,7 +202,7 @@ def _write(pair: Pair, speakers: tuple[Side, Side], run: Run, settings: dict[str
             step = next(steps, None)
         if step is None:
             return
-        both = [Said(one.text, len(one.ids), one.seconds) for one in (step.left, step.right)]
+        both = [Continuation(one.text, len(one.ids), one.seconds) for one in (step.left, step.right)]
         grown = {"left": both[0], "right": both[1], "diverged_at": step.diverged_at, "seconds": step.seconds}
         pair = replace(pair, **grown, is_running=not step.finished)
         if step.finished or time.monotonic() - shown_at >= 1 / UPDATES_PER_SECOND:

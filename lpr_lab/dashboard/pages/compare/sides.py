@@ -8,7 +8,7 @@ from typing import Any
 from lpr_lab.dashboard.query import View
 from lpr_lab.errors import LprError
 from lpr_lab.runs.continuations import Pair, pair_id
-from lpr_lab.runs.model_ref import BASE, EXPANDED, Side, stages_of
+from lpr_lab.runs.model_ref import BASE, EXPANDED, ModelRef, stages_of
 from lpr_lab.runs.run import Run
 from lpr_lab.text.sample_texts import PROMPTS
 
@@ -74,15 +74,15 @@ def address_of(left: str, right: str) -> dict[str, str]:
     return {"run2": other, "stage2": called[0], "stage": "" if called[1] == EXPANDED else called[1]}
 
 
-def speaker(choice: str, run: Run, others: Iterable[Run], default: str) -> Side:
+def speaker(choice: str, run: Run, others: Iterable[Run], default: str) -> ModelRef:
     """Return who writes on one side, from what its picker says; what there is not is the default."""
     if choice.startswith(RUN):
         other = next((one for one in others if f"{RUN}{one.id}" == choice), None)
-        return Side(other, "") if other is not None else Side(run, default)
-    return Side(run, choice if choice in (BASE, EXPANDED, *stages_of(run)[:-1]) else default)
+        return ModelRef(other, "") if other is not None else ModelRef(run, default)
+    return ModelRef(run, choice if choice in (BASE, EXPANDED, *stages_of(run)[:-1]) else default)
 
 
-def choice_of(side: Side, run: Run) -> str:
+def choice_of(side: ModelRef, run: Run) -> str:
     """Return what the picker says for a side."""
     return f"{RUN}{side.run.id}" if side.run.id != run.id else side.stage or EXPANDED
 

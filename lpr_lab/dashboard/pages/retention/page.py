@@ -12,11 +12,11 @@ from lpr_lab.dashboard.pages.retention import parts
 from lpr_lab.dashboard.query import View
 from lpr_lab.dashboard.shell import FILES, PICK, Scene, esc, html_block, in_order
 from lpr_lab.errors import LprError
-from lpr_lab.runs.compare import paired_scores as data
+from lpr_lab.runs.compare import paired_scores
 from lpr_lab.runs.compare.paired_scores import PairedChange
 from lpr_lab.runs.compare.trade_off import trade_off
 from lpr_lab.runs.lineage import members_of
-from lpr_lab.runs.model_ref import BASE, Side, own_before, stages_of
+from lpr_lab.runs.model_ref import BASE, ModelRef, baseline_of, stages_of
 from lpr_lab.runs.run import Run, short_id
 from lpr_lab.views.figures.retention import before_and_after, gain_against_forgetting
 from lpr_lab.views.figures.titles import take_title
@@ -30,18 +30,18 @@ RUN = "run:"
 """Before the id of another run, in the picker of what to compare with."""
 
 
-def sides(run: Run, view: View, others: Iterable[Run]) -> tuple[Side, Side]:
+def sides(run: Run, view: View, others: Iterable[Run]) -> tuple[ModelRef, ModelRef]:
     """Return (before, after) that an address asks for; what it cannot have is as if it were not asked for.
 
     `stage` is what the run's model is looked at (the newest by default), `run2` and `stage2` what it is compared with:
     the base of the same run by default.
     """
     known = stages_of(run)
-    after = Side(run, view.stage if view.stage in known[:-1] else "")
+    after = ModelRef(run, view.stage if view.stage in known[:-1] else "")
     other = next((one for one in others if one.id == view.run2 and one.id != run.id), None)
     if other is not None:
-        return Side(other, view.stage2 if view.stage2 in [*stages_of(other)[:-1], BASE] else ""), after
-    return Side(run, view.stage2 if view.stage2 in (BASE, *known) else own_before(run)), after
+        return ModelRef(other, view.stage2 if view.stage2 in [*stages_of(other)[:-1], BASE] else ""), after
+    return ModelRef(run, view.stage2 if view.stage2 in (BASE, *known) else baseline_of(run)), after
 
 
 @remembered
@@ -69,7 +69,7 @@ def _not_measured(scene: Scene, run: Run) -> dict[str, Any]:
 
 def _two_sides(scene: Scene, run: Run) -> dict[str, Any]:
     before, after = sides(run, scene.view, scene.runs)
-    found = data.compare(before, after)
+    found = paired_scores.compare(before, after)
     if found is None:
         return _not_measured(scene, run)
     pickers = _pickers(scene, run, before, after)
@@ -81,7 +81,7 @@ def _two_sides(scene: Scene, run: Run) -> dict[str, Any]:
     names = datasets(found.rows)
     chosen = scene.view.data if scene.view.data in names else names[0]
     rows = found.rows[found.rows["dataset"] == chosen]
-    called = before.called(run), after.called(run)
+    called = before.title(run), after.title(run)
     figure = before_and_after(rows, before=called[0], after=called[1])
     take_title(figure)
     from_base = before.run.id == run.id and before.stage == BASE
@@ -97,15 +97,15 @@ def _two_sides(scene: Scene, run: Run) -> dict[str, Any]:
     }
 
 
-def _view(scene: Scene, before: Side, after: Side, dataset: str) -> View:
+def _view(scene: Scene, before: ModelRef, after: ModelRef, dataset: str) -> View:
     """Return what is shown as an address; what is so by default is left out."""
     other = before.run.id if before.run.id != after.run.id else ""
-    stage2 = "" if before.stage == own_before(before.run) and not other else before.stage
+    stage2 = "" if before.stage == baseline_of(before.run) and not other else before.stage
     changed = {"run2": other, "stage": after.stage, "stage2": stage2, "data": dataset}
     return View.from_query({**vars(scene.view), **changed})
 
 
-def _pickers(scene: Scene, run: Run, before: Side, after: Side) -> dict[str, Any]:
+def _pickers(scene: Scene, run: Run, before: ModelRef, after: ModelRef) -> dict[str, Any]:
     stages = stages_of(run)
     newest = f"expanded model ({stages[-1]})" if stages else "expanded model"
     was = [("base model", BASE), *((name, name) for name in stages)]
@@ -160,12 +160,12 @@ def compose_more(scene: Scene) -> dict[str, Any]:
         return blank
     try:
         before, after = sides(run, scene.view, scene.runs)
-        found: PairedChange | None = data.compare(before, after)
+        found: PairedChange | None = paired_scores.compare(before, after)
         if found is None or found.rows is None:
             return blank
         names = datasets(found.rows)
         chosen = scene.view.data if scene.view.data in names else names[0]
-        here = data.compare(before, after, chosen)
+        here = paired_scores.compare(before, after, chosen)
         moved = parts.moved_documents(here, scene.view) if here is not None else ""
         trade = trade_off(run, scene.runs, chosen)
     except (LprError, KeyError, ValueError):

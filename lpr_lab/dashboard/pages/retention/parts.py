@@ -19,7 +19,7 @@ from lpr_lab.measure.significance import (
 )
 from lpr_lab.runs.compare.paired_scores import PairedChange, most_moved
 from lpr_lab.runs.compare.trade_off import TradeOff
-from lpr_lab.runs.model_ref import BASE, looked_at
+from lpr_lab.runs.model_ref import BASE, analysed_run
 from lpr_lab.runs.run import Run
 from lpr_lab.text.languages import language_name
 from lpr_lab.text.sample_texts import PROMPTS
@@ -90,7 +90,7 @@ def worst(rows: Table) -> str:
 
 def sides_line(comparison: PairedChange) -> str:
     """Return which two are compared, and what of it is not known, in sentences."""
-    called = [side.called(comparison.after.run) for side in (comparison.before, comparison.after)]
+    called = [side.title(comparison.after.run) for side in (comparison.before, comparison.after)]
     said = f"Before: <b>{esc(called[0])}</b>. After: <b>{esc(called[1])}</b>."
     if comparison.missing:
         names = ", ".join(language_name(code) for code in comparison.missing)
@@ -232,7 +232,7 @@ def _documents(title: str, rows: Table, trend: dict[tuple[str, str], str], run: 
         mark = ' <abbr title="against its language">↯</abbr>' if against else ""
         name = esc(language_name(code))
         if code in PROMPTS:
-            link = View(run=looked_at(run) or run.id, lang=code).link("/compare")
+            link = View(run=analysed_run(run) or run.id, lang=code).link("/compare")
             name = f'<a href="{esc(link)}" title="Continue our prompt in {name}">{name}</a>'
         body += (
             f'<tr><th scope="row"><span class="lpr-document">{esc(str(row["document"]))}</span>'

@@ -16,7 +16,7 @@ from lpr_lab.errors import LprError
 from lpr_lab.experiments.sweep.grid import KIND as SWEEP
 from lpr_lab.measure.significance import ADAPTATION, UNCLEAR
 from lpr_lab.runs.housekeeping import tags_of
-from lpr_lab.runs.model_ref import looked_at
+from lpr_lab.runs.model_ref import analysed_run
 from lpr_lab.runs.run import Run
 from lpr_lab.text.languages import language_name
 from lpr_lab.views.figures.titles import take_title
@@ -94,7 +94,7 @@ def _standing(run: Run, base: str, taught: str) -> str:
             return f"{base} was given new experts; nothing was trained yet."
         case "text":
             return f"Text for {taught} was read by the tokenizer of {base}."
-    if looked_at(run):
+    if analysed_run(run):
         return f"This {esc(run.kind)} looked at a finished run. {shell.elsewhere(run, '/')}"
     return f"{base} learned {taught}; nothing was measured."
 

@@ -15,7 +15,7 @@ from lpr_lab.dashboard.pages.compare import sides as pairs
 from lpr_lab.dashboard.pages.compare import words as parts
 from lpr_lab.dashboard.pages.compare.state import Latest, halted, judge
 from lpr_lab.dashboard.query import View
-from lpr_lab.runs.continuations import Exactness, Pair, Said, exactness, pair_id, split_at_fork
+from lpr_lab.runs.continuations import Continuation, Exactness, Pair, exactness, pair_id, split_at_fork
 from lpr_lab.runs.run import Run
 from lpr_lab.views.html.continuations import finding, render_pair
 
@@ -25,7 +25,7 @@ def words(markup: str) -> str:
 
 
 LOOP = " a big house a big house a big house"
-GREEK = Pair("Μια φορά", "el", Said(LOOP, 9, 3.0), Said(" κι έναν καιρό", 8, 4.0), 2, seconds=8.0)
+GREEK = Pair("Μια φορά", "el", Continuation(LOOP, 9, 3.0), Continuation(" κι έναν καιρό", 8, 4.0), 2, seconds=8.0)
 
 
 def latest_of(run: Run, pair: Pair = GREEK, **changes) -> Latest:
@@ -58,7 +58,7 @@ def test_a_pair_that_is_not_there_is_said_whatever_is_shown_instead(runs_dir, ru
 
 
 def test_a_generation_that_wrote_nothing_claims_nothing_and_cannot_be_judged(run):
-    said, top, panes, latest = halted(latest_of(run, Pair("Hi", "en", Said(), Said(), is_running=True)), run)
+    said, top, panes, latest = halted(latest_of(run, Pair("Hi", "en", is_running=True)), run)
     assert (said, panes, latest) == ("", "", None) and "the same" not in words(top)
 
 
@@ -97,7 +97,7 @@ def test_the_fork_lies_between_whole_characters():
 
 
 def test_panes_carry_language_and_direction_and_escape_everything():
-    pane = render_pair(Pair(HOSTILE, "ar", Said(MIXED), Said("<b>x</b>"), 0))
+    pane = render_pair(Pair(HOSTILE, "ar", Continuation(MIXED), Continuation("<b>x</b>"), 0))
     assert pane.count('dir="rtl" lang="ar"') == 2
     assert "<script" not in pane and "&lt;b&gt;x" in pane
 
@@ -285,7 +285,7 @@ def test_the_speed_is_that_of_the_newest_measured_pair():
 
 def timed(characters: int, tokens: int) -> dict:
     """A pair as a machine makes it that takes 0.25 s for a token and 0.01 s for a character of the prompt."""
-    side = Said("x" * tokens, tokens, 1.0)
+    side = Continuation("x" * tokens, tokens, 1.0)
     pair = replace(GREEK, prompt="x" * characters, left=side, right=side)
     return replace(pair, seconds=0.25 * tokens + 0.01 * characters).to_record({})
 

@@ -11,7 +11,8 @@ from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.pages.retention import page as retention
 from lpr_lab.dashboard.pages.retention import parts
 from lpr_lab.measure.forgetting import bootstrap_draws, change_rows
-from lpr_lab.runs.compare import paired_scores as data
+from lpr_lab.runs.compare import paired_scores
+from lpr_lab.runs.model_ref import ModelRef
 from lpr_lab.runs.run import Run
 
 
@@ -73,7 +74,7 @@ def test_a_run_that_was_not_measured_says_so(runs_dir):
 
 
 def test_any_two_stages_are_compared_paired_as_the_evaluation_would(runs_dir, staged):
-    found = data.compare(data.Side(staged, STAGES[0]), data.Side(staged, ""))
+    found = paired_scores.compare(ModelRef(staged, STAGES[0]), ModelRef(staged, ""))
     sets = scored()
     wanted = change_rows(sets, [bootstrap_draws(test) for test in sets], *STAGES)
     assert found.rows["change_percent"].tolist() == pytest.approx(wanted["change_percent"].tolist())
@@ -158,8 +159,8 @@ def test_a_run_that_was_not_evaluated_cannot_be_the_other_side(runs_dir, staged)
 
 def test_documents_that_moved_most_are_listed_worst_and_best_first(runs_dir, staged):
     found = page(runs_dir)
-    rows = data.compare(data.Side(staged, "base"), data.Side(staged, ""), "heldout").documents
-    worse, better = data.most_moved(rows)
+    rows = paired_scores.compare(ModelRef(staged, "base"), ModelRef(staged, ""), "heldout").documents
+    worse, better = paired_scores.most_moved(rows)
     assert len(worse) <= 10 and len(better) == 10
     assert worse["change_percent"].is_monotonic_decreasing and (worse["change_percent"] > 0).all()
     assert better["change_percent"].min() == rows["change_percent"].min()
@@ -170,7 +171,7 @@ def test_documents_that_moved_most_are_listed_worst_and_best_first(runs_dir, sta
 
 
 def test_documents_that_went_against_their_language_are_marked(runs_dir, staged):
-    found = data.compare(data.Side(staged, "base"), data.Side(staged, ""), "heldout")
+    found = paired_scores.compare(ModelRef(staged, "base"), ModelRef(staged, ""), "heldout")
     spanish = found.rows[found.rows["language"] == "es"]["verdict"].iloc[0]
     assert spanish == "better" and "↯" in page(runs_dir)["moved"].split("Got better most")[0]
 
@@ -238,5 +239,5 @@ def test_a_lifelong_run_shows_every_language_after_every_stage(runs_dir):
 
 def test_a_missing_interval_is_a_dash_and_never_a_zero(runs_dir, run):
     write_scores(run, documents=False)
-    rows = data.compare(data.Side(run, "G1 expand"), data.Side(run, "")).rows
+    rows = paired_scores.compare(ModelRef(run, "G1 expand"), ModelRef(run, "")).rows
     assert all(math.isnan(value) for value in rows["ci_low"])

@@ -6,7 +6,7 @@ import pytest
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.pages.runs import live as run_live
 from lpr_lab.errors import MissingError
-from lpr_lab.runs import status as run_status
+from lpr_lab.runs import status
 from lpr_lab.runs.live import Follower
 from lpr_lab.runs.run import Run
 
@@ -35,7 +35,7 @@ def test_the_card_shows_what_was_logged_since_the_last_look(run):
 
 
 def test_a_silent_run_asks_whether_it_is_stalled(run, monkeypatch):
-    monkeypatch.setattr(run_status, "STALLED_AFTER_SECONDS", -1.0)
+    monkeypatch.setattr(status, "STALLED_AFTER_SECONDS", -1.0)
     assert "Stalled? No sign of life for" in run_live.render_live(run)
 
 

@@ -12,7 +12,7 @@ from lpr_lab.dashboard import serve, shell
 from lpr_lab.dashboard.pages.runs import report as report_module
 from lpr_lab.dashboard.pages.runs.compare import render_comparison
 from lpr_lab.dashboard.pages.runs.detail import render_detail
-from lpr_lab.runs.continuations import Pair, Said
+from lpr_lab.runs.continuations import Continuation, Pair
 from lpr_lab.runs.own_texts import keep_text, new_id
 
 
@@ -42,7 +42,7 @@ def test_a_run_and_a_comparison_lead_to_their_files(folder, address):
 def test_what_readers_typed_is_offered_with_boxes_and_left_out_unless_they_are_ticked(folder, address):
     run = make_run(folder)
     keep_text(run, new_id(), "My letter", make_trace("Dearest cousin.", "en", num_layers=2))
-    pair = Pair("My secret prompt", "en", Said("a"), Said("b"), seconds=1.0)
+    pair = Pair("My secret prompt", "en", Continuation("a"), Continuation("b"), seconds=1.0)
     run.generations.append(pair.to_record({"max_new_tokens": 4, "temperature": 0.0, "seed": 0}))
     other = make_run(folder)
     compared = render_comparison(shell.look(folder, {"runs": f"{run.id},{other.id}"}))
