@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lpr_lab.errors import UsageError
 from lpr_lab.measure.bits import choose_documents
-from lpr_lab.measure.expert_counts import ExpertCounter, read_stage
+from lpr_lab.measure.expert_counts import ExpertCounter, TextSource, read_stage
 from lpr_lab.model.stages import stage_names
 from lpr_lab.runs.run import Run
 from lpr_lab.text.corpus import Corpus, comparable_splits
@@ -133,7 +133,7 @@ def count_experts(
             if blocks is None:
                 continue
             read += sizes[place]
-            of: dict[str, Any] = {"stage": stage, "language": code, "role": roles[code], "dataset": split}
             with use() as held:
-                read_stage(counter, held.model, blocks, **of, precision=precision)
+                source = TextSource(code, roles[code], split)
+                read_stage(counter, held.model, blocks, stage, source, precision=precision)
     yield Progress(total, total, "Shuffling documents and writing tables", 1.0)

@@ -14,10 +14,10 @@ difference between them is paired and its interval comes from resampling documen
 
 import hashlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -26,11 +26,12 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lpr_lab.errors import UsageError
+from lpr_lab.measure.expert_counts import ExpertCounter, TextSource
 from lpr_lab.measure.forgetting import ScoredDocuments, bootstrap_draws, change_rows, document_rows
-from lpr_lab.measure.routing import LoadCounter
 from lpr_lab.measure.significance import bootstrap_interval
 from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.capture import RoutingRecord, record_routing
+from lpr_lab.model.forward import inference, read_blocks
 from lpr_lab.model.machine import keep_freed_memory, resolve_precision
 from lpr_lab.model.observe import Observed, observe
 from lpr_lab.model.peft import PeftModel
@@ -38,12 +39,9 @@ from lpr_lab.model.stages import selected_stage, use_stage
 from lpr_lab.progress import progress
 from lpr_lab.text.corpus import Corpus, Document, comparable_splits
 from lpr_lab.text.languages import language_name
-from lpr_lab.text.packing import PackedBlocks, in_mode, pack, refuse_if_documents_mix
+from lpr_lab.text.packing import NO_TARGET, Batch, PackedBlocks, pack, refuse_if_documents_mix
 from lpr_lab.text.round_trip import LostText, measure_lost_text, refuse_lossy_tokenizer
 from lpr_lab.text.vocabulary import require_embeddings
-
-if TYPE_CHECKING:
-    from lpr_lab.measure.expert_counts import ExpertCounter
 
 LOST_COLUMNS = ["language", "role", "dataset", "n_bytes", "lost_bytes", "lost_share", "characters"]
 COLUMNS = ["language", "role", "model", "dataset", "bits_per_byte", "ci_low", "ci_high", "n_documents"]
@@ -97,7 +95,6 @@ class Report:
         return bootstrap_draws(test, self.bootstrap, self.seed)
 
 
-@torch.no_grad()
 def evaluate(
     model: PeftModel | PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -114,7 +111,7 @@ def evaluate(
     bootstrap: int = 1000,
     precision: str = "auto",
     seed: int = 0,
-    experts: "ExpertCounter | None" = None,
+    experts: ExpertCounter | None = None,
     base: PreTrainedModel | None = None,
 ) -> Report:
     """Score base and expanded model on the same documents, in bits per UTF-8 byte.
@@ -153,12 +150,56 @@ def evaluate(
             "This model has its base inside (disable_adapter), which is what it is compared with; drop base."
         )
     require_embeddings(model, tokenizer)
+    chosen = _choose_tests(corpus, splits, languages, tokens_per_language, max_document_tokens, tokenizer)
+    losses = _losses(tokenizer, chosen)
+    packed = [pack(documents, tokenizer, block_tokens, languages=[language]) for _, language, documents in chosen]
+    is_compared = isinstance(model, PeftModel) or base is not None
+    with _base_of(model, base) as dense:
+        refuse_if_documents_mix(dense)
+    newest = "expanded" if experts is None else selected_stage(cast("PeftModel", model))
+    counter = ExpertCounter([newest], load_only=True) if experts is None else experts
+    seen = Observed()
+    sets: list[ScoredDocuments] = []
+    passes = 2 + len(stages) if is_compared else 1
+    total = passes * sum(blocks.input_ids.numel() for blocks in packed)
+    on_processor = next(model.parameters()).device.type == "cpu"
+    keeping = keep_freed_memory() if on_processor else nullcontext()
+    with keeping, progress(total, "Evaluating", "token") as bar:
+        for (split, language, documents), blocks, loss in zip(chosen, packed, losses, strict=True):
+            source = TextSource(language, "original" if language in original else "expanded", split)
+            options: dict[str, Any] = {"batch_blocks": batch_blocks, "precision": precision, "bar": bar}
+            options["seen"] = None if sets else seen
+            with _base_of(model, base) as dense:
+                nats = {"base": document_nats(dense, blocks, **options)}
+            if is_compared:
+                with record_routing(model) if moe_layers(model) else nullcontext(RoutingRecord()) as record:
+                    count = counter.watch(record, newest, source)
+                    nats["expanded"] = document_nats(model, blocks, after_batch=count, **options)
+                for stage in stages:
+                    with use_stage(cast("PeftModel", model), stage), record_routing(model) as record:
+                        count = None if experts is None else experts.watch(record, stage, source)
+                        nats[stage] = document_nats(model, blocks, after_batch=count, **options)
+            sizes = np.maximum(np.array(loss.num_bytes) - np.array(loss.lost_bytes), 1)
+            ids = tuple(document.id for document in documents)
+            sets.append(ScoredDocuments(*source, fingerprint_of(documents, loss), sizes, nats, ids))
+    settings = {"precision": seen.precision, "block_tokens": block_tokens, "bootstrap": bootstrap}
+    return Report(sets, bootstrap, seed, counter.load(newest), settings, _lost_rows(sets, losses))
+
+
+def _choose_tests(
+    corpus: Corpus,
+    splits: Sequence[str],
+    languages: Sequence[str],
+    tokens_per_language: int,
+    max_document_tokens: int,
+    tokenizer: PreTrainedTokenizerBase,
+) -> list[tuple[str, str, list[Document]]]:
+    """Return (split, language, documents) of every test set, or refuse a language without any."""
     tests = []
     for split in comparable_splits(corpus, splits, languages):
         for language in languages:
-            documents = choose_documents(
-                corpus.documents(split, language), tokens_per_language, max_document_tokens, tokenizer
-            )
+            known = corpus.documents(split, language)
+            documents = choose_documents(known, tokens_per_language, max_document_tokens, tokenizer)
             if documents:
                 tests.append((split, language, documents))
     missing = set(languages) - {language for _, language, _ in tests}
@@ -167,42 +208,7 @@ def evaluate(
             f"The corpus {corpus.name} has no documents in {', '.join(sorted(missing))} in the splits "
             f"{', '.join(splits)}; it has {', '.join(corpus.languages)}."
         )
-    losses = _losses(tokenizer, tests)
-    packed = [pack(documents, tokenizer, block_tokens, languages=[language]) for _, language, documents in tests]
-    is_compared = isinstance(model, PeftModel) or base is not None
-    with _base_of(model, base) as dense:
-        refuse_if_documents_mix(dense)
-    counter = LoadCounter()
-    seen = Observed()
-    sets: list[ScoredDocuments] = []
-    passes = 2 + len(stages) if is_compared else 1
-    total = passes * sum(blocks.input_ids.numel() for blocks in packed)
-    on_processor = next(model.parameters()).device.type == "cpu"
-    keeping = keep_freed_memory() if on_processor else nullcontext()
-    with keeping, progress(total, "Evaluating", "token") as bar:
-        for (split, language, documents), blocks, loss in zip(tests, packed, losses, strict=True):
-            role = "original" if language in original else "expanded"
-            options: dict[str, Any] = {"batch_blocks": batch_blocks, "precision": precision, "bar": bar}
-            options["seen"] = None if sets else seen
-            with _base_of(model, base) as dense:
-                nats = {"base": document_nats(dense, blocks, **options)}
-            if is_compared:
-                of = {"language": language, "role": role, "dataset": split}
-                with record_routing(model) if moe_layers(model) else nullcontext(RoutingRecord()) as record:
-                    load = counter.watch(record, **of)
-                    watchers: list[Any] = [lambda _, mask, load=load: load(mask)]
-                    if experts is not None:
-                        watchers.append(experts.watch(record, stage=selected_stage(cast("PeftModel", model)), **of))
-                    nats["expanded"] = document_nats(model, blocks, after_batch=watchers, **options)
-                for stage in stages:
-                    with use_stage(cast("PeftModel", model), stage), record_routing(model) as record:
-                        watchers = [experts.watch(record, stage=stage, **of)] if experts is not None else []
-                        nats[stage] = document_nats(model, blocks, after_batch=watchers, **options)
-            sizes = np.maximum(np.array(loss.num_bytes) - np.array(loss.lost_bytes), 1)
-            ids = tuple(document.id for document in documents)
-            sets.append(ScoredDocuments(language, role, split, fingerprint_of(documents, loss), sizes, nats, ids))
-    settings = {"precision": seen.precision, "block_tokens": block_tokens, "bootstrap": bootstrap}
-    return Report(sets, bootstrap, seed, counter.to_frame(), settings, _lost_rows(sets, losses))
+    return tests
 
 
 def _losses(tokenizer: PreTrainedTokenizerBase, tests: Sequence[tuple[str, str, list[Document]]]) -> list[LostText]:
@@ -238,14 +244,13 @@ def _base_of(model: PeftModel | PreTrainedModel, base: PreTrainedModel | None) -
         yield model if base is None else base
 
 
-@torch.no_grad()
 def document_nats(
     model: torch.nn.Module,
     blocks: PackedBlocks,
     *,
     batch_blocks: int = 4,
     precision: str = "auto",
-    after_batch: Sequence[Any] = (),
+    after_batch: Callable[[Batch], object] | None = None,
     bar: Any = None,
     seen: Observed | None = None,
 ) -> np.ndarray:
@@ -258,35 +263,30 @@ def document_nats(
         blocks: from `pack`.
         batch_blocks: blocks per forward pass.
         precision: auto, fp32 or bf16.
-        after_batch: called with each batch and the mask of its text tokens [T].
+        after_batch: called with each batch after its pass, see `read_blocks`.
         bar: told how many tokens were read.
         seen: takes in what was computed with.
 
     Raises:
         LprError: products were made in another precision, and `seen` could tell.
     """
-    device = next(model.parameters()).device
-    is_bf16 = resolve_precision(precision) == "bf16"
     totals = np.zeros(blocks.num_documents)
-    watching = nullcontext() if seen is None else observe(model, seen, torch.bfloat16 if is_bf16 else None)
-    with in_mode(model, training=False), watching, torch.autocast(device.type, torch.bfloat16, enabled=is_bf16):
-        for start in range(0, len(blocks), batch_blocks):
-            batch = blocks.select(range(start, min(start + batch_blocks, len(blocks))))
-            ids, positions = batch["input_ids"].to(device), batch["position_ids"].to(device)
-            logits = model(input_ids=ids, position_ids=positions, use_cache=False).logits
+    autocast = torch.bfloat16 if resolve_precision(precision) == "bf16" else None
+    watching = nullcontext() if seen is None else observe(model, seen, autocast)
+    with inference(model, precision), watching:
+        for batch, output in read_blocks(model, blocks, batch_blocks=batch_blocks, bar=bar):
             targets = batch["targets"].flatten()
             scored = (targets >= 0) & (targets != blocks.separator_id)
             losses = F.cross_entropy(
-                logits.float().flatten(0, 1), targets.to(device), ignore_index=-100, reduction="none"
+                output.logits.float().flatten(0, 1),
+                targets.to(output.logits.device),
+                ignore_index=NO_TARGET,
+                reduction="none",
             ).cpu()
             owners = batch["document_index"].flatten()[scored].numpy()
             np.add.at(totals, owners, losses[scored].double().numpy())
-            for see in after_batch:
-                see(
-                    batch, (batch["language_id"] >= 0).flatten() & (batch["input_ids"] != blocks.separator_id).flatten()
-                )
-            if bar is not None:
-                bar.update(ids.numel())
+            if after_batch is not None:
+                after_batch(batch)
     return totals
 
 

@@ -13,24 +13,23 @@ expert 0, softmax over all experts before any is chosen: on original languages f
 `null_bits` and `null_high_bits` are mean and 95th percentile over shuffled documents.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 from transformers import PreTrainedTokenizerBase
 
 from lpr_lab.measure import experts
 from lpr_lab.model.capture import RoutingRecord, decoder_of, record_routing
-from lpr_lab.model.machine import resolve_precision
+from lpr_lab.model.forward import inference, read_blocks
 from lpr_lab.model.peft import PeftModel
-from lpr_lab.model.router import ORIGINAL_EXPERT, Routing
+from lpr_lab.model.router import ORIGINAL_EXPERT
 from lpr_lab.model.stages import use_stage
 from lpr_lab.text.graphemes import token_bytes
-from lpr_lab.text.packing import PackedBlocks, in_mode
+from lpr_lab.text.packing import Batch, PackedBlocks
 
 TABLES = (
     "expert_load",
@@ -40,12 +39,39 @@ TABLES = (
     "expert_information",
     "expert_tokens",
 )
+LOAD_COLUMNS = ["language", "role", "dataset", "layer", "expert", "share", "mass", "n_tokens", "first"]
 SHUFFLES = 200
+
+
+class TextSource(NamedTuple):
+    """What text is counted as: its language, `original` or `expanded`, and the split it is from."""
+
+    language: str
+    role: str
+    dataset: str
+
+
+class _Totals:
+    """What the experts of one layer got of one language's text at one stage, in all."""
+
+    def __init__(self, num_experts: int) -> None:
+        self.chosen = np.zeros(num_experts, np.int64)
+        self.first = np.zeros(num_experts, np.int64)
+        self.mass = np.zeros(num_experts)
+        self.num_tokens = 0
+
+    def add(self, ids: np.ndarray, weights: np.ndarray) -> None:
+        """Count the chosen experts [T, K] of some tokens, and their weights [T, K]."""
+        num_experts = len(self.mass)
+        self.chosen += np.bincount(ids.ravel(), minlength=num_experts)
+        self.first += np.bincount(ids[:, 0], minlength=num_experts)
+        self.mass += np.bincount(ids.ravel(), weights.ravel().astype(np.float64), minlength=num_experts)
+        self.num_tokens += len(ids)
 
 
 @dataclass
 class _Layer:
-    """What one layer did with one language's text at one stage."""
+    """What one layer did with one language's text at one stage, token by token and document by document."""
 
     chosen: list[np.ndarray] = field(default_factory=list)
     """Per forward pass, bool [T, E]."""
@@ -67,18 +93,21 @@ class _Reading:
 
 
 class ExpertCounter:
-    """Watches forward passes of any number of stages and languages; `tables` has the result.
+    """Counts in forward passes of any number of stages and languages; `load` and `tables` have the results.
 
     What has to be kept token by token is let go when the next language begins, so stages are to be read language by
     language, on the same text.
 
     Args:
         stages: what they are called, oldest first; the vocabulary is that of the last.
+        load_only: keep what `load` needs and nothing token by token; `tables` are then empty.
     """
 
-    def __init__(self, stages: Sequence[str]):
+    def __init__(self, stages: Sequence[str], *, load_only: bool = False):
         self._stages = tuple(stages)
-        self._open: tuple[str, str, str] | None = None
+        self._load_only = load_only
+        self._totals: dict[tuple[str, TextSource, int], _Totals] = {}
+        self._open: TextSource | None = None
         self._readings: dict[str, _Reading] = {}
         self._load: list[list[Any]] = []
         self._probability: list[list[Any]] = []
@@ -87,26 +116,53 @@ class ExpertCounter:
         self._pairs: dict[tuple[str, str, int], np.ndarray] = {}
         self._documents: dict[tuple[str, str, int], list[tuple[str, np.ndarray, np.ndarray]]] = {}
 
-    def watch(
-        self, record: RoutingRecord, *, stage: str, language: str, role: str, dataset: str
-    ) -> Callable[[Mapping[str, torch.Tensor], torch.Tensor], None]:
-        """Return what to call after each forward pass with the packed batch and a bool mask [T] of what counts."""
-        if self._open not in (None, (dataset, role, language)):
+    def watch(self, record: RoutingRecord, stage: str, source: TextSource) -> Callable[[Batch], None]:
+        """Return what to call after each forward pass with its batch (of `read_blocks`)."""
+        if self._open not in (None, source):
             self._close()
-        self._open = (dataset, role, language)
+        self._open = source
         reading = self._readings.setdefault(stage, _Reading())
 
-        def see(batch: Mapping[str, torch.Tensor], mask: torch.Tensor) -> None:
-            counts = mask.cpu().numpy()
-            if not counts.any():
+        def count(batch: Batch) -> None:
+            is_text = batch["is_text"].flatten().numpy()
+            if not is_text.any():
                 return
-            document = batch["document_index"].flatten().numpy()[counts]
-            reading.token_ids.append(batch["input_ids"].flatten().numpy()[counts])
-            reading.document.append(document)
+            document = batch["document_index"].flatten().numpy()[is_text]
+            if not self._load_only:
+                reading.token_ids.append(batch["input_ids"].flatten().numpy()[is_text])
+                reading.document.append(document)
             for layer, routing in record.routing.items():
-                _add(reading.layers.setdefault(layer, _Layer()), routing, counts, document)
+                ids = routing.expert_ids.cpu().numpy()[is_text]
+                weights = routing.expert_weights.float().cpu().numpy()[is_text]
+                num_experts = routing.router_logits.shape[-1]
+                self._totals.setdefault((stage, source, layer), _Totals(num_experts)).add(ids, weights)
+                if not self._load_only:
+                    probability = routing.router_logits.float().softmax(-1)[:, ORIGINAL_EXPERT].cpu().numpy()[is_text]
+                    part = reading.layers.setdefault(layer, _Layer())
+                    part.probability += float(probability.sum(dtype=np.float64))
+                    _add(part, ids, weights, num_experts, document)
 
-        return see
+        return count
+
+    def load(self, stage: str) -> pd.DataFrame:
+        """Return the load of a stage, one row per language, layer and expert.
+
+        `share` is the expert's part of all (token, choice) slots, `mass` its mean combine weight, `first` the share of
+        tokens of which it is the first choice; each sums to 1 over a layer's experts. Expert 0 is the original one.
+        """
+        rows = [
+            [
+                *(*source, layer, expert),
+                float(of.chosen[expert] / of.chosen.sum()),
+                float(of.mass[expert] / of.num_tokens),
+                of.num_tokens,
+                float(of.first[expert] / of.num_tokens),
+            ]
+            for (at, source, layer), of in self._totals.items()
+            if at == stage
+            for expert in range(len(of.mass))
+        ]
+        return pd.DataFrame(rows, columns=LOAD_COLUMNS)
 
     def tables(self, tokenizer: PreTrainedTokenizerBase) -> dict[str, pd.DataFrame]:
         """Return the tables described above, by name."""
@@ -142,7 +198,7 @@ class ExpertCounter:
         """Reduce what was read of one language to counts."""
         if self._open is None:
             return
-        dataset, role, language = self._open
+        language, role, dataset = self._open
         readings = {stage: self._readings[stage] for stage in self._stages if stage in self._readings}
         seen = {stage: _whole(reading) for stage, reading in readings.items() if reading.token_ids}
         for stage, layers in seen.items():
@@ -191,41 +247,29 @@ class ExpertCounter:
         return pd.DataFrame(rows, columns=columns)
 
 
-@torch.no_grad()
 def read_stage(
     counter: ExpertCounter,
     model: PeftModel,
     blocks: PackedBlocks,
-    *,
     stage: str,
-    language: str,
-    role: str,
-    dataset: str,
+    source: TextSource,
+    *,
     batch_blocks: int = 4,
     precision: str = "auto",
 ) -> None:
     """Let the counter watch one stage read one language's packed text; the model's head is not computed."""
-    device = next(model.parameters()).device
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=resolve_precision(precision) == "bf16")
-    with in_mode(model, training=False), use_stage(model, stage), record_routing(model) as record, autocast:
-        see = counter.watch(record, stage=stage, language=language, role=role, dataset=dataset)
-        for start in range(0, len(blocks), batch_blocks):
-            batch = blocks.select(range(start, min(start + batch_blocks, len(blocks))))
-            ids, positions = batch["input_ids"].to(device), batch["position_ids"].to(device)
-            decoder_of(model)(input_ids=ids, position_ids=positions, use_cache=False)
-            see(batch, (batch["language_id"] >= 0).flatten() & (batch["input_ids"] != blocks.separator_id).flatten())
+    with inference(model, precision), use_stage(model, stage), record_routing(model) as record:
+        count = counter.watch(record, stage, source)
+        for batch, _ in read_blocks(decoder_of(model), blocks, batch_blocks=batch_blocks):
+            count(batch)
 
 
-def _add(layer: _Layer, routing: Routing, counts: np.ndarray, document: np.ndarray) -> None:
-    ids = routing.expert_ids.cpu().numpy()[counts]
-    weights = routing.expert_weights.float().cpu().numpy()[counts]
-    dense = np.zeros((len(ids), routing.router_logits.shape[-1]), dtype=np.float32)
+def _add(layer: _Layer, ids: np.ndarray, weights: np.ndarray, num_experts: int, document: np.ndarray) -> None:
+    dense = np.zeros((len(ids), num_experts), dtype=np.float32)
     rows = np.arange(len(ids))
     for choice in range(ids.shape[1]):
         dense[rows, ids[:, choice]] += weights[:, choice]
     starts = np.flatnonzero(np.diff(document, prepend=document[0] - 1))
-    probs = routing.router_logits.float().softmax(-1)[:, ORIGINAL_EXPERT]
-    layer.probability += float(probs.cpu().numpy()[counts].sum(dtype=np.float64))
     layer.chosen.append(dense > 0)
     layer.first.append(ids[:, 0].astype(np.int32))
     layer.documents.append((document[starts], np.add.reduceat(dense, starts, axis=0)))

@@ -1,9 +1,9 @@
-"""Where tokens go: one text token by token (`trace`), and whole test sets language by language (`LoadCounter`).
+"""Traces the routing of one text, token by token; for whole test sets see `expert_counts`.
 
 Letters: L layers with a router, T tokens, E experts, K chosen per token.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from lpr_lab.errors import UsageError
 from lpr_lab.measure.trace import RoutingTrace
 from lpr_lab.model.adapter import expansion_config, moe_layers
-from lpr_lab.model.capture import RoutingRecord, record_routing
+from lpr_lab.model.capture import record_routing
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import selected_stage, stage_names, use_stage
 from lpr_lab.model.steering import steer
@@ -23,53 +23,6 @@ from lpr_lab.text.graphemes import token_bytes
 from lpr_lab.text.packing import in_mode, separator_token_id
 from lpr_lab.text.unicode import check_text
 from lpr_lab.text.vocabulary import require_embeddings
-
-LOAD_COLUMNS = ["language", "role", "dataset", "layer", "expert", "share", "mass", "n_tokens", "first"]
-
-
-class LoadCounter:
-    """Counts, over any number of forward passes, which experts each language's tokens were sent to."""
-
-    def __init__(self) -> None:
-        self._chosen: dict[tuple[str, str, str, int], np.ndarray] = {}
-        self._mass: dict[tuple[str, str, str, int], np.ndarray] = {}
-        self._first: dict[tuple[str, str, str, int], np.ndarray] = {}
-        self._tokens: dict[tuple[str, str, str, int], int] = {}
-
-    def watch(self, record: RoutingRecord, *, language: str, role: str, dataset: str) -> Callable[[torch.Tensor], None]:
-        """Return a function to call after each forward pass with a bool mask [T] of the tokens that count."""
-
-        def see(mask: torch.Tensor) -> None:
-            for layer, routing in record.routing.items():
-                key = (language, role, dataset, layer)
-                num_experts = routing.router_logits.shape[-1]
-                ids = routing.expert_ids[mask.to(routing.expert_ids.device)].cpu()
-                weights = routing.expert_weights[mask.to(routing.expert_weights.device)].cpu().double()
-                chosen = torch.bincount(ids.flatten(), minlength=num_experts).numpy()
-                mass = torch.zeros(num_experts, dtype=torch.float64)
-                mass.scatter_add_(0, ids.flatten(), weights.flatten())
-                self._chosen[key] = self._chosen.get(key, 0) + chosen
-                self._mass[key] = self._mass.get(key, 0) + mass.numpy()
-                first = torch.bincount(ids[:, 0], minlength=num_experts).numpy()
-                self._first[key] = self._first.get(key, 0) + first
-                self._tokens[key] = self._tokens.get(key, 0) + len(ids)
-
-        return see
-
-    def to_frame(self) -> pd.DataFrame:
-        """Return one row per language, layer and expert.
-
-        `share` is the expert's part of all (token, choice) slots, `mass` its mean combine weight, `first` the share of
-        tokens of which it is the first choice; each sums to 1 over a layer's experts. Expert 0 is the original one.
-        """
-        rows = []
-        for key, chosen in self._chosen.items():
-            tokens = self._tokens[key]
-            for expert in range(len(chosen)):
-                share = chosen[expert] / max(chosen.sum(), 1)
-                mass, first = (float(each[key][expert] / max(tokens, 1)) for each in (self._mass, self._first))
-                rows.append([*key, expert, float(share), mass, tokens, first])
-        return pd.DataFrame(rows, columns=LOAD_COLUMNS)
 
 
 def original_weight_by_language(load: pd.DataFrame) -> pd.DataFrame:

@@ -30,7 +30,7 @@ from lpr_lab.method.linear_fit import (
     router_matrix,
     set_router,
 )
-from lpr_lab.method.router_statistics import RouterStatistics, gather_statistics
+from lpr_lab.method.router_statistics import GroupSource, RouterStatistics, gather_statistics
 from lpr_lab.method.settings import FitSettings
 from lpr_lab.model.adapter import expansion_config, moe_layers
 from lpr_lab.model.adapter_config import MoeLprConfig
@@ -197,21 +197,9 @@ def _fit(
         raise UsageError(f"The statistics are of the groups {earlier.groups}; expected those of {groups[:-1]}.")
     if earlier is not None and settings.solver == "logistic":
         raise UsageError("Logistic regression needs the text of all groups; use solver='ridge' with kept statistics.")
-    start = 0 if earlier is None else len(groups) - 1
-    statistics = gather_statistics(
-        model,
-        tokenizer,
-        corpus,
-        groups[start:],
-        stages=stages[start:],
-        splits=["replay", *["train"] * (len(groups) - 1)][start:],
-        tokens_per_language=settings.tokens_per_language,
-        block_tokens=settings.block_tokens,
-        batch_blocks=settings.batch_blocks,
-        keep_rows=settings.solver == "logistic",
-        precision=settings.precision,
-        seed=settings.seed,
-    )
+    splits = ["replay", *["train"] * (len(groups) - 1)]
+    sources = [GroupSource(*source) for source in zip(groups, stages, splits, strict=True)]
+    statistics = gather_statistics(model, tokenizer, corpus, sources if earlier is None else sources[-1:], settings)
     if earlier is not None:
         statistics = earlier.to(model.device).joined(statistics)
     fits = [_set_routers(layer, statistics, settings) for layer in moe_layers(model)]

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import PreTrainedTokenizerBase
 
 from lpr_lab.errors import UsageError
@@ -24,7 +23,7 @@ from lpr_lab.model.adapter import expansion_config
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import learning
 from lpr_lab.text.corpus import Corpus
-from lpr_lab.text.packing import PackedBlocks, pack
+from lpr_lab.text.packing import PackedBlocks, pack, shuffled_documents
 from lpr_lab.text.vocabulary import require_embeddings
 
 
@@ -161,17 +160,12 @@ def pack_by_language(
     weights = weights or dict.fromkeys(languages, 1 / len(languages))
     packed = {}
     for language, split in splits.items():
-        documents = list(corpus.documents(split, language))
-        if not documents:
-            raise UsageError(f"The corpus {corpus.name} has no {split} text in {language!r}.")
-        generator = torch.Generator().manual_seed(settings.seed)
-        order = torch.randperm(len(documents), generator=generator).tolist()
         # Half as much again as its share of the budget: what is never reached need not be tokenised.
         enough = max(int(1.5 * settings.tokens * weights[language]), 4 * settings.block_tokens)
         shuffled, characters = [], 0
-        for index in order:
-            shuffled.append(documents[index])
-            characters += len(documents[index].text)
+        for document in shuffled_documents(corpus, split, language, settings.seed):
+            shuffled.append(document)
+            characters += len(document.text)
             if characters > 6 * enough:
                 break
         packed[language] = pack(shuffled, tokenizer, settings.block_tokens, languages=languages)

@@ -8,8 +8,10 @@ Letters: D model width, U = number of router features (D, or 2D with the running
 """
 
 import json
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,16 +20,17 @@ from transformers import PreTrainedTokenizerBase
 
 from lpr_lab.errors import DamagedError, UsageError
 from lpr_lab.method.expand import pack_by_language
+from lpr_lab.method.settings import FitSettings
 from lpr_lab.method.training.train import TrainSettings
 from lpr_lab.model.adapter import expansion_config, forward_context
 from lpr_lab.model.capture import decoder_of, watch_mlp_inputs
-from lpr_lab.model.machine import resolve_precision
+from lpr_lab.model.forward import inference, read_blocks
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import use_stage
 from lpr_lab.model.tensor_files import open_tensors
 from lpr_lab.progress import progress
 from lpr_lab.text.corpus import Corpus
-from lpr_lab.text.packing import PackedBlocks, in_mode
+from lpr_lab.text.packing import Batch
 from lpr_lab.text.vocabulary import require_embeddings
 
 HELD_ROWS = 256
@@ -139,21 +142,68 @@ class RouterStatistics:
         return RouterStatistics(groups, layers, int(facts["num_tokens"]))
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class GroupSource:
+    """Where the statistics of one language group come from.
+
+    Attributes:
+        languages: of the group.
+        stage: how the model stands while it reads their text: the name of a stage, or None for the base.
+        split: which text.
+    """
+
+    languages: Sequence[str]
+    stage: str | None
+    split: str
+
+
+class _Moments:
+    """Accumulates `LayerStatistics` while the model reads, one language after another."""
+
+    def __init__(self, model: PeftModel, *, keep_rows: bool) -> None:
+        self._context = forward_context(model)
+        self._uses_mean = expansion_config(model).router_input == "token_and_mean"
+        self._device = next(model.parameters()).device
+        self._keep_rows = keep_rows
+        self._counts = torch.empty(0)
+        self.layers: dict[int, LayerStatistics] = {}
+
+    def begin(self, language: str, group_share: float, num_fitted: int, num_held: int) -> None:
+        """Start a language: its share of its group, and how many of its tokens are fitted and held out."""
+        self._language, self._group_share = language, group_share
+        self._weight = group_share / num_fitted
+        self._stride = max(-(-num_held // HELD_ROWS), 1)
+
+    def expect(self, batch: Batch, *, is_held: bool) -> None:
+        """Say which tokens of the next pass count, and for what."""
+        self._counts, self._is_held = batch["is_text"].flatten().to(self._device), is_held
+
+    def add(self, layer: int, x: torch.Tensor) -> None:
+        """Take in a layer's MLP inputs [B, S, D]."""
+        # The pass may be in bf16, the moments may not: rounded to 8 bits they lose what tells languages apart.
+        with torch.autocast(self._device.type, enabled=False):
+            mean = self._context.running_mean(layer, x) if self._uses_mean else None
+            features = router_features(x, mean)[self._counts]
+            zeros = partial(torch.zeros, dtype=torch.float64, device=self._device)
+            if layer not in self.layers:
+                self.layers[layer] = LayerStatistics(zeros(2 * features.shape[1:]))
+            mine = self.layers[layer]
+            if self._is_held:
+                _append(mine.held, self._language, features[:: self._stride])
+                return
+            mine.second_moment += self._weight * (features.T @ features).double()
+            known = mine.mean.setdefault(self._language, zeros(features.shape[1]))
+            known += features.sum(0).double() * (self._weight / self._group_share)
+            if self._keep_rows:
+                _append(mine.rows, self._language, features)
+
+
 def gather_statistics(
     model: PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     corpus: Corpus,
-    groups: Sequence[Sequence[str]],
-    *,
-    stages: Sequence[str | None],
-    splits: Sequence[str],
-    tokens_per_language: int = 4096,
-    block_tokens: int = 256,
-    batch_blocks: int = 4,
-    keep_rows: bool = False,
-    precision: str = "auto",
-    seed: int = 0,
+    sources: Sequence[GroupSource],
+    settings: FitSettings,
 ) -> RouterStatistics:
     """Run each group's text once and return what routers read in it.
 
@@ -161,75 +211,42 @@ def gather_statistics(
         model: an expanded model.
         tokenizer: the base model's.
         corpus: with text of all languages.
-        groups: languages by group.
-        stages: per group, how the model stands while it reads: the name of a stage, or None for the base.
-        splits: per group, the split its text is from.
-        tokens_per_language: how much text each language contributes; a quarter of it is kept apart.
-        block_tokens: S of the packed blocks.
-        batch_blocks: blocks per forward pass.
-        keep_rows: also keep the rows in the moments, for solvers that need tokens.
-        precision: of the pass: auto, fp32 or bf16. Moments are in float64 always.
-        seed: which documents are drawn.
+        sources: per group.
+        settings: how much text, and of the pass. Moments are in float64 always.
     """
     require_embeddings(model, tokenizer)
-    split_of = {code: split for group, split in zip(groups, splits, strict=True) for code in group}
-    stage_of = {code: stage for group, stage in zip(groups, stages, strict=True) for code in group}
-    share_of = {code: 1 / len(group) for group in groups for code in group}
-    settings = TrainSettings(
-        tokens=tokens_per_language * len(split_of),
-        block_tokens=block_tokens,
+    source_of = {code: source for source in sources for code in source.languages}
+    budget = TrainSettings(
+        tokens=settings.tokens_per_language * len(source_of),
+        block_tokens=settings.block_tokens,
         blocks_per_step=1,
         blocks_per_forward=1,
-        seed=seed,
+        seed=settings.seed,
     )
-    packed = pack_by_language(corpus, tokenizer, split_of, settings)
-    num_blocks = max(tokens_per_language // block_tokens, 4)
-    device = next(model.parameters()).device
-    uses_mean = expansion_config(model).router_input == "token_and_mean"
-    context, decoder = forward_context(model), decoder_of(model)
-    layers: dict[int, LayerStatistics] = {}
-    counted = torch.empty(0)
-    language, weight, is_held, stride = "", 0.0, False, 1
-
-    def see(layer: int, x: torch.Tensor) -> None:
-        # The pass may be in bf16, the moments may not: rounded to 8 bits they lose what tells languages apart.
-        with torch.autocast(device.type, enabled=False):
-            mean = context.running_mean(layer, x) if uses_mean else None
-            features = router_features(x, mean)[counted]
-            if layer not in layers:
-                layers[layer] = LayerStatistics(torch.zeros(2 * features.shape[1:], dtype=torch.float64, device=device))
-            mine = layers[layer]
-            if is_held:
-                _append(mine.held, language, features[::stride])
-                return
-            mine.second_moment += weight * (features.T @ features).double()
-            known = mine.mean.setdefault(language, torch.zeros(features.shape[1], dtype=torch.float64, device=device))
-            known += features.sum(0).double() * (weight / share_of[language])
-            if keep_rows:
-                _append(mine.rows, language, features)
-
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=resolve_precision(precision) == "bf16")
-    total = sum(min(num_blocks, len(blocks)) for blocks in packed.values()) * block_tokens
+    packed = pack_by_language(corpus, tokenizer, {code: source.split for code, source in source_of.items()}, budget)
+    num_blocks = max(settings.tokens_per_language // settings.block_tokens, 4)
+    moments = _Moments(model, keep_rows=settings.solver == "logistic")
+    decoder = decoder_of(model)
+    total = sum(min(num_blocks, len(blocks)) for blocks in packed.values()) * settings.block_tokens
     num_tokens = 0
-    still, watching = in_mode(model, training=False), watch_mlp_inputs(model, see)
-    with still, watching, autocast, progress(total, "Reading for the routers", "token") as bar:
+    still, watching = inference(model, settings.precision), watch_mlp_inputs(model, moments.add)
+    with still, watching, progress(total, "Reading for the routers", "token") as bar:
         for language, blocks in packed.items():
-            used = min(num_blocks, len(blocks))
-            kept_from = used - max(used // 4, 1)
-            num_fitted, num_held = (
-                int(_is_text(blocks.select(range(*part)), blocks).sum()) for part in ((0, kept_from), (kept_from, used))
-            )
-            weight, stride = share_of[language] / num_fitted, max(-(-num_held // HELD_ROWS), 1)
+            source, used = source_of[language], min(num_blocks, len(blocks))
+            held_from = used - max(used // 4, 1)
+            parts = range(held_from), range(held_from, used)
+            num_fitted, num_held = (int(blocks.is_text[part.start : part.stop].sum()) for part in parts)
+            moments.begin(language, 1 / len(source.languages), num_fitted, num_held)
             num_tokens += num_fitted
-            with use_stage(model, stage_of[language]):
-                for start, end in _batches(kept_from, used, batch_blocks):
-                    batch = blocks.select(range(start, end))
-                    is_held = start >= kept_from
-                    counted = _is_text(batch, blocks).flatten().to(device)
-                    ids, positions = batch["input_ids"].to(device), batch["position_ids"].to(device)
-                    decoder(input_ids=ids, position_ids=positions, use_cache=False)
-                    bar.update(ids.numel())
-    return RouterStatistics([list(group) for group in groups], dict(sorted(layers.items())), num_tokens)
+            with use_stage(model, source.stage):
+                for part in parts:
+                    before = partial(moments.expect, is_held=part is parts[1])
+                    passes = read_blocks(
+                        decoder, blocks, part, batch_blocks=settings.batch_blocks, before=before, bar=bar
+                    )
+                    deque(passes, maxlen=0)
+    groups = [list(source.languages) for source in sources]
+    return RouterStatistics(groups, dict(sorted(moments.layers.items())), num_tokens)
 
 
 def router_features(x: torch.Tensor, mean: torch.Tensor | None) -> torch.Tensor:
@@ -244,14 +261,3 @@ def router_features(x: torch.Tensor, mean: torch.Tensor | None) -> torch.Tensor:
 def _append(rows: dict[str, torch.Tensor], language: str, features: torch.Tensor) -> None:
     known = [rows[language]] if language in rows else []
     rows[language] = torch.cat([*known, features.half()])
-
-
-def _is_text(batch: dict[str, torch.Tensor], blocks: PackedBlocks) -> torch.Tensor:
-    """Say which tokens are of a language: padding and separators are of none, bool [B, S]."""
-    return (batch["language_id"] >= 0) & (batch["input_ids"] != blocks.separator_id)
-
-
-def _batches(kept_from: int, end: int, size: int) -> list[tuple[int, int]]:
-    """Cut [0, end) into batches of at most `size` blocks, with a cut at `kept_from`."""
-    starts = [*range(0, kept_from, size), *range(kept_from, end, size)]
-    return [(start, min(start + size, kept_from if start < kept_from else end)) for start in starts]

@@ -10,7 +10,9 @@ so one running sum of unit vectors per language and layer is enough, and every p
 Letters: B batch, S sequence, T = B·S tokens, D model width, L layers, n languages.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import chain
 
 import numpy as np
 import torch
@@ -22,15 +24,14 @@ from lpr_lab.model.adapter import all_layers, expansion_config
 from lpr_lab.model.bases.families import find_decoder_mlps
 from lpr_lab.model.bases.quantized import count_of
 from lpr_lab.model.capture import causal_lm_of, decoder_of, watch_attention_outputs, watch_mlp_inputs
-from lpr_lab.model.machine import resolve_precision
+from lpr_lab.model.forward import inference, read_blocks
 from lpr_lab.model.peft import BaseTunerLayer, PeftModel
 from lpr_lab.progress import progress
 from lpr_lab.text.corpus import Corpus, Document
-from lpr_lab.text.packing import PackedBlocks, in_mode, pack, refuse_if_documents_mix
+from lpr_lab.text.packing import Batch, PackedBlocks, pack, refuse_if_documents_mix, shuffled_documents
 from lpr_lab.text.vocabulary import require_embeddings
 
 
-@torch.no_grad()
 def measure_similarity(
     model: PreTrainedModel | PeftModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -89,28 +90,26 @@ def measure_similarity(
     languages = _checked_languages(original, expanded)
     taught = {code for group in expansion_config(model).groups for code in group} if all_layers(model) else set()
     splits = {code: expanded_split if code in {*taught, *expanded} else original_split for code in languages}
-    documents = {code: _drawn(corpus, splits[code], code, seed) for code in languages}
+    documents = {code: shuffled_documents(corpus, splits[code], code, seed) for code in languages}
     watch = {"mlp_input": watch_mlp_inputs, "attention_output": watch_attention_outputs}[state]
     expert_parameters = tuple(_num_parameters(mlp.module) for mlp in find_decoder_mlps(causal_lm_of(model)))
     decoder = decoder_of(model)
     refuse_if_documents_mix(decoder)
     means, num_tokens = [], []
-    # No cache of rounded weights: it would hold a second copy of the model.
-    autocast = torch.autocast(
-        model.device.type, torch.bfloat16, enabled=resolve_precision(precision) == "bf16", cache_enabled=False
-    )
     sums = _UnitSums(len(expert_parameters))
     total = tokens_per_language * len(languages)
-    still = in_mode(model, training=False)  # dropout would blur every vector
-    with still, watch(model, sums.see), autocast, progress(total, "Similarity", "token") as bar:
+    # Rounded weights are not cached: that would hold a second copy of the model.
+    still = inference(model, precision, cache_rounded=False)
+    with still, watch(model, sums.add), progress(total, "Similarity", "token") as bar:
+        read = partial(
+            read_blocks, decoder, batch_blocks=batch_blocks, before=lambda batch: bar.update(sums.count(batch))
+        )
         for code in languages:
             sums.begin(tokens_per_language)
-            for batch in _batches(_packed(documents[code], tokenizer, block_tokens, code), batch_blocks):
+            parts = _packed(documents[code], tokenizer, block_tokens, code)
+            for _ in chain.from_iterable(read(part) for part in parts):
                 if sums.num_tokens == tokens_per_language:
                     break
-                bar.update(sums.count(batch))
-                ids, positions = batch["input_ids"].to(model.device), batch["position_ids"].to(model.device)
-                decoder(input_ids=ids, position_ids=positions, use_cache=False)
             means.append(sums.means())
             num_tokens.append(sums.num_tokens)
     return SimilarityTable(
@@ -151,7 +150,7 @@ class _UnitSums:
         self._left = max_tokens
         self.num_tokens = 0
 
-    def count(self, batch: dict[str, torch.Tensor]) -> int:
+    def count(self, batch: Batch) -> int:
         """Say which tokens of the next pass count, float [T] of 0 and 1, and return how many."""
         # Position 0 is a separator, or the first token of a block: without context, and with the outsized vector that
         # models give to whatever comes first.
@@ -162,7 +161,7 @@ class _UnitSums:
         self.num_tokens += int(counts.sum())
         return int(counts.sum())
 
-    def see(self, layer: int, x: torch.Tensor) -> None:
+    def add(self, layer: int, x: torch.Tensor) -> None:
         """Add the unit vectors of [B, S, D]."""
         with torch.autocast(x.device.type, enabled=False):
             rows = x.flatten(0, 1).float()
@@ -185,15 +184,6 @@ def _checked_languages(original: Sequence[str], expanded: Sequence[str]) -> tupl
     return languages
 
 
-def _drawn(corpus: Corpus, split: str, language: str, seed: int) -> list[Document]:
-    """Return a language's documents in random order."""
-    documents = corpus.documents(split, language)
-    if not documents:
-        raise UsageError(f"The corpus {corpus.name} has no {split} text in {language!r}.")
-    order = torch.randperm(len(documents), generator=torch.Generator().manual_seed(seed)).tolist()
-    return [documents[index] for index in order]
-
-
 def _packed(
     documents: list[Document], tokenizer: PreTrainedTokenizerBase, block_tokens: int, language: str
 ) -> Iterator[PackedBlocks]:
@@ -205,13 +195,6 @@ def _packed(
         if characters > 32 * block_tokens or document is documents[-1]:
             yield pack(chosen, tokenizer, block_tokens, languages=[language])
             chosen, characters = [], 0
-
-
-def _batches(parts: Iterable[PackedBlocks], batch_blocks: int) -> Iterator[dict[str, torch.Tensor]]:
-    """Cut packed blocks into batches of at most `batch_blocks`."""
-    for blocks in parts:
-        for start in range(0, len(blocks), batch_blocks):
-            yield blocks.select(range(start, min(start + batch_blocks, len(blocks))))
 
 
 def _num_parameters(mlp: torch.nn.Module) -> int:

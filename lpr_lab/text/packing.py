@@ -34,7 +34,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from lpr_lab.model.peft import PeftModel
-    from lpr_lab.text.corpus import Document
+    from lpr_lab.text.corpus import Corpus, Document
+
+Batch = dict[str, torch.Tensor]
+"""Some blocks of `PackedBlocks`, by name of the field."""
 
 NO_TARGET = -100
 """What `torch.nn.functional.cross_entropy` ignores by default."""
@@ -64,11 +67,11 @@ class PackedBlocks:
     def __len__(self) -> int:
         return self.input_ids.shape[0]
 
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+    def __getitem__(self, index: int) -> Batch:
         """Return block `index` as tensors `[S]`."""
         return {name: tensor[index] for name, tensor in self._tensors().items()}
 
-    def select(self, indices: Sequence[int] | torch.Tensor) -> dict[str, torch.Tensor]:
+    def select(self, indices: Sequence[int] | torch.Tensor) -> Batch:
         """Return the blocks at `indices` as tensors `[B, S]`, in that order."""
         rows = torch.as_tensor(indices, dtype=torch.int64)
         return {name: tensor[rows] for name, tensor in self._tensors().items()}
@@ -77,6 +80,11 @@ class PackedBlocks:
     def block_tokens(self) -> int:
         """S, the positions in a block."""
         return self.input_ids.shape[1]
+
+    @property
+    def is_text(self) -> torch.Tensor:
+        """Bool [N, S]: False on separators and padding, which measurements leave out."""
+        return (self.language_id >= 0) & (self.input_ids != self.separator_id)
 
     @property
     def num_tokens(self) -> int:
@@ -120,6 +128,25 @@ class PackedBlocks:
             "language_id": self.language_id,
             "document_index": self.document_index,
         }
+
+
+def model_inputs(batch: Batch, device: torch.device | None = None) -> dict[str, torch.Tensor | bool]:
+    """Return what a model is called with to read packed blocks, on a device if one is given."""
+    ids, positions = batch["input_ids"].to(device), batch["position_ids"].to(device)
+    return {"input_ids": ids, "position_ids": positions, "use_cache": False}
+
+
+def shuffled_documents(corpus: "Corpus", split: str, language: str, seed: int) -> "list[Document]":
+    """Return a language's documents in random order.
+
+    Raises:
+        UsageError: there are none.
+    """
+    documents = list(corpus.documents(split, language))
+    if not documents:
+        raise UsageError(f"The corpus {corpus.name} has no {split} text in {language!r}.")
+    order = torch.randperm(len(documents), generator=torch.Generator().manual_seed(seed)).tolist()
+    return [documents[index] for index in order]
 
 
 def separator_token_id(tokenizer: "PreTrainedTokenizerBase") -> int:

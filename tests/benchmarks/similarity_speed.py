@@ -37,7 +37,7 @@ def main(rounds: int) -> None:
             for block in states.split(BLOCK):
                 ones = torch.ones(1, len(block), dtype=torch.int64)
                 sums.count({"language_id": ones, "position_ids": ones})
-                sums.see(0, block[None])
+                sums.add(0, block[None])
             means.append(sums.means())
         return float(mean_cosines(np.stack(means), [TOKENS, TOKENS])[0, 0, 1])
 

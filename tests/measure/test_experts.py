@@ -8,7 +8,7 @@ import torch
 
 from lpr_lab.measure import experts
 from lpr_lab.measure.bits import choose_documents, evaluate
-from lpr_lab.measure.expert_counts import TABLES, ExpertCounter, read_stage
+from lpr_lab.measure.expert_counts import TABLES, ExpertCounter, TextSource, read_stage
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.capture import watch_mlp_inputs
@@ -246,7 +246,7 @@ def test_the_same_router_at_both_stages_is_saturated(tiny_model, tiny_tokenizer,
     documents = choose_documents(tiny_corpus.documents("dev", "el"), 200, 64, tiny_tokenizer)
     blocks = pack(documents, tiny_tokenizer, 64, languages=["el"])
     for stage in stage_names(model):
-        read_stage(counter, model, blocks, stage=stage, language="el", role="expanded", dataset="dev")
+        read_stage(counter, model, blocks, stage, TextSource("el", "expanded", "dev"))
     agreement = counter.tables(tiny_tokenizer)["expert_agreement"]
     assert agreement["same_choices"].to_numpy() == pytest.approx(1)
     assert agreement["same_first"].to_numpy() == pytest.approx(1)
@@ -259,9 +259,7 @@ def test_reading_without_the_head_counts_the_same_as_evaluating(counted, tiny_to
         documents = choose_documents(tiny_corpus.documents("dev", language), 400, 256, tiny_tokenizer)
         blocks = pack(documents, tiny_tokenizer, 64, languages=[language])
         for stage in names:
-            read_stage(
-                counter, model, blocks, stage=stage, language=language, role=role, dataset="dev", precision="fp32"
-            )
+            read_stage(counter, model, blocks, stage, TextSource(language, role, "dev"), precision="fp32")
     again = counter.tables(tiny_tokenizer)
     keys = ["stage", "language", "layer", "expert"]
     for name in ("expert_load", "expert_information"):

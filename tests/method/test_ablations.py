@@ -8,7 +8,7 @@ import torch
 
 from helpers.tiny_corpus import TinyCorpus
 from lpr_lab.errors import UsageError
-from lpr_lab.measure.expert_counts import ExpertCounter, read_stage
+from lpr_lab.measure.expert_counts import ExpertCounter, TextSource, read_stage
 from lpr_lab.method.expand import expand
 from lpr_lab.method.review import review
 from lpr_lab.method.training import train as training
@@ -213,7 +213,7 @@ def test_fig_3_a_review_raises_expert_0_on_original_languages_and_more_with_the_
         documents = stages.corpus.documents("replay", "en")
         blocks = pack(documents, tiny_tokenizer, 32, languages=["en"])
         for stage in stage_names(model):
-            read_stage(counter, model, blocks, stage=stage, language="en", role="original", dataset="replay")
+            read_stage(counter, model, blocks, stage, TextSource("en", "original", "replay"))
         table = counter.tables(tiny_tokenizer)["original_probability"].set_index(["stage", "layer"])["probability"]
         found[name] = table["G1 review"]
         found["without review"] = table["G1 expand"]

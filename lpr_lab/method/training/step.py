@@ -19,9 +19,10 @@ from torch.nn.parallel import DistributedDataParallel
 from lpr_lab.errors import LprError
 from lpr_lab.method.training.compute import as_one_row
 from lpr_lab.method.training.schedule import BlockSchedule
-from lpr_lab.method.training.terms import Batch, Forward, Term
+from lpr_lab.method.training.terms import Forward, Term
 from lpr_lab.model.adapter import trainable_parameters
 from lpr_lab.model.capture import RoutingRecord, decoder_of
+from lpr_lab.text.packing import Batch, model_inputs
 
 Metrics = dict[str, float]
 
@@ -83,7 +84,7 @@ class Stepper:
             with nullcontext() if is_last else self._without_exchange():
                 self._seed(step, index)
                 with self._autocast():
-                    logits = self._shared(**_inputs(batch)).logits
+                    logits = self._shared(**model_inputs(batch)).logits
                 logits = logits.float()
                 totals = [
                     term.total(Forward(batch, logits, self.record.routing, observed.get(term.name)))
@@ -143,7 +144,7 @@ class Stepper:
         for index, batch in enumerate(micro_batches):
             self._seed(step, index)
             with self._autocast():
-                decoder(**_inputs(batch))
+                decoder(**model_inputs(batch))
             for name, observe in observers.items():
                 seen = observe(batch, self.record.routing)
                 sums[name] = sums[name] + seen if name in sums else seen
@@ -160,7 +161,3 @@ class Stepper:
         """Keep processes from exchanging gradients that are not yet those of the whole step."""
         shared = self._shared
         return shared.no_sync() if isinstance(shared, DistributedDataParallel) else nullcontext()
-
-
-def _inputs(batch: Batch) -> dict[str, torch.Tensor | bool]:
-    return {"input_ids": batch["input_ids"], "position_ids": batch["position_ids"], "use_cache": False}

@@ -27,8 +27,8 @@ from lpr_lab.model.adapter import expansion_config, moe_layers
 from lpr_lab.model.mixture import MoELayer
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.router import Routing
+from lpr_lab.text.packing import Batch
 
-Batch = dict[str, torch.Tensor]
 SCOPES = ("step", "micro_batch")
 CLASSIFIERS = ("token", "sequence")
 
@@ -125,11 +125,11 @@ def balance_term(model: nn.Module, coefficient: float, variant: str = "paper", s
     needs_step = scope == "step" and coefficient != 0 and any(layer.num_experts > top_k for layer in layers)
 
     def observe(batch: Batch, routing: dict[int, Routing]) -> torch.Tensor:
-        mask = _is_text(batch)
+        mask = _is_not_padding(batch)
         return torch.cat([expert_counts(of_layer.router_logits, top_k, mask) for of_layer in routing.values()])
 
     def total(forward: Forward) -> torch.Tensor:
-        mask = _is_text(forward.batch)
+        mask = _is_not_padding(forward.batch)
         logits = [of_layer.router_logits for of_layer in forward.routing.values()]
         counts: list[torch.Tensor | None] = [None] * len(logits)
         if forward.observed is not None:
@@ -154,7 +154,7 @@ def z_term(coefficient: float) -> Term:
     """Router z-loss, mean over layers and tokens."""
 
     def total(forward: Forward) -> torch.Tensor:
-        mask = _is_text(forward.batch)
+        mask = _is_not_padding(forward.batch)
         per_layer = [router_z_loss(of_layer.router_logits, mask) for of_layer in forward.routing.values()]
         return torch.stack(per_layer).mean() * mask.sum()
 
@@ -224,7 +224,7 @@ def group_term(model: PeftModel, languages: Sequence[str], coefficient: float, v
         return torch.isin(batch["language_id"], ids.to(batch["language_id"].device)).flatten()
 
     def total(forward: Forward) -> torch.Tensor:
-        groups, is_text = [], _is_text(forward.batch)
+        groups, is_text = [], _is_not_padding(forward.batch)
         for ids, own in zip(members, numbers, strict=True):
             mask = of_group(forward.batch, ids)[is_text]
             per_layer = []
@@ -274,7 +274,7 @@ def classifier_term(num_original: int, coefficient: float, kind: str = "token") 
 
     def total(forward: Forward) -> torch.Tensor:
         batch = {"language_id": forward.batch["language_id"][:, judged]}
-        is_original, mask = _is_original(batch, num_original), _is_text(batch)
+        is_original, mask = _is_original(batch, num_original), _is_not_padding(batch)
         shape = forward.batch["language_id"].shape
         per_layer = [
             classifier_loss(of_layer.classifier_logits.view(*shape, 2)[:, judged].flatten(0, 1), is_original, mask)
@@ -295,7 +295,7 @@ def classifier_term(num_original: int, coefficient: float, kind: str = "token") 
     )
 
 
-def _is_text(batch: Batch) -> torch.Tensor:
+def _is_not_padding(batch: Batch) -> torch.Tensor:
     """Return bool [T], False on padding."""
     return (batch["language_id"] >= 0).flatten()
 
@@ -306,4 +306,4 @@ def _is_original(batch: Batch, num_original: int) -> torch.Tensor:
 
 
 def _num_tokens(batch: Batch) -> int:
-    return int(_is_text(batch).sum())
+    return int(_is_not_padding(batch).sum())

@@ -1,0 +1,58 @@
+"""Forward passes over packed blocks for measurements: evaluation mode, no gradients, the requested precision."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from lpr_lab.model.machine import resolve_precision
+from lpr_lab.text.packing import Batch, PackedBlocks, in_mode, model_inputs
+
+
+@contextmanager
+def inference(model: nn.Module, precision: str = "auto", *, cache_rounded: bool = True) -> Iterator[None]:
+    """Have a model in evaluation mode, without gradients, with autocast to bf16 where the precision says so.
+
+    Args:
+        model: any.
+        precision: auto, fp32 or bf16.
+        cache_rounded: keep weights that were rounded to bf16 for the next pass: quicker, and a second copy of them.
+    """
+    is_bf16 = resolve_precision(precision) == "bf16"
+    device = next(model.parameters()).device.type
+    autocast = torch.autocast(device, torch.bfloat16, enabled=is_bf16, cache_enabled=cache_rounded)
+    with in_mode(model, training=False), torch.no_grad(), autocast:
+        yield
+
+
+def read_blocks(
+    model: nn.Module,
+    blocks: PackedBlocks,
+    rows: range | None = None,
+    *,
+    batch_blocks: int = 4,
+    before: Callable[[Batch], object] | None = None,
+    bar: Any = None,
+) -> Iterator[tuple[Batch, Any]]:
+    """Run a model over packed blocks; yields each batch, with `is_text` [B, S] in it, and what the model returned.
+
+    Args:
+        model: a causal LM, or its decoder alone (`capture.decoder_of`), inside `inference`.
+        blocks: what to read.
+        rows: which of the blocks; all by default.
+        batch_blocks: B, blocks per forward pass.
+        before: called with each batch before its pass, for hooks that must know which tokens they see.
+        bar: told after each batch how many tokens were read.
+    """
+    device = next(model.parameters()).device
+    rows, is_text = range(len(blocks)) if rows is None else rows, blocks.is_text
+    for start in range(0, len(rows), batch_blocks):
+        chosen = rows[start : start + batch_blocks]
+        batch = {**blocks.select(chosen), "is_text": is_text[chosen.start : chosen.stop]}
+        if before is not None:
+            before(batch)
+        yield batch, model(**model_inputs(batch, device))
+        if bar is not None:
+            bar.update(batch["input_ids"].numel())
