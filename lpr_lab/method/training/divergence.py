@@ -35,7 +35,7 @@ class Divergence:
     wild: int = 0
     diverged: dict[str, Any] | None = None
 
-    def see(self, step: int, loss: float, grad_norm: float, max_grad_norm: float) -> bool:
+    def update(self, step: int, loss: float, grad_norm: float, max_grad_norm: float) -> bool:
         """Take in one step; returns whether it is the one at which divergence is noticed.
 
         Args:

@@ -31,7 +31,9 @@ GEMMA3_HOT = [
 
 def judged(steps, max_grad_norm=1.0):
     watch = Divergence()
-    noticed = [number for number, (loss, norm) in enumerate(steps, 1) if watch.see(number, loss, norm, max_grad_norm)]
+    noticed = [
+        number for number, (loss, norm) in enumerate(steps, 1) if watch.update(number, loss, norm, max_grad_norm)
+    ]
     return watch, noticed
 
 

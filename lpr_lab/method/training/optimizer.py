@@ -1,9 +1,14 @@
-"""Learning-rate schedule: linear warm-up whose first step already learns, then half a cosine."""
+"""AdamW with a rate of its own for routers, and the schedule: linear warm-up, then half a cosine."""
 
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
+
+if TYPE_CHECKING:
+    from lpr_lab.method.training.train import TrainSettings
 
 
 def rate_at(step: int, num_steps: int, warmup_steps: int, final: float) -> float:
@@ -31,3 +36,16 @@ def make_scheduler(optimizer: torch.optim.Optimizer, num_steps: int, warmup_frac
     """Return the schedule of every group of an optimizer."""
     warmup = math.ceil(warmup_fraction * num_steps)
     return LambdaLR(optimizer, lambda step: rate_at(step, num_steps, warmup, final))
+
+
+def make_optimizer(named: Sequence[tuple[str, torch.nn.Parameter]], settings: "TrainSettings") -> torch.optim.AdamW:
+    """Return AdamW over what learns, routers and routing classifiers at their own rate.
+
+    Fused: one pass over each tensor instead of a dozen, a fifth of the time on a processor (docs/performance.md).
+    """
+    routes = [(n, p) for n, p in named if "moe_lpr_router" in n or "moe_lpr_classifier" in n]
+    computes = [(n, p) for n, p in named if "moe_lpr_router" not in n and "moe_lpr_classifier" not in n]
+    rates = [(computes, settings.learning_rate), (routes, settings.router_learning_rate)]
+    groups = [{"params": members, "lr": rate} for members, rate in rates if members]
+    betas = (0.9, settings.adam_beta2)
+    return torch.optim.AdamW(groups, weight_decay=settings.weight_decay, betas=betas, fused=True)
