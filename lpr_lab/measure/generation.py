@@ -67,40 +67,40 @@ class PairStep:
         return self.left.finished and self.right.finished
 
 
-class _Speaker:
-    """A model at one stage, or as its base. To look for its mixtures anew at every token would cost more than they."""
+class _ModelAtStage:
+    """A model with a fast switch to one stage, or its base, and back, for every token; `use_stage` takes longer."""
 
     def __init__(self, model: PeftModel, stage: str) -> None:
         self.model = model
         self._layers = all_layers(model)
         self._is_training = any(part.training for part in model.modules())
         with nullcontext() if stage == EXPANDED else use_stage(model, None if stage == BASE else stage):
-            self._wanted = self._look()
+            self._target = self._state()
 
-    def _look(self) -> list[tuple[int, int, bool]]:
+    def _state(self) -> list[tuple[int, int, bool]]:
         return [(layer.stage, layer.expansion, layer.disable_adapters) for layer in self._layers]
 
-    def _stand(self, where: list[tuple[int, int, bool]]) -> None:
-        for layer, (stage, expansion, disabled) in zip(self._layers, where, strict=True):
+    def _set(self, state: list[tuple[int, int, bool]]) -> None:
+        for layer, (stage, expansion, disabled) in zip(self._layers, state, strict=True):
             layer.stage, layer.expansion = stage, expansion
             layer.enable_adapters(not disabled)
 
     @contextmanager
-    def speaking(self) -> Iterator[PeftModel]:
-        before = self._look()
-        self._stand(self._wanted)
+    def selected(self) -> Iterator[PeftModel]:
+        before = self._state()
+        self._set(self._target)
         try:
             with in_mode(self.model, training=False) if self._is_training else nullcontext():
                 yield self.model
         finally:
-            self._stand(before)
+            self._set(before)
 
 
 @dataclass
 class _Side:
-    """One of the two generations: who speaks, its cache, its tokens, its random numbers."""
+    """One of the two generations: its model, its cache, its tokens, its random numbers."""
 
-    speaker: _Speaker
+    model: _ModelAtStage
     next_input: torch.Tensor
     temperature: float
     generator: torch.Generator
@@ -115,7 +115,7 @@ class _Side:
         if self.finished:
             return
         started = time.monotonic()
-        with self.speaker.speaking() as model:
+        with self.model.selected() as model:
             # Of a prompt only the last position is asked for: the head is the dearest layer of a small model.
             logits = model(
                 input_ids=self.next_input, past_key_values=self.cache, use_cache=True, logits_to_keep=1
@@ -158,6 +158,8 @@ def generate_pair(
 ) -> Iterator[PairStep]:
     """Continue a prompt on two sides in lockstep; yields after every token.
 
+    The keywords name each side by itself, because any two stages of any two models can be compared.
+
     Args:
         model: an expanded model.
         tokenizer: the base model's.
@@ -182,21 +184,21 @@ def generate_pair(
         raise UsageError("The prompt is empty; type some text to continue.")
     if max_new_tokens < 1 or temperature < 0:
         raise UsageError(f"Expected max_new_tokens >= 1 and temperature >= 0, got {max_new_tokens} and {temperature}.")
-    speakers = [(left_model or model, left), (right_model or model, right)]
-    for speaker, stage in speakers:
-        one_of("stage", stage, [BASE, EXPANDED, *stage_names(speaker)])
+    models = [(left_model or model, left), (right_model or model, right)]
+    for writer, stage in models:
+        one_of("stage", stage, [BASE, EXPANDED, *stage_names(writer)])
     separator = separator_token_id(tokenizer)
     ids = [separator, *tokenizer(prompt, add_special_tokens=False)["input_ids"]]
-    for speaker, _ in speakers:
-        require_embeddings(speaker, tokenizer, ids)
+    for writer, _ in models:
+        require_embeddings(writer, tokenizer, ids)
     end = tokenizer.eos_token_id
     stops = {separator, end} if isinstance(end, int) else {separator}
     sides = []
-    for speaker, stage in speakers:
-        tensor = torch.tensor([ids], device=next(speaker.parameters()).device)
+    for writer, stage in models:
+        tensor = torch.tensor([ids], device=next(writer.parameters()).device)
         generator = torch.Generator(device=tensor.device).manual_seed(seed)
-        cache = DynamicCache(config=speaker.config)
-        sides.append(_Side(_Speaker(speaker, stage), tensor, temperature, generator, cache))
+        cache = DynamicCache(config=writer.config)
+        sides.append(_Side(_ModelAtStage(writer, stage), tensor, temperature, generator, cache))
     return _steps(sides, tokenizer, stops, max_new_tokens)
 
 

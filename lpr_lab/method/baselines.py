@@ -63,6 +63,8 @@ def finetune(
 ) -> dict[str, Any]:
     """Train a baseline in one stage, on the text that both stages of the method see together.
 
+    The keywords are those of `expand` and `review` that a baseline shares with them.
+
     Args:
         model: from one of the functions here; changed in place. To resume from a checkpoint, make it anew.
         tokenizer: the base model's.
@@ -111,7 +113,7 @@ def full(model: PreTrainedModel) -> PreTrainedModel:
         UnsupportedModelError: a base in four bits, which cannot learn.
     """
     _require_dense(model)
-    _require_whole(model, "full")
+    _require_unquantized(model, "full")
     return copy.deepcopy(model).float().requires_grad_(True)
 
 
@@ -147,7 +149,7 @@ def sparse_moe(
         UnsupportedModelError: a base in four bits, which cannot learn.
     """
     _require_dense(model)
-    _require_whole(model, "sparse_moe")
+    _require_unquantized(model, "sparse_moe")
     expanded = upcycle(copy.deepcopy(model).float(), allocation, top_k, seed=seed)
     mixture = cast("PreTrainedModel", expanded.get_base_model())
     del mixture.peft_config
@@ -225,7 +227,7 @@ def llama_pro(model: PreTrainedModel, num_blocks: int = 12) -> PreTrainedModel:
             base in four bits, whose blocks cannot learn.
     """
     _require_dense(model)
-    _require_whole(model, "llama_pro")
+    _require_unquantized(model, "llama_pro")
     if model.dtype != torch.float32:
         raise UsageError(
             f"llama_pro trains whole blocks, and those of this base are {model.dtype}, where most small steps are "
@@ -243,7 +245,7 @@ def llama_pro(model: PreTrainedModel, num_blocks: int = 12) -> PreTrainedModel:
     config = deeper.config.get_text_config()
     group = len(mlps) // num_blocks
     source = [(layer, added) for layer in range(len(mlps)) for added in (False, True)[: 1 + ((layer + 1) % group == 0)]]
-    stack = nn.ModuleList(_silent_copy(blocks[layer], config) if added else blocks[layer] for layer, added in source)
+    stack = nn.ModuleList(_identity_block(blocks[layer], config) if added else blocks[layer] for layer, added in source)
     for position, block in enumerate(stack):
         for module in block.modules():
             if hasattr(module, "layer_idx"):  # where its keys and values are in the cache
@@ -257,7 +259,7 @@ def llama_pro(model: PreTrainedModel, num_blocks: int = 12) -> PreTrainedModel:
     return deeper
 
 
-def _silent_copy(block: nn.Module, config: Any) -> nn.Module:
+def _identity_block(block: nn.Module, config: Any) -> nn.Module:
     """Return a copy of a decoder block that adds nothing to what passes through it, ready to learn."""
     parts = dict(block.named_children())
     attention = parts.get("self_attn")
@@ -290,7 +292,7 @@ def _require_dense(model: nn.Module) -> None:
     use_portable_linear(model)
 
 
-def _require_whole(model: nn.Module, row: str) -> None:
+def _require_unquantized(model: nn.Module, row: str) -> None:
     if quantization_of(model):
         raise UnsupportedModelError(
             f"The base is in four bits ({quantization_of(model)}), and {row} trains its weights, which only whole ones "

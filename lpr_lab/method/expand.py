@@ -1,7 +1,7 @@
 """Stage 1: train new experts (and routers) on the expanded languages, and on nothing else.
 
 Everything of the base model stays frozen, expert 0 included: `set_trainable` is the place where that is said; here and
-in the review it holds for the stage alone, by `learning` (MoE-LPR §2.3).
+in the review it holds for the stage alone, by `trainable_parts` (MoE-LPR §2.3).
 
 The paper's ablation *one-stage* (its Table 3) is here too: with `original`, replay and the language-priors routing loss
 move from the review into this stage, and experts and routers learn together.
@@ -21,7 +21,7 @@ from lpr_lab.method.training.terms import EXTRA_TERMS, balance_term, lm_term, lp
 from lpr_lab.method.training.train import Metrics, TrainSettings, train, train_settings
 from lpr_lab.model.adapter import expansion_config
 from lpr_lab.model.peft import PeftModel
-from lpr_lab.model.stages import learning
+from lpr_lab.model.stages import trainable_parts
 from lpr_lab.text.corpus import Corpus
 from lpr_lab.text.packing import PackedBlocks, pack, shuffled_documents
 from lpr_lab.text.vocabulary import require_embeddings
@@ -106,7 +106,7 @@ def expand(
             terms.append(lpr_term(len(original), lpr_coef, lpr_variant))
     terms += [make(model, len(original)) for make in EXTRA_TERMS["expand"]]
     schedule = BlockSchedule(blocks, blocks_per_step=settings.blocks_per_step, seed=settings.seed, weights=weights)
-    with learning(model, experts=True, routers=train_routers):
+    with trainable_parts(model, experts=True, routers=train_routers):
         result = train(model, schedule, terms, settings, out=Path(out), label="Stage 1, expand", log=log)
     result |= {"languages": list(languages), "load_balancing_variant": load_balancing_variant}
     return result | ({"original": list(original), "lpr_variant": lpr_variant} if original else {})

@@ -22,7 +22,7 @@ from lpr_lab.method.training.terms import EXTRA_TERMS, classifier_term, group_te
 from lpr_lab.method.training.train import Metrics, train, train_settings
 from lpr_lab.model.adapter import expansion_config
 from lpr_lab.model.peft import PeftModel
-from lpr_lab.model.stages import enter_stage, learning
+from lpr_lab.model.stages import enter_stage, trainable_parts
 from lpr_lab.text.corpus import Corpus
 from lpr_lab.text.vocabulary import require_embeddings
 
@@ -94,6 +94,6 @@ def review(
         terms.append(classifier_term(len(original), classifier_coef, classifier_input))
     terms += group_terms + [make(model, len(original)) for make in EXTRA_TERMS["review"]]
     schedule = BlockSchedule(blocks, blocks_per_step=settings.blocks_per_step, seed=settings.seed + 1, weights=weights)
-    with learning(model, experts=False, routers=True):
+    with trainable_parts(model, experts=False, routers=True):
         result = train(model, schedule, terms, settings, out=Path(out), label="Stage 2, review", log=log)
     return result | {"original": list(original), "expanded": list(expanded), "lpr_variant": lpr_variant}

@@ -22,7 +22,7 @@ from lpr_lab.errors import UsageError, one_of
 from lpr_lab.method.similarity_table import STATES, SimilarityTable
 from lpr_lab.model.adapter import all_layers, expansion_config
 from lpr_lab.model.bases.families import find_decoder_mlps
-from lpr_lab.model.bases.quantized import count_of
+from lpr_lab.model.bases.quantized import num_values
 from lpr_lab.model.capture import causal_lm_of, decoder_of, watch_attention_outputs, watch_mlp_inputs
 from lpr_lab.model.forward import inference, read_blocks
 from lpr_lab.model.peft import BaseTunerLayer, PeftModel
@@ -199,4 +199,4 @@ def _packed(
 
 def _num_parameters(mlp: torch.nn.Module) -> int:
     base = mlp.get_base_layer() if isinstance(mlp, BaseTunerLayer) else mlp
-    return sum(count_of(parameter) for parameter in base.parameters())
+    return sum(num_values(parameter) for parameter in base.parameters())

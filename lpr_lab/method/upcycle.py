@@ -21,7 +21,7 @@ from lpr_lab.model.adapter_config import PREFIX, MoeLprConfig
 from lpr_lab.model.bases.families import find_decoder_mlps, read_mlp
 from lpr_lab.model.bases.identity import describe_base, refuse_non_base
 from lpr_lab.model.bases.mlp_check import refuse_nonstandard_mlps
-from lpr_lab.model.bases.quantized import count_of, use_portable_linear
+from lpr_lab.model.bases.quantized import num_values, use_portable_linear
 from lpr_lab.model.init import check_init, init_experts, init_router
 from lpr_lab.model.mixture import all_layers
 from lpr_lab.model.peft import PeftModel, TaskType
@@ -211,7 +211,7 @@ def count_parameters(model: PeftModel) -> dict[str, int]:
 
     Counted at the selected stage; `routers` includes routing classifiers.
     """
-    base = sum(count_of(parameter) for name, parameter in model.named_parameters() if PREFIX not in name)
+    base = sum(num_values(parameter) for name, parameter in model.named_parameters() if PREFIX not in name)
     new = routers = idle = 0
     for layer in moe_layers(model):
         experts = sum(p.numel() for stack in layer.stacks for p in stack.parameters())

@@ -172,7 +172,7 @@ def set_trainable(model: PeftModel, *, experts: bool, routers: bool) -> None:
 
 
 @contextmanager
-def learning(model: PeftModel, *, experts: bool, routers: bool) -> Iterator[None]:
+def trainable_parts(model: PeftModel, *, experts: bool, routers: bool) -> Iterator[None]:
     """Temporarily make these parts trainable (see `set_trainable`)."""
     before = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     set_trainable(model, experts=experts, routers=routers)

@@ -26,7 +26,7 @@ from lpr_lab.storage import friendly_disk_errors, sha256_file, staged_directory
 _CHUNK_BYTES = 1 << 20
 
 
-def ensure(base: EmbeddedBase) -> Path:
+def ensure_cached(base: EmbeddedBase) -> Path:
     """Return the converted model's folder, fetching and converting it first when it is not in the cache.
 
     Raises:

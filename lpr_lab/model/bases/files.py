@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from lpr_lab.errors import DamagedError, MissingError
-from lpr_lab.model.bases.quantized import is_packed
+from lpr_lab.model.bases.quantized import is_quantized
 from lpr_lab.model.tensor_files import open_tensors, refuse_zeros_at_the_end
 from lpr_lab.storage import read_json_object
 
@@ -120,7 +120,7 @@ def refuse_incomplete(model: nn.Module, loading: dict[str, Any], folder: Path) -
 
 def _refuse_not_finite(model: nn.Module, folder: Path) -> None:
     for name, parameter in model.named_parameters():
-        if not is_packed(parameter) and parameter.is_floating_point() and not torch.isfinite(parameter).all():
+        if not is_quantized(parameter) and parameter.is_floating_point() and not torch.isfinite(parameter).all():
             raise DamagedError(
                 f"{folder}: {name} holds numbers that are not finite in {parameter.dtype}. The weights are damaged, or "
                 "too large for this dtype: load the base in float32 or bfloat16."

@@ -16,7 +16,7 @@ from torch import nn
 
 from lpr_lab.errors import ComparisonRefusedError
 from lpr_lab.model.adapter_config import PREFIX, MoeLprConfig
-from lpr_lab.model.bases.quantized import is_packed, quantization_of
+from lpr_lab.model.bases.quantized import is_quantized, quantization_of
 
 
 def base_fingerprint(model: nn.Module, dtype: torch.dtype = torch.float32) -> str:
@@ -59,7 +59,7 @@ def check_base(base: nn.Module, config: MoeLprConfig) -> None:
                 f"{belongs}, and the one loaded cannot be compared with it: {name} is not in memory. Load the base "
                 "whole, without offloading to disk."
             )
-        if not parameter.is_floating_point() and not is_packed(parameter):
+        if not parameter.is_floating_point() and not is_quantized(parameter):
             raise ComparisonRefusedError(
                 f"{belongs}, and the one loaded cannot be compared with it: it is quantised ({name} is "
                 f"{parameter.dtype}). Load the base in float32 or bfloat16."

@@ -18,7 +18,7 @@ from lpr_lab.errors import LprError, UnsupportedModelError, UsageError
 from lpr_lab.model.bases.files import weight_files
 from lpr_lab.model.bases.fingerprint import base_fingerprint
 from lpr_lab.model.bases.load import canonical_name, load_model, local_folder, path_for_auto_classes
-from lpr_lab.model.bases.quantized import dequantized, is_packed, quantization_of, requantized
+from lpr_lab.model.bases.quantized import dequantized, is_quantized, quantization_of, requantized
 from lpr_lab.model.mixture import MoELayer
 from lpr_lab.model.peft import BaseTunerLayer
 from lpr_lab.model.tensor_files import open_tensors
@@ -133,17 +133,17 @@ def _differences_by_loading(model: PreTrainedModel, folder: Path) -> Iterator[st
 
 def _difference(name: str, parameter: torch.Tensor, stored: torch.Tensor) -> Iterator[str]:
     stored = stored.to(parameter.device)
-    if is_packed(parameter) and not stored.is_floating_point():  # packed in the files, too
+    if is_quantized(parameter) and not stored.is_floating_point():  # packed in the files, too
         alike = torch.equal(parameter.data.view(torch.uint8).flatten(), stored.view(torch.uint8).flatten())
     else:
         values = dequantized(parameter)
         # A packed Conv1D, as GPT-2 has, is stored the other way round.
-        forms = [stored, stored.T] if is_packed(parameter) else [stored]
+        forms = [stored, stored.T] if is_quantized(parameter) else [stored]
         forms = [form for form in forms if form.shape == values.shape]
         if not forms:
             yield f"{name} is {tuple(values.shape)} in memory and {tuple(stored.shape)} in the files"
             return
-        if is_packed(parameter):
+        if is_quantized(parameter):
             forms = [requantized(form, parameter) for form in forms]
         else:
             forms.append(stored.bfloat16())  # a base that was rounded and is kept in float32

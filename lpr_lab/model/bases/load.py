@@ -14,7 +14,7 @@ import torch
 from lpr_lab.errors import DamagedError, MissingError, UnsupportedModelError, UsageError, did_you_mean, first_line
 from lpr_lab.fetching import HUB_NAME, hub_errors
 from lpr_lab.model.bases.embedded import EMBEDDED
-from lpr_lab.model.bases.fetch import ensure
+from lpr_lab.model.bases.fetch import ensure_cached
 from lpr_lab.model.bases.files import is_complete, refuse_damaged_files, refuse_damaged_tokenizer, refuse_incomplete
 from lpr_lab.model.bases.quantized import check_quantization, quantization_config, use_portable_linear
 from lpr_lab.model.bases.quiet import without_progress_bars
@@ -131,7 +131,7 @@ def resolve_base(name: str | Path) -> Path:
     """
     text = str(name).strip()
     if text in EMBEDDED:
-        path = ensure(EMBEDDED[text])
+        path = ensure_cached(EMBEDDED[text])
         try:
             verify(path)
         except DamagedError as error:

@@ -9,16 +9,16 @@ Letters: T tokens, D model width.
 """
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
 
 from lpr_lab.errors import UnsupportedModelError
 from lpr_lab.model.bases.families import DecoderMLP, read_mlp
-from lpr_lab.model.bases.quantized import is_packed
+from lpr_lab.model.bases.quantized import is_quantized
 from lpr_lab.model.experts import ExpertStack
+from lpr_lab.text.packing import in_mode
 
 _SCALES = (0.01, 0.1, 1.0, 10.0, 100.0)
 """Sizes of the tokens that are tried: a clamp acts on large ones only, an added constant shows on small ones."""
@@ -53,7 +53,7 @@ def refuse_nonstandard_mlps(mlps: Sequence[DecoderMLP], family: str) -> None:
 
 
 def _refuse_other_function(mlp: nn.Module, what: str) -> None:
-    packed = any(is_packed(parameter) for parameter in mlp.parameters())
+    packed = any(is_quantized(parameter) for parameter in mlp.parameters())
     if not packed:
         mlp = copy.deepcopy(mlp).float()
     weights = read_mlp(mlp)
@@ -99,20 +99,9 @@ def _run(module: nn.Module, training: bool, call: Callable[[], torch.Tensor]) ->
     """Call a module in training or evaluation, with the same random numbers each time, and leave no trace."""
     device = next(module.parameters()).device
     with (
-        _mode(module, training),
+        in_mode(module, training=training),
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
         torch.autocast(device.type, enabled=False),
     ):
         torch.manual_seed(0)
         return call()
-
-
-@contextmanager
-def _mode(module: nn.Module, training: bool) -> Iterator[None]:
-    before = {part: part.training for part in module.modules()}
-    module.train(training)
-    try:
-        yield
-    finally:
-        for part, mode in before.items():
-            part.training = mode

@@ -44,17 +44,17 @@ def import_bitsandbytes() -> Any:
     On a processor with AVX512-BF16 it asks the package `kernels`, where that is installed, to fetch one and to run it,
     and warns where it gets none. That kernel is never used here.
     """
-    with _IMPORTING, _hidden("kernels"):
+    with _IMPORTING, _hide_package("kernels"):
         logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
-        logger.addFilter(_says_no_kernel)
+        logger.addFilter(_is_not_about_kernels)
         try:
             import bitsandbytes
         finally:
-            logger.removeFilter(_says_no_kernel)
+            logger.removeFilter(_is_not_about_kernels)
     return bitsandbytes
 
 
-def _says_no_kernel(record: logging.LogRecord) -> bool:
+def _is_not_about_kernels(record: logging.LogRecord) -> bool:
     return "kernels-community" not in str(record.msg)
 
 
@@ -67,16 +67,16 @@ def without_bitsandbytes() -> Iterator[None]:
     if "bitsandbytes" in sys.modules:
         yield
         return
-    with _IMPORTING, _hidden("bitsandbytes"):
+    with _IMPORTING, _hide_package("bitsandbytes"):
         try:
-            _forget_answers()
+            _clear_peft_cache()
             yield
         finally:
-            _forget_answers()
+            _clear_peft_cache()
 
 
 @contextmanager
-def _hidden(package: str) -> Iterator[None]:
+def _hide_package(package: str) -> Iterator[None]:
     """Let imports of a package say that it is not there, also where another library has imported it already."""
     before = sys.modules.get(package)
     sys.modules[package] = None  # pyright: ignore[reportArgumentType]  # Python's own way of saying so
@@ -89,7 +89,7 @@ def _hidden(package: str) -> Iterator[None]:
             sys.modules[package] = before
 
 
-def _forget_answers() -> None:
+def _clear_peft_cache() -> None:
     """Have PEFT look again whether bitsandbytes is installed: it remembers its first answer."""
     asked = sys.modules.get("peft.import_utils")
     if asked is not None:
@@ -137,17 +137,17 @@ def quantization_config(quantization: str, dtype: torch.dtype) -> "BitsAndBytesC
 
 def quantization_of(model: nn.Module) -> str:
     """Return how a model's linear maps are packed (`nf4`, or another kind by its name); empty when they are whole."""
-    return next((str(_state(parameter).quant_type) for parameter in model.parameters() if is_packed(parameter)), "")
+    return next((str(_state(parameter).quant_type) for parameter in model.parameters() if is_quantized(parameter)), "")
 
 
-def is_packed(parameter: torch.Tensor) -> bool:
+def is_quantized(parameter: torch.Tensor) -> bool:
     """Say whether a parameter is quantised, two numbers to a byte."""
     return _state(parameter) is not None
 
 
-def count_of(parameter: torch.Tensor) -> int:
+def num_values(parameter: torch.Tensor) -> int:
     """Return how many numbers a parameter holds; two of them share a byte where it is quantised."""
-    return torch.Size(_state(parameter).shape).numel() if is_packed(parameter) else parameter.numel()
+    return torch.Size(_state(parameter).shape).numel() if is_quantized(parameter) else parameter.numel()
 
 
 def dequantized(parameter: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:

