@@ -6,7 +6,7 @@ from pathlib import Path
 from gradio import themes
 
 from lpr_lab.views import theme
-from lpr_lab.views.html import continuations, expert_panels, live, run_overview, tokens
+from lpr_lab.views.html import continuations, expert_panels, live, tokens
 from lpr_lab.views.static import read_static
 
 _STATIC = Path(__file__).with_name("static")
@@ -89,6 +89,11 @@ def gradio_theme() -> themes.Base:
     return look.set(**values, block_label_text_size=".75rem", block_title_text_size=".75rem", layout_gap="1rem")
 
 
+def _inside(sheet: str) -> str:
+    """Return a style sheet of the views for this app alone, so that its rules outweigh gradio's."""
+    return f".gradio-container{{{read_static(sheet)}}}"
+
+
 @cache
 def head() -> str:
     """Return what goes into the head of every page: our style sheet and our two scripts.
@@ -97,7 +102,7 @@ def head() -> str:
     """
     colours = theme.css_constants() + theme.css_colours(":root") + theme.css_colours(".dark", dark=True)
     ours = ("shell.css", "plan.css", "routing.css", "compare.css")
-    style = colours + read_static("token_strip.css") + f".gradio-container{{{run_overview.style()}}}"
+    style = colours + read_static("token_strip.css") + f".gradio-container{{{read_static('run_overview.css')}}}"
     style += "".join(read_static(name, _STATIC) for name in ours)
     style += f".gradio-container{{{expert_panels.style()}{live.style()}}}.gradio-container{{{continuations.style()}}}"
     script = "\n".join(

@@ -4,14 +4,16 @@ Figures go in without plotly.js, so that an executed notebook stays small; long 
 show sentences whole and from their own side.
 """
 
-import html
 import json
 import textwrap
 from typing import TYPE_CHECKING, Any
 
+from markupsafe import Markup
+
 from lpr_lab.runs.compare.differences import flatten
 from lpr_lab.views import theme
-from lpr_lab.views.html import run_overview
+from lpr_lab.views.html.run_overview import render_settings
+from lpr_lab.views.html.templates import with_style
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -63,11 +65,8 @@ def show_settings(run: "Run") -> None:
 
     rows = flatten(run.config)
     said = f"{len(rows)} settings of run {run.id}"
-    body = (
-        f"<style>{theme.notebook_colours()}{run_overview.style()}</style><details><summary>{html.escape(said)}</summary>"
-        f"{run_overview.render_pairs(rows)}</details>"
-    )
-    display({"text/html": body, "text/plain": said}, raw=True)
+    body = Markup("<details><summary>{}</summary>{}</details>").format(said, render_settings(rows))
+    display({"text/html": with_style(body, "run_overview.css"), "text/plain": said}, raw=True)
 
 
 def show_claims(run: "Run", all_must_hold: bool = False) -> "Styler":

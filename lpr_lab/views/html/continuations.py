@@ -1,29 +1,20 @@
 """Two continuations beside one another: where they part, in whose script they are, whether they go round in circles.
 
-The same panes in app and notebooks. Every piece of text goes through `html.escape`.
+The same panes in app and notebooks.
 """
 
-import html
-from functools import cache
 from typing import Any
+
+from markupsafe import Markup, escape
 
 from lpr_lab.measure.text_checks import foreign_share, repetition, script_of
 from lpr_lab.runs.continuations import Continuation, Exactness, Pair, split_at_fork
 from lpr_lab.runs.model_ref import BASE, EXPANDED
 from lpr_lab.text.languages import direction_of
-from lpr_lab.views import theme
+from lpr_lab.views.html.templates import render, with_style
 from lpr_lab.views.numbers import percent
-from lpr_lab.views.static import read_static
 
 BLIND = ("A", "B")
-
-esc = html.escape
-
-
-@cache
-def style() -> str:
-    """Return the style sheet of the panes; colours come from the page's variables."""
-    return read_static("continuations.css")
 
 
 def title_of(name: str) -> str:
@@ -31,24 +22,28 @@ def title_of(name: str) -> str:
     return {BASE: "Base model", EXPANDED: "Expanded model"}.get(name, name)
 
 
-def finding(pair: Pair) -> str:
+def finding(pair: Pair) -> Markup:
     """Return in a sentence where the two part."""
+    return escape(_finding(pair))
+
+
+def _finding(pair: Pair) -> str:
     titles = BLIND if pair.hidden else tuple(title_of(name) for name in pair.names)
     both = "Base and expanded model" if pair.names == (BASE, EXPANDED) and not pair.hidden else " and ".join(titles)
     if pair.is_running:
         return "Both are writing…"
     if pair.diverged_at is None:
-        return f"{esc(both)} say the same, token for token."
+        return f"{both} say the same, token for token."
     if pair.diverged_at == 0:
-        return f"{esc(both)} part at the first token."
+        return f"{both} part at the first token."
     longest = max(pair.left.tokens or 0, pair.right.tokens or 0)
     plural = "s" if (longest or pair.diverged_at) != 1 else ""
     of = f" of {longest}" if longest else ""
     share = f" ({percent(pair.diverged_at / longest)})" if longest else ""
-    return f"{esc(both)} agree for {pair.diverged_at}{of} token{plural}{share}, then part."
+    return f"{both} agree for {pair.diverged_at}{of} token{plural}{share}, then part."
 
 
-def render_pair(pair: Pair, checked: Exactness | None = None, *, standalone: bool = False) -> str:
+def render_pair(pair: Pair, checked: Exactness | None = None, *, standalone: bool = False) -> Markup:
     """Return the two panes; what only one side says stands out, after a mark that says where they part.
 
     Args:
@@ -57,38 +52,30 @@ def render_pair(pair: Pair, checked: Exactness | None = None, *, standalone: boo
         standalone: bring colours and style along, for notebooks.
     """
     (left, mine), (right, other) = pair.shown
-    own = f"<style>{theme.notebook_colours()}{style()}</style>" if standalone else ""
-    return (
-        f'{own}<div class="lpr-pair">'
-        + _pane(left, mine, other, pair, BLIND[0], checked)
-        + _pane(right, other, mine, pair, BLIND[1], checked)
-        + "</div>"
-    )
+    panes = [_pane(left, mine, other, pair, BLIND[0], checked), _pane(right, other, mine, pair, BLIND[1], checked)]
+    body = render("views/html/continuations.html.j2", pair=pair, panes=panes, direction=direction_of(pair.language))
+    return with_style(body, "continuations.css") if standalone else body
 
 
 def _pane(
     name: str, said: Continuation, other: Continuation, pair: Pair, letter: str, checked: Exactness | None
-) -> str:
-    title = letter if pair.hidden else esc(title_of(name))
-    kind = "blind" if pair.hidden else "base" if name == BASE else "expanded"
+) -> dict[str, Any]:
     parted = pair.diverged_at is not None
     shared, own = split_at_fork(said.text, other.text) if parted or not pair.is_running else (said.text, "")
-    fork = ""
-    if parted and (own or not pair.is_running):
-        where = f"they part here, at token {(pair.diverged_at or 0) + 1}"
-        fork = f'<span class="lpr-fork" title="{where}"><span class="lpr-hidden"> ({where}) </span></span>'
-    code = f' lang="{esc(pair.language)}"' if pair.language else ""
-    caret = '<span class="lpr-caret" aria-hidden="true"></span>' if pair.is_running else ""
-    return (
-        f'<section class="lpr-pane lpr-{kind}" aria-label="{title}" aria-busy="{str(pair.is_running).lower()}">'
-        f"<header><h2>{title}{_exact(name, pair, checked)}</h2><p>{_small(name, pair)}</p></header>"
-        f'<p class="lpr-said" dir="{direction_of(pair.language)}"{code}>'
-        f'<span class="lpr-given">{esc(pair.prompt)}</span>{esc(shared)}{fork}<b>{esc(own)}</b>{caret}</p>'
-        f"<footer>{' · '.join(esc(fact) for fact in facts(said, pair))}</footer></section>"
-    )
+    has_fork = parted and (own or not pair.is_running)
+    return {
+        "kind": "blind" if pair.hidden else "base" if name == BASE else "expanded",
+        "title": letter if pair.hidden else title_of(name),
+        "badge": None if pair.hidden or name != BASE else _exactness_badge(checked),
+        "note": _note(name, pair),
+        "shared": shared,
+        "own": own,
+        "fork": f"they part here, at token {(pair.diverged_at or 0) + 1}" if has_fork else "",
+        "facts": facts(said, pair),
+    }
 
 
-def _small(name: str, pair: Pair) -> str:
+def _note(name: str, pair: Pair) -> str:
     if pair.hidden:
         return "one of the two, at random"
     if name == BASE:
@@ -98,20 +85,14 @@ def _small(name: str, pair: Pair) -> str:
     return "the weights of another run" if ":" in name else "a stage of the same weights"
 
 
-def _exact(name: str, pair: Pair, checked: Exactness | None) -> str:
-    """Return the badge that says how sure it is that "the expansion switched off" is the base."""
-    if name != BASE or pair.hidden:
-        return ""
+def _exactness_badge(checked: Exactness | None) -> tuple[str, str]:
+    """Return how sure it is that "the expansion switched off" is the base: in a word, and in a sentence."""
     if checked is None:
-        title, word = "This run never checked that switching the expansion off gives the base.", "not checked"
-    elif checked.is_exact:
-        title = (
-            f"Checked in this run against the base on its own: no logit differs by more than {checked.difference:.0e}."
-        )
-        word = "exact"
-    else:
-        title, word = f"With the expansion off a logit differs from the base by {checked.difference:.1e}.", "not exact"
-    return f' <span class="lpr-badge" title="{esc(title)}">{word}</span>'
+        return "not checked", "This run never checked that switching the expansion off gives the base."
+    if checked.is_exact:
+        said = "Checked in this run against the base on its own: no logit differs by more than"
+        return "exact", f"{said} {checked.difference:.0e}."
+    return "not exact", f"With the expansion off a logit differs from the base by {checked.difference:.1e}."
 
 
 def facts(said: Continuation, pair: Pair) -> list[str]:

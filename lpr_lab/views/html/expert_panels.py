@@ -1,21 +1,22 @@
-"""The load of experts as HTML: a panel of bars per layer, languages by experts, the words of an expert, its company.
+"""What experts do, as HTML: bars of load per layer, languages by experts, an expert's typical tokens, expert pairs.
 
 Bars say it at a glance, links and tables say it to keyboard and screen reader. Expert 0, the original, is hatched; the
 dashed line is an even share. What could not be read is refused in words.
 """
 
-import html
 from collections.abc import Callable, Sequence
-from functools import cache
+from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
 from lpr_lab.measure.experts import by_layer, even_load, given_expert, is_idle
 from lpr_lab.text.languages import language_name
 from lpr_lab.views import Table, theme
+from lpr_lab.views.html.templates import render, with_style
 from lpr_lab.views.html.token_data import chip_label
+from lpr_lab.views.names import expert_name
 from lpr_lab.views.numbers import NOT_MEASURED, percent
-from lpr_lab.views.static import read_static
 
 MAX_BARS = 12
 """Experts in one layer that can still be told apart as bars, or as the columns of a square of numbers."""
@@ -23,18 +24,7 @@ MAX_BARS = 12
 NUMBER_NAMES = {"mass": "weight", "chosen": "tokens", "first": "first choices"}
 
 Link = Callable[[int, int | None], str]
-"""Layer and expert (or None) to the attributes of a link, such as `href="…"`."""
-
-
-@cache
-def style() -> str:
-    """Return the style sheet of all that is drawn here; colours come from the page's variables."""
-    return read_static("expert_panels.css")
-
-
-def expert_name(expert: int) -> str:
-    """Return what an expert is called: `expert 0, the original`, or `expert 2`."""
-    return "expert 0, the original" if expert == 0 else f"expert {expert}"
+"""Layer and expert (or None) to the attributes of a link, such as `href="…"`: `Markup`, or they are escaped."""
 
 
 def render_load_panels(
@@ -47,7 +37,7 @@ def render_load_panels(
     layer: int | None = None,
     link: Link | None = None,
     standalone: bool = False,
-) -> str:
+) -> Markup:
     """Return one panel of bars per layer, all to one scale, with an even share as a dashed line.
 
     Args:
@@ -63,91 +53,77 @@ def render_load_panels(
     loads = by_layer(load, number)
     others = by_layer(compared, number) if compared is not None else {}
     if not loads:
-        return '<p class="lpr-caption">No layer of this model has a router.</p>'
+        return Markup('<p class="lpr-caption">No layer of this model has a router.</p>')
     highest = max(float(values.max()) for part in (loads, others) for values in part.values())
     top = min(max(0.1, float(np.ceil(10 * highest) / 10)), 1.0)
-    panels = "".join(
-        _panel(row, loads.get(row), others.get(row), number, top_k, top, layer, link) for row in range(max(loads) + 1)
+    panels = [
+        _panel(row, loads.get(row), others.get(row), even_load(number, len(loads.get(row, [0])), top_k), top)
+        for row in range(max(loads) + 1)
+    ]
+    body = render(
+        "views/html/expert_load.html.j2",
+        legend=_legend(max(len(values) for values in loads.values())),
+        is_compared=bool(others),
+        other_name=names[1],
+        top=top,
+        panels=panels,
+        selected=layer,
+        link=link,
     )
-    most = max(len(values) for values in loads.values())
-    key = (
-        f'<p class="lpr-ex-key">{_legend(most)}<span><i class="lpr-ex-line"></i>an even share</span>'
-        + (f'<span><i class="lpr-ex-was"></i>{html.escape(names[1])}</span>' if others else "")
-        + f"<span>bars to {percent(top)}</span></p>"
-    )
-    own = f"<style>{theme.notebook_colours()}{style()}</style>" if standalone else ""
-    return f'{own}{key}<div class="lpr-ex-panels" role="group" aria-label="Load by layer">{panels}</div>'
+    return with_style(body, "expert_panels.css") if standalone else body
 
 
-def _legend(num_experts: int) -> str:
-    """Return what the colours of the bars stand for."""
+def _legend(num_experts: int) -> list[tuple[int, str]]:
+    """Return what the colours of the bars stand for, those of new experts."""
+    if num_experts == 2:
+        return [(1, "new expert")]
     last = len(theme.EXPERT_COLOURS) - 1
     named = [(e, f"expert {e}") for e in range(1, min(num_experts, last))]
     if num_experts > last:
         named.append((last, f"expert {last}" if num_experts == last + 1 else f"experts from {last} on"))
-    swatches = "".join(
-        f'<span><i style="background:var(--lpr-expert-{e})"></i>{"new expert" if num_experts == 2 else name}</span>'
-        for e, name in named
-    )
-    return f'<span><i class="lpr-ex-zero"></i>expert 0, the original</span>{swatches}'
+    return named
 
 
-def _panel(
-    row: int,
-    load: np.ndarray | None,
-    other: np.ndarray | None,
-    number: str,
-    top_k: int,
-    top: float,
-    selected: int | None,
-    link: Link | None,
-) -> str:
+def _panel(layer: int, load: np.ndarray | None, other: np.ndarray | None, even: float, top: float) -> dict[str, Any]:
+    """Return what a panel shows, heights in per cent of the panel; bars are None where there is no choice."""
     if load is None:
-        said = f"Layer {row}: no new experts, so no choice here"
-        return (
-            f'<span class="lpr-ex-panel lpr-ex-dense" role="img" aria-label="{said}" title="{said}"><b>{row}</b></span>'
-        )
-    even = even_load(number, len(load), top_k)
+        said = f"Layer {layer}: no new experts, so no choice here"
+        return {"layer": layer, "bars": None, "said": said}
     words = ", ".join(f"{expert_name(e)} {percent(value)}" for e, value in enumerate(load[:MAX_BARS]))
-    said = f"Layer {row}: {words}; even is {percent(even)}"
-    if len(load) > MAX_BARS:
-        inner = f"<em>{len(load)} experts: too many for bars</em>"
-    else:
-        bars = ""
-        for e, value in enumerate(load):
-            tone = f"--tone:var(--lpr-expert-{min(e, len(theme.EXPERT_COLOURS) - 1)})"
-            was = ""
-            if other is not None and e < len(other):
-                was = f'<u style="bottom:{min(100 * other[e] / top, 100):.1f}%"></u>'
-            kind = ' class="lpr-ex-zero"' if e == 0 else ""
-            bars += f'<span><i{kind} style="height:{100 * value / top:.1f}%;{tone}"></i>{was}</span>'
-        inner = f'<span class="lpr-ex-bars" style="--even:{100 * even / top:.1f}%">{bars}</span>'
-    here = ' aria-current="true"' if row == selected else ""
-    idle = int(is_idle(load).sum())
-    mark = f'<small title="{idle} idle">{idle} idle</small>' if idle else ""
-    if link is None:
-        return (
-            f'<span class="lpr-ex-panel" role="img" aria-label="{said}" title="{said}"><b>{row}</b>{mark}{inner}</span>'
-        )
-    return (
-        f'<a class="lpr-ex-panel" {link(row, None)}{here} aria-label="{said}" title="{said}">'
-        f"<b>{row}</b>{mark}{inner}</a>"
-    )
+    was = [] if other is None else [min(100 * float(value) / top, 100) for value in other]
+    was += [None] * len(load)
+    bars = [(100 * float(value) / top, was[e]) for e, value in enumerate(load)] if len(load) <= MAX_BARS else []
+    return {
+        "layer": layer,
+        "said": f"Layer {layer}: {words}; even is {percent(even)}",
+        "bars": bars,
+        "even": 100 * even / top,
+        "num_idle": int(is_idle(load).sum()),
+        "num_experts": len(load),
+    }
 
 
-def render_load_table(load: Table, number: str = "mass", *, link: Link | None = None) -> str:
+def render_load_table(load: Table, number: str = "mass", *, link: Link | None = None) -> Markup:
     """Return the numbers of the panels: a row per layer, a column per expert."""
     loads = by_layer(load, number)
     most = max((len(values) for values in loads.values()), default=0)
-    heads = "".join(f'<th scope="col" class="lpr-number">{"Expert" if e == 0 else ""} {e}</th>' for e in range(most))
-    rows = ""
-    for layer, values in loads.items():
-        cells = "".join(
-            f'<td class="lpr-number">{_linked(percent(values[e]), link, layer, e) if e < len(values) else ""}</td>'
-            for e in range(most)
-        )
-        rows += f'<tr><th scope="row">{layer}</th>{cells}</tr>'
-    return _table(f"Share of {NUMBER_NAMES[number]} per layer and expert", f"<th scope='col'>Layer</th>{heads}", rows)
+
+    def cell(layer: int, values: np.ndarray, expert: int) -> Markup:
+        if expert >= len(values):
+            return _NUMBER.format("")
+        text = percent(values[expert])
+        return _NUMBER.format(text if link is None else Markup("<a {}>{}</a>").format(link(layer, expert), text))
+
+    return render(
+        "views/html/expert_tables.html.j2",
+        caption=f"Share of {NUMBER_NAMES[number]} per layer and expert",
+        corner=Markup('<th scope="col">Layer</th>'),
+        head=[f"{'' if expert else 'Expert'} {expert}" for expert in range(most)],
+        rows=[(layer, [cell(layer, values, e) for e in range(most)]) for layer, values in loads.items()],
+    )
+
+
+_NUMBER = Markup('<td class="lpr-number">{}</td>')
 
 
 def render_languages(
@@ -161,7 +137,7 @@ def render_languages(
     expert: int | None = None,
     link: Callable[[str, int], str] | None = None,
     choose: Callable[[int], str] | None = None,
-) -> str:
+) -> Markup:
     """Return languages down, experts across for one layer, a number and a bar in every cell.
 
     Args:
@@ -176,64 +152,48 @@ def render_languages(
         choose: expert to the attributes of the link in its column's head.
     """
     num_experts = values.shape[1]
-    even = even_load(number, num_experts, top_k)
-    heads = ""
-    for e in range(num_experts):
-        dot = (
-            f'<i class="lpr-ex-dot{" lpr-ex-zero" if e == 0 else ""}" style="--tone:var(--lpr-expert-{min(e, 6)})"></i>'
-        )
-        here = ' aria-current="true"' if e == expert else ""
-        name = f"{dot}Expert {e}"
-        inner = name if choose is None else f"<a {choose(e)}{here}>{name}</a>"
-        heads += f'<th scope="col">{inner}</th>'
-    rows = ""
-    for place, code in enumerate(codes):
-        cells = ""
-        for e in range(num_experts):
-            value = float(values[place, e])
-            bar = f"--part:{100 * min(value, 1):.1f}%;--even-part:{even:.3f};--tone:var(--lpr-expert-{min(e, 6)})"
-            moved = ""
-            if compared is not None and e < compared.shape[1]:
-                moved = f"<small>{_points(value - float(compared[place, e]))}</small>"
-            text = percent(value)
-            if link is not None:
-                said = f"{language_name(code)}, {expert_name(e)}: {text}; see a text on the page Routing"
-                text = f'<a {link(code, e)} aria-label="{html.escape(said)}">{text}</a>'
-            zero = " lpr-ex-zero" if e == 0 else ""
-            cells += f'<td class="lpr-ex-cell{zero}" style="{bar}">{text}{moved}</td>'
-        name = f'<span class="lpr-chip-lang lpr-{html.escape(roles[code])}">{html.escape(language_name(code))}</span>'
-        rows += f'<tr><th scope="row">{name}</th>{cells}</tr>'
-    caption = f"Share of {NUMBER_NAMES[number]} per language and expert"
-    return _table(caption, f'<th scope="col">Language</th>{heads}', rows, "lpr-ex-languages")
+    cells = values.astype(float).tolist()
+    before = cells if compared is None else compared.astype(float).tolist()
+
+    def moved(place: int, expert: int) -> str:
+        if compared is None or expert >= len(before[place]):
+            return ""
+        return _points(cells[place][expert] - before[place][expert])
+
+    return render(
+        "views/html/expert_languages.html.j2",
+        number=NUMBER_NAMES[number],
+        num_experts=num_experts,
+        even=even_load(number, num_experts, top_k),
+        rows=[
+            (code, roles[code], [(share, moved(place, e)) for e, share in enumerate(cells[place])])
+            for place, code in enumerate(codes)
+        ],
+        selected=expert,
+        link=link,
+        choose=choose,
+    )
 
 
-def render_vocabulary(tokens: Table, roles: dict[str, str]) -> str:
+def render_vocabulary(tokens: Table, roles: dict[str, str]) -> Markup:
     """Return the most typical tokens of one expert in one layer, a row per language.
 
     Args:
         tokens: columns language, bytes (hex), count, total; most typical first.
         roles: code -> `original` or `expanded`; says the order, too.
     """
-    rows, silent = "", []
+    rows, silent = [], []
     for code, role in roles.items():
         part = tokens[tokens["language"] == code]
         if part.empty:
             silent.append(language_name(code))
             continue
-        chips = "".join(
-            f'<li><bdi lang="{html.escape(code)}">{html.escape(chip_label(bytes.fromhex(str(row["bytes"]))))}</bdi>'
-            f"<small>{row['count']} of {row['total']}</small></li>"
-            for row in part.to_dict("records")
-        )
-        name = f'<span class="lpr-chip-lang lpr-{html.escape(role)}">{html.escape(language_name(code))}</span>'
-        rows += f'<div class="lpr-ex-words"><div>{name}</div><ul>{chips}</ul></div>'
-    if silent:
-        names = html.escape(", ".join(silent))
-        rows += f'<p class="lpr-caption">No token went here first three times in {names}.</p>'
-    return rows
+        found = [(chip_label(bytes.fromhex(str(row["bytes"]))), row) for row in part.to_dict("records")]
+        rows.append((code, role, found))
+    return render("views/html/expert_vocabulary.html.j2", rows=rows, silent=silent)
 
 
-def render_pairs(pairs: Table) -> str:
+def render_pairs(pairs: Table) -> Markup:
     """Return which experts of one layer are chosen together: P(column | row), all pairs.
 
     Args:
@@ -241,39 +201,31 @@ def render_pairs(pairs: Table) -> str:
     """
     number = int(pairs["expert_b"].max()) + 1
     if number > MAX_BARS:
-        return (
-            f'<p class="lpr-caption">{number} experts make {number * (number - 1) // 2} pairs, more than can be read '
-            "as a table; they are in the run's table <code>expert_pairs</code>.</p>"
-        )
+        return Markup(
+            '<p class="lpr-caption">{} experts make {} pairs, more than can be read as a table; they are in the run\'s '
+            "table <code>expert_pairs</code>.</p>"
+        ).format(number, number * (number - 1) // 2)
     counts = np.zeros((number, number))
     for a, b, tokens in pairs[["expert_a", "expert_b", "n_tokens"]].itertuples(index=False):
         counts[a, b] = counts[b, a] = tokens
     given = given_expert(counts)
-    heads = "".join(f'<th scope="col" class="lpr-number">{e}</th>' for e in range(number))
-    rows = ""
-    for a in range(number):
-        cells = "".join(
-            "<td></td>"
-            if a == b
-            else f'<td class="lpr-number lpr-ex-tint" style="--part:{np.nan_to_num(given[a, b]):.3f}">'
-            f"{NOT_MEASURED if np.isnan(given[a, b]) else percent(given[a, b])}</td>"
-            for b in range(number)
-        )
-        rows += f'<tr><th scope="row">With {expert_name(a)}</th>{cells}</tr>'
-    return _table("Share of a row's tokens for which the column was chosen too", f"<td></td>{heads}", rows)
 
+    def cell(a: int, b: int) -> Markup:
+        if a == b:
+            return Markup("<td></td>")
+        text = NOT_MEASURED if np.isnan(given[a, b]) else percent(given[a, b])
+        tinted = Markup('<td class="lpr-number lpr-ex-tint" style="--part:{:.3f}">{}</td>')
+        return tinted.format(np.nan_to_num(given[a, b]), text)
 
-def _linked(text: str, link: Link | None, layer: int, expert: int) -> str:
-    return text if link is None else f"<a {link(layer, expert)}>{text}</a>"
+    return render(
+        "views/html/expert_tables.html.j2",
+        caption="Share of a row's tokens for which the column was chosen too",
+        corner=Markup("<td></td>"),
+        head=range(number),
+        rows=[(f"With {expert_name(a)}", [cell(a, b) for b in range(number)]) for a in range(number)],
+    )
 
 
 def _points(difference: float) -> str:
     rounded = round(100 * difference, 1)
     return f"{'+' if rounded > 0 else '−' if rounded < 0 else ''}{abs(rounded):.1f}"
-
-
-def _table(caption: str, heads: str, rows: str, kind: str = "lpr-ex-grid") -> str:
-    return (
-        f'<div class="lpr-scroll"><table class="lpr-table {kind}"><caption class="lpr-hidden">{caption}</caption>'
-        f"<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
-    )

@@ -1,4 +1,4 @@
-"""A running stage as people see it: facts in words, small curves, and a display that follows it in a notebook.
+"""A running stage as HTML and as a line of text, and a display that follows it in a notebook.
 
     with live.watching(run):       # train here, watch here
         pipeline.train(context)
@@ -7,16 +7,16 @@
 The dashboard draws the same HTML, the terminal the same facts (see `views.terminal`).
 """
 
-import html
 import math
 import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
-from functools import cache
 from itertools import pairwise
 from typing import Any
+
+from markupsafe import Markup
 
 from lpr_lab.errors import LprError, UsageError
 from lpr_lab.progress import hidden, in_notebook
@@ -24,9 +24,8 @@ from lpr_lab.runs.files import PRINTED_TO
 from lpr_lab.runs.live import Follower, Snapshot, snapshots
 from lpr_lab.runs.run import Run
 from lpr_lab.runs.status import STALLED_AFTER_SECONDS
-from lpr_lab.views import theme
+from lpr_lab.views.html.templates import render, with_style
 from lpr_lab.views.numbers import NOT_MEASURED, count, duration
-from lpr_lab.views.static import read_static
 
 EVERY_SECONDS = 2.0
 """How often a notebook's display is brought up to date: every update travels to the browser."""
@@ -58,7 +57,7 @@ def facts(snapshot: Snapshot) -> list[tuple[str, str]]:
     return [(name, text) for name, text in found if text is not None]
 
 
-def standing(snapshot: Snapshot) -> str:
+def status_line(snapshot: Snapshot) -> str:
     """Return in a sentence what the run is doing, or how it ended."""
     where = (snapshot.stage or "its start").replace("_", " ")
     match snapshot.state:
@@ -106,44 +105,28 @@ def sparkline(values: Sequence[float], width: int = 24) -> str:
     return "".join(_BLOCKS[round((value - low) * scale * (len(_BLOCKS) - 1))] for value in thin)
 
 
-def to_html(snapshot: Snapshot) -> str:
+def to_html(snapshot: Snapshot) -> Markup:
     """Return the stage as HTML in the classes of `live.css`."""
-    esc = html.escape
-    parts = [f"<p><b>{esc(standing(snapshot))}</b>{_done(snapshot)}</p>"]
-    if warning(snapshot):
-        parts.append(f'<p class="lpr-live-warning" role="alert">{esc(warning(snapshot))}</p>')
-    share = snapshot.share if snapshot.is_training else None
-    if share is not None:
-        parts.append(
-            f'<div class="lpr-live-bar" role="progressbar" aria-label="Steps of {esc(str(snapshot.stage))}" '
-            f'aria-valuemin="0" aria-valuemax="{snapshot.num_steps}" aria-valuenow="{snapshot.step}">'
-            f'<i style="width:{100 * share:.1f}%"></i></div>'
-        )
-    pairs = "".join(f"<div><dt>{esc(name)}</dt><dd>{esc(text)}</dd></div>" for name, text in facts(snapshot))
-    parts.append(f"<dl>{pairs}</dl>" if pairs else "")
-    curves = "".join(
-        f"<li><span>{esc(name)}</span><b>{number(value)}</b>{_svg(snapshot.values(name), name)}</li>"
-        for name, value in snapshot.losses.items()
-    )
-    parts.append(f"<ul>{curves}</ul>" if curves else "")
     # What was printed is of interest while it goes on; afterwards it is in the run's log.
     printed = [] if snapshot.state == DONE_HERE else snapshot.log
-    said = [*printed, *(snapshot.error or "").splitlines()[-5:]]
-    parts.append(f"<pre>{esc(chr(10).join(said))}</pre>" if said else "")
-    return f'<div class="lpr-live" data-state="{esc(snapshot.state)}">{"".join(parts)}</div>'
+    return render(
+        "views/html/live.html.j2",
+        snapshot=snapshot,
+        status=status_line(snapshot),
+        done="" if snapshot.is_over else _done(snapshot),
+        warning=warning(snapshot),
+        share=snapshot.share if snapshot.is_training else None,
+        facts=facts(snapshot),
+        losses=[(name, number(value), _curve(snapshot.values(name), name)) for name, value in snapshot.losses.items()],
+        lines=[*printed, *(snapshot.error or "").splitlines()[-5:]],
+    )
 
 
 def to_text(snapshot: Snapshot) -> str:
     """Return the stage as one line of text."""
     pairs = [f"{name.lower()} {text}" for name, text in facts(snapshot)]
     pairs += [f"{name} {number(value)}" for name, value in snapshot.losses.items()] if snapshot.is_training else []
-    return " · ".join(filter(None, [standing(snapshot), warning(snapshot), *pairs]))
-
-
-@cache
-def style() -> str:
-    """Return the rules alone, for pages that set the colour variables themselves."""
-    return read_static("live.css")
+    return " · ".join(filter(None, [status_line(snapshot), warning(snapshot), *pairs]))
 
 
 # ------------------------------------------------------------------------------------------------- in notebooks
@@ -211,7 +194,7 @@ class _Display:
     def show(self, snapshot: Snapshot) -> None:
         """Replace what is shown."""
         assert self._handle is not None
-        body = f"<style>{theme.notebook_colours()}{style()}</style>{to_html(snapshot)}"
+        body = with_style(to_html(snapshot), "live.css")
         self._handle.update({"text/html": body, "text/plain": to_text(snapshot)}, raw=True)
 
 
@@ -219,8 +202,7 @@ class _Display:
 
 
 def _done(snapshot: Snapshot) -> str:
-    done = ", ".join(name.replace("_", " ") for name in snapshot.done)
-    return f" · done: {html.escape(done)}" if done and not snapshot.is_over else ""
+    return ", ".join(name.replace("_", " ") for name in snapshot.done)
 
 
 def _known(value: float | None, write: Any) -> str | None:
@@ -245,15 +227,12 @@ def _scale(values: Sequence[float]) -> tuple[float, float]:
     return low, 1 / (high - low) if high - low > 1e-6 * max(abs(low), abs(high)) else 0.0
 
 
-def _svg(values: Sequence[float], name: str) -> str:
+def _curve(values: Sequence[float], name: str) -> tuple[str, str] | None:
+    """Return the points of a curve, 100 wide and 32 high, and what it says in words."""
     thin = _thinned(values, _SVG_POINTS)
     if len(thin) < 2:
-        return ""
+        return None
     low, scale = _scale(thin)
     step = 100 / (len(thin) - 1)
     points = " ".join(f"{step * place:.1f},{31 - 30 * scale * (value - low):.1f}" for place, value in enumerate(thin))
-    label = html.escape(f"{name}, from {number(values[0])} to {number(values[-1])}")
-    return (
-        f'<svg viewBox="0 0 100 32" preserveAspectRatio="none" role="img" aria-label="{label}">'
-        f'<polyline points="{points}"/></svg>'
-    )
+    return points, f"{name}, from {number(values[0])} to {number(values[-1])}"

@@ -20,11 +20,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedError
 from markupsafe import Markup
 
 from lpr_lab.text.languages import language_name
-from lpr_lab.views import numbers, theme
+from lpr_lab.views import names, numbers, theme
 from lpr_lab.views.static import read_static
 
 GLOBALS = {
@@ -32,6 +32,7 @@ GLOBALS = {
     "change": numbers.change,
     "count": numbers.count,
     "duration": numbers.duration,
+    "expert_name": names.expert_name,
     "expert_tone": theme.expert_tone,
     "interval": numbers.interval,
     "language_name": language_name,
@@ -48,8 +49,15 @@ def render(template: str, **values: Any) -> Markup:
     Args:
         template: its path in the package, such as `views/html/live.html.j2`.
         values: what the template names.
+
+    Raises:
+        LookupError: a value, or a part of one, is not there; what runs keep may be damaged.
     """
-    return Markup(_environment().get_template(template).render(values).strip())  # noqa: S704, the template has escaped it
+    try:
+        text = _environment().get_template(template).render(values)
+    except UndefinedError as error:
+        raise LookupError(str(error)) from error
+    return Markup(text.strip())  # noqa: S704, the template has escaped it
 
 
 def with_style(body: Markup, sheet: str) -> Markup:

@@ -25,7 +25,7 @@ from lpr_lab.runs.housekeeping import read_tags
 from lpr_lab.runs.run import Run
 from lpr_lab.storage import write_text
 from lpr_lab.views import theme
-from lpr_lab.views.html import continuations, expert_panels, run_overview, tokens
+from lpr_lab.views.html import run_overview, tokens
 from lpr_lab.views.report import charts as report_charts
 from lpr_lab.views.report import parts
 from lpr_lab.views.report.charts import Chart
@@ -178,7 +178,7 @@ def _section(
         case "summary":
             lines = parts.words(run)
             tiles = run_overview.render_tiles(run)
-            body = tiles + "".join(f"<p>{esc(line)}</p>" for line in lines[1:])
+            body = f"{tiles}{''.join(f'<p>{esc(line)}</p>' for line in lines[1:])}"
             lead = lines[0] if lines and several else ""  # alone, it stands at the head of the page
             return body or parts.missing("This run has no results of an expansion."), lead
         case "promises":
@@ -316,10 +316,10 @@ def _style() -> str:
         # On paper it is always light.
         + f"@media screen and (prefers-color-scheme:dark){{{dark.replace(':root', ':root:not([data-theme=light])')}}}"
         + f"@media screen{{{asked}}}"
-        + run_overview.style()
+        + read_static("run_overview.css")
         + read_static("token_strip.css")
-        + expert_panels.style()
-        + continuations.style()
+        + read_static("expert_panels.css")
+        + read_static("continuations.css")
         + read_static("report.css")
     )
 

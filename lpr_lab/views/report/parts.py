@@ -214,13 +214,13 @@ def folded(title: str, body: str) -> str:
 
 def made_with(run: Run) -> str:
     """Return settings, texts, licences and environment."""
-    parts = [folded("Settings", run_overview.render_pairs(flatten(run.config)))]
+    parts = [folded("Settings", run_overview.render_settings(flatten(run.config)))]
     texts = run_overview.render_texts(run)
     region = '<div class="lpr-scroll" tabindex="0" role="region" aria-label="Texts">'
     parts.append(folded("Text it was made from", f"{region}{texts}</div>" if texts else ""))
     environment = flatten(run.documents.read("env"))
     parts.append(
-        folded("Environment", run_overview.render_pairs(environment))
+        folded("Environment", run_overview.render_settings(environment))
         if environment
         else missing("The environment of this run was not recorded.")
     )

@@ -54,8 +54,8 @@ def test_a_stalled_run_says_so_with_a_question_mark_and_no_bar_is_lost():
 
 def test_a_run_that_ended_says_how_and_shows_its_error():
     ended = {"run": "r", "title": "t", "stage": "fit_routers"}
-    assert live.standing(Snapshot(**ended, state="interrupted")) == "Interrupted at fit routers"
-    assert live.standing(Snapshot(**ended, state="queued")) == "Not started yet"
+    assert live.status_line(Snapshot(**ended, state="interrupted")) == "Interrupted at fit routers"
+    assert live.status_line(Snapshot(**ended, state="queued")) == "Not started yet"
     failed = Snapshot(**ended, state="failed", error="Traceback\nValueError: <no room>")
     assert "ValueError: <no room>" in drawn(failed) and "&lt;no room&gt;" in live.to_html(failed)
 

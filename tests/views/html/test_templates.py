@@ -47,3 +47,8 @@ def test_a_name_without_a_value_is_an_error():
 def test_what_is_rendered_is_not_escaped_again():
     outer = templates.with_style(Markup("<p>{}</p>").format(EVIL), "live.css")
     assert outer.endswith(f"</style><p>{ESCAPED}</p>") and isinstance(outer, Markup)
+
+
+def test_what_a_damaged_file_lacks_is_a_failed_lookup():
+    with pytest.raises(LookupError, match="holds"):
+        templates.render("views/html/run_claims.html.j2", claims=[{"text": "x"}], short=str)

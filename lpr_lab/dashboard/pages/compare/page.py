@@ -111,7 +111,7 @@ def _compose(scene: Scene, run: Run) -> dict[str, Any]:
     settings = {key: record.get(key) for key in ("max_new_tokens", "temperature", "seed")}
     latest = Latest(run.id, pair, settings, is_kept=True)
     return found | {
-        "top": shell.head(QUESTION, finding(pair) + more, scene.notice, view=view),
+        "top": shell.head(QUESTION, f"{finding(pair)}{more}", scene.notice, view=view),
         "pair": render_pair(pair, exactness(run)),
         "tokens": gr.update(value=settings["max_new_tokens"] or 48),
         "temperature": gr.update(value=settings["temperature"] or 0),

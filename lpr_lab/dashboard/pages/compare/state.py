@@ -77,7 +77,7 @@ def show(latest: Latest, run: Run, view: View | None = None) -> tuple[str, str]:
     if view is not None:
         changed = {"lang": pair.language, "text": pair_id(latest.record), "seed": latest.settings["seed"]}
         view = View.from_query({**vars(view), **changed})
-    return shell.head(QUESTION, finding(pair) + more, view=view), render_pair(pair, exactness(run))
+    return shell.head(QUESTION, f"{finding(pair)}{more}", view=view), render_pair(pair, exactness(run))
 
 
 def halted(latest: Latest, run: Run) -> tuple[str, Any, Any, Latest | None]:

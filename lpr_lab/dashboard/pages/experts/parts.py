@@ -5,6 +5,7 @@ from html import escape as esc
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
 from lpr_lab.dashboard.pages.experts.data import Picture, Table, extra, idle_places
 from lpr_lab.dashboard.query import View
@@ -117,7 +118,7 @@ def load_section(picture: Picture, view: View) -> str:
 
     def select(layer: int, expert: int | None) -> str:
         query = picture.view(view, layer=layer, **({} if expert is None else {"expert": expert})).to_query()
-        return f'href="/experts?{esc(query)}" data-pick="{esc(query)}"'
+        return Markup('href="/experts?{}" data-pick="{}"').format(query, query)
 
     drawn = expert_panels.render_load_panels(
         rows,
@@ -164,7 +165,7 @@ def _load_title(picture: Picture, rows: Table) -> str:
 def _to_routing(picture: Picture, layer: int, expert: int, language: str = "") -> str:
     stage = "" if picture.stage == picture.stages[-1] else picture.stage
     view = View(run=picture.run.id, lang=language, text=language, layer=layer, expert=expert, stage=stage)
-    return f'href="{esc(view.link("/routing"))}"'
+    return Markup('href="{}"').format(view.link("/routing"))
 
 
 def layer_section(picture: Picture, view: View) -> str:
@@ -176,7 +177,7 @@ def layer_section(picture: Picture, view: View) -> str:
 
     def choose(expert: int) -> str:
         query = picture.view(view, expert=expert).to_query()
-        return f'href="/experts?{esc(query)}" data-pick="{esc(query)}"'
+        return Markup('href="/experts?{}" data-pick="{}"').format(query, query)
 
     table = expert_panels.render_languages(
         codes,

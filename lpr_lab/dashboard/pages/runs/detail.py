@@ -111,8 +111,8 @@ def _folded(title: str, body: str) -> str:
 
 def _settings(run: Run) -> str:
     settings, made_with = flatten(run.config), flatten(run.documents.read("env"))
-    parts = [_folded("Settings", run_overview.render_pairs(settings))] if settings else []
-    parts += [_folded("Made with", run_overview.render_pairs(made_with))] if made_with else []
+    parts = [_folded("Settings", run_overview.render_settings(settings))] if settings else []
+    parts += [_folded("Made with", run_overview.render_settings(made_with))] if made_with else []
     return "".join(parts)
 
 
