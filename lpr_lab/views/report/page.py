@@ -10,32 +10,32 @@ be fetched. Whatever would make the file larger than `MAX_BYTES` is left out, an
 import base64
 import gzip
 import hashlib
-import html
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from lpr_lab.errors import LprError, UsageError
+from lpr_lab.runs.compare.differences import compare_runs
 from lpr_lab.runs.environment import package_versions
 from lpr_lab.runs.housekeeping import read_tags
 from lpr_lab.runs.run import Run
 from lpr_lab.storage import write_text
+from lpr_lab.text.languages import direction_of
 from lpr_lab.views import theme
-from lpr_lab.views.html import run_overview, tokens
-from lpr_lab.views.report import charts as report_charts
-from lpr_lab.views.report import parts
-from lpr_lab.views.report.charts import Chart
-from lpr_lab.views.report.comparison import render_comparison
+from lpr_lab.views.html import tokens
+from lpr_lab.views.html.comparison import finding, render_comparison
+from lpr_lab.views.html.templates import render
+from lpr_lab.views.report.article import SECTIONS, Article, Room, Shared
+from lpr_lab.views.report.sections import summary
 from lpr_lab.views.static import read_static
 
 MAX_BYTES = 7_900_000
 MAX_RUNS = 24
-
-esc = html.escape
 
 
 def write_report(runs: Sequence[Run], path: Path, **options: Any) -> int:
@@ -72,237 +72,80 @@ def render_report(
         raise UsageError("A report needs a run. `lpr-lab runs list` shows them; `lpr-lab demo` makes one.")
     if len(runs) > MAX_RUNS:
         raise UsageError(f"A report holds at most {MAX_RUNS} runs; {len(runs)} were given. Choose those that matter.")
-    figures: dict[str, Any] = {}
-    bodies = []
-    room = _Room(MAX_BYTES - _fixed_bytes())
-    typed = _Typed(own_texts, compare_pairs)
-    compared = render_comparison(runs) if len(runs) > 1 else ""
-    room.take(compared)
-    for number, run in enumerate(runs, start=1):
-        prefix = f"r{number}-"
-        bodies.append("".join(_run(run, prefix, around or runs, figures, room, typed, len(runs) > 1)))
-    name = title or (runs[0].title if len(runs) == 1 else f"{len(runs)} runs side by side")
-    head = _masthead(runs, name, language)
-    return _page(name, head, _contents(runs), compared + "".join(bodies), figures)
-
-
-@dataclass(frozen=True)
-class _Typed:
-    """What of that which people typed goes into a report; nothing unless somebody says so."""
-
-    own_texts: bool
-    compare_pairs: bool
-
-
-class _Room:
-    """How much may still be added. What does not fit is counted, never cut."""
-
-    def __init__(self, left: int):
-        self.left = left
-
-    def take(self, text: str) -> bool:
-        """Whether a text fits; then it counts."""
-        size = len(text.encode())
-        if size > self.left:
-            return False
-        self.left -= size
-        return True
-
-
-# ----------------------------------------------------------------------------------------------------- one run
-
-
-SECTIONS = {
-    "summary": "Summary",
-    "promises": "What the method promises",
-    "retention": "What was gained, what was kept",
-    "routing": "Where tokens go",
-    "experts": "What experts do",
-    "texts": "Token by token",
-    "said": "Two models continue one beginning",
-    "training": "Training",
-    "origin": "What it was made from",
-    "repeat": "How to repeat it",
-}
-
-
-def _run(
-    run: Run, prefix: str, around: Sequence[Run], figures: dict[str, Any], room: _Room, typed: _Typed, several: bool
-) -> Iterator[str]:
-    heading = f'<h2 id="{prefix}top">{esc(run.title)}</h2>' if several else '<h2 class="lpr-hidden">The run</h2>'
-    yield f'<article class="lpr-run" aria-label="{esc(run.title)}">{heading}'
-    if several:
-        yield f'<p class="lpr-id">{esc(run.id)}</p>'
-    yield parts.standing(run)
-    drawn: list[str] = []
-    for key, title in SECTIONS.items():
-        try:
-            body, lead = _section(key, run, prefix, around, figures, room, typed, drawn, several)
-        except (LprError, LookupError, TypeError, ValueError, OSError) as error:
-            # One damaged or foreign file must not keep the rest from being sent.
-            body, lead = parts.unreadable(run, error), ""
-        text = parts.section(prefix + key, title, body, lead)
-        if not room.take(text):
-            text = parts.section(prefix + key, title, _too_large())
-        yield text
-    if (notes := run.documents.notes).strip():
-        yield parts.section(f"{prefix}notes", "Notes", f'<p class="lpr-notes" dir="auto">{esc(notes)}</p>')
-    yield "</article>"
-
-
-def _section(
-    key: str,
-    run: Run,
-    prefix: str,
-    around: Sequence[Run],
-    figures: dict[str, Any],
-    room: _Room,
-    typed: _Typed,
-    drawn: list[str],
-    several: bool,
-) -> tuple[str, str]:
-    """Return a section's body and the sentence above it; charts go into `figures`."""
-
-    def charts(found: Iterator[Chart], **options: Any) -> str:
-        out = []
-        for one in found:
-            if not room.take(json.dumps(one.figure)):
-                out.append(_too_large())
-                continue
-            figures[prefix + one.name] = one.figure
-            drawn.append(one.name)
-            out.append(parts.chart(prefix, one, **options))
-        return "".join(out)
-
-    match key:
-        case "summary":
-            lines = parts.words(run)
-            tiles = run_overview.render_tiles(run)
-            body = f"{tiles}{''.join(f'<p>{esc(line)}</p>' for line in lines[1:])}"
-            lead = lines[0] if lines and several else ""  # alone, it stands at the head of the page
-            return body or parts.missing("This run has no results of an expansion."), lead
-        case "promises":
-            body = run_overview.render_claims(run)
-            return body or parts.missing("No promise was checked in this run."), (
-                run_overview.claims_finding(run) + "." if body else ""
-            )
-        case "retention":
-            body = charts(report_charts.retention_charts(run), open_table=True)
-            return body or parts.missing("No model of this run was scored on test documents."), ""
-        case "routing":
-            body = charts(report_charts.routing_charts(run))
-            return body or parts.missing("Routing by language and layer was not recorded."), ""
-        case "experts":
-            body = parts.experts(run) + charts(report_charts.expert_charts(run))
-            return body or parts.missing("What each expert carries was not counted."), ""
-        case "texts":
-            return _strips(run, prefix, room, typed), ""
-        case "said":
-            body = parts.continuations(run, typed=typed.compare_pairs)
-            return body or parts.missing("Base and expanded model continued no prompt in this run."), ""
-        case "training":
-            found = charts(report_charts.plan_charts(run)) + charts(report_charts.training_charts(run))
-            found = found or parts.missing("No number was recorded while training.")
-            phases = run_overview.render_phases(run)
-            kept = charts(report_charts.kept_charts(run, drawn))
-            return found + kept + (f"<h4>{esc(run_overview.phases_finding(run))}</h4>{phases}" if phases else ""), ""
-        case "origin":
-            return parts.lineage(run, around) + parts.licences(run) + parts.made_with(run), ""
-        case _:
-            return parts.repeat(run), ""
-
-
-def _strips(run: Run, prefix: str, room: _Room, typed: _Typed) -> str:
-    shown, left_out = [], []
-    for name, strip in parts.strips(run, own_texts=typed.own_texts):
-        if len(strip.encode()) < room.left // 2:  # the other half is for what follows, and for further runs
-            shown.append((name, strip))
-            room.left -= len(strip.encode())
-        else:
-            left_out.append(name)
-    note = f'<p class="lpr-note">Left out, to keep this file small: {esc(", ".join(left_out))}.</p>' if left_out else ""
-    if not shown and not left_out:
-        return parts.missing("No text was traced through this run's model.")
-    room.left += sum(len(strip.encode()) for _, strip in shown)  # taken again with the whole section
-    return (parts.tabs(f"{prefix}strips", shown) if shown else "") + note
-
-
-def _too_large() -> str:
-    return f'<p class="lpr-note">Left out, to keep this file below {MAX_BYTES / 1e6:.0f} MB.</p>'
-
-
-# ----------------------------------------------------------------------------------------------------- the page
-
-
-def _masthead(runs: Sequence[Run], name: str, language: str) -> str:
-    run = runs[0]
-    facts = [f"{len(runs)} runs"] if len(runs) > 1 else [f"Run {run.id}", run.kind, run.created[:10]]
-    if len(runs) == 1:
-        facts += [f"#{word}" for word in read_tags(run)]
-        commit = str((run.documents.read("env").get("git") or {}).get("commit") or "")
-        facts += [f"commit {commit[:10]}"] if commit else []
-    lines = parts.words(run) if len(runs) == 1 else []
-    lead = f'<p class="lpr-standfirst">{esc(lines[0])}</p>' if lines else ""
-    return (
-        '<header class="lpr-masthead"><div class="lpr-top"><p class="lpr-brand">'
-        '<svg viewBox="0 0 28 20" aria-hidden="true"><circle cx="10" cy="10" r="8.5" fill="var(--lpr-original)"/>'
-        '<circle cx="18" cy="10" r="7.5" fill="none" stroke="var(--lpr-new)" stroke-width="2.5" '
-        'stroke-dasharray="3.4 2.1"/></svg>lpr_lab <span>report</span></p>'
-        '<button type="button" id="lpr-brightness" hidden>Dark</button></div>'
-        f'<h1{parts.title_direction(language)}>{esc(name)}</h1>{lead}<p class="lpr-facts">'
-        + "".join(f"<span>{esc(fact)}</span>" for fact in facts if fact)
-        + "</p></header>"
+    room = Room(MAX_BYTES, MAX_BYTES - _fixed_bytes())
+    shared = Shared(around or runs, room, len(runs) == 1, own_texts, compare_pairs)
+    comparison = Markup() if shared.is_alone else _side_by_side(runs)
+    room.take(comparison)
+    articles = [Article(run, f"r{number}-", shared).render() for number, run in enumerate(runs, start=1)]
+    script, library = _script(), _library() if shared.figures else ""
+    lines = summary(runs[0]) if shared.is_alone else []
+    page = render(
+        "views/report/page.html.j2",
+        title=title or (runs[0].title if shared.is_alone else f"{len(runs)} runs side by side"),
+        language=language,
+        direction=direction_of(language),
+        lead=lines[0] if lines else "",
+        facts=[fact for fact in _facts(runs) if fact],
+        contents=_contents(runs),
+        comparison=comparison,
+        articles=articles,
+        policy=_policy(script, with_library=bool(shared.figures)),
+        style=Markup(_style()),  # noqa: S704, as the two below: ours, or made of characters that end no element
+        figures=Markup(_data(shared.figures)),  # noqa: S704
+        script=Markup(script),  # noqa: S704
+        library=library,
+        version=package_versions(("lpr_lab",))["lpr_lab"] or "(version unknown)",
+        today=f"{datetime.now(UTC):%Y-%m-%d}",
     )
+    return str(page)
 
 
-def _contents(runs: Sequence[Run]) -> str:
+def _side_by_side(runs: Sequence[Run]) -> Markup:
+    """Return the comparison of several runs; results on different documents are named and left out."""
+    try:
+        compared = compare_runs(runs)
+    except LprError as error:
+        return Markup('<p class="lpr-notice" role="note"><b>Not compared.</b> {}</p>').format(error)
+    links = [f"#r{number}-top" for number in range(1, len(runs) + 1)]
+    table = render_comparison(compared, runs, links=links)
+    return render("views/report/side_by_side.html.j2", finding=finding(compared), table=table)
+
+
+def _facts(runs: Sequence[Run]) -> list[str]:
+    """Return what stands below the title: which runs, of what kind, of when, from which code."""
+    if len(runs) > 1:
+        return [f"{len(runs)} runs"]
+    run = runs[0]
+    commit = str((run.documents.read("env").get("git") or {}).get("commit") or "")
+    facts = [f"Run {run.id}", run.kind, run.created[:10], *(f"#{word}" for word in read_tags(run))]
+    return [*facts, f"commit {commit[:10]}"] if commit else facts
+
+
+def _contents(runs: Sequence[Run]) -> list[tuple[str, str]]:
+    """Return places in the page, and what they are called."""
     if len(runs) == 1:
-        items = [(f"r1-{key}", title) for key, title in SECTIONS.items()]
-    else:
-        items = [("side-by-side", "Side by side")] + [(f"r{n}-top", run.title) for n, run in enumerate(runs, start=1)]
-    links = "".join(f'<li><a href="#{key}">{esc(title)}</a></li>' for key, title in items)
-    return f'<nav class="lpr-contents" aria-label="Contents"><ol>{links}</ol></nav>'
+        return [(f"r1-{key}", title) for key, title in SECTIONS.items()]
+    return [("side-by-side", "Side by side")] + [(f"r{n}-top", run.title) for n, run in enumerate(runs, start=1)]
 
 
-def _page(name: str, head: str, contents: str, body: str, figures: dict[str, Any]) -> str:
-    script, library = _script(), _library() if figures else ""
-    policy = "; ".join(
+def _policy(script: str, *, with_library: bool) -> str:
+    """Return the content security policy: scripts by their hash, nothing from elsewhere."""
+    scripts = [script, _plotlyjs()] if with_library else [script]
+    return "; ".join(
         (
             "default-src 'none'",
-            f"script-src {_hash(script)}" + (f" {_hash(_plotlyjs())}" if figures else ""),
+            f"script-src {' '.join(map(_hash, scripts))}",
             "style-src 'unsafe-inline'",
             "img-src data:",
             "base-uri 'none'",
             "form-action 'none'",
         )
     )
-    version = package_versions(("lpr_lab",))["lpr_lab"] or "(version unknown)"
-    today = f"{datetime.now(UTC):%Y-%m-%d}"
-    written = f"Written {today} by lpr_lab {version}. This file needs no network and loads nothing."
-    return (
-        '<!doctype html><html lang="en" dir="ltr"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{esc(policy)}">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        '<meta name="color-scheme" content="light dark"><link rel="icon" href="data:,">'
-        f"<title>{esc(name)}</title><style>{_style()}</style></head>"
-        f'<body><a class="lpr-skip" href="#lpr-main">Skip to the findings</a><div class="lpr-page">{head}{contents}'
-        f'<main id="lpr-main" tabindex="-1">{body}</main><footer class="lpr-foot-note">{esc(written)}</footer></div>'
-        f'<script type="application/json" id="lpr-figures">{_data(_with_look(figures))}</script>'
-        f'<script type="application/octet-stream" id="lpr-library">{library}</script>'
-        f"<script>{script}</script></body></html>"
-    )
 
 
-def _with_look(figures: dict[str, Any]) -> dict[str, Any]:
-    """Return the figures with the template that all of them share."""
-    return {
-        "template": theme.template().to_plotly_json() if figures else {},
-        "figures": figures,
-    }
-
-
-def _data(value: Any) -> str:
-    """Return JSON that cannot end the element it stands in."""
+def _data(figures: dict[str, Any]) -> str:
+    """Return figures and the template that all of them share, as JSON that cannot end the element it stands in."""
+    value = {"template": theme.template().to_plotly_json() if figures else {}, "figures": figures}
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
@@ -310,17 +153,14 @@ def _data(value: Any) -> str:
 def _style() -> str:
     dark = theme.css_colours(":root", dark=True)
     asked = theme.css_colours(':root[data-theme="dark"]', dark=True)
+    sheets = ("run_overview.css", "token_strip.css", "expert_panels.css", "continuations.css", "report.css")
     return (
         theme.css_constants()
         + theme.css_colours(":root")
         # On paper it is always light.
         + f"@media screen and (prefers-color-scheme:dark){{{dark.replace(':root', ':root:not([data-theme=light])')}}}"
         + f"@media screen{{{asked}}}"
-        + read_static("run_overview.css")
-        + read_static("token_strip.css")
-        + read_static("expert_panels.css")
-        + read_static("continuations.css")
-        + read_static("report.css")
+        + "".join(map(read_static, sheets))
     )
 
 

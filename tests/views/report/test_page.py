@@ -143,7 +143,7 @@ def test_a_failed_run_shows_its_last_words_and_damaged_files_are_named(tmp_path)
     assert "RuntimeError: &lt;b&gt;no&lt;/b&gt;" in text and "it is failed" in text
     assert (
         "change.csv is not readable" in text
-        and "KeyError: &#x27;dataset&#x27;" in text
+        and "KeyError: &#39;dataset&#39;" in text
         and text.count("Not readable.") >= 4
     )
     assert str(tmp_path) not in text

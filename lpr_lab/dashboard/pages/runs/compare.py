@@ -43,13 +43,11 @@ def render_comparison(scene: Scene) -> str:
         compared = compare_runs(runs)
     except LprError as error:
         return shell.notice("bad", esc(str(error)))
-    warning = "".join(shell.notice("warn", esc(said)) for said in comparison.notices(compared, runs))
-    heads = [f"{esc(run.title)}<small>{esc(run.created[:10])} {esc(short_id(run.id))}</small>" for run in runs]
-    table = comparison.render(compared, heads, ("results", "settings", "data", "environment"))
+    table = comparison.render_comparison(compared, runs, ("results", "settings", "data", "environment"))
     clear = esc(scene.view.to_query(runs=""))
     said = f"{len(runs)} runs: {comparison.finding(compared)}"
     return (
-        f'<section class="lpr-card" aria-label="Comparison"><h2 class="lpr-subfinding">{esc(said)}</h2>{warning}{table}'
+        f'<section class="lpr-card" aria-label="Comparison"><h2 class="lpr-subfinding">{esc(said)}</h2>{table}'
         f'<p class="lpr-caption"><a href="/?{clear}" data-pick="{clear}">Compare none</a></p>'
         f'<div class="lpr-links">{report_link(runs, "Export report of these")}</div></section>'
     )
