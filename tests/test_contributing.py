@@ -23,7 +23,7 @@ from lpr_lab.text.sources import formats
 ROWS = re.findall(
     r"^\| (?!a new)([\w ]+) \| (.+) \| (.+) \|$", (CHECKOUT / "CONTRIBUTING.md").read_text(), re.MULTILINE
 )
-PATH = re.compile(r"`((?:\w+/)*\w+\.(?:py|ipynb|toml))`")
+PATH = re.compile(r"`((?:[\w<>]+/)*[\w<>]+\.(?:py|ipynb|toml))`")
 
 
 @pytest.mark.parametrize(("what", "where", "tests"), ROWS, ids=[what for what, *_ in ROWS])
@@ -32,10 +32,10 @@ def test_every_file_and_every_name_of_the_table_is_there(what, where, tests):
     assert 1 <= len(files) <= 2 and PATH.findall(tests)
     for file in [*files, *PATH.findall(tests)]:
         path = CHECKOUT / file
-        if "NAME" in file:
-            path = next(parent for parent in path.parents if "NAME" not in str(parent))
+        if "<name>" in file:
+            path = next(parent for parent in path.parents if "<name>" not in str(parent))
         assert path.exists(), file
-    text = "".join((CHECKOUT / file).read_text() for file in files if "NAME" not in file)
+    text = "".join((CHECKOUT / file).read_text() for file in files if "<name>" not in file)
     for name in re.findall(r"`([A-Z_]+|summarise)`", where):
         assert re.search(rf"^(def )?{name}\b", text, re.MULTILINE), name
 
