@@ -22,6 +22,7 @@ from lpr_lab.errors import DamagedError, MissingError, UsageError, one_of
 from lpr_lab.experiments.config import STAGES, Experiment, changed
 from lpr_lab.method.paper_settings import CLASSIFIER_LAYERS, NEW_EXPERTS_G1, PRESETS
 from lpr_lab.method.settings import UpcycleSettings
+from lpr_lab.method.training.budget import StageBudget
 from lpr_lab.runs.run import Run
 
 
@@ -126,6 +127,7 @@ def stage2(run: Run, how: str = "review", **changes: Any) -> Experiment:
 
 
 REVIEWS = ("review", "local_review")
+_OF_BOTH_STAGES = ("learning_rate", "router_learning_rate", "blocks_per_step", "max_minutes")
 _CLASSIFIER_SHARE = len(CLASSIFIER_LAYERS) / len(NEW_EXPERTS_G1)
 """7 / 24; how many layers is left to choose, and this is what LayerMoE chose for Qwen1.5-1.8B."""
 
@@ -145,21 +147,36 @@ def from_notebook(
 
     Args:
         recipe: by name; a preset has its own.
-        parameters: settings that the notebook has parameters for; None leaves one as it is.
+        parameters: see `settings_of`.
         preset: one of the papers' own runs, by name (`paper_settings.PRESETS`); wall-clock caps stay as they are.
         settings: any settings, as plain values (see `config.changed`).
 
     Raises:
         UsageError: no such recipe, preset or setting.
     """
-    values = {name: value for name, value in parameters.items() if value is not None}
+    values = settings_of(parameters)
     if preset:
         recipe, own = _preset(preset)
-        values |= own
-        for name in STAGES:
-            if name in parameters and name in own:
-                values[name] = replace(own[name], max_minutes=parameters[name].max_minutes)
+        capped = {name: replace(own[name], max_minutes=values[name].max_minutes) for name in STAGES if name in values}
+        values |= {**own, **capped}
     return changed(named(recipe, **values), settings or {})
+
+
+def settings_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that flat parameters of a notebook mean, as recipes take them.
+
+    Args:
+        parameters: settings by name, and instead of the budgets `stage1_tokens`, `stage2_tokens` and what is the same
+            in both: `learning_rate`, `router_learning_rate`, `blocks_per_step`, `max_minutes`. None leaves a setting as
+            it is.
+
+    >>> settings_of({"base": "my/model", "stage1_tokens": 4096, "max_minutes": 5.0})["stage1"].max_minutes
+    5.0
+    """
+    values = {name: value for name, value in parameters.items() if value is not None}
+    shared = {name: values.pop(name) for name in _OF_BOTH_STAGES if name in values}
+    tokens = {name: values.pop(f"{name}_tokens") for name in STAGES if f"{name}_tokens" in values}
+    return values | {name: StageBudget(tokens=number, **shared) for name, number in tokens.items()}
 
 
 def decided_by(preset: str) -> dict[str, Any]:

@@ -8,7 +8,6 @@ import nbformat
 import pytest
 
 from lpr_lab.experiments import recipes
-from lpr_lab.experiments.config import StageBudget
 from lpr_lab.experiments.notebooks.parameters import read_notebook
 from lpr_lab.experiments.studies import plan as planning
 from lpr_lab.runs import environment
@@ -68,13 +67,13 @@ def test_the_quickstart_as_it_comes_is_the_recipe_as_it_comes():
     """Else its last cell would not check what its text claims."""
     notebook = read_notebook(environment.CHECKOUT / "notebooks" / "00_quickstart.ipynb")
     names = {name: parameter.default for name, parameter in notebook.parameters.items()}
-    wanted = ("rates", "parameters", "experiment")
+    wanted = ("parameters", "experiment")
     statements = [
         node
         for node in ast.parse(notebook.code[1]).body
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id in wanted
     ]
     assert len(statements) == len(wanted)
-    names |= {"lab": type("lab", (), {"recipes": recipes}), "StageBudget": StageBudget}
+    names |= {"lab": type("lab", (), {"recipes": recipes})}
     exec(compile(ast.Module(statements, []), "start", "exec"), names)
     assert names["experiment"] == recipes.route_first()

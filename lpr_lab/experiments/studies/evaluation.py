@@ -15,7 +15,7 @@ from lpr_lab.errors import ComparisonRefusedError, UsageError
 from lpr_lab.experiments.results import lost_text, summarise
 from lpr_lab.experiments.studies.predecessors import begun_from, runs_folder
 from lpr_lab.experiments.studies.scoring import EvaluationSettings, called, score, take_kept
-from lpr_lab.experiments.studies.subjects import find_subject, has_model, is_known, languages_in
+from lpr_lab.experiments.studies.subjects import find_subject, has_default_settings, has_model, languages_in
 from lpr_lab.measure.significance import BETTER, change_of
 from lpr_lab.runs.claims import MAX_FORGETTING_PERCENT, Claim, as_records, main_dataset
 from lpr_lab.runs.compare import paired_scores
@@ -44,10 +44,10 @@ class Evaluation:
         return called(self.before, self.after.run), called(self.after, self.after.run)
 
     @property
-    def is_known(self) -> bool:
+    def uses_defaults(self) -> bool:
         """Whether all is as it comes, so that the measured claims must hold as well."""
         asked = (self.settings.before, self.after.stage, self.settings.corpus, self.settings.scores)
-        return asked == (BASE, "", self.after.run.config["corpus"], "new") and is_known(self.after.run)
+        return asked == (BASE, "", self.after.run.config["corpus"], "new") and has_default_settings(self.after.run)
 
 
 def start(settings: EvaluationSettings, run_dir: str | Path = "", root: str | Path | None = None) -> Evaluation:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from lpr_lab.errors import ComparisonRefusedError, UsageError
 from lpr_lab.experiments.studies.predecessors import begun_from, runs_folder
-from lpr_lab.experiments.studies.subjects import find_subject, is_known, languages_in, load_model
+from lpr_lab.experiments.studies.subjects import find_subject, has_default_settings, languages_in, load_model
 from lpr_lab.measure.generation import generate_pair
 from lpr_lab.measure.text_checks import foreign_share, repetition
 from lpr_lab.progress import progress
@@ -81,10 +81,12 @@ class GenerationStudy:
         return self.left.name(self.right.run), self.right.name(self.right.run)
 
     @property
-    def is_known(self) -> bool:
+    def uses_defaults(self) -> bool:
         """Whether all is as it comes, so that the measured claims must hold as well."""
         asked = (self.left.stage, self.right.stage, self.settings.prompts, self.settings.temperature)
-        return asked == (BASE, "", (), 0.0) and self.settings.max_new_tokens >= 16 and is_known(self.right.run)
+        return (
+            asked == (BASE, "", (), 0.0) and self.settings.max_new_tokens >= 16 and has_default_settings(self.right.run)
+        )
 
     def pairs(self) -> list[Pair]:
         """Return what was written so far, in the order of the prompts."""

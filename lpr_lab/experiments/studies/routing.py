@@ -17,7 +17,7 @@ import regex
 from lpr_lab.errors import UsageError
 from lpr_lab.experiments.expert_tables import count_experts
 from lpr_lab.experiments.studies.predecessors import begun_from, runs_folder
-from lpr_lab.experiments.studies.subjects import find_subject, is_known, languages_in, load_model
+from lpr_lab.experiments.studies.subjects import find_subject, has_default_settings, languages_in, load_model
 from lpr_lab.measure import experts
 from lpr_lab.measure.expert_counts import ExpertCounter
 from lpr_lab.measure.routing import original_weight_by_language, trace
@@ -77,10 +77,10 @@ class Analysis:
     roles: dict[str, str]
 
     @property
-    def is_known(self) -> bool:
+    def uses_defaults(self) -> bool:
         """Whether model and text are as they come, so that the measured claims must hold as well."""
         asked = (self.settings.corpus, self.settings.layers, self.settings.test_sets)
-        return asked == (self.subject.config["corpus"], "all", ("heldout",)) and is_known(self.subject)
+        return asked == (self.subject.config["corpus"], "all", ("heldout",)) and has_default_settings(self.subject)
 
     def table(self, name: str) -> pd.DataFrame:
         """Return one of the tables, empty where there was nothing to count."""

@@ -28,7 +28,7 @@ def short_expansion() -> Experiment:
     )
 
 
-def is_known(run: Run) -> bool:
+def has_default_settings(run: Run) -> bool:
     """Whether a run was made with the demo's or the short expansion's settings, so that what it shows is known."""
     return completed(run.config) in (recipes.route_first().to_config(), short_expansion().to_config())
 

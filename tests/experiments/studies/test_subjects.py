@@ -38,7 +38,7 @@ def test_without_an_expansion_a_short_one_is_made_looked_at_and_used_again(short
     asked = ANSWERS[question](root)
     made = next(run for run in list_runs(root) if run.id in asked.run.parents)
     assert made.status.state == "finished" and made.config == short.to_config() and made.paths.has_checkpoint
-    assert subjects.is_known(made)
+    assert subjects.has_default_settings(made)
     again = ANSWERS[question](root)
     assert again.run.id != asked.run.id and again.run.parents == asked.run.parents == (made.id,)
     assert sum(run.kind == made.kind for run in list_runs(root)) == 1
