@@ -82,53 +82,17 @@ def check(
     changes = changes[changes["dataset"] == dataset]
     weights = original_weight[original_weight["dataset"] == dataset]
     expanded, original = changes[changes["role"] == "expanded"], changes[changes["role"] == "original"]
-    kept = weights[weights["role"] == "original"]["original_weight"]
-    given = weights[weights["role"] == "expanded"]["original_weight"]
-    base = exactness["base_difference"]
-    smallest_gain = -float(expanded["change_percent"].max())
-    largest_rise = float(original["change_percent"].max())
-    separation = float(kept.min() - given.max())
     claims = [
         *_beginning(exactness),
         *_stable(stages or {}),
-        Claim(
+        _exact(
             "base_untouched",
             "After training, with the adapter off, the model is the base, bit for bit (largest difference of a logit).",
-            base,
-            0.0,
-            base == 0.0,
-            is_exact=True,
+            exactness["base_difference"],
         ),
-        Claim(
-            "gain",
-            f"Bits per byte of every expanded language fall clearly, and by at least {MIN_GAIN_PERCENT:g} % (smallest "
-            "fall, %).",
-            smallest_gain,
-            MIN_GAIN_PERCENT,
-            smallest_gain >= MIN_GAIN_PERCENT and all(one.verdict() == BETTER for one in _each(expanded)),
-        ),
-        Claim(
-            "retention",
-            f"Bits per byte of no original language rise by {MAX_FORGETTING_PERCENT:g} % or more, nor does an interval "
-            "reach that far (largest rise, %).",
-            largest_rise,
-            MAX_FORGETTING_PERCENT,
-            all(one.high < MAX_FORGETTING_PERCENT for one in _each(original)),
-        ),
-        Claim(
-            "original_to_original",
-            f"Mean weight of the original expert is at least {MIN_ORIGINAL_WEIGHT:g} on every original language.",
-            float(kept.min()),
-            MIN_ORIGINAL_WEIGHT,
-            float(kept.min()) >= MIN_ORIGINAL_WEIGHT,
-        ),
-        Claim(
-            "languages_separated",
-            f"That weight is at least {MIN_SEPARATION:g} lower on every expanded language (smallest distance).",
-            separation,
-            MIN_SEPARATION,
-            separation >= MIN_SEPARATION,
-        ),
+        _gain(expanded),
+        _kept("retention", "no original language", "", original),
+        *_weights(weights),
         *_earlier_groups(from_parent, earlier, dataset),
         *([_gains(expanded)] if only_stage else []),
         *_review(by_stage, dataset),
@@ -154,32 +118,55 @@ def _beginning(exactness: dict[str, float]) -> list[Claim]:
     """Return what must hold of the model this one began with, where anything must."""
     claims = []
     if "start_difference" in exactness:
-        start, limit = exactness["start_difference"], logit_tolerance(exactness.get("largest_logit"))
-        claims.append(
-            Claim(
-                "starts_equal",
-                "Before training the upcycled model computes what the base computes, up to rounding (largest "
-                "difference of a logit).",
-                start,
-                limit,
-                start <= limit,
-                is_exact=True,
-            )
+        text = (
+            "Before training the upcycled model computes what the base computes, up to rounding (largest difference of "
+            "a logit)."
         )
+        limit = logit_tolerance(exactness.get("largest_logit"))
+        claims.append(_exact("starts_equal", text, exactness["start_difference"], limit))
     if "parent_difference" in exactness:
-        parent = exactness["parent_difference"]
-        claims.append(
-            Claim(
-                "parent_untouched",
-                "With the parent's last stage selected the model is the parent's, bit for bit (largest difference of a "
-                "logit).",
-                parent,
-                0.0,
-                parent == 0.0,
-                is_exact=True,
-            )
+        text = (
+            "With the parent's last stage selected the model is the parent's, bit for bit (largest difference of a "
+            "logit)."
         )
+        claims.append(_exact("parent_untouched", text, exactness["parent_difference"]))
     return claims
+
+
+def _exact(name: str, text: str, difference: float, limit: float = 0.0) -> Claim:
+    return Claim(name, text, difference, limit, difference <= limit, is_exact=True)
+
+
+def _gain(expanded: pd.DataFrame) -> Claim:
+    gain = -float(expanded["change_percent"].max())
+    text = (
+        f"Bits per byte of every expanded language fall clearly, and by at least {MIN_GAIN_PERCENT:g} % (smallest "
+        "fall, %)."
+    )
+    is_clear = all(one.verdict() == BETTER for one in _each(expanded))
+    return Claim("gain", text, gain, MIN_GAIN_PERCENT, gain >= MIN_GAIN_PERCENT and is_clear)
+
+
+def _kept(name: str, languages: str, since: str, rows: pd.DataFrame) -> Claim:
+    """Return the claim that `languages` were kept, `since` a model that is not the base."""
+    text = (
+        f"Bits per byte of {languages} rise by {MAX_FORGETTING_PERCENT:g} % or more{since}, nor does an interval reach "
+        "that far (largest rise, %)."
+    )
+    holds = all(one.high < MAX_FORGETTING_PERCENT for one in _each(rows))
+    return Claim(name, text, float(rows["change_percent"].max()), MAX_FORGETTING_PERCENT, holds)
+
+
+def _weights(weights: pd.DataFrame) -> list[Claim]:
+    """Return the claims about where the router sends the languages."""
+    original, expanded = (weights[weights["role"] == role]["original_weight"] for role in ("original", "expanded"))
+    least, distance = float(original.min()), float(original.min() - expanded.max())
+    kept = f"Mean weight of the original expert is at least {MIN_ORIGINAL_WEIGHT:g} on every original language."
+    apart = f"That weight is at least {MIN_SEPARATION:g} lower on every expanded language (smallest distance)."
+    return [
+        Claim("original_to_original", kept, least, MIN_ORIGINAL_WEIGHT, least >= MIN_ORIGINAL_WEIGHT),
+        Claim("languages_separated", apart, distance, MIN_SEPARATION, distance >= MIN_SEPARATION),
+    ]
 
 
 def _earlier_groups(from_parent: pd.DataFrame | None, earlier: Sequence[str], dataset: str) -> list[Claim]:
@@ -187,17 +174,7 @@ def _earlier_groups(from_parent: pd.DataFrame | None, earlier: Sequence[str], da
     if from_parent is None or not earlier:
         return []
     rows = from_parent[(from_parent["dataset"] == dataset) & from_parent["language"].isin(earlier)]
-    rise = float(rows["change_percent"].max())
-    return [
-        Claim(
-            "earlier_groups_kept",
-            f"Bits per byte of no language of an earlier group rise by {MAX_FORGETTING_PERCENT:g} % or more from the "
-            "parent's model, nor does an interval reach that far (largest rise, %).",
-            rise,
-            MAX_FORGETTING_PERCENT,
-            all(one.high < MAX_FORGETTING_PERCENT for one in _each(rows)),
-        )
-    ]
+    return [_kept("earlier_groups_kept", "no language of an earlier group", " from the parent's model", rows)]
 
 
 def _gains(expanded: pd.DataFrame) -> Claim:
