@@ -13,7 +13,7 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-_hide_package = 0
+_hidden = 0
 """How many blocks of `hidden` are open."""
 
 
@@ -29,20 +29,20 @@ def stream() -> TextIO:
 
 
 def announce(text: str) -> None:
-    """Write a line that says what begins now; inside `hidden`, nothing."""
-    if not _hide_package:
+    """Write a line that announces what begins; inside `hidden`, nothing."""
+    if not _hidden:
         print(text, file=stream(), flush=True)
 
 
 @contextmanager
 def hidden() -> Iterator[None]:
     """Draw no progress bar while the block shows by other means how far it is."""
-    global _hide_package
-    _hide_package += 1
+    global _hidden
+    _hidden += 1
     try:
         yield
     finally:
-        _hide_package -= 1
+        _hidden -= 1
 
 
 @contextmanager
@@ -69,6 +69,6 @@ def progress(total: float | None, label: str, unit: str = "it", initial: float =
         mininterval=0.2 if live else 5.0,
         maxinterval=1.0 if live else 30.0,
         dynamic_ncols=live,
-        disable=bool(_hide_package) or os.environ.get("LPR_LAB_QUIET") == "1",
+        disable=bool(_hidden) or os.environ.get("LPR_LAB_QUIET") == "1",
     ) as bar:
         yield bar

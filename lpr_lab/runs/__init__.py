@@ -1,5 +1,6 @@
 """The run directory: what a run writes, and how it is listed, read, compared and described. Torch-free.
 
-Begin with `run.Run`, one directory; `files` and `formats` say what is in it, `status` and `live` how far a running one
-is, `claims` which promises of the method its results keep. `compare/` holds what needs more than one run.
+Begin with `run.Run`, one directory, and `find`, the functions that find or start one. `files` and `formats` read and
+write its parts, `status` and `live` follow a running one, `claims` checks what the method promises against its
+results. `compare/` holds what needs more than one run.
 """

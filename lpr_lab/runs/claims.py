@@ -1,4 +1,4 @@
-"""What the method promises, checked against what a run measured. Torch-free.
+"""Check what the method promises against what a run measured. Torch-free.
 
 Two kinds of claims: exact ones, which must hold for every run however short, and measured ones, which need training.
 Thresholds are for the demo (SmolLM2, some 60,000 tokens); a claim that does not hold is reported, never hidden.
@@ -50,7 +50,7 @@ class Claim:
 
 
 def main_dataset(table: pd.DataFrame) -> str:
-    """Return the data set to speak of first: held-out text where there is any."""
+    """Return the data set to report first: held-out text where there is any."""
     return "heldout" if "heldout" in set(table["dataset"]) else str(table["dataset"].iloc[0])
 
 
@@ -76,7 +76,7 @@ def check(
         earlier: languages of the groups before it.
         by_stage: mean weight of expert 0 by stage (see `expert_tables`); the last two are compared.
         only_stage: `stage1` or `stage2` for a run of one stage: only what that stage is for is claimed.
-        stages: by step, what was found; those that trained say whether they diverged.
+        stages: by step, what it found; for those that trained, whether they diverged.
     """
     dataset = main_dataset(changes)
     changes = changes[changes["dataset"] == dataset]
@@ -106,7 +106,7 @@ def diverged(stages: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any
 
 
 def _stable(stages: Mapping[str, Mapping[str, Any]]) -> list[Claim]:
-    """Return the claim that no training diverged for good, where any stage says so or the contrary."""
+    """Return the claim that no training diverged for good, where any stage recorded whether it did."""
     if not any("diverged" in found for found in stages.values()):  # nothing trained, or by an earlier version
         return []
     number = sum(it["recovered"] is None for it in diverged(stages).values())
@@ -115,7 +115,7 @@ def _stable(stages: Mapping[str, Mapping[str, Any]]) -> list[Claim]:
 
 
 def _beginning(exactness: dict[str, float]) -> list[Claim]:
-    """Return what must hold of the model this one began with, where anything must."""
+    """Return the claims about the model that training began with, if any."""
     claims = []
     if "start_difference" in exactness:
         text = (

@@ -113,7 +113,7 @@ def pairs(run: Run) -> dict[str, dict[str, Any]]:
 def typed_by_reader(run: Run, record: dict[str, Any]) -> bool:
     """Whether a pair was kept from the page `/compare`, and is not one that the run itself wrote.
 
-    What was kept there says how long it took; a run that compares two others writes nothing but its own pairs.
+    Pairs kept there record how long they took; a run that compares two others writes nothing but its own pairs.
     """
     return "seconds" in record and not analysed_run(run)
 

@@ -1,6 +1,6 @@
-"""What a run was made with: Python, packages, commit, processor. Recorded with every run and shown by `doctor`.
+"""The environment of a run: Python, packages, commit, processor. Recorded with every run and shown by `doctor`.
 
-And what this machine was told about training, which is no setting of an experiment (`train_with`).
+Also how this machine computes training steps (`train_with`), which is no setting of an experiment.
 """
 
 import functools

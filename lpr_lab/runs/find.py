@@ -13,7 +13,7 @@ from lpr_lab.runs.yaml_files import as_json, dump_yaml
 from lpr_lab.storage import read_json, remove_directory, write_json, write_text
 
 Complete = Callable[[Mapping[str, Any]], dict[str, Any]]
-"""Adds to settings recorded by an earlier version those that came later, as they were then."""
+"""Adds to settings of an earlier version the ones introduced since, with the values that it used."""
 
 
 def default_runs_dir() -> Path:
@@ -60,13 +60,13 @@ def find_same_config(root: Path | str, config: Mapping[str, Any], kind: str, com
 
 
 def discard(run: Run) -> None:
-    """Remove a run in which nothing was done, because it could not even begin."""
+    """Remove a run in which nothing was done, because it could not be started."""
     remove_directory(run.path)
     point_latest_at_newest(run.path.parent)
 
 
 def point_latest_at_newest(root: Path) -> None:
-    """Let `latest` lead to the newest run that is left, after one was taken away."""
+    """Point `latest` at the newest run that is left, after one was removed."""
     newest = newest_run(root)
     point_latest(root, newest.id if newest is not None else None)
 
@@ -77,7 +77,7 @@ def record_config(run: Run, config: Mapping[str, Any], completed: Complete = dic
     Args:
         run: to open again afterwards, where its settings were read before.
         config: every setting.
-        completed: adds to settings recorded by an earlier version those that came later, as they were then.
+        completed: adds to settings of an earlier version the ones introduced since, with the values that it used.
 
     Raises:
         UsageError: other settings were recorded before; the message names those that differ.
@@ -134,7 +134,7 @@ def start_run(
         run = run or Run.create(root, kind=kind, slug=slug, title=title, config=config, parents=parents)
         try:
             run.start()
-        except UsageError:  # another process with the same settings was quicker, and may even be done
+        except UsageError:  # another process with the same settings started first, and may even be done
             run = None
         else:
             return run

@@ -1,4 +1,4 @@
-"""How a run's tables and routing traces lie on disk: CSV and npz that other tools read too, without pickle.
+"""File formats of tables and routing traces: CSV and npz that other tools read too, without pickle.
 
 A trace is three files: `<name>.npz` (the arrays), `<name>.tokens.jsonl` (one token per line: id and bytes) and
 `<name>.json` (the text and what was traced). Heavy imports happen inside the functions: listing runs stays quick.
@@ -50,7 +50,7 @@ def checked_facts(path: Path) -> dict[str, Any]:
 
 
 def version_note(version: Any) -> str:
-    """Return what to say of a run of the version before; empty for one of this version."""
+    """Return a note about a run of the version before; empty for one of this version."""
     if version == SCHEMA_VERSION or not isinstance(version, int):
         return ""
     return f"Written by an earlier lpr_lab (schema {version}, this one writes {SCHEMA_VERSION}); it is read as it is."
@@ -143,8 +143,8 @@ def _cells(text: str, count: int) -> list[str]:
 def write_trace(folder: Path, name: str, trace: "RoutingTrace") -> None:
     """Write a trace; weights are kept to half precision, which a picture and a mean over tokens do not notice.
 
-    Its earlier stages lie in the same files: arrays named `0.expert_ids`, `1.expert_ids` and so on, in the order of
-    `stages` in the JSON. What reads one stage only still finds that one where it always was.
+    Its earlier stages are in the same files: arrays named `0.expert_ids`, `1.expert_ids` and so on, in the order of
+    `stages` in the JSON. A reader of one stage only finds it where it always was.
     """
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""Keeping order among runs: words on them, and a place for those that are no longer wanted. Nothing is ever deleted."""
+"""Tags on runs, and a trash folder for those that are no longer wanted. Nothing is ever deleted."""
 
 import os
 import re
@@ -39,7 +39,7 @@ def checked_tag(word: str) -> str:
 
 
 def read_tags(run: Run) -> tuple[str, ...]:
-    """Return the words on a run.
+    """Return the tags of a run.
 
     Raises:
         DamagedError: `tags.json` cannot be read.
@@ -48,7 +48,7 @@ def read_tags(run: Run) -> tuple[str, ...]:
 
 
 def tags_of(run: Run) -> tuple[str, ...]:
-    """Return the words on a run; none where they cannot be read, because a list must not fail for one of its lines."""
+    """Return the tags of a run; none where they cannot be read, because a list must not fail for one of its lines."""
     try:
         return read_tags(run)
     except (LprError, OSError):
@@ -56,9 +56,9 @@ def tags_of(run: Run) -> tuple[str, ...]:
 
 
 def tag(run: Run, words: Iterable[str], *, remove: bool = False) -> tuple[str, ...]:
-    """Put words on a run, or take them off; returns those that it has now.
+    """Add tags to a run, or remove them; returns those that it has now.
 
-    They lie in a file of their own: what the run was made from and what it found are not touched.
+    They are in a file of their own; settings and results are not touched.
 
     Raises:
         UsageError: a word that is no tag or, when removing, not on the run; or an example, which is read only.
@@ -67,9 +67,9 @@ def tag(run: Run, words: Iterable[str], *, remove: bool = False) -> tuple[str, .
         raise UsageError(f"Run {run.id} is an example and read only; tag one of your own.")
     given = [checked_tag(word) for word in words]
     tags = read_tags(run)
-    if remove and (strange := [word for word in given if word not in tags]):
+    if remove and (unknown := [word for word in given if word not in tags]):
         has = f"It has {', '.join(tags)}." if tags else "It has none."
-        raise UsageError(f"Run {run.id} has no tag {strange[0]!r}. {has}")
+        raise UsageError(f"Run {run.id} has no tag {unknown[0]!r}. {has}")
     kept = sorted({*tags} - {*given} if remove else {*tags, *given})
     run.documents.write("tags", {"schema_version": 1, "tags": kept})
     return tuple(kept)
@@ -77,12 +77,12 @@ def tag(run: Run, words: Iterable[str], *, remove: bool = False) -> tuple[str, .
 
 @dataclass(frozen=True)
 class Removal:
-    """A run that was, or would be, moved out of the way.
+    """A run that was, or would be, moved to the trash.
 
     Attributes:
         run: it.
         target: where to; moving it back restores it.
-        children: ids of runs that go on from it and are not removed with it; they stay whole.
+        children: ids of runs that continue it and are not removed with it; they stay whole.
     """
 
     run: Run

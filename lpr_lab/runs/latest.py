@@ -8,7 +8,7 @@ from lpr_lab.storage import write_text
 
 
 def point_latest(root: Path, run_id: str | None) -> None:
-    """Let `latest` lead to a run: a symlink, or the id in `latest.txt`; without a run it is taken away."""
+    """Point `latest` at a run by a symlink, or write its id to `latest.txt`; without a run, remove it."""
     if run_id is None:
         (root / "latest").unlink(missing_ok=True)
         (root / "latest.txt").unlink(missing_ok=True)

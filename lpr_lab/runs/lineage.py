@@ -1,4 +1,4 @@
-"""Which runs a run goes on from, and which went on from it."""
+"""Parents, ancestors, children and members of runs."""
 
 from collections.abc import Sequence
 
@@ -7,9 +7,9 @@ from lpr_lab.runs.run import Run
 
 
 def parents_of(run: Run) -> list[str]:
-    """Return the ids of the runs that a run goes on from: first as its settings say, then as it says itself.
+    """Return the ids of the runs that a run builds on: first the one in its settings, then those in `run.json`.
 
-    A run of a sweep goes on from the run that it continues and belongs to the sweep.
+    A run of a sweep builds on the run that it continues, and on the sweep.
     """
     try:
         parent = run.config.get("from_run") or run.config.get("parent")
@@ -19,7 +19,7 @@ def parents_of(run: Run) -> list[str]:
 
 
 def ancestors_of(run: Run, runs: Sequence[Run]) -> list[str]:
-    """Return the whole line back, the oldest first; where a run has several parents, the line of the first."""
+    """Return all ancestors, the oldest first; where a run has several parents, those of the first."""
     known = {other.id: other for other in runs if other.problem is None}
     line = parents_of(run)
     seen = {run.id, *line}
@@ -39,5 +39,5 @@ def members_of(run: Run) -> list[str]:
 
 
 def children_of(run: Run, runs: Sequence[Run]) -> list[Run]:
-    """Return the runs that went on from this one."""
+    """Return the runs that build on this one."""
     return [other for other in runs if other.problem is None and other.id != run.id and run.id in parents_of(other)]

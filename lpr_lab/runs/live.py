@@ -1,7 +1,7 @@
-"""A running stage, watched from its files: what any number of watchers in any process see of it.
+"""Follow a running stage by reading its files, from any number of processes.
 
-`metrics.jsonl` and `status.json` say everything; nothing is asked of the process that trains. The terminal, notebooks
-and the dashboard draw the same `Snapshot`.
+All comes from `metrics.jsonl` and `status.json`; the process that trains is not asked. The terminal, notebooks and the
+dashboard draw the same `Snapshot`.
 """
 
 import json
@@ -28,7 +28,7 @@ _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """Where a run stands at one moment.
+    """State and progress of a run at one moment: a record of all that watchers draw, hence its many fields.
 
     Attributes:
         run, title, state, done: as in `Run` and `Status`; `stalled` is a state.
@@ -40,7 +40,7 @@ class Snapshot:
         seconds_left: until the stage ends by its token budget or its wall-clock cap; None when it does not train now.
         numbers: the newest value of every number by name; None where it was not finite.
         curves: (step, tokens, value) of every number by training stage and name, thinned out to two thousand points.
-        heartbeat_seconds, step_seconds: since the process gave its last sign of life, since it logged a step.
+        heartbeat_seconds, step_seconds: since the last heartbeat, since the last logged step.
         log: the last lines that were printed.
         error: the tail of the error of a failed run.
     """
@@ -66,7 +66,7 @@ class Snapshot:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more will come, unless the run is taken up again."""
+        """Whether nothing more will come, unless the run is resumed."""
         return self.state not in OPEN
 
     @property
@@ -76,7 +76,7 @@ class Snapshot:
 
     @property
     def is_diverging(self) -> bool:
-        """Whether the training that the numbers are of was last seen to diverge (`method.training.divergence`)."""
+        """Whether the training that the numbers are of diverges (`method.training.divergence`)."""
         return bool(self.numbers.get("diverged"))
 
     @property
@@ -126,7 +126,7 @@ class _Stage:
 
 
 class Follower:
-    """Reads one run again and again, each time only what is new; any number of threads may look through one."""
+    """Reads one run again and again, each time only what is new; threads may share one."""
 
     def __init__(self, run: Run):
         if run.problem:
@@ -137,8 +137,8 @@ class Follower:
         self._trained: str | None = None
         self._lock = threading.Lock()
 
-    def look(self) -> Snapshot:
-        """Return where the run stands now.
+    def snapshot(self) -> Snapshot:
+        """Return state and progress of the run now.
 
         Raises:
             MissingError, DamagedError: the run's status is gone or unreadable.
@@ -147,7 +147,7 @@ class Follower:
             # The status first: numbers of a stage that ended meanwhile are not taken for those of the next.
             status = self._run.status
             self._read()
-            return self._snapshot(status)
+            return self._snapshot_of(status)
 
     def _read(self) -> None:
         for record in self._tail.read():
@@ -162,7 +162,7 @@ class Follower:
         if self._tail.starts_over:
             self._stages, self._trained, self._tail.starts_over = {}, None, False
 
-    def _snapshot(self, status: Status) -> Snapshot:
+    def _snapshot_of(self, status: Status) -> Snapshot:
         facts: dict[str, Any] = {
             "run": self._run.id,
             "title": self._run.title,
@@ -205,10 +205,10 @@ class Follower:
 
 
 def snapshots(run: Run, every: float = 1.0) -> Iterator[Snapshot]:
-    """Yield where a run stands, every so many seconds, until it is finished, failed or interrupted."""
+    """Yield a snapshot every so many seconds, until the run is finished, failed or interrupted."""
     follower = Follower(run)
     while True:
-        snapshot = follower.look()
+        snapshot = follower.snapshot()
         yield snapshot
         if snapshot.is_over:
             return

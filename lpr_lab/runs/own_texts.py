@@ -1,4 +1,4 @@
-"""Texts that people typed and asked to keep with a run: their names, and how they are renamed and deleted.
+"""Texts that people typed and keep with a run: list, add, rename and delete them.
 
 A kept text is a trace like any other, `traces/own-<hex digits>.*`, whose JSON also holds the name that it was given.
 The id stays the same whatever is added, renamed or traced again, so addresses go on leading to it. Earlier versions
@@ -23,7 +23,7 @@ _ID = re.compile(r"own-[0-9a-f]{8,32}")
 
 @dataclass(frozen=True)
 class OwnText:
-    """A kept text, as far as a list of them says."""
+    """A kept text, as a list shows it."""
 
     id: str
     name: str
@@ -31,7 +31,7 @@ class OwnText:
 
 
 def new_id() -> str:
-    """Return an id that nobody can guess: who does not have the address of a text that is not kept cannot find it."""
+    """Return an id that cannot be guessed: a text that is not kept is found only by its address."""
     return f"own-{secrets.token_hex(16)}"
 
 
@@ -88,7 +88,7 @@ def keep_text(run: Run, text_id: str, name: str, trace: "RoutingTrace") -> None:
     """Keep a traced text with a run, or put it in place of the one of that id.
 
     Raises:
-        UsageError: a name that cannot be, an id that is not of a typed text, or a run that came with the code.
+        UsageError: an invalid name, an id that is not of a typed text, or a run that came with the code.
     """
     name = checked_own_name(name)
     if not is_own(text_id):
@@ -102,12 +102,12 @@ def rename_text(run: Run, text_id: str, name: str) -> None:
     """Give a kept text another name.
 
     Raises:
-        UsageError: a name that cannot be, or a run that came with the code.
+        UsageError: an invalid name, or a run that came with the code.
         MissingError: the text is not there.
     """
     name = checked_own_name(name)
     _refuse_example(run)
-    path = run.path / "traces" / f"{_there(run, text_id)}.json"
+    path = run.path / "traces" / f"{_existing(run, text_id)}.json"
     write_json(path, {**read_json(path), "name": name})
 
 
@@ -119,10 +119,10 @@ def delete_text(run: Run, text_id: str) -> None:
         MissingError: the text is not there.
     """
     _refuse_example(run)
-    run.traces.delete(_there(run, text_id))
+    run.traces.delete(_existing(run, text_id))
 
 
-def _there(run: Run, text_id: str) -> str:
+def _existing(run: Run, text_id: str) -> str:
     if not is_own(text_id) or text_id not in run.traces.names():
         raise MissingError(f"Run {run.id} keeps no text {text_id!r}; somebody may have deleted it.")
     return text_id

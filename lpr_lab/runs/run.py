@@ -281,7 +281,7 @@ class Run:
             raise
 
     def stop(self, state: str, *, error: BaseException | None = None, error_tail: str | None = None) -> None:
-        """Let go of the run as `interrupted`, `failed` (with what went wrong) or `finished`."""
+        """End work on the run as `interrupted`, `failed` (with the error) or `finished`."""
         changes: dict[str, Any] = {"error_tail": error_tail, "exit_code": 0 if state == "finished" else None}
         if state == "interrupted":
             changes["exit_code"] = 130
@@ -296,7 +296,7 @@ class Run:
             self._status_file.update(state=state, ended=utc_now(), **changes)
 
     def finish(self, results: Mapping[str, Any] | None = None) -> None:
-        """Write the results, if given here, and say `finished`."""
+        """Write the results, if given here, and mark the run `finished`."""
         if results is not None:
             self.documents.write("results", results)
         self.stop("finished")

@@ -1,9 +1,9 @@
-"""Where a run stands: its `status.json`, the heartbeat that keeps it honest, and the lock that one worker holds.
+"""The state of a run: `status.json`, the heartbeat of the process that works on it, and the lock it holds.
 
     queued ──> running ──> finished
                   ├──────> failed         an exception; the tail of the error is kept
-                  ├──────> interrupted    Ctrl-C, SIGTERM, or the process is gone without a word
-                  └┄┄┄┄┄┄> stalled        only ever read: no heartbeat for a minute from a process that may still live
+                  ├──────> interrupted    Ctrl-C, SIGTERM, or the process was killed
+                  └┄┄┄┄┄┄> stalled        never written: no heartbeat for a minute from a process that may still live
 
 `interrupted`, `failed` and `stalled` runs can be resumed; a finished one is never written over.
 """
@@ -14,8 +14,8 @@ import signal
 import socket
 import threading
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -65,7 +65,7 @@ def _is_alive(pid: int, start_ticks: int | None) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """Where a run stands, as last written.
+    """The state of a run, as last written: a record of all fields of `status.json`.
 
     Attributes:
         recorded_state: the word in the file; `.state` is what it means now.
@@ -75,7 +75,7 @@ class Status:
         attempts: how many times work was started; above 1 it was resumed.
         exit_code, error_tail: of a failed run.
         done_phases: phases that need not be repeated, in the order they were done.
-        num_steps, max_seconds: what the stage under way may take, where it said so; for those who watch.
+        num_steps, max_seconds: what the training under way may take, where that was recorded; to show the time left.
     """
 
     recorded_state: str = "queued"
@@ -95,7 +95,7 @@ class Status:
 
     @property
     def heartbeat_age_seconds(self) -> float | None:
-        """Seconds since the last sign of life."""
+        """Seconds since the last heartbeat."""
         return seconds_since(self.heartbeat)
 
     @property
@@ -152,7 +152,7 @@ class StatusFile:
 
 
 class Worker:
-    """The one process that works on a run: holds its lock, says `running`, and beats until `stop`.
+    """The one process that works on a run: holds its lock, writes `running`, and a heartbeat until `stop`.
 
     A process that exits without `stop` leaves the run `interrupted`; one that is killed leaves a process number that
     no longer lives, which reads the same.
@@ -167,7 +167,7 @@ class Worker:
         self._thread = threading.Thread(target=self._beat, name="lpr-lab-heartbeat", daemon=True)
 
     def start(self, stage: str | None) -> None:
-        """Take the lock and say `running`.
+        """Take the lock and write `running`.
 
         Raises:
             BusyError: another process works on this run.
@@ -200,7 +200,7 @@ class Worker:
         self._thread.start()
 
     def stop(self, state: str, **changes: Any) -> None:
-        """Say how it ended and let go of the run."""
+        """Write how it ended and release the lock."""
         self._stopping.set()
         atexit.unregister(self._at_exit)
         try:
@@ -254,17 +254,23 @@ def error_tail_of(error: BaseException) -> str:
 
 
 @contextmanager
-def sigterm_as_interrupt() -> Iterator[None]:
-    """Treat SIGTERM like Ctrl-C for the duration, so that a polite kill leaves the run marked; main thread only."""
+def signals_handled(handler: Callable[[int, Any], None], *numbers: int) -> Iterator[None]:
+    """Handle signals by a function for the duration; outside the main thread, which alone may, nothing changes."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler_before in before.items():
+            signal.signal(number, handler_before)
+
+
+def sigterm_as_interrupt() -> AbstractContextManager[None]:
+    """Treat SIGTERM like Ctrl-C for the duration, so that a polite kill leaves the run marked; main thread only."""
 
     def interrupt(number: int, frame: Any) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    return signals_handled(interrupt, signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""A finished run in five lines of words, for terminals and notebooks: what was taught, gained and kept, and where."""
+"""A finished run summarised in five sentences, for terminals and notebooks."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

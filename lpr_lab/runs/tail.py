@@ -1,4 +1,4 @@
-"""Reads a `metrics.jsonl` that is being written: only what was appended since the last look, at bounded memory."""
+"""Reads a `metrics.jsonl` while it is written: only what was appended since the last read, at bounded memory."""
 
 import json
 from collections.abc import Iterator
@@ -10,10 +10,10 @@ _ANCHOR = 96
 
 
 class Tail:
-    """The records appended to a JSONL file since the last look; a line without its end waits for the next look.
+    """The records appended to a JSONL file since the last read; a line without its end waits for the next one.
 
     A file that was replaced or cut shorter (a resumed stage moves aside what lies beyond its checkpoint) is read again
-    from its start, which `starts_over` says.
+    from its start; `starts_over` tells.
     """
 
     def __init__(self, path: Path):

@@ -1,4 +1,4 @@
-"""YAML that means the same to every reader: text stays text, also when it looks like a number or like Norwegian.
+"""Read and write YAML so that text stays text for every reader, also `no` (Norwegian) and what looks like a number.
 
 YAML 1.1 reads `no` as false, `1:30` as 90 and a bare date as a date; a language code must survive all that. So values
 that are text are always written in quotes, and on reading only `true` and `false` are booleans (YAML 1.2).

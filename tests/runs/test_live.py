@@ -25,7 +25,7 @@ def test_a_running_stage_says_its_step_speed_and_time_left(run):
     run.start("expand")
     run.phases.expect(num_steps=40)
     log(run, range(1, 11))
-    seen = Follower(run).look()
+    seen = Follower(run).snapshot()
     assert (seen.state, seen.stage, seen.step, seen.num_steps, seen.tokens) == ("running", "expand", 10, 40, 10_000)
     assert seen.share == 0.25 and seen.is_training
     assert seen.tokens_per_second == pytest.approx(2000) and seen.seconds_left == pytest.approx(15)
@@ -40,14 +40,14 @@ def test_the_wall_clock_cap_ends_a_stage_before_its_tokens_do(run):
     run.start("expand")
     run.phases.expect(num_steps=40, max_minutes=0.1)
     log(run, range(1, 11))
-    assert Follower(run).look().seconds_left == pytest.approx(1.0)
+    assert Follower(run).snapshot().seconds_left == pytest.approx(1.0)
     run.stop("interrupted")
 
 
 def test_a_stage_of_unknown_length_has_a_step_and_no_time_left(run):
     run.start("expand")
     log(run, [1])
-    seen = Follower(run).look()
+    seen = Follower(run).snapshot()
     assert (seen.step, seen.num_steps, seen.share, seen.seconds_left) == (1, None, None, None)
     run.stop("interrupted")
 
@@ -57,14 +57,14 @@ def test_the_next_stage_starts_without_the_length_of_the_one_before(run):
     run.phases.expect(num_steps=40)
     log(run, range(1, 41))
     follower = Follower(run)
-    assert follower.look().share == 1
+    assert follower.snapshot().share == 1
     run.start("measure")
-    seen = follower.look()
+    seen = follower.snapshot()
     assert (seen.stage, seen.trained, seen.num_steps, seen.is_training) == ("measure", "expand", None, False)
     run.start("review")
     run.phases.expect(num_steps=5)
     log(run, [1], stage="review")
-    seen = follower.look()
+    seen = follower.snapshot()
     assert (seen.trained, seen.step, seen.num_steps) == ("review", 1, 5)
     assert len(seen.curves["expand"]["loss"]) == 40 and len(seen.curves["review"]["loss"]) == 1
     run.finish()
@@ -75,7 +75,7 @@ def test_no_sign_of_life_for_a_minute_reads_as_stalled(run, monkeypatch):
     run.phases.expect(num_steps=4)
     log(run, [1, 2])
     monkeypatch.setattr(status, "STALLED_AFTER_SECONDS", -1.0)
-    seen = Follower(run).look()
+    seen = Follower(run).snapshot()
     assert seen.state == "stalled" and not seen.is_over and seen.heartbeat_seconds is not None
     monkeypatch.undo()
     run.stop("interrupted")
@@ -85,16 +85,16 @@ def test_a_half_written_line_waits_for_its_end(run):
     run.start("expand")
     log(run, [1])
     follower = Follower(run)
-    before = follower.look()
+    before = follower.snapshot()
     line = json.dumps({"step": 2, "tokens": 2000, "t": 1.0, "stage": "expand", "name": "loss", "value": 1.25}) + "\n"
     for cut in (1, 20, len(line) - 1):
         with run.metrics.path.open("a") as file:
             file.write(line[:cut])
-        assert follower.look().step == before.step
+        assert follower.snapshot().step == before.step
         run.metrics.repair()
     with run.metrics.path.open("a") as file:
         file.write(line)
-    assert (follower.look().step, follower.look().numbers["loss"]) == (2, 1.25)
+    assert (follower.snapshot().step, follower.snapshot().numbers["loss"]) == (2, 1.25)
     run.stop("interrupted")
 
 
@@ -102,13 +102,13 @@ def test_a_resumed_stage_is_shown_from_its_checkpoint_and_not_twice(run):
     run.start("expand")
     log(run, range(1, 11))
     follower = Follower(run)
-    assert follower.look().step == 10
+    assert follower.snapshot().step == 10
     run.metrics.truncate("expand", 4)
-    assert follower.look().step == 4
+    assert follower.snapshot().step == 4
     log(run, range(5, 8))
-    assert [step for step, *_ in follower.look().curves["expand"]["loss"]] == list(range(1, 8))
+    assert [step for step, *_ in follower.snapshot().curves["expand"]["loss"]] == list(range(1, 8))
     run.metrics.truncate("expand", 0)
-    assert follower.look().trained is None
+    assert follower.snapshot().trained is None
     run.stop("interrupted")
 
 
@@ -116,7 +116,7 @@ def test_a_number_that_is_not_finite_is_known_as_missing(run):
     run.start("expand")
     log(run, [1])
     log(run, [2], loss=float("nan"))
-    seen = Follower(run).look()
+    seen = Follower(run).snapshot()
     assert seen.numbers["loss"] is None and seen.values("loss") == [3.0]
     run.stop("interrupted")
 
@@ -134,7 +134,7 @@ def test_a_run_that_is_gone_says_so(run):
     follower = Follower(run)
     (run.path / "status.json").unlink()
     with pytest.raises(MissingError):
-        follower.look()
+        follower.snapshot()
 
 
 def test_only_what_is_new_is_read(tmp_path):

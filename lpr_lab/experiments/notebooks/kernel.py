@@ -7,9 +7,7 @@ import logging
 import os
 import signal
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 from ipykernel.kernelspec import get_kernel_dict
@@ -17,6 +15,8 @@ from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.log import logger
+
+from lpr_lab.runs.status import signals_handled
 
 ENGINE = "lpr_lab"
 
@@ -91,21 +91,12 @@ papermill_engines.register(ENGINE, _Engine)
 logger.setLevel(logging.ERROR)  # it warns of parameters that it cannot parse (`x: float | None`); ours are checked
 
 
-@contextmanager
-def graceful_signals() -> Iterator[None]:
+def graceful_signals() -> AbstractContextManager[None]:
     """Pass the first Ctrl-C or SIGTERM on to the kernel, so that its cell can clean up; the second one ends at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
 
     def handle(number: int, frame: Any) -> None:
         if _Client.running is None or not _Client.running.interrupt():
             raise KeyboardInterrupt
         print("\nStopping after what it is doing right now; Ctrl-C again stops at once.", file=sys.stderr, flush=True)
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return signals_handled(handle, signal.SIGINT, signal.SIGTERM)

@@ -1,7 +1,7 @@
-"""In what runs differ: settings, text, environment, and what came of each. One logic for command line and dashboard.
+"""How runs differ in settings, text, environment and results: one logic for command line, dashboard and reports.
 
 Results are put side by side only where they were measured on the same documents, and one is called better only where
-the interval of the paired difference says so. A setting that a run did not record differs from nothing.
+the interval of the paired difference is clear. A setting that a run did not record does not count as a difference.
 """
 
 import json
@@ -15,7 +15,7 @@ from lpr_lab.runs.compare.paired_scores import Key
 from lpr_lab.runs.formats import dotted
 from lpr_lab.runs.run import Run
 
-_NOT_SAID = ("schema_version",)
+_LEFT_OUT = ("schema_version",)
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,14 @@ class Row:
 
     @property
     def differs(self) -> bool:
-        """Whether two runs say different things; what only some of them recorded is no difference."""
-        return len({said for said in self.values or self.texts if said is not None}) > 1
+        """Whether two runs recorded different values; what only some of them recorded is no difference."""
+        return len({value for value in self.values or self.texts if value is not None}) > 1
 
     @property
     def is_partial(self) -> bool:
         """Whether some runs recorded it and others did not."""
-        said = self.values or self.texts
-        return None in said and any(value is not None for value in said)
+        values = self.values or self.texts
+        return None in values and any(value is not None for value in values)
 
     @property
     def verdict(self) -> str:
@@ -54,7 +54,7 @@ class Row:
         return UNCLEAR if len(measured) > 1 and self.best is None else ""
 
     def to_json(self, runs: Sequence[str]) -> dict[str, Any]:
-        """Return the row, JSON-able; of results also who is clearly best, and the paired difference of two runs."""
+        """Return the row, JSON-able; of results also which run is clearly best, and the difference of two runs."""
         found: dict[str, Any] = {"name": self.name, "values": list(self.values or self.texts)}
         if not self.values:
             return found
@@ -123,7 +123,7 @@ def compare_runs(runs: Sequence[Run]) -> RunDifferences:
 
 
 def changed_between(run: Run) -> tuple[str, str]:
-    """Return the two models that a run's changes are between; `base` and `expanded` unless it says otherwise."""
+    """Return the two models that a run's changes are between; `base` and `expanded` unless its results name others."""
     results = run.results
     return str(results.get("before") or "base"), str(results.get("after") or "expanded")
 
@@ -203,10 +203,10 @@ def flatten(settings: Mapping[str, Any]) -> list[tuple[str, str | None]]:
     >>> flatten({"stage1": {"tokens": 5, "max_minutes": None}, "expanded": ["el", "tr"]})
     [('stage1.tokens', '5'), ('stage1.max_minutes', None), ('expanded', 'el, tr')]
     """
-    return [(name, _said(value)) for name, value in dotted(settings) if name.rpartition(".")[2] not in _NOT_SAID]
+    return [(name, _as_text(value)) for name, value in dotted(settings) if name.rpartition(".")[2] not in _LEFT_OUT]
 
 
-def _said(value: Any) -> str | None:
+def _as_text(value: Any) -> str | None:
     if isinstance(value, list | tuple):
         return ", ".join(map(_text, value))
     return None if value is None else str(value)
@@ -227,7 +227,7 @@ def _rows(facts: Sequence[Mapping[str, str | None]]) -> list[Row]:
 
 
 def _numbers(name: str, values: Sequence[Any], runs: Sequence[Run], keys: Sequence[Key]) -> Row:
-    """Return a row of results, with who is clearly the best of those that were measured.
+    """Return a row of results, with the run that is clearly best of those that were measured.
 
     Args:
         name: of the row.

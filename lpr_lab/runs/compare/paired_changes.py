@@ -69,7 +69,7 @@ def _resampled(path: Path, stamp: tuple[tuple[int, int] | None, ...]) -> dict[Ke
                 resamples = 100 * (after[draws].sum(1) / before[draws].sum(1) - 1)
                 found[key] = Resampled(test.fingerprint, test.ids, 100 * (after.sum() / before.sum() - 1), resamples)
     except (LprError, KeyError, ValueError):
-        return {}  # the page of the run itself says what is wrong with its tables
+        return {}  # the page of the run itself shows what is wrong with its tables
     return found
 
 

@@ -1,4 +1,4 @@
-"""What runs gained and what they forgot, on the same test sets: who stands clearly before whom, and who cannot say."""
+"""Gain and forgetting of several runs on the same test sets, with paired differences from one of them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class TradeOff:
             as they were given: no order of merit. Of every other run the paired difference from the chosen one, in
             points: gain_difference, gain_low, gain_high, gain_verdict, and the same of forgetting; a verdict is what
             the other run is: `better`, `worse` or `no clear difference`.
-        refused: (run, why it cannot stand beside the others).
+        refused: (run, why it cannot be compared with the others).
     """
 
     points: Table
@@ -39,7 +39,7 @@ def trade_off(chosen: Run, runs: Iterable[Run], dataset: str) -> TradeOff | None
     points, refused = [], []
     for run in runs:
         try:
-            # One point per model: an evaluation is another look at one that stands there itself.
+            # One point per model: an evaluation analyses one that has its own point.
             if run.id != chosen.id and (run.problem or analysed_run(run) or run.id == analysed_run(chosen)):
                 continue
             own = _test_sets(run, dataset)
@@ -51,7 +51,7 @@ def trade_off(chosen: Run, runs: Iterable[Run], dataset: str) -> TradeOff | None
             else:
                 points.append(_point(run, dataset, chosen, wanted))
         except (LprError, KeyError, ValueError):
-            continue  # the page Runs says what is wrong with it
+            continue  # the page Runs shows what is wrong with it
     points.sort(key=lambda point: not point["chosen"])
     numbered = [{**point, "number": number} for number, point in enumerate(points, 1)]
     return TradeOff(pd.DataFrame(numbered), tuple(refused))

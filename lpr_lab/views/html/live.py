@@ -161,8 +161,8 @@ def watching(run: Run, every: float = EVERY_SECONDS) -> Iterator[None]:
         with suppress(Exception):
             follower = Follower(run)
             while not ending.wait(every):
-                display.show(follower.look())
-            last = follower.look()
+                display.show(follower.snapshot())
+            last = follower.snapshot()
             # What stays in the notebook speaks of the training, not of the moment in which the cell ended.
             display.show(last if last.is_over else replace(last, state=DONE_HERE))
 

@@ -37,7 +37,7 @@ def drawn(snapshot: Snapshot, **options) -> str:
 
 
 def test_terminal_html_and_text_say_the_same(run):
-    seen = Follower(run).look()
+    seen = Follower(run).snapshot()
     for said in (drawn(seen), live.to_html(seen), live.to_text(seen)):
         for part in ("Running: expand", "10 of 40", "10\u202f000", "2\u202f000", "15 s", "3.00e-04", "0.3", "lm_loss"):
             assert part in said
@@ -81,7 +81,7 @@ def test_lines_are_printed_where_there_is_no_terminal_and_the_exit_code_says_how
 
 def test_a_terminal_without_colours_gets_none(run, monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
-    seen = Follower(run).look()
+    seen = Follower(run).snapshot()
     assert "\x1b[3" not in drawn(seen, force_terminal=True)
     monkeypatch.delenv("NO_COLOR")
     assert "\x1b[3" in drawn(seen, force_terminal=True, color_system="standard")
@@ -89,7 +89,7 @@ def test_a_terminal_without_colours_gets_none(run, monkeypatch):
 
 def test_a_terminal_that_knows_no_unicode_gets_no_blocks(run, monkeypatch):
     monkeypatch.setattr(Console, "encoding", "ascii")
-    assert "█" not in drawn(Follower(run).look())
+    assert "█" not in drawn(Follower(run).snapshot())
 
 
 def test_outside_a_notebook_work_goes_on_unwatched_and_a_display_is_refused(run):
@@ -162,18 +162,18 @@ def test_under_lpr_lab_run_the_bars_go_on_to_its_terminal(notebook, run, capsys,
 
 def test_what_was_printed_is_not_repeated_below_a_training_that_is_over(run):
     run.paths.log.write_text("expand: 100%|██| 40/40 [00:10<00:00]\n")
-    seen = Follower(run).look()
+    seen = Follower(run).snapshot()
     assert "40/40" in live.to_html(seen)
     assert "40/40" not in live.to_html(replace(seen, state=live.DONE_HERE))
 
 
 def test_a_training_that_diverges_is_said_everywhere_until_it_comes_back(run):
-    assert "diverges" not in live.to_text(Follower(run).look())
+    assert "diverges" not in live.to_text(Follower(run).snapshot())
     run.metrics.log({"step": 11, "tokens": 11000, "t": 5.5, "loss": 4.5, "diverged": 1.0}, stage="expand")
-    seen = Follower(run).look()
+    seen = Follower(run).snapshot()
     assert seen.is_diverging
     for said in (drawn(seen), live.to_html(seen), live.to_text(seen)):
         assert "diverges: its loss was 3 at first and is 4.5" in " ".join(said.split())
     assert 'role="alert"' in live.to_html(seen)
     run.metrics.log({"step": 12, "tokens": 12000, "t": 6.0, "loss": 0.5, "diverged": 0.0}, stage="expand")
-    assert "diverges" not in live.to_text(Follower(run).look())
+    assert "diverges" not in live.to_text(Follower(run).snapshot())

@@ -32,10 +32,10 @@ class _Followed:
         self._seen: Snapshot | None = None
         self._at = 0.0
 
-    def look(self) -> Snapshot:
+    def snapshot(self) -> Snapshot:
         with self._lock:
             if self._seen is None or time.monotonic() - self._at >= FRESH_SECONDS:
-                self._seen = self._follower.look()
+                self._seen = self._follower.snapshot()
                 self._at = time.monotonic()
             return self._seen
 
@@ -58,7 +58,7 @@ def snapshot_of(run: Run) -> Snapshot:
             _followed.popitem(last=False)
         followed = _followed[run.path]
     try:
-        return followed.look()
+        return followed.snapshot()
     except LprError:
         with _lock:
             _followed.pop(run.path, None)

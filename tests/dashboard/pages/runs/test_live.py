@@ -42,8 +42,8 @@ def test_a_silent_run_asks_whether_it_is_stalled(run, monkeypatch):
 def test_many_visitors_cost_one_look(run, monkeypatch):
     monkeypatch.setattr(run_live, "FRESH_SECONDS", 60.0)
     looks = Counter()
-    look = Follower.look
-    monkeypatch.setattr(Follower, "look", lambda self: looks.update(["look"]) or look(self))
+    snapshot = Follower.snapshot
+    monkeypatch.setattr(Follower, "snapshot", lambda self: looks.update(["look"]) or snapshot(self))
     with ThreadPoolExecutor(8) as visitors:
         cards = set(visitors.map(lambda _: run_live.render_live(run), range(32)))
     assert len(cards) == 1 and looks["look"] == 1
