@@ -23,11 +23,11 @@ from lpr_lab.method.expand import pack_by_language
 from lpr_lab.method.settings import FitSettings
 from lpr_lab.method.training.train import TrainSettings
 from lpr_lab.model.adapter import expansion_config, forward_context
+from lpr_lab.model.bases.tensor_files import open_tensors
 from lpr_lab.model.capture import decoder_of, watch_mlp_inputs
 from lpr_lab.model.forward import inference, read_blocks
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import use_stage
-from lpr_lab.model.tensor_files import open_tensors
 from lpr_lab.progress import progress
 from lpr_lab.text.corpus import Corpus
 from lpr_lab.text.packing import Batch

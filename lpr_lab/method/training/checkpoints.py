@@ -32,10 +32,10 @@ from lpr_lab.errors import DamagedError, LprError, UsageError
 from lpr_lab.method.training.divergence import Divergence
 from lpr_lab.model.adapter import expansion_config, refuse_mismatch, trainable_parameters
 from lpr_lab.model.bases.fingerprint import base_fingerprint
+from lpr_lab.model.bases.tensor_files import read_tensors
 from lpr_lab.model.formats.save_load import TENSORS, load_adapter_tensors, save_adapter
 from lpr_lab.model.mixture import all_layers
 from lpr_lab.model.peft import PeftModel
-from lpr_lab.model.tensor_files import read_tensors
 
 TRAINED = "trained.safetensors"
 _NAME = re.compile(r"^checkpoint-(\d{6,})$")

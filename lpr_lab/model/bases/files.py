@@ -13,7 +13,7 @@ from torch import nn
 
 from lpr_lab.errors import DamagedError, MissingError
 from lpr_lab.model.bases.quantized import is_quantized
-from lpr_lab.model.tensor_files import open_tensors, refuse_zeros_at_the_end
+from lpr_lab.model.bases.tensor_files import open_tensors, refuse_zeros_at_the_end
 from lpr_lab.storage import read_json_object
 
 _INDEX = "model.safetensors.index.json"

@@ -19,9 +19,9 @@ from lpr_lab.model.bases.files import weight_files
 from lpr_lab.model.bases.fingerprint import base_fingerprint
 from lpr_lab.model.bases.load import canonical_name, load_model, local_folder, path_for_auto_classes
 from lpr_lab.model.bases.quantized import dequantized, is_quantized, quantization_of, requantized
+from lpr_lab.model.bases.tensor_files import open_tensors
 from lpr_lab.model.mixture import MoELayer
 from lpr_lab.model.peft import BaseTunerLayer
-from lpr_lab.model.tensor_files import open_tensors
 
 _SAVE_IT = (
     "Save the model as it is, with its tokenizer, model.save_pretrained('my-base') and "

@@ -37,9 +37,9 @@ from lpr_lab.model.bases.families import DecoderMLP, find_decoder_mlps, read_mlp
 from lpr_lab.model.bases.identity import describe_base, refuse_non_base
 from lpr_lab.model.bases.mlp_check import refuse_nonstandard_mlps
 from lpr_lab.model.bases.quantized import quantization_of
+from lpr_lab.model.bases.tensor_files import open_tensors
 from lpr_lab.model.mixture import MoELayer
 from lpr_lab.model.peft import PeftModel, TaskType
-from lpr_lab.model.tensor_files import open_tensors
 
 # Switches of experiments that were never published; what they do is in no paper.
 _UNPUBLISHED = ("spe_agn_hard_route", "spe_ori_agn_hard_route", "token_route", "pruned_experts_list")

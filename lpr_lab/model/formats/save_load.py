@@ -33,10 +33,10 @@ from lpr_lab.model.adapter_config import METHOD, PREFIX, MoeLprConfig
 from lpr_lab.model.bases.fingerprint import check_base
 from lpr_lab.model.bases.load import load_model
 from lpr_lab.model.bases.load import load_tokenizer as load_base_tokenizer
+from lpr_lab.model.bases.tensor_files import open_tensors
 from lpr_lab.model.capture import causal_lm_of
 from lpr_lab.model.peft import PeftConfig, PeftModel
 from lpr_lab.model.stages import sync_to_config
-from lpr_lab.model.tensor_files import open_tensors
 
 ADAPTER = "checkpoint"
 TENSORS = "adapter_model.safetensors"

@@ -11,9 +11,9 @@ from lpr_lab.method.router_statistics import RouterStatistics
 from lpr_lab.method.training.checkpoints import _load_trained
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.bases.load import load_base
+from lpr_lab.model.bases.tensor_files import open_tensors, read_tensors
 from lpr_lab.model.formats import save_load as files
 from lpr_lab.model.formats.import_released import import_released
-from lpr_lab.model.tensor_files import open_tensors, read_tensors
 from lpr_lab.storage import MANIFEST, staged_directory, verify
 
 DAMAGE = {
