@@ -125,7 +125,7 @@ class Cluster:
 
 
 @dataclass(frozen=True)
-class Run:
+class TextSpan:
     """A stretch drawn as one piece: consecutive clusters of one token, or one cluster of several tokens."""
 
     text: str
@@ -151,20 +151,20 @@ def clusters(pieces: Sequence[bytes | None]) -> list[Cluster]:
     return found
 
 
-def runs(pieces: Sequence[bytes | None]) -> list[Run]:
-    """Return what to draw, in order: every token is in at least one run, and the runs' text joined is the text."""
-    merged: list[Run] = []
+def text_spans(pieces: Sequence[bytes | None]) -> list[TextSpan]:
+    """Return what to draw, in order: every token is in at least one span, and the spans' text joined is the text."""
+    merged: list[TextSpan] = []
     for cluster in clusters(pieces):
         last = merged[-1] if merged else None
         if last and len(cluster.tokens) == 1 and last.tokens == cluster.tokens and last.kind == cluster.kind == "text":
-            merged[-1] = Run(last.text + cluster.text, last.tokens)
+            merged[-1] = TextSpan(last.text + cluster.text, last.tokens)
         else:
-            merged.append(Run(cluster.text, cluster.tokens, cluster.kind))
-    drawn = {token for run in merged for token in run.tokens}
+            merged.append(TextSpan(cluster.text, cluster.tokens, cluster.kind))
+    drawn = {token for span in merged for token in span.tokens}
     for index, piece in enumerate(pieces):
         if index not in drawn:
-            merged.append(Run("", (index,), "special" if piece is None else "empty"))
-    return sorted(merged, key=lambda run: run.tokens)
+            merged.append(TextSpan("", (index,), "special" if piece is None else "empty"))
+    return sorted(merged, key=lambda span: span.tokens)
 
 
 def _stretches(pieces: Sequence[bytes | None]) -> Iterator[tuple[int, list[bytes]]]:

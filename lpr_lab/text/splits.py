@@ -95,7 +95,7 @@ def drop_duplicates(blocks: Sequence[Block], *, within_splits: bool) -> tuple[li
     Returns:
         The blocks kept, in the order given, and a report: characters, and leakage before and after.
     """
-    table = _Comparison(blocks)
+    table = _OverlapIndex(blocks)
     kept = table.is_short.copy()
     for number in range(len(SPLITS)):
         own = (table.split == number) & ~table.is_short
@@ -118,7 +118,7 @@ def drop_duplicates(blocks: Sequence[Block], *, within_splits: bool) -> tuple[li
     return remaining, report
 
 
-class _Comparison:
+class _OverlapIndex:
     """Blocks in the form in which they are compared; all masks are bool `[blocks]`."""
 
     def __init__(self, blocks: Sequence[Block]):

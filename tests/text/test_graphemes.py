@@ -19,7 +19,7 @@ from helpers.tokenizer_kinds import (
     word_piece,
 )
 from lpr_lab.errors import UsageError
-from lpr_lab.text.graphemes import clusters, runs, token_bytes
+from lpr_lab.text.graphemes import clusters, text_spans, token_bytes
 from lpr_lab.text.spelling import byte_alphabet
 
 
@@ -64,7 +64,7 @@ def test_bytes_joined_are_any_text(text, kind):
         assert kind not in FAITHFUL or not text
         return
     assert b"".join(piece or b"" for piece in pieces) == text.encode()
-    assert "".join(run.text for run in runs(pieces)) == text
+    assert "".join(span.text for span in text_spans(pieces)) == text
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
@@ -163,24 +163,24 @@ def test_clusters_joined_are_the_text_however_its_bytes_are_cut(case):
     pieces: list[bytes | None] = [data[a:b] for a, b in itertools.pairwise(edges)]
     found = clusters(pieces)
     assert [cluster.text for cluster in found] == regex.findall(r"\X", text)
-    drawn = runs(pieces)
-    assert "".join(run.text for run in drawn) == text
-    assert {token for run in drawn for token in run.tokens} == set(range(len(pieces)))
+    drawn = text_spans(pieces)
+    assert "".join(span.text for span in drawn) == text
+    assert {token for span in drawn for token in span.tokens} == set(range(len(pieces)))
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.one_of(st.none(), st.binary(max_size=6)), max_size=12))
 def test_any_bytes_are_drawn_and_every_token_has_a_place(pieces):
-    drawn = runs(pieces)
-    assert {token for run in drawn for token in run.tokens} == set(range(len(pieces)))
-    for run in drawn:
-        assert run.kind != "special" or pieces[run.tokens[0]] is None
+    drawn = text_spans(pieces)
+    assert {token for span in drawn for token in span.tokens} == set(range(len(pieces)))
+    for span in drawn:
+        assert span.kind != "special" or pieces[span.tokens[0]] is None
 
 
 def test_a_split_emoji_is_drawn_once_and_belongs_to_all_its_tokens():
     family = "👨‍👩‍👧‍👦".encode()
     pieces: list[bytes | None] = [b"a " + family[:3], family[3:10], family[10:], b"!"]
-    assert [(run.text, run.tokens) for run in runs(pieces)] == [
+    assert [(span.text, span.tokens) for span in text_spans(pieces)] == [
         ("a ", (0,)),
         ("👨‍👩‍👧‍👦", (0, 1, 2)),
         ("!", (3,)),
@@ -189,11 +189,11 @@ def test_a_split_emoji_is_drawn_once_and_belongs_to_all_its_tokens():
 
 def test_a_vowel_sign_split_from_its_consonant_stays_with_it():
     pieces: list[bytes | None] = ["ন".encode(), "িক".encode()]
-    assert [(run.text, run.tokens) for run in runs(pieces)] == [("নি", (0, 1)), ("ক", (1,))]
+    assert [(span.text, span.tokens) for span in text_spans(pieces)] == [("নি", (0, 1)), ("ক", (1,))]
 
 
 def test_bytes_that_are_no_text_show_as_hex():
-    assert [(run.text, run.kind) for run in runs([b"\xe0", b"\xa6", b"ok"])] == [
+    assert [(span.text, span.kind) for span in text_spans([b"\xe0", b"\xa6", b"ok"])] == [
         ("⟨E0 A6⟩", "invalid"),
         ("ok", "text"),
     ]
@@ -201,7 +201,7 @@ def test_bytes_that_are_no_text_show_as_hex():
 
 def test_a_special_token_is_a_run_of_its_own_and_parts_what_it_stands_between():
     pieces: list[bytes | None] = [b"e", None, "\u0301".encode()]
-    assert [(run.text, run.tokens, run.kind) for run in runs(pieces)] == [
+    assert [(span.text, span.tokens, span.kind) for span in text_spans(pieces)] == [
         ("e", (0,), "text"),
         ("", (1,), "special"),
         ("\u0301", (2,), "text"),

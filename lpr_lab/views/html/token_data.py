@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lpr_lab.measure.trace import RoutingChange, RoutingTrace
-from lpr_lab.text.graphemes import clusters, runs
+from lpr_lab.text.graphemes import clusters, text_spans
 
 _NAMES = {
     " ": "·",
@@ -113,8 +113,8 @@ def chip_label(piece: bytes | None) -> str:
     if not piece:
         return "∅"
     out = []
-    for run in runs([piece]):
-        out.append(run.text if run.kind == "invalid" else "".join(map(_name, run.text)))
+    for span in text_spans([piece]):
+        out.append(span.text if span.kind == "invalid" else "".join(map(_name, span.text)))
     return " ".join(out) if len(out) > 1 else out[0]
 
 

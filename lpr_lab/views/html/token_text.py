@@ -10,7 +10,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from lpr_lab.measure.trace import RoutingTrace
-from lpr_lab.text.graphemes import Run, runs
+from lpr_lab.text.graphemes import TextSpan, text_spans
 from lpr_lab.views.numbers import percent
 
 _PICTURES = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\t\n\r"}
@@ -50,30 +50,30 @@ def pieces_of(trace: RoutingTrace, shown: int, *, reverse: bool) -> list[Piece]:
     weight = trace.original_weight.mean(axis=0) if len(trace.layers) else np.ones(trace.num_tokens)
     placed: set[int] = set()
     pieces = []
-    for run in runs(trace.token_bytes[:shown]):
-        new = [index for index in run.tokens if index not in placed]
+    for span in text_spans(trace.token_bytes[:shown]):
+        new = [index for index in span.tokens if index not in placed]
         placed.update(new)
-        pieces.append(_piece(run, new, weight, shown, reverse))
+        pieces.append(_piece(span, new, weight, shown, reverse))
     return pieces
 
 
-def _piece(run: Run, new: list[int], weight: np.ndarray, total: int, reverse: bool) -> Piece:
-    text = escape(run.text.translate(_PICTURES))
+def _piece(span: TextSpan, new: list[int], weight: np.ndarray, total: int, reverse: bool) -> Piece:
+    text = escape(span.text.translate(_PICTURES))
     if "\r" in text:  # as it is, it would be read as a line feed
         text = text.replace("\r", Markup("&#13;"))
-    kind = "special" if run.kind == "special" else "newline" if run.text and not run.text.strip("\r\n") else ""
-    is_shared = len(run.tokens) > 1
+    kind = "special" if span.kind == "special" else "newline" if span.text and not span.text.strip("\r\n") else ""
+    is_shared = len(span.tokens) > 1
     if is_shared:
-        tone, style = "lpr-shared", segment_style([float(weight[index]) for index in run.tokens], reverse)
+        tone, style = "lpr-shared", segment_style([float(weight[index]) for index in span.tokens], reverse)
     else:
-        tone, alpha = _tone(weight[run.tokens[0]])
+        tone, alpha = _tone(weight[span.tokens[0]])
         style = f"--a:{alpha}"
     options = [
-        Option(index, _label(index, run.text, weight[index], total), text if index == new[0] else Markup())
+        Option(index, _label(index, span.text, weight[index], total), text if index == new[0] else Markup())
         for index in new
     ]
     classes = f"{tone} lpr-{kind}" if kind else tone
-    return Piece(classes, " ".join(map(str, run.tokens)), style, text, options, is_shared)
+    return Piece(classes, " ".join(map(str, span.tokens)), style, text, options, is_shared)
 
 
 def _label(index: int, text: str, weight: float, total: int) -> str:
