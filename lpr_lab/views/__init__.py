@@ -1,4 +1,4 @@
-"""What is drawn, the same in dashboard, notebooks and reports: figures, HTML, tables, reports, one theme.
+"""Drawing, the same in dashboard, notebooks and reports: figures, HTML, tables, reports, one theme.
 
 Begin with `figures` for a figure, `html.tokens` for coloured text, `notebook` for what a cell shows.
 """

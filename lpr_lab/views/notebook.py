@@ -1,4 +1,4 @@
-"""What stands below a notebook's cells: figures and tables.
+"""What notebooks show below a cell: figures, tables, settings, claims.
 
 Figures go in without plotly.js, so that an executed notebook stays small; long titles stand on several lines. Tables
 show sentences whole and from their own side.

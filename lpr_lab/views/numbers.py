@@ -18,22 +18,21 @@ def percent(share: float) -> str:
     return f"{value:.1f}%" if (0 < value < 1 or 99 < value < 100) else f"{value:.0f}%"
 
 
+def signed(value: float, digits: int) -> str:
+    """Return a number with its sign, which a rounded zero has not: `−0.04`, `+1.20`, `0.00`."""
+    rounded = round(float(value), digits)
+    sign = "−" if rounded < 0 else "+" if rounded > 0 else ""
+    return f"{sign}{abs(rounded):.{digits}f}"
+
+
 def change(value: float | None) -> str:
     """Return a change in per cent with its sign: `−21.8%`, `+0.3%`, `0.0%`."""
-    if value is None or not math.isfinite(value):
-        return NOT_MEASURED
-    rounded = round(float(value), 1)
-    sign = "−" if rounded < 0 else "+" if rounded > 0 else ""
-    return f"{sign}{abs(rounded):.1f}%"
+    return NOT_MEASURED if value is None or not math.isfinite(value) else f"{signed(value, 1)}%"
 
 
 def points(value: float | None) -> str:
     """Return a difference of two changes, in points of per cent with its sign: `−0.04`, `+1.20`."""
-    if value is None or not math.isfinite(value):
-        return NOT_MEASURED
-    rounded = round(float(value), 2)
-    sign = "−" if rounded < 0 else "+" if rounded > 0 else ""
-    return f"{sign}{abs(rounded):.2f}"
+    return NOT_MEASURED if value is None or not math.isfinite(value) else signed(value, 2)
 
 
 def points_with_interval(found: Difference) -> str:

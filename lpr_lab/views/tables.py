@@ -1,4 +1,4 @@
-r"""What came of runs as tables: LaTeX with the best values in bold, or CSV with bare numbers.
+r"""Results of runs as tables: LaTeX with the best values in bold, or CSV with bare numbers.
 
     write_tables([run], Path("tables"), "latex")
 

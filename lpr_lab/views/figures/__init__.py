@@ -1,1 +1,1 @@
-"""Tidy tables to Plotly figures, all in the one theme. Begin with `plots`."""
+"""Tidy tables to Plotly figures, all in the one theme. Begin with `retention`."""

@@ -1,4 +1,4 @@
-"""What experts do, layer by layer, drawn: what language tells, what changed between stages; and both in a sentence.
+"""Figures of experts over layers: their load, what they tell about language, what changed between stages.
 
 The load itself is drawn by `views.html.expert_panels`, which people can click and read aloud.
 """

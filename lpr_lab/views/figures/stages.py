@@ -1,4 +1,4 @@
-"""What each stage of a model gained and lost, drawn: one line per language, one place per stage.
+"""Figures of stages: what each gained and lost, one line per language, one place per stage.
 
 A group's colour is that of the expert it was given: blue the original languages, orange the first group, and so on.
 """

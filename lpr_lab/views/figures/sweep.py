@@ -1,7 +1,7 @@
-"""What a sweep found: every seed of every setting as a point, the mean beside it, one panel per metric."""
+"""Figures of a sweep: every seed of every setting as a point, the mean beside it, one panel per metric."""
 
 import textwrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lpr_lab.experiments.sweep.grid import SEED
 from lpr_lab.views import Table, theme
@@ -52,7 +52,6 @@ def metrics_by_setting(summary: Table, metrics: list[str], differences: Table, t
         differences: see `finding`.
         template: `lpr` or `lpr_dark`.
     """
-    import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
     theme.register()
@@ -68,51 +67,14 @@ def metrics_by_setting(summary: Table, metrics: list[str], differences: Table, t
         subplot_titles=[_with_unit(name) for name in drawn],
     )
     for column, metric in enumerate(drawn, 1):
-        for label in order:
-            values = rows[metric][labels == label].dropna()
-            if values.empty:
-                continue
-            ends = [float(values.min()), float(values.max())]
-            bar = go.Scatter(
-                x=ends,
-                y=[label] * 2,
-                mode="lines",
-                line={"color": theme.GREY, "width": 2},
-                hoverinfo="skip",
-                showlegend=False,
-            )
-            figure.add_trace(bar, row=1, col=column)
-        for name, symbol, colour, size, table in (
-            (
-                "one seed",
-                "circle-open",
-                theme.GREY,
-                9,
-                [(label, value) for label, value in zip(labels, rows[metric], strict=True)],
-            ),
-            (
-                "mean over seeds",
-                "diamond",
-                theme.NEW,
-                11,
-                list(rows[metric].groupby(labels, sort=False).mean().items()),
-            ),
-        ):
-            points = [(label, value) for label, value in table if label in order]
-            figure.add_trace(
-                go.Scatter(
-                    x=[value for _, value in points],
-                    y=[label for label, _ in points],
-                    mode="markers",
-                    name=name,
-                    legendgroup=name,
-                    showlegend=column == 1,
-                    marker={"symbol": symbol, "size": size, "color": colour, "line": {"width": 1.5, "color": colour}},
-                    hovertemplate=f"%{{y}}: {_words(metric)} %{{x:.4g}}<extra>{name}</extra>",
-                ),
-                row=1,
-                col=column,
-            )
+        values = rows[metric].groupby(labels, sort=False)
+        _add_ranges(figure, {label: part.dropna() for label, part in values if label in order}, column)
+        hover = f"%{{y}}: {_words(metric)} %{{x:.4g}}"
+        seeds = [point for point in zip(labels, rows[metric], strict=True) if point[0] in order]
+        _add_points(figure, seeds, column, "one seed", hover, {"symbol": "circle-open", "size": 9, "color": theme.GREY})
+        means = [point for point in values.mean().items() if point[0] in order]
+        mark = {"symbol": "diamond", "size": 11, "color": theme.NEW}
+        _add_points(figure, means, column, "mean over seeds", hover, mark)
     figure.update_yaxes(categoryorder="array", categoryarray=order[::-1], type="category")
     figure.update_xaxes(nticks=5)
     figure.update_annotations(font={"size": 13})
@@ -127,6 +89,41 @@ def metrics_by_setting(summary: Table, metrics: list[str], differences: Table, t
     if varied:
         figure.update_yaxes(title=" , ".join(varied).replace(" ,", ","), col=1)
     return figure
+
+
+def _add_ranges(figure: "go.Figure", values: dict[str, Table], column: int) -> None:
+    """Add a bar from the least to the most of each setting."""
+    for label, part in values.items():
+        if part.empty:
+            continue
+        figure.add_scatter(
+            x=[float(part.min()), float(part.max())],
+            y=[label] * 2,
+            mode="lines",
+            line={"color": theme.GREY, "width": 2},
+            hoverinfo="skip",
+            showlegend=False,
+            row=1,
+            col=column,
+        )
+
+
+def _add_points(
+    figure: "go.Figure", points: list[tuple[str, float]], column: int, name: str, hover: str, marker: dict[str, Any]
+) -> None:
+    """Add (setting, value) as points of one name; the legend has it once."""
+    figure.add_scatter(
+        x=[value for _, value in points],
+        y=[label for label, _ in points],
+        mode="markers",
+        name=name,
+        legendgroup=name,
+        showlegend=column == 1,
+        marker=marker | {"line": {"width": 1.5, "color": marker["color"]}},
+        hovertemplate=f"{hover}<extra>{name}</extra>",
+        row=1,
+        col=column,
+    )
 
 
 def _with_unit(metric: str) -> str:

@@ -1,4 +1,4 @@
-"""Texts and tokenizers, drawn: how many tokens a language takes, and in which scripts it is written."""
+"""Figures of texts and tokenizers: how many tokens a language takes, and in which scripts it is written."""
 
 from typing import TYPE_CHECKING
 

@@ -4,7 +4,8 @@ Bars say it at a glance, links and tables say it to keyboard and screen reader. 
 dashed line is an even share. What could not be read is refused in words.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,15 +17,18 @@ from lpr_lab.views import Table, theme
 from lpr_lab.views.html.templates import render, with_style
 from lpr_lab.views.html.token_data import chip_label
 from lpr_lab.views.names import expert_name
-from lpr_lab.views.numbers import NOT_MEASURED, percent
+from lpr_lab.views.numbers import percent, signed
 
 MAX_BARS = 12
 """Experts in one layer that can still be told apart as bars, or as the columns of a square of numbers."""
 
 NUMBER_NAMES = {"mass": "weight", "chosen": "tokens", "first": "first choices"}
 
-Link = Callable[[int, int | None], str]
-"""Layer and expert (or None) to the attributes of a link, such as `href="…"`: `Markup`, or they are escaped."""
+Attributes = Mapping[str, str]
+"""Of a link, by name; values are escaped."""
+
+Link = Callable[[int, int | None], Attributes]
+"""Layer and expert (or None) to the attributes of a link, such as `{"href": "/routing?layer=3"}`."""
 
 
 def render_load_panels(
@@ -106,24 +110,28 @@ def _panel(layer: int, load: np.ndarray | None, other: np.ndarray | None, even: 
 def render_load_table(load: Table, number: str = "mass", *, link: Link | None = None) -> Markup:
     """Return the numbers of the panels: a row per layer, a column per expert."""
     loads = by_layer(load, number)
-    most = max((len(values) for values in loads.values()), default=0)
-
-    def cell(layer: int, values: np.ndarray, expert: int) -> Markup:
-        if expert >= len(values):
-            return _NUMBER.format("")
-        text = percent(values[expert])
-        return _NUMBER.format(text if link is None else Markup("<a {}>{}</a>").format(link(layer, expert), text))
-
     return render(
-        "views/html/expert_tables.html.j2",
-        caption=f"Share of {NUMBER_NAMES[number]} per layer and expert",
-        corner=Markup('<th scope="col">Layer</th>'),
-        head=[f"{'' if expert else 'Expert'} {expert}" for expert in range(most)],
-        rows=[(layer, [cell(layer, values, e) for e in range(most)]) for layer, values in loads.items()],
+        "views/html/expert_load_table.html.j2",
+        number=NUMBER_NAMES[number],
+        num_experts=max((len(values) for values in loads.values()), default=0),
+        rows=[(layer, values.tolist()) for layer, values in loads.items()],
+        link=link,
     )
 
 
-_NUMBER = Markup('<td class="lpr-number">{}</td>')
+@dataclass(frozen=True)
+class LanguageLinks:
+    """What may be chosen in languages by experts; each gives the attributes of a link.
+
+    Attributes:
+        cell: of a language and an expert.
+        head: of an expert, in the head of its column.
+        selected: the expert whose column is chosen.
+    """
+
+    cell: Callable[[str, int], Attributes] | None = None
+    head: Callable[[int], Attributes] | None = None
+    selected: int | None = None
 
 
 def render_languages(
@@ -134,9 +142,7 @@ def render_languages(
     *,
     top_k: int = 2,
     compared: np.ndarray | None = None,
-    expert: int | None = None,
-    link: Callable[[str, int], str] | None = None,
-    choose: Callable[[int], str] | None = None,
+    links: LanguageLinks = LanguageLinks(),
 ) -> Markup:
     """Return languages down, experts across for one layer, a number and a bar in every cell.
 
@@ -147,9 +153,7 @@ def render_languages(
         number: what they are.
         top_k: K.
         compared: the same at another stage, [A, E']; given as a change in points.
-        expert: the column that is selected.
-        link: language and expert to the attributes of a link.
-        choose: expert to the attributes of the link in its column's head.
+        links: what may be chosen.
     """
     num_experts = values.shape[1]
     cells = values.astype(float).tolist()
@@ -158,7 +162,7 @@ def render_languages(
     def moved(place: int, expert: int) -> str:
         if compared is None or expert >= len(before[place]):
             return ""
-        return _points(cells[place][expert] - before[place][expert])
+        return signed(100 * (cells[place][expert] - before[place][expert]), 1)
 
     return render(
         "views/html/expert_languages.html.j2",
@@ -169,9 +173,7 @@ def render_languages(
             (code, roles[code], [(share, moved(place, e)) for e, share in enumerate(cells[place])])
             for place, code in enumerate(codes)
         ],
-        selected=expert,
-        link=link,
-        choose=choose,
+        links=links,
     )
 
 
@@ -208,24 +210,5 @@ def render_pairs(pairs: Table) -> Markup:
     counts = np.zeros((number, number))
     for a, b, tokens in pairs[["expert_a", "expert_b", "n_tokens"]].itertuples(index=False):
         counts[a, b] = counts[b, a] = tokens
-    given = given_expert(counts)
-
-    def cell(a: int, b: int) -> Markup:
-        if a == b:
-            return Markup("<td></td>")
-        text = NOT_MEASURED if np.isnan(given[a, b]) else percent(given[a, b])
-        tinted = Markup('<td class="lpr-number lpr-ex-tint" style="--part:{:.3f}">{}</td>')
-        return tinted.format(np.nan_to_num(given[a, b]), text)
-
-    return render(
-        "views/html/expert_tables.html.j2",
-        caption="Share of a row's tokens for which the column was chosen too",
-        corner=Markup("<td></td>"),
-        head=range(number),
-        rows=[(f"With {expert_name(a)}", [cell(a, b) for b in range(number)]) for a in range(number)],
-    )
-
-
-def _points(difference: float) -> str:
-    rounded = round(100 * difference, 1)
-    return f"{'+' if rounded > 0 else '−' if rounded < 0 else ''}{abs(rounded):.1f}"
+    shares = [[None if np.isnan(share) else share for share in row] for row in given_expert(counts).tolist()]
+    return render("views/html/expert_pairs.html.j2", shares=shares)

@@ -1,4 +1,4 @@
-"""Style sheets and scripts of what is drawn, read by name."""
+"""Style sheets and scripts of the HTML that views draw, read by name."""
 
 from functools import cache
 from pathlib import Path

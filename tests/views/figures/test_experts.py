@@ -80,7 +80,9 @@ def test_languages_by_experts_has_a_number_in_every_cell_and_the_change_beside_i
     load = tables["expert_load"]
     codes, now = profiles(at(load))
     _, before = profiles(at(load, STAGES[0]))
-    drawn = expert_panels.render_languages(codes, ROLES, now[2], compared=before[2], expert=1)
+    drawn = expert_panels.render_languages(
+        codes, ROLES, now[2], compared=before[2], links=expert_panels.LanguageLinks(selected=1)
+    )
     assert codes == list(ROLES)
     assert drawn.count('class="lpr-ex-cell') == 20 and len(re.findall(r"<small>[+−]?\d+\.\d</small>", drawn)) == 20
     assert 'lpr-original">English' in drawn and 'lpr-expanded">Greek' in drawn

@@ -5,7 +5,6 @@ from html import escape as esc
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 
 from lpr_lab.dashboard.pages.experts.data import Picture, Table, extra, idle_places
 from lpr_lab.dashboard.query import View
@@ -116,9 +115,9 @@ def load_section(picture: Picture, view: View) -> str:
     rows = picture.rows()
     other = picture.rows(picture.stage2) if picture.stage2 else None
 
-    def select(layer: int, expert: int | None) -> str:
+    def select(layer: int, expert: int | None) -> dict[str, str]:
         query = picture.view(view, layer=layer, **({} if expert is None else {"expert": expert})).to_query()
-        return Markup('href="/experts?{}" data-pick="{}"').format(query, query)
+        return {"href": f"/experts?{query}", "data-pick": query}
 
     drawn = expert_panels.render_load_panels(
         rows,
@@ -162,10 +161,10 @@ def _load_title(picture: Picture, rows: Table) -> str:
     return f"{said}; at {picture.stage2} it was {before:.2f} on average"
 
 
-def _to_routing(picture: Picture, layer: int, expert: int, language: str = "") -> str:
+def _to_routing(picture: Picture, layer: int, expert: int, language: str = "") -> dict[str, str]:
     stage = "" if picture.stage == picture.stages[-1] else picture.stage
     view = View(run=picture.run.id, lang=language, text=language, layer=layer, expert=expert, stage=stage)
-    return Markup('href="{}"').format(view.link("/routing"))
+    return {"href": view.link("/routing")}
 
 
 def layer_section(picture: Picture, view: View) -> str:
@@ -175,9 +174,9 @@ def layer_section(picture: Picture, view: View) -> str:
     if picture.stage2:
         other = profiles(picture.rows(picture.stage2), picture.number)[1].get(picture.layer)
 
-    def choose(expert: int) -> str:
+    def choose(expert: int) -> dict[str, str]:
         query = picture.view(view, expert=expert).to_query()
-        return Markup('href="/experts?{}" data-pick="{}"').format(query, query)
+        return {"href": f"/experts?{query}", "data-pick": query}
 
     table = expert_panels.render_languages(
         codes,
@@ -186,9 +185,9 @@ def layer_section(picture: Picture, view: View) -> str:
         picture.number,
         top_k=picture.top_k,
         compared=other,
-        expert=picture.expert,
-        link=lambda code, e: _to_routing(picture, picture.layer, e, code),
-        choose=choose,
+        links=expert_panels.LanguageLinks(
+            lambda code, e: _to_routing(picture, picture.layer, e, code), choose, picture.expert
+        ),
     )
     moved = f" Small: points since {picture.stage2}." if other is not None else ""
     return (
