@@ -1,7 +1,7 @@
 # `make demo` and `make test` each set up all they need; `make help` lists the rest.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo app test test-all test-slow test-bases test-e2e bench load screenshots check fix clean
+.PHONY: help setup demo app test test-all test-slow test-bases test-e2e bench structure load screenshots check fix clean
 
 BIN := .venv/bin
 # Tests side by side, one per core; more than four would mostly import torch once more.
@@ -41,6 +41,9 @@ test-e2e: $(READY) ## drive the dashboard in headless Chromium (CHROMIUM=/path n
 bench: $(READY) ## every speed and memory ratio of docs/performance.md; fetches the embedded model when it is not there
 	@$(BIN)/python -m pip install --disable-pip-version-check --no-input -q -e ".[eval]"
 	@$(BIN)/python tests/benchmarks/run_all.py
+
+structure: $(READY) ## files, lines, longest function, largest class, import circles, repeated blocks
+	@$(BIN)/python tests/benchmarks/structure.py
 
 load: $(READY) ## sixty readers of the dashboard while one generates
 	@$(BIN)/python tests/load/readers.py --readers 60
