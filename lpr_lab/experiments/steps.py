@@ -15,7 +15,6 @@ from lpr_lab.method.closed_form import RouterFits, fit_routers, local_review
 from lpr_lab.method.expand import expand
 from lpr_lab.method.review import review
 from lpr_lab.method.router_statistics import RouterStatistics
-from lpr_lab.method.settings import FitSettings
 from lpr_lab.method.similarity import measure_similarity
 from lpr_lab.method.similarity_table import SimilarityTable
 from lpr_lab.method.training.train import TrainSettings, train_settings
@@ -112,49 +111,26 @@ def _allocation(
 
 
 def _fit_routers(context: RunContext, folder: Path) -> dict[str, Any]:
-    fits = fit_routers(
-        context.model,
-        context.tokenizer,
-        context.corpus,
-        original=context.experiment.original,
-        expanded=context.experiment.expanded,
-        settings=_fit_settings(context.experiment),
-        earlier=_kept_statistics(context),
-    )
-    return _keep_fit(context, fits)
+    return _fit(context, fit_routers)
 
 
 def _local_review(context: RunContext, folder: Path) -> dict[str, Any]:
-    fits = local_review(
+    return _fit(context, local_review, classifier_layers=context.run.phases["plan"].get("classifier_layers", ()))
+
+
+def _fit(context: RunContext, fit: Callable[..., RouterFits], **further: Any) -> dict[str, Any]:
+    """Fit routers in closed form, and keep how well that went and the statistics for a further group."""
+    run, experiment, earlier = context.run, context.experiment, _kept_statistics(context)
+    fits = fit(
         context.model,
         context.tokenizer,
         context.corpus,
-        original=context.experiment.original,
-        expanded=context.experiment.expanded,
-        settings=_fit_settings(context.experiment),
-        earlier=_kept_statistics(context),
-        classifier_layers=context.run.phases["plan"].get("classifier_layers", ()),
+        original=experiment.original,
+        expanded=experiment.expanded,
+        settings=replace(experiment.fit, precision=experiment.precision, seed=experiment.seed),
+        earlier=earlier,
+        **further,
     )
-    return _keep_fit(context, fits)
-
-
-def _fit_settings(experiment: Experiment) -> FitSettings:
-    return replace(experiment.fit, precision=experiment.precision, seed=experiment.seed)
-
-
-def _kept_statistics(context: RunContext) -> RouterStatistics | None:
-    """Return what the parent run kept of the earlier groups, which stands in for their text."""
-    if context.parent is None or context.experiment.fit.solver == "logistic":
-        return None
-    folder = context.parent.paths.statistics
-    if not folder.is_dir():
-        return None
-    storage.verify(folder)
-    return RouterStatistics.load(folder / STATISTICS)
-
-
-def _keep_fit(context: RunContext, fits: RouterFits) -> dict[str, Any]:
-    run = context.run
     table = fits.to_frame()
     run.tables.write("router_fit", table)
     if run.paths.statistics.exists():
@@ -166,8 +142,19 @@ def _keep_fit(context: RunContext, fits: RouterFits) -> dict[str, Any]:
         "auc_min": float(table["auc"].min()),
         "accuracy_mean": float(table["accuracy"].mean()),
         "num_tokens": fits.statistics.num_tokens,
-        "earlier_groups_from_statistics": _kept_statistics(context) is not None,
+        "earlier_groups_from_statistics": earlier is not None,
     }
+
+
+def _kept_statistics(context: RunContext) -> RouterStatistics | None:
+    """Return what the parent run kept of the earlier groups, which stands in for their text."""
+    if context.parent is None or context.experiment.fit.solver == "logistic":
+        return None
+    folder = context.parent.paths.statistics
+    if not folder.is_dir():
+        return None
+    storage.verify(folder)
+    return RouterStatistics.load(folder / STATISTICS)
 
 
 def _expand(context: RunContext, folder: Path) -> dict[str, Any]:
