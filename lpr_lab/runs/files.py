@@ -79,25 +79,25 @@ class Metrics:
 class _Folder:
     """Files of one kind in a folder of the run, by name."""
 
-    suffix: str
-    kind: str
+    _suffix: str
+    _kind: str
 
     def __init__(self, path: Path):
-        self.path = path
+        self._path = path
 
     def names(self) -> tuple[str, ...]:
         """Return the names there are, sorted."""
-        paths = self.path.glob(f"*{self.suffix}")
-        return tuple(sorted(path.name.removesuffix(self.suffix) for path in paths if not path.name.startswith(".")))
+        paths = self._path.glob(f"*{self._suffix}")
+        return tuple(sorted(path.name.removesuffix(self._suffix) for path in paths if not path.name.startswith(".")))
 
     def _file(self, name: str) -> Path:
-        return self.path / f"{formats.checked_name(name, self.kind)}{self.suffix}"
+        return self._path / f"{formats.checked_name(name, self._kind)}{self._suffix}"
 
 
 class Tables(_Folder):
     """The results as `tables/<name>.csv`."""
 
-    suffix, kind = ".csv", "table"
+    _suffix, _kind = ".csv", "table"
 
     def write(self, name: str, table: "pd.DataFrame") -> None:
         """Write a table."""
@@ -112,7 +112,7 @@ class Tables(_Folder):
 class Figures(_Folder):
     """Figures as plotly JSON, `figures/<name>.json`."""
 
-    suffix, kind = ".json", "figure"
+    _suffix, _kind = ".json", "figure"
 
     def write(self, name: str, plotly_json: str | Mapping[str, Any]) -> None:
         """Write a figure: what plotly's `to_json` gives, as text or as a mapping."""
@@ -129,11 +129,11 @@ class Figures(_Folder):
 class Traces(_Folder):
     """Routing traces, `traces/<name>.*`; the name is the language code where there is one."""
 
-    suffix, kind = ".json", "trace"
+    _suffix, _kind = ".json", "trace"
 
     def write(self, name: str, trace: "RoutingTrace") -> None:
         """Write a routing trace."""
-        formats.write_trace(self.path, formats.checked_name(name, self.kind), trace)
+        formats.write_trace(self._path, formats.checked_name(name, self._kind), trace)
 
     def read(self, name: str) -> "RoutingTrace":
         """Read a routing trace.
@@ -142,24 +142,24 @@ class Traces(_Folder):
             MissingError: there is none of that name.
             DamagedError: its files are altered or do not fit together.
         """
-        formats.checked_name(name, self.kind)
+        formats.checked_name(name, self._kind)
         names = self.names()
         if name not in names:
             hint = f"It has {', '.join(names)}." if names else "It has none."
-            raise MissingError(f"Run {self.path.parent.name} has no routing trace {name!r}. {hint}")
-        return formats.read_trace(self.path, name)
+            raise MissingError(f"Run {self._path.parent.name} has no routing trace {name!r}. {hint}")
+        return formats.read_trace(self._path, name)
 
     def delete(self, name: str) -> None:
         """Delete a routing trace; without effect where there is none."""
-        formats.checked_name(name, self.kind)
+        formats.checked_name(name, self._kind)
         for suffix in (".json", ".npz", ".tokens.jsonl"):  # first the one that the list of traces goes by
-            (self.path / f"{name}{suffix}").unlink(missing_ok=True)
+            (self._path / f"{name}{suffix}").unlink(missing_ok=True)
 
 
 class Generations(_Folder):
     """Generated text, `generations/<name>.jsonl`: by default `pairs` of continuations of one prompt."""
 
-    suffix, kind = ".jsonl", "file of generations"
+    _suffix, _kind = ".jsonl", "file of generations"
 
     def append(self, record: Mapping[str, Any], name: str = "pairs") -> None:
         """Append a record."""
@@ -173,7 +173,7 @@ class Generations(_Folder):
 
     def repair(self) -> None:
         """As `Metrics.repair`."""
-        for path in self.path.glob(f"*{self.suffix}"):
+        for path in self._path.glob(f"*{self._suffix}"):
             _drop_cut_line(path)
 
 

@@ -45,7 +45,7 @@ _lock = threading.Lock()
 
 
 def snapshot_of(run: Run) -> Snapshot:
-    """Return where a run stands; only what was appended to its numbers since the last look is read.
+    """Return a snapshot of a run; only what was appended to its numbers since the last one is read.
 
     Raises:
         MissingError, DamagedError: it is gone, or cannot be read.
