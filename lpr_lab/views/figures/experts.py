@@ -71,14 +71,8 @@ def information(table: Table, template: str = "lpr") -> "go.Figure":
         marker={"symbol": "diamond", "size": 8},
         hovertemplate="layer %{x}: %{y:.3f} bits<extra></extra>",
     )
-    figure.update_layout(
-        template=template,
-        title=information_finding(table),
-        height=340,
-        xaxis={"title": "layer", "showgrid": False, "zeroline": False},
-        yaxis={"title": "bits", "rangemode": "tozero"},
-    )
-    return figure
+    yaxis = {"title": "bits", "rangemode": "tozero"}
+    return _over_layers(figure, template, information_finding(table), yaxis)
 
 
 def agreement_finding(table: Table, number: str = "same_first") -> str:
@@ -132,14 +126,8 @@ def agreement(table: Table, number: str = "same_first", template: str = "lpr") -
                 marker={"symbol": theme.SYMBOLS[place % len(theme.SYMBOLS)], "size": 7},
                 hovertemplate=f"{name}, layer %{{x}}: %{{y:.1f}}%<extra></extra>",
             )
-    figure.update_layout(
-        template=template,
-        title=agreement_finding(table, number),
-        height=340,
-        xaxis={"title": "layer", "showgrid": False, "zeroline": False},
-        yaxis={"title": "the same at both stages, %", "range": [-3, 103], "zeroline": False},
-    )
-    return figure
+    yaxis = {"title": "the same at both stages, %", "range": [-3, 103], "zeroline": False}
+    return _over_layers(figure, template, agreement_finding(table, number), yaxis)
 
 
 def original_probability_finding(table: Table) -> str:
@@ -184,14 +172,8 @@ def original_probability(table: Table, template: str = "lpr") -> "go.Figure":
                 marker={"symbol": theme.SYMBOLS[place % len(theme.SYMBOLS)], "size": 7},
                 hovertemplate=f"{name}, layer %{{x}}: %{{y:.1f}}%<extra></extra>",
             )
-    figure.update_layout(
-        template=template,
-        title=original_probability_finding(table),
-        height=340,
-        xaxis={"title": "layer", "showgrid": False, "zeroline": False},
-        yaxis={"title": "router's probability of expert 0, %", "range": [-3, 103], "zeroline": False},
-    )
-    return figure
+    yaxis = {"title": "router's probability of expert 0, %", "range": [-3, 103], "zeroline": False}
+    return _over_layers(figure, template, original_probability_finding(table), yaxis)
 
 
 def load_finding(loads: dict[int, Any]) -> str:
@@ -236,17 +218,8 @@ def load_by_layer(load: Table, number: str = "mass", template: str = "lpr") -> "
         line={"color": theme.GREY, "width": 1.5, "dash": "dash", "shape": "hvh"},
         hovertemplate="layer %{x}: even is %{y:.1f}%<extra></extra>",
     )
-    figure.update_layout(
-        template=template,
-        title=load_finding(loads),
-        height=360,
-        xaxis={"title": "layer", "showgrid": False, "zeroline": False},
-        yaxis={
-            "title": "share of weight, %" if number == "mass" else "share of first choices, %",
-            "rangemode": "tozero",
-        },
-    )
-    return figure
+    title = "share of weight, %" if number == "mass" else "share of first choices, %"
+    return _over_layers(figure, template, load_finding(loads), {"title": title, "rangemode": "tozero"})
 
 
 def languages_by_expert(load: Table, template: str = "lpr") -> "go.Figure":
@@ -287,6 +260,13 @@ def languages_by_expert(load: Table, template: str = "lpr") -> "go.Figure":
         xaxis={"side": "bottom", "showgrid": False},
         yaxis={"autorange": "reversed", "showgrid": False},
     )
+    return figure
+
+
+def _over_layers(figure: "go.Figure", template: str, finding: str, yaxis: dict[str, Any]) -> "go.Figure":
+    """Return a figure laid out with layers across."""
+    xaxis = {"title": "layer", "showgrid": False, "zeroline": False}
+    figure.update_layout(template=template, title=finding, height=340, xaxis=xaxis, yaxis=yaxis)
     return figure
 
 
