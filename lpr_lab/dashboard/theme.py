@@ -6,7 +6,7 @@ from pathlib import Path
 from gradio import themes
 
 from lpr_lab.views import theme
-from lpr_lab.views.html import continuations, expert_panels, live, tokens
+from lpr_lab.views.html import tokens
 from lpr_lab.views.static import read_static
 
 _STATIC = Path(__file__).with_name("static")
@@ -102,9 +102,9 @@ def head() -> str:
     """
     colours = theme.css_constants() + theme.css_colours(":root") + theme.css_colours(".dark", dark=True)
     ours = ("shell.css", "plan.css", "routing.css", "compare.css")
-    style = colours + read_static("token_strip.css") + f".gradio-container{{{read_static('run_overview.css')}}}"
+    style = colours + read_static("token_strip.css") + _inside("run_overview.css")
     style += "".join(read_static(name, _STATIC) for name in ours)
-    style += f".gradio-container{{{expert_panels.style()}{live.style()}}}.gradio-container{{{continuations.style()}}}"
+    style += "".join(map(_inside, ("expert_panels.css", "live.css", "continuations.css")))
     script = "\n".join(
         [tokens.script(), *(read_static(name, _STATIC) for name in ("plan.js", "widgets.js", "shell.js"))]
     )
