@@ -47,19 +47,22 @@ ASKED_RULE = Choice("The rule", tuple(name for name in RULES if name != "own"))
 GIVEN_PROMPT = Text("The prompt", TRACED.most)
 
 
-def endpoints(runs_dir: Path) -> dict[str, Callable[..., Any]]:
-    """Return the endpoints on a folder of runs, by name."""
+class Endpoints:
+    """The endpoints on one folder of runs. Each public method is one; its docstring is what programs read about it."""
 
-    def list_runs_() -> list:
+    def __init__(self, runs_dir: Path) -> None:
+        self._runs_dir = runs_dir
+
+    def list_runs(self) -> list:
         """List the runs, newest first, examples last.
 
         Returns:
             One object per run: id, title, kind, state, created, base, original, expanded, parents, has_weights; for
             one that cannot be read, id and problem.
         """
-        return [_facts(run) for run in list_runs(runs_dir)]
+        return [_facts(run) for run in list_runs(self._runs_dir)]
 
-    def trace_text(run: str, text: str, language: str = "") -> dict:
+    def trace_text(self, run: str, text: str, language: str = "") -> dict:
         """Trace which experts each token of a text goes to, in every layer, through a run's expanded model.
 
         Args:
@@ -73,7 +76,7 @@ def endpoints(runs_dir: Path) -> dict[str, Callable[..., Any]]:
             [token].
         """
         text, language = TRACED.read(text), LANGUAGE.read(language)
-        with HUB.use(Run.open(runs_dir, RUN.read(run))) as loaded:
+        with HUB.use(Run.open(self._runs_dir, RUN.read(run))) as loaded:
             from lpr_lab.measure.routing import trace
 
             found = trace(loaded.model, loaded.tokenizer, text, language or None)
@@ -88,7 +91,7 @@ def endpoints(runs_dir: Path) -> dict[str, Callable[..., Any]]:
             "base_log_prob": None if found.base_log_prob is None else _plain(found.base_log_prob.tolist()),
         }
 
-    def expert_load(run: str, language: str = "", layer: int = -1) -> list:
+    def expert_load(self, run: str, language: str = "", layer: int = -1) -> list:
         """Tell how much each expert worked on held-out text, as measured when the run was made.
 
         Args:
@@ -99,14 +102,14 @@ def endpoints(runs_dir: Path) -> dict[str, Callable[..., Any]]:
         Returns:
             One object per language, data set, layer and expert: share of choices, and share of probability mass.
         """
-        rows = _table(Run.open(runs_dir, RUN.read(run)), "load")
+        rows = _table(Run.open(self._runs_dir, RUN.read(run)), "load")
         languages, layers = (list(dict.fromkeys(row[name] for row in rows)) for name in ("language", "layer"))
         language, layer = Choice("The language", ("", *languages)).read(language), LAYER.read(layer)
         if layer not in (-1, *layers):
             raise UsageError(f"Layer is {layer}; expected -1 for all, or one from {min(layers)} to {max(layers)}.")
         return [row for row in rows if language in ("", row["language"]) and layer in (-1, row["layer"])]
 
-    def retention(run: str) -> list:
+    def retention(self, run: str) -> list:
         """Tell what an expansion gained and kept: bits per byte before and after, per language and data set.
 
         Args:
@@ -116,10 +119,12 @@ def endpoints(runs_dir: Path) -> dict[str, Callable[..., Any]]:
             One object per language and data set: before, after, change_percent with its 95 % interval (ci_low,
             ci_high), n_documents and the verdict.
         """
-        rows = _table(Run.open(runs_dir, RUN.read(run)), "change")
+        rows = _table(Run.open(self._runs_dir, RUN.read(run)), "change")
         return [{**row, "verdict": change_of(row).verdict()} for row in rows]
 
-    def generate_pair(run: str, prompt: str, max_new_tokens: int = 32, temperature: float = 0.0, seed: int = 0) -> dict:
+    def generate_pair(
+        self, run: str, prompt: str, max_new_tokens: int = 32, temperature: float = 0.0, seed: int = 0
+    ) -> dict:
         """Continue a prompt with a run's base and with its expanded model, from one copy of the weights.
 
         Args:
@@ -134,13 +139,14 @@ def endpoints(runs_dir: Path) -> dict[str, Callable[..., Any]]:
         """
         prompt, max_new_tokens = GIVEN_PROMPT.read(prompt), NEW_TOKENS.read(max_new_tokens)
         temperature, seed = TEMPERATURE.read(temperature), SEED.read(seed)
-        with HUB.use(Run.open(runs_dir, RUN.read(run))) as loaded:
+        with HUB.use(Run.open(self._runs_dir, RUN.read(run))) as loaded:
             from lpr_lab.measure.generation import generate_pair as steps
 
             *_, last = steps(loaded.model, loaded.tokenizer, prompt, max_new_tokens, temperature, seed)
         return {"base": last.left.text, "expanded": last.right.text, "diverged_at": last.diverged_at}
 
     def plan(
+        self,
         run: str = "",
         budget: int = 0,
         rule: str = "similarity",
@@ -165,7 +171,7 @@ def endpoints(runs_dir: Path) -> dict[str, Callable[..., Any]]:
         rule, rounding, top_k = ASKED_RULE.read(rule), ROUND.read(rounding), TOP_K.read(top_k)
         budget = 0 if budget == 0 and not isinstance(budget, bool) else BUDGET.read(budget)
         given = () if similarity is None else SIMILARITY.read(similarity)
-        chosen, runs = _run_or_newest(runs_dir, RUN.read(run))
+        chosen, runs = _run_or_newest(self._runs_dir, RUN.read(run))
         facts = facts_of(chosen, runs)
         if given:
             if facts.num_layers not in (None, len(given)):
@@ -190,8 +196,11 @@ def endpoints(runs_dir: Path) -> dict[str, Callable[..., Any]]:
             "plan_yaml": as_yaml(facts, made, chosen),
         }
 
-    list_runs_.__name__ = "list_runs"
-    return {fn.__name__: fn for fn in (list_runs_, trace_text, expert_load, retention, generate_pair, plan)}
+
+def endpoints(runs_dir: Path) -> dict[str, Callable[..., Any]]:
+    """Return the endpoints on a folder of runs, by name."""
+    offered = Endpoints(runs_dir)
+    return {name: getattr(offered, name) for name in vars(Endpoints) if not name.startswith("_")}
 
 
 MODEL_ENDPOINTS = ("trace_text", "generate_pair")
