@@ -1,10 +1,11 @@
-"""The window: six pages over run directories. Imports neither torch nor gradio until something is built or asked for.
+"""The dashboard: six pages over run directories. Imports neither torch nor gradio until something is built.
 
     build(runs_dir)  -> the pages, as a `gradio.Blocks`
     serve(runs_dir)  -> the same, served on this machine
 
-A page is a file with two kinds of functions: some turn a run and a `View` (what the address asks for) into words, HTML
-and figures, the others wire those to widgets. Numbers come from run directories; models are loaded only when asked.
+Begin with `app`, which assembles the pages; `shell` holds what they share. A page (`pages/NAME/page.py`) builds its
+controls and handles their events; the modules beside it turn a run and a `Query` (what the address asks for) into HTML
+and figures. Numbers come from run directories; models are loaded only when asked.
 """
 
 import os
@@ -36,9 +37,9 @@ def build(runs_dir: str | Path) -> "gradio.Blocks":
     from lpr_lab.dashboard.server.quick_gradio import skip_type_stubs
 
     skip_type_stubs()
-    from lpr_lab.dashboard import app as pages
+    from lpr_lab.dashboard import app
 
-    return pages.assemble(Path(runs_dir))
+    return app.assemble(Path(runs_dir))
 
 
 def new_token() -> str:
@@ -92,7 +93,7 @@ def serve(
         raise UsageError("--mcp needs the package mcp: pip install mcp")
     demo = build(runs_dir)
 
-    from lpr_lab.dashboard import app as pages
+    from lpr_lab.dashboard import app
 
     try:
         _, address, _ = demo.launch(
@@ -100,7 +101,7 @@ def serve(
             server_port=port or _free_port(),
             prevent_thread_lock=True,
             quiet=True,
-            **pages.launch_options(Path(runs_dir), host, token=token, mcp=mcp),
+            **app.launch_options(Path(runs_dir), host, token=token, mcp=mcp),
         )
     except OSError as error:
         raise UsageError(f"Port {port} is in use; choose another with --port, or stop what serves there.") from error

@@ -1,4 +1,4 @@
-"""What this is: one sentence and links below every page, and the address `/concepts` with the method in our own words.
+"""The footer of every page, and the address `/concepts`, which explains the method.
 
 `/concepts` is a document, not a page of the app: `docs/concepts.md` and `docs/glossary.md` as HTML, without a script.
 """

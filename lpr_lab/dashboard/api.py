@@ -1,7 +1,7 @@
-"""The named endpoints: what the pages show, as plain values for programs (`gradio_client`; with --mcp, assistants).
+"""Named endpoints: what the pages show, as plain values for programs (`gradio_client`; with --mcp, assistants).
 
 Everything else that the app answers is private to its pages. Errors are sentences. Endpoints that need a model wait in
-one line with the pages, and say how many come before; the others read files.
+one queue with the pages, and say how many come before; the others read files.
 """
 
 import logging
@@ -18,7 +18,7 @@ from gradio import events
 from lpr_lab.dashboard.pages.plan.changes import ROUND
 from lpr_lab.dashboard.pages.plan.costs import RULES, TOKENS, costs, make_plan
 from lpr_lab.dashboard.pages.plan.facts import Similarity, facts_of
-from lpr_lab.dashboard.pages.plan.words import as_yaml
+from lpr_lab.dashboard.pages.plan.render import as_yaml
 from lpr_lab.dashboard.parameters import (
     BUDGET,
     LANGUAGE,
@@ -34,10 +34,10 @@ from lpr_lab.dashboard.parameters import (
     Text,
     budget_of,
 )
-from lpr_lab.dashboard.query import View
-from lpr_lab.dashboard.server.limits import TooManyError
-from lpr_lab.dashboard.server.models import HUB
-from lpr_lab.dashboard.server.turns import take_turn
+from lpr_lab.dashboard.query import Query
+from lpr_lab.dashboard.server.model_queue import run_queued
+from lpr_lab.dashboard.server.models import MODELS
+from lpr_lab.dashboard.server.request_limits import TooManyError
 from lpr_lab.errors import LprError, UsageError
 from lpr_lab.measure.significance import change_of
 from lpr_lab.runs.find import list_runs
@@ -76,7 +76,7 @@ class Endpoints:
             [token].
         """
         text, language = TRACED.read(text), LANGUAGE.read(language)
-        with HUB.use(Run.open(self._runs_dir, RUN.read(run))) as loaded:
+        with MODELS.use(Run.open(self._runs_dir, RUN.read(run))) as loaded:
             from lpr_lab.measure.routing import trace
 
             found = trace(loaded.model, loaded.tokenizer, text, language or None)
@@ -139,7 +139,7 @@ class Endpoints:
         """
         prompt, max_new_tokens = GIVEN_PROMPT.read(prompt), NEW_TOKENS.read(max_new_tokens)
         temperature, seed = TEMPERATURE.read(temperature), SEED.read(seed)
-        with HUB.use(Run.open(self._runs_dir, RUN.read(run))) as loaded:
+        with MODELS.use(Run.open(self._runs_dir, RUN.read(run))) as loaded:
             from lpr_lab.measure.generation import generate_pair as steps
 
             *_, last = steps(loaded.model, loaded.tokenizer, prompt, max_new_tokens, temperature, seed)
@@ -179,7 +179,7 @@ class Endpoints:
             facts = replace(facts, similarity=Similarity(given), num_layers=len(given))
         if budget and facts.num_layers:
             budget_of(facts.num_layers).read(budget)
-        made = make_plan(facts, View(rule=rule, round=rounding, budget=budget or None, topk=top_k, tokens=TOKENS))
+        made = make_plan(facts, Query(rule=rule, round=rounding, budget=budget or None, topk=top_k, tokens=TOKENS))
         if made is None:
             raise UsageError(f"How many layers {facts.base} has is not known; give one similarity per layer.")
         if made.problem or made.rule != rule:
@@ -239,7 +239,7 @@ def _when_its_turn_comes(fn: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(fn)
     async def call(*args: Any, **kwargs: Any) -> Any:
         try:
-            return await take_turn(partial(answered, *args, **kwargs), gr.Info)
+            return await run_queued(partial(answered, *args, **kwargs), gr.Info)
         except TooManyError as error:
             raise gr.Error(str(error), print_exception=False) from error
 

@@ -1,4 +1,4 @@
-"""The pages put together, and how they are launched."""
+"""Assembles the pages into one Gradio app, with its launch options."""
 
 from importlib import import_module
 from pathlib import Path
@@ -8,12 +8,11 @@ import gradio as gr
 from gradio.components.navbar import Navbar
 from starlette.middleware import Middleware
 
-from lpr_lab.dashboard import about, api, not_found, shell
-from lpr_lab.dashboard import theme as look
+from lpr_lab.dashboard import about, api, not_found, shell, theme
 from lpr_lab.dashboard.pages.runs.report import report_route
 from lpr_lab.dashboard.server.guard import Guard
+from lpr_lab.dashboard.server.model_queue import MAX_QUEUED
 from lpr_lab.dashboard.server.sessions import describe_once
-from lpr_lab.dashboard.server.turns import MOST
 
 PAGES = {name: import_module(f"lpr_lab.dashboard.pages.{name.lower()}.page") for name in shell.PAGES}
 
@@ -54,14 +53,14 @@ def launch_options(
         "run_history": False,
         "footer_links": [],
         "max_file_size": "1mb",
-        "max_threads": MOST + 8,  # all that are in line, and some that read files meanwhile
+        "max_threads": MAX_QUEUED + 8,  # all that are in line, and some that read files meanwhile
         "state_session_capacity": 64,
         "enable_monitoring": False,
         "pwa": False,
         "mcp_server": mcp,
         "strict_cors": True,
-        "theme": look.gradio_theme(),
-        "head": look.head(),
+        "theme": theme.gradio_theme(),
+        "head": theme.head(),
         "app_kwargs": {
             "middleware": [Middleware(Guard, hosts=hosts, token=token)],
             "exception_handlers": {404: not_found.answer},

@@ -1,6 +1,6 @@
-"""What a page showed is remembered until a file it was drawn from changes: many readers cost little more than one.
+"""Cache rendered pages by file modification time.
 
-Only for functions of a `Scene`: what the address asks for and the files say, and the texts that `typed` holds.
+Only for functions of a `PageContext`, whose result depends on the address, the files and the unsaved texts.
 """
 
 import threading
@@ -11,9 +11,9 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lpr_lab.dashboard.server.models import HUB
-from lpr_lab.dashboard.server.typed_texts import TYPED
-from lpr_lab.dashboard.shell import Scene
+from lpr_lab.dashboard.server.models import MODELS
+from lpr_lab.dashboard.server.unsaved_texts import UNSAVED
+from lpr_lab.dashboard.shell import PageContext
 from lpr_lab.runs.run import Run
 
 MOST = 64
@@ -35,19 +35,19 @@ _entries: OrderedDict[Any, _Entry] = OrderedDict()
 _lock = threading.Lock()
 
 
-def remembered(
-    draw: Callable[[Scene, Path], Drawn], *, seconds: float = float("inf")
-) -> Callable[[Scene, Path], Drawn]:
+def cached(
+    draw: Callable[[PageContext, Path], Drawn], *, seconds: float = float("inf")
+) -> Callable[[PageContext, Path], Drawn]:
     """Return a function that draws only when the address or a file is another than before.
 
     Args:
-        draw: a function of a scene and the folder of runs.
+        draw: a function of a context and the folder of runs.
         seconds: how long a result stands, for what says how long ago something was.
     """
 
     @wraps(draw)
-    def look_up(scene: Scene, runs_dir: Path) -> Drawn:
-        key = (draw, runs_dir, scene.view, scene.notice, fingerprint(scene))
+    def look_up(context: PageContext, runs_dir: Path) -> Drawn:
+        key = (draw, runs_dir, context.query, context.notice, fingerprint(context))
         with _lock:
             entry = _entries.setdefault(key, _Entry())
             _entries.move_to_end(key)
@@ -55,7 +55,7 @@ def remembered(
                 _entries.popitem(last=False)
         with entry.lock:
             if time.monotonic() - entry.made_at >= seconds or entry.made_at == float("-inf"):
-                entry.value = draw(scene, runs_dir)
+                entry.value = draw(context, runs_dir)
                 entry.made_at = time.monotonic()
             return _fresh(entry.value)
 
@@ -69,11 +69,13 @@ def _fresh(value: Any) -> Any:
     return type(value)(_fresh(item) for item in value) if type(value) in (list, tuple) else value
 
 
-def fingerprint(scene: Scene) -> tuple[Any, ...]:
+def fingerprint(context: PageContext) -> tuple[Any, ...]:
     """Return what changes when a file does that a page may be drawn from."""
-    mine = {name for name in (scene.run.id if scene.run else "", scene.view.run2, *scene.view.compared) if name}
-    typed = TYPED.stamp(scene.view.text)
-    return (typed, *(_state_of(run, in_full=run.id in mine) for run in scene.runs))
+    mine = {
+        name for name in (context.run.id if context.run else "", context.query.run2, *context.query.compared) if name
+    }
+    typed = UNSAVED.stamp(context.query.text)
+    return (typed, *(_state_of(run, in_full=run.id in mine) for run in context.runs))
 
 
 def _state_of(run: Run, in_full: bool) -> tuple[Any, ...]:
@@ -83,7 +85,13 @@ def _state_of(run: Run, in_full: bool) -> tuple[Any, ...]:
         return (run.path, run.problem, *(_stamp(folder) for folder in folders))
     folders += [run.path / name for name in ("traces", "figures", "generations", "checkpoint")]
     files = [path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir())]
-    return (run.path, run.problem, run.status.state, HUB.is_loaded(run), *(_stamp(path) for path in (*folders, *files)))
+    return (
+        run.path,
+        run.problem,
+        run.status.state,
+        MODELS.is_loaded(run),
+        *(_stamp(path) for path in (*folders, *files)),
+    )
 
 
 def _stamp(path: Path) -> tuple[str, int, int]:

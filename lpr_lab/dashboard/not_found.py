@@ -1,4 +1,4 @@
-"""An address that is no page is answered as a page: what was asked for, and the way to those that there are."""
+"""The 404 page."""
 
 from html import escape
 
@@ -6,8 +6,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
-from lpr_lab.dashboard import about, shell
-from lpr_lab.dashboard import theme as look
+from lpr_lab.dashboard import about, shell, theme
 
 _API = "/gradio_api"
 _SHOWN = 80
@@ -31,7 +30,7 @@ def render(path: str) -> str:
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><title>No such page · lpr_lab</title>'
-        f'{look.head()}</head><body class="lpr-static"><div class="gradio-container"><div class="main">'
+        f'{theme.head()}</head><body class="lpr-static"><div class="gradio-container"><div class="main">'
         f'{shell.header("")}<main>{top}<p class="lpr-caption">These are:</p><ul class="lpr-apart">{links}</ul></main>'
         f"{about.footer()}</div></div></body></html>"
     )

@@ -1,4 +1,4 @@
-"""What readers and programs may ask for: every number, list and text of pages and endpoints, declared once.
+"""Validation of parameters: every number, list and text that pages and endpoints take, declared once.
 
 A bad value is refused with the value and what was expected; nothing is rounded, cut or replaced without a word.
 """

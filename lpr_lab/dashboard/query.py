@@ -21,11 +21,11 @@ _ROWS = {"experts": re.compile(r"[0-9A-Za-z.,+ -]{0,8000}"), "similarity": re.co
 
 
 @dataclass(frozen=True)
-class View:
+class Query:
     """The query of an address, read leniently: what is malformed is as if it were not there.
 
-    >>> View.from_query({"run": "../etc", "langs": "el,en", "layer": "3"})  # doctest: +ELLIPSIS
-    View(run='', run2='', ... langs='el,en', ... layer=3, ...)
+    >>> Query.parse({"run": "../etc", "langs": "el,en", "layer": "3"})  # doctest: +ELLIPSIS
+    Query(run='', run2='', ... langs='el,en', ... layer=3, ...)
     """
 
     run: str = ""
@@ -87,7 +87,7 @@ class View:
         return tuple(filter(None, self.runs.split(",")))
 
     @classmethod
-    def from_query(cls, query: Mapping[str, Any]) -> "View":
+    def parse(cls, query: Mapping[str, Any]) -> "Query":
         """Read a query; unknown keys and malformed values are left out."""
         values: dict[str, Any] = {}
         for field in fields(cls):
@@ -103,7 +103,7 @@ class View:
                 values[field.name] = raw if pattern.fullmatch(raw) else ""
         return cls(**values)
 
-    def to_query(self, **changes: Any) -> str:
+    def urlencode(self, **changes: Any) -> str:
         """Return the query of this view with some values changed, without what is empty."""
         view = replace(self, **changes)
         values = {field.name: getattr(view, field.name) for field in fields(self)}
@@ -111,12 +111,12 @@ class View:
 
     def link(self, page: str, **changes: Any) -> str:
         """Return the address of a page with this view; `page` is `/`, `/routing` and so on."""
-        query = self.to_query(**changes)
+        query = self.urlencode(**changes)
         return f"{page}?{query}" if query else page
 
 
 def refused(query: Mapping[str, Any]) -> list[str]:
-    """Return what is wrong with the numbers of a query, in sentences; `View.from_query` leaves them out."""
+    """Return what is wrong with the numbers of a query, in sentences; `Query.parse` leaves them out."""
     said = []
     for name, number in ADDRESS.items():
         raw = str(query.get(name, ""))

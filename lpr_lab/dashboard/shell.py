@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 import gradio as gr
 from anyio import to_thread
 
-from lpr_lab.dashboard.query import View, refused
+from lpr_lab.dashboard.query import Query, refused
 from lpr_lab.errors import LprError
 from lpr_lab.runs.find import list_runs
 from lpr_lab.runs.housekeeping import tags_of
@@ -83,36 +83,36 @@ MODEL: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Scene:
+class PageContext:
     """What a page is about right now: the runs there are, the one chosen, and what to tell the reader first."""
 
     runs: list[Run]
     run: Run | None
-    view: View
+    query: Query
     notice: str = ""
     """HTML, or empty."""
 
 
-def look(runs_dir: Path, query: Any) -> Scene:
+def page_context(runs_dir: Path, params: Any) -> PageContext:
     """Find the run that an address asks for, or the newest readable one; a run that is not there is said, not fatal."""
-    view = View.from_query(dict(query))
-    left_out = "".join(notice("warn", esc(sentence)) for sentence in refused(dict(query)))
+    query = Query.parse(dict(params))
+    left_out = "".join(notice("warn", esc(sentence)) for sentence in refused(dict(params)))
     try:
         runs = list_runs(runs_dir)
     except LprError as error:
-        return Scene([], None, view, left_out + notice("warn", esc(str(error))))
+        return PageContext([], None, query, left_out + notice("warn", esc(str(error))))
     readable = {run.id: run for run in runs if run.problem is None}
-    asked = str(dict(query).get("run", ""))
-    if view.run in readable:
-        return Scene(runs, readable[view.run], view, left_out)
+    asked = str(dict(params).get("run", ""))
+    if query.run in readable:
+        return PageContext(runs, readable[query.run], query, left_out)
     newest = next(iter(readable.values()), None)
     said = left_out
     if asked:
-        broken = next((run.problem for run in runs if run.id == view.run and run.problem), None)
+        broken = next((run.problem for run in runs if run.id == query.run and run.problem), None)
         reason = esc(broken) if broken else f"Run “{esc(asked[:80])}” isn't in this folder."
         said += notice("warn", reason + (" Showing the newest one instead." if newest else ""))
-    chosen = View.from_query({**dict(query), "run": newest.id if newest else ""})
-    return Scene(runs, newest, chosen, said)
+    chosen = Query.parse({**dict(params), "run": newest.id if newest else ""})
+    return PageContext(runs, newest, chosen, said)
 
 
 # ------------------------------------------------------------------------------------------------------- pieces
@@ -137,9 +137,9 @@ def header(active: str) -> str:
     )
 
 
-def head(question: str, finding: str = "", more: str = "", *, view: View | None = None) -> str:
+def head(question: str, finding: str = "", more: str = "", *, query: Query | None = None) -> str:
     """Return a page's heading: the question it answers, and, as HTML, the answer in a sentence and notices."""
-    ready = f' data-lpr-page="ready" data-query="{esc(view.to_query())}"' if view is not None else ""
+    ready = f' data-lpr-page="ready" data-query="{esc(query.urlencode())}"' if query is not None else ""
     lead = f'<p class="lpr-finding">{finding}</p>' if finding else ""
     return f'<div class="lpr-head" id="lpr-main" tabindex="-1"{ready}><h1>{esc(question)}</h1>{lead}{more}</div>'
 
@@ -177,7 +177,7 @@ def elsewhere(run: Run, path: str) -> str:
     subject = analysed_run(run)
     if not subject:
         return ""
-    link = esc(View(run=subject).link(path))
+    link = esc(Query(run=subject).link(path))
     return f'See <a href="{link}">the run it analysed</a>, {esc(subject)}.'
 
 
@@ -272,10 +272,10 @@ def run_picker() -> gr.Dropdown:
     return gr.Dropdown([], label="Run", elem_classes="lpr-run", interactive=True, min_width=300, scale=0)
 
 
-def show_runs(scene: Scene) -> Any:
+def show_runs(context: PageContext) -> Any:
     """Return the update that fills the run picker."""
-    choices = run_choices(scene.runs)
-    return gr.update(choices=choices, value=scene.run.id if scene.run else None, visible=bool(choices))
+    choices = run_choices(context.runs)
+    return gr.update(choices=choices, value=context.run.id if context.run else None, visible=bool(choices))
 
 
 def in_order(choose: Callable[..., Any]) -> Callable[..., Any]:

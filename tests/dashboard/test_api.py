@@ -6,7 +6,7 @@ from gradio_client.exceptions import AppError
 
 from helpers.sample_runs import make_plan_run, make_run
 from lpr_lab.dashboard import api, serve
-from lpr_lab.dashboard.server import turns
+from lpr_lab.dashboard.server import model_queue
 from lpr_lab.errors import LprError, MissingError, UsageError
 from lpr_lab.runs.run import Run
 from lpr_lab.storage import write_text
@@ -96,9 +96,9 @@ def test_programs_find_exactly_the_named_endpoints_and_can_use_them(tmp_path):
 
 @pytest.mark.slow
 def test_where_too_many_wait_for_a_model_a_program_is_told_so(tmp_path, monkeypatch):
-    run, full = make_run(tmp_path), turns.Line(most=1)
+    run, full = make_run(tmp_path), model_queue.ModelQueue(most=1)
     client = Client(serve(tmp_path, port=None, open_browser=False, block=False), verbose=False)
-    monkeypatch.setattr(turns, "LINE", full)
+    monkeypatch.setattr(model_queue, "QUEUE", full)
     held = full.join()
     for name, given in (("/trace_text", (run.id, "Hello.")), ("/generate_pair", (run.id, "Hello"))):
         with pytest.raises(AppError, match="busy"):

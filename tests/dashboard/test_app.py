@@ -26,8 +26,8 @@ def words(markup: str) -> str:
 PAGES = {"routing": routing, "retention": retention, "compare": compare}
 
 
-def everything(page, scene, folder: Path) -> str:
-    return " ".join(str(value) for value in page.compose(scene, folder).values())
+def everything(page, context, folder: Path) -> str:
+    return " ".join(str(value) for value in page.compose(context, folder).values())
 
 
 # ----------------------------------------------------------------------------------------------- which run
@@ -35,32 +35,32 @@ def everything(page, scene, folder: Path) -> str:
 
 def test_the_address_picks_the_run_and_without_one_it_is_the_newest(runs_dir):
     first, second = make_run(runs_dir), make_run(runs_dir)
-    assert shell.look(runs_dir, {"run": first.id}).run.id == first.id
-    newest = shell.look(runs_dir, {})
+    assert shell.page_context(runs_dir, {"run": first.id}).run.id == first.id
+    newest = shell.page_context(runs_dir, {})
     assert newest.run.id in (first.id, second.id) and not newest.notice
 
 
 @pytest.mark.parametrize("asked", ["20200101-000000Z-gone-0000", "../../etc/passwd", "a/b", "<script>boom()</script>"])
 def test_an_unknown_run_is_said_and_the_newest_shown(runs_dir, run, asked):
-    scene = shell.look(runs_dir, {"run": asked})
-    assert scene.run.id == run.id
-    assert "isn't in this folder. Showing the newest one instead." in words(scene.notice)
-    assert "<script" not in scene.notice
+    context = shell.page_context(runs_dir, {"run": asked})
+    assert context.run.id == run.id
+    assert "isn't in this folder. Showing the newest one instead." in words(context.notice)
+    assert "<script" not in context.notice
 
 
 @pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
 def test_an_empty_or_absent_folder_teaches_how_to_make_a_run(runs_dir, page):
-    said = words(everything(page, shell.look(runs_dir, {}), runs_dir))
+    said = words(everything(page, shell.page_context(runs_dir, {}), runs_dir))
     assert "No runs yet" in said and "lpr-lab demo" in said
 
 
 def test_a_run_that_cannot_be_read_is_a_row_with_the_reason_and_the_others_work(runs_dir, run):
     broken = make_run(runs_dir)
     write_text(broken.path / "run.json", "{")
-    scene = shell.look(runs_dir, {"run": broken.id})
-    assert scene.run.id == run.id
-    assert "not readable as JSON" in words(scene.notice)
-    listing = words(runs.render_list(scene))
+    context = shell.page_context(runs_dir, {"run": broken.id})
+    assert context.run.id == run.id
+    assert "not readable as JSON" in words(context.notice)
+    listing = words(runs.render_list(context))
     assert "unreadable" in listing and run.title in listing
 
 
@@ -68,31 +68,31 @@ def test_a_run_that_cannot_be_read_is_a_row_with_the_reason_and_the_others_work(
 @pytest.mark.parametrize("file", ["tables/change.csv", "traces/en.npz", "generations/pairs.jsonl", "results.json"])
 def test_a_damaged_file_is_a_sentence_and_not_a_crash(runs_dir, run, page, file):
     write_text(run.path / file, '"\x00{{{\n{"')
-    assert "<h1>" in everything(page, shell.look(runs_dir, {"text": "en"}), runs_dir)
-    scene = shell.look(runs_dir, {})
-    assert runs.render_list(scene) and runs.finding(scene) and render_detail(run, [run])
+    assert "<h1>" in everything(page, shell.page_context(runs_dir, {"text": "en"}), runs_dir)
+    context = shell.page_context(runs_dir, {})
+    assert runs.render_list(context) and runs.finding(context) and render_detail(run, [run])
 
 
 # ------------------------------------------------------------------------------------------------ runs
 
 
 def test_the_list_shows_state_languages_and_both_headlines(runs_dir, run):
-    listing = words(runs.render_list(shell.look(runs_dir, {})))
+    listing = words(runs.render_list(shell.page_context(runs_dir, {})))
     for part in ("finished", "English", "Greek", "−14.9%", "−0.4%", "below zero is better"):
         assert part in listing
-    assert "learned Greek, Hungarian and Turkish" in words(runs.finding(shell.look(runs_dir, {})))
+    assert "learned Greek, Hungarian and Turkish" in words(runs.finding(shell.page_context(runs_dir, {})))
 
 
 def test_an_unmeasured_run_shows_a_dash_and_never_a_zero(runs_dir):
     make_run(runs_dir, finished=False)
-    listing = runs.render_list(shell.look(runs_dir, {}))
+    listing = runs.render_list(shell.page_context(runs_dir, {}))
     assert listing.count('title="not measured">–') == 2 and "0.0%" not in listing
 
 
 def test_an_example_carries_its_badge(runs_dir):
     make_run(runs_dir / "examples")
-    assert "example" in words(runs.render_list(shell.look(runs_dir, {})))
-    assert "1 example that came with the code" in words(runs.finding(shell.look(runs_dir, {})))
+    assert "example" in words(runs.render_list(shell.page_context(runs_dir, {})))
+    assert "1 example that came with the code" in words(runs.finding(shell.page_context(runs_dir, {})))
 
 
 def test_the_detail_lists_promises_phases_settings_and_lineage(runs_dir, run):
@@ -127,9 +127,9 @@ def test_curves_start_with_the_language_model_loss(run):
 def test_tags_are_shown_and_choose_runs(runs_dir, run):
     other = make_run(runs_dir, title="The other one")
     tag(other, ["βραβείο"])
-    listing = runs.render_list(shell.look(runs_dir, {}))
+    listing = runs.render_list(shell.page_context(runs_dir, {}))
     assert "βραβείο 1" in words(listing) and run.title in listing
-    chosen = runs.render_list(shell.look(runs_dir, {"tag": "βραβείο"}))
+    chosen = runs.render_list(shell.page_context(runs_dir, {"tag": "βραβείο"}))
     assert "The other one" in chosen and run.title not in chosen
     assert "βραβείο" in render_detail(other, [other])
 
@@ -139,7 +139,7 @@ def test_runs_side_by_side_show_what_differs_and_no_result_on_other_documents(ru
     found = results()
     found["change"][0]["test_set"] = "other"
     other.finish(found)
-    compared = words(render_comparison(shell.look(runs_dir, {"runs": f"{run.id},{other.id}"})))
+    compared = words(render_comparison(shell.page_context(runs_dir, {"runs": f"{run.id},{other.id}"})))
     assert "1 of " in compared and "seed 0 7" in compared
     dataset = found["change"][0]["dataset"]
     assert "Their test sets hold different documents" in compared and f"languages, {dataset}" not in compared

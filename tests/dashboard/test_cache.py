@@ -7,7 +7,7 @@ import pytest
 
 from helpers.sample_runs import make_run, make_trace
 from lpr_lab.dashboard import shell
-from lpr_lab.dashboard.cache import MOST, _entries, remembered
+from lpr_lab.dashboard.cache import MOST, _entries, cached
 from lpr_lab.storage import write_text
 
 
@@ -16,14 +16,14 @@ def drawing(runs_dir, run):
     """A function that counts how often it draws, as pages call it."""
     drawn = []
 
-    def draw(scene, folder):
-        drawn.append(scene.view)
-        return {"text": scene.run.title, "update": {"visible": True, "choices": [1, 2]}}
+    def draw(context, folder):
+        drawn.append(context.query)
+        return {"text": context.run.title, "update": {"visible": True, "choices": [1, 2]}}
 
-    kept = remembered(draw)
+    kept = cached(draw)
 
     def look(**query):
-        return kept(shell.look(runs_dir, {"run": run.id, **query}), runs_dir)
+        return kept(shell.page_context(runs_dir, {"run": run.id, **query}), runs_dir)
 
     return look, drawn
 
@@ -73,25 +73,25 @@ def test_what_the_caller_does_to_it_is_not_remembered(drawing):
 
 def test_what_tells_the_time_is_drawn_again_after_a_while(runs_dir, run):
     drawn = []
-    kept = remembered(lambda scene, folder: drawn.append(1), seconds=0.05)
+    kept = cached(lambda context, folder: drawn.append(1), seconds=0.05)
     for _ in range(3):
-        kept(shell.look(runs_dir, {}), runs_dir)
+        kept(shell.page_context(runs_dir, {}), runs_dir)
     time.sleep(0.06)
-    kept(shell.look(runs_dir, {}), runs_dir)
+    kept(shell.page_context(runs_dir, {}), runs_dir)
     assert len(drawn) == 2
 
 
 def test_many_who_ask_at_once_wait_for_one_drawing(runs_dir, run):
     drawn = []
 
-    def slow(scene, folder):
+    def slow(context, folder):
         time.sleep(0.05)
         drawn.append(1)
-        return scene.run.id
+        return context.run.id
 
-    kept, found = remembered(slow), []
-    scene = shell.look(runs_dir, {})
-    threads = [threading.Thread(target=lambda: found.append(kept(scene, runs_dir))) for _ in range(8)]
+    kept, found = cached(slow), []
+    context = shell.page_context(runs_dir, {})
+    threads = [threading.Thread(target=lambda: found.append(kept(context, runs_dir))) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -102,16 +102,16 @@ def test_many_who_ask_at_once_wait_for_one_drawing(runs_dir, run):
 def test_a_failure_is_not_remembered_and_blocks_nobody(runs_dir, run):
     tries = []
 
-    def fails_once(scene, folder):
+    def fails_once(context, folder):
         tries.append(1)
         if len(tries) == 1:
             raise ValueError("no")
         return "drawn"
 
-    kept, scene = remembered(fails_once), shell.look(runs_dir, {})
+    kept, context = cached(fails_once), shell.page_context(runs_dir, {})
     with pytest.raises(ValueError, match="no"):
-        kept(scene, runs_dir)
-    assert kept(scene, runs_dir) == "drawn"
+        kept(context, runs_dir)
+    assert kept(context, runs_dir) == "drawn"
 
 
 def test_only_so_many_are_kept(drawing):

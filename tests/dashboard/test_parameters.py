@@ -19,7 +19,7 @@ from lpr_lab.dashboard.pages.plan.changes import changed
 from lpr_lab.dashboard.pages.plan.costs import make_plan
 from lpr_lab.dashboard.pages.routing import page as routing
 from lpr_lab.dashboard.pages.routing.own_texts import trace_own
-from lpr_lab.dashboard.query import View
+from lpr_lab.dashboard.query import Query
 from lpr_lab.errors import LprError, UsageError
 
 BAD_NUMBERS = [
@@ -90,8 +90,8 @@ HAND_MADE = {"rule": "own", "experts": ",".join(["2", "0", "5"] * 10)}
 @pytest.mark.parametrize("value", BAD_NUMBERS, ids=name_of)
 @pytest.mark.parametrize("name", ["budget", "topk", "tokens"])
 def test_a_bad_number_leaves_the_plan_as_it_is_and_says_the_range(planned, name, value):
-    scene = shell.look(planned, HAND_MADE)
-    made = make_plan(plan.known(scene), scene.view)
+    context = shell.page_context(planned, HAND_MADE)
+    made = make_plan(plan.known(context), context.query)
     assert made is not None and made.rule == "own"
     if name == "tokens" and value == 1e12:
         assert changed(name, value, made) == {"tokens": "1000000000000"}
@@ -101,8 +101,8 @@ def test_a_bad_number_leaves_the_plan_as_it_is_and_says_the_range(planned, name,
 
 
 def test_a_box_that_is_left_as_it_was_keeps_a_plan_by_hand(planned):
-    scene = shell.look(planned, HAND_MADE)
-    made = make_plan(plan.known(scene), scene.view)
+    context = shell.page_context(planned, HAND_MADE)
+    made = make_plan(plan.known(context), context.query)
     assert made is not None
     assert changed("budget", made.budget, made) is None and changed("topk", made.top_k, made) is None
     assert changed("round", "round_up", made) == {"round": "round_up"}
@@ -120,10 +120,10 @@ def test_a_bad_choice_is_refused(name, value):
 @pytest.mark.parametrize("raw", ["-5", "1e300", "nan", "inf", "2.5", "x", "9" * 400, "٣", "1_000", " "])
 @pytest.mark.parametrize("name", sorted(p.ADDRESS))
 def test_a_bad_number_in_an_address_is_said_on_the_page(planned, name, raw):
-    scene = shell.look(planned, {name: raw})
-    assert getattr(scene.view, name) is None
-    assert p.ADDRESS[name].name in scene.notice and "expected a whole number" in scene.notice
-    assert "expected a whole number" in plan.compose(scene, planned)["top"]
+    context = shell.page_context(planned, {name: raw})
+    assert getattr(context.query, name) is None
+    assert p.ADDRESS[name].name in context.notice and "expected a whole number" in context.notice
+    assert "expected a whole number" in plan.compose(context, planned)["top"]
 
 
 @pytest.mark.parametrize(
@@ -137,14 +137,14 @@ def test_a_bad_number_in_an_address_is_said_on_the_page(planned, name, raw):
     ],
 )
 def test_a_plan_by_hand_that_cannot_be_is_said_to_be_divided_anew(planned, experts, said):
-    scene = shell.look(planned, {"rule": "own", "experts": experts})
-    made = make_plan(plan.known(scene), scene.view)
+    context = shell.page_context(planned, {"rule": "own", "experts": experts})
+    made = make_plan(plan.known(context), context.query)
     assert made is not None and said in made.problem and "divided anew" in made.problem
 
 
 def test_a_budget_beyond_the_layers_and_a_similarity_that_does_not_fit_are_said(planned):
-    scene = shell.look(planned, {"budget": "2971", "similarity": "0.1,0.2"})
-    parts = plan.compose(scene, planned)
+    context = shell.page_context(planned, {"budget": "2971", "similarity": "0.1,0.2"})
+    parts = plan.compose(context, planned)
     assert "expected a whole number from 1 to 2,970" in parts["costs"] and "2 numbers" in parts["top"]
 
 
@@ -282,6 +282,4 @@ def test_every_number_box_of_the_pages_hands_on_what_was_typed(tmp_path):
 
 
 def test_an_address_says_a_number_again_exactly():
-    assert (
-        View.from_query({"seed": str(2**32 - 1), "tokens": "1e12"}).to_query() == "seed=4294967295&tokens=1000000000000"
-    )
+    assert Query.parse({"seed": str(2**32 - 1), "tokens": "1e12"}).urlencode() == "seed=4294967295&tokens=1000000000000"

@@ -43,14 +43,14 @@ def made(runs_dir) -> dict[str, Run]:
     ],
 )
 def test_the_list_says_what_a_run_of_one_stage_is(runs_dir, made, kind, said):
-    scene = shell.look(runs_dir, {"run": made[kind].id})
-    assert said in words(runs.finding(scene))
-    listed = words(runs.render_list(scene))
+    context = shell.page_context(runs_dir, {"run": made[kind].id})
+    assert said in words(runs.finding(context))
+    listed = words(runs.render_list(context))
     assert all(f"tiny: {other}" in listed for other in made)
 
 
 def test_the_whole_line_of_stages_is_linked(runs_dir, made):
-    detail = words(render_detail(made["stage2"], shell.look(runs_dir, {}).runs))
+    detail = words(render_detail(made["stage2"], shell.page_context(runs_dir, {}).runs))
     assert "tiny: upcycle → tiny: stage1 → tiny: stage2" in detail
 
 
@@ -62,10 +62,10 @@ def test_pages_that_a_kind_has_nothing_for_are_not_offered(runs_dir, made):
 
 
 def test_what_a_stage_was_not_made_to_say_is_said_so(runs_dir, made):
-    scene = shell.look(runs_dir, {"run": made["stage1"].id})
-    shown = retention.compose(scene, runs_dir)
+    context = shell.page_context(runs_dir, {"run": made["stage1"].id})
+    shown = retention.compose(context, runs_dir)
     assert "Not measured" in words(shown.values())
-    shown = experts.compose(scene, runs_dir)
+    shown = experts.compose(context, runs_dir)
     assert "Not counted yet" in words(shown.values()) or "Not measured" in words(shown.values())
-    measured = retention.compose(shell.look(runs_dir, {"run": made["stage2"].id}), runs_dir)
+    measured = retention.compose(shell.page_context(runs_dir, {"run": made["stage2"].id}), runs_dir)
     assert "Not measured" not in words(measured.values())

@@ -1,7 +1,7 @@
 """Take pictures of every page: `make screenshots`, or with widths and brightness of one's own choice.
 
 They show the newest finished run of the folder, so they are made after `make demo`. Without any run one with made-up
-numbers is shown, which is for looking, not for publishing. Look at every picture before committing any.
+numbers is shown, which is for looking, not for publishing. Look at every selection before committing any.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def subject(folder: Path) -> Run | None:
 
 
 def take(browser: Browser, address: str, run: Run, out: Path, width: int, scheme: str, whole: bool) -> None:
-    """Write one picture per page at one width and brightness."""
+    """Write one selection per page at one width and brightness."""
     height = 800 if width >= 1000 else 760
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)  # type: ignore[arg-type]
     page = context.new_page()

@@ -1,4 +1,4 @@
-"""What stands before the app: only this machine (or who has the token), only this page, and only what the pages use.
+"""Checks Host, Origin, token and body size; blocks unused endpoints.
 
 A local server is reachable from every web page that a browser has open. Gradio checks neither the `Host` header (so a
 page elsewhere can rebind its own name to 127.0.0.1) nor the origin of uploads (so any page can fill the disk), bounds
@@ -16,7 +16,7 @@ from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
-from lpr_lab.dashboard.server.limits import Limits, TooManyError, Turnstile
+from lpr_lab.dashboard.server.request_limits import Limits, RequestLimiter, TooManyError
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -56,20 +56,20 @@ _STARTUP = f"{_API}startup-events"
 
 
 class Guard:
-    """ASGI middleware: refuses strangers, other origins, unused doors and large bodies; bounds what is under way.
+    """ASGI middleware that checks every request before the app sees it, and limits how many are answered at once.
 
     Args:
-        app: what it stands before.
-        hosts: names that it answers to; with a token any name that leads here, since a cookie is bound to its name.
-        token: what a visitor must know, where others than this machine can connect.
-        limits: how much at once.
+        app: the ASGI application behind it.
+        hosts: accepted host names; with a token any name, since a cookie is bound to its name.
+        token: required where others than this machine can connect.
+        limits: on concurrent requests.
     """
 
     def __init__(self, app: Any, hosts: tuple[str, ...], token: str | None = None, limits: Limits | None = None):
         self.app = app
         self.hosts = hosts
         self.token = token
-        self.turnstile = Turnstile(limits or Limits())
+        self.limiter = RequestLimiter(limits or Limits())
         self.cookie = "" if token is None else f"lpr_lab_{hashlib.sha256(token.encode()).hexdigest()[:8]}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -116,11 +116,11 @@ class Guard:
 
     def _place(self, scope: Scope, path: str) -> AbstractAsyncContextManager[None]:
         address = (scope.get("client") or ("",))[0]
-        door = path.removeprefix(_API) if path.startswith(_API) else None
-        if door is not None and door.startswith(_STREAMS) and scope["method"] == "GET":
-            return self.turnstile.stream(address)
-        is_action = door is not None and door.startswith(_ACTIONS) and scope["method"] == "POST"
-        return self.turnstile.request(address, is_action=is_action)
+        endpoint = path.removeprefix(_API) if path.startswith(_API) else None
+        if endpoint is not None and endpoint.startswith(_STREAMS) and scope["method"] == "GET":
+            return self.limiter.stream(address)
+        is_action = endpoint is not None and endpoint.startswith(_ACTIONS) and scope["method"] == "POST"
+        return self.limiter.request(address, is_action=is_action)
 
     def refusal(self, method: str, path: str, headers: dict[str, str]) -> tuple[int, str] | None:
         """Return the status and the sentence to refuse with, or None."""
@@ -137,13 +137,13 @@ class Guard:
         if ".." in re.split(r"[/\\=]", unquote(path)) or "\x00" in unquote(path):
             return 404, "There is no such page."
         if path.startswith(_API) and path.removeprefix(_API).startswith(_UNUSED):
-            return 404, "There is no such door here."
+            return 404, "There is no such endpoint here."
         length = headers.get("content-length", "0")
         if not (length.isascii() and length.isdigit()) or int(length) > MAX_BODY_BYTES:
             return 413, f"At most {MAX_BODY_BYTES:,} bytes are taken."
         return None
 
-    # Who may come in, where others than this machine can connect
+    # The token, where others than this machine can connect
 
     def _brings_token(self, query: str) -> bool:
         return any(key == "token" and self._is_token(value) for key, value in parse_qsl(query))

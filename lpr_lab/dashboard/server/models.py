@@ -1,4 +1,4 @@
-"""The models that this process holds: loaded when a page first needs one, kept while they fit a budget of memory.
+"""Cache of loaded models: loaded when a page first needs one, kept within a memory budget.
 
 Nothing of torch is imported before that. One lock serves everything that touches a model, so two readers never load the
 same one twice and never compute side by side. Hold it for one computation, never across a `yield`: the steps of a
@@ -60,7 +60,7 @@ def memory_budget() -> int:
     return int(float(amount[1]) * _UNITS[amount[2]])
 
 
-class ModelHub:
+class ModelCache:
     """Holds expanded models, the one used longest ago first to go; one computation at a time.
 
     Args:
@@ -119,7 +119,7 @@ class ModelHub:
             gc.collect()  # models hold cycles, and the next one needs the memory now
 
     def _load(self, run: Run) -> Loaded:
-        reason = why_not(run)
+        reason = why_no_model(run)
         if reason is not None:
             raise MissingError(reason)
         started = time.monotonic()
@@ -161,11 +161,11 @@ def _bytes_of(model: Any) -> int:
     return sum(parts.values())
 
 
-HUB = ModelHub()
+MODELS = ModelCache()
 """The process's own: one for all pages and visitors."""
 
 
-def why_not(run: Run) -> str | None:
+def why_no_model(run: Run) -> str | None:
     """Return why no model of this run can be loaded, in one sentence, or None when it can."""
     if run.paths.has_checkpoint:
         return None

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lpr_lab.dashboard.server import guard as guard_module
 from lpr_lab.dashboard.server.guard import MAX_BODY_BYTES, Guard
-from lpr_lab.dashboard.server.limits import Limits, TooManyError, Turnstile
+from lpr_lab.dashboard.server.request_limits import Limits, RequestLimiter, TooManyError
 
 HOSTS = ("127.0.0.1", "localhost", "::1")
 HERE = {"host": "127.0.0.1:7860"}
@@ -208,11 +208,11 @@ def test_with_the_token_other_sites_still_cannot_act(open_guard):
 
 
 def test_what_is_above_the_bound_waits_its_turn_and_all_are_answered():
-    turnstile, under_way, most = Turnstile(Limits(at_once=3)), 0, 0
+    limiter, under_way, most = RequestLimiter(Limits(at_once=3)), 0, 0
 
     async def request(number: int) -> int:
         nonlocal under_way, most
-        async with turnstile.request(f"10.0.0.{number % 4}"):
+        async with limiter.request(f"10.0.0.{number % 4}"):
             under_way += 1
             most = max(most, under_way)
             await asyncio.sleep(0.001)
@@ -227,12 +227,12 @@ def test_what_is_above_the_bound_waits_its_turn_and_all_are_answered():
 
 def test_who_waited_in_vain_is_told_to_come_again():
     async def run() -> None:
-        turnstile = Turnstile(Limits(at_once=1, waiting=1, patience_seconds=0.02))
-        async with turnstile.request("a"):
+        limiter = RequestLimiter(Limits(at_once=1, waiting=1, patience_seconds=0.02))
+        async with limiter.request("a"):
             with pytest.raises(TooManyError, match="in vain"):
-                async with turnstile.request("b"):
+                async with limiter.request("b"):
                     pass
-        async with turnstile.request("b"):  # and gets in when there is room
+        async with limiter.request("b"):  # and gets in when there is room
             pass
 
     asyncio.run(run())
@@ -261,10 +261,10 @@ def test_who_waited_in_vain_is_told_to_come_again():
 def test_one_who_asks_too_often_slows_down_alone_and_is_never_banned():
     now = [0.0]
     limits = Limits(burst=5, per_second=50, patience_seconds=0.1)
-    turnstile = Turnstile(limits, clock=lambda: now[0])
+    limiter = RequestLimiter(limits, clock=lambda: now[0])
 
     async def act(address: str) -> None:
-        async with turnstile.request(address, is_action=True):
+        async with limiter.request(address, is_action=True):
             pass
 
     async def run() -> None:
@@ -276,7 +276,7 @@ def test_one_who_asks_too_often_slows_down_alone_and_is_never_banned():
         with pytest.raises(TooManyError, match="one address"):
             await asyncio.gather(*(act("greedy") for _ in range(20)))
         await act("reader")
-        async with turnstile.request("greedy"):  # reading pages goes on
+        async with limiter.request("greedy"):  # reading pages goes on
             pass
         now[0] += 1.0
         await act("greedy")
@@ -286,26 +286,26 @@ def test_one_who_asks_too_often_slows_down_alone_and_is_never_banned():
 
 def test_open_pages_take_no_place_from_requests_nor_all_streams_from_others():
     async def run() -> None:
-        turnstile = Turnstile(Limits(at_once=1, streams=4, streams_per_address=2))
-        async with turnstile.stream("a"), turnstile.stream("a"):
+        limiter = RequestLimiter(Limits(at_once=1, streams=4, streams_per_address=2))
+        async with limiter.stream("a"), limiter.stream("a"):
             with pytest.raises(TooManyError):
-                async with turnstile.stream("a"):
+                async with limiter.stream("a"):
                     pass
-            async with turnstile.stream("b"), turnstile.request("a"):
+            async with limiter.stream("b"), limiter.request("a"):
                 pass
-        async with turnstile.stream("a"):
+        async with limiter.stream("a"):
             pass
 
     asyncio.run(run())
 
 
 def test_addresses_are_forgotten_before_they_fill_the_memory():
-    turnstile = Turnstile(Limits())
+    limiter = RequestLimiter(Limits())
 
     async def run() -> None:
         for number in range(3000):
-            async with turnstile.request(str(number), is_action=True):
+            async with limiter.request(str(number), is_action=True):
                 pass
 
     asyncio.run(run())
-    assert len(turnstile._buckets) <= 1024
+    assert len(limiter._buckets) <= 1024

@@ -7,14 +7,14 @@ import time
 import psutil
 import pytest
 
-from lpr_lab.dashboard.server.models import Loaded, ModelHub, _bytes_of, memory_budget, why_not
+from lpr_lab.dashboard.server.models import Loaded, ModelCache, _bytes_of, memory_budget, why_no_model
 from lpr_lab.errors import MissingError, UsageError
 from lpr_lab.runs.run import Run
 
 
-def counted(monkeypatch, budget: int) -> ModelHub:
+def counted(monkeypatch, budget: int) -> ModelCache:
     """Make a hub whose loading is counted and takes a moment; every model is said to take 100 bytes."""
-    hub = ModelHub(budget)
+    hub = ModelCache(budget)
     hub.loads = []  # type: ignore[attr-defined]
 
     def load(run: Run) -> Loaded:
@@ -27,7 +27,7 @@ def counted(monkeypatch, budget: int) -> ModelHub:
 
 
 @pytest.fixture
-def hub(monkeypatch) -> ModelHub:
+def hub(monkeypatch) -> ModelCache:
     return counted(monkeypatch, 100)
 
 
@@ -50,7 +50,7 @@ def test_many_readers_load_a_model_once(hub, tmp_path):
     assert hub.loads == [run.id]
 
 
-def use(hub: ModelHub, *asked: Run) -> None:
+def use(hub: ModelCache, *asked: Run) -> None:
     for run in asked:
         with hub.use(run) as loaded:
             assert loaded.run_id == run.id
@@ -146,9 +146,9 @@ def test_a_failed_computation_lets_the_next_one_in_from_any_thread(hub, tmp_path
 
 def test_a_run_without_weights_is_refused_in_a_sentence(tmp_path):
     (run,) = runs(tmp_path, 1)
-    with pytest.raises(MissingError, match="still working"), ModelHub().use(run):
+    with pytest.raises(MissingError, match="still working"), ModelCache().use(run):
         pass
     run.stop("failed", error_tail="x")
-    assert why_not(run) == "This run (failed) has no weights: it did not come that far."
+    assert why_no_model(run) == "This run (failed) has no weights: it did not come that far."
     example = Run.create(tmp_path / "examples", kind="test", slug="x", title="x", config={})
-    assert "came with the code" in (why_not(example) or "")
+    assert "came with the code" in (why_no_model(example) or "")

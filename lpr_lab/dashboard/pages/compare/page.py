@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 
 from lpr_lab.dashboard import shell
-from lpr_lab.dashboard.pages.compare import words as parts
+from lpr_lab.dashboard.pages.compare import render
 from lpr_lab.dashboard.pages.compare.controls import Controls, side_choices
 from lpr_lab.dashboard.pages.compare.sides import (
     PREFERENCES,
@@ -26,10 +26,10 @@ from lpr_lab.dashboard.pages.compare.sides import (
 )
 from lpr_lab.dashboard.pages.compare.state import QUESTION, Latest, done, halted, hint, hint_of, judge, may_judge
 from lpr_lab.dashboard.parameters import NEW_TOKENS, PROMPT, SEED, TEMPERATURE
-from lpr_lab.dashboard.query import View
-from lpr_lab.dashboard.server.models import HUB, why_not
-from lpr_lab.dashboard.server.turns import in_turn
-from lpr_lab.dashboard.shell import FILES, MODEL, PICK, Scene, esc, html_block, in_order, status
+from lpr_lab.dashboard.query import Query
+from lpr_lab.dashboard.server.model_queue import queued
+from lpr_lab.dashboard.server.models import MODELS, why_no_model
+from lpr_lab.dashboard.shell import FILES, MODEL, PICK, PageContext, esc, html_block, in_order, status
 from lpr_lab.errors import LprError, UsageError
 from lpr_lab.runs.continuations import Continuation, Pair, exactness, pair_id, pairs
 from lpr_lab.runs.model_ref import BASE, EXPANDED, ModelRef, analysed_run
@@ -42,34 +42,34 @@ BLIND = "blind"
 DEMO = shell.command("lpr-lab demo")
 
 
-def compose(scene: Scene, runs_dir: Path) -> dict[str, Any]:
+def compose(context: PageContext, runs_dir: Path) -> dict[str, Any]:
     """Return what each part of the page shows: the pair the address names, or the newest of its language."""
-    run = scene.run
+    run = context.run
     hide = gr.update(visible=False)
     blank: dict[str, Any] = dict.fromkeys(("language", "left", "right", "blind", "prompt", "settings"), hide)
     blank |= dict.fromkeys(("why", "pair", "hint", "tally", "kept"), "")
     blank |= dict.fromkeys(("tokens", "temperature", "seed"), gr.skip())
     blank |= {"go": gr.update(interactive=False), "votes": hide, "reveal": hide, "latest": None}
     if run is None:
-        top = shell.head(QUESTION, more=scene.notice, view=scene.view)
+        top = shell.head(QUESTION, more=context.notice, query=context.query)
         return blank | {"top": top, "pair": shell.no_runs(runs_dir)}
     try:
-        return blank | _compose(scene, run)
+        return blank | _compose(context, run)
     except LprError as error:
-        more = scene.notice + shell.notice("bad", esc(str(error)))
-        return blank | {"top": shell.head(QUESTION, more=more, view=scene.view)}
+        more = context.notice + shell.notice("bad", esc(str(error)))
+        return blank | {"top": shell.head(QUESTION, more=more, query=context.query)}
 
 
-def _compose(scene: Scene, run: Run) -> dict[str, Any]:
+def _compose(context: PageContext, run: Run) -> dict[str, Any]:
     kept = pairs(run)
     original, expanded = shell.languages_of(run)
-    record = kept.get(scene.view.text)
-    if scene.view.text and record is None:
-        said = f"This run keeps no pair “{esc(scene.view.text)}”. Showing another one, if there is any."
-        scene = replace(scene, notice=scene.notice + shell.notice("warn", said))
-    language = str(record.get("language") or "") if record else scene.view.lang
-    others = comparable(run, scene.runs)
-    asked = zip(choices_in(scene.view), (BASE, EXPANDED), strict=True)
+    record = kept.get(context.query.text)
+    if context.query.text and record is None:
+        said = f"This run keeps no pair “{esc(context.query.text)}”. Showing another one, if there is any."
+        context = replace(context, notice=context.notice + shell.notice("warn", said))
+    language = str(record.get("language") or "") if record else context.query.lang
+    others = comparable(run, context.runs)
+    asked = zip(choices_in(context.query), (BASE, EXPANDED), strict=True)
     left, right = (speaker(choice, run, others, default) for choice, default in asked)
     names = left.name(run), right.name(run)
     if record is None:
@@ -82,21 +82,21 @@ def _compose(scene: Scene, run: Run) -> dict[str, Any]:
     else:
         prompt = str(record["prompt"])
     prompt = str(record["prompt"]) if record else prompt
-    reason = why_not(run)
+    reason = why_no_model(run)
     choices = side_choices(run, others)
     found = {
         "language": gr.update(choices=_languages(original, expanded, kept), value=language, visible=True),
         "left": gr.update(choices=choices, value=choice_of(left, run), visible=reason is None),
         "right": gr.update(choices=choices, value=choice_of(right, run), visible=reason is None),
-        "blind": gr.update(value=scene.view.mode == BLIND, visible=reason is None),
+        "blind": gr.update(value=context.query.mode == BLIND, visible=reason is None),
         "prompt": gr.update(value=prompt, visible=True),
         "settings": gr.update(visible=True),
         "go": gr.update(interactive=reason is None),
-        "tally": parts.preferences(run, run.generations.read(PREFERENCES)),
+        "tally": render.preferences(run, run.generations.read(PREFERENCES)),
     }
     text = pair_id(record) if record else ""
-    view = View.from_query({**vars(scene.view), "lang": language, "text": text})
-    found["kept"] = parts.kept_pairs(kept, view)
+    query = Query.parse({**vars(context.query), "lang": language, "text": text})
+    found["kept"] = render.kept_pairs(kept, query)
     if reason is None:
         found["hint"] = hint(run, record.get("max_new_tokens") or 48 if record else 48, prompt)
     else:
@@ -105,13 +105,13 @@ def _compose(scene: Scene, run: Run) -> dict[str, Any]:
         found["why"] = shell.notice("info", line)
     if record is None:
         lead = "Both continue one prompt, from one copy of the weights." if reason is None else ""
-        return found | {"top": shell.head(QUESTION, lead, scene.notice, view=view)}
+        return found | {"top": shell.head(QUESTION, lead, context.notice, query=query)}
     pair = Pair.from_record(record)
     more = f'<span class="lpr-more">Kept with this run: {esc(describe_settings(record))}.</span>'
     settings = {key: record.get(key) for key in ("max_new_tokens", "temperature", "seed")}
     latest = Latest(run.id, pair, settings, is_kept=True)
     return found | {
-        "top": shell.head(QUESTION, f"{finding(pair)}{more}", scene.notice, view=view),
+        "top": shell.head(QUESTION, f"{finding(pair)}{more}", context.notice, query=query),
         "pair": render_pair(pair, exactness(run)),
         "tokens": gr.update(value=settings["max_new_tokens"] or 48),
         "temperature": gr.update(value=settings["temperature"] or 0),
@@ -132,17 +132,17 @@ def _languages(original: list[str], expanded: list[str], kept: dict[str, dict[st
 def generate(
     runs_dir: Path,
     asked: dict[str, Any],
-    query: Any,
+    params: Any,
 ) -> Iterator[tuple[Any, Any, Any, Any]]:
     """Write both continuations; yields (status line, head, panes, the pair as it stands) some times a second.
 
     Args:
         runs_dir: the folder of runs.
         asked: prompt, language, tokens, temperature, seed, left, right and blind, as the controls say.
-        query: of the address.
+        params: of the address.
     """
-    scene, same = shell.look(runs_dir, query), gr.skip()
-    run = scene.run
+    context, same = shell.page_context(runs_dir, params), gr.skip()
+    run = context.run
     if run is None:
         yield status("There is no run."), same, same, same
         return
@@ -153,7 +153,7 @@ def generate(
     except UsageError as error:
         yield status(str(error), bad=True), same, same, same
         return
-    others = comparable(run, scene.runs)
+    others = comparable(run, context.runs)
     left = speaker(asked.get("left") or BASE, run, others, BASE)
     right = speaker(asked.get("right") or EXPANDED, run, others, EXPANDED)
     blind = bool(asked.get("blind"))
@@ -163,7 +163,7 @@ def generate(
     pair = Pair(prompt, asked["language"] or "", names=names, is_running=True, swapped=swapped, hidden=blind)
     latest = Latest(run.id, pair, settings, was_blind=blind)
     empty = shell.head(QUESTION, finding(pair)), render_pair(pair, exactness(run))
-    yield status("Loading the model, once…" if not HUB.is_loaded(run) else "Writing…", busy=True), *empty, latest
+    yield status("Loading the model, once…" if not MODELS.is_loaded(run) else "Writing…", busy=True), *empty, latest
     try:
         for grown in _write(pair, (left, right), run, settings):
             latest, pair = replace(latest, pair=grown), grown
@@ -180,7 +180,7 @@ def generate(
         line, top, panes, latest = halted(latest, run)
         yield status(f"{said} {line}".strip(), bad=True), top, panes, latest
         return
-    yield done(latest, run, scene.view)
+    yield done(latest, run, context.query)
 
 
 def _write(pair: Pair, speakers: tuple[ModelRef, ModelRef], run: Run, settings: dict[str, Any]) -> Iterator[Pair]:
@@ -188,8 +188,8 @@ def _write(pair: Pair, speakers: tuple[ModelRef, ModelRef], run: Run, settings: 
     from lpr_lab.measure.generation import generate_pair
 
     with ExitStack() as held:
-        mine = held.enter_context(HUB.use(run))
-        models = [held.enter_context(HUB.use(side.run)).model for side in speakers]
+        mine = held.enter_context(MODELS.use(run))
+        models = [held.enter_context(MODELS.use(side.run)).model for side in speakers]
         named = dict(zip(("left", "right"), (side.stage or EXPANDED for side in speakers), strict=True))
         given = dict(zip(("left_model", "right_model"), models, strict=True))
         steps = generate_pair(mine.model, mine.tokenizer, pair.prompt, **settings, **named, **given)
@@ -198,7 +198,7 @@ def _write(pair: Pair, speakers: tuple[ModelRef, ModelRef], run: Run, settings: 
         # Held for one step only: a generation that was stopped must not keep the model from the next one.
         with ExitStack() as held:
             for side in speakers:
-                held.enter_context(HUB.use(side.run))
+                held.enter_context(MODELS.use(side.run))
             step = next(steps, None)
         if step is None:
             return
@@ -218,9 +218,9 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     latest = gr.State(None)
     shown = {"top": top, **controls.parts, "latest": latest}
 
-    def draw(query: dict[str, Any]) -> list[Any]:
-        scene = shell.look(runs_dir, query)
-        found = compose(scene, runs_dir) | {"run": shell.show_runs(scene)}
+    def draw(params: dict[str, Any]) -> list[Any]:
+        context = shell.page_context(runs_dir, params)
+        found = compose(context, runs_dir) | {"run": shell.show_runs(context)}
         return [found.get(name, gr.skip()) for name in shown]
 
     def load(request: gr.Request) -> list[Any]:
@@ -231,9 +231,9 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
         return draw({**dict(request.query_params), **nothing, "run": chosen})
 
     def choose_language(code: str, prompt: str, request: gr.Request) -> list[Any]:
-        query = {**dict(request.query_params), "lang": code, "text": ""}
-        run = shell.look(runs_dir, query).run
-        found = dict(zip(shown, draw(query), strict=True))
+        params = {**dict(request.query_params), "lang": code, "text": ""}
+        run = shell.page_context(runs_dir, params).run
+        found = dict(zip(shown, draw(params), strict=True))
         if run is not None and is_typed(prompt, run):
             found |= {"prompt": gr.skip(), "line": status("Your prompt stays; only its language is another.")}
         return list(found.values())
@@ -241,8 +241,8 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     def set_address(
         left: str, right: str, blind: bool, seed: Any, tokens: Any, prompt: str, request: gr.Request
     ) -> str:
-        scene = shell.look(runs_dir, dict(request.query_params))
-        if scene.run is None:
+        context = shell.page_context(runs_dir, dict(request.query_params))
+        if context.run is None:
             return ""
         changed: dict[str, Any] = {**address_of(left or BASE, right or EXPANDED), "text": ""}
         changed |= {"mode": BLIND if blind else ""}
@@ -250,7 +250,7 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
             changed |= {"seed": SEED.read(seed) or ""}
         except UsageError as error:  # the address stays as it is, and so does what was typed
             return hint_of(str(error))
-        return hint(scene.run, tokens, prompt, View.from_query({**vars(scene.view), **changed}))
+        return hint(context.run, tokens, prompt, Query.parse({**vars(context.query), **changed}))
 
     def write(
         prompt: str,
@@ -271,9 +271,9 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
         return gr.update(interactive=False), gr.update(interactive=True), gr.update(visible=False)
 
     def resting(now: Latest | None, limit: Any, prompt: str, request: gr.Request) -> tuple[Any, ...]:
-        scene = shell.look(runs_dir, dict(request.query_params))
-        run = scene.run
-        can_write = run is not None and why_not(run) is None
+        context = shell.page_context(runs_dir, dict(request.query_params))
+        run = context.run
+        can_write = run is not None and why_no_model(run) is None
         whole = now is not None and not now.pair.is_running and run is not None
         hidden = now is not None and now.pair.hidden
         judged = may_judge(now, run)
@@ -282,14 +282,14 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
             gr.update(interactive=False),
             gr.update(visible=judged),
             gr.update(visible=whole and hidden),
-            parts.kept_pairs(pairs(run), scene.view) if run is not None else "",
+            render.kept_pairs(pairs(run), context.query) if run is not None else "",
             hint(run, limit, prompt, latest=now) if run is not None and can_write else "",
         )
 
     def stopped(now: Latest | None, request: gr.Request) -> tuple[Any, ...]:
-        run = shell.look(runs_dir, dict(request.query_params)).run
+        run = shell.page_context(runs_dir, dict(request.query_params)).run
         if now is None and run is not None:  # it still waited for its turn
-            found = compose(shell.look(runs_dir, dict(request.query_params)), runs_dir)
+            found = compose(shell.page_context(runs_dir, dict(request.query_params)), runs_dir)
             return status("Stopped; nothing was written."), found["top"], found["pair"], found["latest"]
         if now is None or run is None or not now.pair.is_running:
             return gr.skip(), gr.skip(), gr.skip(), gr.skip()
@@ -320,7 +320,7 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     def refused(said: str) -> tuple[Any, ...]:
         return status(said, bad=True), gr.skip(), gr.skip(), gr.skip()
 
-    writing = begin.then(in_turn(write, waiting, refused), controls.asked, outputs, trigger_mode="multiple", **MODEL)
+    writing = begin.then(queued(write, waiting, refused), controls.asked, outputs, trigger_mode="multiple", **MODEL)
     after, known = [*buttons, controls.reveal, controls.kept, controls.hint], [latest, controls.tokens, controls.prompt]
     writing.then(resting, known, after, **FILES)
     # Said only once the cancelling is through: what still streams in would write over it, and a generation begun too

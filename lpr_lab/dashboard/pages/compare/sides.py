@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from lpr_lab.dashboard.query import View
+from lpr_lab.dashboard.query import Query
 from lpr_lab.errors import LprError
 from lpr_lab.runs.continuations import Pair, pair_id
 from lpr_lab.runs.model_ref import BASE, EXPANDED, ModelRef, stages_of
@@ -53,15 +53,15 @@ def comparable(run: Run, runs: Iterable[Run]) -> list[Run]:
     return found
 
 
-def choices_in(view: View) -> tuple[str, str]:
+def choices_in(query: Query) -> tuple[str, str]:
     """Return who an address puts on the left and on the right, as the pickers say it.
 
     As on the page Retention, `stage` is what is looked at (right) and `run2` and `stage2` what it is compared with
     (left). `run2` as the name of a stage stands for the other run.
     """
-    other = f"{RUN}{view.run2}" if view.run2 else ""
-    right = other if view.stage == "run2" else view.stage
-    left = other if view.stage2 == "run2" or (not view.stage2 and view.stage != "run2") else view.stage2
+    other = f"{RUN}{query.run2}" if query.run2 else ""
+    right = other if query.stage == "run2" else query.stage
+    left = other if query.stage2 == "run2" or (not query.stage2 and query.stage != "run2") else query.stage2
     return left or BASE, right or EXPANDED
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import gradio as gr
 
 from lpr_lab.dashboard import shell
-from lpr_lab.dashboard.pages.compare import words as parts
+from lpr_lab.dashboard.pages.compare import render
 from lpr_lab.dashboard.pages.compare.sides import PREFERENCES, reveal, revealed, speed_of, vote, why_not_judged
 from lpr_lab.dashboard.parameters import NEW_TOKENS
-from lpr_lab.dashboard.query import View
-from lpr_lab.dashboard.server.models import HUB
+from lpr_lab.dashboard.query import Query
+from lpr_lab.dashboard.server.models import MODELS
 from lpr_lab.dashboard.shell import esc, status
 from lpr_lab.errors import LprError
 from lpr_lab.measure.preference import CHOICES
@@ -39,24 +39,24 @@ class Latest:
         return self.pair.to_record(self.settings)
 
 
-def hint(run: Run, tokens: Any, prompt: Any, view: View | None = None, latest: Latest | None = None) -> str:
-    """Return the line under the button: how long it will take; with a view it also sets the address."""
+def hint(run: Run, tokens: Any, prompt: Any, query: Query | None = None, latest: Latest | None = None) -> str:
+    """Return the line under the button: how long it will take; with a query it also sets the address."""
     newest = [latest.record] if latest is not None else []
     try:
         speed = speed_of([*run.generations.read(), *newest])
-        said = parts.estimate(speed, NEW_TOKENS.read(tokens), HUB.is_loaded(run), len(str(prompt or "")))
+        said = render.estimate(speed, NEW_TOKENS.read(tokens), MODELS.is_loaded(run), len(str(prompt or "")))
     except LprError as error:
         said = str(error)
-    return hint_of(said, view)
+    return hint_of(said, query)
 
 
-def hint_of(said: str, view: View | None = None) -> str:
+def hint_of(said: str, query: Query | None = None) -> str:
     """Return such a line; see `hint`."""
-    query = f' data-query="{esc(view.to_query())}"' if view is not None else ""
-    return f'<p class="lpr-caption"{query}>{esc(said)}</p>'
+    params = f' data-query="{esc(query.urlencode())}"' if query is not None else ""
+    return f'<p class="lpr-caption"{params}>{esc(said)}</p>'
 
 
-def done(latest: Latest, run: Run, view: View) -> tuple[Any, Any, Any, Any]:
+def done(latest: Latest, run: Run, query: Query) -> tuple[Any, Any, Any, Any]:
     """Return what the page shows of a finished pair; it is kept, unless the reader may not know the sides yet."""
     pair = latest.pair
     kept = not pair.hidden and keep(run, latest.record)
@@ -67,17 +67,17 @@ def done(latest: Latest, run: Run, view: View) -> tuple[Any, Any, Any, Any]:
     else:
         where = "kept with the run, so this address shows it again" if kept else "not kept"
     line = status(f"Done in {pair.seconds or 0:.1f} s; {where}.")
-    return line, *show(latest, run, view if kept else None), replace(latest, is_kept=kept)
+    return line, *show(latest, run, query if kept else None), replace(latest, is_kept=kept)
 
 
-def show(latest: Latest, run: Run, view: View | None = None) -> tuple[str, str]:
-    """Return head and panes; with a view the address becomes that of this pair."""
+def show(latest: Latest, run: Run, query: Query | None = None) -> tuple[str, str]:
+    """Return head and panes; with a query the address becomes that of this pair."""
     pair = latest.pair
     more = f'<span class="lpr-more">{esc(describe_settings(latest.settings).capitalize())}.</span>'
-    if view is not None:
+    if query is not None:
         changed = {"lang": pair.language, "text": pair_id(latest.record), "seed": latest.settings["seed"]}
-        view = View.from_query({**vars(view), **changed})
-    return shell.head(QUESTION, f"{finding(pair)}{more}", view=view), render_pair(pair, exactness(run))
+        query = Query.parse({**vars(query), **changed})
+    return shell.head(QUESTION, f"{finding(pair)}{more}", query=query), render_pair(pair, exactness(run))
 
 
 def halted(latest: Latest, run: Run) -> tuple[str, Any, Any, Latest | None]:
@@ -106,13 +106,13 @@ def keep(run: Run, record: dict[str, Any]) -> bool:
 _judging = threading.Lock()
 
 
-def judge(runs_dir: Path, latest: Latest | None, choice: str, query: Any) -> dict[str, Any]:
+def judge(runs_dir: Path, latest: Latest | None, choice: str, params: Any) -> dict[str, Any]:
     """Keep what a reader prefers (or only reveal, with an empty choice) and return what the page shows then.
 
     A pair is judged once, and not after it was revealed: what another window did in the meantime counts as well.
     """
-    scene = shell.look(runs_dir, query)
-    run = scene.run
+    context = shell.page_context(runs_dir, params)
+    run = context.run
     if run is None or latest is None or latest.run != run.id or latest.pair.is_running:
         return {}
     was_hidden = latest.pair.hidden
@@ -128,8 +128,8 @@ def judge(runs_dir: Path, latest: Latest | None, choice: str, query: Any) -> dic
             said = f"Not kept: {refused}"
         elif not run.is_example and not refused and (choice in CHOICES or was_hidden):
             said = _write(run, latest, choice, was_hidden and not seen) or said
-    top, panes = show(latest, run, scene.view if kept else None)
-    tally, listed = parts.preferences(run, run.generations.read(PREFERENCES)), parts.kept_pairs(pairs(run), scene.view)
+    top, panes = show(latest, run, context.query if kept else None)
+    tally, listed = render.preferences(run, run.generations.read(PREFERENCES)), render.kept_pairs(pairs(run), context.query)
     found = {"line": status(said, bad=said.startswith("Not kept")), "top": top, "pair": panes, "tally": tally}
     return found | {"kept": listed, "latest": latest, "votes": gr.update(visible=may_judge(latest, run))}
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lpr_lab.dashboard import shell
-from lpr_lab.dashboard.query import View
+from lpr_lab.dashboard.query import Query
 from lpr_lab.measure.experts import NUMBERS, by_layer, is_idle
 from lpr_lab.runs.run import Run
 
@@ -16,7 +16,7 @@ ALONE = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
+class Selection:
     """One stage of one run on one data set, and what it is compared with."""
 
     run: Run
@@ -50,7 +50,7 @@ class Picture:
         table = table[(table["stage"] == wanted) & (table["dataset"] == self.data)]
         return table if every_language else table[table["language"].isin(self.languages)]
 
-    def view(self, given: View, **changes: Any) -> View:
+    def query(self, given: Query, **changes: Any) -> Query:
         """Return the address of what is shown, with some of it changed; what is so by default is left out."""
         newest, before = self.stages[-1], stage_before(self.stages, self.stage)
         values = {
@@ -63,7 +63,7 @@ class Picture:
             "expert": self.expert,
             "view": "" if self.number == NUMBERS[0] else self.number,
         }
-        return View.from_query({**vars(given), **values, **changes})
+        return Query.parse({**vars(given), **values, **changes})
 
 
 def stage_before(stages: tuple[str, ...], stage: str) -> str:
@@ -72,7 +72,7 @@ def stage_before(stages: tuple[str, ...], stage: str) -> str:
     return stages[place - 1] if place else ""
 
 
-def read(run: Run, view: View) -> Picture | None:
+def read(run: Run, query: Query) -> Selection | None:
     """Return what the address asks for, or the closest to it that there is; None where load was not measured."""
     load, is_counted = run.tables.read("expert_load"), True
     top_k = int(run.config.get("top_k", 2))
@@ -83,31 +83,31 @@ def read(run: Run, view: View) -> Picture | None:
         slots = load.groupby(["language", "dataset", "layer"])["expert"].transform("size").clip(upper=top_k)
         load = load.assign(stage="", chosen=load["share"] * slots)
     stages = tuple(dict.fromkeys(load["stage"]))
-    stage = view.stage if view.stage in stages else stages[-1]
-    stage2 = view.stage2 if view.stage2 in stages else stage_before(stages, stage)
+    stage = query.stage if query.stage in stages else stages[-1]
+    stage2 = query.stage2 if query.stage2 in stages else stage_before(stages, stage)
     datasets = tuple(sorted(dict.fromkeys(load["dataset"]), key=lambda name: name != "heldout"))
-    data = view.data if view.data in datasets else datasets[0]
+    data = query.data if query.data in datasets else datasets[0]
     shown = load[(load["stage"] == stage) & (load["dataset"] == data)]
     roles = {str(row.language): str(row.role) for row in shown[["language", "role"]].drop_duplicates().itertuples()}
     numbers = tuple(name for name in NUMBERS if name in load)
     sizes = {layer: len(values) for layer, values in by_layer(shown).items()}
-    layer = view.layer if view.layer in sizes else min(sizes)
-    return Picture(
+    layer = query.layer if query.layer in sizes else min(sizes)
+    return Selection(
         run=run,
         is_counted=is_counted,
         load=load,
         stages=stages,
         stage=stage,
-        stage2="" if view.stage2 == ALONE or stage2 == stage else stage2,
+        stage2="" if query.stage2 == ALONE or stage2 == stage else stage2,
         datasets=datasets,
         data=data,
         numbers=numbers,
-        number=view.view if view.view in numbers else numbers[0],
+        number=query.view if query.view in numbers else numbers[0],
         roles=roles,
-        languages=tuple(code for code in roles if code in view.languages) or tuple(roles),
+        languages=tuple(code for code in roles if code in query.languages) or tuple(roles),
         sizes=sizes,
         layer=layer,
-        expert=view.expert if view.expert is not None and view.expert < sizes[layer] else min(1, sizes[layer] - 1),
+        expert=query.expert if query.expert is not None and query.expert < sizes[layer] else min(1, sizes[layer] - 1),
         top_k=top_k,
     )
 
@@ -118,12 +118,12 @@ def idle_places(load: Table, number: str) -> list[tuple[int, int]]:
     return [(layer, int(expert)) for layer, values in loads.items() for expert in is_idle(values).nonzero()[0]]
 
 
-def extra(picture: Picture, name: str) -> Table | None:
-    """Return another of the run's tables at the picture's data set, or None when it was not counted."""
-    table = picture.run.tables.read(name) if picture.is_counted else None
+def extra(selection: Selection, name: str) -> Table | None:
+    """Return another of the run's tables at the selection's data set, or None when it was not counted."""
+    table = selection.run.tables.read(name) if selection.is_counted else None
     if table is None:
         return None
-    table = table[table["dataset"] == picture.data]
+    table = table[table["dataset"] == selection.data]
     return None if table.empty else table
 
 

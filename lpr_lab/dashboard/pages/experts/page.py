@@ -8,12 +8,12 @@ from typing import Any
 import gradio as gr
 
 from lpr_lab.dashboard import shell
-from lpr_lab.dashboard.cache import remembered
-from lpr_lab.dashboard.pages.experts import parts
-from lpr_lab.dashboard.pages.experts.data import ALONE, Picture, extra, read, why_not_counted
-from lpr_lab.dashboard.server.models import HUB, why_not
-from lpr_lab.dashboard.server.turns import in_turn
-from lpr_lab.dashboard.shell import FILES, MODEL, PICK, Scene, esc, html_block, in_order, status
+from lpr_lab.dashboard.cache import cached
+from lpr_lab.dashboard.pages.experts import render
+from lpr_lab.dashboard.pages.experts.data import ALONE, Selection, extra, read, why_not_counted
+from lpr_lab.dashboard.server.model_queue import queued
+from lpr_lab.dashboard.server.models import MODELS, why_no_model
+from lpr_lab.dashboard.shell import FILES, MODEL, PICK, PageContext, esc, html_block, in_order, status
 from lpr_lab.errors import LprError
 from lpr_lab.runs.run import Run
 from lpr_lab.text.languages import language_name
@@ -33,65 +33,67 @@ PARTS = (
 )
 
 
-@remembered
-def compose(scene: Scene, runs_dir: Path) -> dict[str, Any]:
+@cached
+def compose(context: PageContext, runs_dir: Path) -> dict[str, Any]:
     """Return what each part of the page shows."""
     shown: dict[str, Any] = dict.fromkeys(CONTROLS, gr.update(visible=False))
     shown |= {name: gr.update(visible=False, value=None) if name in _FIGURES else "" for name in PARTS}
     shown |= {"missing": "", "count": gr.update(visible=False), "stop": gr.update(visible=False)}
-    run = scene.run
+    run = context.run
     if run is None:
         return shown | {
-            "top": shell.head(QUESTION, more=scene.notice, view=scene.view),
+            "top": shell.head(QUESTION, more=context.notice, query=context.query),
             "panels": shell.no_runs(runs_dir),
         }
     try:
-        picture = read(run, scene.view)
-        if picture is None:
-            top = shell.head(QUESTION, NOT_MEASURED, scene.notice, view=scene.view)
+        selection = read(run, context.query)
+        if selection is None:
+            top = shell.head(QUESTION, NOT_MEASURED, context.notice, query=context.query)
             return shown | {"top": top, **_not_counted(run, nothing=True)}
-        return shown | _pickers(picture) | _drawn(picture, scene)
+        return shown | _pickers(selection) | _drawn(selection, context)
     except (LprError, KeyError, ValueError) as error:
         reason = str(error) if isinstance(error, LprError) else f"A table of this run has another form ({error!r})."
-        more = scene.notice + shell.notice("bad", esc(reason))
-        return shown | {"top": shell.head(QUESTION, more=more, view=scene.view)}
+        more = context.notice + shell.notice("bad", esc(reason))
+        return shown | {"top": shell.head(QUESTION, more=more, query=context.query)}
 
 
-def _pickers(picture: Picture) -> dict[str, Any]:
-    stages = [(name, name) for name in reversed(picture.stages)]
-    others = [("nothing", ALONE), *((name, name) for name in picture.stages if name != picture.stage)]
-    several = len(picture.stages) > 1
-    layers = [(f"{layer} ({number} experts)", layer) for layer, number in picture.sizes.items()]
+def _pickers(selection: Selection) -> dict[str, Any]:
+    stages = [(name, name) for name in reversed(selection.stages)]
+    others = [("nothing", ALONE), *((name, name) for name in selection.stages if name != selection.stage)]
+    several = len(selection.stages) > 1
+    layers = [(f"{layer} ({number} experts)", layer) for layer, number in selection.sizes.items()]
     return {
-        "stage": gr.update(choices=stages, value=picture.stage, visible=several),
-        "stage2": gr.update(choices=others, value=picture.stage2 or ALONE, visible=several),
+        "stage": gr.update(choices=stages, value=selection.stage, visible=several),
+        "stage2": gr.update(choices=others, value=selection.stage2 or ALONE, visible=several),
         "data": gr.update(
-            choices=[(dataset_name(name).split(",")[0], name) for name in picture.datasets],
-            value=picture.data,
-            visible=len(picture.datasets) > 1,
+            choices=[(dataset_name(name).split(",")[0], name) for name in selection.datasets],
+            value=selection.data,
+            visible=len(selection.datasets) > 1,
         ),
         "number": gr.update(
-            choices=[(parts.NUMBER_CHOICES[name], name) for name in picture.numbers], value=picture.number, visible=True
+            choices=[(render.NUMBER_CHOICES[name], name) for name in selection.numbers],
+            value=selection.number,
+            visible=True,
         ),
         "languages": gr.update(
-            choices=[(language_name(code), code) for code in picture.roles],
-            value=list(picture.languages),
-            visible=len(picture.roles) > 1,
+            choices=[(language_name(code), code) for code in selection.roles],
+            value=list(selection.languages),
+            visible=len(selection.roles) > 1,
         ),
-        "layer": gr.update(choices=layers, value=picture.layer, visible=True),
+        "layer": gr.update(choices=layers, value=selection.layer, visible=True),
     }
 
 
-def _drawn(picture: Picture, scene: Scene) -> dict[str, Any]:
-    view = picture.view(scene.view)
+def _drawn(selection: Selection, context: PageContext) -> dict[str, Any]:
+    query = selection.query(context.query)
     found: dict[str, Any] = {
-        "top": shell.head(QUESTION, parts.finding(picture) + parts.caption(picture), scene.notice, view=view),
-        "tiles": parts.tiles(picture),
-        "stages": parts.stage_table(picture),
-        "panels": parts.load_section(picture, view),
-        "one": parts.layer_section(picture, view),
+        "top": shell.head(QUESTION, render.finding(selection) + render.caption(selection), context.notice, query=query),
+        "tiles": render.tiles(selection),
+        "stages": render.stage_table(selection),
+        "panels": render.load_section(selection, query),
+        "one": render.layer_section(selection, query),
     }
-    told = parts.information(picture)
+    told = render.information(selection)
     if told is not None:
         columns = {"bits": "Bits", "ceiling_bits": "At most"}
         if "null_bits" in told:
@@ -102,34 +104,34 @@ def _drawn(picture: Picture, scene: Scene) -> dict[str, Any]:
         figure = information(told)
         found["told"] = _heading(take_title(figure), note)
         found["told_plot"] = gr.update(value=figure, visible=True)
-        found["told_table"] = parts.twin(told.set_index("layer"), columns)
-    kept = parts.agreement(picture)
+        found["told_table"] = render.twin(told.set_index("layer"), columns)
+    kept = render.agreement(selection)
     if kept is not None:
-        number = "same_choices" if picture.number == "chosen" else "same_first"
+        number = "same_choices" if selection.number == "chosen" else "same_first"
         figure = agreement(kept, number)
         note = "Saturation: of the experts a token goes to at one stage, the share it also goes to at the other."
         found["kept"] = _heading(take_title(figure), note)
         found["kept_plot"] = gr.update(value=figure, visible=True)
         by_role = kept.pivot_table(index="layer", columns="role", values=number)
-        found["kept_table"] = parts.twin(by_role, {role: f"{role} languages" for role in by_role.columns})
-    found |= _probability(picture)
-    if not picture.is_counted:
-        found |= _not_counted(picture.run, nothing=False)
+        found["kept_table"] = render.twin(by_role, {role: f"{role} languages" for role in by_role.columns})
+    found |= _probability(selection)
+    if not selection.is_counted:
+        found |= _not_counted(selection.run, nothing=False)
     return found
 
 
-def _probability(picture: Picture) -> dict[str, Any]:
+def _probability(selection: Selection) -> dict[str, Any]:
     """Return the router's own probability of expert 0, as fig. 3 of MoE-LPR has it; words where it was not measured."""
-    if not picture.is_counted:
+    if not selection.is_counted:
         return {}
-    table = extra(picture, "original_probability")
+    table = extra(selection, "original_probability")
     note = (
         "Softmax over all experts, before any is chosen: fig. 3 of MoE-LPR. It is not the weight above, which the "
         "chosen experts alone divide among themselves."
     )
     if table is None:
         said = f"{note} Not measured in this run, which was made before it was counted."
-        can = why_not(picture.run) is None and "corpus" in picture.run.config
+        can = why_no_model(selection.run) is None and "corpus" in selection.run.config
         found: dict[str, Any] = {
             "prob": _heading("The router's probability of expert 0", said + " Count now adds it." * can)
         }
@@ -138,14 +140,14 @@ def _probability(picture: Picture) -> dict[str, Any]:
             "stop": gr.update(visible=True, interactive=False),
         }
         return found | (buttons if can else {})
-    table = table[table["language"].isin(picture.languages)]
+    table = table[table["language"].isin(selection.languages)]
     figure = original_probability(table)
     means = table.pivot_table(index="layer", columns=["role", "stage"], values="probability", sort=False).sort_index()
     columns = {(role, stage): f"{role} languages, {stage}" for role, stage in means.columns}
     return {
         "prob": _heading(take_title(figure), note),
         "prob_plot": gr.update(value=figure, visible=True),
-        "prob_table": parts.twin(means, columns),
+        "prob_table": render.twin(means, columns),
     }
 
 
@@ -159,7 +161,7 @@ def _heading(title: str, note: str) -> str:
 def _not_counted(run: Run, *, nothing: bool) -> dict[str, Any]:
     """Return what stands where something was not measured: why, and how to measure it."""
     reason = why_not_counted(run)
-    can = why_not(run) is None and "corpus" in run.config
+    can = why_no_model(run) is None and "corpus" in run.config
     if can:
         seconds = _expected_seconds(run)
         about = f", about {duration(seconds)} if this machine is as quick as then" if seconds else ""
@@ -173,7 +175,7 @@ def _not_counted(run: Run, *, nothing: bool) -> dict[str, Any]:
     elif there := shell.elsewhere(run, "/experts"):
         card = shell.card("Not counted here", there)
     else:
-        more = "" if run.is_example or "weights" in reason else f" {why_not(run) or ''}"
+        more = "" if run.is_example or "weights" in reason else f" {why_no_model(run) or ''}"
         how = f"{reason}{more} A new run counts all of it; the same command goes on with one that was interrupted."
         card = shell.missing("Not measured", how, "lpr-lab demo")
     count = gr.update(visible=can, interactive=True)
@@ -186,22 +188,22 @@ def _expected_seconds(run: Run) -> float | None:
     return float(seconds) / 2 if seconds else None
 
 
-def count_now(runs_dir: Path, query: dict[str, Any]) -> Iterator[tuple[str, bool]]:
+def count_now(runs_dir: Path, params: dict[str, Any]) -> Iterator[tuple[str, bool]]:
     """Count what experts do for a run that lacks it; yields (status line, whether the page should be drawn again)."""
-    run = shell.look(runs_dir, query).run
+    run = shell.page_context(runs_dir, params).run
     if run is None:
         yield status("There is no run to count for."), False
         return
-    reason = why_not(run)
+    reason = why_no_model(run)
     if reason is not None:
         yield status(f"{reason} Nothing was counted.", bad=True), False
         return
-    yield status("Loading the model…" if not HUB.is_loaded(run) else "Counting…", busy=True), False
+    yield status("Loading the model…" if not MODELS.is_loaded(run) else "Counting…", busy=True), False
     started = time.monotonic()
     try:
         from lpr_lab.experiments.expert_tables import measure_experts
 
-        for step in measure_experts(run, lambda: HUB.use(run)):
+        for step in measure_experts(run, lambda: MODELS.use(run)):
             spent = time.monotonic() - started
             # By tokens: texts of languages are of different length.
             left = f", {duration(spent / step.share * (1 - step.share))} left" if step.done > 1 and step.share else ""
@@ -244,11 +246,11 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     }  # fmt: skip
     outputs = [top, run, *controls.values(), *(body[name] for name in (*PARTS, "missing")), go, stop]
 
-    def draw(query: dict[str, Any]) -> list[Any]:
-        scene = shell.look(runs_dir, query)
-        shown = compose(scene, runs_dir)
+    def draw(params: dict[str, Any]) -> list[Any]:
+        context = shell.page_context(runs_dir, params)
+        shown = compose(context, runs_dir)
         names = (*CONTROLS, *PARTS, "missing", "count", "stop")
-        return [shown["top"], shell.show_runs(scene), *(shown[name] for name in names)]
+        return [shown["top"], shell.show_runs(context), *(shown[name] for name in names)]
 
     def load(request: gr.Request) -> list[Any]:
         return draw(dict(request.query_params))
@@ -269,10 +271,10 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
         links.click(in_order(load), None, outputs, **PICK)
 
     def counting(request: gr.Request) -> Iterator[list[Any]]:
-        query = dict(request.query_params)
+        params = dict(request.query_params)
         held = [*[gr.skip()] * (len(outputs) - 2), gr.update(interactive=False), gr.update(interactive=True)]
-        for said, is_done in count_now(runs_dir, query):
-            yield [said, *(draw(query) if is_done else held)]
+        for said, is_done in count_now(runs_dir, params):
+            yield [said, *(draw(params) if is_done else held)]
 
     def resting() -> tuple[Any, Any]:
         return gr.update(interactive=True), gr.update(interactive=False)
@@ -287,7 +289,7 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     def refused(said: str) -> list[Any]:
         return [status(said, bad=True), *[gr.skip()] * len(outputs)]
 
-    work = go.click(in_turn(counting, waiting, refused), None, [line, *outputs], **MODEL)
+    work = go.click(queued(counting, waiting, refused), None, [line, *outputs], **MODEL)
     # Also after cancelling, once the step that was under way has ended: until then the browser takes no new click.
     work.then(resting, None, [go, stop], **FILES)
     stop.click(None, None, None, cancels=[work], **FILES).then(stopped, None, [stop, line], **FILES)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from lpr_lab.dashboard.pages.plan.facts import BaseFacts
 from lpr_lab.dashboard.parameters import MAX_PER_LAYER, PER_LAYER, budget_of
-from lpr_lab.dashboard.query import View
+from lpr_lab.dashboard.query import Query
 from lpr_lab.errors import UsageError
 from lpr_lab.method.allocation import allocate
 
@@ -39,26 +39,26 @@ class Plan:
     """Why the budget could not be divided as asked; then it is divided evenly, or kept as it is."""
 
 
-def make_plan(facts: BaseFacts, view: View) -> Plan | None:
+def make_plan(facts: BaseFacts, query: Query) -> Plan | None:
     """Divide the budget as the address asks; None while the number of layers is unknown."""
     layers = facts.num_layers
     if layers is None:
         return None
     similarity = facts.similarity if facts.similarity and len(facts.similarity.values) == layers else None
-    by_hand, problem = _by_hand(view.experts, layers) if view.rule in ("own", "") else (None, "")
-    rule = "own" if by_hand else view.rule if view.rule in RULES and view.rule != "own" else "similarity"
+    by_hand, problem = _by_hand(query.experts, layers) if query.rule in ("own", "") else (None, "")
+    rule = "own" if by_hand else query.rule if query.rule in RULES and query.rule != "own" else "similarity"
     if similarity is None and rule not in ("own", "uniform"):
-        if view.rule and view.rule != "own":
+        if query.rule and query.rule != "own":
             problem = f"“{RULES[rule]}” needs similarity, which no run on this base has measured."
         rule = "uniform"
-    rounding = view.round if view.round in ROUNDING else "largest_remainder"
-    top_k, tokens = view.topk or 2, view.tokens or TOKENS
+    rounding = query.round if query.round in ROUNDING else "largest_remainder"
+    top_k, tokens = query.topk or 2, query.tokens or TOKENS
     budget = 2 * layers
     if by_hand:
         budget = sum(by_hand)
-    elif view.budget is not None:
+    elif query.budget is not None:
         try:
-            budget = budget_of(layers).read(view.budget)
+            budget = budget_of(layers).read(query.budget)
         except UsageError as error:
             problem = f"{error} This is the plan for {budget}."
     if by_hand:

@@ -1,4 +1,4 @@
-"""The picture of a plan, which is its editor too: similarity over depth, and beneath it a stepper for each layer."""
+"""The selection of a plan, which is its editor too: similarity over depth, and beneath it a stepper for each layer."""
 
 from collections.abc import Sequence
 

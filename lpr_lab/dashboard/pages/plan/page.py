@@ -8,15 +8,15 @@ from typing import Any
 import gradio as gr
 
 from lpr_lab.dashboard import shell
-from lpr_lab.dashboard.cache import remembered
+from lpr_lab.dashboard.cache import cached
 from lpr_lab.dashboard.pages.plan.changes import changed
 from lpr_lab.dashboard.pages.plan.costs import ROUNDING, RULES, Plan, costs, make_plan
 from lpr_lab.dashboard.pages.plan.editor import render_editor, render_table
 from lpr_lab.dashboard.pages.plan.facts import BaseFacts, Similarity, facts_of, parse_similarity
-from lpr_lab.dashboard.pages.plan.words import finding, render_costs, render_export
+from lpr_lab.dashboard.pages.plan.render import finding, render_costs, render_export
 from lpr_lab.dashboard.parameters import Text
-from lpr_lab.dashboard.query import View
-from lpr_lab.dashboard.shell import FILES, PICK, Scene, esc, html_block, in_order, notice
+from lpr_lab.dashboard.query import Query
+from lpr_lab.dashboard.shell import FILES, PICK, PageContext, esc, html_block, in_order, notice
 from lpr_lab.errors import LprError
 from lpr_lab.runs.run import Run
 from lpr_lab.views.numbers import count
@@ -26,11 +26,11 @@ QUESTION = "How many experts per layer, and what will they cost?"
 MEASURE = "lpr-lab run 02_plan_experts"
 
 
-def known(scene: Scene) -> BaseFacts:
+def known(context: PageContext) -> BaseFacts:
     """Return what is known of the chosen run's base, with the similarity that was typed, if any."""
-    facts = facts_of(scene.run, scene.runs) if scene.run else BaseFacts("")
-    if scene.view.similarity and not _wrong_similarity(scene.view.similarity, facts):
-        values = parse_similarity(scene.view.similarity)
+    facts = facts_of(context.run, context.runs) if context.run else BaseFacts("")
+    if context.query.similarity and not _wrong_similarity(context.query.similarity, facts):
+        values = parse_similarity(context.query.similarity)
         return replace(facts, similarity=Similarity(values), num_layers=len(values))
     return facts
 
@@ -46,35 +46,35 @@ def _wrong_similarity(text: str, facts: BaseFacts) -> str:
     return ""
 
 
-@remembered
-def compose(scene: Scene, runs_dir: Path) -> dict[str, Any]:
+@cached
+def compose(context: PageContext, runs_dir: Path) -> dict[str, Any]:
     """Return what the page shows, by name: HTML, and updates of the controls."""
-    facts = known(scene)
-    plan = make_plan(facts, scene.view)
+    facts = known(context)
+    plan = make_plan(facts, context.query)
     controls = _controls(facts, plan)
-    if scene.view.similarity and (wrong := _wrong_similarity(scene.view.similarity, facts)):
-        scene = replace(scene, notice=scene.notice + notice("warn", f"Similarity in the address: {esc(wrong)}"))
+    if context.query.similarity and (wrong := _wrong_similarity(context.query.similarity, facts)):
+        context = replace(context, notice=context.notice + notice("warn", f"Similarity in the address: {esc(wrong)}"))
     if plan is None:
-        why = shell.no_runs(runs_dir) if scene.run is None else _unknown(facts)
-        top = shell.head(QUESTION, more=scene.notice, view=scene.view)
+        why = shell.no_runs(runs_dir) if context.run is None else _unknown(facts)
+        top = shell.head(QUESTION, more=context.notice, query=context.query)
         return {"top": top, **controls, "editor": why, "costs": "", "export": "", "source": ""}
     cost = costs(facts, plan.experts, plan.top_k, plan.tokens)
-    view = replace(
-        scene.view,
-        run=scene.run.id if scene.run else "",
+    query = replace(
+        context.query,
+        run=context.run.id if context.run else "",
         rule=plan.rule,
         experts=",".join(map(str, plan.experts)) if plan.rule == "own" else "",
         budget=plan.budget,
         topk=plan.top_k,
     )
     return {
-        "top": shell.head(QUESTION, finding(facts, plan, cost), scene.notice, view=view),
+        "top": shell.head(QUESTION, finding(facts, plan, cost), context.notice, query=query),
         **controls,
         "editor": render_editor(plan.experts, facts.similarity if _fits(facts) else None),
         "costs": render_costs(facts, plan, cost),
         "export": render_table(plan.experts, facts.similarity if _fits(facts) else None)
-        + render_export(facts, plan, scene.run),
-        "source": _source(facts, scene.runs),
+        + render_export(facts, plan, context.run),
+        "source": _source(facts, context.runs),
     }
 
 
@@ -120,7 +120,7 @@ def _source(facts: BaseFacts, runs: list[Run]) -> str:
     if not similarity.run:
         return notice("info", "Similarity is the list that was typed below.")
     title = next((run.title for run in runs if run.id == similarity.run), similarity.run)
-    link = f'<a href="/?{esc(View(run=similarity.run).to_query())}">{esc(title)}</a>'
+    link = f'<a href="/?{esc(Query(run=similarity.run).urlencode())}">{esc(title)}</a>'
     tokens = f", {count(similarity.num_tokens)} tokens per language" if similarity.num_tokens else ""
     return f'<p class="lpr-caption">Similarity: {link}{tokens}.</p>'
 
@@ -155,10 +155,10 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
             line = html_block(shell.status(""))
     controls = {"rule": rule, "rounding": rounding, "budget": budget, "top_k": top_k, "tokens": tokens}
 
-    def drawn(query: dict[str, Any], *names: str) -> list[Any]:
-        scene = shell.look(runs_dir, query)
-        parts = compose(scene, runs_dir)
-        return [shell.show_runs(scene) if name == "run" else parts[name] for name in names]
+    def drawn(params: dict[str, Any], *names: str) -> list[Any]:
+        context = shell.page_context(runs_dir, params)
+        parts = compose(context, runs_dir)
+        return [shell.show_runs(context) if name == "run" else parts[name] for name in names]
 
     everything = {"top": top, **controls, "costs": priced, "export": export, "source": source}
     everything |= {"run": run, "editor": editor}
@@ -168,28 +168,32 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
 
     def choose(name: str) -> Any:
         def chosen(value: Any, request: gr.Request) -> list[Any]:
-            query, same = dict(request.query_params), [gr.skip() for _ in everything]
-            scene = shell.look(runs_dir, query)
+            params, same = dict(request.query_params), [gr.skip() for _ in everything]
+            context = shell.page_context(runs_dir, params)
             try:
-                changes = changed(name, value, make_plan(known(scene), scene.view))
+                changes = changed(name, value, make_plan(known(context), context.query))
             except LprError as error:  # what was typed stays, and so does the plan
                 return [shell.problem(str(error)), *same]
-            return ["", *(same if changes is None else drawn({**query, **changes}, *everything))]
+            return ["", *(same if changes is None else drawn({**params, **changes}, *everything))]
 
         return chosen
 
     def divide(text: Any, request: gr.Request) -> list[Any]:
-        query = dict(request.query_params)
+        params = dict(request.query_params)
         try:
             values = parse_similarity(TYPED.read(text))
-            layers = facts_of(scene.run, scene.runs).num_layers if (scene := shell.look(runs_dir, query)).run else None
+            layers = (
+                facts_of(context.run, context.runs).num_layers
+                if (context := shell.page_context(runs_dir, params)).run
+                else None
+            )
             if values and layers not in (None, len(values)):
                 raise ValueError(f"That is {len(values)} numbers, and the base has {layers} layers.")
         except (ValueError, LprError) as error:
             return [shell.status(str(error), bad=True), *(gr.skip() for _ in everything)]
         said = f"{len(values)} layers." if values else "Back to what was measured."
         changes = {"similarity": ",".join(f"{value:.6g}" for value in values), "rule": "similarity", "experts": ""}
-        return [shell.status(said), *drawn({**query, **changes}, *everything)]
+        return [shell.status(said), *drawn({**params, **changes}, *everything)]
 
     demo.load(load, None, list(everything.values()), **FILES)
     drawn_over = [said, *everything.values()]

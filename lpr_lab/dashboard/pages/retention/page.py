@@ -7,10 +7,10 @@ from typing import Any
 import gradio as gr
 
 from lpr_lab.dashboard import shell
-from lpr_lab.dashboard.cache import remembered
-from lpr_lab.dashboard.pages.retention import parts
-from lpr_lab.dashboard.query import View
-from lpr_lab.dashboard.shell import FILES, PICK, Scene, esc, html_block, in_order
+from lpr_lab.dashboard.cache import cached
+from lpr_lab.dashboard.pages.retention import render
+from lpr_lab.dashboard.query import Query
+from lpr_lab.dashboard.shell import FILES, PICK, PageContext, esc, html_block, in_order
 from lpr_lab.errors import LprError
 from lpr_lab.runs.compare import paired_scores
 from lpr_lab.runs.compare.paired_scores import PairedChange
@@ -30,86 +30,86 @@ RUN = "run:"
 """Before the id of another run, in the picker of what to compare with."""
 
 
-def sides(run: Run, view: View, others: Iterable[Run]) -> tuple[ModelRef, ModelRef]:
+def sides(run: Run, query: Query, others: Iterable[Run]) -> tuple[ModelRef, ModelRef]:
     """Return (before, after) that an address asks for; what it cannot have is as if it were not asked for.
 
     `stage` is what the run's model is looked at (the newest by default), `run2` and `stage2` what it is compared with:
     the base of the same run by default.
     """
     known = stages_of(run)
-    after = ModelRef(run, view.stage if view.stage in known[:-1] else "")
-    other = next((one for one in others if one.id == view.run2 and one.id != run.id), None)
+    after = ModelRef(run, query.stage if query.stage in known[:-1] else "")
+    other = next((one for one in others if one.id == query.run2 and one.id != run.id), None)
     if other is not None:
-        return ModelRef(other, view.stage2 if view.stage2 in [*stages_of(other)[:-1], BASE] else ""), after
-    return ModelRef(run, view.stage2 if view.stage2 in (BASE, *known) else baseline_of(run)), after
+        return ModelRef(other, query.stage2 if query.stage2 in [*stages_of(other)[:-1], BASE] else ""), after
+    return ModelRef(run, query.stage2 if query.stage2 in (BASE, *known) else baseline_of(run)), after
 
 
-@remembered
-def compose(scene: Scene, runs_dir: Path) -> dict[str, Any]:
+@cached
+def compose(context: PageContext, runs_dir: Path) -> dict[str, Any]:
     """Return what each part of the page shows."""
     nothing: dict[str, Any] = {"plot": gr.update(visible=False, value=None), "title": "", "table": ""}
     nothing |= {"before": gr.update(visible=False), "after": gr.update(visible=False), "data": gr.update(visible=False)}
-    if scene.run is None:
-        top = shell.head(QUESTION, more=scene.notice, view=scene.view)
+    if context.run is None:
+        top = shell.head(QUESTION, more=context.notice, query=context.query)
         return nothing | {"top": top, "table": shell.no_runs(runs_dir)}
     try:
-        if scene.run.kind == LIFELONG:
-            return nothing | _lifelong(scene, scene.run)
-        return nothing | _two_sides(scene, scene.run)
+        if context.run.kind == LIFELONG:
+            return nothing | _lifelong(context, context.run)
+        return nothing | _two_sides(context, context.run)
     except (LprError, KeyError, ValueError) as error:
         reason = str(error) if isinstance(error, LprError) else f"A table of this run has another form ({error})."
-        more = scene.notice + shell.notice("bad", esc(reason))
-        return nothing | {"top": shell.head(QUESTION, more=more, view=scene.view)}
+        more = context.notice + shell.notice("bad", esc(reason))
+        return nothing | {"top": shell.head(QUESTION, more=more, query=context.query)}
 
 
-def _not_measured(scene: Scene, run: Run) -> dict[str, Any]:
-    top = shell.head(QUESTION, NOT_MEASURED, scene.notice, view=scene.view)
-    return {"top": top, "table": parts.not_measured(run)}
+def _not_measured(context: PageContext, run: Run) -> dict[str, Any]:
+    top = shell.head(QUESTION, NOT_MEASURED, context.notice, query=context.query)
+    return {"top": top, "table": render.not_measured(run)}
 
 
-def _two_sides(scene: Scene, run: Run) -> dict[str, Any]:
-    before, after = sides(run, scene.view, scene.runs)
+def _two_sides(context: PageContext, run: Run) -> dict[str, Any]:
+    before, after = sides(run, context.query, context.runs)
     found = paired_scores.compare(before, after)
     if found is None:
-        return _not_measured(scene, run)
-    pickers = _pickers(scene, run, before, after)
+        return _not_measured(context, run)
+    pickers = _pickers(context, run, before, after)
     if found.rows is None:
-        view = _view(scene, before, after, scene.view.data)
-        more = f'<span class="lpr-more">{parts.sides_line(found)}</span>'
-        top = shell.head(QUESTION, "These two cannot be compared." + more, scene.notice, view=view)
-        return pickers | {"top": top, "table": parts.refused(found)}
+        query = _view(context, before, after, context.query.data)
+        more = f'<span class="lpr-more">{render.sides_line(found)}</span>'
+        top = shell.head(QUESTION, "These two cannot be compared." + more, context.notice, query=query)
+        return pickers | {"top": top, "table": render.refused(found)}
     names = datasets(found.rows)
-    chosen = scene.view.data if scene.view.data in names else names[0]
+    chosen = context.query.data if context.query.data in names else names[0]
     rows = found.rows[found.rows["dataset"] == chosen]
     called = before.title(run), after.title(run)
     figure = before_and_after(rows, before=called[0], after=called[1])
     take_title(figure)
     from_base = before.run.id == run.id and before.stage == BASE
-    facts = " ".join(filter(None, [parts.worst(rows), parts.sides_line(found), esc(lost_text(run))]))
-    more = f'<span class="lpr-more">{facts}</span>{parts.DEFINITIONS}'
-    view = _view(scene, before, after, chosen)
+    facts = " ".join(filter(None, [render.worst(rows), render.sides_line(found), esc(lost_text(run))]))
+    more = f'<span class="lpr-more">{facts}</span>{render.DEFINITIONS}'
+    query = _view(context, before, after, chosen)
     return pickers | {
-        "top": shell.head(QUESTION, parts.finding(rows, from_base=from_base) + more, scene.notice, view=view),
+        "top": shell.head(QUESTION, render.finding(rows, from_base=from_base) + more, context.notice, query=query),
         "data": gr.update(choices=[(dataset_name(name), name) for name in names], value=chosen, visible=True),
         "title": f"<h2 class='lpr-hidden'>Before and after, {esc(dataset_name(chosen))}</h2>",
         "plot": gr.update(value=figure, visible=True),
-        "table": parts.change_table(rows, *called, from_base=from_base),
+        "table": render.change_table(rows, *called, from_base=from_base),
     }
 
 
-def _view(scene: Scene, before: ModelRef, after: ModelRef, dataset: str) -> View:
+def _view(context: PageContext, before: ModelRef, after: ModelRef, dataset: str) -> Query:
     """Return what is shown as an address; what is so by default is left out."""
     other = before.run.id if before.run.id != after.run.id else ""
     stage2 = "" if before.stage == baseline_of(before.run) and not other else before.stage
     changed = {"run2": other, "stage": after.stage, "stage2": stage2, "data": dataset}
-    return View.from_query({**vars(scene.view), **changed})
+    return Query.parse({**vars(context.query), **changed})
 
 
-def _pickers(scene: Scene, run: Run, before: ModelRef, after: ModelRef) -> dict[str, Any]:
+def _pickers(context: PageContext, run: Run, before: ModelRef, after: ModelRef) -> dict[str, Any]:
     stages = stages_of(run)
     newest = f"expanded model ({stages[-1]})" if stages else "expanded model"
     was = [("base model", BASE), *((name, name) for name in stages)]
-    for other in scene.runs:
+    for other in context.runs:
         if other.problem is None and other.id != run.id and other.kind != LIFELONG:
             was.append((f"another run: {other.title} · {short_id(other.id)}", f"{RUN}{other.id}"))
     chosen = before.stage if before.run.id == run.id else f"{RUN}{before.run.id}"
@@ -126,48 +126,48 @@ def _earlier(chosen: str) -> dict[str, str]:
     return {"run2": other, "stage2": "" if other else chosen}
 
 
-def _lifelong(scene: Scene, run: Run) -> dict[str, Any]:
+def _lifelong(context: PageContext, run: Run) -> dict[str, Any]:
     from lpr_lab.views.figures import stages
 
     table = run.tables.read("retention_by_stage")
     if table is None or table.empty:
-        return _not_measured(scene, run)
+        return _not_measured(context, run)
     names = datasets(table)
-    chosen = scene.view.data if scene.view.data in names else names[0]
+    chosen = context.query.data if context.query.data in names else names[0]
     rows = table[table["dataset"] == chosen]
     figure = stages.retention_by_stage(rows)
     found = esc(take_title(figure)) + "."
     links = ", ".join(
-        f'<a href="{esc(View(run=member).link("/retention"))}">G{number}</a>'
+        f'<a href="{esc(Query(run=member).link("/retention"))}">G{number}</a>'
         for number, member in enumerate(members_of(run), 1)
     )
     more = f'<span class="lpr-more">The runs of the groups: {links}.</span>' if links else ""
-    view = View.from_query({**vars(scene.view), "data": chosen, "run2": "", "stage": "", "stage2": ""})
+    query = Query.parse({**vars(context.query), "data": chosen, "run2": "", "stage": "", "stage2": ""})
     return {
-        "top": shell.head(QUESTION, found + more + parts.DEFINITIONS, scene.notice, view=view),
+        "top": shell.head(QUESTION, found + more + render.DEFINITIONS, context.notice, query=query),
         "data": gr.update(choices=[(dataset_name(name), name) for name in names], value=chosen, visible=True),
         "title": f"<h2 class='lpr-hidden'>Stage after stage, {esc(dataset_name(chosen))}</h2>",
         "plot": gr.update(value=figure, visible=True),
-        "table": parts.stage_table(rows),
+        "table": render.stage_table(rows),
     }
 
 
-def compose_more(scene: Scene) -> dict[str, Any]:
+def compose_more(context: PageContext) -> dict[str, Any]:
     """Return what stands below: the documents that moved, and this run among the others."""
     blank = {"moved": "", "among": "", "scatter": gr.update(visible=False, value=None), "points": ""}
-    run = scene.run
+    run = context.run
     if run is None or run.kind == LIFELONG:
         return blank
     try:
-        before, after = sides(run, scene.view, scene.runs)
+        before, after = sides(run, context.query, context.runs)
         found: PairedChange | None = paired_scores.compare(before, after)
         if found is None or found.rows is None:
             return blank
         names = datasets(found.rows)
-        chosen = scene.view.data if scene.view.data in names else names[0]
+        chosen = context.query.data if context.query.data in names else names[0]
         here = paired_scores.compare(before, after, chosen)
-        moved = parts.moved_documents(here, scene.view) if here is not None else ""
-        trade = trade_off(run, scene.runs, chosen)
+        moved = render.moved_documents(here, context.query) if here is not None else ""
+        trade = trade_off(run, context.runs, chosen)
     except (LprError, KeyError, ValueError):
         return blank  # the upper half says what is wrong
     if trade is None:
@@ -179,7 +179,7 @@ def compose_more(scene: Scene) -> dict[str, Any]:
         "moved": moved,
         "among": f'<section class="lpr-section"><h2>Gain against forgetting, over runs</h2>{said}</section>',
         "scatter": gr.update(visible=False, value=None) if alone else gr.update(visible=True, value=figure),
-        "points": parts.trade_off_table(trade, scene.view),
+        "points": render.trade_off_table(trade, context.query),
     }
 
 
@@ -203,17 +203,17 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     upper = {"before": before, "after": after, "data": dataset, "title": title, "plot": plot, "table": table}
     lower = {"moved": moved, "among": among, "scatter": scatter, "points": points}
 
-    def draw(query: dict[str, Any]) -> list[Any]:
-        scene = shell.look(runs_dir, query)
-        found = compose(scene, runs_dir)
-        return [found["top"], shell.show_runs(scene), *(found[name] for name in upper)]
+    def draw(params: dict[str, Any]) -> list[Any]:
+        context = shell.page_context(runs_dir, params)
+        found = compose(context, runs_dir)
+        return [found["top"], shell.show_runs(context), *(found[name] for name in upper)]
 
     def load(request: gr.Request) -> list[Any]:
         return draw(dict(request.query_params))
 
     def load_more(about: str, was: str, now: str, measured_on: str) -> list[Any]:
-        query = {"run": about or "", "stage": now or "", "data": measured_on or "", **_earlier(was or BASE)}
-        found = compose_more(shell.look(runs_dir, query))
+        params = {"run": about or "", "stage": now or "", "data": measured_on or "", **_earlier(was or BASE)}
+        found = compose_more(shell.page_context(runs_dir, params))
         return [found[name] for name in lower]
 
     def choose_run(chosen: str, request: gr.Request) -> list[Any]:

@@ -9,11 +9,11 @@ from typing import Any
 import gradio as gr
 
 from lpr_lab.dashboard import shell
-from lpr_lab.dashboard.pages.routing.parts import QUESTION, show_trace
+from lpr_lab.dashboard.pages.routing.compose import QUESTION, show_trace
 from lpr_lab.dashboard.parameters import LANGUAGE, TRACED
-from lpr_lab.dashboard.query import View
-from lpr_lab.dashboard.server.models import HUB
-from lpr_lab.dashboard.server.typed_texts import TYPED
+from lpr_lab.dashboard.query import Query
+from lpr_lab.dashboard.server.models import MODELS
+from lpr_lab.dashboard.server.unsaved_texts import UNSAVED
 from lpr_lab.dashboard.shell import esc, html_block, status
 from lpr_lab.errors import LprError, UsageError
 from lpr_lab.runs.own_texts import delete_text, is_own, keep_text, new_id, rename_text
@@ -24,13 +24,13 @@ Step = tuple[str, Any, Any]
 """A status line, then what two parts of the page show."""
 
 
-def trace_own(runs_dir: Path, text: str, language: str | None, query: dict[str, Any]) -> Iterator[Step]:
+def trace_own(runs_dir: Path, text: str, language: str | None, params: dict[str, Any]) -> Iterator[Step]:
     """Trace a text of the reader's with the run's model; yields (status line, head, strip) as it gets on.
 
     The newest stage comes first, because it is quickly drawn; the base and earlier stages follow. Nothing is written.
     """
-    scene = shell.look(runs_dir, query)
-    run, same = scene.run, gr.skip()
+    context = shell.page_context(runs_dir, params)
+    run, same = context.run, gr.skip()
     if run is None:
         yield status("There is no run to trace with."), same, same
         return
@@ -39,12 +39,12 @@ def trace_own(runs_dir: Path, text: str, language: str | None, query: dict[str, 
     except UsageError as error:
         yield status(str(error), bad=True), same, same
         return
-    first = not HUB.is_loaded(run)
+    first = not MODELS.is_loaded(run)
     said = "Loading the model, once…" if first else "Tracing…"
     yield status(said, busy=True), shell.head(QUESTION, esc(said)), ""
     started = time.monotonic()
     try:
-        with HUB.use(run) as loaded:
+        with MODELS.use(run) as loaded:
             seconds, device = loaded.seconds, loaded.device
         if first:
             yield status(f"Model loaded in {seconds:.1f} s; tracing…", busy=True), same, same
@@ -52,16 +52,16 @@ def trace_own(runs_dir: Path, text: str, language: str | None, query: dict[str, 
         from lpr_lab.measure.routing import trace_stages
 
         asked = time.monotonic()
-        with HUB.use(run) as loaded:
+        with MODELS.use(run) as loaded:
             trace = trace_text(loaded.model, loaded.tokenizer, text, language or None, base=False)
         took = time.monotonic() - asked
-        name, view = new_id(), View(run=run.id, mode=scene.view.mode)
-        edited = scene.view.text if is_own(scene.view.text) and scene.view.text in run.traces.names() else ""
-        TYPED.put(run, name, trace, edited)
+        name, query = new_id(), Query(run=run.id, mode=context.query.mode)
+        edited = context.query.text if is_own(context.query.text) and context.query.text in run.traces.names() else ""
+        UNSAVED.put(run, name, trace, edited)
         count = int(trace.is_text.sum())
         done = f"{count} tokens in {took:.1f} s on {device}"
-        yield status(f"{done}; the base and earlier stages follow…", busy=True), *show_trace(run, trace, name, view)
-        with HUB.use(run) as loaded:
+        yield status(f"{done}; the base and earlier stages follow…", busy=True), *show_trace(run, trace, name, query)
+        with MODELS.use(run) as loaded:
             trace = trace_stages(loaded.model, loaded.tokenizer, trace)
     except Exception as error:  # whatever it is, the page says so and shows again what was there before
         said = str(error) if isinstance(error, LprError) else f"The tracing failed ({type(error).__name__}: {error})."
@@ -69,7 +69,7 @@ def trace_own(runs_dir: Path, text: str, language: str | None, query: dict[str, 
             logging.getLogger(__name__).exception("Tracing a text with run %s failed.", run.id)
         yield status(said, bad=True), same, same
         return
-    TYPED.put(run, name, trace, edited)
+    UNSAVED.put(run, name, trace, edited)
     # What is shown of it is drawn from the address then: the reader may have chosen a token or a layer meanwhile.
     yield status(f"{done} ({time.monotonic() - started:.1f} s in all); not kept."), same, same
 
@@ -77,51 +77,51 @@ def trace_own(runs_dir: Path, text: str, language: str | None, query: dict[str, 
 # ------------------------------------------------------------------------------------- keep, rename, delete
 
 
-def keep_own(runs_dir: Path, name: str, query: dict[str, Any], *, replace: bool = False) -> tuple[str, dict[str, Any]]:
+def keep_own(runs_dir: Path, name: str, params: dict[str, Any], *, replace: bool = False) -> tuple[str, dict[str, Any]]:
     """Keep the typed text that is shown, or put it in place of the kept one that it was made from.
 
     Returns:
-        What to say, and the query of the address that shows it then.
+        What to say, and the params of the address that shows it then.
     """
     try:
-        run, text_id = _shown(runs_dir, query)
-        held = TYPED.get(run, text_id)
+        run, text_id = _shown(runs_dir, params)
+        held = UNSAVED.get(run, text_id)
         if held is None:
             raise LprError("This text is no longer held; trace it again, then keep it.")
         kept = held.edited if replace and held.edited else text_id
         keep_text(run, kept, name, held.trace)
     except (LprError, OSError) as error:
-        return status(f"Not kept: {error}", bad=True), query
-    TYPED.drop(text_id)
-    return status("Kept with this run, for everybody to see."), {**query, "text": kept}
+        return status(f"Not kept: {error}", bad=True), params
+    UNSAVED.drop(text_id)
+    return status("Kept with this run, for everybody to see."), {**params, "text": kept}
 
 
-def rename_own(runs_dir: Path, name: str, query: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def rename_own(runs_dir: Path, name: str, params: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """Give the kept text that is shown another name; returns as `keep_own`."""
     try:
-        rename_text(*_shown(runs_dir, query), name)
+        rename_text(*_shown(runs_dir, params), name)
     except (LprError, OSError) as error:
-        return status(f"Not renamed: {error}", bad=True), query
-    return status("Renamed."), query
+        return status(f"Not renamed: {error}", bad=True), params
+    return status("Renamed."), params
 
 
-def delete_own(runs_dir: Path, query: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def delete_own(runs_dir: Path, params: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """Delete the own text that is shown, kept or not; returns as `keep_own`."""
     try:
-        run, text_id = _shown(runs_dir, query)
-        if TYPED.get(run, text_id) is None:
+        run, text_id = _shown(runs_dir, params)
+        if UNSAVED.get(run, text_id) is None:
             delete_text(run, text_id)
-        TYPED.drop(text_id)
+        UNSAVED.drop(text_id)
     except (LprError, OSError) as error:
-        return status(f"Not deleted: {error}", bad=True), query
-    return status("Deleted."), {**query, "text": "", "lang": "", "tok": ""}
+        return status(f"Not deleted: {error}", bad=True), params
+    return status("Deleted."), {**params, "text": "", "lang": "", "tok": ""}
 
 
-def _shown(runs_dir: Path, query: dict[str, Any]) -> tuple[Run, str]:
-    scene = shell.look(runs_dir, query)
-    if scene.run is None or not is_own(scene.view.text):
+def _shown(runs_dir: Path, params: dict[str, Any]) -> tuple[Run, str]:
+    context = shell.page_context(runs_dir, params)
+    if context.run is None or not is_own(context.query.text):
         raise LprError("No text of your own is shown.")
-    return scene.run, scene.view.text
+    return context.run, context.query.text
 
 
 # ------------------------------------------------------------------------------------------------- the widgets
@@ -170,6 +170,6 @@ class OwnControls:
 
     @property
     def parts(self) -> dict[str, Any]:
-        """What `routing_parts.compose` fills, by name."""
+        """What `compose` fills, by name."""
         names = "text language go why keeping note name keep replace rename delete sure never_mind"
         return {"own": self.column, **{name: getattr(self, name) for name in names.split()}}

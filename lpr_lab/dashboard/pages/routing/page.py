@@ -8,15 +8,15 @@ from typing import Any
 import gradio as gr
 
 from lpr_lab.dashboard import shell
-from lpr_lab.dashboard.pages.routing import words as say
+from lpr_lab.dashboard.pages.routing import render
+from lpr_lab.dashboard.pages.routing.compose import QUESTION, compose
 from lpr_lab.dashboard.pages.routing.own_texts import OwnControls, delete_own, keep_own, rename_own, trace_own
-from lpr_lab.dashboard.pages.routing.parts import QUESTION, compose
 from lpr_lab.dashboard.pages.routing.texts import read, say_unreadable
 from lpr_lab.dashboard.parameters import EXPERT, LAYERS, WAY
-from lpr_lab.dashboard.query import View
-from lpr_lab.dashboard.server.models import HUB
-from lpr_lab.dashboard.server.turns import in_turn
-from lpr_lab.dashboard.server.typed_texts import TYPED
+from lpr_lab.dashboard.query import Query
+from lpr_lab.dashboard.server.model_queue import queued
+from lpr_lab.dashboard.server.models import MODELS
+from lpr_lab.dashboard.server.unsaved_texts import UNSAVED
 from lpr_lab.dashboard.shell import FILES, MODEL, PICK, html_block, in_order, is_busy, status
 from lpr_lab.errors import LprError
 from lpr_lab.measure.trace import RoutingTrace, layers_in
@@ -26,27 +26,27 @@ from lpr_lab.views.html.tokens import StripChoices, render_token_strip
 # ------------------------------------------------------------------------------------------------ with a model
 
 
-def trace_beside(runs_dir: Path, query: dict[str, Any]) -> Iterator[str]:
+def trace_beside(runs_dir: Path, params: dict[str, Any]) -> Iterator[str]:
     """Trace the shown text with the second run, and keep a sample there; yields status lines, the last one empty."""
-    scene = shell.look(runs_dir, query)
-    other = next((run for run in scene.runs if run.id == scene.view.run2 and run.problem is None), None)
-    if scene.run is None or other is None:
+    context = shell.page_context(runs_dir, params)
+    other = next((run for run in context.runs if run.id == context.query.run2 and run.problem is None), None)
+    if context.run is None or other is None:
         yield status("There is no second run to trace with.")
         return
-    yield status(f"{'Tracing' if HUB.is_loaded(other) else 'Loading the model, then tracing'}…", busy=True)
+    yield status(f"{'Tracing' if MODELS.is_loaded(other) else 'Loading the model, then tracing'}…", busy=True)
     try:
-        name, shown = read(scene.run, scene.view)
+        name, shown = read(context.run, context.query)
         if shown is None:
             yield status("There is no text to trace.")
             return
         from lpr_lab.measure.routing import trace as trace_text
         from lpr_lab.measure.routing import trace_stages
 
-        with HUB.use(other) as loaded:
+        with MODELS.use(other) as loaded:
             trace = trace_text(loaded.model, loaded.tokenizer, shown.text, shown.language, base=False)
             trace = trace_stages(loaded.model, loaded.tokenizer, trace)
         if is_own(name) or other.is_example:
-            TYPED.put(other, name, trace)
+            UNSAVED.put(other, name, trace)
         else:
             other.traces.write(name, trace)
     except (LprError, OSError) as error:
@@ -55,7 +55,7 @@ def trace_beside(runs_dir: Path, query: dict[str, Any]) -> Iterator[str]:
     yield status("")
 
 
-def try_change(runs_dir: Path, way: str, expert: int, layers: str, query: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+def try_change(runs_dir: Path, way: str, expert: int, layers: str, params: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """Run the shown text with an expert forced or banned; yields (status line, what it made of the text).
 
     Args:
@@ -63,32 +63,32 @@ def try_change(runs_dir: Path, way: str, expert: int, layers: str, query: dict[s
         way: `force` or `ban`.
         expert: which one.
         layers: `all`, or numbers and ranges.
-        query: of the page's address.
+        params: of the page's address.
     """
-    scene = shell.look(runs_dir, query)
+    context = shell.page_context(runs_dir, params)
     keep = gr.skip()
     try:
-        stages = read(scene.run, scene.view)[1] if scene.run else None
-        if scene.run is None or stages is None:
+        stages = read(context.run, context.query)[1] if context.run else None
+        if context.run is None or stages is None:
             yield status("There is no text to run again."), keep
             return
         way, expert, layers = WAY.read(way), EXPERT.read(expert), LAYERS.read(layers)
-        known = stages.at(scene.view.stage) if scene.view.stage in stages.stage_names else stages
+        known = stages.at(context.query.stage) if context.query.stage in stages.stage_names else stages
         wanted = layers_in(layers, known.layers.tolist())
         if layers.strip().lower() in ("", "all"):  # where some layers have fewer experts, all that have this one
             wanted = [layer for layer, count in zip(wanted, known.num_experts, strict=True) if expert < count]
-        yield status("Running…" if HUB.is_loaded(scene.run) else "Loading the model, once…", busy=True), keep
+        yield status("Running…" if MODELS.is_loaded(context.run) else "Loading the model, once…", busy=True), keep
         from lpr_lab.measure.routing import trace_changed
 
         started = time.monotonic()
         change = {way: dict.fromkeys(wanted, expert)}
-        with HUB.use(scene.run) as loaded:
+        with MODELS.use(context.run) as loaded:
             changed = trace_changed(loaded.model, loaded.tokenizer, known, **change)
     except (LprError, ValueError) as error:
         yield status(str(error), bad=True), keep
         return
     past = "forced" if way == "force" else "banned"
-    what = f"Expert {expert} {past} in {say.layers_said(wanted, known.layers.tolist())}"
+    what = f"Expert {expert} {past} in {render.layers_said(wanted, known.layers.tolist())}"
     yield status(f"Done in {time.monotonic() - started:.1f} s."), render_change(changed, known, what)
 
 
@@ -107,8 +107,8 @@ def render_change(changed: RoutingTrace, known: RoutingTrace, what: str) -> str:
                 f"untouched (largest difference {gap:.1g} nats).</p>"
             )
     strip = render_token_strip(changed, StripChoices(colour="gain"), linked=False)
-    words = say.cost_of_change(changed, what) + same_as_base
-    return f'<section class="lpr-card lpr-changed-run">{words}{strip}{say.change_table(changed)}</section>'
+    words = render.cost_of_change(changed, what) + same_as_base
+    return f'<section class="lpr-card lpr-changed-run">{words}{strip}{render.change_table(changed)}</section>'
 
 
 # --------------------------------------------------------------------------------------------------- the widgets
@@ -152,9 +152,9 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     parts["table"] = html_block()
     outputs = [run, *parts.values()]
 
-    def draw(query: dict[str, Any]) -> list[Any]:
-        shown = compose(scene := say_unreadable(shell.look(runs_dir, query), query), runs_dir)
-        return [shell.show_runs(scene), *(shown[name] for name in parts)]
+    def draw(params: dict[str, Any]) -> list[Any]:
+        shown = compose(context := say_unreadable(shell.page_context(runs_dir, params), params), runs_dir)
+        return [shell.show_runs(context), *(shown[name] for name in parts)]
 
     def load(request: gr.Request) -> list[Any]:
         return draw(dict(request.query_params))
@@ -169,8 +169,8 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
         return draw({**dict(request.query_params), "text": chosen, "lang": "", "tok": ""})
 
     def choose_stage(chosen: str, request: gr.Request) -> list[Any]:
-        view = View.from_query(dict(request.query_params))
-        other = "" if view.stage2 == chosen and not view.run2 else view.stage2
+        query = Query.parse(dict(request.query_params))
+        other = "" if query.stage2 == chosen and not query.run2 else query.stage2
         return draw({**dict(request.query_params), "stage": chosen, "stage2": other})
 
     def choose_other(chosen: str, request: gr.Request) -> list[Any]:
@@ -190,8 +190,8 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
         return [status(""), gr.update(visible=False)] * 3
 
     def then_draw(act: Callable[..., tuple[str, dict[str, Any]]], *given: Any, **options: Any) -> list[Any]:
-        said, query = act(runs_dir, *given, **options)
-        return [said, *draw(query)]
+        said, params = act(runs_dir, *given, **options)
+        return [said, *draw(params)]
 
     def keep(name: str, request: gr.Request) -> list[Any]:
         return then_draw(keep_own, name, dict(request.query_params))
@@ -223,7 +223,7 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
         control.input(in_order(choose), [control], outputs, **PICK)
     own_outputs = [own.line, parts["top"], parts["strip"], own.stop]
     asked = [own.text, own.language]
-    traced = gr.on([own.go.click, own.text.submit], in_turn(trace_typed, *own.waiting), asked, own_outputs, **MODEL)
+    traced = gr.on([own.go.click, own.text.submit], queued(trace_typed, *own.waiting), asked, own_outputs, **MODEL)
     # Not after a cancelling: whatever was chosen instead is being drawn then.
     traced.success(settle, None, outputs, **FILES)
     for button, act in ((own.keep, keep), (own.replace, replace), (own.rename, rename)):
@@ -232,11 +232,11 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     asking = [own.delete, own.sure, own.never_mind]
     own.delete.click(lambda: [gr.update(visible=v) for v in (False, True, True)], None, asking, **FILES)
     own.never_mind.click(lambda: [gr.update(visible=v) for v in (True, False, False)], None, asking, **FILES)
-    compared = also.click(in_turn(trace_other, *_waiting()), None, [also_line, also_stop], **MODEL)
+    compared = also.click(queued(trace_other, *_waiting()), None, [also_line, also_stop], **MODEL)
     compared.success(load_compared, None, outputs, **FILES)
     what_if, shown = [way, parts["expert"], layers], [try_line, parts["changed"], try_stop]
     trying = [try_it.click, layers.submit]
-    tried = gr.on(trying, in_turn(change, *_waiting(gr.skip())), what_if, shown, **MODEL)
+    tried = gr.on(trying, queued(change, *_waiting(gr.skip())), what_if, shown, **MODEL)
     stops = [(own.stop, traced, own.line), (also_stop, compared, also_line), (try_stop, tried, try_line)]
     for stop, work, line in stops:
         halted = stop.click(None, None, None, cancels=[work], **FILES)

@@ -7,10 +7,10 @@ from typing import Any
 import gradio as gr
 
 from lpr_lab.dashboard import shell
-from lpr_lab.dashboard.pages.routing import words as say
-from lpr_lab.dashboard.query import View
-from lpr_lab.dashboard.server.typed_texts import TYPED, trace_of
-from lpr_lab.dashboard.shell import Scene, esc
+from lpr_lab.dashboard.pages.routing import render
+from lpr_lab.dashboard.query import Query
+from lpr_lab.dashboard.server.unsaved_texts import UNSAVED, trace_of
+from lpr_lab.dashboard.shell import PageContext, esc
 from lpr_lab.measure.trace import RoutingTrace
 from lpr_lab.runs.own_texts import is_own, own_texts, suggested_name
 from lpr_lab.runs.run import Run
@@ -29,23 +29,23 @@ def examples(run: Run) -> list[tuple[str, str]]:
     return [(language_name(name) if name in LANGUAGES else name.capitalize(), name) for name in ranked]
 
 
-def read(run: Run, view: View) -> tuple[str, RoutingTrace | None]:
+def read(run: Run, query: Query) -> tuple[str, RoutingTrace | None]:
     """Return the name of the text the address asks for, else of the first expanded language, and its trace."""
-    if view.text and (found := trace_of(run, view.text)) is not None:
-        return view.text, found
+    if query.text and (found := trace_of(run, query.text)) is not None:
+        return query.text, found
     names = [name for _, name in examples(run)]
     _, expanded = shell.languages_of(run)
-    name = next((name for name in (view.lang, *expanded, *names) if name in names), "")
+    name = next((name for name in (query.lang, *expanded, *names) if name in names), "")
     return name, run.traces.read(name) if name else None
 
 
-def say_unreadable(scene: Scene, query: Mapping[str, Any]) -> Scene:
+def say_unreadable(context: PageContext, params: Mapping[str, Any]) -> PageContext:
     """Say of an address whose `text` is no name at all that another one is shown."""
-    asked = str(query.get("text", ""))
-    if scene.view.text or not asked:
-        return scene
+    asked = str(params.get("text", ""))
+    if context.query.text or not asked:
+        return context
     said = f"“{esc(asked[:40])}” is not the name of a text, so another one is shown."
-    return replace(scene, notice=scene.notice + shell.notice("warn", said))
+    return replace(context, notice=context.notice + shell.notice("warn", said))
 
 
 def unknown(run: Run, asked: str, name: str) -> str:
@@ -70,7 +70,7 @@ def show_own(run: Run, name: str, stages: RoutingTrace | None) -> dict[str, Any]
     }
     if stages is None or not is_own(name):
         return parts
-    held = TYPED.get(run, name)
+    held = UNSAVED.get(run, name)
     edited = next((text for text in texts if held is not None and text.id == held.edited), None)
     called = kept.name if kept else edited.name if edited else suggested_name(stages.text)
     writable = not run.is_example
@@ -78,7 +78,7 @@ def show_own(run: Run, name: str, stages: RoutingTrace | None) -> dict[str, Any]
         "text": gr.update(value=stages.text),
         "language": gr.update(value=stages.language or ""),
         "keeping": gr.update(visible=writable),
-        "note": say.WHO_SEES_KEPT if kept else say.WHO_SEES_TYPED,
+        "note": render.WHO_SEES_KEPT if kept else render.WHO_SEES_TYPED,
         "name": gr.update(value=called, visible=True),
         "keep": gr.update(visible=kept is None),
         "replace": gr.update(visible=edited is not None, value=f"Replace “{edited.name}”" if edited else ""),

@@ -2,7 +2,7 @@
 
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.pages.runs.report import report_link
-from lpr_lab.dashboard.shell import Scene, esc
+from lpr_lab.dashboard.shell import PageContext, esc
 from lpr_lab.errors import LprError
 from lpr_lab.runs.compare.differences import compare_runs
 from lpr_lab.runs.run import Run, short_id
@@ -11,30 +11,30 @@ from lpr_lab.views.html import comparison
 MOST = 6
 
 
-def chosen_runs(scene: Scene) -> list[Run]:
+def chosen_runs(context: PageContext) -> list[Run]:
     """Return the runs that the address asks to compare, those that are there, in its order."""
-    readable = {run.id: run for run in scene.runs if run.problem is None}
-    return [readable[name] for name in dict.fromkeys(scene.view.compared) if name in readable][:MOST]
+    readable = {run.id: run for run in context.runs if run.problem is None}
+    return [readable[name] for name in dict.fromkeys(context.query.compared) if name in readable][:MOST]
 
 
-def toggle(scene: Scene, run: Run) -> str:
+def toggle(context: PageContext, run: Run) -> str:
     """Return the box that puts a run into the comparison or takes it out."""
-    chosen = [one.id for one in chosen_runs(scene)]
+    chosen = [one.id for one in chosen_runs(context)]
     inside = run.id in chosen
     full = len(chosen) >= MOST and not inside
     others = [name for name in chosen if name != run.id]
-    query = esc(scene.view.to_query(runs=",".join(others if inside or full else [*others, run.id])))
+    params = esc(context.query.urlencode(runs=",".join(others if inside or full else [*others, run.id])))
     title = f"At most {MOST} runs at once" if full else "Compare with others"
     return (
-        f'<a class="lpr-box" href="/?{query}" data-pick="{query}" role="checkbox" aria-checked="{str(inside).lower()}" '
-        f'aria-disabled="{str(full).lower()}" aria-label="Compare {esc(run.title)}, {esc(short_id(run.id))}" '
-        f'title="{title}"></a>'
+        f'<a class="lpr-box" href="/?{params}" data-pick="{params}" role="checkbox" '
+        f'aria-checked="{str(inside).lower()}" aria-disabled="{str(full).lower()}" '
+        f'aria-label="Compare {esc(run.title)}, {esc(short_id(run.id))}" title="{title}"></a>'
     )
 
 
-def render_comparison(scene: Scene) -> str:
+def render_comparison(context: PageContext) -> str:
     """Return the table of differences; empty while nothing was chosen."""
-    runs = chosen_runs(scene)
+    runs = chosen_runs(context)
     if not runs:
         return ""
     if len(runs) == 1:
@@ -44,7 +44,7 @@ def render_comparison(scene: Scene) -> str:
     except LprError as error:
         return shell.notice("bad", esc(str(error)))
     table = comparison.render_comparison(compared, runs, ("results", "settings", "data", "environment"))
-    clear = esc(scene.view.to_query(runs=""))
+    clear = esc(context.query.urlencode(runs=""))
     said = f"{len(runs)} runs: {comparison.finding(compared)}"
     return (
         f'<section class="lpr-card" aria-label="Comparison"><h2 class="lpr-subfinding">{esc(said)}</h2>{table}'

@@ -4,7 +4,7 @@ from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.pages.runs.live import snapshot_of
 from lpr_lab.dashboard.pages.runs.report import report_link
 from lpr_lab.dashboard.pages.runs.sweep import command_of, render_sweep
-from lpr_lab.dashboard.query import View
+from lpr_lab.dashboard.query import Query
 from lpr_lab.dashboard.shell import esc
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.sweep.grid import KIND as SWEEP
@@ -42,9 +42,9 @@ def render_detail(run: Run, runs: list[Run]) -> str:
 
 
 def _title(run: Run) -> str:
-    view = View(run=run.id)
+    query = Query(run=run.id)
     pages = PAGES_OF_KIND.get(run.kind, PAGES)
-    links = "".join(f'<a class="lpr-button" href="{view.link(path)}">{text}</a>' for path, text in pages.items())
+    links = "".join(f'<a class="lpr-button" href="{query.link(path)}">{text}</a>' for path, text in pages.items())
     links += report_link([run], "Export report")
     return (
         f"<header><h2>{esc(run.title)} {shell.example_badge(run)}{shell.tag_chips(run)}</h2>"
@@ -86,10 +86,10 @@ def _lineage(run: Run, runs: list[Run]) -> str:
     titles = {other.id: other.title for other in runs}
 
     def link(run_id: str) -> str:
-        query = esc(View(run=run_id).to_query())
+        params = esc(Query(run=run_id).urlencode())
         known = run_id in titles
         name = esc(titles.get(run_id, run_id))
-        return f'<a href="/?{query}" data-pick="{query}">{name}</a>' if known else f"<span>{name} (not here)</span>"
+        return f'<a href="/?{params}" data-pick="{params}">{name}</a>' if known else f"<span>{name} (not here)</span>"
 
     earlier = " ".join(f"{link(parent)} →" for parent in before)
     if run.kind == SWEEP and children:

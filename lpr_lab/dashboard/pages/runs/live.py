@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lpr_lab.dashboard import shell
-from lpr_lab.dashboard.shell import Scene, esc
+from lpr_lab.dashboard.shell import PageContext, esc
 from lpr_lab.errors import LprError
 from lpr_lab.runs.live import Follower, Snapshot
 from lpr_lab.runs.run import Run
@@ -101,15 +101,15 @@ def render_live(run: Run | None) -> str:
     )
 
 
-def at_work(scene: Scene) -> bool:
+def at_work(context: PageContext) -> bool:
     """Whether anything on the page may still change by itself."""
-    return any(run.problem is None and not run.is_example and run.status.state in AT_WORK for run in scene.runs)
+    return any(run.problem is None and not run.is_example and run.status.state in AT_WORK for run in context.runs)
 
 
-def standing_of(scene: Scene) -> str:
+def standing_of(context: PageContext) -> str:
     """Return what all of the page but numbers and ages depends on: when it is another, the page is drawn anew."""
-    states = [f"{run.id} {'' if run.problem else run.status.state}" for run in scene.runs]
-    if scene.run is not None:
-        status = scene.run.status
-        states.insert(0, f"{scene.run.id} {status.stage} {len(status.done_phases)}")
+    states = [f"{run.id} {'' if run.problem else run.status.state}" for run in context.runs]
+    if context.run is not None:
+        status = context.run.status
+        states.insert(0, f"{context.run.id} {status.stage} {len(status.done_phases)}")
     return "\n".join(states)

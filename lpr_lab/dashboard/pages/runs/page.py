@@ -6,12 +6,12 @@ from typing import Any
 import gradio as gr
 
 from lpr_lab.dashboard import shell
-from lpr_lab.dashboard.cache import remembered
+from lpr_lab.dashboard.cache import cached
 from lpr_lab.dashboard.pages.runs.compare import render_comparison, toggle
 from lpr_lab.dashboard.pages.runs.detail import render_detail
 from lpr_lab.dashboard.pages.runs.live import at_work, metrics_of, render_live, standing_of
 from lpr_lab.dashboard.pages.runs.sweep import figure_of, points_of
-from lpr_lab.dashboard.shell import BITS_PER_BYTE, FILES, PICK, Scene, esc, html_block, in_order
+from lpr_lab.dashboard.shell import BITS_PER_BYTE, FILES, PICK, PageContext, esc, html_block, in_order
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.sweep.grid import KIND as SWEEP
 from lpr_lab.measure.significance import ADAPTATION, UNCLEAR
@@ -43,9 +43,9 @@ def headline(run: Run) -> dict[str, float]:
     return found
 
 
-def finding(scene: Scene) -> str:
+def finding(context: PageContext) -> str:
     """Return the page's answer in a sentence about the chosen run, and one about the others."""
-    run = scene.run
+    run = context.run
     if run is None:
         return ""
     try:
@@ -55,7 +55,7 @@ def finding(scene: Scene) -> str:
         return esc(str(error))
     taught = f'<span class="lpr-expanded">{esc(_list(expanded))}</span>'
     kept = f'<span class="lpr-original">{esc(_list(original))}</span>'
-    more = _inventory(scene)
+    more = _inventory(context)
     if numbers:
         parts = [f"{esc(base)} learned {taught}"]
         if "expanded" in numbers:
@@ -111,9 +111,9 @@ def _list(codes: list[str]) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]])) if names else "no language"
 
 
-def _inventory(scene: Scene) -> str:
-    own = [run for run in scene.runs if not run.is_example]
-    examples = len(scene.runs) - len(own)
+def _inventory(context: PageContext) -> str:
+    own = [run for run in context.runs if not run.is_example]
+    examples = len(context.runs) - len(own)
     parts = [f"{len(own)} run{'s' if len(own) != 1 else ''} in this folder" if own else "No run of your own yet"]
     states = [run.status.state for run in own if run.problem is None]
     parts += [f"{states.count(state)} {state}" for state in shell.STATES if state != "finished" and state in states]
@@ -122,30 +122,30 @@ def _inventory(scene: Scene) -> str:
     return ", ".join(parts) + "."
 
 
-def shown_runs(scene: Scene) -> list[Run]:
+def shown_runs(context: PageContext) -> list[Run]:
     """Return the runs of the kind, state and tag that the address asks for; unreadable ones are always there.
 
     Where nothing is asked for, the points of a sweep stand for themselves only in the sweep's own table.
     """
-    view = scene.view
-    sweeps = set() if view.kind or view.state or view.tag else set(points_of(scene.runs))
-    chosen = scene.run.id if scene.run else ""
+    query = context.query
+    sweeps = set() if query.kind or query.state or query.tag else set(points_of(context.runs))
+    chosen = context.run.id if context.run else ""
     return [
         run
-        for run in scene.runs
+        for run in context.runs
         if run.problem is not None
         or (
             (run.id == chosen or sweeps.isdisjoint(run.parents))
-            and (not view.kind or run.kind == view.kind)
-            and (not view.state or run.status.state == view.state)
-            and (not view.tag or view.tag in tags_of(run))
+            and (not query.kind or run.kind == query.kind)
+            and (not query.state or run.status.state == query.state)
+            and (not query.tag or query.tag in tags_of(run))
         )
     ]
 
 
-def _filters(scene: Scene) -> str:
+def _filters(context: PageContext) -> str:
     """Return the choices of kind and state, where there is one to make, of tags, and the search of a long list."""
-    readable = [run for run in scene.runs if run.problem is None]
+    readable = [run for run in context.runs if run.problem is None]
     parts = []
     for name, values in (
         ("kind", [run.kind for run in readable]),
@@ -153,12 +153,12 @@ def _filters(scene: Scene) -> str:
         ("tag", sorted(word for run in readable for word in tags_of(run))),
     ):
         there = list(dict.fromkeys(values))
-        if len(there) > (name != "tag") or getattr(scene.view, name):
-            choices = "".join(_choice(scene, name, value, values.count(value)) for value in there)
+        if len(there) > (name != "tag") or getattr(context.query, name):
+            choices = "".join(_choice(context, name, value, values.count(value)) for value in there)
             parts.append(
-                f'<p role="group" aria-label="Only {name}">{_choice(scene, name, "", len(readable))}{choices}</p>'
+                f'<p role="group" aria-label="Only {name}">{_choice(context, name, "", len(readable))}{choices}</p>'
             )
-    if len(scene.runs) > SEARCH_FROM:
+    if len(context.runs) > SEARCH_FROM:
         parts.append(
             '<label class="lpr-search"><span class="lpr-hidden">Search the list</span>'
             '<input type="search" placeholder="Search" data-search=".lpr-runs tbody tr"></label>'
@@ -166,28 +166,27 @@ def _filters(scene: Scene) -> str:
     return f'<div class="lpr-filters">{"".join(parts)}</div>' if parts else ""
 
 
-def _choice(scene: Scene, name: str, value: str, number: int) -> str:
-    query = esc(scene.view.to_query(**{name: value}))
-    current = ' aria-current="true"' if getattr(scene.view, name) == value else ""
-    return (
-        f'<a href="/?{query}" data-pick="{query}"{current}>{esc(value or f"every {name}")} <small>{number}</small></a>'
-    )
+def _choice(context: PageContext, name: str, value: str, number: int) -> str:
+    params = esc(context.query.urlencode(**{name: value}))
+    current = ' aria-current="true"' if getattr(context.query, name) == value else ""
+    shown = esc(value or f"every {name}")
+    return f'<a href="/?{params}" data-pick="{params}"{current}>{shown} <small>{number}</small></a>'
 
 
-def render_list(scene: Scene) -> str:
+def render_list(context: PageContext) -> str:
     """Return the table of runs; choosing one shows it below."""
-    if not scene.runs:
+    if not context.runs:
         return ""
-    runs = shown_runs(scene)
-    rows = "".join(_row(run, scene) for run in runs[:MAX_ROWS])
+    runs = shown_runs(context)
+    rows = "".join(_row(run, context) for run in runs[:MAX_ROWS])
     more = len(runs) - MAX_ROWS
     cap = f'<p class="lpr-note">Showing the newest {MAX_ROWS} of {len(runs)} runs.</p>' if more > 0 else ""
     none = "" if runs else '<p class="lpr-note">No run is of this kind, in this state and with this tag.</p>'
-    hidden = 0 if len(runs) == len(scene.runs) else sum(points_of(scene.runs).values())
-    if hidden and not (scene.view.kind or scene.view.state or scene.view.tag):
+    hidden = 0 if len(runs) == len(context.runs) else sum(points_of(context.runs).values())
+    if hidden and not (context.query.kind or context.query.state or context.query.tag):
         none += f'<p class="lpr-note">{hidden} runs of sweeps are listed in their sweep; choose a kind to see all.</p>'
     return (
-        f'{_filters(scene)}<div class="lpr-scroll"><table class="lpr-table lpr-runs">'
+        f'{_filters(context)}<div class="lpr-scroll"><table class="lpr-table lpr-runs">'
         '<caption class="lpr-hidden">Runs, newest first</caption>'
         '<thead><tr><th scope="col">Run</th><th scope="col">State</th><th scope="col">Languages</th>'
         '<th scope="col" class="lpr-number"><abbr title="Mean change of bits per byte on the expanded languages; below '
@@ -200,7 +199,7 @@ def render_list(scene: Scene) -> str:
     )
 
 
-def _row(run: Run, scene: Scene) -> str:
+def _row(run: Run, context: PageContext) -> str:
     if run.problem is not None:
         return _broken_row(run, run.problem)
     try:
@@ -209,11 +208,11 @@ def _row(run: Run, scene: Scene) -> str:
         recipe = str((run.results or run.config).get("recipe") or run.kind)
     except LprError as error:
         return _broken_row(run, str(error))
-    chosen = scene.run is not None and scene.run.id == run.id
-    query = esc(scene.view.to_query(run=run.id, text="", tok=None))
+    chosen = context.run is not None and context.run.id == run.id
+    params = esc(context.query.urlencode(run=run.id, text="", tok=None))
     current = ' aria-current="true"' if chosen else ""
     cells = [
-        f'{toggle(scene, run)}<span><a href="/?{query}" data-pick="{query}"{current}>{esc(run.title)}</a> '
+        f'{toggle(context, run)}<span><a href="/?{params}" data-pick="{params}"{current}>{esc(run.title)}</a> '
         f"{shell.example_badge(run)}{shell.tag_chips(run)}"
         f"<small>{esc(recipe.replace('_', ' '))} · {esc(shell.age(run.created))}</small></span>",
         shell.state_badge(run.status.state),
@@ -265,42 +264,42 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     clock = gr.Timer(EVERY_SECONDS, active=False)
     drawn_for = gr.State("")
 
-    def say(scene: Scene, runs_dir: Path) -> list[str]:
+    def say(context: PageContext, runs_dir: Path) -> list[str]:
         return [
-            shell.head(QUESTION, finding(scene), scene.notice, view=scene.view),
-            render_list(scene) if scene.runs else shell.no_runs(runs_dir),
-            render_comparison(scene),
-            render_detail(scene.run, scene.runs) if scene.run else "",
+            shell.head(QUESTION, finding(context), context.notice, query=context.query),
+            render_list(context) if context.runs else shell.no_runs(runs_dir),
+            render_comparison(context),
+            render_detail(context.run, context.runs) if context.run else "",
         ]
 
-    def plot_curves(scene: Scene, runs_dir: Path) -> tuple[Any, Any, str, Any]:
-        return curves(scene.run, scene.view.view)
+    def plot_curves(context: PageContext, runs_dir: Path) -> tuple[Any, Any, str, Any]:
+        return curves(context.run, context.query.view)
 
-    in_words, in_curves = remembered(say, seconds=4), remembered(plot_curves)
+    in_words, in_curves = cached(say, seconds=4), cached(plot_curves)
 
-    def draw_words(scene: Scene) -> list[Any]:
-        said = in_words(scene, runs_dir)
-        return [*said, render_live(scene.run), gr.Timer(active=at_work(scene)), standing_of(scene)]
+    def draw_words(context: PageContext) -> list[Any]:
+        said = in_words(context, runs_dir)
+        return [*said, render_live(context.run), gr.Timer(active=at_work(context)), standing_of(context)]
 
     def show(request: gr.Request) -> list[Any]:
-        return draw_words(shell.look(runs_dir, request.query_params))
+        return draw_words(shell.page_context(runs_dir, request.query_params))
 
     def follow(before: str, request: gr.Request) -> list[Any]:
         # Only the card changes while nothing else does: what a reader opened, ticked or typed stays as it is.
-        scene = shell.look(runs_dir, request.query_params)
-        if before != standing_of(scene):
-            return draw_words(scene)
-        return [*[gr.skip()] * 4, render_live(scene.run), gr.skip(), gr.skip()]
+        context = shell.page_context(runs_dir, request.query_params)
+        if before != standing_of(context):
+            return draw_words(context)
+        return [*[gr.skip()] * 4, render_live(context.run), gr.skip(), gr.skip()]
 
     def draw(request: gr.Request) -> tuple[Any, Any, str, Any]:
-        return in_curves(shell.look(runs_dir, request.query_params), runs_dir)
+        return in_curves(shell.page_context(runs_dir, request.query_params), runs_dir)
 
     def draw_number(name: str, request: gr.Request) -> tuple[Any, Any, str, Any]:
-        return curves(shell.look(runs_dir, request.query_params).run, name)
+        return curves(shell.page_context(runs_dir, request.query_params).run, name)
 
     def choose_number(name: str, request: gr.Request) -> list[Any]:
-        scene = shell.look(runs_dir, {**dict(request.query_params), "view": name})
-        return [*draw_words(scene), *in_curves(scene, runs_dir)]
+        context = shell.page_context(runs_dir, {**dict(request.query_params), "view": name})
+        return [*draw_words(context), *in_curves(context, runs_dir)]
 
     # Two events, so that words do not wait for curves.
     words, drawn = [top, listing, compared, detail, following, clock, drawn_for], [card, number, said, plot]

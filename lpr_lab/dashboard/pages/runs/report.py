@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from lpr_lab.dashboard.query import View
+from lpr_lab.dashboard.query import Query
 from lpr_lab.errors import LprError, MissingError, UsageError
 from lpr_lab.runs.continuations import pairs, typed_by_reader
 from lpr_lab.runs.find import list_runs
@@ -32,8 +32,8 @@ def report_route(runs_dir: Path) -> Route:
     one_at_a_time = asyncio.Lock()
 
     async def answer(request: Request) -> Response:
-        view = View.from_query(dict(request.query_params))
-        ids = view.compared or ((view.run,) if view.run else ())
+        query = Query.parse(dict(request.query_params))
+        ids = query.compared or ((query.run,) if query.run else ())
         typed = {name: request.query_params.get(name) == "1" for name in TYPED}
         try:
             async with one_at_a_time:
@@ -50,7 +50,7 @@ def report_route(runs_dir: Path) -> Route:
 
 def report_link(runs: Sequence[Run], text: str) -> str:
     """Return, as HTML, what leads to the report of these runs: a link, or where people typed something, a choice."""
-    view = View(run=runs[0].id) if len(runs) == 1 else View(runs=",".join(run.id for run in runs))
+    query = Query(run=runs[0].id) if len(runs) == 1 else Query(runs=",".join(run.id for run in runs))
     typed = {"own_texts": 0, "compare_pairs": 0}
     for run in runs:
         try:
@@ -59,13 +59,13 @@ def report_link(runs: Sequence[Run], text: str) -> str:
         except LprError:
             continue  # what cannot be read is not exported either; the report says so
     if not any(typed.values()):
-        return f'<a class="lpr-button" href="{esc(view.link(PATH))}" download>{esc(text)}</a>'
+        return f'<a class="lpr-button" href="{esc(query.link(PATH))}" download>{esc(text)}</a>'
     boxes = "".join(
         f'<label><input type="checkbox" name="{name}" value="1"> {esc(TYPED[name])} ({number})</label>'
         for name, number in typed.items()
         if number
     )
-    key, value = ("run", view.run) if len(runs) == 1 else ("runs", view.runs)
+    key, value = ("run", query.run) if len(runs) == 1 else ("runs", query.runs)
     return (
         f'<details class="lpr-export"><summary class="lpr-button">{esc(text)}…</summary>'
         f'<form action="{PATH}" method="get"><input type="hidden" name="{key}" value="{esc(value)}">'

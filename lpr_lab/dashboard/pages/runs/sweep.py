@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from lpr_lab.dashboard.query import View
+from lpr_lab.dashboard.query import Query
 from lpr_lab.dashboard.shell import esc
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.sweep.grid import COLUMNS, KIND
@@ -98,5 +98,7 @@ def _cell(value: Any) -> str:
 def _link(run_id: str, titles: dict[str, str]) -> str:
     if run_id not in titles:
         return f"<span>{esc(run_id or NOT_MEASURED)}</span>"
-    query = esc(View(run=run_id).to_query())
-    return f'<a href="/?{query}" data-pick="{query}" title="{esc(titles[run_id])}">{esc(run_id.rsplit("-", 1)[-1])}</a>'
+    params = esc(Query(run=run_id).urlencode())
+    return (
+        f'<a href="/?{params}" data-pick="{params}" title="{esc(titles[run_id])}">{esc(run_id.rsplit("-", 1)[-1])}</a>'
+    )

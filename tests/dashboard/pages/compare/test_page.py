@@ -11,11 +11,11 @@ from helpers.sample_runs import HOSTILE, MIXED, make_run
 from helpers.sample_scores import write_scores
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.pages.compare import page as compare
+from lpr_lab.dashboard.pages.compare import render
 from lpr_lab.dashboard.pages.compare import sides as pairs
-from lpr_lab.dashboard.pages.compare import words as parts
 from lpr_lab.dashboard.pages.compare.state import Latest, halted, judge
-from lpr_lab.dashboard.query import View
-from lpr_lab.runs.continuations import Continuation, Exactness, Pair, exactness, pair_id, split_at_fork
+from lpr_lab.dashboard.query import Query
+from lpr_lab.runs.continuations import Exactness, Continuation, Pair, exactness, pair_id, split_at_fork
 from lpr_lab.runs.run import Run
 from lpr_lab.views.html.continuations import finding, render_pair
 
@@ -37,7 +37,7 @@ def latest_of(run: Run, pair: Pair = GREEK, **changes) -> Latest:
 
 
 def test_a_kept_pair_is_shown_and_the_place_where_they_part_is_marked(runs_dir, run):
-    found = compare.compose(shell.look(runs_dir, {"lang": "el"}), runs_dir)
+    found = compare.compose(shell.page_context(runs_dir, {"lang": "el"}), runs_dir)
     assert "agree for 9 tokens, then part" in words(found["top"])
     assert found["pair"].count("they part here, at token 10") == 4  # title and words, in both panes
     assert "<b> χωριό" in found["pair"] or "<b>χωριό" in found["pair"]
@@ -45,15 +45,15 @@ def test_a_kept_pair_is_shown_and_the_place_where_they_part_is_marked(runs_dir, 
 
 
 def test_each_kept_pair_has_an_address_and_is_listed_under_it(runs_dir, run):
-    listed = compare.compose(shell.look(runs_dir, {}), runs_dir)["kept"]
+    listed = compare.compose(shell.page_context(runs_dir, {}), runs_dir)["kept"]
     for record in run.generations.read():
-        found = compare.compose(shell.look(runs_dir, {"text": pair_id(record)}), runs_dir)
+        found = compare.compose(shell.page_context(runs_dir, {"text": pair_id(record)}), runs_dir)
         assert found["prompt"]["value"] == record["prompt"]
         assert f"text={pair_id(record)}" in found["top"] and f"text={pair_id(record)}" in listed
 
 
 def test_a_pair_that_is_not_there_is_said_whatever_is_shown_instead(runs_dir, run):
-    top = compare.compose(shell.look(runs_dir, {"text": "0badc0de"}), runs_dir)["top"]
+    top = compare.compose(shell.page_context(runs_dir, {"text": "0badc0de"}), runs_dir)["top"]
     assert "Notice." in words(top) and "0badc0de" in words(top) and "text=0badc0de" not in top
 
 
@@ -63,14 +63,14 @@ def test_a_generation_that_wrote_nothing_claims_nothing_and_cannot_be_judged(run
 
 
 def test_the_same_text_is_said_to_be_the_same(runs_dir, run):
-    top = compare.compose(shell.look(runs_dir, {"lang": "en"}), runs_dir)["top"]
+    top = compare.compose(shell.page_context(runs_dir, {"lang": "en"}), runs_dir)["top"]
     assert "say the same, token for token" in words(top)
 
 
 def test_pairs_written_by_an_earlier_form_still_show(runs_dir, run):
     path = run.path / "generations" / "pairs.jsonl"
     path.write_text(json.dumps({"prompt": "Hi", "base": None, "diverged_at": "x"}) + "\n", encoding="utf-8")
-    assert "Hi" in compare.compose(shell.look(runs_dir, {}), runs_dir)["pair"]
+    assert "Hi" in compare.compose(shell.page_context(runs_dir, {}), runs_dir)["pair"]
 
 
 @pytest.mark.parametrize("names", [("base", "expanded"), ("G1 expand", "expanded")])
@@ -171,10 +171,10 @@ def test_a_blind_vote_counts_for_the_side_that_stood_there(runs_dir, run):
 
 def test_six_of_six_is_a_clear_preference_and_five_of_five_is_not(run):
     votes = [{"pair": str(n), "left": "base", "right": "expanded", "choice": "right", "blind": True} for n in range(6)]
-    said = words(parts.preferences(run, votes[:5]))
+    said = words(render.preferences(run, votes[:5]))
     assert "no clear difference : Base model 0, Expanded model 5 (n = 5, p = 0.062)" in said
     assert "Expanded model wins 100% of them, 95% interval 48% to 100%" in said
-    assert "Expanded model is preferred" in words(parts.preferences(run, votes))
+    assert "Expanded model is preferred" in words(render.preferences(run, votes))
 
 
 def _blind(run) -> Latest:
@@ -196,13 +196,13 @@ def test_a_pair_is_judged_once_and_not_after_it_was_revealed(runs_dir, run, firs
         "another window": elsewhere,
         "turned round": latest_of(run, turned),
         "again, blind": _blind(run),
-        "after a reload": compare.compose(shell.look(runs_dir, reloaded), runs_dir)["latest"],
+        "after a reload": compare.compose(shell.page_context(runs_dir, reloaded), runs_dir)["latest"],
     }[where]
     again = judge(runs_dir, now, then, {"run": run.id})
     said = words(again["line"])
     assert "Not kept" in said and ("revealed" if first == "" else "judged already") in said
     assert run.generations.read("preferences") == before and again["votes"]["visible"] is False
-    assert compare.compose(shell.look(runs_dir, reloaded), runs_dir)["votes"]["visible"] is False
+    assert compare.compose(shell.page_context(runs_dir, reloaded), runs_dir)["votes"]["visible"] is False
 
 
 def test_two_windows_that_judge_at_once_leave_one_judgement(runs_dir, run):
@@ -218,7 +218,7 @@ def test_texts_that_are_the_same_cannot_win(runs_dir, run):
     assert found["votes"]["visible"] is False and found["tally"] == ""
     old = {"left": "base", "right": "expanded", "choice": "left", "blind": True}  # as earlier versions kept it
     run.generations.append({**old, "pair": pair_id(latest_of(run, same).record)}, "preferences")
-    assert "Base model 0, Expanded model 0" in words(parts.preferences(run, run.generations.read("preferences")))
+    assert "Base model 0, Expanded model 0" in words(render.preferences(run, run.generations.read("preferences")))
 
 
 def test_who_saw_the_pair_in_the_open_does_not_judge_blind(runs_dir, run):
@@ -274,7 +274,7 @@ def test_what_stops_halfway_is_shown_as_stopped(run):
 )
 def test_how_long_it_takes_is_said_before(rate, tokens, said):
     speed = None if rate is None else pairs.Speed(1 / rate, 0.0, 20)
-    assert said in parts.estimate(speed, tokens, is_loaded=False, characters=20)
+    assert said in render.estimate(speed, tokens, is_loaded=False, characters=20)
 
 
 def test_the_speed_is_that_of_the_newest_measured_pair():
@@ -292,8 +292,8 @@ def timed(characters: int, tokens: int) -> dict:
 
 def test_one_long_prompt_is_no_measure_for_a_short_one():
     speed = pairs.speed_of([timed(1900, 8)])
-    assert "for one of 10 it is not known" in parts.estimate(speed, 48, is_loaded=True, characters=10)
-    assert "About" in parts.estimate(speed, 48, is_loaded=True, characters=1000)
+    assert "for one of 10 it is not known" in render.estimate(speed, 48, is_loaded=True, characters=10)
+    assert "About" in render.estimate(speed, 48, is_loaded=True, characters=1000)
 
 
 @pytest.mark.parametrize("records", [[timed(1900, 8), timed(20, 48)], [timed(20, 48), timed(1900, 8)]])
@@ -326,7 +326,7 @@ def test_a_prompt_of_the_readers_own_is_told_from_ours_and_from_kept_ones(run):
 )
 def test_the_address_holds_who_is_on_either_side(left, right):
     query = pairs.address_of(left, right)
-    view = View.from_query(query)
+    view = Query.parse(query)
     assert pairs.choices_in(view) == (left, right)
     assert (not any(query.values())) == (left == "base" and right == "expanded")
 

@@ -12,7 +12,7 @@ from helpers.sample_runs import load_table, make_run
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.pages.experts import page as experts
 from lpr_lab.dashboard.pages.experts.data import ALONE, read
-from lpr_lab.dashboard.query import View
+from lpr_lab.dashboard.query import Query
 from lpr_lab.measure.expert_counts import TABLES
 from lpr_lab.runs.run import Run
 from lpr_lab.storage import write_text
@@ -23,7 +23,7 @@ def words(markup: object) -> str:
 
 
 def compose(runs_dir: Path, **query: str):
-    return experts.compose(shell.look(runs_dir, query), runs_dir)
+    return experts.compose(shell.page_context(runs_dir, query), runs_dir)
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def test_the_example_that_came_with_the_code_is_shown_from_its_load_alone():
 
 
 def test_a_run_with_weights_can_be_counted_now(runs_dir, run, monkeypatch):
-    monkeypatch.setattr(experts, "why_not", lambda run: None)
+    monkeypatch.setattr(experts, "why_no_model", lambda run: None)
     shown = compose(runs_dir)
     assert shown["count"]["visible"] and shown["stop"]["visible"]
     assert "It can be done now, about 48 s if this machine" in words(shown["missing"])
@@ -204,7 +204,7 @@ def test_a_run_made_before_it_was_measured_says_so_and_shows_the_rest(runs_dir, 
 
 
 def test_where_there_are_weights_it_can_be_counted_later(runs_dir, counted, monkeypatch):
-    monkeypatch.setattr(experts, "why_not", lambda run: None)
+    monkeypatch.setattr(experts, "why_no_model", lambda run: None)
     assert not compose(runs_dir)["count"]["visible"]
     (counted.path / "tables" / "original_probability.csv").unlink()
     shown = compose(runs_dir)
@@ -223,13 +223,13 @@ def test_counting_reports_steps_and_ends_with_the_page_drawn_again(runs_dir, run
             yield Progress(done, 3, f"el, dev text, stage {done}")
         write_expert_tables(run)
 
-    monkeypatch.setattr(experts, "why_not", lambda run: None)
+    monkeypatch.setattr(experts, "why_no_model", lambda run: None)
     monkeypatch.setattr(expert_tables, "measure_experts", steps)
     said = list(experts.count_now(runs_dir, {"run": run.id}))
     assert "Counting 2 of 3: el, dev text, stage 2" in words(said[3][0])
     assert said[-1][1] and "Counted in 0 s; kept with the run." in words(said[-1][0])
     assert not any(again for _, again in said[:-1])
-    assert read(run, View(run=run.id)).is_counted
+    assert read(run, Query(run=run.id)).is_counted
 
 
 def test_counting_without_weights_is_refused_in_a_sentence(runs_dir, run):
@@ -239,7 +239,7 @@ def test_counting_without_weights_is_refused_in_a_sentence(runs_dir, run):
 
 def test_what_goes_wrong_while_counting_is_said(runs_dir, monkeypatch):
     run = make_run(runs_dir, config={"recipe": "x"})
-    monkeypatch.setattr(experts, "why_not", lambda run: None)
+    monkeypatch.setattr(experts, "why_no_model", lambda run: None)
     *_, (line, _) = experts.count_now(runs_dir, {"run": run.id})
     assert "does not say which text it was made from" in words(line)
 

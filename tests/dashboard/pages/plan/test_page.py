@@ -12,8 +12,8 @@ from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.pages.plan import page as plan
 from lpr_lab.dashboard.pages.plan.costs import costs, make_plan
 from lpr_lab.dashboard.pages.plan.facts import BaseFacts, Similarity, Speed, facts_of, parse_similarity
-from lpr_lab.dashboard.pages.plan.words import as_yaml, render_export, warnings
-from lpr_lab.dashboard.query import View
+from lpr_lab.dashboard.pages.plan.render import as_yaml, render_export, warnings
+from lpr_lab.dashboard.query import Query
 from lpr_lab.experiments.notebooks.parameters import read_notebook, resolve
 from lpr_lab.experiments.notebooks.run import notebooks_dir
 from lpr_lab.method.allocation import allocate
@@ -90,35 +90,35 @@ def test_a_typed_similarity_that_cannot_be_is_refused(text, said):
 
 @pytest.mark.parametrize("rule", ["similarity", "inverse", "first", "last"])
 def test_a_rule_divides_as_the_library_does(rule):
-    made = make_plan(FACTS, View(rule=rule, budget=7))
+    made = make_plan(FACTS, Query(rule=rule, budget=7))
     assert made is not None and made.experts == allocate((0.2, 0.4, 0.4, 0.2), 7, by=rule).new_experts
 
 
 def test_evenly_the_paper_s_rounding_and_by_hand():
-    made = make_plan(FACTS, View(rule="uniform", budget=8))
+    made = make_plan(FACTS, Query(rule="uniform", budget=8))
     assert made is not None and made.experts == (2, 2, 2, 2)
-    paper = make_plan(FACTS, View(round="round_up", budget=8))
+    paper = make_plan(FACTS, Query(round="round_up", budget=8))
     assert paper is not None and paper.experts == allocate((0.2, 0.4, 0.4, 0.2), 8, "round_up").new_experts
-    own = make_plan(FACTS, View(rule="own", experts="0,3,0,1", budget=99))
+    own = make_plan(FACTS, Query(rule="own", experts="0,3,0,1", budget=99))
     assert own is not None and own.experts == (0, 3, 0, 1) and own.budget == 4
 
 
 @pytest.mark.parametrize("experts", ["1,2", "1,2,3,x", "0,0,0,0", "-1,1,1,1", ",,,"])
 def test_counts_that_do_not_fit_are_as_if_they_were_not_there(experts):
-    made = make_plan(FACTS, View(rule="own", experts=experts))
+    made = make_plan(FACTS, Query(rule="own", experts=experts))
     assert made is not None and made.rule == "similarity" and sum(made.experts) == 8
 
 
 def test_without_similarity_only_even_division_is_left_and_another_wish_is_answered():
     facts = BaseFacts("b", 4)
-    assert (made := make_plan(facts, View())) is not None and made.rule == "uniform" and not made.problem
-    asked = make_plan(facts, View(rule="similarity"))
+    assert (made := make_plan(facts, Query())) is not None and made.rule == "uniform" and not made.problem
+    asked = make_plan(facts, Query(rule="similarity"))
     assert asked is not None and asked.rule == "uniform" and "no run on this base has measured" in asked.problem
-    assert make_plan(BaseFacts("b"), View(budget=4)) is None
+    assert make_plan(BaseFacts("b"), Query(budget=4)) is None
 
 
 @pytest.mark.parametrize(
-    "view", [View(budget=10**9 - 1), View(budget=1), View(topk=10**9 - 1), View(round="round_up", budget=1)]
+    "view", [Query(budget=10**9 - 1), Query(budget=1), Query(topk=10**9 - 1), Query(round="round_up", budget=1)]
 )
 def test_any_numbers_in_an_address_give_a_plan(view):
     made = make_plan(FACTS, view)
@@ -145,36 +145,36 @@ def test_costs_agree_with_what_a_finished_run_counted(runs_dir):
 
 
 def test_time_is_measured_or_said_not_to_be(runs_dir):
-    page = words(plan.compose(shell.look(runs_dir, {"run": make_plan_run(runs_dir).id}), runs_dir)["costs"])
+    page = words(plan.compose(shell.page_context(runs_dir, {"run": make_plan_run(runs_dir).id}), runs_dir)["costs"])
     assert "Time of stage 1 not measured" in page
     trained(runs_dir)
-    page = words(plan.compose(shell.look(runs_dir, {"tokens": "12000"}), runs_dir)["costs"])
+    page = words(plan.compose(shell.page_context(runs_dir, {"tokens": "12000"}), runs_dir)["costs"])
     assert "≈ 1 min" in page and "at 200 a second, as measured in this run" in page
 
 
 # ------------------------------------------------------------------------------------------------------- warnings
 
 
-def said(facts: BaseFacts, view: View) -> str:
+def said(facts: BaseFacts, view: Query) -> str:
     made = make_plan(facts, view)
     assert made is not None
     return words(" ".join(warnings(facts, made, costs(facts, made.experts, made.top_k, made.tokens))))
 
 
 def test_a_budget_below_the_number_of_layers_is_warned_of():
-    assert "smaller than the number of layers: 1 of 4 layers get no new expert" in said(FACTS, View(budget=3))
-    assert "smaller" not in said(FACTS, View(budget=8))
+    assert "smaller than the number of layers: 1 of 4 layers get no new expert" in said(FACTS, Query(budget=3))
+    assert "smaller" not in said(FACTS, Query(budget=8))
 
 
 def test_similarity_of_few_tokens_is_warned_of():
     few = BaseFacts("b", 4, None, None, None, Similarity((0.2, 0.4, 0.4, 0.2), num_tokens=2000))
-    assert "measured on 2 000 tokens" in said(few, View(budget=8)).replace("\u202f", " ")
-    assert "tokens per language" not in said(few, View(budget=8, rule="uniform"))
-    assert "tokens per language" not in said(FACTS, View(budget=8))
+    assert "measured on 2 000 tokens" in said(few, Query(budget=8)).replace("\u202f", " ")
+    assert "tokens per language" not in said(few, Query(budget=8, rule="uniform"))
+    assert "tokens per language" not in said(FACTS, Query(budget=8))
 
 
 def test_the_paper_s_budget_is_explained():
-    assert re.search(r"δ = 8 comes to \d new experts", said(FACTS, View(budget=8, round="round_up")))
+    assert re.search(r"δ = 8 comes to \d new experts", said(FACTS, Query(budget=8, round="round_up")))
 
 
 # ----------------------------------------------------------------------------------------------------- page, export
@@ -183,7 +183,7 @@ def test_the_paper_s_budget_is_explained():
 def test_the_page_says_what_the_plan_comes_to(runs_dir):
     trained(runs_dir)
     run = make_plan_run(runs_dir)
-    parts = plan.compose(shell.look(runs_dir, {"run": run.id, "budget": "60"}), runs_dir)
+    parts = plan.compose(shell.page_context(runs_dir, {"run": run.id, "budget": "60"}), runs_dir)
     top = words(parts["top"])
     assert re.search(r"60 new experts , \d to \d per layer, are 159 million parameters: 118% of smollm2-135m", top)
     assert "Languages are least alike in the first third" in top
@@ -193,14 +193,14 @@ def test_the_page_says_what_the_plan_comes_to(runs_dir):
 
 def test_every_number_of_the_picture_is_in_the_table(runs_dir):
     run = make_plan_run(runs_dir)
-    table = plan.compose(shell.look(runs_dir, {"run": run.id, "budget": "60"}), runs_dir)["export"]
+    table = plan.compose(shell.page_context(runs_dir, {"run": run.id, "budget": "60"}), runs_dir)["export"]
     assert len(re.findall(r'<th scope="row">\d+</th>(<td>[\d.]+</td>){4}', table)) == 30
 
 
 @pytest.mark.parametrize(("base", "said"), [("gemma3-270m", "what suits gemma3-270m"), ("my models/one", "a guess")])
 def test_every_command_of_a_plan_names_its_base_and_the_page_says_its_rates(base, said):
     facts = replace(FACTS, base=base)
-    page = html.unescape(render_export(facts, make_plan(facts, View(rule="uniform")), None))
+    page = html.unescape(render_export(facts, make_plan(facts, Query(rule="uniform")), None))
     quoted = shlex.quote(f"base={base}")
     assert f"-p {quoted} -p 'allocation=" in page and said in page
     assert f"{learning_rates(base)[0]:g}" in page
@@ -210,7 +210,7 @@ def test_every_command_of_a_plan_names_its_base_and_the_page_says_its_rates(base
 def test_the_export_is_what_the_notebook_takes(runs_dir, tmp_path):
     run = make_plan_run(runs_dir)
     facts = facts_of(run, [run])
-    made = make_plan(facts, View(budget=45, topk=3))
+    made = make_plan(facts, Query(budget=45, topk=3))
     assert made is not None
     file = tmp_path / "plan.yaml"
     file.write_text(as_yaml(facts, made, run), encoding="utf-8")
@@ -220,24 +220,24 @@ def test_the_export_is_what_the_notebook_takes(runs_dir, tmp_path):
 
 
 def test_no_runs_and_no_known_layers_say_what_to_do(runs_dir):
-    assert "No runs yet" in words(plan.compose(shell.look(runs_dir, {}), runs_dir)["editor"])
+    assert "No runs yet" in words(plan.compose(shell.page_context(runs_dir, {}), runs_dir)["editor"])
     Run.create(runs_dir, kind="expansion", slug="x", title="Bare", config={"base": "b"})
-    bare = words(plan.compose(shell.look(runs_dir, {}), runs_dir)["editor"])
+    bare = words(plan.compose(shell.page_context(runs_dir, {}), runs_dir)["editor"])
     assert "How many layers b has is not known yet" in bare and "lpr-lab run 02_plan_experts -p base=b" in bare
-    typed = plan.compose(shell.look(runs_dir, {"similarity": "0.2,0.4,0.3", "budget": "6"}), runs_dir)
+    typed = plan.compose(shell.page_context(runs_dir, {"similarity": "0.2,0.4,0.3", "budget": "6"}), runs_dir)
     assert typed["editor"].count('role="spinbutton"') == 3
 
 
 def test_a_typed_similarity_of_another_length_is_not_taken(runs_dir):
     run = make_plan_run(runs_dir)
-    facts = plan.known(shell.look(runs_dir, {"run": run.id, "similarity": "0.2,0.4"}))
+    facts = plan.known(shell.page_context(runs_dir, {"run": run.id, "similarity": "0.2,0.4"}))
     assert facts.similarity is not None and facts.similarity.run == run.id
 
 
 def test_a_base_with_a_hostile_name_stays_text(runs_dir):
     run = make_plan_run(runs_dir)
     (run.path / "results.json").write_text('{"base": "<script>boom()</script>"}', encoding="utf-8")
-    parts = plan.compose(shell.look(runs_dir, {"run": run.id}), runs_dir)
+    parts = plan.compose(shell.page_context(runs_dir, {"run": run.id}), runs_dir)
     assert all("<script" not in str(value) for value in parts.values())
 
 

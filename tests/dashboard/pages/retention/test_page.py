@@ -9,7 +9,7 @@ from helpers.sample_runs import make_run
 from helpers.sample_scores import STAGES, scored, write_lifelong, write_scores
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.pages.retention import page as retention
-from lpr_lab.dashboard.pages.retention import parts
+from lpr_lab.dashboard.pages.retention import render
 from lpr_lab.measure.forgetting import bootstrap_draws, change_rows
 from lpr_lab.runs.compare import paired_scores
 from lpr_lab.runs.model_ref import ModelRef
@@ -21,8 +21,8 @@ def words(markup: str) -> str:
 
 
 def page(runs_dir, **query) -> dict:
-    scene = shell.look(runs_dir, query)
-    return retention.compose(scene, runs_dir) | retention.compose_more(scene)
+    context = shell.page_context(runs_dir, query)
+    return retention.compose(context, runs_dir) | retention.compose_more(context)
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def staged(run) -> Run:
 def test_a_fall_on_original_languages_is_a_gain_only_where_two_stages_are_compared(runs_dir, staged, query):
     change = staged.tables.read("change")
     known = change[change["role"] == "original"].assign(change_percent=-0.7, ci_low=-0.9, ci_high=-0.5)
-    said = words(parts.finding(known, from_base=not query) + parts.change_table(known, "a", "b", from_base=not query))
+    said = words(render.finding(known, from_base=not query) + render.change_table(known, "a", "b", from_base=not query))
     assert ("better" in said, "not a gain" in said, "not worse" in said) == (bool(query), not query, not query)
     assert ("not a gain" in words(page(runs_dir, **query)["top"])) == (not query)
 

@@ -11,9 +11,9 @@ from helpers.sample_runs import HOSTILE, SENTENCES, make_run, make_trace
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.pages.routing import own_texts as routing_own
 from lpr_lab.dashboard.pages.routing import page as routing
+from lpr_lab.dashboard.pages.routing import render
 from lpr_lab.dashboard.pages.routing import texts as routing_texts
-from lpr_lab.dashboard.pages.routing import words as say
-from lpr_lab.dashboard.server.typed_texts import TYPED, TypedTexts
+from lpr_lab.dashboard.server.unsaved_texts import UNSAVED, UnsavedTexts
 from lpr_lab.measure.trace import layers_in
 from lpr_lab.runs.own_texts import delete_text, keep_text, new_id
 from lpr_lab.runs.run import Run
@@ -24,7 +24,7 @@ def words(markup: str) -> str:
 
 
 def parts_of(runs_dir, **query):
-    return routing.compose(shell.look(runs_dir, query), runs_dir)
+    return routing.compose(shell.page_context(runs_dir, query), runs_dir)
 
 
 def staged(text: str, language: str, seed: int = 0, num_experts: int = 2):
@@ -66,9 +66,9 @@ def test_the_headline_says_how_many_tokens_reached_the_original_expert_and_how_m
 def test_a_text_that_missed_the_target_is_told_so(run):
     trace = make_trace("Hello.", "el")
     trace.language = "en"
-    assert "less than the 90% that counts as kept" in say.finding(trace, "original")
+    assert "less than the 90% that counts as kept" in render.finding(trace, "original")
     trace = make_trace("Hello.", "en")
-    assert "less than half" in say.finding(trace, "expanded")
+    assert "less than half" in render.finding(trace, "expanded")
 
 
 def test_the_first_text_shown_is_of_an_expanded_language(runs_dir, run):
@@ -201,7 +201,7 @@ def test_hostile_text_stays_text(runs_dir, run):
 
 def typed(run, text: str = "A typed text.", edited: str = "") -> str:
     text_id = new_id()
-    TYPED.put(run, text_id, make_trace(text, "en", num_layers=3), edited)
+    UNSAVED.put(run, text_id, make_trace(text, "en", num_layers=3), edited)
     return text_id
 
 
@@ -221,7 +221,7 @@ def test_keeping_renaming_editing_and_deleting_a_text(runs_dir, run):
     text_id = typed(run)
     query = {"run": run.id, "text": text_id}
     said, query = routing_own.keep_own(runs_dir, "Morning", query)
-    assert "Kept" in said and query["text"] == text_id and TYPED.get(run, text_id) is None
+    assert "Kept" in said and query["text"] == text_id and UNSAVED.get(run, text_id) is None
     parts = parts_of(runs_dir, **query)
     assert parts["kept"]["choices"] == [("Morning", text_id)] and parts["kept"]["value"] == text_id
     assert parts["text"]["value"] == "A typed text." and parts["delete"]["visible"] and not parts["keep"]["visible"]
@@ -250,8 +250,8 @@ def test_every_kept_text_is_offered_and_its_address_outlives_the_others(runs_dir
 @pytest.mark.parametrize("text", ["own-0123456789abcdef", "own-0123abcd", "hu2", "../../etc", "<b>x</b>", "zz"])
 def test_a_text_that_is_not_there_is_said_whatever_is_shown_instead(runs_dir, run, text):
     query = {"run": run.id, "text": text}
-    scene = routing_texts.say_unreadable(shell.look(runs_dir, query), query)
-    parts = routing.compose(scene, runs_dir)
+    context = routing_texts.say_unreadable(shell.page_context(runs_dir, query), query)
+    parts = routing.compose(context, runs_dir)
     assert "Notice." in words(parts["top"]) and "<b>x" not in parts["top"] and "text=el" in parts["top"]
 
 
@@ -274,7 +274,7 @@ def test_an_example_keeps_nothing(runs_dir, run, monkeypatch):
 
 
 def test_typed_texts_give_way_to_newer_ones_and_are_found_under_their_own_run_only(runs_dir, run):
-    held = TypedTexts(most=2)
+    held = UnsavedTexts(most=2)
     for name in ("own-00000001", "own-00000002", "own-00000003"):
         held.put(run, name, make_trace("x", num_layers=1))
     assert held.get(run, "own-00000001") is None and held.get(run, "own-00000003") is not None
@@ -305,7 +305,7 @@ def test_a_change_is_told_in_bits_and_tokens_and_marked_as_not_saved():
 
 
 def test_a_change_that_changes_nothing_says_so():
-    assert "Nothing changes" in say.cost_of_change(changed_run(0.0), "Expert 1 banned in layer 3")
+    assert "Nothing changes" in render.cost_of_change(changed_run(0.0), "Expert 1 banned in layer 3")
 
 
 def test_a_change_that_gives_the_base_back_says_so():
@@ -318,7 +318,7 @@ def test_a_change_that_gives_the_base_back_says_so():
 
 
 def test_the_table_of_a_changed_run_escapes_what_tokens_say():
-    table = say.change_table(changed_run(0.5, "<b>x</b> <script>boom()</script>"))
+    table = render.change_table(changed_run(0.5, "<b>x</b> <script>boom()</script>"))
     assert "<b>" not in table and "<script" not in table and "−" not in table
 
 
@@ -341,6 +341,6 @@ def test_layers_that_cannot_be_are_refused_in_a_sentence(text, said):
 @given(st.sets(st.integers(0, 60), min_size=1))
 def test_what_is_said_of_layers_reads_back(chosen):
     known = list(range(61))
-    said = say.layers_said(sorted(chosen), known)
+    said = render.layers_said(sorted(chosen), known)
     wanted = "all" if said.startswith("all") else re.sub("layers? ", "", said)
     assert layers_in(wanted, known) == sorted(chosen)

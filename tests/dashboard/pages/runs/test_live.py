@@ -82,12 +82,12 @@ def test_numbers_of_all_stages_make_one_table_without_those_that_are_not_finite(
 
 def test_the_page_is_drawn_anew_when_a_stage_or_a_state_changes_and_not_for_a_step(run, tmp_path):
     def standing():
-        return run_live.standing_of(shell.look(tmp_path, {}))
+        return run_live.standing_of(shell.page_context(tmp_path, {}))
 
     before = standing()
     log(run, 3)
     assert standing() == before
-    assert run_live.at_work(shell.look(tmp_path, {}))
+    assert run_live.at_work(shell.page_context(tmp_path, {}))
     seen = [before]
     for change in (
         lambda: run.phases.mark_done("expand"),
@@ -97,4 +97,4 @@ def test_the_page_is_drawn_anew_when_a_stage_or_a_state_changes_and_not_for_a_st
         change()
         assert standing() not in seen
         seen.append(standing())
-    assert not run_live.at_work(shell.look(tmp_path, {}))
+    assert not run_live.at_work(shell.page_context(tmp_path, {}))

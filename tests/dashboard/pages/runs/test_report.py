@@ -29,7 +29,7 @@ def address(folder):
 def test_a_run_and_a_comparison_lead_to_their_files(folder, address):
     first, second = make_run(folder), make_run(folder)
     assert f'href="/report.html?run={first.id}" download' in render_detail(first, [first])
-    compared = render_comparison(shell.look(folder, {"runs": f"{first.id},{second.id}"}))
+    compared = render_comparison(shell.page_context(folder, {"runs": f"{first.id},{second.id}"}))
     assert f'href="/report.html?runs={first.id},{second.id}" download' in compared
     one = httpx.get(f"{address}/report.html?run={first.id}", timeout=60)
     assert one.status_code == 200 and "text/html" in one.headers["content-type"]
@@ -45,7 +45,7 @@ def test_what_readers_typed_is_offered_with_boxes_and_left_out_unless_they_are_t
     pair = Pair("My secret prompt", "en", Continuation("a"), Continuation("b"), seconds=1.0)
     run.generations.append(pair.to_record({"max_new_tokens": 4, "temperature": 0.0, "seed": 0}))
     other = make_run(folder)
-    compared = render_comparison(shell.look(folder, {"runs": f"{run.id},{other.id}"}))
+    compared = render_comparison(shell.page_context(folder, {"runs": f"{run.id},{other.id}"}))
     for offered in (render_detail(run, [run]), compared):
         assert 'name="own_texts" value="1"> ' in offered and 'name="compare_pairs" value="1"> ' in offered
     for query, texts, pairs in (("", 0, 0), ("&own_texts=1", 1, 0), ("&compare_pairs=1", 0, 1), ("&own_texts=0", 0, 0)):

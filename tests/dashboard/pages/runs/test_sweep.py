@@ -59,21 +59,21 @@ def test_a_sweep_shows_what_differs_every_point_with_its_run_and_how_to_go_on(ru
 
 def test_its_points_do_not_drown_other_runs_until_they_are_asked_for(runs_dir, sweep):
     other = make_run(runs_dir, title="Another one")
-    scene = shell.look(runs_dir, {"run": other.id})
-    shown = page.render_list(scene)
+    context = shell.page_context(runs_dir, {"run": other.id})
+    shown = page.render_list(context)
     assert "A sweep" in shown and "Another one" in shown and "point 1" not in shown
     assert "3 runs of sweeps are listed in their sweep" in words(shown)
-    every = page.render_list(shell.look(runs_dir, {"run": other.id, "kind": other.kind}))
+    every = page.render_list(shell.page_context(runs_dir, {"run": other.id, "kind": other.kind}))
     assert "point 1" in every and "runs of sweeps are listed" not in every
     point = next(run for run in list_runs(runs_dir) if run.title == "point 1")
-    assert "point 1" in page.render_list(shell.look(runs_dir, {"run": point.id}))
+    assert "point 1" in page.render_list(shell.page_context(runs_dir, {"run": point.id}))
 
 
 def test_a_sweep_is_drawn_where_other_runs_have_their_curves(runs_dir, sweep):
     card, number, title, figure = page.curves(sweep, None)
     assert card["visible"] and not number["visible"]
     assert "One seed" in title and [trace.name for trace in figure.data].count("one seed") == 1
-    assert "A sweep of 00_quickstart" in words(page.finding(shell.look(runs_dir, {"run": sweep.id})))
+    assert "A sweep of 00_quickstart" in words(page.finding(shell.page_context(runs_dir, {"run": sweep.id})))
 
 
 def test_a_run_that_is_no_sweep_and_a_sweep_without_a_point_yet_show_nothing_of_it(runs_dir, run):

@@ -7,16 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lpr_lab.dashboard.server import turns
-from lpr_lab.dashboard.server.limits import TooManyError
-from lpr_lab.dashboard.server.turns import GONE_SECONDS, Line, in_turn, take_turn
+from lpr_lab.dashboard.server import model_queue
+from lpr_lab.dashboard.server.model_queue import GONE_SECONDS, ModelQueue, queued, run_queued
+from lpr_lab.dashboard.server.request_limits import TooManyError
 
 
 @pytest.fixture(autouse=True)
-def line(monkeypatch) -> Line:
-    line = Line(most=4)
-    monkeypatch.setattr(turns, "LINE", line)
-    monkeypatch.setattr(turns, "ASK_EVERY_SECONDS", 0.005)
+def line(monkeypatch) -> ModelQueue:
+    line = ModelQueue(most=4)
+    monkeypatch.setattr(model_queue, "QUEUE", line)
+    monkeypatch.setattr(model_queue, "ASK_EVERY_SECONDS", 0.005)
     return line
 
 
@@ -30,7 +30,7 @@ def refused(said: str) -> str:
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 9)), max_size=60))
 def test_whoever_comes_and_goes_places_are_those_of_arrival(moves):
-    line, there = Line(most=100), []
+    line, there = ModelQueue(most=100), []
     for joins, which in moves:
         if joins:
             there.append(line.join())
@@ -40,7 +40,7 @@ def test_whoever_comes_and_goes_places_are_those_of_arrival(moves):
 
 
 def test_the_line_is_bounded_and_says_so():
-    line = Line(most=2)
+    line = ModelQueue(most=2)
     line.join(), line.join()
     with pytest.raises(TooManyError, match="1 requests wait"):
         line.join()
@@ -48,7 +48,7 @@ def test_the_line_is_bounded_and_says_so():
 
 def test_whoever_gives_no_sign_of_life_loses_the_place_unless_a_step_is_under_way():
     now = 0.0
-    line = Line(clock=lambda: now)
+    line = ModelQueue(clock=lambda: now)
     first, second = line.join(), line.join()
     now = GONE_SECONDS - 1
     assert second.before() == 1
@@ -74,7 +74,7 @@ def test_one_works_at_a_time_in_order_and_the_others_are_told(line):
         order.append(name)
 
     async def visit(name: str) -> list[str]:
-        return [step async for step in in_turn(work, waiting, refused)(name)]
+        return [step async for step in queued(work, waiting, refused)(name)]
 
     async def all_of_them() -> list[list[str]]:
         return await asyncio.gather(*map(visit, "abcde"))
@@ -103,7 +103,7 @@ def test_cancelling_gives_up_the_place_once_the_step_under_way_has_ended(line, w
             closed.set()
 
     async def at_work() -> None:
-        task = asyncio.ensure_future(anext(in_turn(work, waiting, refused)()))
+        task = asyncio.ensure_future(anext(queued(work, waiting, refused)()))
         while not began.is_set():
             await asyncio.sleep(0.005)
         task.cancel()
@@ -118,7 +118,7 @@ def test_cancelling_gives_up_the_place_once_the_step_under_way_has_ended(line, w
 
     async def in_line() -> None:
         first = line.join()
-        steps = in_turn(work, waiting, refused)()
+        steps = queued(work, waiting, refused)()
         assert (await anext(steps)).startswith("waiting")
         await steps.aclose()
         third = line.join()
@@ -134,7 +134,7 @@ def test_an_error_of_the_work_reaches_the_caller_and_frees_the_place(line):
         raise ValueError("out of luck")
 
     async def visit() -> None:
-        async for _ in in_turn(work, waiting, refused)():
+        async for _ in queued(work, waiting, refused)():
             pass
 
     with pytest.raises(ValueError, match="out of luck"):
@@ -145,12 +145,12 @@ def test_an_error_of_the_work_reaches_the_caller_and_frees_the_place(line):
 def test_a_program_waits_in_the_same_line_and_is_told(line):
     told: list[str] = []
 
-    async def scene() -> int:
+    async def context() -> int:
         first = line.join()
         asyncio.get_running_loop().call_later(0.05, first.leave)
-        return await take_turn(lambda: 7, told.append)
+        return await run_queued(lambda: 7, told.append)
 
-    assert asyncio.run(scene()) == 7 and told == ["Waiting: 1 before you."]
+    assert asyncio.run(context()) == 7 and told == ["Waiting: 1 before you."]
     with pytest.raises(ZeroDivisionError):
-        asyncio.run(take_turn(lambda: 1 // 0, told.append))
+        asyncio.run(run_queued(lambda: 1 // 0, told.append))
     assert line.join().before() == 0

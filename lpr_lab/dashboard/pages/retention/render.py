@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from lpr_lab.dashboard import shell
-from lpr_lab.dashboard.query import View
+from lpr_lab.dashboard.query import Query
 from lpr_lab.dashboard.shell import esc
 from lpr_lab.measure.significance import (
     ADAPTATION,
@@ -190,7 +190,7 @@ def not_measured(run: Run) -> str:
 # --------------------------------------------------------------------------------------------------- documents
 
 
-def moved_documents(comparison: PairedChange, view: View) -> str:
+def moved_documents(comparison: PairedChange, query: Query) -> str:
     """Return the documents that moved most, worst beside best; a sentence where scores by document were not kept."""
     if comparison.rows is None:
         return ""
@@ -211,7 +211,7 @@ def moved_documents(comparison: PairedChange, view: View) -> str:
     tables = ""
     titles = ("More bits than before", "Fewer bits than before")
     for title, rows in zip(titles, most_moved(comparison.documents), strict=True):
-        tables += f"<div><h3>{title}</h3>{_documents(title, rows, trend, comparison.after.run, view)}</div>"
+        tables += f"<div><h3>{title}</h3>{_documents(title, rows, trend, comparison.after.run, query)}</div>"
     return (
         '<section class="lpr-panel lpr-section"><h2>Documents that moved most</h2>'
         f'<p class="lpr-subfinding">{found}</p><div class="lpr-halves">{tables}</div>'
@@ -221,7 +221,7 @@ def moved_documents(comparison: PairedChange, view: View) -> str:
     )
 
 
-def _documents(title: str, rows: Table, trend: dict[tuple[str, str], str], run: Run, view: View) -> str:
+def _documents(title: str, rows: Table, trend: dict[tuple[str, str], str], run: Run, query: Query) -> str:
     if rows.empty:
         return "<p>None.</p>"
     body = ""
@@ -232,7 +232,7 @@ def _documents(title: str, rows: Table, trend: dict[tuple[str, str], str], run: 
         mark = ' <abbr title="against its language">↯</abbr>' if against else ""
         name = esc(language_name(code))
         if code in PROMPTS:
-            link = View(run=analysed_run(run) or run.id, lang=code).link("/compare")
+            link = Query(run=analysed_run(run) or run.id, lang=code).link("/compare")
             name = f'<a href="{esc(link)}" title="Continue our prompt in {name}">{name}</a>'
         body += (
             f'<tr><th scope="row"><span class="lpr-document">{esc(str(row["document"]))}</span>'
@@ -250,11 +250,11 @@ def _documents(title: str, rows: Table, trend: dict[tuple[str, str], str], run: 
 # ---------------------------------------------------------------------------------------------- over all runs
 
 
-def trade_off_table(found: TradeOff, view: View) -> str:
+def trade_off_table(found: TradeOff, query: Query) -> str:
     """Return the scatter's numbers, and the runs that cannot stand beside them with the reason."""
     body = ""
     for row in found.points.to_dict("records"):
-        link = esc(view.link("/retention", run=row["run"], run2="", stage="", stage2=""))
+        link = esc(query.link("/retention", run=row["run"], run2="", stage="", stage2=""))
         here = ' <span class="lpr-badge">this run</span>' if row["chosen"] else ""
         cells = "".join(
             f'<td class="lpr-number" data-label="{head}">{change(row[key])}{_apart_from(row, key)}</td>'

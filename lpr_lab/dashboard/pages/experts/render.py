@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from lpr_lab.dashboard.pages.experts.data import Picture, Table, extra, idle_places
-from lpr_lab.dashboard.query import View
+from lpr_lab.dashboard.pages.experts.data import Selection, Table, extra, idle_places
+from lpr_lab.dashboard.query import Query
 from lpr_lab.measure.experts import balance, by_layer, profiles
 from lpr_lab.text.languages import language_name
 from lpr_lab.views.html import expert_panels
@@ -28,9 +28,9 @@ MEANINGS = {
 }
 
 
-def finding(picture: Picture) -> str:
+def finding(selection: Selection) -> str:
     """Return the answer in words: idle experts, and what expert 0 carries for whom."""
-    rows = picture.rows(every_language=True)
+    rows = selection.rows(every_language=True)
     loads = by_layer(rows)
     total = sum(len(values) for values in loads.values())
     idle = idle_places(rows, "mass")
@@ -51,22 +51,22 @@ def finding(picture: Picture) -> str:
     return f"{first}; the original expert carries {' and '.join(parts)}."
 
 
-def caption(picture: Picture) -> str:
+def caption(selection: Selection) -> str:
     """Return what the page counts, in a line."""
-    rows = picture.rows()
+    rows = selection.rows()
     tokens = int(rows.groupby("language")["n_tokens"].first().sum())
-    stage = f", stage {picture.stage}" if picture.stage else ""
+    stage = f", stage {selection.stage}" if selection.stage else ""
     return (
-        f'<span class="lpr-more">{esc(dataset_name(picture.data))}{esc(stage)}; {count(tokens)} tokens in '
-        f"{len(picture.languages)} languages, which weigh the same. Even load is no aim in itself: the method wants "
+        f'<span class="lpr-more">{esc(dataset_name(selection.data))}{esc(stage)}; {count(tokens)} tokens in '
+        f"{len(selection.languages)} languages, which weigh the same. Even load is no aim in itself: the method wants "
         "original languages on the original expert.</span>"
     )
 
 
-def tiles(picture: Picture) -> str:
+def tiles(selection: Selection) -> str:
     """Return the four numbers of the selection: idle experts, evenness, the busiest, what language tells."""
-    rows = picture.rows()
-    table = balance(rows, picture.number)
+    rows = selection.rows()
+    table = balance(rows, selection.number)
     idle, total = int(table["idle"].sum()), int(table["experts"].sum())
     worst = table.loc[table["max_over_mean"].idxmax()]
     made = [
@@ -77,7 +77,7 @@ def tiles(picture: Picture) -> str:
             f"{table['max_over_mean'].mean():.1f}×",
             f"its even share, mean over layers; most in layer {int(worst['layer'])}, {worst['max_over_mean']:.1f}×",
         ),
-        ("Language in the expert", *_language_tile(picture, table)),
+        ("Language in the expert", *_language_tile(selection, table)),
     ]
     return (
         '<div class="lpr-ex-tiles">'
@@ -86,67 +86,67 @@ def tiles(picture: Picture) -> str:
     )
 
 
-def _language_tile(picture: Picture, table: Table) -> tuple[str, str]:
-    if len(picture.languages) < 2:
+def _language_tile(selection: Selection, table: Table) -> tuple[str, str]:
+    if len(selection.languages) < 2:
         return NOT_MEASURED, "one language alone has nothing to tell apart"
     ceiling = f"of {table['ceiling_bits'].mean():.2f} bits there can be"
-    stored = information(picture)
-    everyone = set(picture.languages) == set(picture.roles)
+    stored = information(selection)
+    everyone = set(selection.languages) == set(selection.roles)
     if stored is not None and everyone and "null_bits" in stored:
         return f"{stored['bits'].mean():.2f} bits", f"{ceiling}; chance alone gives {stored['null_bits'].mean():.2f}"
     why = "is known for all languages together" if stored is not None and "null_bits" in stored else "was not measured"
     return f"{table['bits'].mean():.2f} bits", f"{ceiling}; what chance gives {why}"
 
 
-def information(picture: Picture, stage: str | None = None) -> Table | None:
+def information(selection: Selection, stage: str | None = None) -> Table | None:
     """Return what language tells by layer, over all languages: with shuffled documents where these were counted."""
-    stage = picture.stage if stage is None else stage
-    table = extra(picture, "expert_information")
+    stage = selection.stage if stage is None else stage
+    table = extra(selection, "expert_information")
     if table is not None:
         table = table[table["stage"] == stage]
         return None if table.empty else table.reset_index(drop=True)
-    if len(picture.roles) < 2:
+    if len(selection.roles) < 2:
         return None
-    return balance(picture.rows(stage, every_language=True))[["layer", "bits", "ceiling_bits"]]
+    return balance(selection.rows(stage, every_language=True))[["layer", "bits", "ceiling_bits"]]
 
 
-def load_section(picture: Picture, view: View) -> str:
+def load_section(selection: Selection, query: Query) -> str:
     """Return the panels of all layers and their table."""
-    rows = picture.rows()
-    other = picture.rows(picture.stage2) if picture.stage2 else None
+    rows = selection.rows()
+    other = selection.rows(selection.stage2) if selection.stage2 else None
 
     def select(layer: int, expert: int | None) -> dict[str, str]:
-        query = picture.view(view, layer=layer, **({} if expert is None else {"expert": expert})).to_query()
-        return {"href": f"/experts?{query}", "data-pick": query}
+        params = selection.query(query, layer=layer, **({} if expert is None else {"expert": expert})).urlencode()
+        return {"href": f"/experts?{params}", "data-pick": params}
 
     drawn = expert_panels.render_load_panels(
         rows,
-        picture.number,
-        top_k=picture.top_k,
+        selection.number,
+        top_k=selection.top_k,
         compared=other,
-        names=(picture.stage, picture.stage2),
-        layer=picture.layer,
+        names=(selection.stage, selection.stage2),
+        layer=selection.layer,
         link=select,
     )
     table = expert_panels.render_load_table(
-        rows, picture.number, link=lambda layer, e: _to_routing(picture, layer, e or 0)
+        rows, selection.number, link=lambda layer, e: _to_routing(selection, layer, e or 0)
     )
     without = ""
-    if picture.number == "chosen" and all(len(v) <= picture.top_k for v in by_layer(rows).values()):
+    if selection.number == "chosen" and all(len(v) <= selection.top_k for v in by_layer(rows).values()):
         without = (
-            f'<p class="lpr-caption">Every token takes all experts here (k = {picture.top_k}), so this number cannot '
+            f'<p class="lpr-caption">Every token takes all experts here (k = {selection.top_k}), so this number cannot '
             "tell experts apart; look at weight or first choices.</p>"
         )
     return (
-        f'<section class="lpr-panel"><h2 class="lpr-ex-title">{esc(_load_title(picture, rows))}</h2>'
-        f'<p class="lpr-caption">{esc(NUMBER_CHOICES[picture.number])}: {esc(MEANINGS[picture.number])}. '
+        f'<section class="lpr-panel"><h2 class="lpr-ex-title">{esc(_load_title(selection, rows))}</h2>'
+        f'<p class="lpr-caption">{esc(NUMBER_CHOICES[selection.number])}: {esc(MEANINGS[selection.number])}. '
         f"A panel is a layer; choose one to see its languages and words below.</p>{without}{drawn}"
         f'<details class="lpr-fold"><summary>Show as a table</summary>{table}</details></section>'
     )
 
 
-def _load_title(picture: Picture, rows: Table) -> str:
-    table = balance(rows, picture.number)
+def _load_title(selection: Selection, rows: Table) -> str:
+    table = balance(rows, selection.number)
     even, uneven = table.loc[table["evenness"].idxmax()], table.loc[table["evenness"].idxmin()]
     if even["evenness"] - uneven["evenness"] < ABOUT_AS_EVEN:
         said = f"Load is about as even in every layer (evenness {table['evenness'].mean():.2f})"
@@ -155,80 +155,80 @@ def _load_title(picture: Picture, rows: Table) -> str:
             f"Load is most even in layer {int(even['layer'])} (evenness {even['evenness']:.2f}) and least in layer "
             f"{int(uneven['layer'])} ({uneven['evenness']:.2f})"
         )
-    if not picture.stage2:
+    if not selection.stage2:
         return said
-    before = balance(picture.rows(picture.stage2), picture.number)["evenness"].mean()
-    return f"{said}; at {picture.stage2} it was {before:.2f} on average"
+    before = balance(selection.rows(selection.stage2), selection.number)["evenness"].mean()
+    return f"{said}; at {selection.stage2} it was {before:.2f} on average"
 
 
-def _to_routing(picture: Picture, layer: int, expert: int, language: str = "") -> dict[str, str]:
-    stage = "" if picture.stage == picture.stages[-1] else picture.stage
-    view = View(run=picture.run.id, lang=language, text=language, layer=layer, expert=expert, stage=stage)
-    return {"href": view.link("/routing")}
+def _to_routing(selection: Selection, layer: int, expert: int, language: str = "") -> dict[str, str]:
+    stage = "" if selection.stage == selection.stages[-1] else selection.stage
+    query = Query(run=selection.run.id, lang=language, text=language, layer=layer, expert=expert, stage=stage)
+    return {"href": query.link("/routing")}
 
 
-def layer_section(picture: Picture, view: View) -> str:
+def layer_section(selection: Selection, query: Query) -> str:
     """Return one layer: languages by experts, the words of the selected expert, and who is chosen with whom."""
-    codes, layers = profiles(picture.rows(), picture.number)
-    values, other = layers[picture.layer], None
-    if picture.stage2:
-        other = profiles(picture.rows(picture.stage2), picture.number)[1].get(picture.layer)
+    codes, layers = profiles(selection.rows(), selection.number)
+    values, other = layers[selection.layer], None
+    if selection.stage2:
+        other = profiles(selection.rows(selection.stage2), selection.number)[1].get(selection.layer)
 
     def choose(expert: int) -> dict[str, str]:
-        query = picture.view(view, expert=expert).to_query()
-        return {"href": f"/experts?{query}", "data-pick": query}
+        params = selection.query(query, expert=expert).urlencode()
+        return {"href": f"/experts?{params}", "data-pick": params}
 
     table = expert_panels.render_languages(
         codes,
-        picture.roles,
+        selection.roles,
         values,
-        picture.number,
-        top_k=picture.top_k,
+        selection.number,
+        top_k=selection.top_k,
         compared=other,
         links=expert_panels.LanguageLinks(
-            lambda code, e: _to_routing(picture, picture.layer, e, code), choose, picture.expert
+            lambda code, e: _to_routing(selection, selection.layer, e, code), choose, selection.expert
         ),
     )
-    moved = f" Small: points since {picture.stage2}." if other is not None else ""
+    moved = f" Small: points since {selection.stage2}." if other is not None else ""
     return (
-        f'<section class="lpr-panel"><h2 class="lpr-ex-title">{esc(_layer_title(picture, codes, values))}</h2>'
-        f'<p class="lpr-caption">{esc(NUMBER_CHOICES[picture.number])} by language; ticks mark an even share.'
+        f'<section class="lpr-panel"><h2 class="lpr-ex-title">{esc(_layer_title(selection, codes, values))}</h2>'
+        f'<p class="lpr-caption">{esc(NUMBER_CHOICES[selection.number])} by language; ticks mark an even share.'
         f"{esc(moved)} A number leads to a text in that language on the page Routing.</p>{table}"
-        f"{_words(picture)}{_pairs(picture)}</section>"
+        f"{_words(selection)}{_pairs(selection)}</section>"
     )
 
 
-def _layer_title(picture: Picture, codes: list[str], values: np.ndarray) -> str:
-    mine = values[:, picture.expert]
+def _layer_title(selection: Selection, codes: list[str], values: np.ndarray) -> str:
+    mine = values[:, selection.expert]
     most, least = codes[int(mine.argmax())], codes[int(mine.argmin())]
-    name = "the original expert" if picture.expert == 0 else f"expert {picture.expert}"
+    name = "the original expert" if selection.expert == 0 else f"expert {selection.expert}"
     if len(codes) == 1:
-        return f"Layer {picture.layer}: {name} gets {percent(mine[0])} of {language_name(codes[0])}"
+        return f"Layer {selection.layer}: {name} gets {percent(mine[0])} of {language_name(codes[0])}"
     if mine.max() - mine.min() < ABOUT_AS_MUCH:
         return (
-            f"Layer {picture.layer}: {name} gets about as much of every language ({percent(mine.min())} to "
+            f"Layer {selection.layer}: {name} gets about as much of every language ({percent(mine.min())} to "
             f"{percent(mine.max())})"
             if percent(mine.min()) != percent(mine.max())
-            else f"Layer {picture.layer}: {name} gets {percent(mine.min())} of every language"
+            else f"Layer {selection.layer}: {name} gets {percent(mine.min())} of every language"
         )
     return (
-        f"Layer {picture.layer}: {name} gets most of {language_name(most)} ({percent(mine.max())}) and least of "
+        f"Layer {selection.layer}: {name} gets most of {language_name(most)} ({percent(mine.max())}) and least of "
         f"{language_name(least)} ({percent(mine.min())})"
     )
 
 
-def _words(picture: Picture) -> str:
-    name = expert_panels.expert_name(picture.expert)
-    tokens = extra(picture, "expert_tokens")
+def _words(selection: Selection) -> str:
+    name = expert_panels.expert_name(selection.expert)
+    tokens = extra(selection, "expert_tokens")
     if tokens is None:
         return ""
-    if picture.stage != picture.stages[-1]:
+    if selection.stage != selection.stages[-1]:
         return (
             f'<h3 class="lpr-ex-sub">What {name} speaks for</h3><p class="lpr-caption">Words are kept for the newest '
-            f"stage, {esc(picture.stages[-1])}, only.</p>"
+            f"stage, {esc(selection.stages[-1])}, only.</p>"
         )
-    mine = tokens[(tokens["layer"] == picture.layer) & (tokens["expert"] == picture.expert)]
-    roles = {code: picture.roles[code] for code in picture.languages}
+    mine = tokens[(tokens["layer"] == selection.layer) & (tokens["expert"] == selection.expert)]
+    roles = {code: selection.roles[code] for code in selection.languages}
     return (
         f'<h3 class="lpr-ex-sub">What {name} speaks for</h3><p class="lpr-caption">Within each language, the tokens '
         "whose first choice it is most beyond what its share there would give; · is a space.</p>"
@@ -236,37 +236,37 @@ def _words(picture: Picture) -> str:
     )
 
 
-def _pairs(picture: Picture) -> str:
-    pairs = extra(picture, "expert_pairs")
+def _pairs(selection: Selection) -> str:
+    pairs = extra(selection, "expert_pairs")
     if pairs is None:
         return ""
-    mine = pairs[(pairs["layer"] == picture.layer) & (pairs["stage"] == picture.stage)]
+    mine = pairs[(pairs["layer"] == selection.layer) & (pairs["stage"] == selection.stage)]
     title = '<h3 class="lpr-ex-sub">Chosen together</h3>'
     if mine.empty:
-        size = picture.sizes[picture.layer]
+        size = selection.sizes[selection.layer]
         return (
             f'{title}<p class="lpr-caption">This layer has {size} experts and every token takes '
-            f"{min(picture.top_k, size)}: they are always together, so there is nothing to see.</p>"
+            f"{min(selection.top_k, size)}: they are always together, so there is nothing to see.</p>"
         )
     return f"{title}{expert_panels.render_pairs(mine)}"
 
 
-def stage_table(picture: Picture) -> str:
+def stage_table(selection: Selection) -> str:
     """Return all stages beside one another: what expert 0 carries, and how the load is shared."""
-    if not picture.is_counted or len(picture.stages) < 2:
+    if not selection.is_counted or len(selection.stages) < 2:
         return ""
     body = ""
-    for stage in picture.stages:
-        rows = picture.rows(stage)
+    for stage in selection.stages:
+        rows = selection.rows(stage)
         if rows.empty:
             continue
-        table = balance(rows, picture.number)
-        bits = information(picture, stage)
+        table = balance(rows, selection.number)
+        bits = information(selection, stage)
         cells = [_original(rows, "original"), _original(rows, "expanded")]
         cells += [f"{int(table['idle'].sum())} of {int(table['experts'].sum())}", f"{table['evenness'].mean():.2f}"]
         cells += [f"{table['max_over_mean'].mean():.2f}×"]
         cells += [NOT_MEASURED if bits is None else f"{bits['bits'].mean():.2f}"]
-        here = ' aria-current="true"' if stage == picture.stage else ""
+        here = ' aria-current="true"' if stage == selection.stage else ""
         body += f'<tr{here}><th scope="row">{esc(stage)}</th>' + "".join(
             f'<td class="lpr-number">{cell}</td>' for cell in cells
         )
@@ -286,14 +286,14 @@ def _original(rows: Table, role: str) -> str:
     return NOT_MEASURED if mine.empty else percent(mine["mass"].mean())
 
 
-def agreement(picture: Picture) -> Table | None:
+def agreement(selection: Selection) -> Table | None:
     """Return the choices in common of the two stages shown, in the languages shown, or None."""
-    table = extra(picture, "expert_agreement")
-    if table is None or not picture.stage2:
+    table = extra(selection, "expert_agreement")
+    if table is None or not selection.stage2:
         return None
-    older, newer = sorted((picture.stage, picture.stage2), key=picture.stages.index)
-    table = table[(table["before"] == older) & (table["after"] == newer) & table["language"].isin(picture.languages)]
-    return None if table.empty else table.assign(role=table["language"].map(picture.roles))
+    older, newer = sorted((selection.stage, selection.stage2), key=selection.stages.index)
+    table = table[(table["before"] == older) & (table["after"] == newer) & table["language"].isin(selection.languages)]
+    return None if table.empty else table.assign(role=table["language"].map(selection.roles))
 
 
 def twin(table: Table, columns: Mapping[Any, Any]) -> str:

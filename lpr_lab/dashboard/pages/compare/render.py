@@ -3,7 +3,7 @@
 from typing import Any
 
 from lpr_lab.dashboard.pages.compare.sides import Speed, same_texts
-from lpr_lab.dashboard.query import View
+from lpr_lab.dashboard.query import Query
 from lpr_lab.dashboard.shell import esc
 from lpr_lab.measure.preference import Tally, tally
 from lpr_lab.measure.significance import UNCLEAR
@@ -37,18 +37,18 @@ def estimate(speed: Speed | None, tokens: int, is_loaded: bool, characters: int 
     return said
 
 
-def kept_pairs(kept: dict[str, dict[str, Any]], view: View) -> str:
+def kept_pairs(kept: dict[str, dict[str, Any]], query: Query) -> str:
     """Return the pairs that the run keeps, newest first, as links."""
     if not kept:
         return ""
     items = ""
     for name, record in list(reversed(kept.items()))[:KEPT_SHOWN]:
         pair = Pair.from_record(record)
-        query = esc(view.to_query(lang=pair.language, text=name, seed=None))
-        current = ' aria-current="true"' if view.text == name else ""
+        params = esc(query.urlencode(lang=pair.language, text=name, seed=None))
+        current = ' aria-current="true"' if query.text == name else ""
         who = " and ".join(title_of(side) for side in pair.names)
         said = " · ".join(filter(None, (language_name(pair.language), who, describe_settings(record))))
-        link = f'<a href="/compare?{query}" data-pick="{query}"{current}><bdi>{esc(_short(pair.prompt))}</bdi></a>'
+        link = f'<a href="/compare?{params}" data-pick="{params}"{current}><bdi>{esc(_short(pair.prompt))}</bdi></a>'
         items += f"<li>{link}<small>{esc(said)}</small></li>"
     return (
         f'<details class="lpr-fold lpr-panel"><summary>Pairs kept with this run ({len(kept)})</summary>'

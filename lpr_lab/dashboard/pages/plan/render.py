@@ -9,7 +9,7 @@ from typing import Any
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.pages.plan.costs import Costs, Plan
 from lpr_lab.dashboard.pages.plan.facts import FEW_TOKENS, BaseFacts
-from lpr_lab.dashboard.query import View
+from lpr_lab.dashboard.query import Query
 from lpr_lab.dashboard.shell import esc, notice
 from lpr_lab.model.bases.embedded import EMBEDDED, learning_rates
 from lpr_lab.runs.run import Run
@@ -151,7 +151,7 @@ def _short(value: float | None) -> str:
 def _time_tile(facts: BaseFacts, plan: Plan, cost: Costs) -> str:
     if facts.speed is None or cost.seconds is None:
         return _tile("Time of stage 1", "not measured", f"no finished run on {esc(facts.base or 'this base')} trained")
-    link = f'<a href="/?{esc(View(run=facts.speed.run).to_query())}">this run</a>'
+    link = f'<a href="/?{esc(Query(run=facts.speed.run).urlencode())}">this run</a>'
     where = f" ({esc(facts.speed.where)})" if facts.speed.where else ""
     rate = f"{facts.speed.tokens_per_second:.0f} a second, as measured in {link}{where}"
     return _tile("Time of stage 1", f"≈ {duration(cost.seconds)}", f"for {count(plan.tokens)} tokens at {rate}")

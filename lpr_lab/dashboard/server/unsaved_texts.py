@@ -1,4 +1,4 @@
-"""Texts that visitors typed and did not ask to keep: held in memory for a while, under an id that nobody can guess.
+"""Traced texts that a visitor has not saved: held in memory, under an id that nobody can guess.
 
 Nothing here is written anywhere. Who has the address of such a text sees it until it gave way to newer ones or the
 dashboard was restarted.
@@ -30,7 +30,7 @@ class Typed:
     """Another one whenever it is traced anew."""
 
 
-class TypedTexts:
+class UnsavedTexts:
     """Holds typed texts by run and id; the one asked for longest ago is the first to go."""
 
     def __init__(self, most: int = MOST) -> None:
@@ -68,7 +68,7 @@ class TypedTexts:
             return tuple(held.number for (_, name), held in self._held.items() if name == text_id)
 
 
-TYPED = TypedTexts()
+UNSAVED = UnsavedTexts()
 """The process's own: one for all visitors."""
 
 
@@ -76,5 +76,5 @@ def trace_of(run: Run, name: str) -> "RoutingTrace | None":
     """Return a text's trace as this run has it: kept with it, or typed and still held; None where it has neither."""
     if name in run.traces.names():
         return run.traces.read(name)
-    held = TYPED.get(run, name)
+    held = UNSAVED.get(run, name)
     return None if held is None else held.trace

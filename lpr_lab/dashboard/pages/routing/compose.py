@@ -8,13 +8,13 @@ from typing import Any
 import gradio as gr
 
 from lpr_lab.dashboard import shell
-from lpr_lab.dashboard.cache import remembered
-from lpr_lab.dashboard.pages.routing import words as say
+from lpr_lab.dashboard.cache import cached
+from lpr_lab.dashboard.pages.routing import render
 from lpr_lab.dashboard.pages.routing.texts import OWN, examples, read, show_own, unknown
-from lpr_lab.dashboard.query import View
-from lpr_lab.dashboard.server.models import why_not
-from lpr_lab.dashboard.server.typed_texts import trace_of
-from lpr_lab.dashboard.shell import Scene, esc
+from lpr_lab.dashboard.query import Query
+from lpr_lab.dashboard.server.models import why_no_model
+from lpr_lab.dashboard.server.unsaved_texts import trace_of
+from lpr_lab.dashboard.shell import PageContext, esc
 from lpr_lab.errors import LprError
 from lpr_lab.measure.trace import RoutingChange, RoutingTrace, routing_change
 from lpr_lab.runs.own_texts import is_own
@@ -43,39 +43,39 @@ class Beside:
     """Why there is no comparison, in a sentence; HTML."""
 
 
-def beside(scene: Scene, name: str, trace: RoutingTrace, stages: RoutingTrace) -> Beside:
+def beside(context: PageContext, name: str, trace: RoutingTrace, stages: RoutingTrace) -> Beside:
     """Return what the address asks to compare with.
 
     Args:
-        scene: the page's.
+        context: the page's.
         name: of the text.
         trace: what is shown.
         stages: the same text with all stages it was traced at.
     """
-    view = scene.view
+    query = context.query
     try:
-        if view.run2:
-            return _beside_run(scene, name, trace)
-        if view.stage2 and view.stage2 != trace.stage:
-            before = stages.at(view.stage2)
-            return Beside(before, routing_change(before, trace, same_model=True), view.stage2)
+        if query.run2:
+            return _beside_run(context, name, trace)
+        if query.stage2 and query.stage2 != trace.stage:
+            before = stages.at(query.stage2)
+            return Beside(before, routing_change(before, trace, same_model=True), query.stage2)
     except LprError as error:
         return Beside(problem=esc(str(error)))
     return Beside()
 
 
-def _beside_run(scene: Scene, name: str, trace: RoutingTrace) -> Beside:
-    view = scene.view
-    other = next((run for run in scene.runs if run.id == view.run2 and run.problem is None), None)
+def _beside_run(context: PageContext, name: str, trace: RoutingTrace) -> Beside:
+    query = context.query
+    other = next((run for run in context.runs if run.id == query.run2 and run.problem is None), None)
     if other is None:
-        return Beside(problem=f"Run “{esc(view.run2)}” isn't in this folder, so there is nothing to compare with.")
+        return Beside(problem=f"Run “{esc(query.run2)}” isn't in this folder, so there is nothing to compare with.")
     stored = trace_of(other, name)
     if stored is None:
-        reason = why_not(other)
+        reason = why_no_model(other)
         if reason is None:
             return Beside(untraced=other, problem=f"{esc(_title(other))} has not traced this text yet.")
         return Beside(problem=f"{esc(_title(other))} has not traced this text. {esc(reason)}")
-    before = stored.at(view.stage2) if view.stage2 else stored
+    before = stored.at(query.stage2) if query.stage2 else stored
     return Beside(before, routing_change(before, trace, same_model=False), _title(other))
 
 
@@ -83,21 +83,21 @@ def _title(run: Run) -> str:
     return f"{run.title} ({run.id.rsplit('-', 1)[-1]})"
 
 
-def comparisons(scene: Scene, name: str, trace: RoutingTrace, stages: RoutingTrace) -> list[tuple[str, str]]:
+def comparisons(context: PageContext, name: str, trace: RoutingTrace, stages: RoutingTrace) -> list[tuple[str, str]]:
     """Return (label, value) of what a trace can be compared with: other stages, and runs from the same base."""
     choices = [(stage, f"stage:{stage}") for stage in stages.stage_names if stage and stage != trace.stage]
-    base = trace.model.get("base") or (scene.run.config.get("base") if scene.run else None)
-    for run in scene.runs:
-        mine = scene.run is not None and run.id == scene.run.id
+    base = trace.model.get("base") or (context.run.config.get("base") if context.run else None)
+    for run in context.runs:
+        mine = context.run is not None and run.id == context.run.id
         if run.problem is None and not mine and run.config.get("base") == base:
-            if name in run.traces.names() or why_not(run) is None:
+            if name in run.traces.names() or why_no_model(run) is None:
                 choices.append((f"Run {_title(run)}", f"run:{run.id}"))
     return choices
 
 
-def chosen_comparison(view: View) -> str:
+def chosen_comparison(query: Query) -> str:
     """Return the value in `comparisons` that an address stands for."""
-    return f"run:{view.run2}" if view.run2 else f"stage:{view.stage2}" if view.stage2 else ""
+    return f"run:{query.run2}" if query.run2 else f"stage:{query.stage2}" if query.stage2 else ""
 
 
 # ---------------------------------------------------------------------------------------------------- the page
@@ -107,26 +107,26 @@ def show_trace(
     run: Run,
     trace: RoutingTrace,
     name: str,
-    view: View,
+    query: Query,
     notice: str = "",
     other: Beside | None = None,
 ) -> tuple[str, str]:
     """Return the page's head and the token strip for one trace, beside another where there is one."""
     other = other or Beside()
-    asked = StripChoices(view.layer, view.expert, view.tok, view.mode, view.view)
+    asked = StripChoices(query.layer, query.expert, query.tok, query.mode, query.view)
     choices = asked.within(trace, changed=other.change is not None)
-    view = View.from_query(
-        {**vars(view), **_in_address(choices), "run": run.id, "text": name, "lang": trace.language or ""}
+    query = Query.parse(
+        {**vars(query), **_in_address(choices), "run": run.id, "text": name, "lang": trace.language or ""}
     )
-    sentence = say.finding(trace, say.role_of(run, trace.language)) + say.detail(trace)
+    sentence = render.finding(trace, render.role_of(run, trace.language)) + render.detail(trace)
     strip = render_token_strip(trace, choices, change=other.change, change_from=other.name)
     moved = ""
     if other.change is not None and other.before is not None:
-        words = say.what_moved(other.change, other.before, trace, other.name)
+        words = render.what_moved(other.change, other.before, trace, other.name)
         moved = f'<p class="lpr-subfinding lpr-since">{words}</p>'
     elif other.problem:
         moved = shell.notice("info", other.problem)
-    head = shell.head(QUESTION, sentence, notice, view=view)
+    head = shell.head(QUESTION, sentence, notice, query=query)
     return head, f'<div class="lpr-card">{moved}{strip}</div>'
 
 
@@ -154,7 +154,7 @@ def overview(run: Run | None) -> tuple[str, Any, str]:
         f'<section class="lpr-section"><h2>Over whole documents</h2><p class="lpr-subfinding">{esc(title)}.</p>'
         f'<p class="lpr-caption">{esc(caption)}</p></section>'
     )
-    return heading, gr.update(value=figure, visible=True), say.load_table(rows[rows["expert"] == 0])
+    return heading, gr.update(value=figure, visible=True), render.load_table(rows[rows["expert"] == 0])
 
 
 def sample_traces(run: Run) -> dict[str, RoutingTrace]:
@@ -164,8 +164,8 @@ def sample_traces(run: Run) -> dict[str, RoutingTrace]:
     return {code: run.traces.read(code) for code in (*original, *expanded) if code in known}
 
 
-@remembered
-def compose(scene: Scene, runs_dir: Path) -> dict[str, Any]:
+@cached
+def compose(context: PageContext, runs_dir: Path) -> dict[str, Any]:
     """Return what each part of the page shows."""
     hidden = gr.update(visible=False)
     parts: dict[str, Any] = {
@@ -190,26 +190,26 @@ def compose(scene: Scene, runs_dir: Path) -> dict[str, Any]:
         "expert": gr.skip(),
         "changed": "",
     }
-    run = scene.run
+    run = context.run
     if run is None:
-        top = shell.head(QUESTION, more=scene.notice, view=scene.view)
+        top = shell.head(QUESTION, more=context.notice, query=context.query)
         return parts | {"top": top, "strip": shell.no_runs(runs_dir)}
-    reason = why_not(run)
+    reason = why_no_model(run)
     try:
         choices = examples(run)
-        asks_own = scene.view.text == OWN or not (choices or trace_of(run, scene.view.text))
-        name, stages = (OWN, None) if asks_own else read(run, scene.view)
+        asks_own = context.query.text == OWN or not (choices or trace_of(run, context.query.text))
+        name, stages = (OWN, None) if asks_own else read(run, context.query)
         parts["overview"], parts["plot"], parts["table"] = overview(run)
-        parts["languages"] = say.across_languages(run, sample_traces(run))
+        parts["languages"] = render.across_languages(run, sample_traces(run))
     except LprError as error:
-        more = scene.notice + shell.notice("bad", esc(str(error)))
-        return parts | {"top": shell.head(QUESTION, more=more, view=scene.view), "strip": ""}
+        more = context.notice + shell.notice("bad", esc(str(error)))
+        return parts | {"top": shell.head(QUESTION, more=more, query=context.query), "strip": ""}
     typed = name == OWN or is_own(name)
     picker = [*choices, ("Your own text", OWN)]
     parts["picker"] = gr.update(choices=picker, value=OWN if typed else name, visible=True)
     parts["own"] = gr.update(visible=typed)
     parts |= show_own(run, name, stages)
-    scene = replace(scene, notice=scene.notice + unknown(run, scene.view.text, name))
+    context = replace(context, notice=context.notice + unknown(run, context.query.text, name))
     parts["go"] = gr.update(interactive=reason is None)
     if reason is not None:
         more = shell.elsewhere(run, "/routing") or f"A new text needs a run with weights: {DEMO}"
@@ -218,22 +218,22 @@ def compose(scene: Scene, runs_dir: Path) -> dict[str, Any]:
     if stages is None:
         lead = "Type a sentence in any language." if reason is None else ""
         strip = "" if choices or reason is None else _no_trace(run)
-        return parts | {"top": shell.head(QUESTION, lead, scene.notice, view=scene.view), "strip": strip}
-    return parts | show_stage(scene, run, name, stages, can_run=reason is None)
+        return parts | {"top": shell.head(QUESTION, lead, context.notice, query=context.query), "strip": strip}
+    return parts | show_stage(context, run, name, stages, can_run=reason is None)
 
 
-def show_stage(scene: Scene, run: Run, name: str, stages: RoutingTrace, *, can_run: bool) -> dict[str, Any]:
+def show_stage(context: PageContext, run: Run, name: str, stages: RoutingTrace, *, can_run: bool) -> dict[str, Any]:
     """Return the parts that depend on the text, the stage and what is compared."""
-    notice = scene.notice
+    notice = context.notice
     try:
-        trace = stages.at(scene.view.stage) if scene.view.stage else stages
+        trace = stages.at(context.query.stage) if context.query.stage else stages
     except LprError as error:
         trace, notice = stages, notice + shell.notice("warn", f"{esc(str(error))} Showing the newest.")
-    other = beside(scene, name, trace, stages)
-    top, strip = show_trace(run, trace, name, scene.view, notice, other)
+    other = beside(context, name, trace, stages)
+    top, strip = show_trace(run, trace, name, context.query, notice, other)
     named = [stage for stage in stages.stage_names if stage]
-    ways = comparisons(scene, name, trace, stages)
-    value = chosen_comparison(scene.view)
+    ways = comparisons(context, name, trace, stages)
+    value = chosen_comparison(context.query)
     if value and value not in [way for _, way in ways]:
         value = ""
     experts = range(int(trace.num_experts.max(initial=1)))

@@ -1,7 +1,7 @@
-"""How much at once: bounds that keep the server alive and make nobody wait for long, whoever else is asking.
+"""Limits on concurrent requests, on open streams, and on actions per address.
 
-Nobody is ever shut out: there are no bans, what is above a bound waits its turn, first come first served, and is only
-refused (with when to come again) after having waited in vain. Nothing here knows gradio.
+There are no bans: a request above a limit waits, first come first served, and is refused (with when to retry) only
+after the longest wait. Nothing here knows gradio.
 """
 
 import asyncio
@@ -15,12 +15,12 @@ from lpr_lab.errors import LprError
 
 
 class TooManyError(LprError):
-    """More was asked for than can be answered; coming again a moment later helps."""
+    """The server is at a limit; retrying a moment later helps."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The bounds; those per address hold for each address that asks, so that one cannot use up what all need."""
+    """The limits; those per address keep one client from using up what all need."""
 
     at_once: int = 48
     """Requests being answered, streams not counted."""
@@ -46,8 +46,8 @@ class _Bucket:
 
 
 @dataclass
-class Turnstile:
-    """Counts what is under way; one per server."""
+class RequestLimiter:
+    """Counts open requests and streams, and delays or refuses those above the limits; one per server."""
 
     limits: Limits = field(default_factory=Limits)
     clock: Callable[[], float] = time.monotonic
