@@ -4,7 +4,7 @@ import importlib.util
 import re
 from dataclasses import fields
 
-from lpr_lab.dashboard.query import View
+from lpr_lab.dashboard.query import Query
 from lpr_lab.runs.environment import CHECKOUT
 
 HOOK = CHECKOUT / "docs" / "hooks" / "cli_reference.py"
@@ -23,7 +23,7 @@ def test_the_page_of_the_command_line_is_what_the_program_says(monkeypatch):
 
 def test_every_part_of_an_address_is_named():
     page = (PAGES / "addresses.md").read_text(encoding="utf-8")
-    assert {field.name for field in fields(View)} <= set(re.findall(r"`(\w+)`", page))
+    assert {field.name for field in fields(Query)} <= set(re.findall(r"`(\w+)`", page))
 
 
 def test_every_environment_variable_is_named():

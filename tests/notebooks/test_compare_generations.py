@@ -36,7 +36,7 @@ def test_two_stages_continue_every_prompt_and_the_dashboard_shows_their_pairs(fi
     copy = run.paths.notebook.read_text()
     assert len(copy) < 1_000_000 and 'dir=\\"rtl\\" lang=\\"ar\\"' in copy and "lpr-fork" in copy
 
-    shown = compare.compose(shell.look(finished_runs, {"run": run.id}), finished_runs)
+    shown = compare.compose(shell.page_context(finished_runs, {"run": run.id}), finished_runs)
     assert "G1 expand" in shown["pair"] and "Pairs kept with this run (3)" in shown["kept"]
     assert subject.id in shown["why"] and "no weights" not in shown["why"]
 

@@ -45,9 +45,9 @@ def test_the_newest_expansion_is_measured_against_its_base_and_the_dashboard_sho
     assert list(kept["test_set"]) == list(now["test_set"])
     assert now["after"].to_numpy() == pytest.approx(kept["after"].to_numpy(), rel=1e-4)
 
-    shown = retention.compose(shell.look(finished_runs, {"run": run.id}), finished_runs)
+    shown = retention.compose(shell.page_context(finished_runs, {"run": run.id}), finished_runs)
     assert "Before: <b>base</b>" in shown["top"] and "better" in shown["table"] + shown["top"]
-    staged = retention.compose(shell.look(finished_runs, {"run": run.id, "stage2": "G1 review"}), finished_runs)
+    staged = retention.compose(shell.page_context(finished_runs, {"run": run.id, "stage2": "G1 review"}), finished_runs)
     assert "G1 review" in str(staged["before"])
 
 
@@ -65,7 +65,7 @@ def test_kept_scores_of_two_stages_are_compared_by_plain_papermill(finished_runs
     assert run.status.state == "finished" and run.results["before"] == "G1 expand"
     assert list(dict.fromkeys(run.tables.read("documents")["stage"])) == ["G1 expand", "G1 review"]
     assert json.loads(executed.read_text())["cells"][-1]["outputs"]
-    shown = retention.compose(shell.look(finished_runs, {"run": run.id}), finished_runs)
+    shown = retention.compose(shell.page_context(finished_runs, {"run": run.id}), finished_runs)
     assert "Before: <b>G1 expand</b>. After: <b>expanded</b>" in shown["top"]
 
 

@@ -37,7 +37,7 @@ def test_load_and_traces_are_kept_and_the_dashboard_shows_them(finished_runs):
     assert all(claim["holds"] for claim in run.results["claims"] if claim["is_exact"])
     assert len(run.paths.notebook.read_text()) < 1_000_000
 
-    look = shell.look(finished_runs, {"run": run.id})
+    look = shell.page_context(finished_runs, {"run": run.id})
     assert "lpr-ex-panels" in experts.compose(look, finished_runs)["panels"]
     assert "lpr-strip" in routing.compose(look, finished_runs)["strip"]
 

@@ -71,9 +71,3 @@ class Controls:
         """What `compare.compose` fills, by name."""
         names = "run language left right blind prompt tokens temperature seed settings go line hint why pair votes "
         return {name: getattr(self, name) for name in (names + "reveal tally kept").split()}
-
-    @property
-    def asked(self) -> list[Any]:
-        """What a generation is asked with, in the order of its handler's arguments."""
-        made = [self.prompt, self.language, self.tokens, self.temperature, self.seed]
-        return [*made, self.left, self.right, self.blind]

@@ -129,7 +129,10 @@ def judge(runs_dir: Path, latest: Latest | None, choice: str, params: Any) -> di
         elif not run.is_example and not refused and (choice in CHOICES or was_hidden):
             said = _write(run, latest, choice, was_hidden and not seen) or said
     top, panes = show(latest, run, context.query if kept else None)
-    tally, listed = render.preferences(run, run.generations.read(PREFERENCES)), render.kept_pairs(pairs(run), context.query)
+    tally, listed = (
+        render.preferences(run, run.generations.read(PREFERENCES)),
+        render.kept_pairs(pairs(run), context.query),
+    )
     found = {"line": status(said, bad=said.startswith("Not kept")), "top": top, "pair": panes, "tally": tally}
     return found | {"kept": listed, "latest": latest, "votes": gr.update(visible=may_judge(latest, run))}
 

@@ -217,79 +217,113 @@ def count_now(runs_dir: Path, params: dict[str, Any]) -> Iterator[tuple[str, boo
     yield status(f"Counted in {duration(time.monotonic() - started)}; kept with the run."), True
 
 
-def page(demo: gr.Blocks, runs_dir: Path) -> None:
-    """Wire the page."""
-    html_block(shell.header("Experts"))
-    top = html_block(shell.head(QUESTION))
-    with gr.Row(elem_classes="lpr-controls"):
-        run = shell.run_picker()
-        stage = gr.Dropdown([], label="Stage", visible=False, scale=0, min_width=150)
-        stage2 = gr.Dropdown([], label="Compared with", visible=False, scale=0, min_width=150)
-        data = gr.Radio([], label="Measured on", visible=False)
-    with gr.Row(elem_classes="lpr-controls"):
-        number = gr.Radio([], label="Load counted as", visible=False)
-        languages = gr.CheckboxGroup([], label="Languages", visible=False)
-    body: dict[str, Any] = {"tiles": html_block(), "stages": html_block(), "panels": html_block()}
-    layer = gr.Dropdown([], label="Layer", visible=False, elem_classes="lpr-narrow")
-    body["one"] = html_block()
-    for name in SECTIONS:
-        body[name] = html_block()
-        body[f"{name}_plot"] = gr.Plot(show_label=False, visible=False, elem_classes="lpr-plot lpr-card")
-        body[f"{name}_table"] = html_block()
-    body["missing"] = html_block()
-    with gr.Row(elem_classes="lpr-actions"):
-        go = gr.Button("Count now", variant="primary", scale=0, min_width=130, visible=False)
-        stop = gr.Button("Cancel", scale=0, min_width=90, visible=False, interactive=False)
-        line = html_block(status(""))
-    controls = {
-        "stage": stage, "stage2": stage2, "data": data, "number": number, "languages": languages, "layer": layer,
-    }  # fmt: skip
-    outputs = [top, run, *controls.values(), *(body[name] for name in (*PARTS, "missing")), go, stop]
+# ------------------------------------------------------------------------------------------------------- controls
 
-    def draw(params: dict[str, Any]) -> list[Any]:
-        context = shell.page_context(runs_dir, params)
-        shown = compose(context, runs_dir)
-        names = (*CONTROLS, *PARTS, "missing", "count", "stop")
-        return [shown["top"], shell.show_runs(context), *(shown[name] for name in names)]
+
+class Controls:
+    """The components, made in the order in which the page shows them."""
+
+    def __init__(self) -> None:
+        self.top = html_block(shell.head(QUESTION))
+        with gr.Row(elem_classes="lpr-controls"):
+            self.run = shell.run_picker()
+            stage = gr.Dropdown([], label="Stage", visible=False, scale=0, min_width=150)
+            stage2 = gr.Dropdown([], label="Compared with", visible=False, scale=0, min_width=150)
+            data = gr.Radio([], label="Measured on", visible=False)
+        with gr.Row(elem_classes="lpr-controls"):
+            number = gr.Radio([], label="Load counted as", visible=False)
+            languages = gr.CheckboxGroup([], label="Languages", visible=False)
+        self.body: dict[str, Any] = {name: html_block() for name in ("tiles", "stages", "panels")}
+        layer = gr.Dropdown([], label="Layer", visible=False, elem_classes="lpr-narrow")
+        self.body["one"] = html_block()
+        for name in SECTIONS:
+            self.body[name] = html_block()
+            self.body[f"{name}_plot"] = gr.Plot(show_label=False, visible=False, elem_classes="lpr-plot lpr-card")
+            self.body[f"{name}_table"] = html_block()
+        self.body["missing"] = html_block()
+        with gr.Row(elem_classes="lpr-actions"):
+            self.count = gr.Button("Count now", variant="primary", scale=0, min_width=130, visible=False)
+            self.stop = gr.Button("Cancel", scale=0, min_width=90, visible=False, interactive=False)
+            self.line = html_block(status(""))
+        self.pickers: dict[str, Any] = dict(zip(CONTROLS, (stage, stage2, data, number, languages, layer), strict=True))
+        """By name, as in `CONTROLS`."""
+
+    @property
+    def shown(self) -> list[Any]:
+        """What `draw` fills, in its order."""
+        body = [self.body[name] for name in (*PARTS, "missing")]
+        return [self.top, self.run, *self.pickers.values(), *body, self.count, self.stop]
+
+
+def page(demo: gr.Blocks, runs_dir: Path) -> None:
+    """Build the page and connect its events."""
+    html_block(shell.header("Experts"))
+    made = Controls()
 
     def load(request: gr.Request) -> list[Any]:
-        return draw(dict(request.query_params))
+        return draw(runs_dir, dict(request.query_params))
 
-    def changing(key: str) -> Any:
-        def change(chosen: Any, request: gr.Request) -> list[Any]:
-            value = ",".join(chosen) if isinstance(chosen, list) else str(chosen)
-            return draw({**dict(request.query_params), key: value})
+    def choose(key: str) -> Any:
+        def chosen(value: Any, request: gr.Request) -> list[Any]:
+            text = ",".join(value) if isinstance(value, list) else str(value)
+            return draw(runs_dir, {**dict(request.query_params), key: text})
 
-        return change
-
-    demo.load(load, None, outputs, **FILES)
-    keys = {"number": "view", "languages": "langs"}
-    for name, control in {"run": run, **controls}.items():
-        choose = in_order(changing(keys.get(name, name)))
-        control.input(choose, [control], outputs, **PICK)
-    for links in (body["panels"], body["one"]):
-        links.click(in_order(load), None, outputs, **PICK)
+        return in_order(chosen)
 
     def counting(request: gr.Request) -> Iterator[list[Any]]:
         params = dict(request.query_params)
-        held = [*[gr.skip()] * (len(outputs) - 2), gr.update(interactive=False), gr.update(interactive=True)]
         for said, is_done in count_now(runs_dir, params):
-            yield [said, *(draw(params) if is_done else held)]
+            yield [said, *(draw(runs_dir, params) if is_done else held())]
 
-    def resting() -> tuple[Any, Any]:
-        return gr.update(interactive=True), gr.update(interactive=False)
-
-    def stopped() -> tuple[Any, str]:
-        return gr.update(interactive=False), status("Cancelled; nothing was written.")
-
-    def waiting(said: str) -> list[Any]:
-        buttons = [gr.update(interactive=False), gr.update(interactive=True)]
-        return [status(said, busy=True), *[gr.skip()] * (len(outputs) - 2), *buttons]
-
-    def refused(said: str) -> list[Any]:
-        return [status(said, bad=True), *[gr.skip()] * len(outputs)]
-
-    work = go.click(queued(counting, waiting, refused), None, [line, *outputs], **MODEL)
+    demo.load(load, None, made.shown, **FILES)
+    keys = {"number": "view", "languages": "langs"}
+    for name, control in {"run": made.run, **made.pickers}.items():
+        control.input(choose(keys.get(name, name)), [control], made.shown, **PICK)
+    for links in (made.body["panels"], made.body["one"]):
+        links.click(in_order(load), None, made.shown, **PICK)
+    work = made.count.click(queued(counting, waiting, refused), None, [made.line, *made.shown], **MODEL)
     # Also after cancelling, once the step that was under way has ended: until then the browser takes no new click.
-    work.then(resting, None, [go, stop], **FILES)
-    stop.click(None, None, None, cancels=[work], **FILES).then(stopped, None, [stop, line], **FILES)
+    work.then(resting, None, [made.count, made.stop], **FILES)
+    halted = made.stop.click(None, None, None, cancels=[work], **FILES)
+    halted.then(stopped, None, [made.stop, made.line], **FILES)
+
+
+# ------------------------------------------------------------------------------------------------- event handlers
+
+
+def draw(runs_dir: Path, params: dict[str, Any]) -> list[Any]:
+    """Return what every component shows for an address, in the order of `Controls.shown`."""
+    context = shell.page_context(runs_dir, params)
+    shown = compose(context, runs_dir)
+    names = (*CONTROLS, *PARTS, "missing", "count", "stop")
+    return [shown["top"], shell.show_runs(context), *(shown[name] for name in names)]
+
+
+def _skipped(more: int = 0) -> list[Any]:
+    """Return updates that leave all but the buttons as it is; new ones each time, since gradio empties them."""
+    return [gr.skip() for _ in range(3 + len(CONTROLS) + len(PARTS) + more)]
+
+
+def held() -> list[Any]:
+    """Return what `Controls.shown` is while experts are counted: only the buttons change."""
+    return [*_skipped(), gr.update(interactive=False), gr.update(interactive=True)]
+
+
+def resting() -> tuple[Any, Any]:
+    """Return the buttons while nothing is counted."""
+    return gr.update(interactive=True), gr.update(interactive=False)
+
+
+def stopped() -> tuple[Any, str]:
+    """Return button and message after a cancelled counting."""
+    return gr.update(interactive=False), status("Cancelled; nothing was written.")
+
+
+def waiting(said: str) -> list[Any]:
+    """Return message and components while others use the models."""
+    return [status(said, busy=True), *held()]
+
+
+def refused(said: str) -> list[Any]:
+    """Return message and components where too many wait for the models."""
+    return [status(said, bad=True), *_skipped(2)]

@@ -125,82 +125,114 @@ def _source(facts: BaseFacts, runs: list[Run]) -> str:
     return f'<p class="lpr-caption">Similarity: {link}{tokens}.</p>'
 
 
+# ------------------------------------------------------------------------------------------------------- controls
+
+
+class Controls:
+    """The components, made in the order in which the page shows them."""
+
+    def __init__(self) -> None:
+        self.top = html_block(shell.head(QUESTION))
+        with gr.Row(elem_classes="lpr-controls"):
+            self.run = shell.run_picker()
+            self.rule = gr.Radio([], label="Give more experts to", visible=False)
+        with gr.Row(elem_classes="lpr-settings"):
+            box: dict[str, Any] = {"visible": False, "scale": 0}
+            self.budget = shell.unchecked(gr.Number(label="New experts in all", min_width=170, **box))
+            self.top_k = shell.unchecked(gr.Number(label="At work on a token (top-k)", min_width=190, **box))
+            self.tokens = shell.unchecked(gr.Number(label="Tokens of stage 1", min_width=170, **box))
+            choices = [(text, name) for name, text in ROUNDING.items()]
+            self.rounding = gr.Radio(choices, label="Rounding", visible=False)
+        self.said = html_block()
+        self.editor = html_block()
+        self.source = html_block()
+        self.costs = html_block()
+        self.export = html_block()
+        with gr.Accordion("A similarity of your own", open=False, elem_classes="lpr-own"):
+            self.typed = gr.Textbox(
+                label="One number above 0 per layer",
+                placeholder="0.31 0.42 0.40 …",
+                lines=2,
+                elem_classes=f"lpr-limit-{TYPED.most}",
+            )
+            with gr.Row(elem_classes="lpr-actions"):
+                self.use = gr.Button("Divide by this", scale=0)
+                self.line = html_block(shell.status(""))
+
+    @property
+    def shown(self) -> list[Any]:
+        """What `draw` fills, in its order."""
+        return [getattr(self, name) for name in SHOWN]
+
+
 def page(demo: gr.Blocks, runs_dir: Path) -> None:
-    """Wire the page."""
+    """Build the page and connect its events."""
     html_block(shell.header("Plan"))
-    top = html_block(shell.head(QUESTION))
-    with gr.Row(elem_classes="lpr-controls"):
-        run = shell.run_picker()
-        rule = gr.Radio([], label="Give more experts to", visible=False)
-    with gr.Row(elem_classes="lpr-settings"):
-        box: dict[str, Any] = {"visible": False, "scale": 0}
-        budget = shell.unchecked(gr.Number(label="New experts in all", min_width=170, **box))
-        top_k = shell.unchecked(gr.Number(label="At work on a token (top-k)", min_width=190, **box))
-        tokens = shell.unchecked(gr.Number(label="Tokens of stage 1", min_width=170, **box))
-        rounding = gr.Radio([(text, name) for name, text in ROUNDING.items()], label="Rounding", visible=False)
-    said = html_block()
-    editor = html_block()
-    source = html_block()
-    priced = html_block()
-    export = html_block()
-    with gr.Accordion("A similarity of your own", open=False, elem_classes="lpr-own"):
-        typed = gr.Textbox(
-            label="One number above 0 per layer",
-            placeholder="0.31 0.42 0.40 …",
-            lines=2,
-            elem_classes=f"lpr-limit-{TYPED.most}",
-        )
-        with gr.Row(elem_classes="lpr-actions"):
-            use = gr.Button("Divide by this", scale=0)
-            line = html_block(shell.status(""))
-    controls = {"rule": rule, "rounding": rounding, "budget": budget, "top_k": top_k, "tokens": tokens}
-
-    def drawn(params: dict[str, Any], *names: str) -> list[Any]:
-        context = shell.page_context(runs_dir, params)
-        parts = compose(context, runs_dir)
-        return [shell.show_runs(context) if name == "run" else parts[name] for name in names]
-
-    everything = {"top": top, **controls, "costs": priced, "export": export, "source": source}
-    everything |= {"run": run, "editor": editor}
+    made = Controls()
 
     def load(request: gr.Request) -> list[Any]:
-        return drawn(dict(request.query_params), *everything)
+        return draw(runs_dir, dict(request.query_params))
 
     def choose(name: str) -> Any:
         def chosen(value: Any, request: gr.Request) -> list[Any]:
-            params, same = dict(request.query_params), [gr.skip() for _ in everything]
-            context = shell.page_context(runs_dir, params)
-            try:
-                changes = changed(name, value, make_plan(known(context), context.query))
-            except LprError as error:  # what was typed stays, and so does the plan
-                return [shell.problem(str(error)), *same]
-            return ["", *(same if changes is None else drawn({**params, **changes}, *everything))]
+            return change(runs_dir, name, value, dict(request.query_params))
 
-        return chosen
+        return in_order(chosen)
 
     def divide(text: Any, request: gr.Request) -> list[Any]:
-        params = dict(request.query_params)
-        try:
-            values = parse_similarity(TYPED.read(text))
-            layers = (
-                facts_of(context.run, context.runs).num_layers
-                if (context := shell.page_context(runs_dir, params)).run
-                else None
-            )
-            if values and layers not in (None, len(values)):
-                raise ValueError(f"That is {len(values)} numbers, and the base has {layers} layers.")
-        except (ValueError, LprError) as error:
-            return [shell.status(str(error), bad=True), *(gr.skip() for _ in everything)]
-        said = f"{len(values)} layers." if values else "Back to what was measured."
-        changes = {"similarity": ",".join(f"{value:.6g}" for value in values), "rule": "similarity", "experts": ""}
-        return [shell.status(said), *drawn({**params, **changes}, *everything)]
+        return divide_by(runs_dir, text, dict(request.query_params))
 
-    demo.load(load, None, list(everything.values()), **FILES)
-    drawn_over = [said, *everything.values()]
-    for name, control in (("run", run), ("rule", rule), ("round", rounding)):
-        control.input(in_order(choose(name)), [control], drawn_over, **PICK)
-    for name, control in (("budget", budget), ("topk", top_k), ("tokens", tokens)):
-        given = in_order(choose(name))
-        gr.on([control.submit, control.blur], given, [control], drawn_over, **PICK)
-    editor.click(in_order(load), None, list(everything.values()), **PICK)
-    use.click(divide, [typed], [line, *everything.values()], **FILES)
+    demo.load(load, None, made.shown, **FILES)
+    for name, control in (("run", made.run), ("rule", made.rule), ("round", made.rounding)):
+        control.input(choose(name), [control], [made.said, *made.shown], **PICK)
+    for name, control in (("budget", made.budget), ("topk", made.top_k), ("tokens", made.tokens)):
+        gr.on([control.submit, control.blur], choose(name), [control], [made.said, *made.shown], **PICK)
+    made.editor.click(in_order(load), None, made.shown, **PICK)
+    made.use.click(divide, [made.typed], [made.line, *made.shown], **FILES)
+
+
+# ------------------------------------------------------------------------------------------------- event handlers
+
+
+SHOWN = ("top", "rule", "rounding", "budget", "top_k", "tokens", "costs", "export", "source", "run", "editor")
+"""The components that the address decides."""
+
+
+def draw(runs_dir: Path, params: dict[str, Any]) -> list[Any]:
+    """Return what the components in `SHOWN` show for an address."""
+    context = shell.page_context(runs_dir, params)
+    found = compose(context, runs_dir) | {"run": shell.show_runs(context)}
+    return [found[name] for name in SHOWN]
+
+
+def change(runs_dir: Path, name: str, value: Any, params: dict[str, Any]) -> list[Any]:
+    """Return a message, then what is shown after a control changed; a refused value leaves all as it was.
+
+    Args:
+        runs_dir: the folder of runs.
+        name: the key of the address that the control sets.
+        value: of the control.
+        params: of the address.
+    """
+    same = [gr.skip() for _ in SHOWN]
+    context = shell.page_context(runs_dir, params)
+    try:
+        changes = changed(name, value, make_plan(known(context), context.query))
+    except LprError as error:
+        return [shell.problem(str(error)), *same]
+    return ["", *(same if changes is None else draw(runs_dir, {**params, **changes}))]
+
+
+def divide_by(runs_dir: Path, text: Any, params: dict[str, Any]) -> list[Any]:
+    """Return a message, then what is shown when the budget is divided by a typed similarity."""
+    try:
+        values = parse_similarity(TYPED.read(text))
+        context = shell.page_context(runs_dir, params)
+        layers = facts_of(context.run, context.runs).num_layers if context.run else None
+        if values and layers not in (None, len(values)):
+            raise ValueError(f"That is {len(values)} numbers, and the base has {layers} layers.")
+    except (ValueError, LprError) as error:
+        return [shell.status(str(error), bad=True), *(gr.skip() for _ in SHOWN)]
+    said = f"{len(values)} layers." if values else "Back to what was measured."
+    changes = {"similarity": ",".join(f"{value:.6g}" for value in values), "rule": "similarity", "experts": ""}
+    return [shell.status(said), *draw(runs_dir, {**params, **changes})]

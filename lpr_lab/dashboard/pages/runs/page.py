@@ -1,5 +1,6 @@
 """Page `/`: what have I run, where does it stand, and what came of it?"""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -249,14 +250,14 @@ def curves(run: Run | None, name: str | None) -> tuple[Any, Any, str, Any]:
     return gr.update(visible=True), gr.update(choices=names, value=shown, visible=True), title, figure
 
 
+# ------------------------------------------------------------------------------------------------------- controls
+
+
 def page(demo: gr.Blocks, runs_dir: Path) -> None:
-    """Wire the page."""
+    """Build the page and connect its events."""
     html_block(shell.header("Runs"))
     top = html_block(shell.head(QUESTION))
-    listing = html_block()
-    compared = html_block()
-    following = html_block()
-    detail = html_block()
+    listing, compared, following, detail = (html_block() for _ in range(4))
     with gr.Column(visible=False, elem_classes="lpr-card lpr-curves") as card:
         number = gr.Dropdown([], label="Training, number by number", elem_classes="lpr-narrow")
         said = html_block()
@@ -264,50 +265,65 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     clock = gr.Timer(EVERY_SECONDS, active=False)
     drawn_for = gr.State("")
 
-    def say(context: PageContext, runs_dir: Path) -> list[str]:
-        return [
-            shell.head(QUESTION, finding(context), context.notice, query=context.query),
-            render_list(context) if context.runs else shell.no_runs(runs_dir),
-            render_comparison(context),
-            render_detail(context.run, context.runs) if context.run else "",
-        ]
-
-    def plot_curves(context: PageContext, runs_dir: Path) -> tuple[Any, Any, str, Any]:
-        return curves(context.run, context.query.view)
-
-    in_words, in_curves = cached(say, seconds=4), cached(plot_curves)
-
-    def draw_words(context: PageContext) -> list[Any]:
-        said = in_words(context, runs_dir)
-        return [*said, render_live(context.run), gr.Timer(active=at_work(context)), standing_of(context)]
-
     def show(request: gr.Request) -> list[Any]:
-        return draw_words(shell.page_context(runs_dir, request.query_params))
+        return draw(shell.page_context(runs_dir, request.query_params), runs_dir)
 
     def follow(before: str, request: gr.Request) -> list[Any]:
-        # Only the card changes while nothing else does: what a reader opened, ticked or typed stays as it is.
-        context = shell.page_context(runs_dir, request.query_params)
-        if before != standing_of(context):
-            return draw_words(context)
-        return [*[gr.skip()] * 4, render_live(context.run), gr.skip(), gr.skip()]
+        return keep_up(shell.page_context(runs_dir, request.query_params), runs_dir, before)
 
-    def draw(request: gr.Request) -> tuple[Any, Any, str, Any]:
-        return in_curves(shell.page_context(runs_dir, request.query_params), runs_dir)
+    def show_curves(request: gr.Request) -> tuple[Any, Any, str, Any]:
+        return chosen_curves(shell.page_context(runs_dir, request.query_params), runs_dir)
 
-    def draw_number(name: str, request: gr.Request) -> tuple[Any, Any, str, Any]:
+    def follow_curves(name: str, request: gr.Request) -> tuple[Any, Any, str, Any]:
         return curves(shell.page_context(runs_dir, request.query_params).run, name)
 
     def choose_number(name: str, request: gr.Request) -> list[Any]:
         context = shell.page_context(runs_dir, {**dict(request.query_params), "view": name})
-        return [*draw_words(context), *in_curves(context, runs_dir)]
+        return [*draw(context, runs_dir), *chosen_curves(context, runs_dir)]
 
-    # Two events, so that words do not wait for curves.
-    words, drawn = [top, listing, compared, detail, following, clock, drawn_for], [card, number, said, plot]
-    demo.load(show, None, words, **FILES)
-    demo.load(draw, None, drawn, **FILES)
-    clock.tick(follow, [drawn_for], words, **FILES)
-    clock.tick(draw_number, [number], drawn, **FILES)
+    # Two events, so that the text does not wait for curves.
+    text, drawn = [top, listing, compared, detail, following, clock, drawn_for], [card, number, said, plot]
+    demo.load(show, None, text, **FILES)
+    demo.load(show_curves, None, drawn, **FILES)
+    clock.tick(follow, [drawn_for], text, **FILES)
+    clock.tick(follow_curves, [number], drawn, **FILES)
     for links in (listing, compared, detail):
-        links.click(in_order(show), None, words, **PICK)
-        links.click(in_order(draw), None, drawn, **PICK)
-    number.input(in_order(choose_number), [number], [*words, *drawn], **PICK)
+        links.click(in_order(show), None, text, **PICK)
+        links.click(in_order(show_curves), None, drawn, **PICK)
+    number.input(in_order(choose_number), [number], [*text, *drawn], **PICK)
+
+
+# ------------------------------------------------------------------------------------------------- event handlers
+
+
+@partial(cached, seconds=4)
+def compose(context: PageContext, runs_dir: Path) -> list[str]:
+    """Return heading, list, comparison and detail."""
+    return [
+        shell.head(QUESTION, finding(context), context.notice, query=context.query),
+        render_list(context) if context.runs else shell.no_runs(runs_dir),
+        render_comparison(context),
+        render_detail(context.run, context.runs) if context.run else "",
+    ]
+
+
+@partial(cached, seconds=4)
+def chosen_curves(context: PageContext, runs_dir: Path) -> tuple[Any, Any, str, Any]:
+    """Return the curves of the number that the address asks for; see `curves`."""
+    return curves(context.run, context.query.view)
+
+
+def draw(context: PageContext, runs_dir: Path) -> list[Any]:
+    """Return all text of the page, whether it follows a run, and what it was drawn for."""
+    clock = gr.Timer(active=at_work(context))
+    return [*compose(context, runs_dir), render_live(context.run), clock, standing_of(context)]
+
+
+def keep_up(context: PageContext, runs_dir: Path, before: str) -> list[Any]:
+    """Return the same for a run at work: only its card, while nothing else is another than before.
+
+    What a reader opened, ticked or typed stays as it is.
+    """
+    if before != standing_of(context):
+        return draw(context, runs_dir)
+    return [*(gr.skip() for _ in range(4)), render_live(context.run), gr.skip(), gr.skip()]

@@ -11,7 +11,7 @@ from helpers.sample_runs import HOSTILE, SENTENCES, make_run, make_trace
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.pages.routing import own_texts as routing_own
 from lpr_lab.dashboard.pages.routing import page as routing
-from lpr_lab.dashboard.pages.routing import render
+from lpr_lab.dashboard.pages.routing import render, what_if
 from lpr_lab.dashboard.pages.routing import texts as routing_texts
 from lpr_lab.dashboard.server.unsaved_texts import UNSAVED, UnsavedTexts
 from lpr_lab.measure.trace import layers_in
@@ -173,7 +173,7 @@ def test_without_weights_own_texts_and_changes_are_refused_with_reason_and_comma
     assert parts_of(runs_dir, text="en")["what_if"]["visible"] is False
     *_, (line, _, _) = routing_own.trace_own(runs_dir, "Καλημέρα.", "el", {"run": run.id})
     assert "no weights" in words(line)
-    *_, (line, _) = routing.try_change(runs_dir, "force", 0, "all", {"run": run.id, "text": "el"})
+    *_, (line, _) = what_if.try_change(runs_dir, "force", 0, "all", {"run": run.id, "text": "el"})
     assert "no weights" in words(line)
 
 
@@ -299,7 +299,7 @@ def changed_run(loss_nats: float, text: str = HOSTILE):
 def test_a_change_is_told_in_bits_and_tokens_and_marked_as_not_saved():
     changed = changed_run(loss_nats=float(np.log(2)))
     text = int(changed.is_text.sum())
-    said = words(routing.render_change(changed, make_trace(HOSTILE, num_layers=2), "Expert 0 forced in all 2 layers"))
+    said = words(what_if.render_change(changed, make_trace(HOSTILE, num_layers=2), "Expert 0 forced in all 2 layers"))
     assert f"The text costs {text}.0 bits more" in said and "changed run, not saved" in said
     assert f"{text} of {text} tokens got less likely, 0 more likely, 0 stayed." in said
 
@@ -312,9 +312,9 @@ def test_a_change_that_gives_the_base_back_says_so():
     changed = changed_run(1.0)
     known = make_trace(HOSTILE, num_layers=2)
     known.base_log_prob = changed.log_prob
-    assert "the base is still in there" in words(routing.render_change(changed, known, "Expert 0 forced"))
+    assert "the base is still in there" in words(what_if.render_change(changed, known, "Expert 0 forced"))
     known.base_log_prob = np.asarray(changed.log_prob) - 0.1
-    assert "the base is still in there" not in words(routing.render_change(changed, known, "Expert 0 forced"))
+    assert "the base is still in there" not in words(what_if.render_change(changed, known, "Expert 0 forced"))
 
 
 def test_the_table_of_a_changed_run_escapes_what_tokens_say():
