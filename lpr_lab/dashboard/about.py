@@ -5,14 +5,18 @@
 
 import re
 from functools import cache
+from pathlib import Path
 
 from markdown_it import MarkdownIt
+from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 from starlette.routing import Route
 
 from lpr_lab.runs.environment import folder_of
 from lpr_lab.views import theme
+from lpr_lab.views.html.templates import render
+from lpr_lab.views.static import read_static
 
 PATH = "/concepts"
 PAPERS = {
@@ -25,16 +29,13 @@ SENTENCE = (
     "token."
 )
 _DOCUMENTS = ("concepts", "glossary")
+_STATIC = Path(__file__).with_name("static")
 
 
-def footer() -> str:
+def footer() -> Markup:
     """Return the foot of every page: what this is in a sentence, and where to read on."""
     links = {"How the method works": PATH, "Glossary": f"{PATH}#glossary"} | PAPERS
-    shown = "".join(
-        f'<a href="{address}"{"" if address.startswith("/") else " rel=noreferrer"}>{name}</a>'
-        for name, address in links.items()
-    )
-    return f'<section class="lpr-about" aria-label="About lpr_lab"><p>{SENTENCE}</p><p>{shown}</p></section>'
+    return render("dashboard/footer.html.j2", sentence=SENTENCE, links=links)
 
 
 def concepts_route() -> Route:
@@ -47,30 +48,14 @@ def concepts_route() -> Route:
 
 
 @cache
-def render_concepts() -> str:
+def render_concepts() -> Markup:
     """Return concepts and glossary as one HTML document, with the way back to the runs."""
-    body = "".join(f'<section id="{name}">{_as_html(_text_of(name))}</section>' for name in _DOCUMENTS)
     by_night = f"@media (prefers-color-scheme: dark) {{{theme.css_colours(':root', dark=True)}}}"
-    colours = theme.css_colours(":root") + by_night
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><title>Concepts · lpr_lab</title>'
-        f"<style>{colours}{_STYLE}</style></head><body>"
-        f'<nav aria-label="Pages"><a href="/">lpr_lab: all runs</a></nav><main>{body}</main></body></html>'
+    return render(
+        "dashboard/concepts.html.j2",
+        sections={name: _as_html(_text_of(name)) for name in _DOCUMENTS},
+        style=Markup(theme.css_colours(":root") + by_night + read_static("concepts.css", _STATIC)),  # noqa: S704, ours
     )
-
-
-_STYLE = """
-:root { color-scheme: light dark; }
-body { margin: 0 auto; padding: 1rem clamp(1rem, 4vw, 2rem) 4rem; max-width: 46rem; background: var(--lpr-paper);
-  color: var(--lpr-ink); font: 1rem/1.6 system-ui, sans-serif; }
-a { color: inherit; text-underline-offset: .2em; }
-h1, h2, h3 { line-height: 1.3; } h2 { margin-top: 2.5rem; }
-.table { overflow-x: auto; } table { border-collapse: collapse; font-size: .9375rem; }
-th, td { padding: .4rem .7rem; border-bottom: 1px solid var(--lpr-line); text-align: start; vertical-align: top; }
-pre { overflow-x: auto; padding: .8rem 1rem; border-radius: 8px; background: var(--lpr-sunken); }
-:focus-visible { outline: 2px solid var(--lpr-ink); outline-offset: 2px; }
-"""
 
 
 def _text_of(name: str) -> str:
@@ -78,11 +63,12 @@ def _text_of(name: str) -> str:
     return (folder_of("docs") / f"{name}.md").read_text(encoding="utf-8")
 
 
-def _as_html(text: str) -> str:
+def _as_html(text: str) -> Markup:
     """Return Markdown as HTML; links to files of the repository, which are not served, become their words alone."""
     for name in _DOCUMENTS:
         text = text.replace(f"]({name}.md", f"](#{name}")
     text = re.sub(r"\[([^]]*)\]\((?!https?://|#)[^)]*\)", r"\1", text)
     html = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
     wide = '<div class="table" tabindex="0" role="region" aria-label="Table"><table>'
-    return html.replace("<table>", wide).replace("</table>", "</table></div>")
+    html = html.replace("<table>", wide).replace("</table>", "</table></div>")
+    return Markup(html)  # noqa: S704, from documents of ours, without HTML of their own

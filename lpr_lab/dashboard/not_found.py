@@ -1,12 +1,12 @@
 """The 404 page."""
 
-from html import escape
-
+from markupsafe import Markup
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from lpr_lab.dashboard import about, shell, theme
+from lpr_lab.views.html.templates import render
 
 _API = "/gradio_api"
 _SHOWN = 80
@@ -19,18 +19,17 @@ async def answer(request: Request, error: Exception) -> Response:
     path, wanted = request.url.path, request.headers.get("accept", "")
     if path.startswith(_API) or request.method not in ("GET", "HEAD") or "text/html" not in wanted:
         return JSONResponse({"detail": detail}, 404)
-    return HTMLResponse(render(path), 404)
+    return HTMLResponse(render_page(path), 404)
 
 
-def render(path: str) -> str:
+def render_page(path: str) -> Markup:
     """Return the page; `path` is what was asked for."""
     asked = path if len(path) <= _SHOWN else path[: _SHOWN - 1] + "…"
-    links = "".join(f'<li><a href="{where}">{name}</a></li>' for name, where in shell.PAGES.items())
-    top = shell.head("There is no such page", f"“{escape(asked)}” is none of the pages of this dashboard.")
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><title>No such page · lpr_lab</title>'
-        f'{theme.head()}</head><body class="lpr-static"><div class="gradio-container"><div class="main">'
-        f'{shell.header("")}<main>{top}<p class="lpr-caption">These are:</p><ul class="lpr-apart">{links}</ul></main>'
-        f"{about.footer()}</div></div></body></html>"
+    return render(
+        "dashboard/not_found.html.j2",
+        head=theme.head(),
+        header=shell.header(""),
+        top=shell.head("There is no such page", f"“{asked}” is none of the pages of this dashboard."),
+        pages=shell.PAGES,
+        footer=about.footer(),
     )

@@ -1,4 +1,4 @@
-"""What a page's address asks for: the state of every page, readable, shareable and never trusted."""
+"""What a page's address asks for."""
 
 import re
 from collections.abc import Mapping
@@ -23,6 +23,8 @@ _ROWS = {"experts": re.compile(r"[0-9A-Za-z.,+ -]{0,8000}"), "similarity": re.co
 @dataclass(frozen=True)
 class Query:
     """The query of an address, read leniently: what is malformed is as if it were not there.
+
+    One field for each key of an address (docs/reference), since links lead from page to page and keep what both know.
 
     >>> Query.parse({"run": "../etc", "langs": "el,en", "layer": "3"})  # doctest: +ELLIPSIS
     Query(run='', run2='', ... langs='el,en', ... layer=3, ...)
@@ -87,11 +89,11 @@ class Query:
         return tuple(filter(None, self.runs.split(",")))
 
     @classmethod
-    def parse(cls, query: Mapping[str, Any]) -> "Query":
+    def parse(cls, params: Mapping[str, Any]) -> "Query":
         """Read a query; unknown keys and malformed values are left out."""
         values: dict[str, Any] = {}
         for field in fields(cls):
-            raw = str(query.get(field.name, ""))
+            raw = str(params.get(field.name, ""))
             if field.name in ADDRESS:
                 values[field.name] = _number(field.name, raw)
             elif field.name in _ROWS:
@@ -104,22 +106,22 @@ class Query:
         return cls(**values)
 
     def urlencode(self, **changes: Any) -> str:
-        """Return the query of this view with some values changed, without what is empty."""
-        view = replace(self, **changes)
-        values = {field.name: getattr(view, field.name) for field in fields(self)}
+        """Return this query as text with some values changed, without what is empty."""
+        changed = replace(self, **changes)
+        values = {field.name: getattr(changed, field.name) for field in fields(self)}
         return urlencode({key: value for key, value in values.items() if value not in ("", None)}, safe=",")
 
     def link(self, page: str, **changes: Any) -> str:
-        """Return the address of a page with this view; `page` is `/`, `/routing` and so on."""
+        """Return the address of a page with this query; `page` is `/`, `/routing` and so on."""
         query = self.urlencode(**changes)
         return f"{page}?{query}" if query else page
 
 
-def refused(query: Mapping[str, Any]) -> list[str]:
+def refused(params: Mapping[str, Any]) -> list[str]:
     """Return what is wrong with the numbers of a query, in sentences; `Query.parse` leaves them out."""
     said = []
     for name, number in ADDRESS.items():
-        raw = str(query.get(name, ""))
+        raw = str(params.get(name, ""))
         if raw:
             try:
                 number.read_text(raw)

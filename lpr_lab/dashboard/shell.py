@@ -1,13 +1,12 @@
 """What all pages share: header, heads, notices, badges, the run picker, and the component that shows our HTML.
 
-Most of it returns strings; only `html_block` and the functions below the last line know gradio. Text that came from a
-file or a person goes through `esc`.
+Most of it returns `Markup`, HTML whose values are escaped; only `html_block` and what stands below the last line know
+gradio.
 """
 
 import asyncio
-import html
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from weakref import WeakValueDictionary
 
 import gradio as gr
 from anyio import to_thread
+from markupsafe import Markup
 
 from lpr_lab.dashboard.query import Query, refused
 from lpr_lab.errors import LprError
@@ -24,6 +24,7 @@ from lpr_lab.runs.model_ref import analysed_run
 from lpr_lab.runs.run import Run, short_id
 from lpr_lab.runs.status import seconds_since
 from lpr_lab.text.languages import language_name
+from lpr_lab.views.html.templates import render
 from lpr_lab.views.numbers import duration
 
 PAGES = {
@@ -41,8 +42,6 @@ BITS_PER_BYTE = (
     "tokenizer."
 )
 """Said where a page first speaks of them."""
-
-esc = html.escape
 
 
 def html_block(value: str = "", **options: Any) -> gr.HTML:
@@ -89,110 +88,121 @@ class PageContext:
     runs: list[Run]
     run: Run | None
     query: Query
-    notice: str = ""
-    """HTML, or empty."""
+    notice: Markup = field(default_factory=Markup)
 
 
 def page_context(runs_dir: Path, params: Any) -> PageContext:
     """Find the run that an address asks for, or the newest readable one; a run that is not there is said, not fatal."""
-    query = Query.parse(dict(params))
-    left_out = "".join(notice("warn", esc(sentence)) for sentence in refused(dict(params)))
+    params = dict(params)
+    query = Query.parse(params)
+    said = Markup("").join(notice("warn", sentence) for sentence in refused(params))
     try:
         runs = list_runs(runs_dir)
     except LprError as error:
-        return PageContext([], None, query, left_out + notice("warn", esc(str(error))))
+        return PageContext([], None, query, said + notice("warn", str(error)))
     readable = {run.id: run for run in runs if run.problem is None}
-    asked = str(dict(params).get("run", ""))
     if query.run in readable:
-        return PageContext(runs, readable[query.run], query, left_out)
+        return PageContext(runs, readable[query.run], query, said)
     newest = next(iter(readable.values()), None)
-    said = left_out
-    if asked:
+    if asked := str(params.get("run", "")):
         broken = next((run.problem for run in runs if run.id == query.run and run.problem), None)
-        reason = esc(broken) if broken else f"Run “{esc(asked[:80])}” isn't in this folder."
+        reason = broken or f"Run “{asked[:80]}” isn't in this folder."
         said += notice("warn", reason + (" Showing the newest one instead." if newest else ""))
-    chosen = Query.parse({**dict(params), "run": newest.id if newest else ""})
-    return PageContext(runs, newest, chosen, said)
+    return PageContext(runs, newest, Query.parse({**params, "run": newest.id if newest else ""}), said)
 
 
 # ------------------------------------------------------------------------------------------------------- pieces
 
 
-def header(active: str) -> str:
+def header(active: str) -> Markup:
     """Return the top of every page: name, pages, brightness. The script keeps run and language in the links."""
-    links = "".join(
-        f'<a href="{path}" data-page="{path}"{" aria-current=page" if name == active else ""}>{name}</a>'
-        for name, path in PAGES.items()
-    )
-    return (
-        '<header class="lpr-header"><a class="lpr-skip" href="#" data-skip>Skip to content</a>'
-        '<a class="lpr-brand" href="/" aria-label="lpr_lab, all runs">'
-        '<svg viewBox="0 0 28 20" aria-hidden="true"><circle cx="10" cy="10" r="8.5" fill="var(--lpr-original)"/>'
-        '<circle cx="18" cy="10" r="7.5" fill="none" stroke="var(--lpr-new)" stroke-width="2.5" '
-        'stroke-dasharray="3.4 2.1"/></svg>lpr_lab</a>'
-        f'<nav aria-label="Pages">{links}</nav>'
-        '<button type="button" class="lpr-theme" data-theme-toggle aria-label="Light or dark">'
-        '<svg viewBox="0 0 20 20" aria-hidden="true"><circle cx="10" cy="10" r="7" fill="none" stroke="currentColor" '
-        'stroke-width="1.8"/><path d="M10 3a7 7 0 0 1 0 14z" fill="currentColor"/></svg></button></header>'
-    )
+    return render("dashboard/header.html.j2", pages=PAGES, active=active)
 
 
-def head(question: str, finding: str = "", more: str = "", *, query: Query | None = None) -> str:
-    """Return a page's heading: the question it answers, and, as HTML, the answer in a sentence and notices."""
-    ready = f' data-lpr-page="ready" data-query="{esc(query.urlencode())}"' if query is not None else ""
-    lead = f'<p class="lpr-finding">{finding}</p>' if finding else ""
-    return f'<div class="lpr-head" id="lpr-main" tabindex="-1"{ready}><h1>{esc(question)}</h1>{lead}{more}</div>'
+def head(question: str, finding: str | Markup = "", more: str | Markup = "", *, query: Query | None = None) -> Markup:
+    """Return a page's heading: the question it answers, the answer in a sentence, and notices.
+
+    With a query the page counts as ready, and the script writes the query into the address.
+    """
+    ready = Markup(' data-lpr-page="ready" data-query="{}"').format(query.urlencode()) if query is not None else ""
+    lead = Markup('<p class="lpr-finding">{}</p>').format(finding) if finding else ""
+    start = Markup('<div class="lpr-head" id="lpr-main" tabindex="-1"{}><h1>{}</h1>').format(ready, question)
+    return start + lead + more + Markup("</div>")
 
 
-def notice(kind: str, text: str) -> str:
+def more(*texts: str | Markup) -> Markup:
+    """Return what a finding says in small print, joined by blanks; nothing where there is nothing to say."""
+    said = Markup(" ").join(filter(None, texts))
+    return Markup('<span class="lpr-more">{}</span>').format(said) if said else Markup("")
+
+
+def caption(text: str | Markup) -> Markup:
+    """Return a line in small print."""
+    return Markup('<p class="lpr-caption">{}</p>').format(text)
+
+
+def notice(kind: str, text: str | Markup) -> Markup:
     """Return a notice; `kind` is `info`, `warn` or `bad`, which the first word says too."""
     word = {"info": "Note", "warn": "Notice", "bad": "Failed"}[kind]
-    return f'<p class="lpr-notice lpr-{kind}" role="note"><b>{word}.</b> {text}</p>'
+    return Markup('<p class="lpr-notice lpr-{}" role="note"><b>{}.</b> {}</p>').format(kind, word, text)
 
 
-def command(line: str) -> str:
+def command(line: str) -> Markup:
     """Return a command with a button that copies it."""
-    return (
-        f'<span class="lpr-command"><code>{esc(line)}</code>'
-        f'<button type="button" data-copy aria-label="Copy the command {esc(line)}">Copy</button></span>'
-    )
+    return Markup(
+        '<span class="lpr-command"><code>{0}</code>'
+        '<button type="button" data-copy aria-label="Copy the command {0}">Copy</button></span>'
+    ).format(line)
 
 
-def no_runs(runs_dir: Path) -> str:
+def no_runs(runs_dir: Path) -> Markup:
     """Return what a page shows when there is no run at all: how to make one."""
-    return (
-        '<section class="lpr-card lpr-empty"><h2>No runs yet</h2>'
-        f"<p>There is no run in <code>{esc(str(runs_dir))}</code>. Make the first one: it takes about ten minutes on "
-        f"two processor cores and opens here when it is done.</p>{command('lpr-lab demo')}</section>"
-    )
+    body = Markup(
+        "<p>There is no run in <code>{}</code>. Make the first one: it takes about ten minutes on two processor cores "
+        "and opens here when it is done.</p>{}"
+    ).format(runs_dir, command("lpr-lab demo"))
+    return _card("No runs yet", body)
 
 
-def card(what: str, body: str) -> str:
-    """Return a card that says what is not there; `body` is HTML."""
-    return f'<section class="lpr-card lpr-empty"><h2>{esc(what)}</h2><p>{body}</p></section>'
+def _card(what: str, body: Markup) -> Markup:
+    return Markup('<section class="lpr-card lpr-empty"><h2>{}</h2>{}</section>').format(what, body)
 
 
-def elsewhere(run: Run, path: str) -> str:
-    """Return, as HTML, where the model is that a run only analysed; empty for a run with a model of its own."""
+def card(what: str, body: str | Markup) -> Markup:
+    """Return a card that says what is not there."""
+    return _card(what, Markup("<p>{}</p>").format(body))
+
+
+def missing(what: str, how: str, line: str = "") -> Markup:
+    """Return a card that says which result is not there and how to get it."""
+    return _card(what, Markup("<p>{}</p>{}").format(how, command(line) if line else ""))
+
+
+def elsewhere(run: Run, path: str) -> Markup:
+    """Return where the model is that a run only analysed; empty for a run with a model of its own."""
     subject = analysed_run(run)
     if not subject:
-        return ""
-    link = esc(Query(run=subject).link(path))
-    return f'See <a href="{link}">the run it analysed</a>, {esc(subject)}.'
+        return Markup("")
+    return Markup('See <a href="{}">the run it analysed</a>, {}.').format(Query(run=subject).link(path), subject)
 
 
-def missing(what: str, how: str, line: str = "") -> str:
-    """Return a card that says which result is not there and how to get it."""
-    return (
-        f'<section class="lpr-card lpr-empty"><h2>{esc(what)}</h2><p>{esc(how)}</p>'
-        f"{command(line) if line else ''}</section>"
-    )
+def no_model(run: Run, reason: str, path: str, what: str) -> Markup:
+    """Return why no model of a run can be used, and how to get one.
+
+    Args:
+        run: without a model of its own.
+        reason: a sentence.
+        path: of the page, where the model that the run analysed is shown.
+        what: needs a model, such as `A new text`.
+    """
+    demo = Markup("{} needs a run with weights: {}").format(what, command("lpr-lab demo"))
+    return Markup("{} {}").format(reason, elsewhere(run, path) or demo)
 
 
-def status(text: str, *, busy: bool = False, bad: bool = False) -> str:
+def status(text: str, *, busy: bool = False, bad: bool = False) -> Markup:
     """Return the status line of what is being computed."""
     kind = " lpr-busy" if busy else " lpr-bad-line" if bad else ""
-    return f'<p class="lpr-status-line{kind}" role="status">{esc(text)}</p>'
+    return Markup('<p class="lpr-status-line{}" role="status">{}</p>').format(kind, text)
 
 
 def is_busy(line: str) -> bool:
@@ -200,9 +210,9 @@ def is_busy(line: str) -> bool:
     return "lpr-busy" in line
 
 
-def problem(text: str) -> str:
+def problem(text: str) -> Markup:
     """Return a line that says what is wrong with what was typed, where there is none otherwise; it is read out."""
-    return f'<p class="lpr-status-line lpr-bad-line" role="alert">{esc(text)}</p>'
+    return Markup('<p class="lpr-status-line lpr-bad-line" role="alert">{}</p>').format(text)
 
 
 STATES = {
@@ -215,30 +225,30 @@ STATES = {
 }
 
 
-def state_badge(state: str) -> str:
+def state_badge(state: str) -> Markup:
     """Return a run's state as glyph and word."""
     glyph, word = STATES.get(state, ("?", state))
-    return f'<span class="lpr-state lpr-state-{esc(state)}"><i aria-hidden="true">{glyph}</i> {esc(word)}</span>'
+    return Markup('<span class="lpr-state lpr-state-{}"><i aria-hidden="true">{}</i> {}</span>').format(
+        state, glyph, word
+    )
 
 
-def example_badge(run: Run) -> str:
+def example_badge(run: Run) -> Markup:
     """Return the badge of a run that came with the code, or nothing."""
     if not run.is_example:
-        return ""
-    return '<span class="lpr-badge" title="Came with the code: read only, without weights">example</span>'
+        return Markup("")
+    return Markup('<span class="lpr-badge" title="Came with the code: read only, without weights">example</span>')
 
 
-def tag_chips(run: Run) -> str:
+def tag_chips(run: Run) -> Markup:
     """Return a run's tags as chips."""
-    return "".join(f'<bdi class="lpr-badge lpr-tag">{esc(word)}</bdi> ' for word in tags_of(run))
+    return Markup("").join(Markup('<bdi class="lpr-badge lpr-tag">{}</bdi> ').format(word) for word in tags_of(run))
 
 
-def language_chips(codes: Iterable[str], role: str) -> str:
+def language_chips(codes: Iterable[str], role: str) -> Markup:
     """Return languages as chips: solid underline for original ones, dashed for expanded ones."""
-    return "".join(
-        f'<span class="lpr-chip-lang lpr-{role}" title="{esc(role)} language">{esc(language_name(code))}</span>'
-        for code in codes
-    )
+    chip = Markup('<span class="lpr-chip-lang lpr-{0}" title="{0} language">{1}</span>')
+    return Markup("").join(chip.format(role, language_name(code)) for code in codes)
 
 
 def age(timestamp: str | None) -> str:

@@ -20,7 +20,7 @@ from lpr_lab.dashboard.pages.compare.sides import (
 from lpr_lab.dashboard.pages.compare.state import QUESTION, Latest, hint, may_judge
 from lpr_lab.dashboard.query import Query
 from lpr_lab.dashboard.server.models import why_no_model
-from lpr_lab.dashboard.shell import PageContext, esc
+from lpr_lab.dashboard.shell import PageContext
 from lpr_lab.errors import LprError
 from lpr_lab.runs.continuations import Pair, exactness, pair_id, pairs
 from lpr_lab.runs.model_ref import BASE, EXPANDED, analysed_run
@@ -29,7 +29,6 @@ from lpr_lab.text.languages import language_name
 from lpr_lab.views.html.continuations import describe_settings, finding, render_pair
 
 BLIND = "blind"
-DEMO = shell.command("lpr-lab demo")
 
 
 def compose(context: PageContext, runs_dir: Path) -> dict[str, Any]:
@@ -46,7 +45,7 @@ def compose(context: PageContext, runs_dir: Path) -> dict[str, Any]:
     try:
         return blank | _compose(context, run)
     except LprError as error:
-        more = context.notice + shell.notice("bad", esc(str(error)))
+        more = context.notice + shell.notice("bad", str(error))
         return blank | {"top": shell.head(QUESTION, more=more, query=context.query)}
 
 
@@ -55,7 +54,7 @@ def _compose(context: PageContext, run: Run) -> dict[str, Any]:
     original, expanded = shell.languages_of(run)
     record = kept.get(context.query.text)
     if context.query.text and record is None:
-        said = f"This run keeps no pair “{esc(context.query.text)}”. Showing another one, if there is any."
+        said = f"This run keeps no pair “{context.query.text}”. Showing another one, if there is any."
         context = replace(context, notice=context.notice + shell.notice("warn", said))
     language = str(record.get("language") or "") if record else context.query.lang
     others = comparable(run, context.runs)
@@ -90,18 +89,16 @@ def _compose(context: PageContext, run: Run) -> dict[str, Any]:
     if reason is None:
         found["hint"] = hint(run, record.get("max_new_tokens") or 48 if record else 48, prompt)
     else:
-        more = shell.elsewhere(run, "/compare") or f"A new generation needs a run with weights: {DEMO}"
-        line = f"{esc(reason)} {more}"
-        found["why"] = shell.notice("info", line)
+        found["why"] = shell.notice("info", shell.no_model(run, reason, "/compare", "A new generation"))
     if record is None:
         lead = "Both continue one prompt, from one copy of the weights." if reason is None else ""
         return found | {"top": shell.head(QUESTION, lead, context.notice, query=query)}
     pair = Pair.from_record(record)
-    more = f'<span class="lpr-more">Kept with this run: {esc(describe_settings(record))}.</span>'
+    more = shell.more(f"Kept with this run: {describe_settings(record)}.")
     settings = {key: record.get(key) for key in ("max_new_tokens", "temperature", "seed")}
     latest = Latest(run.id, pair, settings, is_kept=True)
     return found | {
-        "top": shell.head(QUESTION, f"{finding(pair)}{more}", context.notice, query=query),
+        "top": shell.head(QUESTION, finding(pair) + more, context.notice, query=query),
         "pair": render_pair(pair, exactness(run)),
         "tokens": gr.update(value=settings["max_new_tokens"] or 48),
         "temperature": gr.update(value=settings["temperature"] or 0),

@@ -16,15 +16,14 @@ from lpr_lab.dashboard.pages.compare.sides import (
     comparable,
     speaker,
 )
-from lpr_lab.dashboard.pages.compare.state import QUESTION, Latest, done, halted
+from lpr_lab.dashboard.pages.compare.state import Latest, done, halted, show_growing
 from lpr_lab.dashboard.parameters import NEW_TOKENS, PROMPT, SEED, TEMPERATURE
 from lpr_lab.dashboard.server.models import MODELS
 from lpr_lab.dashboard.shell import status
 from lpr_lab.errors import LprError, UsageError
-from lpr_lab.runs.continuations import Continuation, Pair, exactness
+from lpr_lab.runs.continuations import Continuation, Pair
 from lpr_lab.runs.model_ref import BASE, EXPANDED, ModelRef
 from lpr_lab.runs.run import Run
-from lpr_lab.views.html.continuations import finding, render_pair
 
 UPDATES_PER_SECOND = 10
 
@@ -62,15 +61,15 @@ def generate(
     names = left.name(run), right.name(run)
     pair = Pair(prompt, asked["language"] or "", names=names, is_running=True, swapped=swapped, hidden=blind)
     latest = Latest(run.id, pair, settings, was_blind=blind)
-    empty = shell.head(QUESTION, finding(pair)), render_pair(pair, exactness(run))
-    yield status("Loading the model, once…" if not MODELS.is_loaded(run) else "Writing…", busy=True), *empty, latest
+    said = status("Loading the model, once…" if not MODELS.is_loaded(run) else "Writing…", busy=True)
+    yield said, *show_growing(pair, run), latest
     try:
         for grown in _write(pair, (left, right), run, settings):
             latest, pair = replace(latest, pair=grown), grown
             longest = max(pair.left.tokens or 0, pair.right.tokens or 0)
             line = status(f"Writing: {longest} of at most {settings['max_new_tokens']} tokens each…", busy=True)
             if pair.is_running:
-                yield line, shell.head(QUESTION, finding(pair)), render_pair(pair, exactness(run)), latest
+                yield line, *show_growing(pair, run), latest
     except Exception as error:  # whatever it is, the page says so, keeps what was written, and the next one can start
         said = (
             str(error) if isinstance(error, LprError) else f"The generation failed ({type(error).__name__}: {error})."

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.pages.compare import render
@@ -20,7 +21,7 @@ from lpr_lab.dashboard.parameters import SEED
 from lpr_lab.dashboard.query import Query
 from lpr_lab.dashboard.server.model_queue import queued
 from lpr_lab.dashboard.server.models import why_no_model
-from lpr_lab.dashboard.shell import FILES, MODEL, PICK, PageContext, esc, html_block, in_order, status
+from lpr_lab.dashboard.shell import FILES, MODEL, PICK, PageContext, html_block, in_order, status
 from lpr_lab.errors import UsageError
 from lpr_lab.runs.continuations import pairs
 from lpr_lab.runs.model_ref import BASE, EXPANDED
@@ -130,7 +131,7 @@ class Page:
             found |= {"prompt": gr.skip(), "line": status("Your prompt stays; only its language is another.")}
         return list(found.values())
 
-    def set_address(self, request: gr.Request, *given: Any) -> str:
+    def set_address(self, request: gr.Request, *given: Any) -> Markup | str:
         """Return the line that tells how long a generation takes, and sets the address to what was chosen."""
         context, asked = self._context(request), dict(zip(ADDRESS, given, strict=True))
         if context.run is None:
@@ -196,7 +197,7 @@ def working() -> tuple[Any, ...]:
 
 def waiting(said: str) -> tuple[Any, ...]:
     """Return what a generation shows while others use the models."""
-    return status(said, busy=True), shell.head(QUESTION, esc(said)), "", None
+    return status(said, busy=True), shell.head(QUESTION, said), "", None
 
 
 def refused(said: str) -> tuple[Any, ...]:

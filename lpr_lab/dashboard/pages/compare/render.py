@@ -1,16 +1,18 @@
-"""The words of the page `/compare` around a pair: how long it takes, what is kept, what was preferred."""
+"""HTML of page `/compare` around a pair: how long it takes, what is kept, what was preferred."""
 
 from typing import Any
 
+from markupsafe import Markup
+
 from lpr_lab.dashboard.pages.compare.sides import Speed, same_texts
 from lpr_lab.dashboard.query import Query
-from lpr_lab.dashboard.shell import esc
 from lpr_lab.measure.preference import Tally, tally
 from lpr_lab.measure.significance import UNCLEAR
 from lpr_lab.runs.continuations import Pair, pairs
 from lpr_lab.runs.run import Run
 from lpr_lab.text.languages import language_name
 from lpr_lab.views.html.continuations import describe_settings, title_of
+from lpr_lab.views.html.templates import render
 from lpr_lab.views.numbers import duration, percent
 
 SLOW_SECONDS = 60
@@ -37,53 +39,41 @@ def estimate(speed: Speed | None, tokens: int, is_loaded: bool, characters: int 
     return said
 
 
-def kept_pairs(kept: dict[str, dict[str, Any]], query: Query) -> str:
+def kept_pairs(kept: dict[str, dict[str, Any]], query: Query) -> Markup:
     """Return the pairs that the run keeps, newest first, as links."""
     if not kept:
-        return ""
-    items = ""
+        return Markup("")
+    items = []
     for name, record in list(reversed(kept.items()))[:KEPT_SHOWN]:
         pair = Pair.from_record(record)
-        params = esc(query.urlencode(lang=pair.language, text=name, seed=None))
-        current = ' aria-current="true"' if query.text == name else ""
         who = " and ".join(title_of(side) for side in pair.names)
         said = " · ".join(filter(None, (language_name(pair.language), who, describe_settings(record))))
-        link = f'<a href="/compare?{params}" data-pick="{params}"{current}><bdi>{esc(_short(pair.prompt))}</bdi></a>'
-        items += f"<li>{link}<small>{esc(said)}</small></li>"
-    return (
-        f'<details class="lpr-fold lpr-panel"><summary>Pairs kept with this run ({len(kept)})</summary>'
-        f'<ul class="lpr-apart">{items}</ul></details>'
-    )
+        params = query.urlencode(lang=pair.language, text=name, seed=None)
+        items.append((params, query.text == name, _short(pair.prompt), said))
+    return render("dashboard/pages/compare/kept.html.j2", number=len(kept), items=items)
 
 
 def _short(text: str) -> str:
     return text if len(text) <= 60 else text[:59] + "…"
 
 
-def preferences(run: Run, records: list[dict[str, Any]]) -> str:
+def preferences(run: Run, records: list[dict[str, Any]]) -> Markup:
     """Return how often which side was preferred, and whether that could be chance."""
     counts = tally(records, same_texts(pairs(run)))
-    if not counts:
-        return ""
-    rows = "".join(_tally(count) for count in counts)
-    return (
-        '<section class="lpr-panel lpr-section"><h2>What readers of this run preferred</h2>'
-        f'<ul class="lpr-votes">{rows}</ul><p class="lpr-caption">Exact two-sided sign test over the judgements that '
-        "prefer one side; ties and “both bad” say nothing about which is better. A preference is called clear when the "
-        "exact 95% interval of the share of wins leaves one half out. A pair is judged once. Judge blind where you "
-        "can: who knows the sides is not impartial.</p></section>"
-    )
+    rows = [_tally(count) for count in counts]
+    return render("dashboard/pages/compare/preferences.html.j2", rows=rows) if rows else Markup("")
 
 
-def _tally(count: Tally) -> str:
-    names = [esc(title_of(side)) for side in count.sides]
-    verdict = f"{esc(title_of(count.preferred))} is preferred" if count.preferred else UNCLEAR
+def _tally(count: Tally) -> tuple[str, str]:
+    """Return the verdict on two sides, and what it rests on."""
+    names = [title_of(side) for side in count.sides]
+    verdict = f"{title_of(count.preferred)} is preferred" if count.preferred else UNCLEAR
     low, high = count.win_share(1)
     share = f"; {names[1]} wins {percent(count.wins[1] / count.decided)} of them" if count.decided else ""
     ends = f", 95% interval {percent(low)} to {percent(high)}" if count.decided else ""
     total = count.decided + count.ties + count.both_bad
     p = f"{count.p:.2g}" if count.p < 0.1 else f"{count.p:.2f}"
-    return (
-        f"<li><b>{verdict}</b>: {names[0]} {count.wins[0]}, {names[1]} {count.wins[1]} (n = {count.decided}, p = {p})"
-        f"{share}{ends}; ties {count.ties}, both bad {count.both_bad}; {count.blind} of {total} blind.</li>"
+    return verdict, (
+        f"{names[0]} {count.wins[0]}, {names[1]} {count.wins[1]} (n = {count.decided}, p = {p}){share}{ends}; ties "
+        f"{count.ties}, both bad {count.both_bad}; {count.blind} of {total} blind."
     )

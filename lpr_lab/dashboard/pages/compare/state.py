@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.pages.compare import render
@@ -13,7 +14,7 @@ from lpr_lab.dashboard.pages.compare.sides import PREFERENCES, reveal, revealed,
 from lpr_lab.dashboard.parameters import NEW_TOKENS
 from lpr_lab.dashboard.query import Query
 from lpr_lab.dashboard.server.models import MODELS
-from lpr_lab.dashboard.shell import esc, status
+from lpr_lab.dashboard.shell import status
 from lpr_lab.errors import LprError
 from lpr_lab.measure.preference import CHOICES
 from lpr_lab.runs.continuations import Pair, exactness, pair_id, pairs
@@ -39,7 +40,7 @@ class Latest:
         return self.pair.to_record(self.settings)
 
 
-def hint(run: Run, tokens: Any, prompt: Any, query: Query | None = None, latest: Latest | None = None) -> str:
+def hint(run: Run, tokens: Any, prompt: Any, query: Query | None = None, latest: Latest | None = None) -> Markup:
     """Return the line under the button: how long it will take; with a query it also sets the address."""
     newest = [latest.record] if latest is not None else []
     try:
@@ -50,10 +51,10 @@ def hint(run: Run, tokens: Any, prompt: Any, query: Query | None = None, latest:
     return hint_of(said, query)
 
 
-def hint_of(said: str, query: Query | None = None) -> str:
+def hint_of(said: str, query: Query | None = None) -> Markup:
     """Return such a line; see `hint`."""
-    params = f' data-query="{esc(query.urlencode())}"' if query is not None else ""
-    return f'<p class="lpr-caption"{params}>{esc(said)}</p>'
+    data = Markup(' data-query="{}"').format(query.urlencode()) if query is not None else ""
+    return Markup('<p class="lpr-caption"{}>{}</p>').format(data, said)
 
 
 def done(latest: Latest, run: Run, query: Query) -> tuple[Any, Any, Any, Any]:
@@ -70,14 +71,23 @@ def done(latest: Latest, run: Run, query: Query) -> tuple[Any, Any, Any, Any]:
     return line, *show(latest, run, query if kept else None), replace(latest, is_kept=kept)
 
 
-def show(latest: Latest, run: Run, query: Query | None = None) -> tuple[str, str]:
+def show(latest: Latest, run: Run, query: Query | None = None) -> tuple[Markup, Markup]:
     """Return head and panes; with a query the address becomes that of this pair."""
     pair = latest.pair
-    more = f'<span class="lpr-more">{esc(describe_settings(latest.settings).capitalize())}.</span>'
+    more = shell.more(f"{describe_settings(latest.settings).capitalize()}.")
     if query is not None:
         changed = {"lang": pair.language, "text": pair_id(latest.record), "seed": latest.settings["seed"]}
         query = Query.parse({**vars(query), **changed})
-    return shell.head(QUESTION, f"{finding(pair)}{more}", query=query), render_pair(pair, exactness(run))
+    return shell.head(QUESTION, finding(pair) + more, query=query), _panes(pair, run)
+
+
+def show_growing(pair: Pair, run: Run) -> tuple[Markup, Markup]:
+    """Return head and panes of a pair that is being written."""
+    return shell.head(QUESTION, finding(pair)), _panes(pair, run)
+
+
+def _panes(pair: Pair, run: Run) -> Markup:
+    return render_pair(pair, exactness(run))
 
 
 def halted(latest: Latest, run: Run) -> tuple[str, Any, Any, Latest | None]:

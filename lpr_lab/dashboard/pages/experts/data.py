@@ -17,7 +17,7 @@ ALONE = "none"
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """One stage of one run on one data set, and what it is compared with."""
+    """One stage of one run on one data set, and what it is compared with: a field for each choice of the page."""
 
     run: Run
     is_counted: bool

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.cache import cached
@@ -13,7 +14,7 @@ from lpr_lab.dashboard.pages.experts import render
 from lpr_lab.dashboard.pages.experts.data import ALONE, Selection, extra, read, why_not_counted
 from lpr_lab.dashboard.server.model_queue import queued
 from lpr_lab.dashboard.server.models import MODELS, why_no_model
-from lpr_lab.dashboard.shell import FILES, MODEL, PICK, PageContext, esc, html_block, in_order, status
+from lpr_lab.dashboard.shell import FILES, MODEL, PICK, PageContext, html_block, in_order, status
 from lpr_lab.errors import LprError
 from lpr_lab.runs.run import Run
 from lpr_lab.text.languages import language_name
@@ -53,7 +54,7 @@ def compose(context: PageContext, runs_dir: Path) -> dict[str, Any]:
         return shown | _pickers(selection) | _drawn(selection, context)
     except (LprError, KeyError, ValueError) as error:
         reason = str(error) if isinstance(error, LprError) else f"A table of this run has another form ({error!r})."
-        more = context.notice + shell.notice("bad", esc(reason))
+        more = context.notice + shell.notice("bad", reason)
         return shown | {"top": shell.head(QUESTION, more=more, query=context.query)}
 
 
@@ -151,11 +152,9 @@ def _probability(selection: Selection) -> dict[str, Any]:
     }
 
 
-def _heading(title: str, note: str) -> str:
-    return (
-        f'<section class="lpr-ex-head"><h2 class="lpr-ex-title">{esc(title)}.</h2>'
-        f'<p class="lpr-caption">{esc(note)}</p></section>'
-    )
+def _heading(title: str, note: str) -> Markup:
+    heading = Markup('<section class="lpr-ex-head"><h2 class="lpr-ex-title">{}.</h2>{}</section>')
+    return heading.format(title, shell.caption(note))
 
 
 def _not_counted(run: Run, *, nothing: bool) -> dict[str, Any]:

@@ -1,16 +1,18 @@
-"""The words, tiles and tables of the page `/experts`."""
+"""HTML of page `/experts`: sentences, tiles and tables."""
 
 from collections.abc import Mapping
-from html import escape as esc
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
+from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.pages.experts.data import Selection, Table, extra, idle_places
 from lpr_lab.dashboard.query import Query
 from lpr_lab.measure.experts import balance, by_layer, profiles
 from lpr_lab.text.languages import language_name
 from lpr_lab.views.html import expert_panels
+from lpr_lab.views.html.templates import render
 from lpr_lab.views.names import dataset_name
 from lpr_lab.views.numbers import NOT_MEASURED, count, percent
 
@@ -28,7 +30,7 @@ MEANINGS = {
 }
 
 
-def finding(selection: Selection) -> str:
+def finding(selection: Selection) -> Markup:
     """Return the answer in words: idle experts, and what expert 0 carries for whom."""
     rows = selection.rows(every_language=True)
     loads = by_layer(rows)
@@ -47,23 +49,23 @@ def finding(selection: Selection) -> str:
     for role in ("original", "expanded"):
         mine = rows[(rows["role"] == role) & (rows["expert"] == 0)]
         if not mine.empty:
-            parts.append(f'{percent(mine["mass"].mean())} on <span class="lpr-{role}">{role} languages</span>')
-    return f"{first}; the original expert carries {' and '.join(parts)}."
+            kind = Markup('<span class="lpr-{0}">{0} languages</span>').format(role)
+            parts.append(Markup("{} on {}").format(percent(mine["mass"].mean()), kind))
+    return Markup("{}; the original expert carries {}.").format(first, Markup(" and ").join(parts))
 
 
-def caption(selection: Selection) -> str:
+def caption(selection: Selection) -> Markup:
     """Return what the page counts, in a line."""
     rows = selection.rows()
     tokens = int(rows.groupby("language")["n_tokens"].first().sum())
     stage = f", stage {selection.stage}" if selection.stage else ""
-    return (
-        f'<span class="lpr-more">{esc(dataset_name(selection.data))}{esc(stage)}; {count(tokens)} tokens in '
-        f"{len(selection.languages)} languages, which weigh the same. Even load is no aim in itself: the method wants "
-        "original languages on the original expert.</span>"
+    return shell.more(
+        f"{dataset_name(selection.data)}{stage}; {count(tokens)} tokens in {len(selection.languages)} languages, which "
+        "weigh the same. Even load is no aim in itself: the method wants original languages on the original expert."
     )
 
 
-def tiles(selection: Selection) -> str:
+def tiles(selection: Selection) -> Markup:
     """Return the four numbers of the selection: idle experts, evenness, the busiest, what language tells."""
     rows = selection.rows()
     table = balance(rows, selection.number)
@@ -79,11 +81,8 @@ def tiles(selection: Selection) -> str:
         ),
         ("Language in the expert", *_language_tile(selection, table)),
     ]
-    return (
-        '<div class="lpr-ex-tiles">'
-        + "".join(f"<div><span>{a}</span><strong>{b}</strong><small>{esc(c)}</small></div>" for a, b, c in made)
-        + "</div>"
-    )
+    tile = Markup("<div><span>{}</span><strong>{}</strong><small>{}</small></div>")
+    return Markup('<div class="lpr-ex-tiles">{}</div>').format(Markup("").join(tile.format(*one) for one in made))
 
 
 def _language_tile(selection: Selection, table: Table) -> tuple[str, str]:
@@ -110,14 +109,13 @@ def information(selection: Selection, stage: str | None = None) -> Table | None:
     return balance(selection.rows(stage, every_language=True))[["layer", "bits", "ceiling_bits"]]
 
 
-def load_section(selection: Selection, query: Query) -> str:
+def load_section(selection: Selection, query: Query) -> Markup:
     """Return the panels of all layers and their table."""
     rows = selection.rows()
     other = selection.rows(selection.stage2) if selection.stage2 else None
 
     def select(layer: int, expert: int | None) -> dict[str, str]:
-        params = selection.query(query, layer=layer, **({} if expert is None else {"expert": expert})).urlencode()
-        return {"href": f"/experts?{params}", "data-pick": params}
+        return _choose(selection.query(query, layer=layer, **({} if expert is None else {"expert": expert})))
 
     drawn = expert_panels.render_load_panels(
         rows,
@@ -128,21 +126,24 @@ def load_section(selection: Selection, query: Query) -> str:
         layer=selection.layer,
         link=select,
     )
-    table = expert_panels.render_load_table(
-        rows, selection.number, link=lambda layer, e: _to_routing(selection, layer, e or 0)
+    return render(
+        "dashboard/pages/experts/load.html.j2",
+        title=_load_title(selection, rows),
+        number=NUMBER_CHOICES[selection.number],
+        meaning=MEANINGS[selection.number],
+        takes_all=selection.number == "chosen" and all(len(v) <= selection.top_k for v in by_layer(rows).values()),
+        top_k=selection.top_k,
+        panels=drawn,
+        table=expert_panels.render_load_table(
+            rows, selection.number, link=lambda layer, e: _to_routing(selection, layer, e or 0)
+        ),
     )
-    without = ""
-    if selection.number == "chosen" and all(len(v) <= selection.top_k for v in by_layer(rows).values()):
-        without = (
-            f'<p class="lpr-caption">Every token takes all experts here (k = {selection.top_k}), so this number cannot '
-            "tell experts apart; look at weight or first choices.</p>"
-        )
-    return (
-        f'<section class="lpr-panel"><h2 class="lpr-ex-title">{esc(_load_title(selection, rows))}</h2>'
-        f'<p class="lpr-caption">{esc(NUMBER_CHOICES[selection.number])}: {esc(MEANINGS[selection.number])}. '
-        f"A panel is a layer; choose one to see its languages and words below.</p>{without}{drawn}"
-        f'<details class="lpr-fold"><summary>Show as a table</summary>{table}</details></section>'
-    )
+
+
+def _choose(query: Query) -> dict[str, str]:
+    """Return the attributes of a link that draws this page anew."""
+    params = query.urlencode()
+    return {"href": f"/experts?{params}", "data-pick": params}
 
 
 def _load_title(selection: Selection, rows: Table) -> str:
@@ -167,17 +168,12 @@ def _to_routing(selection: Selection, layer: int, expert: int, language: str = "
     return {"href": query.link("/routing")}
 
 
-def layer_section(selection: Selection, query: Query) -> str:
+def layer_section(selection: Selection, query: Query) -> Markup:
     """Return one layer: languages by experts, the words of the selected expert, and who is chosen with whom."""
     codes, layers = profiles(selection.rows(), selection.number)
     values, other = layers[selection.layer], None
     if selection.stage2:
         other = profiles(selection.rows(selection.stage2), selection.number)[1].get(selection.layer)
-
-    def choose(expert: int) -> dict[str, str]:
-        params = selection.query(query, expert=expert).urlencode()
-        return {"href": f"/experts?{params}", "data-pick": params}
-
     table = expert_panels.render_languages(
         codes,
         selection.roles,
@@ -186,15 +182,20 @@ def layer_section(selection: Selection, query: Query) -> str:
         top_k=selection.top_k,
         compared=other,
         links=expert_panels.LanguageLinks(
-            lambda code, e: _to_routing(selection, selection.layer, e, code), choose, selection.expert
+            lambda code, e: _to_routing(selection, selection.layer, e, code),
+            lambda expert: _choose(selection.query(query, expert=expert)),
+            selection.expert,
         ),
     )
-    moved = f" Small: points since {selection.stage2}." if other is not None else ""
-    return (
-        f'<section class="lpr-panel"><h2 class="lpr-ex-title">{esc(_layer_title(selection, codes, values))}</h2>'
-        f'<p class="lpr-caption">{esc(NUMBER_CHOICES[selection.number])} by language; ticks mark an even share.'
-        f"{esc(moved)} A number leads to a text in that language on the page Routing.</p>{table}"
-        f"{_words(selection)}{_pairs(selection)}</section>"
+    return render(
+        "dashboard/pages/experts/layer.html.j2",
+        title=_layer_title(selection, codes, values),
+        number=NUMBER_CHOICES[selection.number],
+        compared=selection.stage2 if other is not None else "",
+        table=table,
+        expert=expert_panels.expert_name(selection.expert),
+        words=_words(selection),
+        pairs=_pairs(selection),
     )
 
 
@@ -217,68 +218,53 @@ def _layer_title(selection: Selection, codes: list[str], values: np.ndarray) -> 
     )
 
 
-def _words(selection: Selection) -> str:
-    name = expert_panels.expert_name(selection.expert)
+def _words(selection: Selection) -> dict[str, Any] | None:
+    """Return the words of the selected expert, or the stage for which they are kept; None where none were counted."""
     tokens = extra(selection, "expert_tokens")
     if tokens is None:
-        return ""
+        return None
     if selection.stage != selection.stages[-1]:
-        return (
-            f'<h3 class="lpr-ex-sub">What {name} speaks for</h3><p class="lpr-caption">Words are kept for the newest '
-            f"stage, {esc(selection.stages[-1])}, only.</p>"
-        )
+        return {"stage": selection.stages[-1]}
     mine = tokens[(tokens["layer"] == selection.layer) & (tokens["expert"] == selection.expert)]
     roles = {code: selection.roles[code] for code in selection.languages}
-    return (
-        f'<h3 class="lpr-ex-sub">What {name} speaks for</h3><p class="lpr-caption">Within each language, the tokens '
-        "whose first choice it is most beyond what its share there would give; · is a space.</p>"
-        f"{expert_panels.render_vocabulary(mine, roles)}"
-    )
+    return {"table": expert_panels.render_vocabulary(mine, roles)}
 
 
-def _pairs(selection: Selection) -> str:
+def _pairs(selection: Selection) -> dict[str, Any] | None:
+    """Return which experts are chosen together, or how many always are; None where this was not counted."""
     pairs = extra(selection, "expert_pairs")
     if pairs is None:
-        return ""
+        return None
     mine = pairs[(pairs["layer"] == selection.layer) & (pairs["stage"] == selection.stage)]
-    title = '<h3 class="lpr-ex-sub">Chosen together</h3>'
     if mine.empty:
         size = selection.sizes[selection.layer]
-        return (
-            f'{title}<p class="lpr-caption">This layer has {size} experts and every token takes '
-            f"{min(selection.top_k, size)}: they are always together, so there is nothing to see.</p>"
-        )
-    return f"{title}{expert_panels.render_pairs(mine)}"
+        return {"size": size, "taken": min(selection.top_k, size)}
+    return {"table": expert_panels.render_pairs(mine)}
 
 
-def stage_table(selection: Selection) -> str:
+def stage_table(selection: Selection) -> Markup:
     """Return all stages beside one another: what expert 0 carries, and how the load is shared."""
     if not selection.is_counted or len(selection.stages) < 2:
-        return ""
-    body = ""
-    for stage in selection.stages:
-        rows = selection.rows(stage)
-        if rows.empty:
-            continue
-        table = balance(rows, selection.number)
-        bits = information(selection, stage)
-        cells = [_original(rows, "original"), _original(rows, "expanded")]
-        cells += [f"{int(table['idle'].sum())} of {int(table['experts'].sum())}", f"{table['evenness'].mean():.2f}"]
-        cells += [f"{table['max_over_mean'].mean():.2f}×"]
-        cells += [NOT_MEASURED if bits is None else f"{bits['bits'].mean():.2f}"]
-        here = ' aria-current="true"' if stage == selection.stage else ""
-        body += f'<tr{here}><th scope="row">{esc(stage)}</th>' + "".join(
-            f'<td class="lpr-number">{cell}</td>' for cell in cells
-        )
-        body += "</tr>"
-    heads = ("Expert 0 on original", "on expanded", "Idle", "Evenness", "Busiest", "Language, bits")
-    head = "<th scope='col'>Stage</th>" + "".join(f'<th scope="col" class="lpr-number">{name}</th>' for name in heads)
-    return (
-        '<section class="lpr-panel"><h2 class="lpr-ex-title">Stage by stage</h2>'
-        '<div class="lpr-scroll"><table class="lpr-table lpr-ex-grid lpr-ex-stages">'
-        f'<caption class="lpr-hidden">Load before and after each stage</caption><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div></section>"
+        return Markup("")
+    shown = [(stage, rows) for stage in selection.stages if not (rows := selection.rows(stage)).empty]
+    return render(
+        "dashboard/pages/experts/stages.html.j2",
+        heads=("Expert 0 on original", "on expanded", "Idle", "Evenness", "Busiest", "Language, bits"),
+        rows={stage: _stage_cells(selection, stage, rows) for stage, rows in shown},
+        here=selection.stage,
     )
+
+
+def _stage_cells(selection: Selection, stage: str, rows: Table) -> list[str]:
+    table, bits = balance(rows, selection.number), information(selection, stage)
+    return [
+        _original(rows, "original"),
+        _original(rows, "expanded"),
+        f"{int(table['idle'].sum())} of {int(table['experts'].sum())}",
+        f"{table['evenness'].mean():.2f}",
+        f"{table['max_over_mean'].mean():.2f}×",
+        NOT_MEASURED if bits is None else f"{bits['bits'].mean():.2f}",
+    ]
 
 
 def _original(rows: Table, role: str) -> str:
@@ -296,16 +282,10 @@ def agreement(selection: Selection) -> Table | None:
     return None if table.empty else table.assign(role=table["language"].map(selection.roles))
 
 
-def twin(table: Table, columns: Mapping[Any, Any]) -> str:
+def twin(table: Table, columns: Mapping[Any, Any]) -> Markup:
     """Return a figure's numbers as a table: column -> heading, each number written by its kind."""
-    head = "".join(f'<th scope="col" class="lpr-number">{esc(str(name))}</th>' for name in columns.values())
-    body = ""
-    for layer, row in table.iterrows():
-        numbers = (NOT_MEASURED if row[column] != row[column] else f"{row[column]:.3f}" for column in columns)
-        cells = "".join(f'<td class="lpr-number">{number}</td>' for number in numbers)
-        body += f'<tr><th scope="row">{layer}</th>{cells}</tr>'
-    return (
-        '<details class="lpr-fold"><summary>Show as a table</summary><div class="lpr-scroll">'
-        '<table class="lpr-table lpr-ex-grid"><thead><tr><th scope="col">Layer</th>'
-        f"{head}</tr></thead><tbody>{body}</tbody></table></div></details>"
-    )
+    rows = {
+        layer: [NOT_MEASURED if row[column] != row[column] else f"{row[column]:.3f}" for column in columns]
+        for layer, row in table.iterrows()
+    }
+    return render("dashboard/pages/experts/twin.html.j2", heads=list(columns.values()), rows=rows)

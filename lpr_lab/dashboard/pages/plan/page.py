@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.cache import cached
@@ -16,7 +17,7 @@ from lpr_lab.dashboard.pages.plan.facts import BaseFacts, Similarity, facts_of, 
 from lpr_lab.dashboard.pages.plan.render import finding, render_costs, render_export
 from lpr_lab.dashboard.parameters import Text
 from lpr_lab.dashboard.query import Query
-from lpr_lab.dashboard.shell import FILES, PICK, PageContext, esc, html_block, in_order, notice
+from lpr_lab.dashboard.shell import FILES, PICK, PageContext, html_block, in_order, notice
 from lpr_lab.errors import LprError
 from lpr_lab.runs.run import Run
 from lpr_lab.views.numbers import count
@@ -53,7 +54,7 @@ def compose(context: PageContext, runs_dir: Path) -> dict[str, Any]:
     plan = make_plan(facts, context.query)
     controls = _controls(facts, plan)
     if context.query.similarity and (wrong := _wrong_similarity(context.query.similarity, facts)):
-        context = replace(context, notice=context.notice + notice("warn", f"Similarity in the address: {esc(wrong)}"))
+        context = replace(context, notice=context.notice + notice("warn", f"Similarity in the address: {wrong}"))
     if plan is None:
         why = shell.no_runs(runs_dir) if context.run is None else _unknown(facts)
         top = shell.head(QUESTION, more=context.notice, query=context.query)
@@ -96,7 +97,7 @@ def _controls(facts: BaseFacts, plan: Plan | None) -> dict[str, Any]:
     }
 
 
-def _unknown(facts: BaseFacts) -> str:
+def _unknown(facts: BaseFacts) -> Markup:
     base = facts.base or "this run's base"
     return shell.missing(
         f"How many layers {base} has is not known yet",
@@ -111,18 +112,18 @@ def measure_command(base: str) -> str:
     return f"{MEASURE} -p {shlex.quote(f'base={base}')}" if base else MEASURE
 
 
-def _source(facts: BaseFacts, runs: list[Run]) -> str:
+def _source(facts: BaseFacts, runs: list[Run]) -> Markup:
     similarity = facts.similarity
     if similarity is None:
         command = shell.command(measure_command(facts.base))
-        text = f"How alike languages look in the layers of {esc(facts.base)} was not measured: {command}"
+        text = Markup("How alike languages look in the layers of {} was not measured: {}").format(facts.base, command)
         return notice("info", text)
     if not similarity.run:
         return notice("info", "Similarity is the list that was typed below.")
     title = next((run.title for run in runs if run.id == similarity.run), similarity.run)
-    link = f'<a href="/?{esc(Query(run=similarity.run).urlencode())}">{esc(title)}</a>'
+    link = Markup('<a href="/?{}">{}</a>').format(Query(run=similarity.run).urlencode(), title)
     tokens = f", {count(similarity.num_tokens)} tokens per language" if similarity.num_tokens else ""
-    return f'<p class="lpr-caption">Similarity: {link}{tokens}.</p>'
+    return shell.caption(Markup("Similarity: {}{}.").format(link, tokens))
 
 
 # ------------------------------------------------------------------------------------------------------- controls

@@ -1,4 +1,4 @@
-"""A plan in words: what it comes to, what it costs, what to think about, and how to carry it out."""
+"""HTML of a plan: what it comes to, what it costs, what to think about, and how to carry it out."""
 
 import base64
 import shlex
@@ -6,30 +6,33 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+from markupsafe import Markup
+
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.pages.plan.costs import Costs, Plan
 from lpr_lab.dashboard.pages.plan.facts import FEW_TOKENS, BaseFacts
 from lpr_lab.dashboard.query import Query
-from lpr_lab.dashboard.shell import esc, notice
+from lpr_lab.dashboard.shell import notice
 from lpr_lab.model.bases.embedded import EMBEDDED, learning_rates
 from lpr_lab.runs.run import Run
 from lpr_lab.runs.yaml_files import dump_yaml
+from lpr_lab.views.html.templates import render
 from lpr_lab.views.numbers import NOT_MEASURED, count, duration, percent
 
 NOTEBOOK = "00_quickstart"
 
 
-def finding(facts: BaseFacts, plan: Plan, cost: Costs) -> str:
+def finding(facts: BaseFacts, plan: Plan, cost: Costs) -> Markup:
     """Return the page's answer in a sentence."""
     low, high = min(plan.experts), max(plan.experts)
     each = f"{low} in each of {len(plan.experts)} layers" if low == high else f"{low} to {high} per layer"
-    text = f'<span class="lpr-expanded">{count(cost.new_experts)} new experts</span>, {each}'
+    text = Markup('<span class="lpr-expanded">{} new experts</span>, {}').format(count(cost.new_experts), each)
     if cost.added is not None:
         text += f", are {_big(cost.added)} parameters"
         if cost.added_share:
-            text += f": {_relative(cost.added_share)} {esc(facts.base)} itself"
+            text += f": {_relative(cost.added_share)} {facts.base} itself"
     more = _where(facts, plan)
-    return f'{text}.<span class="lpr-more">{more}</span>' if more else f"{text}."
+    return Markup('{}.<span class="lpr-more">{}</span>').format(text, more) if more else text + "."
 
 
 def _relative(share: float) -> str:
@@ -56,27 +59,24 @@ def _thirds(values: Sequence[Any]) -> list[Sequence[Any]]:
     return [values[start:end] for start, end in pairwise(cuts)]
 
 
+def _scaled(value: float, units: Sequence[tuple[float, str]]) -> str:
+    """Return a number in the first of these units that it reaches; empty where it reaches none."""
+    return next((f"{value / size:.3g} {unit}" for size, unit in units if value >= size), "")
+
+
 def _big(value: float) -> str:
-    for size, unit in ((1e9, "billion"), (1e6, "million")):
-        if value >= size:
-            return f"{value / size:.3g} {unit}"
-    return count(value)
+    return _scaled(value, ((1e9, "billion"), (1e6, "million"))) or count(value)
 
 
 def _bytes(value: float | None) -> str:
-    if value is None:
-        return NOT_MEASURED
-    for size, unit in ((1e9, "GB"), (1e6, "MB")):
-        if value >= size:
-            return f"{value / size:.3g} {unit}"
-    return f"{value / 1e3:.3g} kB"
+    return NOT_MEASURED if value is None else _scaled(value, ((1e9, "GB"), (1e6, "MB"))) or f"{value / 1e3:.3g} kB"
 
 
-def warnings(facts: BaseFacts, plan: Plan, cost: Costs) -> list[str]:
-    """Return what to think about before training, as HTML notices."""
+def warnings(facts: BaseFacts, plan: Plan, cost: Costs) -> list[Markup]:
+    """Return what to think about before training, as notices."""
     said, layers = [], len(plan.experts)
     if plan.problem:
-        said.append(notice("bad", esc(plan.problem)))
+        said.append(notice("bad", plan.problem))
     if cost.new_experts < layers:
         said.append(
             notice(
@@ -116,21 +116,21 @@ def warnings(facts: BaseFacts, plan: Plan, cost: Costs) -> list[str]:
     return said
 
 
-def render_costs(facts: BaseFacts, plan: Plan, cost: Costs) -> str:
+def render_costs(facts: BaseFacts, plan: Plan, cost: Costs) -> Markup:
     """Return the cost card."""
     unknown = "no finished run has told the size of an expert"
-    tiles = [_tile("Parameters added", _short(cost.added), _share_note(cost) or unknown)]
     active = f"of {_short(cost.base)} in the base, with top-{plan.top_k}" if cost.active else unknown
-    tiles.append(_tile("At work on a token", _short(cost.active), active))
     sizes = cost.adapter_bytes or {}
     small = f"bfloat16; {_bytes(sizes['float32'])} float32" if sizes else unknown
-    tiles.append(_tile("Adapter file", _bytes(sizes.get("bfloat16")), small))
     memory = f"weights, gradients, AdamW; without activations. To use it: {_bytes(cost.use_bytes)}"
-    tiles.append(_tile("Memory to train", _bytes(cost.train_bytes), memory if cost.train_bytes else unknown))
-    tiles.append(_time_tile(facts, plan, cost))
-    said = "".join(warnings(facts, plan, cost))
-    body = f'<div class="lpr-tiles">{"".join(tiles)}</div>{said}'
-    return f'<section class="lpr-card lpr-plan-costs" aria-label="What it costs">{body}</section>'
+    tiles = (
+        ("Parameters added", _short(cost.added), _share_note(cost) or unknown),
+        ("At work on a token", _short(cost.active), active),
+        ("Adapter file", _bytes(sizes.get("bfloat16")), small),
+        ("Memory to train", _bytes(cost.train_bytes), memory if cost.train_bytes else unknown),
+        ("Time of stage 1", *_time(facts, plan, cost)),
+    )
+    return render("dashboard/pages/plan/costs.html.j2", tiles=tiles, warnings=warnings(facts, plan, cost))
 
 
 def _share_note(cost: Costs) -> str:
@@ -140,25 +140,17 @@ def _share_note(cost: Costs) -> str:
 
 
 def _short(value: float | None) -> str:
-    if value is None:
-        return NOT_MEASURED
-    for size, unit in ((1e9, "B"), (1e6, "M")):
-        if value >= size:
-            return f"{value / size:.3g} {unit}"
-    return count(value)
+    return NOT_MEASURED if value is None else _scaled(value, ((1e9, "B"), (1e6, "M"))) or count(value)
 
 
-def _time_tile(facts: BaseFacts, plan: Plan, cost: Costs) -> str:
+def _time(facts: BaseFacts, plan: Plan, cost: Costs) -> tuple[str, str | Markup]:
+    """Return how long stage 1 takes, and what that rests on."""
     if facts.speed is None or cost.seconds is None:
-        return _tile("Time of stage 1", "not measured", f"no finished run on {esc(facts.base or 'this base')} trained")
-    link = f'<a href="/?{esc(Query(run=facts.speed.run).urlencode())}">this run</a>'
-    where = f" ({esc(facts.speed.where)})" if facts.speed.where else ""
-    rate = f"{facts.speed.tokens_per_second:.0f} a second, as measured in {link}{where}"
-    return _tile("Time of stage 1", f"≈ {duration(cost.seconds)}", f"for {count(plan.tokens)} tokens at {rate}")
-
-
-def _tile(title: str, value: str, small: str) -> str:
-    return f'<div class="lpr-tile"><span>{esc(title)}</span><strong>{value}</strong><small>{small}</small></div>'
+        return "not measured", f"no finished run on {facts.base or 'this base'} trained"
+    link = Markup('<a href="/?{}">this run</a>').format(Query(run=facts.speed.run).urlencode())
+    where = f" ({facts.speed.where})" if facts.speed.where else ""
+    rate = Markup("{:.0f} a second, as measured in {}{}").format(facts.speed.tokens_per_second, link, where)
+    return f"≈ {duration(cost.seconds)}", Markup("for {} tokens at {}").format(count(plan.tokens), rate)
 
 
 def as_yaml(facts: BaseFacts, plan: Plan, run: Run | None) -> str:
@@ -175,25 +167,20 @@ def as_yaml(facts: BaseFacts, plan: Plan, run: Run | None) -> str:
 def _rates(base: str) -> str:
     """Say at which rates a base learns where none is given."""
     experts, routers = learning_rates(base)
-    known = (
-        f"what suits {esc(base)}" if base in EMBEDDED else "a guess for this base; a few short runs find better ones"
-    )
+    known = f"what suits {base}" if base in EMBEDDED else "a guess for this base; a few short runs find better ones"
     return f"Experts learn at {experts:g} and routers at {routers:g}: {known}."
 
 
-def render_export(facts: BaseFacts, plan: Plan, run: Run | None) -> str:
+def render_export(facts: BaseFacts, plan: Plan, run: Run | None) -> Markup:
     """Return the plan to copy or save, and the command that carries it out."""
     text = as_yaml(facts, plan, run)
-    file = base64.b64encode(text.encode()).decode()
-    numbers = ",".join(map(str, plan.experts))
     base = f"-p {shlex.quote(f'base={facts.base}')} " if facts.base else ""
-    short = f"lpr-lab run {NOTEBOOK} {base}-p 'allocation=[{numbers}]' -p top_k={plan.top_k}"
-    return (
-        '<section class="lpr-section lpr-carry"><h2>Carry it out</h2>'
-        f'<p class="lpr-export"><a class="lpr-button" download="plan.yaml" href="data:text/yaml;base64,{file}">'
-        f"Save plan.yaml</a> <span>then {shell.command(f'lpr-lab run {NOTEBOOK} -f plan.yaml')}</span></p>"
-        f'<p class="lpr-caption">{_rates(facts.base)}</p>'
-        '<details class="lpr-fold"><summary>Show plan.yaml</summary>'
-        f'<pre class="lpr-yaml" tabindex="0" aria-label="plan.yaml">{esc(text)}</pre></details>'
-        f'<details class="lpr-fold"><summary>Without a file</summary>{shell.command(short)}</details></section>'
+    allocation = f"allocation=[{','.join(map(str, plan.experts))}]"
+    return render(
+        "dashboard/pages/plan/export.html.j2",
+        text=text,
+        file=base64.b64encode(text.encode()).decode(),
+        with_file=shell.command(f"lpr-lab run {NOTEBOOK} -f plan.yaml"),
+        without_file=shell.command(f"lpr-lab run {NOTEBOOK} {base}-p '{allocation}' -p top_k={plan.top_k}"),
+        rates=_rates(facts.base),
     )

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.cache import cached
 from lpr_lab.dashboard.pages.retention import render
 from lpr_lab.dashboard.query import Query
-from lpr_lab.dashboard.shell import FILES, PICK, PageContext, esc, html_block, in_order
+from lpr_lab.dashboard.shell import FILES, PICK, PageContext, html_block, in_order
 from lpr_lab.errors import LprError
 from lpr_lab.runs.compare import paired_scores
 from lpr_lab.runs.compare.paired_scores import PairedChange
@@ -58,7 +59,7 @@ def compose(context: PageContext, runs_dir: Path) -> dict[str, Any]:
         return nothing | _two_sides(context, context.run)
     except (LprError, KeyError, ValueError) as error:
         reason = str(error) if isinstance(error, LprError) else f"A table of this run has another form ({error})."
-        more = context.notice + shell.notice("bad", esc(reason))
+        more = context.notice + shell.notice("bad", reason)
         return nothing | {"top": shell.head(QUESTION, more=more, query=context.query)}
 
 
@@ -75,8 +76,8 @@ def _two_sides(context: PageContext, run: Run) -> dict[str, Any]:
     pickers = _pickers(context, run, before, after)
     if found.rows is None:
         query = _view(context, before, after, context.query.data)
-        more = f'<span class="lpr-more">{render.sides_line(found)}</span>'
-        top = shell.head(QUESTION, "These two cannot be compared." + more, context.notice, query=query)
+        lead = "These two cannot be compared." + shell.more(render.sides_line(found))
+        top = shell.head(QUESTION, lead, context.notice, query=query)
         return pickers | {"top": top, "table": render.refused(found)}
     names = datasets(found.rows)
     chosen = context.query.data if context.query.data in names else names[0]
@@ -85,13 +86,12 @@ def _two_sides(context: PageContext, run: Run) -> dict[str, Any]:
     figure = before_and_after(rows, before=called[0], after=called[1])
     take_title(figure)
     from_base = before.run.id == run.id and before.stage == BASE
-    facts = " ".join(filter(None, [render.worst(rows), render.sides_line(found), esc(lost_text(run))]))
-    more = f'<span class="lpr-more">{facts}</span>{render.DEFINITIONS}'
+    more = shell.more(render.worst(rows), render.sides_line(found), lost_text(run)) + render.DEFINITIONS
     query = _view(context, before, after, chosen)
     return pickers | {
         "top": shell.head(QUESTION, render.finding(rows, from_base=from_base) + more, context.notice, query=query),
         "data": gr.update(choices=[(dataset_name(name), name) for name in names], value=chosen, visible=True),
-        "title": f"<h2 class='lpr-hidden'>Before and after, {esc(dataset_name(chosen))}</h2>",
+        "title": _hidden_title(f"Before and after, {dataset_name(chosen)}"),
         "plot": gr.update(value=figure, visible=True),
         "table": render.change_table(rows, *called, from_base=from_base),
     }
@@ -136,20 +136,28 @@ def _lifelong(context: PageContext, run: Run) -> dict[str, Any]:
     chosen = context.query.data if context.query.data in names else names[0]
     rows = table[table["dataset"] == chosen]
     figure = stages.retention_by_stage(rows)
-    found = esc(take_title(figure)) + "."
-    links = ", ".join(
-        f'<a href="{esc(Query(run=member).link("/retention"))}">G{number}</a>'
-        for number, member in enumerate(members_of(run), 1)
-    )
-    more = f'<span class="lpr-more">The runs of the groups: {links}.</span>' if links else ""
+    found = take_title(figure) + "."
+    link = Markup('<a href="{}">G{}</a>')
+    links = [link.format(Query(run=member).link("/retention"), n) for n, member in enumerate(members_of(run), 1)]
+    more = shell.more(Markup("The runs of the groups: {}.").format(Markup(", ").join(links)) if links else "")
     query = Query.parse({**vars(context.query), "data": chosen, "run2": "", "stage": "", "stage2": ""})
     return {
         "top": shell.head(QUESTION, found + more + render.DEFINITIONS, context.notice, query=query),
         "data": gr.update(choices=[(dataset_name(name), name) for name in names], value=chosen, visible=True),
-        "title": f"<h2 class='lpr-hidden'>Stage after stage, {esc(dataset_name(chosen))}</h2>",
+        "title": _hidden_title(f"Stage after stage, {dataset_name(chosen)}"),
         "plot": gr.update(value=figure, visible=True),
         "table": render.stage_table(rows),
     }
+
+
+def _hidden_title(text: str) -> Markup:
+    return Markup('<h2 class="lpr-hidden">{}</h2>').format(text)
+
+
+_AMONG = Markup(
+    '<section class="lpr-section"><h2>Gain against forgetting, over runs</h2>'
+    '<p class="lpr-subfinding">{}.</p></section>'
+)
 
 
 def compose_more(context: PageContext) -> dict[str, Any]:
@@ -173,18 +181,17 @@ def compose_more(context: PageContext) -> dict[str, Any]:
     if trade is None:
         return blank | {"moved": moved}
     figure = gain_against_forgetting(trade.points)
-    said = f'<p class="lpr-subfinding">{esc(take_title(figure))}.</p>'
     alone = len(trade.points) < 2
     return {
         "moved": moved,
-        "among": f'<section class="lpr-section"><h2>Gain against forgetting, over runs</h2>{said}</section>',
+        "among": _AMONG.format(take_title(figure)),
         "scatter": gr.update(visible=False, value=None) if alone else gr.update(visible=True, value=figure),
         "points": render.trade_off_table(trade, context.query),
     }
 
 
 def page(demo: gr.Blocks, runs_dir: Path) -> None:
-    """Wire the page."""
+    """Build the page and connect its events."""
     html_block(shell.header("Retention"))
     top = html_block(shell.head(QUESTION))
     with gr.Row(elem_classes="lpr-controls"):

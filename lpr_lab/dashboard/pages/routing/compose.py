@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.cache import cached
@@ -14,7 +15,7 @@ from lpr_lab.dashboard.pages.routing.texts import OWN, examples, read, show_own,
 from lpr_lab.dashboard.query import Query
 from lpr_lab.dashboard.server.models import why_no_model
 from lpr_lab.dashboard.server.unsaved_texts import trace_of
-from lpr_lab.dashboard.shell import PageContext, esc
+from lpr_lab.dashboard.shell import PageContext
 from lpr_lab.errors import LprError
 from lpr_lab.measure.trace import RoutingChange, RoutingTrace, routing_change
 from lpr_lab.runs.own_texts import is_own
@@ -25,7 +26,7 @@ from lpr_lab.views.html.tokens import StripChoices, render_token_strip
 from lpr_lab.views.names import dataset_name
 
 QUESTION = "Where did each token of this text go?"
-DEMO = shell.command("lpr-lab demo")
+
 # --------------------------------------------------------------------------------------------- compared with what
 
 
@@ -40,7 +41,7 @@ class Beside:
     untraced: Run | None = None
     """A run that could trace this text but has not yet."""
     problem: str = ""
-    """Why there is no comparison, in a sentence; HTML."""
+    """Why there is no comparison, in a sentence."""
 
 
 def beside(context: PageContext, name: str, trace: RoutingTrace, stages: RoutingTrace) -> Beside:
@@ -60,7 +61,7 @@ def beside(context: PageContext, name: str, trace: RoutingTrace, stages: Routing
             before = stages.at(query.stage2)
             return Beside(before, routing_change(before, trace, same_model=True), query.stage2)
     except LprError as error:
-        return Beside(problem=esc(str(error)))
+        return Beside(problem=str(error))
     return Beside()
 
 
@@ -68,13 +69,13 @@ def _beside_run(context: PageContext, name: str, trace: RoutingTrace) -> Beside:
     query = context.query
     other = next((run for run in context.runs if run.id == query.run2 and run.problem is None), None)
     if other is None:
-        return Beside(problem=f"Run “{esc(query.run2)}” isn't in this folder, so there is nothing to compare with.")
+        return Beside(problem=f"Run “{query.run2}” isn't in this folder, so there is nothing to compare with.")
     stored = trace_of(other, name)
     if stored is None:
         reason = why_no_model(other)
         if reason is None:
-            return Beside(untraced=other, problem=f"{esc(_title(other))} has not traced this text yet.")
-        return Beside(problem=f"{esc(_title(other))} has not traced this text. {esc(reason)}")
+            return Beside(untraced=other, problem=f"{_title(other)} has not traced this text yet.")
+        return Beside(problem=f"{_title(other)} has not traced this text. {reason}")
     before = stored.at(query.stage2) if query.stage2 else stored
     return Beside(before, routing_change(before, trace, same_model=False), _title(other))
 
@@ -108,9 +109,9 @@ def show_trace(
     trace: RoutingTrace,
     name: str,
     query: Query,
-    notice: str = "",
+    notice: str | Markup = "",
     other: Beside | None = None,
-) -> tuple[str, str]:
+) -> tuple[Markup, Markup]:
     """Return the page's head and the token strip for one trace, beside another where there is one."""
     other = other or Beside()
     asked = StripChoices(query.layer, query.expert, query.tok, query.mode, query.view)
@@ -120,14 +121,14 @@ def show_trace(
     )
     sentence = render.finding(trace, render.role_of(run, trace.language)) + render.detail(trace)
     strip = render_token_strip(trace, choices, change=other.change, change_from=other.name)
-    moved = ""
+    moved = Markup("")
     if other.change is not None and other.before is not None:
         words = render.what_moved(other.change, other.before, trace, other.name)
-        moved = f'<p class="lpr-subfinding lpr-since">{words}</p>'
+        moved = Markup('<p class="lpr-subfinding lpr-since">{}</p>').format(words)
     elif other.problem:
         moved = shell.notice("info", other.problem)
     head = shell.head(QUESTION, sentence, notice, query=query)
-    return head, f'<div class="lpr-card">{moved}{strip}</div>'
+    return head, Markup('<div class="lpr-card">{}{}</div>').format(moved, strip)
 
 
 def _in_address(choices: StripChoices) -> dict[str, Any]:
@@ -137,7 +138,12 @@ def _in_address(choices: StripChoices) -> dict[str, Any]:
     return {key: "" if shows[name] == usual[name] else shows[name] for name, key in keys.items()}
 
 
-def overview(run: Run | None) -> tuple[str, Any, str]:
+_OVERVIEW = Markup(
+    '<section class="lpr-section"><h2>Over whole documents</h2><p class="lpr-subfinding">{}.</p>{}</section>'
+)
+
+
+def overview(run: Run | None) -> tuple[str | Markup, Any, str | Markup]:
     """Return heading, plot and table of the original expert's weight by layer and language, or an honest absence."""
     load = run.tables.read("load") if run else None
     if load is None or load.empty:
@@ -150,10 +156,7 @@ def overview(run: Run | None) -> tuple[str, Any, str]:
     caption = (
         f"{dataset_name(data)}; {tokens:,} tokens in all; layer 0 on top, the original languages left of the line."
     )
-    heading = (
-        f'<section class="lpr-section"><h2>Over whole documents</h2><p class="lpr-subfinding">{esc(title)}.</p>'
-        f'<p class="lpr-caption">{esc(caption)}</p></section>'
-    )
+    heading = _OVERVIEW.format(title, shell.caption(caption))
     return heading, gr.update(value=figure, visible=True), render.load_table(rows[rows["expert"] == 0])
 
 
@@ -202,7 +205,7 @@ def compose(context: PageContext, runs_dir: Path) -> dict[str, Any]:
         parts["overview"], parts["plot"], parts["table"] = overview(run)
         parts["languages"] = render.across_languages(run, sample_traces(run))
     except LprError as error:
-        more = context.notice + shell.notice("bad", esc(str(error)))
+        more = context.notice + shell.notice("bad", str(error))
         return parts | {"top": shell.head(QUESTION, more=more, query=context.query), "strip": ""}
     typed = name == OWN or is_own(name)
     picker = [*choices, ("Your own text", OWN)]
@@ -212,9 +215,7 @@ def compose(context: PageContext, runs_dir: Path) -> dict[str, Any]:
     context = replace(context, notice=context.notice + unknown(run, context.query.text, name))
     parts["go"] = gr.update(interactive=reason is None)
     if reason is not None:
-        more = shell.elsewhere(run, "/routing") or f"A new text needs a run with weights: {DEMO}"
-        line = f"{esc(reason)} {more}"
-        parts["why"] = shell.notice("info", line)
+        parts["why"] = shell.notice("info", shell.no_model(run, reason, "/routing", "A new text"))
     if stages is None:
         lead = "Type a sentence in any language." if reason is None else ""
         strip = "" if choices or reason is None else _no_trace(run)
@@ -228,7 +229,7 @@ def show_stage(context: PageContext, run: Run, name: str, stages: RoutingTrace, 
     try:
         trace = stages.at(context.query.stage) if context.query.stage else stages
     except LprError as error:
-        trace, notice = stages, notice + shell.notice("warn", f"{esc(str(error))} Showing the newest.")
+        trace, notice = stages, notice + shell.notice("warn", f"{error} Showing the newest.")
     other = beside(context, name, trace, stages)
     top, strip = show_trace(run, trace, name, context.query, notice, other)
     named = [stage for stage in stages.stage_names if stage]
@@ -253,7 +254,7 @@ def expert_choices(experts: Sequence[int]) -> list[tuple[str, int]]:
     return [(f"Expert {e}, {'the original' if e == 0 else 'new'}", e) for e in experts]
 
 
-def _no_trace(run: Run) -> str:
+def _no_trace(run: Run) -> Markup:
     if there := shell.elsewhere(run, "/routing"):
         return shell.card("No text was traced in this run", there)
     return shell.missing(

@@ -14,7 +14,7 @@ from lpr_lab.dashboard.parameters import LANGUAGE, TRACED
 from lpr_lab.dashboard.query import Query
 from lpr_lab.dashboard.server.models import MODELS
 from lpr_lab.dashboard.server.unsaved_texts import UNSAVED
-from lpr_lab.dashboard.shell import esc, html_block, status
+from lpr_lab.dashboard.shell import html_block, status
 from lpr_lab.errors import LprError, UsageError
 from lpr_lab.runs.own_texts import delete_text, is_own, keep_text, new_id, rename_text
 from lpr_lab.runs.run import Run
@@ -41,7 +41,7 @@ def trace_own(runs_dir: Path, text: str, language: str | None, params: dict[str,
         return
     first = not MODELS.is_loaded(run)
     said = "Loading the model, once…" if first else "Tracing…"
-    yield status(said, busy=True), shell.head(QUESTION, esc(said)), ""
+    yield status(said, busy=True), shell.head(QUESTION, said), ""
     started = time.monotonic()
     try:
         with MODELS.use(run) as loaded:
@@ -164,7 +164,7 @@ class OwnControls:
         """What shows that this visitor waits, without the text that was there before, and that too many wait."""
         same = gr.skip()
         return (
-            lambda said: (status(said, busy=True), shell.head(QUESTION, esc(said)), "", gr.update(visible=True)),
+            lambda said: (status(said, busy=True), shell.head(QUESTION, said), "", gr.update(visible=True)),
             lambda said: (status(said, bad=True), same, same, gr.update(visible=False)),
         )
 

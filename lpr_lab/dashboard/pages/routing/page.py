@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.pages.routing.compose import QUESTION, compose
@@ -93,8 +94,9 @@ class Page:
         traced = gr.on([own.go.click, own.text.submit], trace, [own.text, own.language], outputs, **MODEL)
         # Not after a cancelling: whatever was chosen instead is being drawn then.
         traced.success(self.settle, None, self.outputs, **FILES)
-        for button, act in ((own.keep, self.keep), (own.replace, self.replace), (own.rename, self.rename)):
-            button.click(act, [own.name], said, **FILES)
+        own.keep.click(self.named(keep_own), [own.name], said, **FILES)
+        own.replace.click(self.named(keep_own, replace=True), [own.name], said, **FILES)
+        own.rename.click(self.named(rename_own), [own.name], said, **FILES)
         own.sure.click(self.delete, None, said, **FILES)
         asking = [own.delete, own.sure, own.never_mind]
         own.delete.click(lambda: [gr.update(visible=v) for v in (False, True, True)], None, asking, **FILES)
@@ -200,23 +202,18 @@ class Page:
         for step in try_change(self.runs_dir, kind, expert, where, dict(request.query_params)):
             yield *step, gr.update(visible=is_busy(step[0]))
 
-    def keep(self, name: str, request: gr.Request) -> list[Any]:
-        """Keep the typed text."""
-        return self._then_draw(*keep_own(self.runs_dir, name, dict(request.query_params)))
+    def named(self, act: Callable[..., tuple[str, dict[str, Any]]], **options: Any) -> Callable[..., list[Any]]:
+        """Return the handler of a button that keeps or renames the text under the name that was typed."""
 
-    def replace(self, name: str, request: gr.Request) -> list[Any]:
-        """Keep it in place of the text that it was made from."""
-        return self._then_draw(*keep_own(self.runs_dir, name, dict(request.query_params), replace=True))
+        def handle(name: str, request: gr.Request) -> list[Any]:
+            said, params = act(self.runs_dir, name, dict(request.query_params), **options)
+            return [said, *self.draw_for(params)]
 
-    def rename(self, name: str, request: gr.Request) -> list[Any]:
-        """Rename the kept text."""
-        return self._then_draw(*rename_own(self.runs_dir, name, dict(request.query_params)))
+        return handle
 
     def delete(self, request: gr.Request) -> list[Any]:
         """Delete the text."""
-        return self._then_draw(*delete_own(self.runs_dir, dict(request.query_params)))
-
-    def _then_draw(self, said: str, params: dict[str, Any]) -> list[Any]:
+        said, params = delete_own(self.runs_dir, dict(request.query_params))
         return [said, *self.draw_for(params)]
 
 
@@ -225,7 +222,7 @@ def silence() -> list[Any]:
     return [one for _ in range(3) for one in (status(""), gr.update(visible=False))]
 
 
-WHAT_IF = (
+WHAT_IF = Markup(
     '<section class="lpr-section"><h2>Try</h2><p class="lpr-subfinding">What if its tokens went elsewhere?</p>'
     '<p class="lpr-caption">The text is run again with the choice of experts changed. Nothing is saved.</p>'
     "</section>"

@@ -5,12 +5,13 @@ from dataclasses import replace
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.pages.routing import render
 from lpr_lab.dashboard.query import Query
 from lpr_lab.dashboard.server.unsaved_texts import UNSAVED, trace_of
-from lpr_lab.dashboard.shell import PageContext, esc
+from lpr_lab.dashboard.shell import PageContext
 from lpr_lab.measure.trace import RoutingTrace
 from lpr_lab.runs.own_texts import is_own, own_texts, suggested_name
 from lpr_lab.runs.run import Run
@@ -44,19 +45,19 @@ def say_unreadable(context: PageContext, params: Mapping[str, Any]) -> PageConte
     asked = str(params.get("text", ""))
     if context.query.text or not asked:
         return context
-    said = f"“{esc(asked[:40])}” is not the name of a text, so another one is shown."
+    said = f"“{asked[:40]}” is not the name of a text, so another one is shown."
     return replace(context, notice=context.notice + shell.notice("warn", said))
 
 
-def unknown(run: Run, asked: str, name: str) -> str:
+def unknown(run: Run, asked: str, name: str) -> Markup:
     """Return the notice that another text is shown than the one asked for; empty where it is that one."""
     if asked in ("", OWN, name):
-        return ""
-    shown = f" Showing {esc(language_name(name))}." if name else ""
+        return Markup("")
+    shown = f" Showing {language_name(name)}." if name else ""
     if is_own(asked):
         said = "This run keeps no such text of a reader’s: it was never kept, or somebody deleted it."
     else:
-        said = f"This run has no text “{esc(language_name(asked) if asked in LANGUAGES else asked)}”."
+        said = f"This run has no text “{language_name(asked) if asked in LANGUAGES else asked}”."
     return shell.notice("warn", said + shown)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.pages.routing import render
@@ -17,6 +18,7 @@ from lpr_lab.dashboard.shell import status
 from lpr_lab.errors import LprError
 from lpr_lab.measure.trace import RoutingTrace, layers_in
 from lpr_lab.runs.own_texts import is_own
+from lpr_lab.views.html import templates
 from lpr_lab.views.html.tokens import StripChoices, render_token_strip
 
 
@@ -90,16 +92,15 @@ _SAME_NATS = 1e-3
 """As likely up to a tenth of a per cent: more than rounding does where logits reach 100, less than anybody reads."""
 
 
-def render_change(changed: RoutingTrace, known: RoutingTrace, what: str) -> str:
+def render_change(changed: RoutingTrace, known: RoutingTrace, what: str) -> Markup:
     """Return a changed run: what it costs in words, the text coloured by it, and the table of tokens."""
-    same_as_base = ""
+    gap = None
     if known.base_log_prob is not None and changed.log_prob is not None:
         gap = abs(changed.log_prob - known.base_log_prob)[1:].max(initial=0)
-        if gap < _SAME_NATS:
-            same_as_base = (
-                '<p class="lpr-caption">Every token is as likely as under the base model: the base is still in there, '
-                f"untouched (largest difference {gap:.1g} nats).</p>"
-            )
-    strip = render_token_strip(changed, StripChoices(colour="gain"), linked=False)
-    words = render.cost_of_change(changed, what) + same_as_base
-    return f'<section class="lpr-card lpr-changed-run">{words}{strip}{render.change_table(changed)}</section>'
+    return templates.render(
+        "dashboard/pages/routing/changed.html.j2",
+        cost=render.cost_of_change(changed, what),
+        gap=gap if gap is not None and gap < _SAME_NATS else None,
+        strip=render_token_strip(changed, StripChoices(colour="gain"), linked=False),
+        table=render.change_table(changed),
+    )

@@ -1,12 +1,15 @@
 """Runs beside one another: the settings in which they differ, and what came of each."""
 
+from markupsafe import Markup
+
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.pages.runs.report import report_link
-from lpr_lab.dashboard.shell import PageContext, esc
+from lpr_lab.dashboard.shell import PageContext
 from lpr_lab.errors import LprError
 from lpr_lab.runs.compare.differences import compare_runs
 from lpr_lab.runs.run import Run, short_id
 from lpr_lab.views.html import comparison
+from lpr_lab.views.html.templates import render
 
 MOST = 6
 
@@ -17,37 +20,41 @@ def chosen_runs(context: PageContext) -> list[Run]:
     return [readable[name] for name in dict.fromkeys(context.query.compared) if name in readable][:MOST]
 
 
-def toggle(context: PageContext, run: Run) -> str:
+def toggle(context: PageContext, run: Run) -> Markup:
     """Return the box that puts a run into the comparison or takes it out."""
     chosen = [one.id for one in chosen_runs(context)]
     inside = run.id in chosen
     full = len(chosen) >= MOST and not inside
     others = [name for name in chosen if name != run.id]
-    params = esc(context.query.urlencode(runs=",".join(others if inside or full else [*others, run.id])))
-    title = f"At most {MOST} runs at once" if full else "Compare with others"
-    return (
-        f'<a class="lpr-box" href="/?{params}" data-pick="{params}" role="checkbox" '
-        f'aria-checked="{str(inside).lower()}" aria-disabled="{str(full).lower()}" '
-        f'aria-label="Compare {esc(run.title)}, {esc(short_id(run.id))}" title="{title}"></a>'
+    query = context.query.urlencode(runs=",".join(others if inside or full else [*others, run.id]))
+    box = Markup(
+        '<a class="lpr-box" href="/?{query}" data-pick="{query}" role="checkbox" aria-checked="{inside}" '
+        'aria-disabled="{full}" aria-label="Compare {name}" title="{title}"></a>'
+    )
+    return box.format(
+        query=query,
+        inside=str(inside).lower(),
+        full=str(full).lower(),
+        name=f"{run.title}, {short_id(run.id)}",
+        title=f"At most {MOST} runs at once" if full else "Compare with others",
     )
 
 
-def render_comparison(context: PageContext) -> str:
+def render_comparison(context: PageContext) -> Markup:
     """Return the table of differences; empty while nothing was chosen."""
     runs = chosen_runs(context)
     if not runs:
-        return ""
+        return Markup("")
     if len(runs) == 1:
-        return '<p class="lpr-caption lpr-compare-hint">Select a second run to see differences.</p>'
+        return Markup('<p class="lpr-caption lpr-compare-hint">Select a second run to see differences.</p>')
     try:
         compared = compare_runs(runs)
     except LprError as error:
-        return shell.notice("bad", esc(str(error)))
-    table = comparison.render_comparison(compared, runs, ("results", "settings", "data", "environment"))
-    clear = esc(context.query.urlencode(runs=""))
-    said = f"{len(runs)} runs: {comparison.finding(compared)}"
-    return (
-        f'<section class="lpr-card" aria-label="Comparison"><h2 class="lpr-subfinding">{esc(said)}</h2>{table}'
-        f'<p class="lpr-caption"><a href="/?{clear}" data-pick="{clear}">Compare none</a></p>'
-        f'<div class="lpr-links">{report_link(runs, "Export report of these")}</div></section>'
+        return shell.notice("bad", str(error))
+    return render(
+        "dashboard/pages/runs/compare.html.j2",
+        finding=f"{len(runs)} runs: {comparison.finding(compared)}",
+        table=comparison.render_comparison(compared, runs, ("results", "settings", "data", "environment")),
+        clear=context.query.urlencode(runs=""),
+        report=report_link(runs, "Export report of these"),
     )

@@ -1,4 +1,4 @@
-"""A run at work: the numbers that the terminal and notebooks show too, read once however many visitors look."""
+"""Live progress of a running run, read once for all visitors."""
 
 import threading
 import time
@@ -6,8 +6,10 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from markupsafe import Markup
+
 from lpr_lab.dashboard import shell
-from lpr_lab.dashboard.shell import PageContext, esc
+from lpr_lab.dashboard.shell import PageContext
 from lpr_lab.errors import LprError
 from lpr_lab.runs.live import Follower, Snapshot
 from lpr_lab.runs.run import Run
@@ -84,21 +86,19 @@ def metrics_of(run: Run | None) -> "pd.DataFrame | None":
     return pd.DataFrame(rows, columns=["step", "tokens", "stage", "name", "value"]) if rows else None
 
 
-def render_live(run: Run | None) -> str:
+def render_live(run: Run | None) -> Markup:
     """Return the card of a run that a process works on, or that has gone silent; empty for all others."""
     if run is None or run.is_example:
-        return ""
+        return Markup("")
     try:
         if run.status.state not in AT_WORK:
-            return ""
+            return Markup("")
         seen = snapshot_of(run)
     except LprError as error:
-        return shell.notice("bad", esc(str(error)))
-    in_a_terminal = shell.command(f"lpr-lab watch {run.id}")
-    return (
-        f'<section class="lpr-card lpr-at-work" aria-label="At work">{live.to_html(seen)}'
-        f'<p class="lpr-caption">This card follows the run. In a terminal: {in_a_terminal}</p></section>'
-    )
+        return shell.notice("bad", str(error))
+    text = Markup("This card follows the run. In a terminal: {}").format(shell.command(f"lpr-lab watch {run.id}"))
+    card = Markup('<section class="lpr-card lpr-at-work" aria-label="At work">{}{}</section>')
+    return card.format(live.to_html(seen), shell.caption(text))
 
 
 def at_work(context: PageContext) -> bool:

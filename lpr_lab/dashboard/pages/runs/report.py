@@ -6,10 +6,10 @@ people typed is in it only where the address says so (`own_texts=1`, `compare_pa
 
 import asyncio
 from collections.abc import Sequence
-from html import escape as esc
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -21,6 +21,7 @@ from lpr_lab.runs.continuations import pairs, typed_by_reader
 from lpr_lab.runs.find import list_runs
 from lpr_lab.runs.own_texts import own_texts
 from lpr_lab.runs.run import Run
+from lpr_lab.views.html.templates import render
 
 PATH = "/report.html"
 TYPED = {"own_texts": "Texts kept on Routing", "compare_pairs": "Pairs kept on Compare"}
@@ -48,8 +49,8 @@ def report_route(runs_dir: Path) -> Route:
     return Route(PATH, answer, methods=["GET"])
 
 
-def report_link(runs: Sequence[Run], text: str) -> str:
-    """Return, as HTML, what leads to the report of these runs: a link, or where people typed something, a choice."""
+def report_link(runs: Sequence[Run], text: str) -> Markup:
+    """Return what leads to the report of these runs: a link, or where people typed something, a choice."""
     query = Query(run=runs[0].id) if len(runs) == 1 else Query(runs=",".join(run.id for run in runs))
     typed = {"own_texts": 0, "compare_pairs": 0}
     for run in runs:
@@ -59,19 +60,12 @@ def report_link(runs: Sequence[Run], text: str) -> str:
         except LprError:
             continue  # what cannot be read is not exported either; the report says so
     if not any(typed.values()):
-        return f'<a class="lpr-button" href="{esc(query.link(PATH))}" download>{esc(text)}</a>'
-    boxes = "".join(
-        f'<label><input type="checkbox" name="{name}" value="1"> {esc(TYPED[name])} ({number})</label>'
-        for name, number in typed.items()
-        if number
-    )
+        link = Markup('<a class="lpr-button" href="{}" download>{}</a>')
+        return link.format(query.link(PATH), text)
     key, value = ("run", query.run) if len(runs) == 1 else ("runs", query.runs)
-    return (
-        f'<details class="lpr-export"><summary class="lpr-button">{esc(text)}…</summary>'
-        f'<form action="{PATH}" method="get"><input type="hidden" name="{key}" value="{esc(value)}">'
-        f"<fieldset><legend>What readers typed is left out unless you tick it</legend>{boxes}</fieldset>"
-        '<button class="lpr-button">Download</button></form></details>'
-    )
+    boxes = [(name, TYPED[name], number) for name, number in typed.items() if number]
+    template = "dashboard/pages/runs/report_link.html.j2"
+    return render(template, text=text, address=PATH, key=key, value=value, boxes=boxes)
 
 
 def _render(runs_dir: Path, ids: tuple[str, ...], **typed: bool) -> str:

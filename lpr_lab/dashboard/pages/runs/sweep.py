@@ -6,12 +6,14 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from markupsafe import Markup
+
 from lpr_lab.dashboard.query import Query
-from lpr_lab.dashboard.shell import esc
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.sweep.grid import COLUMNS, KIND
 from lpr_lab.runs.run import Run
 from lpr_lab.views.figures.sweep import finding, metrics_by_setting
+from lpr_lab.views.html.templates import render
 from lpr_lab.views.numbers import NOT_MEASURED
 
 _DIFFERENCES = ("parameter", "value", "against", "metric", "difference", "ci_low", "ci_high", "seeds", "verdict")
@@ -24,30 +26,28 @@ def points_of(runs: Sequence[Run]) -> Counter[str]:
     return Counter(parent for run in runs if run.problem is None for parent in run.parents if parent in sweeps)
 
 
-def render_sweep(run: Run, runs: Sequence[Run]) -> str:
+def render_sweep(run: Run, runs: Sequence[Run]) -> Markup:
     """Return what differs and every point that came to an end so far; empty for a run that is no sweep."""
     summary = run.tables.read("summary") if run.kind == KIND else None
     if summary is None:
-        return ""
-    titles = {other.id: other.title for other in runs}
+        return Markup("")
     columns = [name for name in summary.columns if name not in COLUMNS]
-    if (summary["run_state"] == "failed").any():
+    failed = summary["run_state"] == "failed"
+    if failed.any():
         columns = [*columns, "run_state", "run_error"]
-    heads = [*columns, "run"]
-    rows = [
-        [*(_cell(row[name]) for name in columns), _link(str(row["run_id"]), titles)]
-        for row in summary.to_dict("records")
-    ]
     compared = run.tables.read("differences")
-    parts = []
-    if compared is not None and not compared.empty:
-        lines = [[_cell(row[name]) for name in _DIFFERENCES] for row in compared.to_dict("records")]
-        said = "Paired by seed; from and to are the 95 % interval. One that contains 0 is no clear difference."
-        parts.append(_section(finding(compared), _DIFFERENCES, lines, said))
-    failed = int((summary["run_state"] == "failed").sum())
-    title = f"{len(summary)} points" + (f", {failed} of them failed" if failed else "")
-    parts.append(_section(title, heads, rows))
-    return "".join(parts)
+    lines = [] if compared is None else compared.to_dict("records")
+    return render(
+        "dashboard/pages/runs/sweep.html.j2",
+        finding=finding(compared) if lines else "",
+        differences=[[_written(row[name]) for name in _DIFFERENCES] for row in lines],
+        difference_heads=[_head(name) for name in _DIFFERENCES],
+        title=f"{len(summary)} points" + (f", {failed.sum()} of them failed" if failed.any() else ""),
+        heads=[_head(name) for name in (*columns, "run")],
+        points=[([_written(row[name]) for name in columns], str(row["run_id"])) for row in summary.to_dict("records")],
+        titles={other.id: other.title for other in runs},
+        queries={other.id: Query(run=other.id).urlencode() for other in runs},
+    )
 
 
 def figure_of(run: Run | None) -> Any:
@@ -78,27 +78,11 @@ def command_of(run: Run) -> str:
     return shlex.join(words)
 
 
-def _section(title: str, heads: Sequence[str], rows: list[list[str]], caption: str = "") -> str:
-    names = "".join(f'<th scope="col">{esc(_HEADS.get(name, name).replace("_", " "))}</th>' for name in heads)
-    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    below = f'<p class="lpr-caption">{esc(caption)}</p>' if caption else ""
-    return (
-        f'<section><h3>{esc(title)}</h3><div class="lpr-scroll" role="region" tabindex="0" aria-label="{esc(title)}">'
-        f'<table class="lpr-table lpr-plain"><thead><tr>{names}</tr></thead><tbody>{body}</tbody></table></div>{below}'
-        "</section>"
-    )
+def _head(name: str) -> str:
+    return _HEADS.get(name, name).replace("_", " ")
 
 
-def _cell(value: Any) -> str:
+def _written(value: Any) -> str:
     if isinstance(value, float):
-        return NOT_MEASURED if value != value else esc(f"{value:.4g}".replace("-", "−"))
-    return esc(str(value))
-
-
-def _link(run_id: str, titles: dict[str, str]) -> str:
-    if run_id not in titles:
-        return f"<span>{esc(run_id or NOT_MEASURED)}</span>"
-    params = esc(Query(run=run_id).urlencode())
-    return (
-        f'<a href="/?{params}" data-pick="{params}" title="{esc(titles[run_id])}">{esc(run_id.rsplit("-", 1)[-1])}</a>'
-    )
+        return NOT_MEASURED if value != value else f"{value:.4g}".replace("-", "−")
+    return str(value)

@@ -1,5 +1,6 @@
 """What the page Runs shows of a sweep and of its points."""
 
+import html
 import re
 
 import pandas as pd
@@ -53,7 +54,7 @@ def test_a_sweep_shows_what_differs_every_point_with_its_run_and_how_to_go_on(ru
     assert "One seed: no difference can be told from noise" in said
     assert detail.count('title="point ') == 3 and "<td>&lt;b&gt;</td>" in detail and "<td><b>" not in detail
     assert "→ 3 runs of this sweep" in said
-    assert "-g &#x27;seed=[0, 1]&#x27;" in detail and "-p base=tiny" in detail and "-m weight" in detail
+    assert "-g 'seed=[0, 1]'" in html.unescape(detail) and "-p base=tiny" in detail and "-m weight" in detail
     assert command_of(sweep).startswith("lpr-lab sweep 00_quickstart -g ")
 
 
