@@ -12,7 +12,7 @@ from lpr_lab.dashboard import about, api, not_found, shell, theme
 from lpr_lab.dashboard.pages.runs.report import report_route
 from lpr_lab.dashboard.server.guard import Guard
 from lpr_lab.dashboard.server.model_queue import MAX_QUEUED
-from lpr_lab.dashboard.server.sessions import describe_once
+from lpr_lab.dashboard.server.sessions import cache_configs
 
 PAGES = {name: import_module(f"lpr_lab.dashboard.pages.{name.lower()}.page") for name in shell.PAGES}
 
@@ -31,7 +31,7 @@ def assemble(runs_dir: Path) -> gr.Blocks:
             _without_navbar()
             PAGES[name].page(demo, runs_dir)
             shell.html_block(about.footer())
-    describe_once(demo)
+    cache_configs(demo)
     demo.queue(max_size=64, default_concurrency_limit=1, api_open=False)
     return demo
 

@@ -1,7 +1,8 @@
-"""Importing gradio without its type stubs: half the time, and nothing written into the installation.
+"""Import gradio without its type stubs.
 
-While gradio is imported it writes a `.pyi` file beside each of its components anew, for editors. That is more than half
-of its import (docs/performance.md), and a read-only installation has no use for it. Nothing at run time reads them.
+While gradio is imported it writes a `.pyi` file beside each of its components anew, for editors; nothing at run time
+reads them, and a read-only installation has no place for them. Without, the import takes 3.1 instead of 5.1 seconds of
+processor time, which is what somebody waits for who starts the dashboard.
 """
 
 import sys

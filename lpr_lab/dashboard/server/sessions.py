@@ -1,8 +1,10 @@
-"""A visit costs little: what gradio describes anew for every visitor is described once.
+"""Cache Gradio component configs across sessions.
 
-For each page that is opened gradio 6 describes every component of all pages, so that a session could be restored from a
-link, which we do not offer. With six pages that took more than all we do. Here the description of a component that
-nobody changed is made once and handed out as a copy.
+For each page that is opened gradio 6 makes the configs of all components of all pages anew, so that a session could be
+restored from a link, which we do not offer. Here the config of a component that nobody changed is made once and handed
+out as a copy. That halves what a visit costs: 46 instead of 94 ms of processor time for page and data, of which gradio
+spent 34 on these configs. Sixty readers open about twelve pages a second, which one Python process cannot do without
+it. A session takes 180 instead of 340 kB.
 """
 
 from typing import Any
@@ -11,8 +13,8 @@ import gradio as gr
 from gradio.blocks import BlocksConfig
 
 
-class _Described(BlocksConfig):
-    """The blocks of an app, and the descriptions of those that are as they were built."""
+class _CachedConfig(BlocksConfig):
+    """The blocks of an app, and the configs of those that are as they were built."""
 
     known: dict[int, dict[str, Any]]
 
@@ -23,15 +25,15 @@ class _Described(BlocksConfig):
             self.known[_id] = BlocksConfig.config_for_block(_id, rendered_ids, block, renderable)
         return {**self.known[_id], "props": dict(self.known[_id]["props"])}
 
-    def __copy__(self) -> "_Described":
-        return _as_described(super().__copy__(), self.known)
+    def __copy__(self) -> "_CachedConfig":
+        return _with_cache(super().__copy__(), self.known)
 
 
-def _as_described(config: Any, known: dict[int, dict[str, Any]]) -> _Described:
-    config.__class__, config.known = _Described, known
+def _with_cache(config: Any, known: dict[int, dict[str, Any]]) -> _CachedConfig:
+    config.__class__, config.known = _CachedConfig, known
     return config
 
 
-def describe_once(demo: gr.Blocks) -> None:
-    """Let the app remember the descriptions of its components; called when all of them are there."""
-    _as_described(demo.default_config, {})
+def cache_configs(demo: gr.Blocks) -> None:
+    """Let the app cache the configs of its components; called when all of them are there."""
+    _with_cache(demo.default_config, {})
