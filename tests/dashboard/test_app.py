@@ -1,11 +1,11 @@
 """What each page says, for every state a run can be in."""
 
-import re
 from pathlib import Path
 
 import pytest
 
 from helpers.sample_runs import make_run, results
+from helpers.words import words
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.pages.compare import page as compare
 from lpr_lab.dashboard.pages.retention import page as retention
@@ -17,11 +17,6 @@ from lpr_lab.dashboard.pages.runs.live import render_live
 from lpr_lab.runs.housekeeping import tag
 from lpr_lab.runs.run import Run
 from lpr_lab.storage import write_text
-
-
-def words(markup: str) -> str:
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", str(markup)))
-
 
 PAGES = {"routing": routing, "retention": retention, "compare": compare}
 

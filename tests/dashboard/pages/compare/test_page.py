@@ -1,7 +1,6 @@
 """What the page `/compare` says, shows and keeps, without a model."""
 
 import json
-import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -9,6 +8,7 @@ import pytest
 
 from helpers.sample_runs import HOSTILE, MIXED, make_run
 from helpers.sample_scores import write_scores
+from helpers.words import words
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.pages.compare import page as compare
 from lpr_lab.dashboard.pages.compare import render
@@ -18,11 +18,6 @@ from lpr_lab.dashboard.query import Query
 from lpr_lab.runs.continuations import Continuation, Exactness, Pair, exactness, pair_id, split_at_fork
 from lpr_lab.runs.run import Run
 from lpr_lab.views.html.continuations import finding, render_pair
-
-
-def words(markup: str) -> str:
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", str(markup)))
-
 
 LOOP = " a big house a big house a big house"
 GREEK = Pair("Μια φορά", "el", Continuation(LOOP, 9, 3.0), Continuation(" κι έναν καιρό", 8, 4.0), 2, seconds=8.0)

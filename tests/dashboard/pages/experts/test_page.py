@@ -9,6 +9,7 @@ import pytest
 
 from helpers.sample_experts import HOSTILE_TOKEN, write_expert_tables
 from helpers.sample_runs import load_table, make_run
+from helpers.words import words
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.pages.experts import page as experts
 from lpr_lab.dashboard.pages.experts.data import ALONE, read
@@ -16,10 +17,6 @@ from lpr_lab.dashboard.query import Query
 from lpr_lab.measure.expert_counts import TABLES
 from lpr_lab.runs.run import Run
 from lpr_lab.storage import write_text
-
-
-def words(markup: object) -> str:
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", str(markup)))
 
 
 def compose(runs_dir: Path, **query: str):

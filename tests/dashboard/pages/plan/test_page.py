@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from helpers.sample_runs import make_plan_run, make_run, similarity_table
+from helpers.words import words
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.pages.plan import page as plan
 from lpr_lab.dashboard.pages.plan.costs import costs, make_plan
@@ -19,10 +20,6 @@ from lpr_lab.experiments.notebooks.run import notebooks_dir
 from lpr_lab.method.allocation import allocate
 from lpr_lab.model.bases.embedded import learning_rates
 from lpr_lab.runs.run import Run
-
-
-def words(markup: str) -> str:
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", str(markup)))
 
 
 def trained(root, **create) -> Run:

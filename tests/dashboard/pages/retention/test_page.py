@@ -7,6 +7,7 @@ import pytest
 
 from helpers.sample_runs import make_run
 from helpers.sample_scores import STAGES, scored, write_lifelong, write_scores
+from helpers.words import words
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.pages.retention import page as retention
 from lpr_lab.dashboard.pages.retention import render
@@ -14,10 +15,6 @@ from lpr_lab.measure.forgetting import bootstrap_draws, change_rows
 from lpr_lab.runs.compare import paired_scores
 from lpr_lab.runs.model_ref import ModelRef
 from lpr_lab.runs.run import Run
-
-
-def words(markup: str) -> str:
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", str(markup)))
 
 
 def page(runs_dir, **query) -> dict:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.sample_runs import HOSTILE, SENTENCES, make_run, make_trace
+from helpers.words import words
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.pages.routing import own_texts as routing_own
 from lpr_lab.dashboard.pages.routing import page as routing
@@ -17,10 +18,6 @@ from lpr_lab.dashboard.server.unsaved_texts import UNSAVED, UnsavedTexts
 from lpr_lab.measure.trace import layers_in
 from lpr_lab.runs.own_texts import delete_text, keep_text, new_id
 from lpr_lab.runs.run import Run
-
-
-def words(markup: str) -> str:
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", str(markup)))
 
 
 def parts_of(runs_dir, **query):

@@ -1,12 +1,12 @@
 """What the page Runs shows of a sweep and of its points."""
 
 import html
-import re
 
 import pandas as pd
 import pytest
 
 from helpers.sample_runs import make_run
+from helpers.words import words
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.pages.runs import page
 from lpr_lab.dashboard.pages.runs.detail import render_detail
@@ -14,10 +14,6 @@ from lpr_lab.dashboard.pages.runs.sweep import command_of, render_sweep
 from lpr_lab.experiments.sweep.tables import differences
 from lpr_lab.runs.find import list_runs
 from lpr_lab.runs.run import Run
-
-
-def words(markup: str) -> str:
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", str(markup)))
 
 
 @pytest.fixture
