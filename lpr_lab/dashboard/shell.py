@@ -1,4 +1,4 @@
-"""What all pages share: header, heads, notices, badges, the run picker, and the component that shows our HTML.
+"""What all pages share: header, headings, notices, badges, the run picker, and the component that shows HTML.
 
 Most of it returns `Markup`, HTML whose values are escaped; only `html_block` and what stands below the last line know
 gradio.
@@ -68,7 +68,7 @@ def unchecked(component: Any) -> Any:
     return component
 
 
-# Reading files is quick and may happen side by side; models wait for one another, in the line of `turns`.
+# Reading files is quick and may happen side by side; what needs a model waits in `server.model_queue`.
 FILES: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 # Every choice is sent at once: one made before the answer to another is there is neither dropped nor read later, when
 # that answer may have changed the control. Handlers are wrapped by `in_order`.
@@ -83,7 +83,7 @@ MODEL: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class PageContext:
-    """What a page is about right now: the runs there are, the one chosen, and what to tell the reader first."""
+    """The runs there are, the one that the address chooses, and notices to show first."""
 
     runs: list[Run]
     run: Run | None

@@ -1,4 +1,5 @@
 """The pages, one folder each; none imports another.
 
-In each, `page.page` builds it and wires its controls; the other modules turn runs into what it shows.
+Begin with `page.page`, which builds a page and connects its events. In the larger ones `compose` decides what each
+component shows for an address, and `render` makes HTML of it with the templates beside it.
 """

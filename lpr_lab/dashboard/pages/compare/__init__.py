@@ -1,1 +1,1 @@
-"""Page `/compare`: base and expanded model continuing one prompt, judged blind if you like."""
+"""Page `/compare`: base and expanded model continuing one prompt, judged blind or not."""

@@ -1,4 +1,4 @@
-"""What page `/compare` shows for an address: which pair, who can write, and why something is not there."""
+"""What page `/compare` shows for an address: pair, models to choose, and reasons where something is missing."""
 
 from dataclasses import replace
 from pathlib import Path

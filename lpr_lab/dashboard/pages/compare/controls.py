@@ -1,4 +1,4 @@
-"""The controls of the page `/compare`, laid out."""
+"""The components of page `/compare`."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Page `/compare`: what does the expanded model say that the base does not?"""
+"""Page `/compare`: its components, event handlers and their connections."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""HTML of page `/compare` around a pair: how long it takes, what is kept, what was preferred."""
+"""HTML of page `/compare` around a pair: estimated time, kept pairs, votes."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Who writes on which side of the page `/compare`, how its address says so, and what people preferred."""
+"""Which model writes on which side of page `/compare`, how fast it was, and the votes of readers."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""The pair that the page `/compare` shows, and what becomes of it: kept, stopped halfway, judged, revealed."""
+"""The pair of continuations on page `/compare`: finished, stopped, judged, revealed."""
 
 import threading
 from dataclasses import dataclass, replace

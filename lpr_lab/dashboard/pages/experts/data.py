@@ -1,4 +1,4 @@
-"""What the page `/experts` shows of a run: which tables it has, and which rows of them the address asks for."""
+"""Tables of page `/experts`: which a run has, and the rows that the address selects."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,4 +1,4 @@
-"""Page `/experts`: is the load balanced, which experts are idle, and which language uses which?"""
+"""Page `/experts`: its components, event handlers, and what they show for an address."""
 
 import time
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What a reader changes on the page `/plan`, checked before anything else moves: the plan there is stays otherwise."""
+"""Checks what a reader changes on page `/plan`, before the plan changes."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The plan as a picture that can be edited: similarity over depth, and beneath it a stepper for each layer."""
+"""The plan editor: similarity over depth, and beneath it a stepper for each layer."""
 
 from collections.abc import Sequence
 

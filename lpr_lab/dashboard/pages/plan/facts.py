@@ -1,4 +1,4 @@
-"""What finished runs tell about a base: its layers, the size of an expert, how alike languages are, how fast it trains.
+"""What finished runs measured of a base: layers, size of an expert, similarity of languages, training speed.
 
 No model is loaded for any of it; what no run has found is unknown and said to be.
 """

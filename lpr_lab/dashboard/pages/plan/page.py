@@ -1,4 +1,4 @@
-"""Page `/plan`: how many experts per layer, and what will it cost?"""
+"""Page `/plan`: its components, event handlers, and what they show for an address."""
 
 import shlex
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""HTML of a plan: what it comes to, what it costs, what to think about, and how to carry it out."""
+"""HTML of a plan: summary, costs, warnings, and the commands that carry it out."""
 
 import base64
 import shlex

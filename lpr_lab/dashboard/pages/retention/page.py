@@ -1,4 +1,4 @@
-"""Page `/retention`: what did we gain, what did we forget, and is it real?"""
+"""Page `/retention`: its components, event handlers, and what they show for an address."""
 
 from collections.abc import Iterable
 from pathlib import Path

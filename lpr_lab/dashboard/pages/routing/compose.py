@@ -1,4 +1,4 @@
-"""What page `/routing` shows for an address: which text, which stage, compared with what, and why something is not."""
+"""What page `/routing` shows for an address: text, stage, comparison, and reasons where something is missing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Texts of the reader's own on page `/routing`: traced on the spot, and kept, renamed and deleted only when asked."""
+"""Texts that a reader types on page `/routing`: trace, keep, rename and delete them."""
 
 import logging
 import time

@@ -1,4 +1,4 @@
-"""Page `/routing`: where did each token of this text go, and was that right for its language?"""
+"""Page `/routing`: its components, event handlers and their connections."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Runs beside one another: the settings in which they differ, and what came of each."""
+"""Comparison of runs: the settings in which they differ, and the results of each."""
 
 from markupsafe import Markup
 

@@ -28,7 +28,7 @@ PAGES_OF_KIND: dict[str, dict[str, str]] = {
     "text": {},
     "sweep": {},
 }
-"""What other runs than expansions can be looked at with."""
+"""The pages for runs that are no expansions."""
 
 
 def render_detail(run: Run, runs: list[Run]) -> Markup:

@@ -83,7 +83,7 @@ def _progress(run: Run, base: str, taught: str | Markup) -> Markup:
     }
     sentence = by_state.get(status.state) or by_kind.get(run.kind)
     if sentence is None and analysed_run(run):
-        return Markup("This {} looked at a finished run. {}").format(run.kind, shell.elsewhere(run, "/"))
+        return Markup("This {} analysed a finished run. {}").format(run.kind, shell.elsewhere(run, "/"))
     sentence = sentence or Markup("{base} learned {taught}; nothing was measured.")
     return sentence.format(base=base, taught=taught, where=where, silence=silence)
 

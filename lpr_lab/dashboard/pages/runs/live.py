@@ -106,8 +106,8 @@ def at_work(context: PageContext) -> bool:
     return any(run.problem is None and not run.is_example and run.status.state in AT_WORK for run in context.runs)
 
 
-def standing_of(context: PageContext) -> str:
-    """Return what all of the page but numbers and ages depends on: when it is another, the page is drawn anew."""
+def page_state_of(context: PageContext) -> str:
+    """Return what the page but for numbers and ages depends on; when it changes, the page is drawn anew."""
     states = [f"{run.id} {'' if run.problem else run.status.state}" for run in context.runs]
     if context.run is not None:
         status = context.run.status

@@ -1,4 +1,4 @@
-"""Page `/`: what have I run, where does it stand, and what came of it?"""
+"""Page `/`: the runs, their state and their results."""
 
 from functools import partial
 from pathlib import Path
@@ -12,14 +12,14 @@ from lpr_lab.dashboard.cache import cached
 from lpr_lab.dashboard.pages.runs.compare import render_comparison
 from lpr_lab.dashboard.pages.runs.detail import render_detail
 from lpr_lab.dashboard.pages.runs.listing import finding, render_list
-from lpr_lab.dashboard.pages.runs.live import at_work, metrics_of, render_live, standing_of
+from lpr_lab.dashboard.pages.runs.live import at_work, metrics_of, page_state_of, render_live
 from lpr_lab.dashboard.pages.runs.sweep import figure_of
 from lpr_lab.dashboard.shell import FILES, PICK, PageContext, html_block, in_order
 from lpr_lab.runs.run import Run
 from lpr_lab.views.figures.titles import take_title
 from lpr_lab.views.figures.training import metric_names, training_curves
 
-QUESTION = "What have I run, and what came of it?"
+QUESTION = "What have I run, and what are the results?"
 EVERY_SECONDS = 3
 """How often the page of a run at work is brought up to date."""
 
@@ -109,7 +109,7 @@ def chosen_curves(context: PageContext, runs_dir: Path) -> tuple[Any, Any, str, 
 def draw(context: PageContext, runs_dir: Path) -> list[Any]:
     """Return all text of the page, whether it follows a run, and what it was drawn for."""
     clock = gr.Timer(active=at_work(context))
-    return [*compose(context, runs_dir), render_live(context.run), clock, standing_of(context)]
+    return [*compose(context, runs_dir), render_live(context.run), clock, page_state_of(context)]
 
 
 def keep_up(context: PageContext, runs_dir: Path, before: str) -> list[Any]:
@@ -117,6 +117,6 @@ def keep_up(context: PageContext, runs_dir: Path, before: str) -> list[Any]:
 
     What a reader opened, ticked or typed stays as it is.
     """
-    if before != standing_of(context):
+    if before != page_state_of(context):
         return draw(context, runs_dir)
     return [*(gr.skip() for _ in range(4)), render_live(context.run), gr.skip(), gr.skip()]
