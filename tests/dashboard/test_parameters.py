@@ -1,4 +1,4 @@
-"""Every value that readers and programs give, by every door: it is taken as it is, or refused in a clear sentence."""
+"""Every value that readers and programs give, through pages, addresses and endpoints: it is taken as it is, or refused in a clear sentence."""
 
 import http.client
 import json

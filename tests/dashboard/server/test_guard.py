@@ -90,7 +90,7 @@ def test_other_sites_may_link_here_but_not_act_here():
         "login",
     ],
 )
-def test_doors_that_the_pages_do_not_use_are_shut(path):
+def test_endpoints_that_the_pages_do_not_use_are_blocked(path):
     assert refusal("POST", f"/gradio_api/{path}") == 404
 
 
