@@ -1,4 +1,4 @@
-"""Every value that readers and programs give, through pages, addresses and endpoints: it is taken as it is, or refused in a clear sentence."""
+"""Every value that readers and programs give, in pages and endpoints, is taken as it is or refused in a sentence."""
 
 import http.client
 import json

@@ -104,7 +104,7 @@ def test_a_trace_with_stages_offers_them_and_each_has_its_own_headline(runs_dir,
 def test_a_stage_that_is_not_there_is_said_and_the_newest_shown(runs_dir, run):
     run.traces.write("en", staged(SENTENCES["en"], "en"))
     parts = parts_of(runs_dir, text="en", stage="G7 review")
-    assert "holds no stage" in words(parts["top"]) and "Showing the newest" in words(parts["top"])
+    assert "G7 review" in words(parts["top"]) and "Showing the newest" in words(parts["top"])
 
 
 def test_what_the_review_moved_is_counted_by_direction_and_layer_and_can_be_coloured(runs_dir, run):
