@@ -5,13 +5,12 @@ show sentences whole and from their own side.
 """
 
 import json
-import textwrap
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
 from lpr_lab.runs.compare.differences import flatten
-from lpr_lab.views import theme
+from lpr_lab.views.figures.titles import with_wrapped_title
 from lpr_lab.views.html.run_overview import render_settings
 from lpr_lab.views.html.templates import with_style
 
@@ -20,12 +19,6 @@ if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
 
     from lpr_lab.runs.run import Run
-
-TITLE_CHARACTERS = 80
-"""That many fit beside one another in a page as narrow as nbconvert's."""
-
-TITLE_LINE = 21
-"""Pixels."""
 
 # Each text begins where its script begins (`plaintext`), and keeps its line breaks.
 _TEXT = {"text-align": "start", "unicode-bidi": "plaintext", "white-space": "pre-wrap", "min-width": "7em"}
@@ -43,20 +36,6 @@ def show(figure: "go.Figure", run: "Run | None" = None, name: str | None = None)
         run.figures.write(name, value)
     value = with_wrapped_title(value)
     display({"application/vnd.plotly.v1+json": value, "text/plain": figure.layout.title.text or "figure"}, raw=True)
-
-
-def with_wrapped_title(figure: dict[str, Any]) -> dict[str, Any]:
-    """Return a figure as JSON whose long title stands on several lines, which plotly does not see to itself."""
-    layout = figure["layout"]
-    text = layout.get("title", {}).get("text") or ""
-    lines = textwrap.wrap(text, TITLE_CHARACTERS)
-    if len(lines) < 2 or "<br>" in text:
-        return figure
-    more = TITLE_LINE * (len(lines) - 1)
-    margin = {**layout.get("margin", {}), "t": layout.get("margin", {}).get("t", theme.TOP) + more}
-    title = {**layout["title"], "text": "<br>".join(lines)}
-    taller = {"height": layout["height"] + more} if "height" in layout else {}
-    return {**figure, "layout": {**layout, "title": title, "margin": margin, **taller}}
 
 
 def show_settings(run: "Run") -> None:

@@ -8,7 +8,8 @@ from helpers.sample_runs import change_table
 from lpr_lab.runs.run import Run
 from lpr_lab.views import theme
 from lpr_lab.views.figures.retention import before_and_after
-from lpr_lab.views.notebook import TITLE_CHARACTERS, in_full, show, show_claims, show_settings, with_wrapped_title
+from lpr_lab.views.figures.titles import TITLE_CHARACTERS, with_wrapped_title
+from lpr_lab.views.notebook import in_full, show, show_claims, show_settings
 
 LONG = (
     "Expanded languages need 11.4% fewer bits (-14.0% to -9.1%); original languages need 2.9% fewer bits (-3.3% to "
