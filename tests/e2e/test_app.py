@@ -197,28 +197,6 @@ def test_any_script_is_shown_whole_and_nothing_of_it_is_run(open_page, stored, t
         assert shown == text.replace("\x07", "␇"), name
 
 
-def test_arabic_letters_join_across_tokens(open_page, stored):
-    page = open_page(f"/routing?run={stored}&text=ar")
-    widths = page.locator(".lpr-text").evaluate(
-        """async paragraph => {
-            await document.fonts.ready;
-            const plain = paragraph.cloneNode(false);
-            plain.textContent = paragraph.textContent;
-            paragraph.after(plain);
-            const width = (element) => {
-                const range = document.createRange();
-                range.selectNodeContents(element);
-                return range.getBoundingClientRect().width;
-            };
-            const mark = paragraph.querySelector(".lpr-special").getBoundingClientRect().width;
-            const both = [width(paragraph) - mark, width(plain)];
-            plain.remove();
-            return both;
-        }"""
-    )
-    assert abs(widths[0] - widths[1]) / widths[1] < 0.01
-
-
 def test_the_address_is_the_state(open_page, stored):
     page = open_page(f"/routing?run={stored}&text=el&layer=7&tok=3")
     expect(option(page, 3)).to_have_attribute("aria-selected", "true")

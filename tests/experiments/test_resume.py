@@ -1,32 +1,17 @@
 """A run of several stages ends with the same bits whether it was made in one process or cut and taken up by others."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 from safetensors.torch import load_file
 
 from helpers.cut_runs import MOST_CUTS, NAMES
+from helpers.processes import TESTS, run_program
 from helpers.tiny_corpus import write_corpus
-
-TESTS = Path(__file__).parents[1]
 
 
 def python(folder, where):
     """Run every recipe in a new process; returns the id of each run that was trained to its end."""
-    environment = {**os.environ, "PYTHONPATH": f"{TESTS.parent}:{TESTS}", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, str(TESTS / "helpers" / "cut_runs.py"), str(folder), where],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    lines = [line.removeprefix("trained: ") for line in done.stdout.splitlines() if line.startswith("trained: ")]
+    printed = run_program(TESTS / "helpers" / "cut_runs.py", str(folder), where, timeout=900)
+    lines = [line.removeprefix("trained: ") for line in printed.splitlines() if line.startswith("trained: ")]
     return dict(line.split(" - ") for line in lines)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from helpers import sentences
 from lpr_lab.experiments import recipes
 from lpr_lab.measure.trace import RoutingTrace
 from lpr_lab.method.similarity_table import SimilarityTable
@@ -19,16 +20,7 @@ from lpr_lab.runs import claims
 from lpr_lab.runs.environment import describe
 from lpr_lab.runs.run import Run
 
-SENTENCES = {
-    "en": "The ferry leaves at seven, rain or shine.",
-    "es": "El niño compró tres libros en la plaza.",
-    "el": "Η γάτα κοιμάται πάνω στο ζεστό πεζούλι.",
-    "hu": "A tűzhely mellett mindig jut egy szék a vendégnek.",
-    "tr": "Yağmur dindi, çocuklar bahçeye koştu.",
-    "ar": "خرج الأولاد إلى الحديقة بعد المطر.",
-    "bn": "ছেলেটি নদীর ধারে বসে গান গায়।",
-    "zh": "雨停了，孩子们跑进花园。",
-}
+SENTENCES = {code: sentences.SENTENCES[code] for code in ("en", "es", "el", "hu", "tr", "ar", "bn", "zh")}
 MIXED = "She said שלום, then مرحبا — a 👨‍👩‍👧‍👦 family 🇬🇷!\n\tTwice."
 HOSTILE = "<script>boom()</script> ${boom()} `boom` \\u \\x &amp; {{boom}} <img src=x onerror=boom()> \x07"
 PAIRS = [

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from lpr_lab.experiments.config import StageBudget
+from lpr_lab.method.training.train import TrainSettings
 from lpr_lab.text.corpus import Document
 
 
@@ -44,6 +45,19 @@ def write_corpus(path: Path, sentences: dict[str, list[str]], languages: tuple[s
                 split = ("train", "train", "train", "replay", "dev", "heldout")[number % 6]
                 record = {"id": f"{number}", "language": language, "text": text, "split": split}
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def steps_of_four_blocks(steps: int) -> TrainSettings:
+    """Return the settings of a short training at rates high enough to see what moved."""
+    return TrainSettings(
+        tokens=steps * 4 * 32,
+        block_tokens=32,
+        blocks_per_step=4,
+        blocks_per_forward=4,
+        learning_rate=1e-2,
+        router_learning_rate=1e-2,
+        precision="fp32",
+    )
 
 
 def small_settings(folder: Path, budget: StageBudget) -> dict[str, Any]:

@@ -6,29 +6,20 @@ from dataclasses import replace
 import pytest
 import torch
 
-from helpers.tiny_corpus import TinyCorpus
+from helpers.tiny_corpus import TinyCorpus, steps_of_four_blocks
 from lpr_lab.errors import UsageError
 from lpr_lab.measure.expert_counts import ExpertCounter, TextSource, read_stage
 from lpr_lab.method.expand import expand
 from lpr_lab.method.review import review
 from lpr_lab.method.training import train as training
 from lpr_lab.method.training.terms import Forward, group_term
-from lpr_lab.method.training.train import TrainSettings
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.adapter import expansion_config, moe_layers
 from lpr_lab.model.capture import record_routing
 from lpr_lab.model.stages import select_stage, stage_names
 from lpr_lab.text.packing import pack
 
-SETTINGS = TrainSettings(
-    tokens=6 * 4 * 32,
-    block_tokens=32,
-    blocks_per_step=4,
-    blocks_per_forward=4,
-    learning_rate=1e-2,
-    router_learning_rate=1e-2,
-    precision="fp32",
-)
+SETTINGS = steps_of_four_blocks(6)
 IDS = torch.arange(20)[None] + 5
 
 

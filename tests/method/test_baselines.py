@@ -6,23 +6,15 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from helpers.tiny_corpus import steps_of_four_blocks
 from lpr_lab.errors import UnsupportedModelError, UsageError
 from lpr_lab.measure.bits import evaluate
 from lpr_lab.method import baselines
-from lpr_lab.method.training.train import TrainSettings
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.adapter import trainable_parameters
 from lpr_lab.model.formats.save_load import save_expansion
 
-SETTINGS = TrainSettings(
-    tokens=3 * 4 * 32,
-    block_tokens=32,
-    blocks_per_step=4,
-    blocks_per_forward=4,
-    learning_rate=1e-2,
-    router_learning_rate=1e-2,
-    precision="fp32",
-)
+SETTINGS = steps_of_four_blocks(3)
 ROWS = {
     "full": baselines.full,
     "lora": lambda model: baselines.lora(model, rank=2),

@@ -1,23 +1,18 @@
 """Gradients do not depend on how a step is split: over micro-batches, or over processes that torchrun starts."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from helpers.one_step import EXPANDED, ORIGINAL, SETTINGS, STAGES, RaggedCorpus, gradients, load
+from helpers.processes import TESTS, TOGETHER, run_program
 from lpr_lab.errors import UsageError
 from lpr_lab.method.expand import pack_by_language
 from lpr_lab.method.training.terms import Forward, balance_term, group_term
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.router import Routing
-
-TESTS = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -33,17 +28,7 @@ def folder(tiny_model, tiny_tokenizer, sentences, tmp_path_factory):
 @pytest.fixture(scope="module")
 def torchrun(folder):
     """Two processes have run both stages; their files are in the folder."""
-    environment = {**os.environ, "PYTHONPATH": f"{TESTS.parent}:{TESTS}", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    finished = subprocess.run(
-        [*command, str(TESTS / "helpers" / "one_step.py"), str(folder)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert finished.returncode == 0, finished.stderr[-4000:]
+    run_program(TESTS / "helpers" / "one_step.py", str(folder), under=TOGETHER)
     return folder
 
 

@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 
+from helpers.tiny_corpus import steps_of_four_blocks
 from lpr_lab.errors import UnsupportedModelError, UsageError
 from lpr_lab.method.expand import expand
 from lpr_lab.method.review import review
@@ -14,15 +15,7 @@ from lpr_lab.method.training.train import TrainSettings
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.adapter import moe_layers
 
-SETTINGS = TrainSettings(
-    tokens=6 * 4 * 32,
-    block_tokens=32,
-    blocks_per_step=4,
-    blocks_per_forward=4,
-    learning_rate=1e-2,
-    router_learning_rate=1e-2,
-    precision="fp32",
-)
+SETTINGS = steps_of_four_blocks(6)
 
 
 def snapshot(model):

@@ -1,14 +1,10 @@
 """Processes that were started together train together, or say why not."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from accelerate import PartialState
 
+from helpers.processes import TOGETHER, run_program
 from lpr_lab.errors import UsageError
 from lpr_lab.experiments.tracking.log import tracking
 from lpr_lab.method import baselines
@@ -18,7 +14,6 @@ from lpr_lab.method.training.processes import join_processes
 from lpr_lab.method.training.train import TrainSettings
 from lpr_lab.method.upcycle import upcycle
 
-TESTS = Path(__file__).parents[2]
 SETTINGS = TrainSettings(tokens=4 * 32, block_tokens=32, precision="fp32")
 BOTH = {"original": ["en"], "expanded": ["el"]}
 
@@ -100,16 +95,6 @@ def test_under_torchrun_a_state_that_was_made_too_early_is_refused_by_every_proc
     tiny_tokenizer.save_pretrained(tmp_path / "base")
     (tmp_path / "sentences.json").write_text(json.dumps(sentences))
     (tmp_path / "alone.py").write_text(ALONE)
-    environment = {**os.environ, "PYTHONPATH": f"{TESTS.parent}:{TESTS}", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    finished = subprocess.run(
-        [*command, str(tmp_path / "alone.py"), str(tmp_path)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert finished.returncode == 0, finished.stderr[-4000:]
-    assert finished.stdout.count("refused: WORLD_SIZE = 2") == 2, finished.stdout
+    printed = run_program(tmp_path / "alone.py", str(tmp_path), under=TOGETHER)
+    assert printed.count("refused: WORLD_SIZE = 2") == 2, printed
     assert not list((tmp_path / "alone").glob("checkpoint-*"))
