@@ -24,7 +24,7 @@ from lpr_lab.runs.model_ref import analysed_run
 from lpr_lab.runs.run import Run, short_id
 from lpr_lab.runs.status import seconds_since
 from lpr_lab.text.languages import language_name
-from lpr_lab.views.html.templates import render
+from lpr_lab.views.html.templates import notice, render
 from lpr_lab.views.numbers import duration
 
 PAGES = {
@@ -139,12 +139,6 @@ def more(*texts: str | Markup) -> Markup:
 def caption(text: str | Markup) -> Markup:
     """Return a line in small print."""
     return Markup('<p class="lpr-caption">{}</p>').format(text)
-
-
-def notice(kind: str, text: str | Markup) -> Markup:
-    """Return a notice; `kind` is `info`, `warn` or `bad`, which the first word says too."""
-    word = {"info": "Note", "warn": "Notice", "bad": "Failed"}[kind]
-    return Markup('<p class="lpr-notice lpr-{}" role="note"><b>{}.</b> {}</p>').format(kind, word, text)
 
 
 def command(line: str) -> Markup:

@@ -10,7 +10,7 @@ from markupsafe import Markup, escape
 from lpr_lab.runs.compare.differences import Row, RunDifferences
 from lpr_lab.runs.run import Run, short_id
 from lpr_lab.text.languages import language_name
-from lpr_lab.views.html.templates import render
+from lpr_lab.views.html.templates import notice, render
 from lpr_lab.views.numbers import points_with_interval
 
 FOLDED_FROM = 12
@@ -67,7 +67,7 @@ def render_comparison(
     titled = [{"title": _TITLES[name], "rows": rows[name], "is_long": is_long[name]} for name in groups]
     return render(
         "views/html/comparison.html.j2",
-        notices=notices(compared, runs),
+        notices=[notice("warn", said) for said in notices(compared, runs)],
         runs=runs,
         links=links,
         short_id=short_id,

@@ -71,6 +71,12 @@ def with_style(body: Markup, sheet: str) -> Markup:
     return Markup("<style>{}</style>{}").format(rules, body)
 
 
+def notice(kind: str, text: str | Markup) -> Markup:
+    """Return a notice; `kind` is `info`, `warn` or `bad`, which the first word says too."""
+    word = {"info": "Note", "warn": "Notice", "bad": "Failed"}[kind]
+    return Markup('<p class="lpr-notice lpr-{}" role="note"><b>{}.</b> {}</p>').format(kind, word, text)
+
+
 @cache
 def _environment() -> Environment:
     made = Environment(
