@@ -82,7 +82,7 @@ def test_numbers_of_all_stages_make_one_table_without_those_that_are_not_finite(
 
 def test_the_page_is_drawn_anew_when_a_stage_or_a_state_changes_and_not_for_a_step(run, tmp_path):
     def standing():
-        return run_live.standing_of(shell.page_context(tmp_path, {}))
+        return run_live.page_state_of(shell.page_context(tmp_path, {}))
 
     before = standing()
     log(run, 3)
