@@ -7,9 +7,7 @@ from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.query import Query
 from lpr_lab.measure.experts import NUMBERS, by_layer, is_idle
 from lpr_lab.runs.run import Run
-
-Table = Any
-"""A `pandas.DataFrame`; the type pandas declares for itself is lost at the first filter."""
+from lpr_lab.views import Table
 
 ALONE = "none"
 """Value of `stage2` for no comparison."""
