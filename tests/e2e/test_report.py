@@ -68,7 +68,7 @@ def test_every_chart_is_drawn_and_the_file_is_small(open_report, path):
     title = page.get_by_role("heading", level=1)
     expect(title).to_have_text("تقرير")
     assert title.evaluate("element => getComputedStyle(element).direction") == "rtl"
-    expect(page.get_by_text("The test sets hold different documents").first).to_be_visible()
+    expect(page.get_by_role("note").filter(has_text="different documents").first).to_be_visible()
 
 
 def test_tokens_are_looked_into_by_pointer_and_by_keyboard(open_report):

@@ -78,7 +78,9 @@ STRIP = """
 """
 
 PRESS = """
-(e) => {
+(found, chance) => {
+    if (!found.length) return "";
+    const e = found[Math.floor(chance * found.length)];
     const said = e.dataset.i ?? e.value ?? e.textContent.slice(0, 40);
     e.dispatchEvent(new MouseEvent("click", { bubbles: true, cancelable: true, composed: true }));
     return said;
@@ -269,11 +271,10 @@ class Walk:
         return found.nth(self.random.randrange(count)) if count else None
 
     def _press(self, found: Locator) -> str:
-        """Click one of them, as `dispatch` where it may be outside the window or small."""
-        one = self._any(found)
-        if one is None:
-            return ""
-        return str(one.evaluate(PRESS))  # at once: what is found may be another one a moment later
+        """Click one of them, also where it is outside the window or small: chosen and clicked in one go, since what is
+        found may be another one a moment later.
+        """
+        return str(found.evaluate_all(PRESS, self.random.random()))
 
     def _radio(self) -> str:
         return self._press(self.page.locator("fieldset:visible .wrap input[type=radio]:not(:checked):enabled"))
