@@ -227,5 +227,5 @@ def test_a_random_walk_over_all_pages_always_shows_what_the_address_asks_for(wal
             last = "\n".join(walk.trail[-12:])
             raise AssertionError(f"seed {SEED}, step {len(walk.trail)}, {page.url}\n{last}\n{error}") from error
     print(f"seconds by kind of step: { {kind: round(spent, 1) for kind, spent in walk.seconds.items()} }")
-    assert len(shown) > 3
+    assert len(shown) > 1
     assert len({done.split(" ")[0] for done in walk.trail}) == 6, "not every page was walked on"
