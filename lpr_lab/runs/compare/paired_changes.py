@@ -13,7 +13,7 @@ import numpy as np
 
 from lpr_lab.errors import LprError
 from lpr_lab.measure.significance import NOT_PAIRED, Difference, bootstrap_interval
-from lpr_lab.runs.compare.paired_scores import Key, paired
+from lpr_lab.runs.compare.paired_scores import Key, document_sets, file_stamp, paired
 from lpr_lab.runs.model_ref import ModelRef, baseline_of, stages_of
 from lpr_lab.runs.run import Run
 
@@ -39,16 +39,8 @@ class Resampled:
 
 def resampled_changes(run: Run) -> dict[Key, Resampled]:
     """Return the change of a run by (language, data set); empty where no scores by document were kept."""
-    stamp = tuple(_stamp(run.path / "tables" / f"{name}.csv") for name in ("documents", "change"))
+    stamp = tuple(file_stamp(run.path / "tables" / f"{name}.csv") for name in ("documents", "change"))
     return _resampled(run.path, stamp) if stamp[0] else {}
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size
 
 
 @lru_cache(maxsize=128)
@@ -57,12 +49,10 @@ def _resampled(path: Path, stamp: tuple[tuple[int, int] | None, ...]) -> dict[Ke
 
     run = Run(path)
     try:
-        documents = run.tables.read("documents")
-        if documents is None or not stages_of(run):
+        if not stages_of(run):
             return {}
         found = {}
-        for language, dataset in dict.fromkeys(zip(documents["language"], documents["dataset"], strict=True)):
-            key = (str(language), str(dataset))
+        for key in document_sets(run) or ():
             for test in paired(ModelRef(run, baseline_of(run)), ModelRef(run, ""), [key]) or []:
                 draws = bootstrap_draws(test, _RESAMPLES, _SEED)
                 before, after = test.nats["before"], test.nats["after"]

@@ -4,11 +4,14 @@ Where both models were scored document by document, the change between them is p
 only base and newest stage are. Different test sets are never compared.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from lpr_lab.measure.significance import UNCLEAR
 from lpr_lab.runs.model_ref import ModelRef, baseline_of, stages_of
+from lpr_lab.runs.run import Run
 
 Table = Any
 """A `pandas.DataFrame`; the type pandas declares for itself is lost at the first filter."""
@@ -136,14 +139,9 @@ def _stored(before: ModelRef, after: ModelRef) -> Table | None:
 
 def paired(before: ModelRef, after: ModelRef, keys: list[Key]) -> list[Any] | None:
     """Return the test sets with the scores of both models under the names `before` and `after`, or None."""
-    tables = [model.run.tables.read("documents") for model in (before, after)]
-    if tables[0] is None or tables[1] is None:
+    old, new = document_sets(before.run), document_sets(after.run)
+    if old is None or new is None:
         return None
-    from dataclasses import replace
-
-    from lpr_lab.measure.forgetting import scored_documents
-
-    old, new = ({(t.language, t.dataset): t for t in scored_documents(_named(table))} for table in tables)
     pairs = []
     for key in keys:
         if key not in old or key not in new or old[key].ids != new[key].ids:
@@ -156,8 +154,30 @@ def paired(before: ModelRef, after: ModelRef, keys: list[Key]) -> list[Any] | No
     return pairs
 
 
-def _named(documents: Table) -> Table:
-    return documents.rename(columns={"stage": "model"})
+def document_sets(run: Run) -> dict[Key, Any] | None:
+    """Return the test sets of a run with the scores of their documents under every stage, or None."""
+    stamp = file_stamp(run.path / "tables" / "documents.csv")
+    return _document_sets(run.path, stamp) if stamp else None
+
+
+def file_stamp(path: Path) -> tuple[int, int] | None:
+    """Return what changes when a file is written anew: its time and its size; None where there is no file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
+@lru_cache(maxsize=128)
+def _document_sets(path: Path, stamp: tuple[int, int]) -> dict[Key, Any] | None:
+    from lpr_lab.measure.forgetting import scored_documents  # it brings pandas, which pages do without until then
+
+    documents = Run(path).tables.read("documents")
+    if documents is None:
+        return None
+    sets = scored_documents(documents.rename(columns={"stage": "model"}))
+    return {(test.language, test.dataset): test for test in sets}
 
 
 def _by_document(pairs: list[Any]) -> Table:
