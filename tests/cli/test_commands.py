@@ -135,6 +135,7 @@ def test_demo_refuses_a_taken_port_before_it_works_for_ten_minutes(runs):
     assert not runs.exists()
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_with_130_and_a_run_to_go_on_with(runs, tmp_path):
     path = write_quickstart(
         tmp_path / "notebooks", START, "import sys, time\nprint('busy', file=sys.stderr)\ntime.sleep(60)"

@@ -23,6 +23,7 @@ def test_importing_the_dashboard_is_quick_and_brings_neither_torch_nor_gradio():
     assert float(seconds) < 2 and modules == "False False"
 
 
+@pytest.mark.slow
 def test_building_the_pages_needs_no_torch_and_no_runs(tmp_path):
     code = f"from lpr_lab.dashboard import build; build({str(tmp_path / 'absent')!r})\n"
     code += "import sys; print([n for n in ('torch', 'transformers', 'peft') if n in sys.modules])"
@@ -30,6 +31,7 @@ def test_building_the_pages_needs_no_torch_and_no_runs(tmp_path):
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_importing_gradio_for_the_pages_writes_no_type_stubs(tmp_path):
     code = """
 import sys
@@ -101,11 +103,13 @@ def test_models_wait_for_one_another_and_files_do_not(tmp_path):
             assert fn.concurrency_limit is None and (fn.fn.__name__ == "answer" or fn.fn.__wrapped__)
 
 
+@pytest.mark.slow
 def test_only_the_named_endpoints_are_public(tmp_path):
     public = {fn.api_name for fn in build(tmp_path).fns.values() if fn.api_visibility != "private"}
     assert public == {"list_runs", "trace_text", "expert_load", "retention", "generate_pair", "plan"}
 
 
+@pytest.mark.slow
 def test_a_visit_describes_no_component_anew_and_visitors_share_nothing(tmp_path, monkeypatch):
     from gradio.blocks import BlocksConfig
     from gradio.state_holder import SessionState

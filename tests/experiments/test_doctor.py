@@ -63,6 +63,7 @@ def test_scripts_without_a_font_are_named(finding):
     assert found.detail == "none for Arabic, Bengali, Devanagari, Thai, Han"
 
 
+@pytest.mark.slow
 def test_a_gpu_that_torch_cannot_use_is_a_warning(finding):
     found = finding("gpu", nvidia_smi="echo 'NVIDIA H100, 81559 MiB'")
     assert found.state in ("ok", "warn") and "H100, 81559 MiB" in found.detail

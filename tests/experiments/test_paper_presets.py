@@ -208,6 +208,7 @@ def received(monkeypatch):
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("preset", "door"),
     [*((preset, "library") for preset in WANTED), ("moe_lpr", "cell"), ("layer_moe_released", "command line")],
@@ -265,6 +266,7 @@ EACH = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("door", DOORS)
 def test_every_setting_of_training_can_be_set_from_every_door(door, materials, received, tmp_path):
     settings = {**materials, **EACH, "original": ["en", "zh", "es"], "precision": "fp32", "router_bias": False}
@@ -289,6 +291,7 @@ def test_every_setting_of_training_can_be_set_from_every_door(door, materials, r
     assert terms["load_balancing_loss"].form == {"variant": "released", "scope": "micro_batch"}
 
 
+@pytest.mark.slow
 def test_a_group_coefficient_reaches_a_further_review(materials, received, tmp_path):
     small = {**materials, "original": ("en",), "precision": "fp32", "eval_tokens_per_language": 100, "bootstrap": 10}
     budget = StageBudget(tokens=64, block_tokens=16, blocks_per_step=4)

@@ -36,7 +36,14 @@ def experiment(materials, recipe="route_first", **changes) -> Experiment:
     return recipes.named(recipe, **{**settings, **changes})
 
 
-@pytest.mark.parametrize("recipe", ["route_first", "moe_lpr", "layer_moe", "local_review", "guided_review"])
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        "route_first",
+        "moe_lpr",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("layer_moe", "local_review", "guided_review")),
+    ],
+)
 def test_a_run_tells_the_whole_story(materials, tmp_path, recipe):
     run = pipeline.run(experiment(materials, recipe), root=tmp_path)
     assert run.status.state == "finished"
@@ -55,6 +62,7 @@ def test_a_run_tells_the_whole_story(materials, tmp_path, recipe):
     load_expansion(run.path)
 
 
+@pytest.mark.slow
 def test_what_was_before_and_after_the_review_is_scored_on_the_same_documents(materials, tmp_path):
     run = pipeline.run(experiment(materials, "moe_lpr"), root=tmp_path)
     stages = run.tables.read("stages")
@@ -63,6 +71,7 @@ def test_what_was_before_and_after_the_review_is_scored_on_the_same_documents(ma
     assert set(run.tables.read("retention")["model"]) == {"base", "expanded"}
 
 
+@pytest.mark.slow
 def test_layer_moe_plans_by_similarity_and_puts_classifiers_where_languages_are_alike(materials, tmp_path):
     run = pipeline.run(experiment(materials, "layer_moe"), root=tmp_path)
     plan = run.phases["plan"]
@@ -77,6 +86,7 @@ def test_layer_moe_plans_by_similarity_and_puts_classifiers_where_languages_are_
     assert set(classifiers["language"]) == {"en", "es", "el", "tr"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["route_first", "moe_lpr"])
 def test_a_further_group_goes_on_from_a_run_and_keeps_what_was_there(materials, tmp_path, recipe, monkeypatch):
     first = pipeline.run(experiment(materials, recipe, expanded=("el",)), root=tmp_path)
@@ -121,6 +131,7 @@ def test_a_further_group_needs_its_languages_and_a_run_with_weights(materials, t
         recipes.further(run, expanded=("hu",))
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_resumes_and_ends_as_one_that_was_not(materials, tmp_path, monkeypatch):
     whole = pipeline.run(experiment(materials), root=tmp_path / "whole")
 
@@ -141,6 +152,7 @@ def test_an_interrupted_run_resumes_and_ends_as_one_that_was_not(materials, tmp_
     assert resumed.results["routing"] == whole.results["routing"]
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_results_twice(materials, tmp_path):
     first, second = (pipeline.run(experiment(materials), root=tmp_path / name) for name in ("a", "b"))
     assert (first.path / "results.json").read_bytes() == (second.path / "results.json").read_bytes()
@@ -169,6 +181,7 @@ def test_unknown_recipes_settings_and_languages_are_refused_before_work(material
         experiment(materials, original=())
 
 
+@pytest.mark.slow
 def test_retention_of_every_group_is_known_after_every_stage(materials, tmp_path, monkeypatch):
     made = experiment(materials, stage1=BUDGET)
     groups = [["el"], ["tr"]]
@@ -196,6 +209,7 @@ def test_one_group_or_an_empty_one_is_refused(materials, tmp_path, groups):
         lifelong.start(experiment(materials), groups, root=tmp_path)
 
 
+@pytest.mark.slow
 def test_a_run_is_the_same_run_with_and_without_trackers_who_get_what_it_logged(materials, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -210,6 +224,7 @@ def test_a_run_is_the_same_run_with_and_without_trackers_who_get_what_it_logged(
         assert [event.value for event in events.Scalars("lm_loss")] == pytest.approx(logged["value"].tolist())
 
 
+@pytest.mark.slow
 def test_how_a_machine_computes_is_recorded_and_changes_no_setting(materials, tmp_path, monkeypatch):
     monkeypatch.setenv("LPR_LAB_TRAIN_WITH", "activation_checkpointing")
     run = pipeline.run(experiment(materials), root=tmp_path)
@@ -244,6 +259,7 @@ def test_a_tokenizer_that_loses_the_text_is_refused_before_anything_is_trained(m
     assert not run.paths.has_checkpoint and run.metrics.read().empty
 
 
+@pytest.mark.slow
 def test_what_a_tokenizer_loses_stands_in_the_results_and_on_the_page(materials, tmp_path, monkeypatch):
     plain = pipeline.evaluate
 

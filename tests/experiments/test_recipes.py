@@ -115,6 +115,7 @@ def materials(tiny_model, tiny_tokenizer, sentences, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", [*recipes.RECIPES])
 def test_every_recipe_teaches_a_further_group_where_only_original_languages_have_replay(materials, tmp_path, recipe):
     settings = small_settings(materials, BUDGET) | ({"classifiers": 1} if recipe == "layer_moe" else {})

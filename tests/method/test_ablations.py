@@ -190,6 +190,7 @@ def test_fig_4_a_review_of_any_size_keeps_one_original_block_to_two_expanded_one
     assert result["terms"]["lpr_loss"]["tokens"] == pytest.approx(result["tokens"] / 3, rel=0.1)
 
 
+@pytest.mark.slow
 def test_fig_3_a_review_raises_expert_0_on_original_languages_and_more_with_the_lpr_loss_than_without(
     tiny_model, tiny_tokenizer, stages
 ):

@@ -99,6 +99,7 @@ def test_gradients_and_moments_are_float32(tiny_model, tiny_tokenizer, tiny_corp
     assert {parameter.dtype for parameter in new_in(model).values()} == {torch.float32}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_at_the_papers_rate_experts_on_a_bfloat16_base_learn_as_those_on_a_float32_base(
     family, tiny_model, tiny_tokenizer, tiny_corpus, sentences, tmp_path

@@ -32,6 +32,7 @@ print(without, kept, given_back, faults_of_ten())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks the GNU C library")
 def test_freed_memory_is_used_again_as_long_as_a_block_lasts_and_given_back_at_its_end():
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)

@@ -17,6 +17,7 @@ print(ctypes.CDLL(sys.argv[1]).mkl_serv_get_dynamic())
 """
 
 
+@pytest.mark.slow
 def test_mkl_does_not_choose_another_number_of_threads_when_the_machine_is_busy():
     library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
     if not (library.exists() and hasattr(ctypes.CDLL(str(library)), "mkl_serv_get_dynamic")):

@@ -59,6 +59,7 @@ def test_a_prompt_that_is_none_is_refused_with_an_example(prompt):
         generations.ComparisonSettings(prompts=(prompt,))
 
 
+@pytest.mark.slow
 def test_two_runs_from_different_bases_are_not_set_beside_one_another(finished_runs):
     subject = next(other for other in list_runs(finished_runs) if other.paths.has_checkpoint)
     other = copy_run(subject, "other-base", base="another")

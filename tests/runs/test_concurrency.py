@@ -42,6 +42,7 @@ def assert_whole(run: Run) -> None:
     assert run.figures.read() == {"bits": {"data": []}} and run.results == {"bits": 2} and run.documents.read("env")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", ["one each", "the same"])
 def test_twenty_processes_that_start_at_once_make_twenty_whole_runs(tmp_path, seeds):
     barrier, ids = FORK.Barrier(20, timeout=120), FORK.SimpleQueue()
@@ -90,6 +91,7 @@ def _killed_before_call(number: int, root: Path) -> None:
     live(start(root, seed=number))
 
 
+@pytest.mark.slow
 def test_a_kill_before_any_change_of_the_disk_leaves_every_run_readable_and_this_one_resumable(tmp_path, monkeypatch):
     monkeypatch.setattr("lpr_lab.runs.environment.describe", lambda: {"python": "x"})  # asks git, fifty times
     number, killed = 0, 0

@@ -56,6 +56,7 @@ def use(hub: ModelCache, *asked: Run) -> None:
             assert loaded.run_id == run.id
 
 
+@pytest.mark.slow
 def test_a_budget_for_one_model_holds_one(hub, tmp_path):
     one, two = runs(tmp_path, 2)
     use(hub, one, two, two, one)
@@ -63,6 +64,7 @@ def test_a_budget_for_one_model_holds_one(hub, tmp_path):
     assert hub.is_loaded(one) and not hub.is_loaded(two)
 
 
+@pytest.mark.slow
 def test_the_model_used_longest_ago_goes_first(monkeypatch, tmp_path):
     hub = counted(monkeypatch, 250)
     one, two, three = runs(tmp_path, 3)
@@ -71,6 +73,7 @@ def test_the_model_used_longest_ago_goes_first(monkeypatch, tmp_path):
     assert hub.loaded_bytes() == 200
 
 
+@pytest.mark.slow
 def test_a_model_larger_than_the_budget_is_loaded_all_the_same(monkeypatch, tmp_path):
     hub = counted(monkeypatch, 10)
     one, two = runs(tmp_path, 2)
@@ -78,6 +81,7 @@ def test_a_model_larger_than_the_budget_is_loaded_all_the_same(monkeypatch, tmp_
     assert hub.is_loaded(two) and hub.loaded_bytes() == 100
 
 
+@pytest.mark.slow
 def test_room_is_made_before_a_model_is_loaded(monkeypatch, tmp_path):
     hub = counted(monkeypatch, 250)
     one, two = runs(tmp_path, 2)

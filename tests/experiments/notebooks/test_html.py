@@ -26,6 +26,7 @@ def shown(monkeypatch) -> list[dict]:
     return bundles
 
 
+@pytest.mark.slow
 def test_figures_as_notebooks_store_them_are_drawn_by_one_copy_of_plotly_js(shown):
     for _ in range(2):
         show(go.Figure(go.Bar(y=[1, 2]), {"title": {"text": "Two & three"}}))

@@ -47,6 +47,7 @@ def write_notebook(folder: Path, *cells: str, parameters: str = PARAMETERS, **me
     return folder / "03_small.ipynb"
 
 
+@pytest.mark.slow
 def test_a_notebook_runs_here_with_this_interpreter_and_is_reused_when_started_again(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = write_notebook(
@@ -78,12 +79,14 @@ def test_a_notebook_runs_here_with_this_interpreter_and_is_reused_when_started_a
     assert changed.how == "new" and changed.run.results == {"changed": True}
 
 
+@pytest.mark.slow
 def test_a_notebook_that_never_takes_up_its_run_is_finished_when_it_ends(tmp_path):
     path = write_notebook(tmp_path, "1 + 1", lpr_lab={"kind": "sum"})
     done = run_notebook(path, runs_dir=tmp_path / "runs", output=io.StringIO())
     assert (done.run.kind, done.run.status.state) == ("sum", "finished")
 
 
+@pytest.mark.slow
 def test_a_failed_cell_keeps_the_copy_and_the_error_and_the_mended_notebook_resumes(tmp_path):
     path = write_notebook(tmp_path, START, "run.phases.mark_done('corpus')", "raise ValueError('seven')")
     with pytest.raises(LprError, match=r"failed with ValueError: seven\. The copy with the traceback is") as caught:
@@ -107,6 +110,7 @@ def test_a_failed_cell_keeps_the_copy_and_the_error_and_the_mended_notebook_resu
     assert (done.how, done.run.id, done.run.status.state) == ("resumed", run.id, "finished")
 
 
+@pytest.mark.slow
 def test_a_value_that_only_the_code_can_refuse_leaves_nothing(tmp_path):
     path = write_notebook(tmp_path, START, "from lpr_lab.errors import MissingError\nraise MissingError('No model x.')")
     with pytest.raises(MissingError, match=r"^No model x\.$"):
@@ -129,6 +133,7 @@ def start_and_wait_until_it_prints(path: Path, runs: Path, text: str) -> subproc
     return process
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.notebook)])
 def test_an_interrupt_reaches_the_cell_and_leaves_the_run_interrupted(tmp_path, number):
     cell = (
@@ -151,6 +156,7 @@ def test_an_interrupt_reaches_the_cell_and_leaves_the_run_interrupted(tmp_path, 
     assert run.paths.notebook.is_file()
 
 
+@pytest.mark.slow
 def test_a_killed_command_leaves_no_kernel_and_is_resumed(tmp_path):
     busy = "import sys, time\nprint('busy', file=sys.stderr)\ntime.sleep(60)"
     path = write_notebook(tmp_path, START, busy)
@@ -166,6 +172,7 @@ def test_a_killed_command_leaves_no_kernel_and_is_resumed(tmp_path):
     assert psutil.wait_procs(kernels, timeout=5)[1] == []
 
 
+@pytest.mark.slow
 def test_a_kernel_that_dies_is_one_sentence(tmp_path):
     path = write_notebook(tmp_path, START, "import os\nos._exit(9)")
     with pytest.raises(LprError, match="died without a word"):

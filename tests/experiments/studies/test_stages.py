@@ -33,6 +33,7 @@ def weights_of(run):
     return load_file(run.paths.checkpoint / TENSORS)
 
 
+@pytest.mark.slow
 def test_stage_after_stage_ends_with_the_very_weights_of_the_whole_story(text, tmp_path):
     whole = pipeline.run(recipes.moe_lpr(**text, **SETTINGS, stage2=BUDGET), root=tmp_path / "whole")
     root = tmp_path / "stages"
@@ -56,6 +57,7 @@ def test_stage_after_stage_ends_with_the_very_weights_of_the_whole_story(text, t
     assert set(second.metrics.read()["stage"]) == {"expand"} and set(third.metrics.read()["stage"]) == {"review"}
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_made_once_and_linked(text, tmp_path):
     def find(how="local_review", from_run=""):
         return stage_runs.after_stage1(from_run, root=tmp_path, how=how, **text, **SETTINGS)
@@ -71,6 +73,7 @@ def test_what_is_missing_is_made_once_and_linked(text, tmp_path):
         find(from_run=upcycled.id)
 
 
+@pytest.mark.slow
 def test_a_closed_form_review_does_not_go_on_from_routers_without_a_constant(text, tmp_path):
     settings = UpcyclingSettings(base=text["base"], upcycle=PAPER)
     upcycled = upcycling.make(settings, root=tmp_path)

@@ -32,6 +32,7 @@ def short(tiny_model, tiny_tokenizer, sentences, tmp_path, monkeypatch):
     return experiment
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("question", list(ANSWERS))
 def test_without_an_expansion_a_short_one_is_made_looked_at_and_used_again(short, tmp_path, question):
     root = tmp_path / "runs"

@@ -85,6 +85,7 @@ def test_mlflow_has_every_step_once_and_the_settings_in_plain_files(run):
     assert stages["expand"].data.params["stage1.tokens"] == "4096"
 
 
+@pytest.mark.slow
 def test_wandb_keeps_its_history_in_the_run_directory_and_stays_offline(run, network_attempts):
     import wandb
 

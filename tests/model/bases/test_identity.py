@@ -80,6 +80,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("load", [lambda path: load_base(path)[0], AutoModelForCausalLM.from_pretrained])
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_changed_base_is_refused_at_upcycling_and_the_advice_works(folder, tmp_path, monkeypatch, change, load):

@@ -78,6 +78,7 @@ def test_generation_with_a_cache_is_the_same(tiny_model, tmp_path, family):
     assert torch.equal(*both)
 
 
+@pytest.mark.slow
 def test_a_process_without_this_library_and_peft_loads_it(tiny_model, tiny_tokenizer, tmp_path):
     model = moved(upcycle(tiny_model("llama"), (2, 2)))
     export(model, tmp_path / "native", "mixtral", tokenizer=tiny_tokenizer)

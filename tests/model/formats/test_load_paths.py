@@ -276,6 +276,7 @@ def test_a_base_that_was_moved_is_missed_by_name_and_can_be_given(make, tmp_path
         AutoModelForCausalLM.from_pretrained(path)
 
 
+@pytest.mark.slow
 def test_a_process_that_does_not_know_the_method_refuses_and_registering_is_enough(make, tmp_path):
     _, seen = make()
     script = """

@@ -103,6 +103,7 @@ def test_every_chart_has_its_numbers_as_a_table(page, text):
         assert after.index("<summary>Show as table</summary>") < after.find("data-figure=") % len(after)
 
 
+@pytest.mark.slow
 def test_texts_from_a_run_stay_texts(tmp_path):
     nasty = "</script><script>boom()</script><img src=x onerror=boom()>${boom()}<!--"
     run = make_run(tmp_path, title=nasty, finished=False, config={"base": nasty, "notebook": nasty})
@@ -149,6 +150,7 @@ def test_a_failed_run_shows_its_last_words_and_damaged_files_are_named(tmp_path)
     assert str(tmp_path) not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own_texts", [False, True])
 @pytest.mark.parametrize("compare_pairs", [False, True])
 def test_what_people_typed_is_in_it_only_when_asked_for_and_what_the_run_made_always(
@@ -173,6 +175,7 @@ def test_a_run_that_compares_two_models_keeps_its_own_pairs(tmp_path):
     assert "A prompt of the notebook" in render_report([run])
 
 
+@pytest.mark.slow
 def test_several_runs_begin_with_what_differs(tmp_path, run):
     other = make_run(tmp_path, title="Another", config={**run.config, "seed": 7}, finished=False)
     found = results()
