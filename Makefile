@@ -23,13 +23,13 @@ demo: $(READY) ## expand a real model by three languages, then open the dashboar
 app: $(READY) ## open the dashboard on ./runs
 	@$(BIN)/python app.py
 
-test: $(READY) ## the quick tests: no network, no GPU, about five minutes
+test: $(READY) ## the quick tests: no network, no GPU, about three minutes
 	@$(BIN)/python -m pytest -q $(SIDE_BY_SIDE)
 
 test-all: $(READY) ## every test that needs no GPU; fetches the embedded model when it is not in the cache
 	@$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) -m "not gpu"
 
-test-slow: $(READY) ## tests over five seconds: two processes under torchrun, every notebook on a tiny model
+test-slow: $(READY) ## what takes longer: whole runs, two processes under torchrun, every notebook on a tiny model
 	@$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) -m "(slow or notebook) and not gpu and not network and not real and not e2e"
 
 test-bases: $(READY) ## every notebook on every embedded base, fetched when not in the cache: about half an hour

@@ -91,7 +91,7 @@ def run_command(  # one parameter per option, as above
     """
     from lpr_lab.experiments.notebooks.parameters import read_notebook, resolve
     from lpr_lab.experiments.notebooks.run import find_notebook
-    from lpr_lab.runs.yaml_files import dump_yaml
+    from lpr_lab.yaml_files import dump_yaml
 
     notebook = find_notebook(notebook)
     resolved = resolve(read_notebook(notebook).parameters, assignments or (), parameters_file)

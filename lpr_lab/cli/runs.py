@@ -52,7 +52,7 @@ def show_command(
     as_json: AsJson = False,
 ) -> None:
     """Show a run: its kind, state, settings and results."""
-    from lpr_lab.runs.yaml_files import dump_yaml
+    from lpr_lab.yaml_files import dump_yaml
 
     run = open_run(runs_folder(runs_dir), run_id)
     facts = facts_of(run) | {"config": run.config, "results": run.results or None, "seconds": run.phases.seconds}

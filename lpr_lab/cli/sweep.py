@@ -101,7 +101,7 @@ def sweep_command(  # one parameter per option, because Typer reads the options 
 
 def _engine(name: str, jobs: int, parameters: Iterable[str], folder: Path) -> "Engine":
     from lpr_lab.experiments.sweep.engines import LocalEngine, SubmititEngine
-    from lpr_lab.runs.yaml_files import parse_yaml
+    from lpr_lab.yaml_files import parse_yaml
 
     one_of("--engine", name, ENGINES)
     given = {}

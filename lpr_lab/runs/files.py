@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from lpr_lab.errors import DamagedError, MissingError
 from lpr_lab.runs import formats
 from lpr_lab.runs.status import StatusFile
-from lpr_lab.runs.yaml_files import as_json, dump_yaml, read_yaml
 from lpr_lab.storage import (
     MANIFEST,
     append_jsonl,
@@ -25,6 +24,7 @@ from lpr_lab.storage import (
     write_jsonl,
     write_text,
 )
+from lpr_lab.yaml_files import as_json, dump_yaml, read_yaml
 
 if TYPE_CHECKING:
     import pandas as pd

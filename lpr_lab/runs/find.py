@@ -9,8 +9,8 @@ from lpr_lab.errors import DamagedError, LprError, UsageError
 from lpr_lab.runs import environment
 from lpr_lab.runs.latest import point_latest
 from lpr_lab.runs.run import EXAMPLES, Run, run_folders
-from lpr_lab.runs.yaml_files import as_json, dump_yaml
 from lpr_lab.storage import read_json, remove_directory, write_json, write_text
+from lpr_lab.yaml_files import as_json, dump_yaml
 
 Complete = Callable[[Mapping[str, Any]], dict[str, Any]]
 """Adds to settings of an earlier version the ones introduced since, with the values that it used."""

@@ -26,13 +26,13 @@ from lpr_lab.errors import DamagedError, LprError, MissingError, UsageError, did
 from lpr_lab.runs import environment, files, formats
 from lpr_lab.runs.latest import point_latest
 from lpr_lab.runs.status import Status, StatusFile, Worker, error_tail_of, sigterm_as_interrupt, utc_now
-from lpr_lab.runs.yaml_files import as_json, dump_yaml
 from lpr_lab.storage import (
     friendly_disk_errors,
     staged_directory,
     write_json,
     write_text,
 )
+from lpr_lab.yaml_files import as_json, dump_yaml
 
 RUN_ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,80}")
 EXAMPLES = "examples"

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from lpr_lab.runs.run import Run
-from lpr_lab.runs.yaml_files import dump_yaml
 from lpr_lab.storage import write_text
+from lpr_lab.yaml_files import dump_yaml
 
 
 def write_materials(

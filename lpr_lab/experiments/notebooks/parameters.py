@@ -17,9 +17,9 @@ from typing import Any
 
 from lpr_lab.errors import DamagedError, MissingError, UsageError, did_you_mean
 from lpr_lab.experiments.recipes import decided_by
-from lpr_lab.runs.yaml_files import read_yaml
 from lpr_lab.storage import read_json
 from lpr_lab.text.unicode import check_text
+from lpr_lab.yaml_files import read_yaml
 
 _TYPES = {"str": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict}
 _WHAT = {

@@ -27,7 +27,7 @@ from lpr_lab.runs.files import PRINTED_TO
 from lpr_lab.runs.find import discard, list_runs
 from lpr_lab.runs.run import Run
 from lpr_lab.runs.status import claimed
-from lpr_lab.runs.yaml_files import as_json
+from lpr_lab.yaml_files import as_json
 
 RUN_DIR = "run_dir"
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")  # colours in tracebacks

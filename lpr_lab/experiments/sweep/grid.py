@@ -9,7 +9,7 @@ from typing import Any
 
 from lpr_lab.errors import UsageError
 from lpr_lab.experiments.notebooks.parameters import NotebookFile, Parameter, known_parameter, resolve
-from lpr_lab.runs.yaml_files import read_yaml
+from lpr_lab.yaml_files import read_yaml
 
 RUN_DIR = "run_dir"
 KIND = "sweep"

@@ -17,7 +17,6 @@ from lpr_lab.runs.own_texts import is_own
 from lpr_lab.runs.own_texts import own_texts as kept_texts
 from lpr_lab.runs.run import Run
 from lpr_lab.runs.summary import divergence_lines, summary_lines
-from lpr_lab.runs.yaml_files import dump_yaml
 from lpr_lab.text.languages import language_name
 from lpr_lab.views.html import expert_panels, run_overview
 from lpr_lab.views.html.continuations import describe_settings, finding, render_pair
@@ -25,6 +24,7 @@ from lpr_lab.views.html.templates import render
 from lpr_lab.views.html.tokens import render_token_strip
 from lpr_lab.views.names import dataset_name
 from lpr_lab.views.numbers import NOT_MEASURED
+from lpr_lab.yaml_files import dump_yaml
 
 MAX_PAIRS = 40
 

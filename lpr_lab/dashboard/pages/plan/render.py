@@ -15,9 +15,9 @@ from lpr_lab.dashboard.query import Query
 from lpr_lab.dashboard.shell import notice
 from lpr_lab.model.bases.embedded import EMBEDDED, learning_rates
 from lpr_lab.runs.run import Run
-from lpr_lab.runs.yaml_files import dump_yaml
 from lpr_lab.views.html.templates import render
 from lpr_lab.views.numbers import NOT_MEASURED, count, duration, percent
+from lpr_lab.yaml_files import dump_yaml
 
 NOTEBOOK = "00_quickstart"
 

@@ -4,7 +4,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lpr_lab.errors import DamagedError, MissingError
-from lpr_lab.runs.yaml_files import dump_yaml, parse_yaml, read_yaml
+from lpr_lab.yaml_files import dump_yaml, parse_yaml, read_yaml
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 values = st.recursive(
