@@ -31,6 +31,9 @@ def assemble(runs_dir: Path) -> gr.Blocks:
             _without_navbar()
             PAGES[name].page(demo, runs_dir)
             shell.html_block(about.footer())
+    for block in demo.blocks.values():
+        if isinstance(block, gr.Number | gr.Slider | gr.Radio | gr.Dropdown | gr.CheckboxGroup):
+            shell.hand_on_as_chosen(block)
     cache_configs(demo)
     demo.queue(max_size=64, default_concurrency_limit=1, api_open=False)
     return demo

@@ -5,9 +5,10 @@ gradio.
 """
 
 import asyncio
+from abc import ABCMeta
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import partial, wraps
+from functools import cache, partial, wraps
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -59,13 +60,20 @@ def html_block(value: str = "", **options: Any) -> gr.HTML:
     )
 
 
-def unchecked(component: Any) -> Any:
-    """Let a component hand its value to the handler as it came, which checks it (`parameters`).
+def hand_on_as_chosen(component: Any) -> None:
+    """Let a component hand its value to the handler as it came; handlers check it (`parameters`, `Query`).
 
-    gradio's own check of numbers is an error without a word, and where it is none it rounds.
+    gradio's own check of numbers is an error without a word, and where it is none it rounds. Its check of choices
+    refuses one that was made before the answer to another changed what is offered. The class is changed, not the
+    component: gradio makes a component anew from its class whenever a visitor's page changes it.
     """
-    component.preprocess = lambda payload: payload
-    return component
+    component.__class__ = _handing_on(type(component))
+
+
+@cache
+def _handing_on(kind: Any) -> Any:
+    # Not through gradio's metaclass, which writes a stub file for every class.
+    return ABCMeta.__new__(type(kind), kind.__name__, (kind,), {"preprocess": lambda self, payload: payload})
 
 
 # Reading files is quick and may happen side by side; what needs a model waits in `server.model_queue`.

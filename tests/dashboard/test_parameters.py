@@ -281,5 +281,17 @@ def test_every_number_box_of_the_pages_hands_on_what_was_typed(tmp_path):
             assert box.preprocess(value) is value or math.isnan(value), box.label
 
 
+def test_a_choice_that_the_page_no_longer_offers_reaches_the_handler_also_after_the_choices_changed(tmp_path):
+    from gradio.components import CheckboxGroup, Dropdown, Radio
+
+    found = [one for one in build(tmp_path).blocks.values() if isinstance(one, CheckboxGroup | Dropdown | Radio)]
+    assert len(found) > 15
+    for one in found:
+        renewed = type(one)(**{**one.constructor_args, "choices": ["a"]})  # as gradio does for each visitor
+        value = ["z"] if isinstance(one, CheckboxGroup) else "z"
+        assert one.preprocess(value) == renewed.preprocess(value) == value, one.label
+        assert renewed.get_block_name() == one.get_block_name() in ("checkboxgroup", "dropdown", "radio")
+
+
 def test_an_address_says_a_number_again_exactly():
     assert Query.parse({"seed": str(2**32 - 1), "tokens": "1e12"}).urlencode() == "seed=4294967295&tokens=1000000000000"

@@ -7,7 +7,7 @@ import gradio as gr
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.pages.compare.sides import RUN
 from lpr_lab.dashboard.parameters import NEW_TOKENS, PROMPT, TEMPERATURE
-from lpr_lab.dashboard.shell import html_block, status, unchecked
+from lpr_lab.dashboard.shell import html_block, status
 from lpr_lab.measure.preference import CHOICES
 from lpr_lab.runs.model_ref import BASE, EXPANDED, stages_of
 from lpr_lab.runs.run import Run, short_id
@@ -44,13 +44,11 @@ class Controls:
             elem_classes=["lpr-prompt", f"lpr-limit-{PROMPT.most}"],
         )
         with gr.Row(elem_classes="lpr-actions") as self.settings:
-            self.tokens = unchecked(
-                gr.Slider(8, NEW_TOKENS.high, value=48, step=8, label="New tokens, at most", **_NARROW)
+            self.tokens = gr.Slider(8, NEW_TOKENS.high, value=48, step=8, label="New tokens, at most", **_NARROW)
+            self.temperature = gr.Slider(
+                0, TEMPERATURE.high, value=0, step=0.1, label="Temperature (0: greedy)", **_NARROW
             )
-            self.temperature = unchecked(
-                gr.Slider(0, TEMPERATURE.high, value=0, step=0.1, label="Temperature (0: greedy)", **_NARROW)
-            )
-            self.seed = unchecked(gr.Number(0, label="Seed", min_width=96, scale=0))
+            self.seed = gr.Number(0, label="Seed", min_width=96, scale=0)
             self.go = gr.Button("Continue", variant="primary", scale=0, min_width=110, interactive=False)
             self.stop = gr.Button("Stop", scale=0, min_width=80, interactive=False)
             self.line = html_block(status(""))

@@ -139,9 +139,9 @@ class Controls:
             self.rule = gr.Radio([], label="Give more experts to", visible=False)
         with gr.Row(elem_classes="lpr-settings"):
             box: dict[str, Any] = {"visible": False, "scale": 0}
-            self.budget = shell.unchecked(gr.Number(label="New experts in all", min_width=170, **box))
-            self.top_k = shell.unchecked(gr.Number(label="At work on a token (top-k)", min_width=190, **box))
-            self.tokens = shell.unchecked(gr.Number(label="Tokens of stage 1", min_width=170, **box))
+            self.budget = gr.Number(label="New experts in all", min_width=170, **box)
+            self.top_k = gr.Number(label="At work on a token (top-k)", min_width=190, **box)
+            self.tokens = gr.Number(label="Tokens of stage 1", min_width=170, **box)
             choices = [(text, name) for name, text in ROUNDING.items()]
             self.rounding = gr.Radio(choices, label="Rounding", visible=False)
         self.said = html_block()
