@@ -31,7 +31,7 @@ def test_a_bare_no_is_norwegian_and_an_exponent_is_a_number():
 
 @pytest.mark.parametrize("text", ["a: [", "a: &x [1]\nb: *x", "!!python/object/apply:os.getcwd []", "\x00", "[" * 5000])
 def test_what_is_not_plain_yaml_is_refused_in_one_sentence(text):
-    with pytest.raises(DamagedError, match=r"settings\.yaml is not readable as YAML") as caught:
+    with pytest.raises(DamagedError, match=r"settings\.yaml .*YAML") as caught:
         parse_yaml(text, "settings.yaml")
     assert "\n" not in str(caught.value)
 

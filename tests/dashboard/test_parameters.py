@@ -71,7 +71,7 @@ def test_a_bad_text_is_refused(value):
 
 
 def test_a_text_that_is_too_long_says_by_how_much_and_that_nothing_was_cut():
-    with pytest.raises(UsageError, match=r"has 4,380 characters; at most 2,000 .* by 2,380"):
+    with pytest.raises(UsageError, match=r"4,380 characters.* 2,000 .* 2,380"):
         p.PROMPT.read("x" * 4380)
 
 
@@ -96,7 +96,7 @@ def test_a_bad_number_leaves_the_plan_as_it_is_and_says_the_range(planned, name,
     if name == "tokens" and value == 1e12:
         assert changed(name, value, made) == {"tokens": "1000000000000"}
         return
-    with pytest.raises(UsageError, match="expected a whole number from"):
+    with pytest.raises(UsageError, match="whole number"):
         changed(name, value, made)
 
 

@@ -346,7 +346,7 @@ def test_a_setting_that_is_unknown_or_of_another_type_is_refused_by_name(setting
 
 
 def test_an_unknown_preset_is_refused_with_the_closest():
-    with pytest.raises(UsageError, match="Did you mean 'moe_lpr'"):
+    with pytest.raises(UsageError, match="mean 'moe_lpr'"):
         resolve(QUICKSTART.parameters, ["preset=moe_lrp"])
-    with pytest.raises(UsageError, match="Did you mean 'mola'"):
+    with pytest.raises(UsageError, match="mean 'mola'"):
         recipes.from_notebook("moe_lpr", {}, preset="mol")

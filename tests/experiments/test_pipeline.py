@@ -127,7 +127,7 @@ def test_a_further_group_needs_its_languages_and_a_run_with_weights(materials, t
     run = pipeline.start(experiment(materials), root=tmp_path)
     with pytest.raises(UsageError, match="needs its languages"):
         recipes.further(run)
-    with pytest.raises(MissingError, match="no weights to go on from"):
+    with pytest.raises(MissingError, match=f"{run.id} .*no weights"):
         recipes.further(run, expanded=("hu",))
 
 
@@ -171,9 +171,9 @@ def test_recipes_differ_in_what_their_names_say():
 
 
 def test_unknown_recipes_settings_and_languages_are_refused_before_work(materials):
-    with pytest.raises(UsageError, match="Did you mean 'route_first'"):
+    with pytest.raises(UsageError, match="mean 'route_first'"):
         recipes.named("route_frist")
-    with pytest.raises(UsageError, match="Did you mean 'original'"):
+    with pytest.raises(UsageError, match="mean 'original'"):
         Experiment.from_config({"orignal": ["en"]})
     with pytest.raises(UsageError, match="cannot be both"):
         experiment(materials, original=("en",), expanded=("en", "el"))
@@ -253,7 +253,7 @@ def test_a_tokenizer_that_loses_the_text_is_refused_before_anything_is_trained(m
     shutil.copytree(materials / "base", base)
     silent().save_pretrained(base)
     wanted = experiment(materials, base=str(base))
-    with pytest.raises(UsageError, match=r"loses [\d.]+% of the bytes of \w+ \(train\)"):
+    with pytest.raises(UsageError, match=r"loses [\d.]+% .* \w+ \(train\)"):
         pipeline.run(wanted, root=tmp_path / "runs")
     [run] = list_runs(tmp_path / "runs")
     assert not run.paths.has_checkpoint and run.metrics.read().empty

@@ -68,7 +68,7 @@ def test_84_experts_of_28_layers_are_56_new_ones(monkeypatch, tmp_path):
 def test_a_delta_without_rounding_up_and_an_unknown_rule_are_refused():
     with pytest.raises(UsageError, match="delta = 70"):
         recipes.layer_moe(delta=70)
-    with pytest.raises(UsageError, match="Did you mean 'round_up'"):
+    with pytest.raises(UsageError, match="mean 'round_up'"):
         recipes.layer_moe(allocation_rule="roundup")
     with pytest.raises(UsageError, match=r"no setting 'detla'.*'delta'"):
         recipes.layer_moe(detla=70)

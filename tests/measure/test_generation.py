@@ -100,7 +100,7 @@ def test_shown_text_only_grows_and_never_holds_a_replacement_character(expanded,
     ("options", "message"),
     [
         ({"prompt": " "}, "empty"),
-        ({"left": "G1 reviev"}, "Did you mean 'G1 review'"),
+        ({"left": "G1 reviev"}, "mean 'G1 review'"),
         ({"temperature": -1}, "temperature"),
     ],
 )

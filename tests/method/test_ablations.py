@@ -272,6 +272,6 @@ def test_the_group_loss_is_off_unless_asked_for_and_refused_without_an_earlier_g
     assert "group_loss" not in stages.review(model)["terms"]
     fresh = upcycle(tiny_model(), [1, 1])
     expansion_config(fresh).groups[-1] = ["el", "tr"]
-    with pytest.raises(UsageError, match="none of en, el, tr is of an earlier group"):
+    with pytest.raises(UsageError, match=r"en, el, tr .*earlier group"):
         stages.review(fresh, group_coef=0.1)
     assert stage_names(fresh) == ["G1 expand"]

@@ -82,11 +82,11 @@ def test_no_layer_is_further_than_one_expert_from_its_exact_share(problem):
 def test_a_budget_that_cannot_be_met_is_refused_with_the_numbers(similarity, bound, excess):
     layers = len(similarity)
     too_much = bound * layers + excess
-    with pytest.raises(UsageError, match=f"budget of {too_much:,} does not fit {layers} layers with 0 to {bound} new"):
+    with pytest.raises(UsageError, match=f"budget of {too_much:,} .* {layers} layers .* 0 to {bound} "):
         allocate(similarity, too_much, max_new=bound)
     too_little = bound * layers - 1
     if too_little:
-        with pytest.raises(UsageError, match=f"{too_little:,} does not fit .* which take {bound * layers:,} or more"):
+        with pytest.raises(UsageError, match=f"budget of {too_little:,} .* {bound * layers:,} or more"):
             allocate(similarity, too_little, min_new=bound)
     with pytest.raises(UsageError, match="pays for no expert"):
         allocate(similarity, 0)
@@ -257,12 +257,12 @@ def test_similarities_that_are_not_positive_are_refused_by_layer(similarity, nam
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"rule": "round"}, "Did you mean 'round_up'"),
-        ({"by": "firts"}, "Did you mean 'first'"),
-        ({"min_new": 2, "max_new": 1}, "min_new = 2 and max_new = 1"),
+        ({"rule": "round"}, "mean 'round_up'"),
+        ({"by": "firts"}, "mean 'first'"),
+        ({"min_new": 2, "max_new": 1}, "min_new = 2 .*max_new = 1"),
         ({"budget": 2.5}, "expected a whole number"),
         ({"budget": math.nan}, "expected a whole number"),
-        ({"budget": 9, "parameters_per_expert": [10, 20]}, "9 parameters pays for no expert; one takes 10"),
+        ({"budget": 9, "parameters_per_expert": [10, 20]}, "9 parameters .*no expert.* 10"),
         ({"parameters_per_expert": [10]}, "for each of 2 layers"),
         ({"rule": "round_up", "parameters_per_expert": [10, 10]}, "drop parameters_per_expert"),
         ({"rule": "round_up", "budget": 0}, "a number above 0"),

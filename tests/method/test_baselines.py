@@ -176,7 +176,7 @@ def test_new_blocks_are_refused_where_they_would_not_be_silent(family, tiny_mode
 
 
 def test_new_blocks_stand_behind_groups_of_equally_many(tiny_model):
-    with pytest.raises(UsageError, match="num_blocks = 2 does not divide the 3 layers"):
+    with pytest.raises(UsageError, match=r"num_blocks = 2 .* 3 layers"):
         baselines.llama_pro(tiny_model(num_layers=3), num_blocks=2)
 
 

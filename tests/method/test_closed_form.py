@@ -177,7 +177,7 @@ def test_a_group_without_experts_in_a_layer_goes_to_the_original_expert_there(ti
 def test_statistics_of_other_groups_or_another_model_are_refused(tiny_model, tiny_tokenizer, scripts):
     model, first, second = lifelong(tiny_model, tiny_tokenizer, scripts)
     options = {"original": ["en", "es"], "expanded": ["hi"], "settings": SETTINGS}
-    with pytest.raises(UsageError, match="statistics are of the groups"):
+    with pytest.raises(UsageError, match=r"statistics .*groups"):
         fit_routers(model, tiny_tokenizer, scripts, **options, earlier=second.statistics)
     with pytest.raises(UsageError, match="belongs to one group"):
         first.statistics.joined(first.statistics)

@@ -124,7 +124,7 @@ def test_flash_attention_on_several_rows_at_once_is_refused_because_it_mixes_doc
     model = copy.deepcopy(tiny_model())
     refuse_if_documents_mix(model)
     model.set_attn_implementation(FLASH)
-    with pytest.raises(UnsupportedModelError, match=r"with flash_attention_2 .* attn_implementation='sdpa'"):
+    with pytest.raises(UnsupportedModelError, match=r"flash_attention_2 .* attn_implementation='sdpa'"):
         refuse_if_documents_mix(model)
 
 
@@ -135,7 +135,7 @@ def test_one_row_is_the_blocks_one_after_another():
 
 
 OBSTACLES = {
-    "on a processor": ({"device": "cpu"}, "runs on CUDA only, and this model is on cpu"),
+    "on a processor": ({"device": "cpu"}, "CUDA .*cpu"),
     "in fp32": ({"precision": "fp32"}, "precision is fp32"),
     "not installed": ({"installed": False}, "flash-attn is not installed"),
     "not in transformers": ({"supported": False}, "none for llama"),
@@ -179,7 +179,7 @@ def test_a_classifier_that_pools_rows_stands_in_the_way(expanded, can_have_flash
 
 
 def test_an_unknown_attention_is_refused_before_anything_starts():
-    with pytest.raises(UsageError, match="Did you mean 'flash_attention_2'"):
+    with pytest.raises(UsageError, match="mean 'flash_attention_2'"):
         replace(ONE_STEP, attention="flash_attention")
 
 

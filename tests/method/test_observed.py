@@ -72,7 +72,7 @@ def test_a_wrapper_that_changes_the_precision_is_refused_before_anything_is_upda
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     decoder = decoder_of(model)
     decoder.layers[1].self_attn.forward = torch.autocast("cpu", enabled=False)(decoder.layers[1].self_attn.forward)
-    with pytest.raises(LprError, match=r"in bf16, but model\.layers\.1\.self_attn\.[qkv]_proj made one in fp32"):
+    with pytest.raises(LprError, match=r"bf16.* model\.layers\.1\.self_attn\.[qkv]_proj .*fp32"):
         run_expand(model, tiny_tokenizer, tiny_corpus, tmp_path, "bf16")
     assert all(torch.equal(parameter, before[name]) for name, parameter in model.named_parameters())
     assert not list(tmp_path.glob("checkpoint-*"))
@@ -83,7 +83,7 @@ def test_experts_that_compute_in_another_precision_are_noticed_too(
 ):
     monkeypatch.setattr(experts, "_compute_dtype", lambda x: torch.float32)
     model = upcycle(tiny_model("llama"), (3, 3))
-    with pytest.raises(LprError, match=r"in bf16, but the experts of layer 0 made one in fp32"):
+    with pytest.raises(LprError, match=r"bf16.* experts of layer 0 .*fp32"):
         run_expand(model, tiny_tokenizer, tiny_corpus, tmp_path, "bf16")
 
 

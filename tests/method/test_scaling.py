@@ -153,5 +153,5 @@ def test_tokens_of_earlier_groups_are_counted_only_where_their_group_has_experts
     assert term.count(batch) == 3
     assert sum(group_term(model, [code], 1.0).count({"language_id": torch.zeros(1, 5)}) for code in ("el", "hu")) == 10
     assert group_term(model, languages, 1.0, "released").count(batch) == 6
-    with pytest.raises(UsageError, match="none of en, es, tr is of an earlier group"):
+    with pytest.raises(UsageError, match=r"en, es, tr .*earlier group"):
         group_term(model, ["en", "es", "tr"], 1.0)

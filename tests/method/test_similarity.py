@@ -155,7 +155,7 @@ def test_less_text_than_asked_for_is_said(tiny_model, tiny_tokenizer, tiny_corpu
     [
         ({"original": []}, "at least one original"),
         ({"expanded": ["en"]}, "en is named twice"),
-        ({"expanded": ["zh"]}, "no train text in 'zh'"),
+        ({"expanded": ["zh"]}, "no train text .*'zh'"),
         ({"state": "mlp_output"}, "mlp_input, attention_output"),
         ({"tokens_per_language": 1}, "expected at least 2"),
     ],
@@ -227,7 +227,7 @@ def test_the_most_similar_layers_come_in_decoder_order_and_ties_go_to_the_earlie
     assert table.most_similar_layers(3) == (1, 2, 3)
     assert table.most_similar_layers(0) == ()
     assert table.most_similar_layers(2, among=(0, 1, 4)) == (1, 4)
-    with pytest.raises(UsageError, match="4 most similar layers; there are 3"):
+    with pytest.raises(UsageError, match=r"4 most similar.* 3"):
         table.most_similar_layers(4, among=(0, 1, 4))
     with pytest.raises(UsageError, match="6 most similar"):
         table.most_similar_layers(6)

@@ -154,7 +154,7 @@ def test_a_mask_of_any_form_is_the_bases_business_and_a_running_mean_refuses_wha
     mask = masks_of(7)[kind]
     expected = model(input_ids=ids, use_cache=False).logits
     if router_input == "token_and_mean" and kind not in ("none", "2-D"):
-        with pytest.raises(UsageError, match=r"attention mask is (4-D|a dict).*\[batch, tokens\]"):
+        with pytest.raises(UsageError, match=r"mask .*(4-D|a dict).*\[batch, tokens\]"):
             model(input_ids=ids, attention_mask=mask, use_cache=False)
         with model.disable_adapter():
             model(input_ids=ids, attention_mask=mask, use_cache=False)
@@ -174,7 +174,7 @@ def test_flex_attention_hands_its_block_masks_through(router_input, expanded):
     context.begin((2, 7), ids.device, attention_mask=mask)  # whether flex attention runs here is not ours to test
     if router_input == "token":
         return
-    with pytest.raises(UsageError, match="attention mask is a BlockMask"):
+    with pytest.raises(UsageError, match=r"mask .*BlockMask"):
         context.running_mean(0, torch.zeros(2, 7, 32))
 
 
@@ -196,7 +196,7 @@ def test_no_more_tokens_are_taken_back_than_the_last_pass_had(expanded):
     ids = ids_of(model)
     cache = model(ids[:, :8], use_cache=True).past_key_values
     model(ids[:, 8:10], past_key_values=cache, use_cache=True)
-    with pytest.raises(UsageError, match=r"here 2, and not 3.*router_input='token'"):
+    with pytest.raises(UsageError, match=r" 2, .*not 3.*router_input='token'"):
         cache.crop(-3)
     cache.crop(0)
 
@@ -207,12 +207,12 @@ def test_a_cache_that_was_filled_in_part_with_the_adapter_off_is_refused_by_a_ru
     ids = ids_of(model)
     with model.disable_adapter():
         cache = model(ids[:, :8], use_cache=True).past_key_values
-    with pytest.raises(UsageError, match="holds 8 tokens, of which they saw 0"):
+    with pytest.raises(UsageError, match=r"8 tokens.* saw 0"):
         model(ids[:, 8:10], past_key_values=cache, use_cache=True)
     cache = model(ids[:, :8], use_cache=True).past_key_values
     with model.disable_adapter():
         model(ids[:, 8:10], past_key_values=cache, use_cache=True)
-    with pytest.raises(UsageError, match="holds 10 tokens, of which they saw 8"):
+    with pytest.raises(UsageError, match=r"10 tokens.* saw 8"):
         model(ids[:, 10:12], past_key_values=cache, use_cache=True)
     cache.reset()
     again = model(ids[:, :8], past_key_values=cache, use_cache=True).logits

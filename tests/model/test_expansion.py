@@ -182,7 +182,7 @@ def test_top_one_is_refused_with_the_reason(tiny_model):
 
 
 def test_an_allocation_of_the_wrong_length_is_refused(tiny_model):
-    with pytest.raises(UsageError, match="names 3 layers, but the model has 2"):
+    with pytest.raises(UsageError, match=r"3 layers.* 2"):
         upcycle(tiny_model("llama"), (1, 1, 1))
 
 
@@ -208,12 +208,12 @@ def test_a_model_that_already_is_a_mixture_is_refused():
         hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=2,
         vocab_size=50, num_local_experts=2,
     )  # fmt: skip
-    with pytest.raises(UnsupportedModelError, match="already is a mixture of experts"):
+    with pytest.raises(UnsupportedModelError, match="mixture of experts"):
         upcycle(MixtralForCausalLM(config), (1,))
 
 
 def test_a_feed_forward_block_of_an_unknown_kind_is_refused_with_what_was_found(tiny_model):
     model = tiny_model("llama")
     model.model.layers[1].mlp = torch.nn.Sequential(torch.nn.Linear(32, 32), torch.nn.Linear(32, 32))
-    with pytest.raises(UnsupportedModelError, match=r"layer 1 cannot be upcycled.*found 0: Linear, 1: Linear"):
+    with pytest.raises(UnsupportedModelError, match=r"layer 1 .*upcycled.* 0: Linear, 1: Linear"):
         upcycle(model, (1, 1))

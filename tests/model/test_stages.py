@@ -136,7 +136,7 @@ def test_an_earlier_stage_cannot_be_trained_or_extended(tiny_model):
         lambda: upcycle(model, (1, 1)),
         lambda: enter_stage(model, "review"),
     ):
-        with pytest.raises(UsageError, match="only the newest can be trained"):
+        with pytest.raises(UsageError, match="only the newest"):
             attempt()
 
 
@@ -243,7 +243,7 @@ def test_the_token_classifier_is_causal_and_the_released_one_is_not(tiny_model):
 
 def test_a_classifier_without_a_router_to_stand_before_is_refused(tiny_model):
     model = upcycle(tiny_model("llama"), (0, 1))
-    with pytest.raises(UsageError, match=r"Layers \[0\] have no new experts"):
+    with pytest.raises(UsageError, match=r"\[0\] .*no new experts"):
         enter_stage(model, "review", classifiers=[0])
 
 

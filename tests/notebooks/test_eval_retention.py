@@ -75,7 +75,7 @@ def test_other_test_sets_are_refused_as_the_dashboard_refuses_them(finished_runs
     other.tables.write("change", subject.tables.read("change").assign(test_set="0" * 16))
     settings = evaluation.EvaluationSettings(before=other.id, after=subject.id, scores="kept")
     work = evaluation.start(settings, root=finished_runs)
-    with pytest.raises(ComparisonRefusedError, match=r"measured on different documents.*Greek"):
+    with pytest.raises(ComparisonRefusedError, match=r"different documents.*Greek"):
         evaluation.measure(work)
     assert work.run.status.state == "failed" and work.run.status.exit_code == 4
 
@@ -83,13 +83,13 @@ def test_other_test_sets_are_refused_as_the_dashboard_refuses_them(finished_runs
 def test_what_cannot_be_compared_is_refused_before_a_run_is_made(finished_runs):
     subject, before = expansion(finished_runs), len(list_runs(finished_runs))
     for settings, message in [
-        ({"before": "expanded"}, "before and after are both"),
-        ({"before": "G1 expnd"}, "Did you mean 'G1 expand'"),
+        ({"before": "expanded"}, "before and after .*expanded"),
+        ({"before": "G1 expnd"}, "mean 'G1 expand'"),
         ({"after": "20990101-000000Z-expansion-none-0000"}, "There is no run"),
     ]:
         with pytest.raises(LprError, match=message):
             evaluation.start(evaluation.EvaluationSettings(**settings), root=finished_runs)
-    with pytest.raises(UsageError, match=r"scores = 'knew'.*Did you mean 'new'"):
+    with pytest.raises(UsageError, match=r"scores = 'knew'.*mean 'new'"):
         evaluation.EvaluationSettings(scores="knew")
     assert len(list_runs(finished_runs)) == before and subject.paths.has_checkpoint
 

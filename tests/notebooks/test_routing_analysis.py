@@ -44,7 +44,7 @@ def test_load_and_traces_are_kept_and_the_dashboard_shows_them(finished_runs):
 
 def test_a_layer_without_a_router_is_refused(finished_runs):
     work = routing_analysis.start(routing_analysis.RoutingSettings(layers="7"), root=finished_runs)
-    with pytest.raises(UsageError, match=r"layers = '7'\. Layer 7 has no router"):
+    with pytest.raises(UsageError, match=r"layers = '7'.* Layer 7 .*router"):
         routing_analysis.measure(work)
 
 

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -87,7 +89,7 @@ def test_a_table_that_is_no_csv_is_named(tmp_path):
     run = make(tmp_path)
     (run.path / "tables").mkdir()
     (run.path / "tables" / "x.csv").write_bytes(b'"a","b"\n1,2,3\n4,5,6,7\n')
-    with pytest.raises(DamagedError, match=r"x\.csv is not readable as a table"):
+    with pytest.raises(DamagedError, match=r"x\.csv .*table"):
         run.tables.read("x")
 
 
@@ -124,7 +126,7 @@ def test_a_trace_comes_back_as_it_was_written(tmp_path):
 
 def test_a_missing_or_damaged_trace_is_named(tmp_path):
     run = make(tmp_path)
-    with pytest.raises(MissingError, match=r"no routing trace 'el'\. It has none"):
+    with pytest.raises(MissingError, match=r"trace 'el'.* none"):
         run.traces.read("el")
     run.traces.write("el", a_trace())
     (run.path / "traces" / "el.npz").write_bytes(b"not a zip")
@@ -162,7 +164,7 @@ def test_no_name_leads_out_of_the_run(tmp_path, name):
         lambda: run.generations.append({}, name),
         lambda: run.paths.stage(name),
     ):
-        with pytest.raises(UsageError, match="is no name for a"):
+        with pytest.raises(UsageError, match=rf"{re.escape(repr(name))} .*no name"):
             call()
 
 

@@ -70,7 +70,7 @@ def test_an_id_that_is_not_a_name_is_refused(tmp_path, run_id):
 
 def test_an_unknown_run_is_named_with_the_closest_one(tmp_path):
     run = make(tmp_path)
-    with pytest.raises(MissingError, match=f"Did you mean '{run.id}'"):
+    with pytest.raises(MissingError, match=f"mean '{run.id}'"):
         Run.open(tmp_path, run.id[:-1] + "x")
 
 

@@ -38,7 +38,7 @@ def test_a_tag_that_is_not_there_and_an_example_are_refused_in_words(tmp_path):
     run, example = make(tmp_path), make(tmp_path / "examples")
     with pytest.raises(UsageError, match="has no tag 'best'"):
         housekeeping.tag(run, ["best"], remove=True)
-    with pytest.raises(UsageError, match="an example and read only"):
+    with pytest.raises(UsageError, match=f"{example.id} .*read only"):
         housekeeping.tag(example, ["best"])
 
 
@@ -64,7 +64,7 @@ def test_a_second_run_of_the_same_name_does_not_replace_the_first_in_the_trash(t
 def test_nothing_moves_when_one_of_several_must_stay(tmp_path):
     idle, busy, example = make(tmp_path), make(tmp_path), make(tmp_path / "examples")
     busy.start()
-    with pytest.raises(UsageError, match=f"{busy.id} is being worked on"):
+    with pytest.raises(UsageError, match=f"{busy.id} .*worked on"):
         housekeeping.remove(tmp_path, [idle, Run(busy.path)])
     with pytest.raises(UsageError, match="an example"):
         housekeeping.remove(tmp_path, [idle, example])

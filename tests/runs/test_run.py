@@ -60,7 +60,7 @@ def test_config_keeps_text_as_text_for_every_yaml_reader(tmp_path):
 
 @pytest.mark.parametrize("value", [float("nan"), Path("x"), object()])
 def test_a_setting_that_is_not_json_is_refused(tmp_path, value):
-    with pytest.raises(UsageError, match="settings of a run hold text"):
+    with pytest.raises(UsageError, match=r"settings .*hold text"):
         make(tmp_path, config={"value": value})
     assert not tmp_path.joinpath("latest").exists()
 
@@ -204,7 +204,7 @@ def test_a_process_that_just_ends_leaves_the_run_interrupted(tmp_path):
 def test_two_processes_never_work_on_one_run(tmp_path):
     run = make(tmp_path)
     process = start_elsewhere(run, "time.sleep(60)")
-    with pytest.raises(UsageError, match=f"being worked on by process {process.pid}"):
+    with pytest.raises(UsageError, match=f"worked on .*{process.pid}"):
         run.start()
     process.kill()
     process.wait()
@@ -247,7 +247,7 @@ def test_a_finished_run_is_never_worked_on_again(tmp_path):
     run = make(tmp_path)
     run.start()
     run.finish({"a": 1})
-    with pytest.raises(UsageError, match="finished and is never written over"):
+    with pytest.raises(UsageError, match=f"{run.id} .*finished"):
         run.start()
     with pytest.raises(UsageError, match="other settings"):
         record_config(run, CONFIG | {"seed": 1})

@@ -39,9 +39,9 @@ def test_a_split_without_text_in_one_language_is_no_test_set_while_another_has_a
 
 def test_an_unknown_split_or_language_is_named_with_what_there_is():
     toy = corpus(train_el=["ένα"])
-    with pytest.raises(UsageError, match=r"split = 'trian'; .*Did you mean 'train'"):
+    with pytest.raises(UsageError, match=r"split = 'trian'.* mean 'train'"):
         toy.documents("trian")
-    with pytest.raises(UsageError, match="no language 'hu'; it has el"):
+    with pytest.raises(UsageError, match=r"language 'hu'.* el\b"):
         toy.documents("train", "hu")
 
 
@@ -67,9 +67,9 @@ def test_the_manifest_is_plain_json():
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ("dmeo", "Did you mean 'demo'"),
-        ("", "is no corpus; expected 'demo'"),
-        ("two words", "is no corpus; expected 'demo'"),
+        ("dmeo", "mean 'demo'"),
+        ("", "no corpus.* 'demo'"),
+        ("two words", "no corpus.* 'demo'"),
         ([], "No file was given"),
     ],
 )
@@ -102,7 +102,7 @@ def test_text_files_named_by_their_language_need_nothing_else(tmp_path):
 
 def test_a_file_that_is_not_named_by_a_language_is_still_refused(tmp_path):
     write(tmp_path, "notes.txt", "x")
-    with pytest.raises(UsageError, match=r"name it by its language, such as 'el\.txt'"):
+    with pytest.raises(UsageError, match=r"notes\.txt.* language.* 'el\.txt'"):
         load_corpus(tmp_path)
 
 

@@ -48,7 +48,7 @@ def test_however_few_documents_no_split_is_empty(texts):
 
 
 def test_a_corpus_of_one_document_is_refused():
-    with pytest.raises(UsageError, match=r"notes\.txt has 1 different document.* at least 3"):
+    with pytest.raises(UsageError, match=r"notes\.txt .*1 different .* at least 3"):
         assign_splits(["the same", "the same"], "notes.txt")
 
 

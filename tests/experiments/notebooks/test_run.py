@@ -89,7 +89,7 @@ def test_a_notebook_that_never_takes_up_its_run_is_finished_when_it_ends(tmp_pat
 @pytest.mark.slow
 def test_a_failed_cell_keeps_the_copy_and_the_error_and_the_mended_notebook_resumes(tmp_path):
     path = write_notebook(tmp_path, START, "run.phases.mark_done('corpus')", "raise ValueError('seven')")
-    with pytest.raises(LprError, match=r"failed with ValueError: seven\. The copy with the traceback is") as caught:
+    with pytest.raises(LprError, match=r"ValueError: seven.* traceback") as caught:
         run_notebook(path, runs_dir=tmp_path / "runs", output=io.StringIO())
     assert caught.value.exit_code == 1
     (run,) = list_runs(tmp_path / "runs")
@@ -192,7 +192,7 @@ def test_a_run_that_is_being_worked_on_is_left_alone(tmp_path, monkeypatch):
         config_input={"notebook": "small", "parameters": {"language": "el", "tokens": 5}},
     )
     run.start()
-    with pytest.raises(UsageError, match=f"being worked on by process {os.getpid()}"):
+    with pytest.raises(UsageError, match=f"worked on .*{os.getpid()}"):
         run_notebook(path, runs_dir=tmp_path / "runs")
     run.stop("interrupted")
 
@@ -201,7 +201,7 @@ def test_a_run_that_another_command_has_just_taken_up_is_left_alone(tmp_path):
     path = write_notebook(tmp_path)
     given = {"notebook": "small", "parameters": {"language": "el", "tokens": 5}}
     run = Run.create(tmp_path / "runs", kind="small", slug="x", title="x", config_input=given)
-    with claimed(run.path), pytest.raises(BusyError, match="has just taken up run"):
+    with claimed(run.path), pytest.raises(BusyError, match=f"taken up .*{run.id}"):
         run_notebook(path, runs_dir=tmp_path / "runs")
     assert run.status.state == "queued" and len(list_runs(tmp_path / "runs")) == 1
 
@@ -213,7 +213,7 @@ def test_a_silent_worker_is_not_said_to_have_failed_by_a_command_that_finds_its_
     run.start()
     run._status_file.update(host="elsewhere", heartbeat="2020-01-01T00:00:00Z")
     assert run.status.state == "stalled"
-    with pytest.raises(BusyError, match="being worked on by process"):
+    with pytest.raises(BusyError, match=f"{run.id} .*worked on"):
         run_notebook(path, runs_dir=tmp_path / "runs", output=io.StringIO())
     assert run.status.recorded_state == "running"
     run.stop("interrupted")
@@ -222,7 +222,7 @@ def test_a_silent_worker_is_not_said_to_have_failed_by_a_command_that_finds_its_
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"langauge": "el"}, "Did you mean 'language'"),
+        ({"langauge": "el"}, "mean 'language'"),
         ({"tokens": "many"}, "whole number"),
         ({"run_dir": "/tmp"}, "set by this command"),
     ],

@@ -57,22 +57,22 @@ def test_a_run_that_was_named_is_taken_though_others_are_newer(tmp_path):
 
 def test_a_named_run_that_does_not_suit_is_refused_with_those_that_would(tmp_path):
     plan = make(tmp_path, kind="plan")
-    with pytest.raises(UsageError, match=r"kind plan .*expected an upcycled model of tiny\. None here would do"):
+    with pytest.raises(UsageError, match=r"kind plan .*upcycled .*tiny.* None"):
         find(tmp_path, plan.id)
     fit = make(tmp_path)
-    with pytest.raises(UsageError, match=f"These would do: {fit.id}"):
+    with pytest.raises(UsageError, match=f"would do: {fit.id}"):
         find(tmp_path, plan.id)
 
 
 def test_a_named_run_that_is_not_finished_is_refused_by_its_state(tmp_path):
     waiting = make(tmp_path, finished=False)
-    with pytest.raises(UsageError, match="is queued; expected an upcycled model of tiny, finished"):
+    with pytest.raises(UsageError, match=r"queued.* upcycled .*tiny.* finished"):
         find(tmp_path, waiting.id)
 
 
 def test_a_name_that_is_no_run_gets_the_closest_one(tmp_path):
     run = make(tmp_path)
-    with pytest.raises(MissingError, match=f"Did you mean.*{run.id}"):
+    with pytest.raises(MissingError, match=f"mean .*{run.id}"):
         find(tmp_path, run.id[:-1] + "x")
 
 

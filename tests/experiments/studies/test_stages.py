@@ -69,7 +69,7 @@ def test_what_is_missing_is_made_once_and_linked(text, tmp_path):
     assert find().id == begun.id == find("review").id == find(from_run=begun.id).id
     reviewed = pipeline.run(recipes.stage2(begun, "local_review"), root=tmp_path)
     assert stage_names(load_expansion(reviewed.path)) == ["G1 expand", "G1 local review"]
-    with pytest.raises(UsageError, match=r"expected a run of stage 1.*These would do"):
+    with pytest.raises(UsageError, match=r"stage 1.* would do"):
         find(from_run=upcycled.id)
 
 
@@ -85,7 +85,7 @@ def test_a_closed_form_review_does_not_go_on_from_routers_without_a_constant(tex
 
 
 def test_a_review_that_does_not_exist_is_refused(text, tmp_path):
-    with pytest.raises(UsageError, match="Did you mean 'local_review'"):
+    with pytest.raises(UsageError, match="mean 'local_review'"):
         recipes.stage2(upcycling.start(UpcyclingSettings(base=text["base"]), root=tmp_path), how="lokal_review")
 
 

@@ -167,7 +167,7 @@ def test_numbers_too_large_for_the_dtype_are_refused(base):
     folder = base()
     rewrite(folder / "model.safetensors", put(NORM, lambda tensor: tensor * 1e6))
     load_base(folder)
-    with pytest.raises(DamagedError, match=r"not finite in torch\.float16"):
+    with pytest.raises(DamagedError, match=r"not finite .*torch\.float16"):
         load_base(folder, dtype=torch.float16)
 
 

@@ -108,7 +108,7 @@ def test_a_changed_base_is_refused_at_upcycling_and_the_advice_works(folder, tmp
 
 
 def test_a_part_that_no_file_has_is_refused(folder):
-    with pytest.raises(UsageError, match=r"model\.extra\.\w+ is not in the files"):
+    with pytest.raises(UsageError, match=r"model\.extra\.\w+ .*not in"):
         upcycle(with_a_part_more(load_base(folder())[0]), (1, 1))
 
 
@@ -235,7 +235,7 @@ INSIDE = {
 @pytest.mark.parametrize("way", INSIDE)
 def test_a_base_with_an_adapter_inside_is_refused_by_the_adapter_s_place(lora, way):
     model = INSIDE[way](*lora[:2])
-    with pytest.raises(UnsupportedModelError, match=r"adapter inside \(Linear at model\.layers\.0\.\w+\.\w+\).*merge"):
+    with pytest.raises(UnsupportedModelError, match=r"adapter .*Linear .*model\.layers\.0\.\w+\.\w+.*merge"):
         upcycle(model, (1, 1))
 
 

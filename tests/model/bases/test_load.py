@@ -57,11 +57,11 @@ def test_a_local_folder_loads_in_evaluation_mode_with_a_padding_token(folder):
         ({"model_type": "t5", "architectures": ["T5ForConditionalGeneration"]}, "is an encoder-decoder"),
         (
             {"model_type": "mixtral", "architectures": ["MixtralForCausalLM"], "num_local_experts": 8},
-            "already is a mixture of experts .mixtral, num_(local_)?experts = 8",
+            "mixture of experts .mixtral, num_(local_)?experts = 8",
         ),
-        ({"model_type": "bert", "architectures": ["BertForMaskedLM"]}, "not a causal language model .bert, BertForM"),
-        ({"architectures": ["LlamaForSequenceClassification"]}, "not a causal language model"),
-        ({"model_type": "vit", "architectures": None}, "not a causal language model"),
+        ({"model_type": "bert", "architectures": ["BertForMaskedLM"]}, "causal .*bert, BertForM"),
+        ({"architectures": ["LlamaForSequenceClassification"]}, "not a causal"),
+        ({"model_type": "vit", "architectures": None}, "not a causal"),
         ({"model_type": "of-its-own", "auto_map": {"AutoConfig": "code.Config"}}, "without running code"),
     ],
 )
@@ -103,7 +103,7 @@ def test_a_missing_shard_or_tokenizer_is_named_before_loading(folder):
     (folder / "model-1.safetensors").rename(weights)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (folder / name).unlink()
-    with pytest.raises(MissingError, match=r"tokenizer of .* cannot be loaded"):
+    with pytest.raises(MissingError, match=rf"tokenizer .*{folder.name}.* loaded"):
         load_tokenizer(folder)
 
 
@@ -111,7 +111,7 @@ def test_a_missing_shard_or_tokenizer_is_named_before_loading(folder):
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("smolm2-135m", "Did you mean 'smollm2-135m'"), ("", "cannot be the name"), ("a b", "a hub id")]
+    ("name", "words"), [("smolm2-135m", "mean 'smollm2-135m'"), ("", "cannot be the name"), ("a b", "a hub id")]
 )
 def test_a_name_that_cannot_be_one_is_refused_with_what_was_meant(name, words):
     with pytest.raises(UsageError, match=words):
@@ -125,7 +125,7 @@ def hub_error(kind, status):
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (hub_error(errors.RepositoryNotFoundError, 404), "There is no model 'org/name'"),
+        (hub_error(errors.RepositoryNotFoundError, 404), "no model 'org/name'"),
         (hub_error(errors.GatedRepoError, 403), "is gated"),
         (errors.LocalEntryNotFoundError("not cached"), "cannot be reached"),
         (httpx.ConnectError("no route"), "cannot be reached"),
@@ -153,7 +153,7 @@ def test_a_hub_model_is_refused_before_its_weights_are_asked_for(monkeypatch, fo
         return str(folder)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
-    with pytest.raises(UnsupportedModelError, match="org/name is an encoder-decoder"):
+    with pytest.raises(UnsupportedModelError, match=r"org/name .*encoder-decoder"):
         load_base("org/name")
     assert asked == [["config.json", "adapter_config.json"]]
 
@@ -249,7 +249,7 @@ def fake_pip(monkeypatch, tmp_path, script: str):
         ("echo 'python: No module named pip'; exit 1", "ensurepip", MissingError),
         ("echo 'OSError: No space left on device'; exit 1", "The disk is full", LprError),
         ("echo 'ERROR: something else'; exit 1", "something else", MissingError),
-        ("exit 0", "does not have the SHA-256", DamagedError),
+        ("exit 0", "SHA-256", DamagedError),
     ],
 )
 def test_each_way_a_fetch_fails_is_one_sentence_and_leaves_nothing(monkeypatch, tmp_path, script, words, kind):
@@ -353,7 +353,7 @@ def test_an_altered_cached_model_is_refused_by_name(monkeypatch, folder):
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    with pytest.raises(DamagedError, match=r"model\.safetensors .* Delete .* run the same command again"):
+    with pytest.raises(DamagedError, match=r"model\.safetensors .* Delete .* again"):
         load_base("smollm2-135m")
 
 

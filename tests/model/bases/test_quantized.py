@@ -132,14 +132,14 @@ def test_an_expansion_comes_back_on_the_base_it_was_made_on_and_on_no_other(fold
     assert torch.equal(logits(files.load_expansion(tmp_path / "saved")), logits(model))
     fresh, _ = load_base(path, quantization="nf4")
     assert torch.equal(logits(PeftModel.from_pretrained(fresh, tmp_path / "saved")), logits(model))
-    with pytest.raises(ComparisonRefusedError, match=r"quantised as nf4, and the one loaded is with whole weights"):
+    with pytest.raises(ComparisonRefusedError, match=r"nf4.* loaded .*whole weights"):
         PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(path), tmp_path / "saved")
 
 
 def test_an_expansion_of_whole_weights_is_refused_on_four_bits(folder, tmp_path):
     files.save_expansion(upcycle(load_base(folder())[0], COUNTS), tmp_path / "saved")
     packed, _ = load_base(folder(), quantization="nf4")
-    with pytest.raises(ComparisonRefusedError, match=r"with whole weights, and the one loaded is quantised as nf4"):
+    with pytest.raises(ComparisonRefusedError, match=r"whole weights.* loaded .*nf4"):
         PeftModel.from_pretrained(packed, tmp_path / "saved")
 
 

@@ -213,11 +213,11 @@ def with_classifier(model):
 
 REFUSED = {
     "heterogeneous counts": ("llama", lambda d: upcycle(d, (1, 2)), "mixtral", r"Layers have 2, 3 experts.*uniform\(2"),
-    "a dense layer": ("llama", lambda d: upcycle(d, (0, 2)), "mixtral", r"Layers \[0\] have no new experts"),
+    "a dense layer": ("llama", lambda d: upcycle(d, (0, 2)), "mixtral", r"\[0\] .*no new experts"),
     "classifiers": ("llama", lambda d: with_classifier(upcycle(d, (1, 1))), "mixtral", "routing classifier"),
     "a router bias": ("llama", lambda d: upcycle(d, (1, 1), router_bias=True), "mixtral", "use a bias"),
     "running means": ("llama", lambda d: upcycle(d, (1, 1), router_input="token_and_mean"), "mixtral", "running mean"),
-    "another family": ("gemma2", lambda d: upcycle(d, (1, 1)), "mixtral", "not of gemma2. No native class"),
+    "another family": ("gemma2", lambda d: upcycle(d, (1, 1)), "mixtral", "gemma2.* native class"),
     "the other format": ("qwen3", lambda d: upcycle(d, (1, 1)), "mixtral", "Use format='qwen3_moe'"),
     "qwen2": ("qwen2", lambda d: upcycle(d, (1, 1)), "qwen3_moe", "Use format='qwen2_moe'"),
     "qwen2, heterogeneous": ("qwen2", lambda d: upcycle(d, (1, 3)), "qwen2_moe", r"2, 4 experts.*uniform\(2"),
@@ -278,7 +278,7 @@ def test_a_native_model_that_computes_something_else_is_not_written(tiny_model, 
 
 def test_an_unknown_format_and_an_existing_folder_are_refused(tiny_model, tmp_path):
     model = upcycle(tiny_model("llama"), (1, 1))
-    with pytest.raises(UsageError, match="expected one of mixtral, qwen2_moe, qwen3_moe"):
+    with pytest.raises(UsageError, match=r"gguf.* mixtral, qwen2_moe, qwen3_moe"):
         export(model, tmp_path / "native", "gguf")
     with pytest.raises(UsageError, match="exists"):
         export(model, tmp_path, "mixtral")

@@ -178,8 +178,8 @@ def test_an_adapter_after_stage_1_can_be_reviewed(release):
         (lambda t: t.pop(ROUTER.format(0)), "lacks the tensor .*layers.0.mlp.moe_router_embedding"),
         (lambda t: t.pop("base_model.model.model.layers.1.mlp.moe_experts.0.up_proj.weight"), "moe_experts.0.up_proj"),
         (lambda t: t.update({ROUTER.format(1): torch.zeros(5, 32)}), r"shape \(5, 32\), expected \(2, 32\)"),
-        (lambda t: t.update({"base_model.model.model.norm.weight": torch.zeros(32)}), "does not have, such as .*norm"),
-        (lambda t: t.update({CLASSIFIER.format(0): torch.zeros(2, 32)}), "does not have, such as .*classify"),
+        (lambda t: t.update({"base_model.model.model.norm.weight": torch.zeros(32)}), "not have.*norm"),
+        (lambda t: t.update({CLASSIFIER.format(0): torch.zeros(2, 32)}), "not have.*classify"),
     ],
 )
 def test_missing_surplus_and_misshapen_tensors_are_refused_by_name(release, change, message):
@@ -199,7 +199,7 @@ def test_missing_surplus_and_misshapen_tensors_are_refused_by_name(release, chan
     [
         ({"peft_type": "LORA"}, DamagedError, "'LORA'.*'MOE'"),
         ({"topk": 1}, UnsupportedModelError, "one expert per token"),
-        ({"num_experts": [3, 2, 2]}, DamagedError, "num_experts names 3 layers, but the base has 2"),
+        ({"num_experts": [3, 2, 2]}, DamagedError, "num_experts .*3 layers.* 2"),
         ({"layers_to_transform": [0, 7]}, DamagedError, r"mixtures in layers \[7\]"),
         ({"num_experts": 1}, DamagedError, "adds no expert"),
         ({"group_nums": 3}, UnsupportedModelError, "knows 3 groups"),

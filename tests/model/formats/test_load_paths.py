@@ -214,10 +214,10 @@ def test_what_peft_saves_itself_is_what_this_library_saves(make, tmp_path):
 def test_a_second_adapter_on_the_same_model_is_refused(make):
     path, _ = make()
     model = PeftModel.from_pretrained(base_in(path), path)
-    with pytest.raises(UsageError, match="one adapter at a time"):
+    with pytest.raises(UsageError, match="one adapter"):
         model.load_adapter(path, "second")
     model = AutoModelForCausalLM.from_pretrained(path)
-    with pytest.raises(UsageError, match="one adapter at a time"):
+    with pytest.raises(UsageError, match="one adapter"):
         model.load_adapter(str(path), "second")
 
 
@@ -237,7 +237,7 @@ def test_an_expansion_opens_without_the_tokenizer_of_its_base(make, door):
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (path.parent / "base" / name).unlink()
     assert torch.equal(logits(door(path)), seen["G2 expand"])
-    with pytest.raises(MissingError, match=r"tokenizer of .* cannot be loaded"):
+    with pytest.raises(MissingError, match=r"tokenizer .*base.* loaded"):
         files.load_tokenizer(path)
 
 

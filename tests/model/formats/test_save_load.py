@@ -194,7 +194,7 @@ def test_a_missing_or_cut_shard_is_refused_by_name_also_without_a_manifest(train
 def test_a_refused_file_leaves_the_model_as_it_was(trained, tmp_path):
     files.save_expansion(upcycle(load_base(tmp_path / "base")[0], (1, 1)), tmp_path / "other")
     before = {name: parameter.clone() for name, parameter in trained.named_parameters()}
-    with pytest.raises(DamagedError, match=r"router\.0\.weight has shape \(2, 32\), expected \(3, 32\)"):
+    with pytest.raises(DamagedError, match=r"router\.0\.weight .*\(2, 32\), expected \(3, 32\)"):
         files.load_adapter_tensors(trained, tmp_path / "other" / files.TENSORS)
     assert all(torch.equal(parameter, before[name]) for name, parameter in trained.named_parameters())
 

@@ -129,7 +129,7 @@ def test_an_altered_cached_text_is_refused_by_name(packages):
     load("el")
     (path,) = (cache_dir() / "corpora").glob("help-el-*/documents.jsonl")
     path.write_text(path.read_text() + "{}\n")
-    with pytest.raises(DamagedError, match=r"documents\.jsonl .* Delete .* made anew"):
+    with pytest.raises(DamagedError, match=r"documents\.jsonl .* Delete "):
         load("el")
 
 
@@ -144,7 +144,7 @@ def test_a_failure_half_way_leaves_nothing_half_written(packages, monkeypatch):
 
 
 def test_a_language_that_the_demo_does_not_have_is_refused_before_anything_is_fetched(archive):
-    with pytest.raises(UsageError, match=r"no text in th; it has .*el.*hub dataset"):
+    with pytest.raises(UsageError, match=r"no text .*th; .*el.*hub dataset"):
         load("el", "th")
     assert archive.requests == []
 
@@ -157,7 +157,7 @@ def test_a_folder_that_was_never_translated_is_refused(packages, sentences):
         for path in PAGES
     }
     packages.add("libreoffice-help-hu", pages)
-    with pytest.raises(UsageError, match="Hungarian are nearly all left in English"):
+    with pytest.raises(UsageError, match=r"Hungarian .*English"):
         load("en", "hu")
 
 

@@ -45,7 +45,7 @@ def test_apt_works_in_a_folder_of_its_own_without_the_hooks_of_the_system(archiv
 @pytest.mark.parametrize(
     ("output", "words", "kind"),
     [
-        ("Temporary failure resolving 'archive'", "cannot be reached.*hub dataset by name", MissingError),
+        ("Temporary failure resolving 'archive'", "reached.* hub dataset", MissingError),
         ("E: Write error - write (28: No space left on device)", "The disk is full", LprError),
         ("E: Something else", "Something else", MissingError),
     ],
@@ -60,7 +60,7 @@ def test_each_way_apt_fails_is_one_sentence_and_leaves_nothing(archive, output, 
 
 def test_where_there_is_no_apt_the_other_ways_are_named(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(MissingError, match=r"no apt-get.*hub dataset by name or your own JSONL, TXT or Parquet"):
+    with pytest.raises(MissingError, match=r"no apt-get.* hub dataset .*JSONL, TXT or Parquet"):
         get_packages(["toy"])
 
 
@@ -76,7 +76,7 @@ def test_an_altered_package_is_refused_before_it_is_read(archive):
     content = bytearray(package.path.read_bytes())
     content[0] ^= 1
     package.path.write_bytes(content)
-    with pytest.raises(DamagedError, match=r"package\.deb .* fetch it anew, delete"):
+    with pytest.raises(DamagedError, match=r"package\.deb .* delete"):
         list(read_members(package, ".*"))
 
 
@@ -108,7 +108,7 @@ def test_a_member_larger_than_any_text_is_refused(monkeypatch):
         entry = tarfile.TarInfo("text/a.html")
         entry.size = 11
         archive.addfile(entry, io.BytesIO(b"x" * 11))
-    with pytest.raises(LprError, match=r"text/a\.html makes the package larger"):
+    with pytest.raises(LprError, match=r"text/a\.html .*larger"):
         list(read_tar(io.BytesIO(stream.getvalue()), ".*"))
 
 

@@ -61,7 +61,7 @@ def test_messages_are_read_in_either_byte_order(order):
 @pytest.mark.parametrize("cut", [0, 4, 20, 40, 80])
 def test_a_message_file_cut_short_is_refused(cut):
     content = mo_file({"The gate is shut.": "Η πύλη είναι κλειστή."})
-    with pytest.raises(DamagedError, match=r"not a readable \.mo file"):
+    with pytest.raises(DamagedError, match=r"readable \.mo"):
         list(read_mo(content[:cut]))
 
 

@@ -111,9 +111,9 @@ def test_parquet_is_read_with_the_column_that_is_named(tmp_path):
     pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
     corpus = load_corpus(tmp_path / "a.parquet", text_column="body")
     assert len(everything(corpus, "el")) == 40
-    with pytest.raises(UsageError, match=r"no column called text.*it has body, language.*text_column"):
+    with pytest.raises(UsageError, match=r"column .*text.* body, language.*text_column"):
         load_corpus(tmp_path / "a.parquet")
-    with pytest.raises(UsageError, match=r"no column 'bodi'.*Did you mean 'body'"):
+    with pytest.raises(UsageError, match=r"'bodi'.* mean 'body'"):
         load_corpus(tmp_path / "a.parquet", text_column="bodi")
 
 
@@ -122,16 +122,16 @@ def test_parquet_is_read_with_the_column_that_is_named(tmp_path):
     [
         ([{"text": "Only one."}], ["en"], r"1 different document.*at least 3"),
         ([{"text": "Same."}] * 9, ["en"], r"1 different document.*at least 3"),
-        ([{"text": ""}, {"text": "  "}], ["en"], r"no text in en \(2 empty records"),
+        ([{"text": ""}, {"text": "  "}], ["en"], r"no text .*en \(2 empty"),
         ([{"text": "x", "language": "zz"}], None, "Unknown language code 'zz'"),
-        ([{"text": "x", "language": "en"}], ["el"], "no text in el; languages found: en"),
-        ([{"text": "x"}], None, "does not say which language"),
-        ([{"text": "x"}], ["en", "el"], "does not say which language"),
+        ([{"text": "x", "language": "en"}], ["el"], "no text .*el; .*found: en"),
+        ([{"text": "x"}], None, "which language"),
+        ([{"text": "x"}], ["en", "el"], "which language"),
         ([{"words": "x"}], ["en"], "no column called text"),
-        ([{"text": "x", "split": "dev"}, {"text": "y"}], ["en"], "a split for some records and none for others"),
-        ([{"text": "x", "split": "vali"}], ["en"], "split = 'vali'; expected one of train"),
+        ([{"text": "x", "split": "dev"}, {"text": "y"}], ["en"], "split for some"),
+        ([{"text": "x", "split": "vali"}], ["en"], "split = 'vali'.* train"),
         ([{"text": "x", "split": "train"}], ["en"], "no dev text left"),
-        (["text"], ["en"], "no JSON object at line 1"),
+        (["text"], ["en"], "JSON .*line 1"),
     ],
 )
 def test_bad_records_are_refused_in_one_sentence(tmp_path, rows, languages, words):
@@ -142,21 +142,21 @@ def test_bad_records_are_refused_in_one_sentence(tmp_path, rows, languages, word
 
 
 def test_bad_files_are_refused_in_one_sentence(tmp_path):
-    with pytest.raises(MissingError, match=r"There is no file .*gone\.jsonl"):
+    with pytest.raises(MissingError, match=r"no file .*gone\.jsonl"):
         load_corpus(tmp_path / "gone.jsonl")
     with pytest.raises(MissingError, match=r"has no \.jsonl"):
         load_corpus(tmp_path)
     (tmp_path / "a.docx").write_text("text\nx\n")
-    with pytest.raises(UsageError, match=r"a\.docx is of a kind that cannot be read"):
+    with pytest.raises(UsageError, match=r"a\.docx .*kind"):
         load_corpus(tmp_path / "a.docx", languages=["en"])
     (tmp_path / "torn.jsonl").write_text('{"text": "x", "la')
-    with pytest.raises(UsageError, match="no JSON object at line 1"):
+    with pytest.raises(UsageError, match=r"JSON .*line 1"):
         load_corpus(tmp_path / "torn.jsonl", languages=["en"])
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
     with pytest.raises(UsageError, match=r"not UTF-8 text .byte 3"):
         load_corpus(tmp_path / "latin.txt", languages=["en"])
     (tmp_path / "a.parquet").write_bytes(b"PAR1 no")
-    with pytest.raises(UsageError, match="not a readable Parquet file"):
+    with pytest.raises(UsageError, match="readable Parquet"):
         load_corpus(tmp_path / "a.parquet", languages=["en"])
     (tmp_path / "texts.txt").write_text("x")
     with pytest.raises(UsageError, match="mapping such as"):

@@ -155,7 +155,7 @@ def test_a_json_object_with_text_is_one_record(tmp_path):
         ('{"a": 1}', "no list of records"),
         ('{"train": [{"text": "a"}], "dev": [{"text": "b"}]}', "no list of records"),
         ('"text"', "no list of records"),
-        ('[{"text": "a"}, "b"]', "Record 2 of el.json is no JSON object"),
+        ('[{"text": "a"}, "b"]', r"Record 2 .*el\.json .*no JSON"),
         ('[{"text": "a"},\n {"text": ]', "line 2, column 11"),
         ('[{"text": "a"', "not JSON"),
         ("", "not JSON"),
@@ -200,7 +200,7 @@ def test_a_value_longer_than_the_usual_limit_is_read_and_the_limit_stays(tmp_pat
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("text,language\nένα,el\nδύο\n", r"Record 2 of el\.csv \(line 3\) has 1 of 2 columns"),
+        ("text,language\nένα,el\nδύο\n", r"Record 2 .*el\.csv \(line 3\) .*1 of 2 columns"),
         ("text,language\nένα, δύο,el\n", r"Record 1 .* has 3 of 2 columns"),
         ('text\n"ένα\nδύο\n', r"line 3 \(unexpected end of data\)"),
         ('text\n"ένα" δύο\n', "line 2"),
@@ -252,5 +252,5 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(type(path), "open", refuse)
-    with pytest.raises(MissingError, match=r"el\.jsonl may not be read"):
+    with pytest.raises(MissingError, match=r"el\.jsonl may not"):
         list(read_rows(path))

@@ -118,7 +118,7 @@ def test_a_missing_id_or_language_is_as_if_it_were_not_there(tmp_path, monkeypat
 
 def test_language_zero_is_no_language(tmp_path, monkeypatch):
     for kind in ("jsonl", "json", "parquet", "hub"):
-        with pytest.raises(UsageError, match=r"a number in the column 'language' \(0\)"):
+        with pytest.raises(UsageError, match=r"number .*'language' \(0\)"):
             load(tmp_path, monkeypatch, kind, [{"text": text, "language": 0} for text in GOOD])
 
 
@@ -136,7 +136,7 @@ def test_a_number_among_csv_is_text_like_any_other(tmp_path, monkeypatch):
 def test_a_nested_column_is_named_with_its_parts(tmp_path, monkeypatch):
     rows = [{"translation": {"el": text, "en": "hello"}} for text in GOOD]
     for kind in ("jsonl", "json", "parquet", "hub"):
-        with pytest.raises(UsageError, match=r"Record 1 of .*nested columns \(el, en\) in the column 'translation'"):
+        with pytest.raises(UsageError, match=r"Record 1 .*nested .*\(el, en\) .*'translation'"):
             load(tmp_path, monkeypatch, kind, rows, text_column="translation")
 
 
@@ -167,7 +167,7 @@ def test_rows_in_languages_that_nobody_asked_for_are_not_looked_at(tmp_path, mon
 
 
 def test_a_label_that_may_mean_the_language_asked_for_is_not_left_out_without_a_question(tmp_path, monkeypatch):
-    with pytest.raises(UsageError, match=r"Record 41 of .*'Greek'.*Did you mean 'el'"):
+    with pytest.raises(UsageError, match=r"Record 41 .*'Greek'.* mean 'el'"):
         load(tmp_path, monkeypatch, "jsonl", [*LABELLED, {"text": "και άλλο", "language": "Greek"}])
 
 
@@ -199,7 +199,7 @@ def test_a_language_in_two_scripts_is_two_languages(tmp_path):
     + [("hub", column) for column in ("text", "language", "id")],  # a hub data set's own splits are not read
 )
 def test_half_a_surrogate_pair_is_refused_with_its_record_and_place(tmp_path, monkeypatch, kind, column):
-    with pytest.raises(UsageError, match=rf"Record 17 of .*'{column}', position 3 \(U\+D83D\)") as caught:
+    with pytest.raises(UsageError, match=rf"Record 17 .*'{column}', position 3 \(U\+D83D\)") as caught:
         load(tmp_path, monkeypatch, kind, rows_with(column, "αβ\ud83d και άλλα"))
     str(caught.value).encode()  # the message itself can be printed
 

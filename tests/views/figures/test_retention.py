@@ -44,7 +44,7 @@ def test_retention_tells_base_and_expanded_apart_by_shape(heldout):
 
 
 def test_retention_refuses_two_data_sets_on_one_axis():
-    with pytest.raises(UsageError, match="one data set at a time"):
+    with pytest.raises(UsageError, match="one data set"):
         before_and_after(change_table())
 
 
