@@ -1,6 +1,7 @@
 """What the page `/compare` says, shows and keeps, without a model."""
 
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -105,7 +106,7 @@ def test_under_each_pane_stands_length_speed_script_and_loop():
 
 
 def test_the_finding_counts_the_tokens_that_agree():
-    assert finding(GREEK) == "Base and expanded model agree for 2 of 9 tokens (22%), then part."
+    assert re.search(r"^Base and expanded .*2 of 9 tokens \(22%\)", finding(GREEK))
     assert finding(replace(GREEK, names=("G1 expand", "expanded"), diverged_at=0)).startswith("G1 expand and Exp")
 
 
@@ -167,7 +168,7 @@ def test_a_blind_vote_counts_for_the_side_that_stood_there(runs_dir, run):
 def test_six_of_six_is_a_clear_preference_and_five_of_five_is_not(run):
     votes = [{"pair": str(n), "left": "base", "right": "expanded", "choice": "right", "blind": True} for n in range(6)]
     said = words(render.preferences(run, votes[:5]))
-    assert "no clear difference : Base model 0, Expanded model 5 (n = 5, p = 0.062)" in said
+    assert re.search(r"no clear .*Base model 0, Expanded model 5 \(n = 5, p = 0\.062\)", said)
     assert "Expanded model wins 100% of them, 95% interval 48% to 100%" in said
     assert "Expanded model is preferred" in words(render.preferences(run, votes))
 
@@ -250,7 +251,7 @@ def test_a_prompt_that_cannot_be_continued_is_refused(runs_dir, run, prompt, sai
 
 def test_a_run_without_weights_is_refused_in_a_sentence(runs_dir, run):
     *_, (line, *_) = compare.generate(runs_dir, ask(), {"run": run.id})
-    assert "This run has no weights in this folder." in words(line)
+    assert "no weights" in words(line)
 
 
 def test_what_stops_halfway_is_shown_as_stopped(run):
@@ -263,13 +264,13 @@ def test_what_stops_halfway_is_shown_as_stopped(run):
     ("rate", "tokens", "said"),
     [
         (None, 48, "Not measured yet"),
-        (4.0, 48, "About 12 s for 48 tokens each, after loading the model: 4.0 tokens/s when last measured."),
-        (1.0, 200, "24 tokens would take about 24 s."),
+        (4.0, 48, r"About 12 s for 48 tokens .*after loading.* 4\.0 tokens/s"),
+        (1.0, 200, r"24 tokens .*about 24 s"),
     ],
 )
 def test_how_long_it_takes_is_said_before(rate, tokens, said):
     speed = None if rate is None else pairs.Speed(1 / rate, 0.0, 20)
-    assert said in render.estimate(speed, tokens, is_loaded=False, characters=20)
+    assert re.search(said, render.estimate(speed, tokens, is_loaded=False, characters=20))
 
 
 def test_the_speed_is_that_of_the_newest_measured_pair():

@@ -34,8 +34,8 @@ def counted(run) -> Run:
 
 def test_the_answer_names_idle_experts_and_what_the_original_carries_for_whom(runs_dir, counted):
     top = words(compose(runs_dir)["top"])
-    assert "1 of 10 experts is idle (layer 2); the original expert carries" in top
-    assert re.search(r"carries \d+% on original languages and \d+% on expanded languages", top)
+    assert re.search(r"1 of 10 experts .*idle \(layer 2\)", top)
+    assert re.search(r"\d+% on original .*\d+% on expanded", top)
     assert "stage G1 review" in top and "300 tokens in 5 languages" in top
 
 
@@ -102,7 +102,7 @@ def test_panels_choose_the_layer_on_this_page(runs_dir, counted):
 def test_words_of_an_expert_are_escaped_and_only_of_the_newest_stage(runs_dir, counted):
     one = compose(runs_dir)["one"]
     assert "What expert 1 speaks for" in one and HOSTILE_TOKEN.decode() not in one and "&lt;img" in one
-    assert "Words are kept for the newest stage, G1 review, only" in words(compose(runs_dir, stage="G1 expand")["one"])
+    assert re.search(r"newest .*G1 review", words(compose(runs_dir, stage="G1 expand")["one"]))
 
 
 def test_company_is_shown_where_there_is_a_choice_and_explained_where_there_is_none(runs_dir, counted):
@@ -127,7 +127,7 @@ def test_a_run_with_its_load_only_shows_that_and_says_what_was_not_measured(runs
     assert shown["stage"]["visible"] is False and shown["stages"] == "" and shown["kept"] == ""
     assert [name for _, name in shown["number"]["choices"]] == ["mass", "chosen"]
     assert "what chance alone gives was not measured" in words(shown["told"])
-    assert "Stages, words and company of experts were not counted" in words(shown["missing"])
+    assert "not counted" in words(shown["missing"])
     assert "lpr-lab demo" in shown["missing"] and shown["count"]["visible"] is False
 
 
@@ -138,7 +138,7 @@ def test_where_every_token_takes_every_expert_the_number_of_tokens_is_said_to_be
 def test_the_example_that_came_with_the_code_is_shown_from_its_load_alone():
     runs = Path(__file__).parents[4] / "runs"
     shown = compose(runs, run="smollm2-135m-el-hu-tr")
-    assert "None of the 60 experts is idle; the original expert carries 94% on" in words(shown["top"])
+    assert re.search(r"None of the 60 experts .*idle.* 94% on original", words(shown["top"]))
     assert "came without weights" in words(shown["missing"])
 
 
@@ -146,12 +146,12 @@ def test_a_run_with_weights_can_be_counted_now(runs_dir, run, monkeypatch):
     monkeypatch.setattr(experts, "why_no_model", lambda run: None)
     shown = compose(runs_dir)
     assert shown["count"]["visible"] and shown["stop"]["visible"]
-    assert "It can be done now, about 48 s if this machine" in words(shown["missing"])
+    assert re.search(r" now, .*48 s ", words(shown["missing"]))
 
 
 def test_a_run_without_load_says_so_and_one_still_working_says_when(runs_dir):
     bare = Run.create(runs_dir, kind="expansion", slug="x", title="Bare", config={})
-    assert "This run is still working; its experts are counted near its end" in words(compose(runs_dir)["panels"])
+    assert re.search(r"still working.* near its end", words(compose(runs_dir)["panels"]))
     bare.finish({})
     shown = compose(runs_dir)
     assert "Not measured" in words(shown["panels"]) and "does not say which text" in words(shown["panels"])
@@ -185,7 +185,7 @@ def test_drawing_a_model_of_sixty_layers_is_quick(runs_dir, run):
 def test_the_routers_probability_of_expert_0_is_drawn_with_its_numbers(runs_dir, counted):
     shown = compose(runs_dir)
     said = words(shown["prob"])
-    assert re.search(r"probability of expert 0 is \d+% on original languages \(\d+% at G1 expand\) and \d+%", said)
+    assert re.search(r"expert 0 .*\d+% on original .*\(\d+% at G1 expand\) and \d+%", said)
     assert "fig. 3" in said and shown["prob_plot"]["visible"] and len(shown["prob_plot"]["value"].data) == 4
     table = words(shown["prob_table"])
     assert "original languages, G1 review" in table and table.count(" 0.") == 4 * 4
@@ -231,14 +231,14 @@ def test_counting_reports_steps_and_ends_with_the_page_drawn_again(runs_dir, run
 
 def test_counting_without_weights_is_refused_in_a_sentence(runs_dir, run):
     ((line, again),) = experts.count_now(runs_dir, {"run": run.id})
-    assert "no weights in this folder. Nothing was counted." in words(line) and not again
+    assert "no weights" in words(line) and "Nothing was counted" in words(line) and not again
 
 
 def test_what_goes_wrong_while_counting_is_said(runs_dir, monkeypatch):
     run = make_run(runs_dir, config={"recipe": "x"})
     monkeypatch.setattr(experts, "why_no_model", lambda run: None)
     *_, (line, _) = experts.count_now(runs_dir, {"run": run.id})
-    assert "does not say which text it was made from" in words(line)
+    assert "which text" in words(line)
 
 
 def test_counting_later_writes_what_measuring_writes(runs_dir, tiny_model, tiny_tokenizer, tiny_corpus, monkeypatch):

@@ -146,7 +146,7 @@ def test_time_is_measured_or_said_not_to_be(runs_dir):
     assert "Time of stage 1 not measured" in page
     trained(runs_dir)
     page = words(plan.compose(shell.page_context(runs_dir, {"tokens": "12000"}), runs_dir)["costs"])
-    assert "≈ 1 min" in page and "at 200 a second, as measured in this run" in page
+    assert "≈ 1 min" in page and re.search(r"200 a second.* measured in this run", page)
 
 
 # ------------------------------------------------------------------------------------------------------- warnings
@@ -159,7 +159,7 @@ def said(facts: BaseFacts, view: Query) -> str:
 
 
 def test_a_budget_below_the_number_of_layers_is_warned_of():
-    assert "smaller than the number of layers: 1 of 4 layers get no new expert" in said(FACTS, Query(budget=3))
+    assert re.search(r"smaller .*1 of 4 layers .*no new expert", said(FACTS, Query(budget=3)))
     assert "smaller" not in said(FACTS, Query(budget=8))
 
 
@@ -182,8 +182,8 @@ def test_the_page_says_what_the_plan_comes_to(runs_dir):
     run = make_plan_run(runs_dir)
     parts = plan.compose(shell.page_context(runs_dir, {"run": run.id, "budget": "60"}), runs_dir)
     top = words(parts["top"])
-    assert re.search(r"60 new experts , \d to \d per layer, are 159 million parameters: 118% of smollm2-135m", top)
-    assert "Languages are least alike in the first third" in top
+    assert re.search(r"60 new experts .*\d to \d per layer.* 159 million parameters.* 118% of smollm2-135m", top)
+    assert re.search(r"least alike .*first third", top)
     assert parts["editor"].count('role="spinbutton"') == 30 and parts["editor"].count('tabindex="0" data-layer') == 1
     assert f"run={run.id}&amp;rule=similarity&amp;budget=60&amp;topk=2" in parts["top"]
 
@@ -220,7 +220,7 @@ def test_no_runs_and_no_known_layers_say_what_to_do(runs_dir):
     assert "No runs yet" in words(plan.compose(shell.page_context(runs_dir, {}), runs_dir)["editor"])
     Run.create(runs_dir, kind="expansion", slug="x", title="Bare", config={"base": "b"})
     bare = words(plan.compose(shell.page_context(runs_dir, {}), runs_dir)["editor"])
-    assert "How many layers b has is not known yet" in bare and "lpr-lab run 02_plan_experts -p base=b" in bare
+    assert re.search(r"layers b .*not known", bare) and "lpr-lab run 02_plan_experts -p base=b" in bare
     typed = plan.compose(shell.page_context(runs_dir, {"similarity": "0.2,0.4,0.3", "budget": "6"}), runs_dir)
     assert typed["editor"].count('role="spinbutton"') == 3
 

@@ -44,7 +44,7 @@ def test_a_fall_on_original_languages_is_a_gain_only_where_two_stages_are_compar
 def test_it_starts_with_held_out_text_and_the_address_can_ask_for_another(runs_dir, run):
     first = page(runs_dir)
     assert first["data"]["value"] == "heldout"
-    assert "Expanded languages need 14.9% fewer bits per byte, all clearly better" in words(first["top"])
+    assert re.search(r"Expanded languages .*14\.9% fewer .*all clearly better", words(first["top"]))
     assert "original languages 0.4% fewer, 1 not worse, 1 worse." in words(first["top"])
     dev = page(runs_dir, data="dev")
     assert dev["data"]["value"] == "dev" and "2.103" in dev["table"]
@@ -52,7 +52,7 @@ def test_it_starts_with_held_out_text_and_the_address_can_ask_for_another(runs_d
 
 def test_an_original_language_that_is_clearly_worse_is_named_with_its_interval(runs_dir, run):
     said = words(page(runs_dir)["top"])
-    assert "Of the original languages English lost most: +0.3%, 95% interval +0.1% to +0.6%." in said
+    assert re.search(r"English lost most.* \+0\.3%.* \+0\.1% to \+0\.6%", said)
 
 
 def test_the_table_has_original_languages_first_with_interval_and_verdict(runs_dir, run):
@@ -91,7 +91,7 @@ def test_the_pickers_offer_the_stages_and_the_address_keeps_the_choice(runs_dir,
 def test_without_scores_by_document_there_is_no_interval_and_no_verdict(runs_dir, run):
     write_scores(run, documents=False)
     found = page(runs_dir, stage2="G1 expand")
-    assert "there is no interval and no clear difference can be claimed" in words(found["top"])
+    assert "no interval" in words(found["top"])
     body = words(found["table"]).split("Verdict")[1].split("Bits per byte")[0]
     assert body.count("≈ no clear difference") == 5 and "better" not in body and "worse" not in body
     assert "fewer" not in words(found["top"]).split("Bits per byte:")[0]
@@ -141,7 +141,7 @@ def test_a_language_only_one_side_was_measured_on_is_said(runs_dir, staged):
         table = other.tables.read(name)
         other.tables.write(name, table[table["language"] != "el"])
     found = page(runs_dir, run=staged.id, run2=other.id)
-    assert "Only one of them was evaluated on Greek" in words(found["top"])
+    assert re.search(r"Only one .*Greek", words(found["top"]))
     assert "Greek</th>" not in found["table"] and "Turkish" in found["table"]
 
 
@@ -162,7 +162,7 @@ def test_documents_that_moved_most_are_listed_worst_and_best_first(runs_dir, sta
     assert worse["change_percent"].is_monotonic_decreasing and (worse["change_percent"] > 0).all()
     assert better["change_percent"].min() == rows["change_percent"].min()
     said = words(found["moved"])
-    assert f"{(rows['change_percent'] > 0).sum()} of 120 documents need more bits than before." in said
+    assert re.search(rf"\b{(rows['change_percent'] > 0).sum()} of 120 documents .*more bits", said)
     assert said.index(worse["document"].iloc[0]) < said.index(better["document"].iloc[0])
     assert f"/compare?run={staged.id}&amp;lang=" in found["moved"]
 
@@ -185,7 +185,7 @@ def test_the_scatter_has_one_point_per_run_with_the_same_test_sets_and_names_the
     assert sum(len(trace.x) for trace in found["scatter"]["value"].data) == 2
     assert "Same texts" in found["points"] and "this run" in found["points"]
     digests = [scored(texts=texts)[0].fingerprint[:16] for texts in ("other", "")]
-    assert f"its English test set is {digests[0]}, not {digests[1]}" in words(found["points"])
+    assert re.search(rf"English test set .*{digests[0]}, not {digests[1]}", words(found["points"]))
     assert "Bare" not in found["points"] and "same test sets" in words(found["among"])
 
 
@@ -194,7 +194,7 @@ def test_two_runs_that_cannot_be_told_apart_are_not_ranked(runs_dir, staged):
     write_scores(other, seed=1)  # a gain that differs by a tenth of a point, by chance
     for run in (staged.id, other.id):
         found = page(runs_dir, run=run)
-        assert "No clear difference in gain or forgetting from 1 other run" in words(found["among"])
+        assert re.search(r"No clear difference .* 1 other run", words(found["among"]))
         assert found["points"].count("no clear difference") == 2 and not re.search("[▼▲]", found["points"])
         assert found["points"].index("this run") < found["points"].index("/retention?", found["points"].index("2. "))
 
@@ -203,7 +203,7 @@ def test_a_run_that_clearly_gained_more_is_said_to_have_with_the_paired_interval
     better = make_run(runs_dir, title="Gains more, forgets less")
     write_scores(better, seed=1, more=-0.05)
     said = words(page(runs_dir, run=staged.id)["among"])
-    assert "this one gained clearly less than 1, and forgot clearly more than 1" in said
+    assert re.search(r"gained clearly less than 1, .*forgot clearly more than 1", said)
     points = words(page(runs_dir, run=staged.id)["points"])
     assert re.search(r"▼ better , \+[45]\.\d\d points \(\+[345]\.\d\d to \+[56]\.\d\d\)", points)
     assert "this one gained clearly more than 1" in words(page(runs_dir, run=better.id)["among"])
@@ -229,7 +229,7 @@ def test_a_run_alone_has_its_numbers_in_the_table_and_no_scatter(runs_dir, stage
 def test_a_lifelong_run_shows_every_language_after_every_stage(runs_dir):
     run = write_lifelong(runs_dir)
     found = page(runs_dir, run=run.id)
-    assert "What was known before changed by +3.3% at most (English)" in words(found["top"])
+    assert re.search(r"known before .*\+3\.3% .*\(English\)", words(found["top"]))
     assert "G1 review" in found["table"] and "2.600" in found["table"] and "−16.1%" in found["table"]
     assert found["plot"]["visible"] and found["before"]["visible"] is False and found["points"] == ""
 

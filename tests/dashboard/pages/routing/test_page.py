@@ -43,13 +43,9 @@ def staged(text: str, language: str, seed: int = 0, num_experts: int = 2):
 @pytest.mark.parametrize(
     ("code", "sentence"),
     [
-        (
-            "en",
-            r"English is an original language : 100% of its tokens reached the original expert, as it should be. "
-            r"The target is 100%.",
-        ),
-        ("el", r"Greek is an expanded language : 100% of its tokens went to the new expert, 0% to the original one."),
-        ("ar", r"Arabic is neither an original nor an expanded language of this run: "),
+        ("en", r"English .*original language : 100% .*reached the original expert.* target .*100%"),
+        ("el", r"Greek .*expanded language : 100% .*new expert, 0% .*original"),
+        ("ar", r"Arabic .*neither"),
     ],
 )
 def test_the_headline_says_how_many_tokens_reached_the_original_expert_and_how_many_should(
@@ -83,7 +79,7 @@ def test_examples_come_in_the_order_of_the_runs_languages(run):
 
 def test_every_language_of_the_run_has_a_row_with_its_target(runs_dir, run):
     table = words(parts_of(runs_dir)["languages"])
-    assert "100% of the tokens of original languages and 0% of the tokens of expanded languages" in table
+    assert re.search(r"100% .*original languages .*\b0% .*expanded languages", table)
     assert re.search(r"English 100% 100% .* Greek at most half 0%", table)
 
 
@@ -166,7 +162,7 @@ def test_the_address_is_restored_and_written_back(runs_dir, run):
 def test_without_weights_own_texts_and_changes_are_refused_with_reason_and_command(runs_dir, run):
     parts = parts_of(runs_dir, text="own")
     assert parts["go"]["interactive"] is False
-    assert "This run has no weights in this folder." in words(parts["why"]) and "lpr-lab demo" in words(parts["why"])
+    assert "no weights" in words(parts["why"]) and "lpr-lab demo" in words(parts["why"])
     assert parts_of(runs_dir, text="en")["what_if"]["visible"] is False
     *_, (line, _, _) = routing_own.trace_own(runs_dir, "Καλημέρα.", "el", {"run": run.id})
     assert "no weights" in words(line)
@@ -298,7 +294,7 @@ def test_a_change_is_told_in_bits_and_tokens_and_marked_as_not_saved():
     text = int(changed.is_text.sum())
     said = words(what_if.render_change(changed, make_trace(HOSTILE, num_layers=2), "Expert 0 forced in all 2 layers"))
     assert f"The text costs {text}.0 bits more" in said and "changed run, not saved" in said
-    assert f"{text} of {text} tokens got less likely, 0 more likely, 0 stayed." in said
+    assert re.search(rf"{text} of {text} tokens .*less likely, 0 more likely, 0 ", said)
 
 
 def test_a_change_that_changes_nothing_says_so():

@@ -1,6 +1,7 @@
 """What the page Runs shows of a sweep and of its points."""
 
 import html
+import re
 
 import pandas as pd
 import pytest
@@ -47,7 +48,7 @@ def test_a_sweep_shows_what_differs_every_point_with_its_run_and_how_to_go_on(ru
     detail = render_detail(sweep, list_runs(runs_dir))
     said = words(detail)
     assert "4 points, 1 of them failed" in said and "seven" in said and "−0.5" in said
-    assert "One seed: no difference can be told from noise" in said
+    assert re.search(r"One seed.* noise", said)
     assert detail.count('title="point ') == 3 and "<td>&lt;b&gt;</td>" in detail and "<td><b>" not in detail
     assert "→ 3 runs of this sweep" in said
     assert "-g 'seed=[0, 1]'" in html.unescape(detail) and "-p base=tiny" in detail and "-m weight" in detail
@@ -59,9 +60,9 @@ def test_its_points_do_not_drown_other_runs_until_they_are_asked_for(runs_dir, s
     context = shell.page_context(runs_dir, {"run": other.id})
     shown = page.render_list(context)
     assert "A sweep" in shown and "Another one" in shown and "point 1" not in shown
-    assert "3 runs of sweeps are listed in their sweep" in words(shown)
+    assert "3 runs of sweeps" in words(shown)
     every = page.render_list(shell.page_context(runs_dir, {"run": other.id, "kind": other.kind}))
-    assert "point 1" in every and "runs of sweeps are listed" not in every
+    assert "point 1" in every and "runs of sweeps" not in words(every)
     point = next(run for run in list_runs(runs_dir) if run.title == "point 1")
     assert "point 1" in page.render_list(shell.page_context(runs_dir, {"run": point.id}))
 
