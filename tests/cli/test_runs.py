@@ -73,7 +73,7 @@ def test_an_unexpected_error_is_one_sentence_too_and_a_traceback_when_asked(runs
     monkeypatch.setattr("lpr_lab.runs.find.list_runs", broken)
     done = call("runs", "list")
     assert done.exit_code == 1
-    assert done.stderr == "Error: KeyError: 'surprise'. LPR_LAB_DEBUG=1 shows where.\n"
+    assert "KeyError: 'surprise'" in done.stderr and "LPR_LAB_DEBUG=1" in done.stderr and done.stderr.count("\n") == 1
     monkeypatch.setenv("LPR_LAB_DEBUG", "1")
     assert isinstance(call("runs", "list").exception, KeyError)
 

@@ -1,6 +1,7 @@
 """Gradients do not depend on how a step is split: over micro-batches, or over processes that torchrun starts."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -128,7 +129,7 @@ def test_a_stage_of_two_processes_resumes_bit_identical_from_the_one_checkpoint_
 
 @pytest.mark.slow
 def test_a_step_that_processes_cannot_share_equally_is_refused(torchrun):
-    assert "blocks_per_step = 3 cannot be shared equally by 2 processes" in (torchrun / "refused.txt").read_text()
+    assert re.search(r"blocks_per_step = 3 .*2 processes", (torchrun / "refused.txt").read_text())
 
 
 def test_nothing_is_run_twice_for_layers_that_always_choose_every_expert(tiny_model):

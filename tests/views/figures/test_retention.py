@@ -1,6 +1,7 @@
 """Figures of retention say what the tables say, in words as well as in marks."""
 
 import json
+import re
 
 import pandas as pd
 import pytest
@@ -22,10 +23,9 @@ def all_text(figure) -> str:
 
 def test_the_title_of_retention_is_its_finding(heldout):
     title = before_and_after(heldout).layout.title.text
-    assert title == (
-        "Expanded languages need 14.9% fewer bits (−21.8% to −10.2%); "
-        "original languages need 0.4% fewer bits (−1.2% to +0.3%)"
-    )
+    expanded, original = title.split("; ")
+    assert re.search(r"Expanded .*14\.9% fewer .*\(−21\.8% to −10\.2%\)", expanded)
+    assert re.search(r"original .*0\.4% fewer .*\(−1\.2% to \+0\.3%\)", original)
 
 
 def test_retention_draws_original_languages_above_expanded_ones(heldout):

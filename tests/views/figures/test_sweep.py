@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -28,9 +30,9 @@ def differing(summary):
 
 def test_the_title_says_what_differs_what_does_not_and_from_how_many_seeds(summary):
     said = finding(differing(summary))
-    assert said == "recipe moves weight (over 2 seeds); 1 of 2 comparisons are unclear"
-    assert finding(differing(summary[summary["seed"] == 0])) == "One seed: no difference can be told from noise"
-    assert finding(differing(summary[summary["recipe"] == "a"])) == "One setting only, so nothing is compared"
+    assert re.search(r"recipe moves weight \(over 2 seeds\).* 1 of 2 .*unclear", said)
+    assert re.search(r"One seed.* noise", finding(differing(summary[summary["seed"] == 0])))
+    assert "One setting only" in finding(differing(summary[summary["recipe"] == "a"]))
 
 
 def test_every_seed_is_a_point_and_the_mean_stands_beside_them(summary):

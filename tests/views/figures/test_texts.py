@@ -1,3 +1,5 @@
+import re
+
 import pandas as pd
 
 from lpr_lab.views.figures import stages, texts
@@ -10,7 +12,7 @@ FERTILITY = pd.DataFrame(
 
 def test_the_title_says_who_pays_most_for_the_same_content():
     figure = texts.fertility(FERTILITY)
-    assert figure.layout.title.text == "Greek takes 4.4 times the tokens of English for the same content"
+    assert re.search(r"Greek .*4\.4 times .*English", figure.layout.title.text)
     assert [trace.name for trace in figure.data] == ["Original languages", "Expanded languages"]
     assert figure.layout.xaxis.title.text == "tokens for the same content, English = 1"
 
@@ -32,7 +34,7 @@ def test_starts_that_are_equal_up_to_rounding_are_told_from_others():
     rows = [("copy", "xavier", 2, 6e-5, 1.0), ("copy", "zero", 2, 0.0, 1.0), ("random", "xavier", 2, 42.1, 0.02)]
     columns = ["expert_init", "router_init", "top_k", "max_difference", "same_prediction"]
     figure = texts.starts(pd.DataFrame(rows, columns=columns), 1e-4)
-    assert figure.layout.title.text == "Largest change of a logit: copy 6e-05, random 42"
+    assert re.search(r"Largest change.* copy 6e-05, random 42$", figure.layout.title.text)
     equal, other = figure.data
     assert list(equal.y) == ["copy, xavier, top-2", "copy, zero, top-2"] and min(equal.x) > 0
     assert list(other.y) == ["random, xavier, top-2"]

@@ -1,5 +1,6 @@
 import io
 import json
+import re
 import sys
 from dataclasses import replace
 
@@ -49,7 +50,7 @@ def test_terminal_html_and_text_say_the_same(run):
 def test_a_stalled_run_says_so_with_a_question_mark_and_no_bar_is_lost():
     seen = Snapshot(run="r", title="t", state="stalled", stage="expand", heartbeat_seconds=75, trained="expand", step=1)
     for said in (drawn(seen), live.to_html(seen), live.to_text(seen)):
-        assert "Stalled? No sign of life for 1 min 15 s, at expand" in said
+        assert re.search(r"Stalled\? .*1 min 15 s, at expand", said)
 
 
 def test_a_run_that_ended_says_how_and_shows_its_error():
@@ -173,7 +174,7 @@ def test_a_training_that_diverges_is_said_everywhere_until_it_comes_back(run):
     seen = Follower(run).snapshot()
     assert seen.is_diverging
     for said in (drawn(seen), live.to_html(seen), live.to_text(seen)):
-        assert "diverges: its loss was 3 at first and is 4.5" in " ".join(said.split())
+        assert re.search(r"diverges.* loss .*\b3 .*\b4\.5", " ".join(said.split()))
     assert 'role="alert"' in live.to_html(seen)
     run.metrics.log({"step": 12, "tokens": 12000, "t": 6.0, "loss": 0.5, "diverged": 0.0}, stage="expand")
     assert "diverges" not in live.to_text(Follower(run).snapshot())

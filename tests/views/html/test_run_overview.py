@@ -1,5 +1,7 @@
 """Parts of a run's page."""
 
+import re
+
 import pytest
 
 from lpr_lab.runs.find import start_run
@@ -20,7 +22,7 @@ def test_what_was_found_and_not_read_stands_below_the_texts(run, tmp_path):
     with pytest.warns(UserWarning, match="not read"):
         run.documents.write("data", load_corpus(folder).manifest)
     shown = render_texts(run)
-    assert "&lt;b&gt;.docx: of a kind that is not read" in shown and "(1)" in shown
+    assert re.search(r"&lt;b&gt;\.docx: .*not read", shown) and "(1)" in shown
 
 
 def test_runs_of_before_it_was_recorded_are_shown_as_they_were(run):
