@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from playwright.sync_api import Locator, Page
+from playwright.sync_api import Locator, Page, expect
 
 from lpr_lab.runs.own_texts import is_own
 from lpr_lab.runs.run import Run
@@ -211,10 +211,13 @@ def check_controls(page: Page, folder: Path) -> None:
     """Compare the controls of `/routing` with the address."""
     asked = query_of(page)
     trace = Run(folder / asked["run"]).traces.read(asked["text"])
-    chosen = page.locator("fieldset:visible input[type=radio]:checked").evaluate_all("all => all.map(e => e.value)")
-    assert ("own" if is_own(asked["text"]) else asked["text"]) in chosen, "the chosen text"
+    # Waits: while choices are drawn anew, none is checked for a moment.
+    checked = "fieldset:visible input[type=radio]:checked"
+    text = "own" if is_own(asked["text"]) else asked["text"]
+    expect(page.locator(f'{checked}[value="{text}"]').first, "the chosen text").to_be_attached()
     if len([name for name in trace.stage_names if name]) > 1:
-        assert (asked.get("stage") or trace.stage) in chosen, "the chosen stage"
+        stage = asked.get("stage") or trace.stage
+        expect(page.locator(f'{checked}[value="{stage}"]').first, "the chosen stage").to_be_attached()
     assert Run(folder / asked["run"]).title in page.get_by_label("Run", exact=True).first.input_value(), (
         "the chosen run"
     )
