@@ -32,9 +32,10 @@ def rate_at(step: int, num_steps: int, warmup_steps: int, final: float) -> float
     return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
 
 
-def make_scheduler(optimizer: torch.optim.Optimizer, num_steps: int, warmup_fraction: float, final: float) -> LambdaLR:
+def make_scheduler(optimizer: torch.optim.Optimizer, settings: "TrainSettings") -> LambdaLR:
     """Return the schedule of every group of an optimizer."""
-    warmup = math.ceil(warmup_fraction * num_steps)
+    num_steps, final = settings.num_steps, settings.final_learning_rate_fraction
+    warmup = math.ceil(settings.warmup_fraction * num_steps)
     return LambdaLR(optimizer, lambda step: rate_at(step, num_steps, warmup, final))
 
 

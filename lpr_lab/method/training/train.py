@@ -148,16 +148,13 @@ def train(
     with ExitStack() as stack:
         stack.enter_context(_prepare(model))
         optimizer = make_optimizer(named, settings)
-        scheduler = make_scheduler(
-            optimizer, settings.num_steps, settings.warmup_fraction, settings.final_learning_rate_fraction
-        )
+        scheduler = make_scheduler(optimizer, settings)
         facts = {
             **_facts_of(schedule, terms, settings),
             "base": starting_fingerprint(model),
             "world_size": processes.num_processes,
             **(facts or {}),
         }
-        out = Path(out)
         with processes.main_process_first():  # one process moves damaged checkpoints aside, the others find it done
             checkpoint = newest_checkpoint(out, processes.print)
         done = Progress()
