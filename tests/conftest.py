@@ -30,6 +30,19 @@ collect_ignore = ["benchmarks"]  # programs of their own: `make bench`
 END_OF_TEXT = "<|endoftext|>"
 
 
+QUICK_FAMILIES = ("llama", "gpt2", "gemma3")
+"""With gated and plain feed-forward blocks, linear maps and convolutions, tied and untied embeddings."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave the other families of a matrix over model families to the slow tests."""
+    for item in items:
+        family = getattr(getattr(item, "callspec", None), "params", {}).get("family")
+        if family and family not in QUICK_FAMILIES:
+            item.add_marker(pytest.mark.slow)
+
+
 def pytest_report_header() -> str:
     names = ("torch", "transformers", "peft", "accelerate", "gradio", "plotly")
     return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)

@@ -168,6 +168,7 @@ def test_every_file_is_read_or_named_never_both_never_neither(tmp_path_factory, 
     folder = tmp_path_factory.mktemp("any") / "texts"
     folder.mkdir()
     files = sorted({"".join(part) for part in parts})
+    files = [name for name in files if not any(other.startswith(f"{name}/") for other in files)]  # a name is one thing
     for name in files:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("x")

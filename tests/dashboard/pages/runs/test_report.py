@@ -26,6 +26,7 @@ def address(folder):
     return serve(folder, port=None, open_browser=False, block=False)
 
 
+@pytest.mark.slow
 def test_a_run_and_a_comparison_lead_to_their_files(folder, address):
     first, second = make_run(folder), make_run(folder)
     assert f'href="/report.html?run={first.id}" download' in render_detail(first, [first])
@@ -39,6 +40,7 @@ def test_a_run_and_a_comparison_lead_to_their_files(folder, address):
     assert 'id="side-by-side"' in both.text
 
 
+@pytest.mark.slow
 def test_what_readers_typed_is_offered_with_boxes_and_left_out_unless_they_are_ticked(folder, address):
     run = make_run(folder)
     keep_text(run, new_id(), "My letter", make_trace("Dearest cousin.", "en", num_layers=2))
