@@ -122,13 +122,7 @@ def test_every_door_generates_with_a_cache_as_without(make, door):
     assert with_cache.shape == (1, 13)
 
 
-@pytest.mark.parametrize(
-    "saved",
-    [
-        pytest.param(None, id="saved as they are"),
-        pytest.param(torch.bfloat16, id="saved in bfloat16", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("saved", [None, pytest.param(torch.bfloat16, marks=pytest.mark.slow)])
 def test_every_door_puts_float32_experts_and_routers_on_a_bfloat16_base(make, door, saved):
     path, seen = make(dtype=torch.bfloat16, **({"dtype_saved": saved} if saved else {}))
     model = door(path, torch.bfloat16)
