@@ -40,7 +40,8 @@ _FLAT: dict[str, dict[str, str]] = {
 class Experiment:
     """One experiment: a recipe's steps with every setting resolved.
 
-    `recipes` has the named ones; change settings by their flat names, with `with_settings` or by a recipe's keywords.
+    A record of what a run is made with, hence its many fields. `recipes` has the named ones; change settings by their
+    flat names, with `with_settings` or by a recipe's keywords.
     """
 
     recipe: str

@@ -14,7 +14,7 @@ from lpr_lab.errors import UsageError, one_of
 
 @dataclass(kw_only=True)
 class RoutingTrace:
-    """Routing of one text through one expanded model.
+    """Routing of one text through one expanded model: a record of all that is drawn of it, hence its many fields.
 
     Attributes:
         text: the text as given.
