@@ -91,8 +91,9 @@ PAGE = """
 () => {
     const shown = (e) => e.checkVisibility();
     const main = document.querySelector("main.fillable, .gradio-container main") ?? document.body;
-    // How a generation is sampled stays as it was set, whichever pair and run are looked at.
-    const kept = /New tokens|Temperature|Seed/;
+    // How a generation is sampled stays as it was set, whichever pair and run are looked at; so does what is said of a
+    // text that was not sent yet.
+    const kept = /New tokens|Temperature|Seed|Its language/;
     const nameOf = (e) => e.getAttribute("aria-label") || e.closest("label")?.textContent.trim();
     const named = [...document.querySelectorAll("input, textarea")].filter((e) => shown(e) && !kept.test(nameOf(e)));
     const controls = named.map((e) =>
