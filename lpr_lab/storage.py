@@ -195,6 +195,15 @@ def read_json_object(path: Path) -> dict[str, Any]:
     return value
 
 
+def file_stamp(path: Path) -> tuple[int, int] | None:
+    """Return what changes when a file is written anew: its time and its size; None where there is no file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
 def what_it_is_instead(path: Path) -> str:
     """Say what a file is that cannot be read as what its name promises; empty where that is not known."""
     if not path.is_file():

@@ -15,6 +15,7 @@ from lpr_lab.dashboard.server.models import MODELS
 from lpr_lab.dashboard.server.unsaved_texts import UNSAVED
 from lpr_lab.dashboard.shell import PageContext
 from lpr_lab.runs.run import Run
+from lpr_lab.storage import file_stamp
 
 MOST = 64
 """Results kept, over all pages."""
@@ -82,7 +83,7 @@ def _state_of(run: Run, in_full: bool) -> tuple[Any, ...]:
     # Files are replaced whole, which the folder's own time shows; those that grow show it themselves.
     folders = [run.path, run.path / "tables"]
     if not in_full:
-        return (run.path, run.problem, *(_stamp(folder) for folder in folders))
+        return (run.path, run.problem, *(file_stamp(folder) for folder in folders))
     folders += [run.path / name for name in ("traces", "figures", "generations", "checkpoint")]
     files = [path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir())]
     return (
@@ -90,13 +91,5 @@ def _state_of(run: Run, in_full: bool) -> tuple[Any, ...]:
         run.problem,
         run.status.state,
         MODELS.is_loaded(run),
-        *(_stamp(path) for path in (*folders, *files)),
+        *((path.name, file_stamp(path)) for path in (*folders, *files)),
     )
-
-
-def _stamp(path: Path) -> tuple[str, int, int]:
-    try:
-        found = path.stat()
-    except OSError:
-        return path.name, 0, 0
-    return path.name, found.st_mtime_ns, found.st_size

@@ -15,10 +15,6 @@ from lpr_lab.model.context import RunningSums
 from lpr_lab.model.stages import enter_stage, select_stage
 
 FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "gemma3")
-SOME_FAMILIES = [
-    name if name in ("llama", "gemma3") else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES
-]
-"""The matrix of caches and decodings takes a minute with all of them."""
 INPUTS = ("token", "token_and_mean")
 NEW = 8
 DECODINGS = {
@@ -81,7 +77,7 @@ def write(model, ids, mask, **options):
 @pytest.mark.parametrize("decoding", DECODINGS)
 @pytest.mark.parametrize("cache", ["dynamic", "static"])
 @pytest.mark.parametrize("router_input", INPUTS)
-@pytest.mark.parametrize("family", SOME_FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_generation_with_a_cache_writes_what_full_passes_write(
     family, router_input, cache, decoding, expanded, tiny_model
 ):

@@ -13,9 +13,10 @@ import numpy as np
 
 from lpr_lab.errors import LprError
 from lpr_lab.measure.significance import NOT_PAIRED, Difference, bootstrap_interval
-from lpr_lab.runs.compare.paired_scores import Key, document_sets, file_stamp, paired
+from lpr_lab.runs.compare.paired_scores import Key, document_sets, paired
 from lpr_lab.runs.model_ref import ModelRef, baseline_of, stages_of
 from lpr_lab.runs.run import Run
+from lpr_lab.storage import file_stamp
 
 _RESAMPLES, _SEED = 1000, 0
 

@@ -12,6 +12,7 @@ from typing import Any
 from lpr_lab.measure.significance import UNCLEAR
 from lpr_lab.runs.model_ref import ModelRef, baseline_of, stages_of
 from lpr_lab.runs.run import Run
+from lpr_lab.storage import file_stamp
 
 Table = Any
 """A `pandas.DataFrame`; the type pandas declares for itself is lost at the first filter."""
@@ -142,11 +143,11 @@ def paired(before: ModelRef, after: ModelRef, keys: list[Key]) -> list[Any] | No
     old, new = document_sets(before.run), document_sets(after.run)
     if old is None or new is None:
         return None
+    names = [model.stage or (stages_of(model.run) or [""])[-1] for model in (before, after)]
     pairs = []
     for key in keys:
         if key not in old or key not in new or old[key].ids != new[key].ids:
             return None
-        names = [model.stage or stages_of(model.run)[-1] for model in (before, after)]
         if names[0] not in old[key].nats or names[1] not in new[key].nats:
             return None
         nats = {"before": old[key].nats[names[0]], "after": new[key].nats[names[1]]}
@@ -158,15 +159,6 @@ def document_sets(run: Run) -> dict[Key, Any] | None:
     """Return the test sets of a run with the scores of their documents under every stage, or None."""
     stamp = file_stamp(run.path / "tables" / "documents.csv")
     return _document_sets(run.path, stamp) if stamp else None
-
-
-def file_stamp(path: Path) -> tuple[int, int] | None:
-    """Return what changes when a file is written anew: its time and its size; None where there is no file."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size
 
 
 @lru_cache(maxsize=128)
