@@ -40,6 +40,13 @@ def test_the_pretence_refuses_what_a_gpu_refuses(gpu):
         there.numpy()
 
 
+def test_the_pretence_shows_who_reads_memory_that_nothing_was_written_to():
+    with pretend_gpu():
+        assert torch.empty(3, device="cuda").isnan().all()
+        assert torch.empty(3, device="meta").is_meta, "weights wait there for their file: they must not look made"
+        assert torch.empty(3, device="meta").device.type == "meta"
+
+
 @pytest.fixture
 def settings(tiny_model, tiny_tokenizer, sentences, tmp_path):
     tiny_model("llama").save_pretrained(tmp_path / "base")

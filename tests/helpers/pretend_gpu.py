@@ -2,8 +2,8 @@
 
 Code for GPUs breaks where tensors of two devices meet, and nobody without one sees it. Inside `pretend_gpu()` a tensor
 that was moved to `cuda`, and all that is computed from it, is known to be "there"; an operation that is given tensors
-from both places raises what torch raises on a GPU. Numbers are those of the processor. It says nothing about speed,
-kernels or rounding.
+from both places raises what torch raises on a GPU. Memory that nothing was written to reads as NaN, so whoever uses it
+is found. Numbers are those of the processor. It says nothing about speed, kernels or rounding.
 """
 
 from collections.abc import Iterator
@@ -84,7 +84,7 @@ class _Calls(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
         if func == torch.Tensor.device.__get__:
-            return GPU if self.places.holds(args[0]) else CPU
+            return GPU if self.places.holds(args[0]) else func(*args, **kwargs)
         if func == torch.Tensor.is_cuda.__get__:
             return self.places.holds(args[0])
         if func in (torch.Tensor.cpu, torch.Tensor.numpy, torch.Tensor.tolist):
@@ -99,7 +99,8 @@ class _Calls(TorchFunctionMode):
                 self.places.put(copied)
             return copied
         wanted = kwargs.get("device")
-        if wanted is not None:
+        to_gpu = wanted is not None and torch.device(wanted).type == "cuda"
+        if to_gpu:
             kwargs["device"] = CPU
         before, given = self.places.within, tree_leaves((args, kwargs))
         self.places.within = any(isinstance(leaf, torch.Tensor) and self.places.holds(leaf) for leaf in given)
@@ -107,7 +108,7 @@ class _Calls(TorchFunctionMode):
             result = func(*args, **kwargs)
         finally:
             self.places.within = before
-        if wanted is not None and torch.device(wanted).type == "cuda":
+        if to_gpu:
             tree_map_only(torch.Tensor, self.places.put, result)
         return result
 
@@ -144,6 +145,16 @@ class _Calls(TorchFunctionMode):
 
 
 @contextmanager
+def _unwritten_memory_is_nan() -> Iterator[None]:
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)  # torch fills what `empty` returns only in this mode
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
+@contextmanager
 def pretend_gpu() -> Iterator[None]:
     """Have a GPU inside the block: where models go by default, and where they are trained."""
     import torch._dynamo  # optimisers ask for it, and it must not be imported under the modes below
@@ -165,6 +176,7 @@ def pretend_gpu() -> Iterator[None]:
             (torch.cuda, "set_rng_state", lambda state, device: None),
         ):
             stack.enter_context(mock.patch.object(target, name, value))
+        stack.enter_context(_unwritten_memory_is_nan())
         stack.enter_context(_Operations(places))
         stack.enter_context(_Calls(places))
         yield
