@@ -16,6 +16,7 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.log import logger
 
+from lpr_lab.errors import LprError
 from lpr_lab.runs.status import signals_handled
 
 ENGINE = "lpr_lab"
@@ -33,11 +34,34 @@ class _Client(PapermillNotebookClient):
 
     running: ClassVar["_Client | None"] = None
     interrupted = False
+    _start_options: dict[str, Any]  # those of the kernel that was started last
 
     def create_kernel_manager(self) -> Any:
         manager = super().create_kernel_manager()
         manager.kernel_spec_manager = _ThisInterpreter()
         return manager
+
+    def start_new_kernel(self, **options: Any) -> None:
+        self._start_options = options
+        super().start_new_kernel(**options)
+
+    def start_new_kernel_client(self) -> Any:
+        """Connect to the kernel, and start it once more when it doesn't answer: no cell has run yet.
+
+        Jupyter chooses ports by binding and releasing them, so another process may take one before the kernel does.
+        """
+        try:
+            return super().start_new_kernel_client()
+        except RuntimeError:
+            self.km = self.create_kernel_manager()
+            self.start_new_kernel(**self._start_options)
+        try:
+            return super().start_new_kernel_client()
+        except RuntimeError as error:
+            raise LprError(
+                f"The notebook's Python process was started twice and did not answer within {self.startup_timeout} "
+                f"seconds ({error}). Is the machine out of memory or very busy? Run the same command again."
+            ) from error
 
     def execute(self, **kwargs: Any) -> Any:
         _Client.running = self

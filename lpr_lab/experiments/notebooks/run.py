@@ -31,7 +31,7 @@ from lpr_lab.yaml_files import as_json
 
 RUN_DIR = "run_dir"
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")  # colours in tracebacks
-START_TIMEOUT_SECONDS = 120
+START_TIMEOUT_SECONDS = 60  # of each of two attempts
 _LIVE_GRACE_SECONDS = 5.0  # a kernel whose parent was killed notices within about a second
 
 

@@ -181,6 +181,34 @@ def test_a_kernel_that_dies_is_one_sentence(tmp_path):
     assert run.status.state == "failed"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("does", ["import time; time.sleep(100)", "raise SystemExit(1)"])
+@pytest.mark.parametrize("failing", [1, 2])
+def test_a_kernel_that_does_not_answer_is_started_once_more(tmp_path, monkeypatch, does, failing):
+    from lpr_lab.experiments.notebooks import kernel
+
+    answers, started = kernel._ThisInterpreter.get_kernel_spec, []
+
+    def get_kernel_spec(manager, name):
+        spec = answers(manager, name)
+        started.append(spec)
+        if len(started) <= failing:
+            spec.argv = [sys.executable, "-c", does]
+        return spec
+
+    monkeypatch.setattr(kernel._ThisInterpreter, "get_kernel_spec", get_kernel_spec)
+    monkeypatch.setattr(notebooks, "START_TIMEOUT_SECONDS", 2 if failing == 2 else 8)
+    path = write_notebook(tmp_path, START)
+    if failing == 1:
+        assert run_notebook(path, runs_dir=tmp_path / "runs", output=io.StringIO()).run.status.state == "finished"
+    else:
+        with pytest.raises(LprError, match="twice"):
+            run_notebook(path, runs_dir=tmp_path / "runs", output=io.StringIO())
+        (run,) = list_runs(tmp_path / "runs")
+        assert run.status.state == "failed"
+    assert len(started) == 2
+
+
 def test_a_run_that_is_being_worked_on_is_left_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(notebooks, "_LIVE_GRACE_SECONDS", 0.1)
     path = write_notebook(tmp_path)
