@@ -7,6 +7,7 @@ import importlib.metadata
 import ipaddress
 import os
 import random
+import signal
 import socket
 import sys
 import tempfile
@@ -21,6 +22,10 @@ os.environ.update(
     GRADIO_ANALYTICS_ENABLED="False",
     TOKENIZERS_PARALLELISM="false",
 )
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts what runs in the background so, and children would inherit it: no test could interrupt them.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 
