@@ -32,7 +32,6 @@ from lpr_lab.errors import UnsupportedModelError, UsageError
 from lpr_lab.method.allocation import Allocation
 from lpr_lab.method.expand import pack_by_language, shares
 from lpr_lab.method.training.budget import StageBudget
-from lpr_lab.method.training.processes import join_processes
 from lpr_lab.method.training.schedule import BlockSchedule
 from lpr_lab.method.training.terms import balance_term, lm_term
 from lpr_lab.method.training.train import Metrics, train, train_settings
@@ -41,6 +40,7 @@ from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.bases.families import find_decoder_mlps, read_mlp
 from lpr_lab.model.bases.quantized import quantization_of, use_portable_linear, without_bitsandbytes
 from lpr_lab.model.mixture import all_layers
+from lpr_lab.model.parallel.processes import join_processes
 from lpr_lab.model.peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from lpr_lab.text.corpus import Corpus
 from lpr_lab.text.vocabulary import require_embeddings

@@ -16,11 +16,11 @@ from transformers import PreTrainedTokenizerBase
 from lpr_lab.errors import UsageError
 from lpr_lab.method.expand import pack_by_language, shares
 from lpr_lab.method.training.budget import StageBudget
-from lpr_lab.method.training.processes import join_processes
 from lpr_lab.method.training.schedule import BlockSchedule
 from lpr_lab.method.training.terms import EXTRA_TERMS, classifier_term, group_term, lm_term, lpr_term
 from lpr_lab.method.training.train import Metrics, train, train_settings
 from lpr_lab.model.adapter import expansion_config
+from lpr_lab.model.parallel.processes import join_processes
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import enter_stage, trainable_parts
 from lpr_lab.text.corpus import Corpus

@@ -20,7 +20,6 @@ from torch import nn
 import lpr_lab as lab
 from lpr_lab.method.training import train as training
 from lpr_lab.method.training.compute import compute_options
-from lpr_lab.method.training.processes import join_processes
 from lpr_lab.method.training.schedule import BlockSchedule
 from lpr_lab.method.training.step import Stepper
 from lpr_lab.method.training.terms import Term, balance_term, lm_term, lpr_term
@@ -28,6 +27,7 @@ from lpr_lab.method.training.train import TrainSettings
 from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.capture import RoutingRecord, record_routing
 from lpr_lab.model.machine import keep_freed_memory
+from lpr_lab.model.parallel.processes import join_processes
 from lpr_lab.model.stages import set_trainable
 from lpr_lab.text.packing import PackedBlocks
 

@@ -18,11 +18,11 @@ from lpr_lab.method.expand import expand
 from lpr_lab.method.review import review
 from lpr_lab.method.settings import FitSettings
 from lpr_lab.method.similarity import measure_similarity
-from lpr_lab.method.training.processes import join_processes
 from lpr_lab.method.training.train import TrainSettings
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model import machine
 from lpr_lab.model.capture import decoder_of
+from lpr_lab.model.parallel.processes import join_processes
 from lpr_lab.model.stages import enter_stage
 
 SETTINGS = TrainSettings(tokens=2 * 4 * 32, block_tokens=32, blocks_per_step=4, blocks_per_forward=2)

@@ -18,7 +18,7 @@ from queue import Empty, Full, Queue
 from typing import Any
 
 from lpr_lab.experiments.tracking.trackers import OPENERS, id_of
-from lpr_lab.method.training.processes import join_processes
+from lpr_lab.model.parallel.processes import join_processes
 from lpr_lab.runs.files import PRINTED_TO
 from lpr_lab.runs.formats import dotted
 from lpr_lab.runs.run import Run

@@ -43,7 +43,6 @@ from lpr_lab.method.training.compute import (
 )
 from lpr_lab.method.training.loop import Loop
 from lpr_lab.method.training.optimizer import make_optimizer, make_scheduler
-from lpr_lab.method.training.processes import join_processes
 from lpr_lab.method.training.schedule import BlockSchedule
 from lpr_lab.method.training.step import Metrics, Stepper
 from lpr_lab.method.training.terms import Term
@@ -51,6 +50,7 @@ from lpr_lab.model.adapter import moe_layers, trainable_parameters
 from lpr_lab.model.bases.embedded import learning_rates
 from lpr_lab.model.capture import RoutingRecord, record_routing
 from lpr_lab.model.machine import default_device, keep_freed_memory, resolve_precision
+from lpr_lab.model.parallel.processes import join_processes
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.text.packing import in_mode, refuse_if_documents_mix
 

@@ -10,9 +10,9 @@ from lpr_lab.experiments.tracking.log import tracking
 from lpr_lab.method import baselines
 from lpr_lab.method.expand import expand
 from lpr_lab.method.review import review
-from lpr_lab.method.training.processes import join_processes
 from lpr_lab.method.training.train import TrainSettings
 from lpr_lab.method.upcycle import upcycle
+from lpr_lab.model.parallel.processes import join_processes
 
 SETTINGS = TrainSettings(tokens=4 * 32, block_tokens=32, precision="fp32")
 BOTH = {"original": ["en"], "expanded": ["el"]}
