@@ -144,8 +144,9 @@ def delta_for(
 ) -> float:
     """Return a delta whose rounding up comes to a budget of new experts.
 
-    The papers' own totals are such: 3 per layer, expert 0 counted, on Qwen1.5-1.8B and on Llama-3.2-3B. Layers
-    that are exactly as alike step up together, so a budget can lie between two totals; then the lower is meant.
+    The papers' own totals are such: 3 per layer, expert 0 counted, on Qwen1.5-1.8B and on Llama-3.2-3B. Some layers
+    step up together, such as those that are exactly as alike, so a budget can lie between two totals; then the lower is
+    meant.
 
     >>> allocate([0.2, 0.4, 0.1], delta_for([0.2, 0.4, 0.1], 8), "round_up").new_experts
     (2, 1, 5)
@@ -171,15 +172,24 @@ def delta_for(
         raise UsageError(
             f"A budget of {budget} is too small: rounding up adds {least} experts or more to these layers."
         )
+    delta = float(low)
     while True:
         high = coming[0][0]
         together = sum(step == high for step, _, _ in coming)
+        delta = _float_between(low, high) or delta
         if total + together > wanted:
-            return float((low + high) / 2)
+            return delta
         for _ in range(together):
             _, count, share = coming[0]
             heapq.heapreplace(coming, ((count + 1) / share, count + 1, share))
         total, low = total + together, high
+
+
+def _float_between(low: Fraction, high: Fraction) -> float | None:
+    """Return a float above `low` and at most `high`; None where they are so close that there is none."""
+    middle = float((low + high) / 2)
+    near = (middle, math.nextafter(middle, math.inf), math.nextafter(middle, 0))
+    return next((value for value in near if low < Fraction(value) <= high), None)
 
 
 def _shares(similarity: SimilarityTable | Sequence[float], by: str, seed: int) -> list[Fraction]:

@@ -217,11 +217,27 @@ def test_claim_5_round_up_reproduces_published_lists_from_similarities_that_stan
 def test_a_delta_for_a_budget_spends_all_of_it_that_layers_which_step_up_together_allow(similarity, more, rule, by):
     layers = len(similarity)
     budget = more + layers
-    spent = allocate(similarity, delta_for(similarity, budget, rule, by=by), rule, by=by).new_experts
-    assert budget - layers < sum(spent) <= budget
-    if sum(spent) < budget:  # the next step belongs to more layers than there are experts left
-        inverse = [1 / Fraction(value) for value in similarity]
-        assert len(set(inverse)) < layers
+    delta = delta_for(similarity, budget, rule, by=by)
+    found = sum(allocate(similarity, delta, rule, by=by).new_experts)
+    assert budget - layers < found <= budget
+    inverse = [1 / Fraction(value) for value in similarity]
+    shares = [value / sum(inverse) for value in inverse]
+    counted = layers if rule == "round_up" else 0  # expert 0 of every layer
+    next_steps = [float(math.ceil(Fraction(delta) * share) / share) for share in shares]
+    around = {math.nextafter(step, towards) for step in next_steps for towards in (0, step, math.inf)}
+    spent = [sum(math.ceil(Fraction(other) * share) for share in shares) - counted for other in around]
+    assert not [total for total in spent if found < total <= budget]
+
+
+@pytest.mark.parametrize(
+    ("similarity", "budget", "rule", "spends"),
+    [
+        ([1.0, 0.75, 0.375, 1 / 3, 0.04296875], 34, "round_up_added", 33),  # no float between two steps
+        ([1.0, 0.5], 2, "round_up", 1),  # layers of other similarity that step up together
+    ],
+)
+def test_a_delta_for_a_budget_never_spends_more(similarity, budget, rule, spends):
+    assert sum(allocate(similarity, delta_for(similarity, budget, rule), rule).new_experts) == spends
 
 
 @pytest.mark.parametrize(("counts", "new"), [(FIRST_EXPANSION, 48), (AFTER_SECOND_EXPANSION, 96)])
