@@ -34,6 +34,11 @@ def announce(text: str) -> None:
         print(text, file=stream(), flush=True)
 
 
+def is_hidden() -> bool:
+    """Whether progress bars are hidden here, by `hidden` or by `LPR_LAB_QUIET=1`."""
+    return bool(_hidden) or os.environ.get("LPR_LAB_QUIET") == "1"
+
+
 @contextmanager
 def hidden() -> Iterator[None]:
     """Draw no progress bar while the block shows by other means how far it is."""
@@ -69,6 +74,6 @@ def progress(total: float | None, label: str, unit: str = "it", initial: float =
         mininterval=0.2 if live else 5.0,
         maxinterval=1.0 if live else 30.0,
         dynamic_ncols=live,
-        disable=bool(_hidden) or os.environ.get("LPR_LAB_QUIET") == "1",
+        disable=is_hidden(),
     ) as bar:
         yield bar

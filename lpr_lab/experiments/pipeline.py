@@ -4,9 +4,8 @@ Every phase leaves its result in the run directory and is marked done, so a run 
 with the same call and repeats nothing that was finished.
 """
 
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,29 +16,28 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lpr_lab import storage
 from lpr_lab.experiments.config import Experiment, completed
 from lpr_lab.experiments.expert_tables import write_expert_tables
+from lpr_lab.experiments.load import expanded_model, starting_model
+from lpr_lab.experiments.processes.launch import launch
+from lpr_lab.experiments.processes.number import check, num_processes, started
 from lpr_lab.experiments.results import results_of
-from lpr_lab.experiments.steps import STEPS, RunContext, plan
-from lpr_lab.experiments.tracking.log import tracking
+from lpr_lab.experiments.steps import RunContext
 from lpr_lab.experiments.tracking.trackers import selected as selected_trackers
+from lpr_lab.experiments.training import timed, train_steps
 from lpr_lab.measure.bits import Report, evaluate
 from lpr_lab.measure.classifiers import classifier_accuracy
 from lpr_lab.measure.expert_counts import ExpertCounter
 from lpr_lab.measure.generation import generate_pair
 from lpr_lab.measure.routing import original_weight_by_language, trace
-from lpr_lab.method.upcycle import count_parameters, upcycle
+from lpr_lab.method.training.compute import on_device
+from lpr_lab.method.upcycle import count_parameters
 from lpr_lab.model.adapter import expansion_config
-from lpr_lab.model.bases.load import load_base
 from lpr_lab.model.formats.save_load import (
     find_adapter,
-    load_expansion,
-    load_tokenizer,
     read_config,
     restore_expansion,
-    save_expansion,
 )
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import stage_names, use_stage
-from lpr_lab.progress import announce
 from lpr_lab.runs import environment
 from lpr_lab.runs.find import start_run
 from lpr_lab.runs.run import Run
@@ -54,7 +52,8 @@ _PROBE_TOKENS = 64
 
 def start(experiment: Experiment, run_dir: str | Path = "", root: str | Path | None = None) -> Run:
     """Return the run to work in: the one given, the newest unfinished one with these settings, or a new one."""
-    selected_trackers()  # what is missing is said before there is a run
+    selected_trackers()  # what is missing or cannot be is said before there is a run
+    check(experiment, num_processes())
     beside = [*experiment.original, *experiment.earlier]
     return start_run(
         experiment.to_config(),
@@ -73,6 +72,7 @@ def run(
     out: str | Path = "",
     root: str | Path | None = None,
     trackers: Sequence[str] | None = None,
+    processes: int | None = None,
 ) -> Run:
     """Run a whole experiment and return its run directory, finished.
 
@@ -81,14 +81,16 @@ def run(
         out: a run directory made before; by default a new one, or the newest unfinished one with these settings.
         root: the folder of runs.
         trackers: who gets the numbers of training too (see `prepare`).
+        processes: how many processes train (see `prepare`).
 
     Examples:
         >>> finished = run(recipes.route_first(expanded=("el",)))  # doctest: +SKIP
         >>> finished.results["summary"]  # doctest: +SKIP
     """
     names = selected_trackers(trackers)
+    check(experiment, num_processes(processes))
     current = start(experiment, out, root)
-    context = prepare(experiment, current, names)
+    context = prepare(experiment, current, names, processes)
     train(context)
     measure(context)
     show(context)
@@ -96,7 +98,9 @@ def run(
     return current
 
 
-def prepare(experiment: Experiment, run: Run, trackers: Sequence[str] | None = None) -> RunContext:
+def prepare(
+    experiment: Experiment, run: Run, trackers: Sequence[str] | None = None, processes: int | None = None
+) -> RunContext:
     """Load base (or the parent's model) and corpus, and upcycle; checks what the model to be trained computes.
 
     Args:
@@ -104,64 +108,53 @@ def prepare(experiment: Experiment, run: Run, trackers: Sequence[str] | None = N
         run: from `start`.
         trackers: who gets the numbers of training beside the run directory: any of `tensorboard`, `trackio`, `wandb`,
             `mlflow`; those of `$LPR_LAB_TRACKERS` when not given. A run is the same run with and without.
+        processes: how many processes of this machine train together; `$LPR_LAB_PROCESSES`, else one, when not given. A
+            run is the same run with one and with several, and may go on with another number.
+
+    Raises:
+        UsageError: so many processes cannot share a step, or have no GPU each.
     """
-    names = selected_trackers(trackers)
+    names, number = selected_trackers(trackers), num_processes(processes)
+    check(experiment, number)
     environment.train_with()  # a wrong name is said now, not when the text is ready
-    with run.working("prepare"), _timed(run, "prepare"):
+    with run.working("prepare"), timed(run, "prepare"):
         corpus = load_corpus(experiment.corpus, languages=list(experiment.languages))
         run.documents.write("data", corpus.manifest)
-        before = experiment.from_run or experiment.parent
-        parent = Run.open(run.path.parent, before) if before else None
-        if parent is None:
-            model, tokenizer = load_base(experiment.base, quantization=experiment.quantization)
-        else:
-            model, tokenizer = load_expansion(parent.path), load_tokenizer(parent.path)
+        parent, model, tokenizer = starting_model(experiment, run)
         check_corpus(tokenizer, corpus)
         probe = _probe(tokenizer)
         base_logits = _logits(model, probe, None)
         parent_logits = None if parent is None else _logits(model, probe, "")
         if parent is not None and experiment.from_run:
-            assert isinstance(model, PeftModel)
-            expanded = model
             run.phases.record("plan", parent.phases["plan"])
-        else:
-            expanded = upcycle(
-                model,
-                plan(experiment, run, model, tokenizer, corpus),
-                **vars(experiment.upcycle),
-                seed=experiment.seed,
-            )
+        expanded = expanded_model(experiment, run, model, tokenizer, corpus)
         facts: dict[str, Any] = {"parameters": count_parameters(expanded)}
         facts["largest_logit"] = float(base_logits.abs().max())
         if not expansion_config(expanded).groups[-1]:  # its newest experts were never trained
             facts["start_difference"] = float((_logits(expanded, probe, "") - base_logits).abs().max())
         run.phases.record("upcycle", facts)
         run.phases.mark_done("prepare")
-    return RunContext(experiment, run, expanded, tokenizer, corpus, base_logits, parent, parent_logits, names)
+    logits = (base_logits, parent, parent_logits)
+    return RunContext(experiment, run, expanded, tokenizer, corpus, *logits, names, processes=number)
 
 
 def train(context: RunContext) -> None:
-    """Run the recipe's steps, each from where it was left, and write the sealed adapter to `checkpoint/`."""
-    run, experiment = context.run, context.experiment
+    """Run the recipe's steps, each from where it was left, and write the sealed adapter to `checkpoint/`.
+
+    With several processes they do it, and this one waits and loads what they trained.
+
+    Raises:
+        LprError: one of the processes failed or was killed; the same call goes on from the last checkpoint.
+    """
+    run = context.run
     if run.phases.is_done("save"):
         restore_expansion(context.model, find_adapter(run.path))
-        return
-    for step in experiment.steps:
-        folder = run.paths.stage(step)
-        with run.working(step):
-            if run.phases.is_done(step):
-                continue
-            with _timed(run, step):
-                _load_step_before(context, step)
-                with tracking(run, step, context.trackers) as context.track:
-                    run.phases.record(step, STEPS[step](context, folder))
-                # Kept until the run is finished, so that the next step can start from it after an interruption.
-                save_expansion(context.model, folder / "adapter")
-                run.phases.mark_done(step)
-    with run.working("save"):
-        _load_step_before(context, None)
-        save_expansion(context.model, run.paths.checkpoint, {"run": run.id, "recipe": experiment.recipe})
-        run.phases.mark_done("save")
+    elif context.processes > 1 and started() == 1:
+        with run.working(), on_device(context.model, torch.device("cpu")):  # a GPU is for the processes
+            launch(run, "train", context.processes, context.trackers)
+            restore_expansion(context.model, find_adapter(run.path))
+    else:
+        train_steps(context)
 
 
 def measure(context: RunContext) -> None:
@@ -169,7 +162,7 @@ def measure(context: RunContext) -> None:
     run, experiment = context.run, context.experiment
     if run.phases.is_done("measure"):
         return
-    with run.working("measure"), _timed(run, "measure"):
+    with run.working("measure"), timed(run, "measure"):
         stages = stage_names(context.model)
         counter = ExpertCounter(stages)
         report = evaluate(
@@ -224,7 +217,7 @@ def show(context: RunContext, max_new_tokens: int = 32) -> None:
     run, experiment = context.run, context.experiment
     if run.phases.is_done("show"):
         return
-    with run.working("show"), _timed(run, "show"):
+    with run.working("show"), timed(run, "show"):
         for language in experiment.languages:
             if language in sample_texts.TEXTS:
                 text, stages = sample_texts.TEXTS[language], stage_names(context.model)
@@ -269,26 +262,9 @@ def finish(context: RunContext) -> dict[str, Any]:
 # Small pieces
 
 
-def _load_step_before(context: RunContext, step: str | None) -> None:
-    """Put the weights in place that the last finished step before `step` (None: the last of all) left."""
-    steps = context.experiment.steps
-    before = steps[: steps.index(step)] if step is not None else steps
-    if before:
-        restore_expansion(context.model, context.run.paths.stage(before[-1]) / "adapter")
-
-
 def _probe(tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
     """Return a short fixed text in several scripts as ids [1, tokens]."""
     return torch.tensor([tokenizer(sample_texts.PROBE, add_special_tokens=False)["input_ids"][:_PROBE_TOKENS]])
-
-
-@contextmanager
-def _timed(run: Run, phase: str) -> Iterator[None]:
-    started = time.monotonic()
-    announce(f"[{run.id}] {phase} ...")
-    yield
-    seconds = run.phases.seconds
-    run.phases.record("seconds", {**seconds, phase: round(seconds.get(phase, 0) + time.monotonic() - started, 1)})
 
 
 def _logits(model: PreTrainedModel | PeftModel, probe: torch.Tensor, stage: str | None) -> torch.Tensor:

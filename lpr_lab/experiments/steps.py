@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -45,6 +46,10 @@ class RunContext:
     """Who gets the numbers of training beside the run directory (see `trackers`)."""
     track: Callable[[dict[str, float]], None] = lambda metrics: None
     """Hands the numbers of one step on to them, while a step of the recipe is worked on."""
+    processes: int = 1
+    """How many processes train together."""
+    writes: bool = True
+    """Whether this process writes into the run: of several that train together the first alone."""
 
 
 def plan(
@@ -132,11 +137,8 @@ def _fit(context: RunContext, fit: Callable[..., RouterFits], **further: Any) ->
         **further,
     )
     table = fits.to_frame()
-    run.tables.write("router_fit", table)
-    if run.paths.statistics.exists():
-        storage.remove_directory(run.paths.statistics)
-    with storage.staged_directory(run.paths.statistics, sealed={"kind": "router-statistics"}) as stage:
-        fits.statistics.save(stage / STATISTICS)
+    if context.writes:
+        _keep(run, fits, table)
     return {
         "auc_mean": float(table["auc"].mean()),
         "auc_min": float(table["auc"].min()),
@@ -144,6 +146,14 @@ def _fit(context: RunContext, fit: Callable[..., RouterFits], **further: Any) ->
         "num_tokens": fits.statistics.num_tokens,
         "earlier_groups_from_statistics": earlier is not None,
     }
+
+
+def _keep(run: Run, fits: RouterFits, table: pd.DataFrame) -> None:
+    run.tables.write("router_fit", table)
+    if run.paths.statistics.exists():
+        storage.remove_directory(run.paths.statistics)
+    with storage.staged_directory(run.paths.statistics, sealed={"kind": "router-statistics"}) as stage:
+        fits.statistics.save(stage / STATISTICS)
 
 
 def _kept_statistics(context: RunContext) -> RouterStatistics | None:
@@ -217,7 +227,8 @@ def _settings(experiment: Experiment, budget: StageBudget, model: PeftModel) -> 
 def _logger(context: RunContext, stage: str, settings: TrainSettings) -> Callable[[dict[str, float]], None]:
     """Return a function that logs every step; its first call drops what an interrupted attempt logged beyond it."""
     run, fresh = context.run, True
-    run.phases.expect(settings.num_steps, settings.max_minutes)
+    if context.writes:
+        run.phases.expect(settings.num_steps, settings.max_minutes)
 
     def log(metrics: dict[str, float]) -> None:
         nonlocal fresh

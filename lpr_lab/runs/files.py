@@ -205,6 +205,17 @@ class Phases(Mapping[str, Any]):
         """How long each phase took, all sessions together; empty while nothing was timed."""
         return dict(self.get("seconds") or {})
 
+    @property
+    def processes(self) -> dict[str, list[int]]:
+        """How many processes worked on each step, session after session where the number changed; empty before any."""
+        return dict(self.get("processes") or {})
+
+    def record_processes(self, step: str, number: int) -> None:
+        """Record how many processes work on a step."""
+        before = self.processes.get(step, [])
+        if before[-1:] != [number]:
+            self.record("processes", {**self.processes, step: [*before, number]})
+
     def mark_done(self, phase: str) -> None:
         """Record that a resumed run need not repeat a phase."""
         done = self._status.read().done_phases

@@ -25,7 +25,7 @@ from typing import Any
 from lpr_lab.errors import DamagedError, LprError, MissingError, UsageError, did_you_mean
 from lpr_lab.runs import environment, files, formats
 from lpr_lab.runs.latest import point_latest
-from lpr_lab.runs.status import Status, StatusFile, Worker, error_tail_of, sigterm_as_interrupt, utc_now
+from lpr_lab.runs.status import Rank, Status, StatusFile, Worker, error_tail_of, sigterm_as_interrupt, utc_now
 from lpr_lab.storage import (
     friendly_disk_errors,
     staged_directory,
@@ -104,7 +104,7 @@ class Run:
         self.phases = files.Phases(path / "phases.json", self._status_file)
         self.documents = files.Documents(path)
         self.paths = files.Paths(path)
-        self._worker: Worker | None = None
+        self._worker: Worker | Rank | None = None
         self._facts: dict[str, Any] = {}
         try:
             self._facts = formats.checked_facts(path / "run.json")
@@ -250,7 +250,7 @@ class Run:
         """
         if self._worker is not None:
             if stage is not None:
-                self._status_file.update(stage=stage, num_steps=None, max_seconds=None)
+                self._worker.enter(stage)
             return
         if self.is_example or self.status.recorded_state == "finished":
             what = "is an example" if self.is_example else "is finished"
@@ -262,6 +262,14 @@ class Run:
         self.generations.repair()
         if not (self.path / "env.json").exists():
             self.documents.write("env", environment.describe() | {"seeds": formats.seeds_in(self.config)})
+
+    def join(self, *, writes: bool) -> None:
+        """Work on it as one of several processes that another one started, which holds it and says how it ends.
+
+        Args:
+            writes: whether this is the first of them, which alone writes into the run.
+        """
+        self._worker = Rank(self._status_file, writes=writes)
 
     @contextmanager
     def working(self, stage: str | None = None) -> Iterator["Run"]:

@@ -116,11 +116,15 @@ class Status:
 
 
 class StatusFile:
-    """`status.json`: read whole, changed whole, one thread of a process at a time."""
+    """`status.json`: read whole, changed whole, by one thread of one process at a time.
+
+    The process that works on a run and the first of those that it started to train both write it.
+    """
 
     def __init__(self, path: Path):
         self.path = path
         self.guard = threading.RLock()
+        self._turn = FileLock(path.with_name(".status.lock"), thread_local=False, fallback_to_soft=False)
 
     def read(self) -> Status:
         """Read it.
@@ -142,7 +146,7 @@ class StatusFile:
 
     def update(self, **changes: Any) -> Status:
         """Change the given fields (`state` among them) and write; returns the new status."""
-        with self.guard:
+        with self.guard, self._turn:
             if "state" in changes:
                 changes["recorded_state"] = changes.pop("state")
             current = self.read()
@@ -199,6 +203,10 @@ class Worker:
         atexit.register(self._at_exit)
         self._thread.start()
 
+    def enter(self, stage: str) -> None:
+        """Write which stage is worked on now."""
+        self._status.update(stage=stage, num_steps=None, max_seconds=None)
+
     def stop(self, state: str, **changes: Any) -> None:
         """Write how it ended and release the lock."""
         self._stopping.set()
@@ -220,6 +228,26 @@ class Worker:
     def _at_exit(self) -> None:
         if not self._stopping.is_set() and os.getpid() == self._pid:  # a forked child is not the worker
             self.stop("interrupted")
+
+
+class Rank:
+    """One of several processes that another one started to work on its run; that one has the lock and says how it ends.
+
+    Args:
+        status: of the run.
+        writes: whether it is the first rank, which alone writes into the run.
+    """
+
+    def __init__(self, status: StatusFile, *, writes: bool):
+        self._status, self._writes = status, writes
+
+    def enter(self, stage: str) -> None:
+        """As `Worker.enter`."""
+        if self._writes:
+            self._status.update(stage=stage, num_steps=None, max_seconds=None)
+
+    def stop(self, state: str, **changes: Any) -> None:
+        """Leave it to the process that started this one."""
 
 
 @contextmanager

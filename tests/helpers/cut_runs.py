@@ -20,6 +20,7 @@ from unittest import mock
 from helpers.tiny_corpus import small_settings
 from lpr_lab.experiments import pipeline, recipes
 from lpr_lab.experiments.config import Experiment, StageBudget
+from lpr_lab.experiments.steps import STEPS
 from lpr_lab.method import closed_form
 from lpr_lab.runs.files import Metrics, Phases
 from lpr_lab.runs.run import Run
@@ -72,7 +73,7 @@ def cut(where: str):
 
     def mark(self, phase):
         mark_done(self, phase)
-        if phase in pipeline.STEPS:
+        if phase in STEPS:
             raise KeyboardInterrupt
 
     if where == "inside":

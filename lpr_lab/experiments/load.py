@@ -1,0 +1,41 @@
+"""What a run is made from, loaded: the model it starts with and the expanded one; the same in every process."""
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lpr_lab.experiments.config import Experiment
+from lpr_lab.experiments.steps import plan
+from lpr_lab.method.upcycle import upcycle
+from lpr_lab.model.bases.load import load_base
+from lpr_lab.model.formats.save_load import load_expansion, load_tokenizer
+from lpr_lab.model.peft import PeftModel
+from lpr_lab.runs.run import Run
+from lpr_lab.text.corpus import Corpus
+
+
+def starting_model(
+    experiment: Experiment, run: Run
+) -> tuple[Run | None, PreTrainedModel | PeftModel, PreTrainedTokenizerBase]:
+    """Return the run whose model this one goes on from, if any, the model to begin with, and its tokenizer."""
+    before = experiment.from_run or experiment.parent
+    if not before:
+        return None, *load_base(experiment.base, quantization=experiment.quantization)
+    parent = Run.open(run.path.parent, before)
+    return parent, load_expansion(parent.path), load_tokenizer(parent.path)
+
+
+def expanded_model(
+    experiment: Experiment,
+    run: Run,
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    corpus: Corpus,
+) -> PeftModel:
+    """Return the model with the experts that the run's plan gives it; where there is none, it is made and recorded.
+
+    Everything random in it comes from the experiment's seed, so that it is the same wherever it is made.
+    """
+    if experiment.from_run:
+        assert isinstance(model, PeftModel)
+        return model
+    allocation = plan(experiment, run, model, tokenizer, corpus)
+    return upcycle(model, allocation, **vars(experiment.upcycle), seed=experiment.seed)

@@ -1,0 +1,72 @@
+"""The training phase of a run: the recipe's steps one after the other, by one process or by several together.
+
+Several processes (ranks) do the same steps at the same time: the training loop shares each step's blocks among them,
+and only the first writes into the run.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+from lpr_lab.experiments.processes.number import started
+from lpr_lab.experiments.steps import STEPS, RunContext
+from lpr_lab.experiments.tracking.log import tracking
+from lpr_lab.method.training.processes import join_processes
+from lpr_lab.model.formats.save_load import restore_expansion, save_expansion
+from lpr_lab.progress import announce
+from lpr_lab.runs.run import Run
+
+
+def train_steps(context: RunContext) -> None:
+    """Run the recipe's steps, each from where it was left, and write the sealed adapter to `checkpoint/`."""
+    run, experiment = context.run, context.experiment
+    left = [step for step in experiment.steps if not run.phases.is_done(step)]
+    wait_for_all()  # else a slow rank could find done what the others are just doing
+    for step in experiment.steps:
+        folder = run.paths.stage(step)
+        with run.working(step):
+            if step not in left:
+                continue
+            with timed(run, step) if context.writes else nullcontext():
+                if context.writes:
+                    run.phases.record_processes(step, started())
+                _load_step_before(context, step)
+                with tracking(run, step, context.trackers if context.writes else ()) as context.track:
+                    facts = STEPS[step](context, folder)
+                if context.writes:
+                    run.phases.record(step, facts)
+                    # Kept until the run is finished, so that the next step can start from it after an interruption.
+                    save_expansion(context.model, folder / "adapter")
+                    run.phases.mark_done(step)
+            wait_for_all()
+    with run.working("save"):
+        _load_step_before(context, None)
+        if context.writes:
+            save_expansion(context.model, run.paths.checkpoint, {"run": run.id, "recipe": experiment.recipe})
+            run.phases.mark_done("save")
+        wait_for_all()
+
+
+def wait_for_all() -> None:
+    """Wait until every process that was started together with this one is here."""
+    if started() > 1:
+        join_processes().wait_for_everyone()
+
+
+@contextmanager
+def timed(run: Run, phase: str) -> Iterator[None]:
+    """Announce a phase, and record how long it took over all its sessions."""
+    started_at = time.monotonic()
+    announce(f"[{run.id}] {phase} ...")
+    yield
+    seconds = run.phases.seconds
+    took = round(seconds.get(phase, 0) + time.monotonic() - started_at, 1)
+    run.phases.record("seconds", {**seconds, phase: took})
+
+
+def _load_step_before(context: RunContext, step: str | None) -> None:
+    """Put the weights in place that the last finished step before `step` (None: the last of all) left."""
+    steps = context.experiment.steps
+    before = steps[: steps.index(step)] if step is not None else steps
+    if before:
+        restore_expansion(context.model, context.run.paths.stage(before[-1]) / "adapter")

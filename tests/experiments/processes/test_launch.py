@@ -1,0 +1,96 @@
+"""One training on two processes: the same run directory, watched, interrupted, killed and resumed as with one."""
+
+import os
+import signal
+import threading
+
+import psutil
+import pytest
+from safetensors.torch import load_file
+
+from helpers.launched import only_run, ranks_below, steps_done, wait_until
+from helpers.tiny_corpus import small_settings, write_corpus
+from lpr_lab.errors import LprError
+from lpr_lab.experiments import pipeline, recipes
+from lpr_lab.experiments.config import StageBudget
+
+BUDGET = StageBudget(tokens=240 * 2 * 32, block_tokens=32, blocks_per_step=2, learning_rate=1e-2)
+STEPS = BUDGET.num_steps
+
+
+@pytest.fixture(scope="module")
+def materials(tiny_model, tiny_tokenizer, sentences, tmp_path_factory):
+    """A base model and a corpus on disk."""
+    folder = tmp_path_factory.mktemp("materials")
+    tiny_model("llama").save_pretrained(folder / "base")
+    tiny_tokenizer.save_pretrained(folder / "base")
+    write_corpus(folder / "corpus.jsonl", sentences, ("en", "es", "el", "tr"))
+    return folder
+
+
+def train(materials, root, processes, recipe="route_first", budget=BUDGET):
+    """Do all of a run but its measurements; one that was begun goes on."""
+    experiment = recipes.named(recipe, **small_settings(materials, budget))
+    run = pipeline.start(experiment, root=root)
+    context = pipeline.prepare(experiment, run, processes=processes)
+    pipeline.train(context)
+    return context
+
+
+def weights(run):
+    return load_file(run.paths.checkpoint / "adapter_model.safetensors")
+
+
+def disturbed(root, after, act):
+    """Do something to the ranks once the stage has come so far; return the thread, and whom it met."""
+    met = {}
+
+    def wait():
+        wait_until(lambda: (run := only_run(root)) and steps_done(run, "expand") >= after)
+        met.update(ranks_below())
+        act(met)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread, met
+
+
+@pytest.mark.slow
+def test_two_processes_that_are_interrupted_and_then_lose_one_end_bit_identical(materials, tmp_path, capfd):
+    whole = train(materials, tmp_path / "whole", 2)
+    assert set(whole.run.status.done_phases) == {"prepare", "fit_routers", "expand", "save"}
+    assert whole.run.status.state == "running"  # it is this process's until it is finished
+    assert steps_done(whole.run, "expand") == STEPS
+    assert whole.run.phases.processes == {"fit_routers": [2], "expand": [2]}
+    in_memory = {name: tensor for name, tensor in whole.model.state_dict().items() if "moe_lpr_experts" in name}
+    assert in_memory  # what the processes trained is here too
+
+    root = tmp_path / "cut"
+    thread, met = disturbed(root, STEPS // 6, lambda _: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        train(materials, root, 2)
+    thread.join()
+    run = only_run(root)
+    assert run.status.state == "interrupted"
+    assert not any(rank.is_running() for rank in met.values()) and len(met) == 2
+    saved = int(max(path.name for path in run.paths.stage("expand").glob("checkpoint-*")).rpartition("-")[2])
+    assert STEPS // 6 <= saved < STEPS
+
+    thread, met = disturbed(root, saved + STEPS // 6, lambda ranks: ranks[1].kill())
+    with pytest.raises(LprError, match=r"(?s)1 of 2.*SIGKILL.*again"):
+        train(materials, root, 2)
+    thread.join()
+    assert only_run(root).id == run.id
+    assert run.status.state == "failed" and "SIGKILL" in run.status.error_tail
+    assert not any(rank.is_running() for rank in met.values()) and len(met) == 2
+    assert not run.phases.is_done("expand")
+
+    again = train(materials, root, 2)
+    assert again.run.id == run.id and again.run.status.attempts == 3
+    assert f"resuming from checkpoint-{saved:06d}" in capfd.readouterr().err
+    expected, found = weights(whole.run), weights(again.run)
+    assert expected.keys() == found.keys()
+    assert all(expected[name].equal(found[name]) for name in expected)
+    logged = again.run.metrics.read()
+    assert sorted(logged[logged["name"] == "loss"]["step"]) == list(range(1, STEPS + 1))
+    assert not psutil.Process().children(recursive=True)
