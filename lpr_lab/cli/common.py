@@ -98,6 +98,26 @@ Track = Annotated[
         show_default="$LPR_LAB_TRACKERS",
     ),
 ]
+
+
+def _processes(number: int | None) -> int | None:
+    from lpr_lab.experiments.processes.number import PROCESSES, num_processes
+
+    if number is not None:
+        os.environ[PROCESSES] = str(num_processes(number))
+    return number
+
+
+Processes = Annotated[
+    int | None,
+    typer.Option(
+        "--processes",
+        min=1,
+        callback=_processes,
+        help="Train with so many processes of this machine, one for each GPU.",
+        show_default="$LPR_LAB_PROCESSES, or 1",
+    ),
+]
 New = Annotated[bool, typer.Option("--new", help="Make a new run even where one with these parameters exists.")]
 
 

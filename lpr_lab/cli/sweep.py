@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lpr_lab.cli.common import AsJson, Assignments, Quiet, RunsDir, aligned, facts_of, progress_output, runs_folder, say
+from lpr_lab.cli.common import (
+    AsJson,
+    Assignments,
+    Processes,
+    Quiet,
+    RunsDir,
+    aligned,
+    facts_of,
+    progress_output,
+    runs_folder,
+    say,
+)
 from lpr_lab.cli.completion import complete_assignment, complete_notebook
 from lpr_lab.errors import UsageError, one_of
 
@@ -55,6 +66,7 @@ def sweep_command(  # one parameter per option, because Typer reads the options 
     max_runs: Annotated[int, typer.Option(min=1, help="Refuse a grid with more points.")] = 64,
     engine: EngineName = "local",
     submit: Submit = None,
+    processes: Processes = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and print the points, run nothing.")] = False,
     runs_dir: RunsDir = None,
     as_json: AsJson = False,

@@ -17,8 +17,9 @@ from lpr_lab import storage
 from lpr_lab.experiments.config import Experiment, completed
 from lpr_lab.experiments.expert_tables import write_expert_tables
 from lpr_lab.experiments.load import expanded_model, starting_model
+from lpr_lab.experiments.processes.check import check
 from lpr_lab.experiments.processes.launch import launch
-from lpr_lab.experiments.processes.number import check, num_processes, started
+from lpr_lab.experiments.processes.number import num_processes, started
 from lpr_lab.experiments.results import results_of
 from lpr_lab.experiments.steps import RunContext
 from lpr_lab.experiments.tracking.trackers import selected as selected_trackers

@@ -1,19 +1,15 @@
-"""How many processes train together, and whether they can: said before anything starts. Torch-free until it is asked.
+"""How many processes train together: as given, in the environment, or as a launcher started them. Torch-free.
 
 It is no setting of an experiment: a run is the same run with one process and with eight. What it learns is the same up
 to rounding, and which number each step was made with is recorded.
 """
 
 import os
-import sys
 
 from lpr_lab.errors import UsageError
-from lpr_lab.experiments.config import Experiment
 
 PROCESSES = "LPR_LAB_PROCESSES"
 """Environment variable: how many processes of this machine a training is to use."""
-STAGE_OF = {"expand": "stage1", "review": "stage2"}
-"""Budget of each step that trains by gradient."""
 
 
 def started() -> int:
@@ -48,39 +44,6 @@ def num_processes(given: int | None = None) -> int:
             "torchrun or `accelerate launch`, and these are what trains. Leave the number of processes to the launcher."
         )
     return int(text)
-
-
-def check(experiment: Experiment, processes: int) -> None:
-    """Refuse what so many processes cannot share, before any work; warn where they outnumber the processor's cores.
-
-    Raises:
-        UsageError: a stage's blocks per step cannot be shared equally, or there are fewer GPUs than processes.
-    """
-    if processes == 1:
-        return
-    for step in experiment.steps:
-        if step in STAGE_OF:
-            size = getattr(experiment, STAGE_OF[step]).blocks_per_step
-            if size % processes:
-                raise UsageError(
-                    f"{STAGE_OF[step]}: blocks_per_step = {size} cannot be shared equally by {processes} processes. "
-                    f"Use a number of processes that divides it, or a multiple of {processes} blocks."
-                )
-    if started() == 1:
-        _check_machine(processes)
-
-
-def _check_machine(processes: int) -> None:
-    import torch
-
-    gpus, cores = torch.cuda.device_count(), num_cores()
-    if gpus and processes > gpus and os.environ.get("ACCELERATE_USE_CPU", "").lower() not in ("1", "true", "yes"):
-        raise UsageError(
-            f"{processes} processes need a GPU each, and this machine has {gpus}. Ask for at most {gpus}, or for "
-            "processors with ACCELERATE_USE_CPU=true."
-        )
-    if not gpus and processes > cores:
-        print(f"{processes} processes share {cores} cores: they will be slower than {cores}.", file=sys.stderr)
 
 
 def num_cores() -> int:
