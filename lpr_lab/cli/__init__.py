@@ -1,4 +1,4 @@
-"""The command line: `lpr-lab demo | run | watch | sweep | runs | report | app | doctor`.
+"""The command line: `lpr-lab demo | run | watch | sweep | runs | report | app | accelerate-config | doctor`.
 
 Parses, calls one function, prints.
 
@@ -27,6 +27,7 @@ app.add_typer(runs.app, name="runs")
 app.command("report")(report.report_command)
 app.command("export", hidden=True)(report.export_command)
 app.command("app")(commands.app_command)
+app.command("accelerate-config")(commands.accelerate_config)
 app.command("doctor")(commands.doctor)
 
 

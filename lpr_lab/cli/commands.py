@@ -1,4 +1,4 @@
-"""The commands `lpr-lab demo`, `run`, `app` and `doctor`."""
+"""The commands `lpr-lab demo`, `run`, `app`, `accelerate-config` and `doctor`."""
 
 import json
 import os
@@ -126,6 +126,23 @@ def app_command(
     _serve(runs_folder(runs_dir), port, no_browser, "", host, mcp)
 
 
+def accelerate_config(
+    name: Annotated[str | None, typer.Argument(help="ddp, fsdp2 or multi-node; all of them when not given.")] = None,
+) -> None:
+    """Print where a configuration file for `accelerate launch` lies.
+
+    ddp: a whole model in every process. fsdp2: the model divided over the
+    processes. multi-node: ddp on several machines.
+
+    accelerate launch --config_file "$(lpr-lab accelerate-config ddp)"
+    --num_processes 8 -m lpr_lab run 00_quickstart
+    """
+    from lpr_lab.experiments.processes.configurations import configuration_file, configuration_names
+
+    for one in configuration_names() if name is None else [name]:
+        print(configuration_file(one))
+
+
 def doctor(runs_dir: RunsDir = None, port: Port = PORT, as_json: AsJson = False) -> None:
     """Check what this machine has of what is needed; exit code 1 when something essential is missing."""
     from dataclasses import asdict
@@ -153,6 +170,8 @@ def _run_notebook(
     with progress_output(quiet) as output:
         done = run_notebook(notebook, runs_dir=runs_folder(runs_dir), values=values, output=output, **options)
     run = done.run
+    if done.how == "followed":  # the first of the processes that were started together says the rest
+        raise typer.Exit(0)
     if done.how == "reused" and not quiet:
         say(f"Run {run.id} was made with the same settings and is finished; --new makes another.")
     if as_json:

@@ -81,9 +81,15 @@ def sweep_command(  # one parameter per option, because Typer reads the options 
     """
     from lpr_lab.experiments.notebooks.parameters import read_notebook, resolve
     from lpr_lab.experiments.notebooks.run import find_notebook
+    from lpr_lab.experiments.processes.number import started
     from lpr_lab.experiments.sweep.grid import grid_from_text
     from lpr_lab.experiments.sweep.run import Sweep, finish, run_points, start
 
+    if started() > 1:
+        raise UsageError(
+            f"WORLD_SIZE = {started()}: a sweep was started as several processes, each of which would run all of it. "
+            "Start it alone, with --processes for each of its runs."
+        )
     declared = read_notebook(find_notebook(notebook)).parameters
     typed = [assignment.partition("=")[0].strip() for assignment in assignments or ()]
     resolved = resolve(declared, assignments or ())

@@ -18,8 +18,10 @@ from lpr_lab.experiments.config import Experiment, completed
 from lpr_lab.experiments.expert_tables import write_expert_tables
 from lpr_lab.experiments.load import expanded_model, starting_model
 from lpr_lab.experiments.processes.check import check
+from lpr_lab.experiments.processes.group import follow, release, share
 from lpr_lab.experiments.processes.launch import launch
-from lpr_lab.experiments.processes.number import num_processes, started
+from lpr_lab.experiments.processes.number import follows, leads, num_processes, started
+from lpr_lab.experiments.ranks import work
 from lpr_lab.experiments.results import results_of
 from lpr_lab.experiments.steps import RunContext
 from lpr_lab.experiments.tracking.trackers import selected as selected_trackers
@@ -77,6 +79,8 @@ def run(
 ) -> Run:
     """Run a whole experiment and return its run directory, finished.
 
+    Where torchrun or `accelerate launch` started several processes, all of them call this, and train together.
+
     Args:
         experiment: from `recipes`.
         out: a run directory made before; by default a new one, or the newest unfinished one with these settings.
@@ -90,12 +94,16 @@ def run(
     """
     names = selected_trackers(trackers)
     check(experiment, num_processes(processes))
+    if follows():
+        return Run(follow(work))
     current = start(experiment, out, root)
     context = prepare(experiment, current, names, processes)
     train(context)
     measure(context)
     show(context)
     finish(context)
+    if leads():
+        release(current.path)
     return current
 
 
@@ -155,6 +163,8 @@ def train(context: RunContext) -> None:
             launch(run, "train", context.processes, context.trackers)
             restore_expansion(context.model, find_adapter(run.path))
     else:
+        if leads():
+            share("train", run.path)
         train_steps(context)
 
 

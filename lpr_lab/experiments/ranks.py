@@ -1,6 +1,7 @@
 """A phase of a run as each of several processes works on it, with what it needs loaded from the run directory."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -9,6 +10,7 @@ from lpr_lab.experiments.load import expanded_model, starting_model
 from lpr_lab.experiments.steps import RunContext
 from lpr_lab.experiments.tracking.trackers import selected as selected_trackers
 from lpr_lab.experiments.training import train_steps
+from lpr_lab.method.training.processes import join_processes
 from lpr_lab.runs.run import Run
 from lpr_lab.text.load import load_corpus
 
@@ -16,14 +18,17 @@ PHASES: dict[str, Callable[[RunContext], None]] = {"train": train_steps}
 """What several processes can do together."""
 
 
-def work(phase: str, run: Run, *, writes: bool) -> None:
+def work(phase: str, path: Path, *, writes: bool = False) -> None:
     """Work on a phase of a run that was prepared before, together with the other ranks.
 
     Args:
         phase: of `PHASES`.
-        run: joined by this process (`Run.join`).
+        path: of the run, which another process holds.
         writes: whether this is the rank that writes into it.
     """
+    join_processes()
+    run = Run(path)
+    run.join(writes=writes)
     experiment = Experiment.from_config(run.config)
     corpus = load_corpus(experiment.corpus, languages=list(experiment.languages))
     parent, model, tokenizer = starting_model(experiment, run)

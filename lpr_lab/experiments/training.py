@@ -8,6 +8,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
+from torch.distributed import DistBackendError, DistNetworkError
+
+from lpr_lab.errors import LprError
 from lpr_lab.experiments.processes.number import started
 from lpr_lab.experiments.steps import STEPS, RunContext
 from lpr_lab.experiments.tracking.log import tracking
@@ -18,7 +21,16 @@ from lpr_lab.runs.run import Run
 
 
 def train_steps(context: RunContext) -> None:
-    """Run the recipe's steps, each from where it was left, and write the sealed adapter to `checkpoint/`."""
+    """Run the recipe's steps, each from where it was left, and write the sealed adapter to `checkpoint/`.
+
+    Raises:
+        LprError: another of the processes that train together ended.
+    """
+    with _lost_process_named():
+        _train_steps(context)
+
+
+def _train_steps(context: RunContext) -> None:
     run, experiment = context.run, context.experiment
     left = [step for step in experiment.steps if not run.phases.is_done(step)]
     wait_for_all()  # else a slow rank could find done what the others are just doing
@@ -45,6 +57,22 @@ def train_steps(context: RunContext) -> None:
             save_expansion(context.model, run.paths.checkpoint, {"run": run.id, "recipe": experiment.recipe})
             run.phases.mark_done("save")
         wait_for_all()
+
+
+@contextmanager
+def _lost_process_named() -> Iterator[None]:
+    """Say in a sentence that another process ended, where torch says that a connection was closed."""
+    try:
+        yield
+    except RuntimeError as error:
+        is_lost = isinstance(error, DistNetworkError | DistBackendError) or "by peer" in str(error)
+        if started() == 1 or not is_lost:
+            raise
+        raise LprError(
+            f"Another of the {started()} processes that train together ended, so this one stopped too. What the "
+            "launcher printed says which and why. The work up to the last checkpoint is saved; the same command goes "
+            "on from there."
+        ) from error
 
 
 def wait_for_all() -> None:

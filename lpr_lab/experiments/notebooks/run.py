@@ -22,6 +22,8 @@ from lpr_lab import errors
 from lpr_lab.errors import BusyError, LprError, MissingError, UsageError, did_you_mean
 from lpr_lab.experiments.notebooks.executed import executed_code, keep_copy
 from lpr_lab.experiments.notebooks.parameters import NotebookFile, read_notebook, resolve
+from lpr_lab.experiments.notebooks.together import follow, release
+from lpr_lab.experiments.processes.number import LED, follows, leads
 from lpr_lab.runs import environment
 from lpr_lab.runs.files import PRINTED_TO
 from lpr_lab.runs.find import discard, list_runs
@@ -42,7 +44,8 @@ class NotebookRun:
     Attributes:
         run: the run directory.
         parameters: every parameter and its value, `run_dir` left out.
-        how: `new`, `resumed`, or `reused` (it was finished before and nothing was executed).
+        how: `new`, `resumed`, `reused` (it was finished before and nothing was executed), or `followed` (this is one of
+            several processes that were started together, and the first executed it).
     """
 
     run: Run
@@ -125,13 +128,29 @@ def run_notebook(
     parameters = resolve(notebook.parameters, values=values)
     if parameters.pop(RUN_DIR):
         raise UsageError(f"`{RUN_DIR}` is set by this command. Use --runs-dir to say where runs are kept.")
+    if follows():
+        return NotebookRun(run=Run(follow()), parameters=parameters, how="followed")
+    done = _run_alone(notebook, parameters, Path(runs_dir).resolve(), name, parents, new, output)
+    if leads():
+        release(done.run.path)
+    return done
+
+
+def _run_alone(
+    notebook: NotebookFile,
+    parameters: dict[str, Any],
+    root: Path,
+    name: str | None,
+    parents: Sequence[str],
+    new: bool,
+    output: TextIO | None,
+) -> NotebookRun:
     given = settings_given(notebook, parameters)
     kind = kind_of(notebook)
-    run, how = (None, "new") if new else run_before(list_runs(Path(runs_dir).resolve()), notebook, parameters, kind)
+    run, how = (None, "new") if new else run_before(list_runs(root), notebook, parameters, kind)
     if run is None:
         slug = name or " ".join(str(code) for code in parameters.get("expanded") or ())
         title = name or notebook.title
-        root = Path(runs_dir).resolve()
         run = Run.create(root, kind=kind, slug=slug, title=title, config_input=given, parents=parents)
     if how == "reused":
         return NotebookRun(run=run, parameters=parameters, how=how)
@@ -315,7 +334,7 @@ def _as_literal(path: Path) -> str:
 def _kernel_environment(run: Run) -> dict[str, str]:
     # Progress bars here are text; tqdm would complain that it finds no widgets.
     warnings = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), "ignore:IProgress not found"]))
-    ours = {"LPR_LAB_RUNS": str(run.path.parent), PRINTED_TO: str(run.paths.log)}
+    ours = {"LPR_LAB_RUNS": str(run.path.parent), PRINTED_TO: str(run.paths.log)} | ({LED: "1"} if leads() else {})
     return {**os.environ, "PYTHONPATH": environment.python_path(), "PYTHONWARNINGS": warnings, **ours}
 
 

@@ -10,6 +10,8 @@ from lpr_lab.errors import UsageError
 
 PROCESSES = "LPR_LAB_PROCESSES"
 """Environment variable: how many processes of this machine a training is to use."""
+LED = "LPR_LAB_LED"
+"""Environment variable, set for a notebook's process: the command that started it says when the others may go."""
 
 
 def started() -> int:
@@ -22,6 +24,16 @@ def rank() -> int:
     """Return which of the processes that were started together this is; 0 when it is alone."""
     number = os.environ.get("RANK", "").strip()
     return int(number) if number.isdigit() and started() > 1 else 0
+
+
+def leads() -> bool:
+    """Whether this process is the first of several that were started together."""
+    return started() > 1 and rank() == 0
+
+
+def follows() -> bool:
+    """Whether this process is one of several that were started together, and not the first."""
+    return rank() > 0
 
 
 def num_processes(given: int | None = None) -> int:

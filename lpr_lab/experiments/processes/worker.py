@@ -20,7 +20,6 @@ from filelock import FileLock, Timeout
 from lpr_lab.errors import BusyError
 from lpr_lab.experiments.processes.outcomes import DONE, FAILED, INTERRUPTED, log_file, write_outcome, write_pid
 from lpr_lab.progress import hidden, is_hidden
-from lpr_lab.runs.run import Run
 from lpr_lab.runs.status import sigterm_as_interrupt
 
 PREDECESSOR_SECONDS = 600.0
@@ -55,15 +54,11 @@ def main(folder: str, phase: str, path: str) -> int:
 def _work(phase: str, path: Path, *, is_first: bool) -> None:
     # Here, so that a rank that is told to stop while libraries are imported says so too.
     from lpr_lab.experiments.ranks import work
-    from lpr_lab.method.training.processes import join_processes
 
     # The kernel lets go of it when the process dies, whatever killed it.
     lock = FileLock(path / ".ranks", timeout=PREDECESSOR_SECONDS, thread_local=False, fallback_to_soft=False)
     with _held(lock, path) if is_first else nullcontext():
-        join_processes()
-        run = Run(path)
-        run.join(writes=is_first)
-        work(phase, run, writes=is_first)
+        work(phase, path, writes=is_first)
 
 
 def _held(lock: FileLock, path: Path) -> Any:
