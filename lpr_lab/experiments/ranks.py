@@ -10,7 +10,7 @@ from lpr_lab.experiments.load import expanded_model, starting_model
 from lpr_lab.experiments.steps import RunContext
 from lpr_lab.experiments.tracking.trackers import selected as selected_trackers
 from lpr_lab.experiments.training import train_steps
-from lpr_lab.method.training.processes import join_processes
+from lpr_lab.model.parallel.processes import join_processes
 from lpr_lab.runs.run import Run
 from lpr_lab.text.load import load_corpus
 

@@ -14,8 +14,8 @@ from lpr_lab.errors import LprError
 from lpr_lab.experiments.processes.number import started
 from lpr_lab.experiments.steps import STEPS, RunContext
 from lpr_lab.experiments.tracking.log import tracking
-from lpr_lab.method.training.processes import join_processes
 from lpr_lab.model.formats.save_load import restore_expansion, save_expansion
+from lpr_lab.model.parallel.processes import join_processes
 from lpr_lab.progress import announce
 from lpr_lab.runs.run import Run
 

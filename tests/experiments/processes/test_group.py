@@ -26,7 +26,7 @@ def materials(tiny_model, tiny_tokenizer, sentences, tmp_path_factory):
 
 def assert_one_run_each(printed: str, root: Path) -> None:
     for recipe in ("route_first", "moe_lpr"):
-        seen = {rank: run for rank, run in re.findall(rf"rank (\d): {recipe} (\S+) finished", printed)}
+        seen = dict(re.findall(rf"rank (\d): {recipe} (\S+) finished", printed))
         assert set(seen) == {"0", "1"} and len(set(seen.values())) == 1, printed
         run = Run(root / seen["0"])
         steps = run.config["steps"]
