@@ -14,7 +14,7 @@ BASE = "base"
 EXPANDED = "expanded"
 """Name of a final model, at its newest stage."""
 
-ANALYSES = ("evaluation", "routing", "comparison")
+ANALYSES = ("evaluation", "routing", "comparison", "harness")
 """Kinds of runs that analyse the model of another run, which their setting `run` names."""
 
 
