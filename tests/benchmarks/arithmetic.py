@@ -1,37 +1,19 @@
-"""How many floating-point operations a step takes: the bound that the measured steps are compared with.
+"""What a real model's step depends on: its sizes, and the experts that its tokens visit.
 
-Per token, with N the parameters of all matrix products (head included), F those of all feed-forward blocks, A what
-attention scores take, `more` the experts a token visits beyond one, averaged over layers, and `new` how many of all
-it visits are new ones:
-
-    forward            2 (N + more F) + A
-    backward, inputs   the same again
-    backward, weights  2 per parameter that learns and was used
-
-Frozen weights have no third part. That is why an expansion of twice the width costs less than twice the step.
+The equations are the library's, `lpr_lab.method.costs.operations`; they are the bound that measured steps are compared
+with.
 """
-
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from lpr_lab.method.costs.operations import Sizes, dense_step, expand_step, forward, review_step
 from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.bases.families import find_decoder_mlps
 from lpr_lab.model.capture import causal_lm_of, record_routing
 
-
-@dataclass(frozen=True)
-class Sizes:
-    """What a dense model's arithmetic depends on."""
-
-    matrices: int
-    """N: parameters of all matrix products, the head included, whether tied or not."""
-    feed_forward: int
-    """F: those of all feed-forward blocks."""
-    scores: float
-    """A: operations of attention scores per token, forward, for blocks of the length that was asked for."""
+__all__ = ["Sizes", "dense_step", "expand_step", "forward", "review_step", "sizes", "visits"]
 
 
 def sizes(model: PreTrainedModel, block_tokens: int) -> Sizes:
@@ -52,23 +34,3 @@ def visits(model: nn.Module, input_ids: torch.Tensor) -> tuple[float, float]:
     chosen = sum(ids.shape[-1] for ids in routed)
     new = sum(float((ids != 0).float().sum(-1).mean()) for ids in routed)
     return (chosen + depth - len(routed)) / depth, new / depth
-
-
-def dense_step(of: Sizes) -> float:
-    """Return operations per token of full fine-tuning: 6 N, and the scores three times."""
-    return 6.0 * of.matrices + 3 * of.scores
-
-
-def forward(of: Sizes, visited: float = 1.0) -> float:
-    """Return operations per token of a forward pass."""
-    return 2.0 * (of.matrices + (visited - 1) * of.feed_forward) + of.scores
-
-
-def expand_step(of: Sizes, visited: float, new: float) -> float:
-    """Return operations per token of stage 1: forward, the way back to the inputs, and the new experts' weights."""
-    return 2 * forward(of, visited) + of.scores + 2.0 * new * of.feed_forward
-
-
-def review_step(of: Sizes, visited: float) -> float:
-    """Return operations per token of stage 2: forward and the way back; routers are next to nothing."""
-    return 2 * forward(of, visited) + of.scores

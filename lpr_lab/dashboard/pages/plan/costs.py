@@ -8,6 +8,7 @@ from lpr_lab.dashboard.parameters import MAX_PER_LAYER, PER_LAYER, budget_of
 from lpr_lab.dashboard.query import Query
 from lpr_lab.errors import UsageError
 from lpr_lab.method.allocation import allocate
+from lpr_lab.method.costs.memory import LEARNT_BYTES
 
 RULES = {
     "similarity": "Where languages differ",
@@ -21,8 +22,6 @@ ROUNDING = {"largest_remainder": "Spend it exactly", "round_up": "Round up, as t
 TOKENS = 61_440
 """Tokens of stage 1 in the demo."""
 BYTES = {"float32": 4, "bfloat16": 2}
-TRAINING_BYTES = 16
-"""Per trained parameter in float32: itself, its gradient and the two moments of AdamW."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +144,6 @@ def costs(facts: BaseFacts, experts: Sequence[int], top_k: int, tokens: int) -> 
         base=base,
         adapter_bytes={name: added * size for name, size in BYTES.items()},
         use_bytes=4 * (base + added) if base else None,
-        train_bytes=4 * base + TRAINING_BYTES * added if base else None,
+        train_bytes=4 * base + LEARNT_BYTES * added if base else None,
         seconds=counted.seconds,
     )
