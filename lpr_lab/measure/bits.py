@@ -22,7 +22,6 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 import torch
-from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lpr_lab.errors import UsageError
@@ -32,6 +31,7 @@ from lpr_lab.measure.significance import bootstrap_interval
 from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.capture import RoutingRecord, record_routing
 from lpr_lab.model.forward import inference, read_blocks
+from lpr_lab.model.head import next_token_losses
 from lpr_lab.model.machine import keep_freed_memory, resolve_precision
 from lpr_lab.model.observe import Observed, observe
 from lpr_lab.model.peft import PeftModel
@@ -253,6 +253,7 @@ def document_nats(
     after_batch: Callable[[Batch], object] | None = None,
     bar: Any = None,
     seen: Observed | None = None,
+    whole_logits: bool = False,
 ) -> np.ndarray:
     """Return the negative log-likelihood of every packed document in nats, float64 [documents].
 
@@ -266,25 +267,23 @@ def document_nats(
         after_batch: called with each batch after its pass, see `read_blocks`.
         bar: told how many tokens were read.
         seen: takes in what was computed with.
+        whole_logits: make the logits of a batch at once instead of a few rows at a time, for comparison.
 
     Raises:
         LprError: products were made in another precision, and `seen` could tell.
     """
+
+    def scored_targets(batch: Batch) -> torch.Tensor:
+        return batch["targets"].masked_fill(batch["targets"] == blocks.separator_id, NO_TARGET)
+
     totals = np.zeros(blocks.num_documents)
     autocast = torch.bfloat16 if resolve_precision(precision) == "bf16" else None
     watching = nullcontext() if seen is None else observe(model, seen, autocast)
-    with inference(model, precision), watching:
-        for batch, output in read_blocks(model, blocks, batch_blocks=batch_blocks, bar=bar):
-            targets = batch["targets"].flatten()
-            scored = (targets >= 0) & (targets != blocks.separator_id)
-            losses = F.cross_entropy(
-                output.logits.float().flatten(0, 1),
-                targets.to(output.logits.device),
-                ignore_index=NO_TARGET,
-                reduction="none",
-            ).cpu()
-            owners = batch["document_index"].flatten()[scored].numpy()
-            np.add.at(totals, owners, losses[scored].double().numpy())
+    with inference(model, precision), watching, next_token_losses(model, whole=whole_logits):
+        for batch, losses in read_blocks(model, blocks, batch_blocks=batch_blocks, bar=bar, targets=scored_targets):
+            scored = scored_targets(batch) != NO_TARGET
+            owners = batch["document_index"][scored].numpy()
+            np.add.at(totals, owners, losses.cpu()[scored].double().numpy())
             if after_batch is not None:
                 after_batch(batch)
     return totals

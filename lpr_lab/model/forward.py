@@ -34,6 +34,7 @@ def read_blocks(
     *,
     batch_blocks: int = 4,
     before: Callable[[Batch], object] | None = None,
+    targets: Callable[[Batch], torch.Tensor] | None = None,
     bar: Any = None,
 ) -> Iterator[tuple[Batch, Any]]:
     """Run a model over packed blocks; yields each batch, with `is_text` [B, S] in it, and what the model returned.
@@ -44,6 +45,7 @@ def read_blocks(
         rows: which of the blocks; all by default.
         batch_blocks: B, blocks per forward pass.
         before: called with each batch before its pass, for hooks that must know which tokens they see.
+        targets: inside `head.next_token_losses`, what is to be predicted of a batch; the model returns losses [B, S].
         bar: told after each batch how many tokens were read.
     """
     device = next(model.parameters()).device
@@ -53,6 +55,7 @@ def read_blocks(
         batch = {**blocks.select(chosen), "is_text": is_text[chosen.start : chosen.stop]}
         if before is not None:
             before(batch)
-        yield batch, model(**model_inputs(batch, device))
+        wanted = {} if targets is None else {"targets": targets(batch).to(device), "reduction": "none"}
+        yield batch, model(**model_inputs(batch, device), **wanted)
         if bar is not None:
             bar.update(batch["input_ids"].numel())

@@ -6,17 +6,27 @@ lax for one with small ones: those of Gemma 3 270M reach 46, and 1.4e-4 of them 
 
 SHARE = 1e-5
 """Of the largest logit; some eighty times the spacing of float32 numbers at it."""
+_BFLOAT16_SHARE = 0.06
+"""The same where the base is in bfloat16: some eight times its spacing, since each layer's result is rounded to it."""
+BASE_DTYPES = ("auto", "float32", "bfloat16")
+"""What a base can be held in; see `machine.resolve_base_dtype`."""
 _UNRECORDED = 1e-4
 
 
-def logit_tolerance(largest_logit: float | None) -> float:
-    """Return the largest difference of two logits in float32 that is rounding.
+def logit_tolerance(largest_logit: float | None, base_dtype: str = "float32") -> float:
+    """Return the largest difference of two logits that is rounding.
 
     Args:
         largest_logit: the largest of them without its sign; None where a run of an earlier version did not record it,
             and then the limit is the one that was used at that time.
+        base_dtype: what the base is held in, `float32` or `bfloat16`.
 
     >>> logit_tolerance(46.0), logit_tolerance(0.2), logit_tolerance(None)
     (0.00046, 1e-05, 0.0001)
+    >>> logit_tolerance(20.0, "bfloat16")
+    1.2
     """
-    return _UNRECORDED if largest_logit is None else round(SHARE * max(largest_logit, 1.0), 12)
+    if largest_logit is None:
+        return _UNRECORDED
+    share = _BFLOAT16_SHARE if base_dtype == "bfloat16" else SHARE
+    return round(share * max(largest_logit, 1.0), 12)

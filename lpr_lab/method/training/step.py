@@ -7,7 +7,7 @@ and ranks. So gradients do not depend on how a step is split, up to rounding.
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -42,6 +42,8 @@ class Stepper:
         seed: of dropout.
         is_bf16: whether matrix products are rounded to bfloat16 (autocast).
         in_one_row: whether blocks are laid end to end, as flash attention wants them.
+        without_logits: whether the model returns its next-token loss when it is given targets (see
+            `model.head.next_token_losses`); terms that read logits get none then.
     """
 
     model: nn.Module
@@ -55,6 +57,7 @@ class Stepper:
     seed: int = 0
     is_bf16: bool = False
     in_one_row: bool = False
+    without_logits: bool = False
 
     def __post_init__(self) -> None:
         self.device = next(self.model.parameters()).device
@@ -83,12 +86,9 @@ class Stepper:
             is_last = index == len(micro_batches) - 1
             with nullcontext() if is_last else self._without_exchange():
                 self._seed(step, index)
-                with self._autocast():
-                    logits = self._shared(**model_inputs(batch)).logits
-                logits = logits.float()
+                made = self._forward(batch)
                 totals = [
-                    term.total(Forward(batch, logits, self.record.routing, observed.get(term.name)))
-                    / max(counts[term.name], 1)
+                    term.total(replace(made, observed=observed.get(term.name))) / max(counts[term.name], 1)
                     for term in self.terms
                 ]
                 # Ranks average their gradients; the terms are already divided by the counts of all ranks.
@@ -107,6 +107,15 @@ class Stepper:
             )
         num_tokens = int((whole["language_id"] >= 0).sum())
         return {"loss": total_loss, **values, "grad_norm": norm, "num_tokens": num_tokens}, counts
+
+    def _forward(self, batch: Batch) -> Forward:
+        """Run the model on a micro-batch, through whatever has ranks share it."""
+        with self._autocast():
+            if self.without_logits:
+                nats = self._shared(**model_inputs(batch), targets=batch["targets"])
+                return Forward(batch, None, self.record.routing, next_token_nats=nats)
+            logits = self._shared(**model_inputs(batch)).logits
+        return Forward(batch, logits.float(), self.record.routing)
 
     def update(self) -> None:
         """Let the optimizer follow the gradients, and drop them."""

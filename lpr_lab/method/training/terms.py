@@ -39,15 +39,18 @@ class Forward:
 
     Attributes:
         batch: its blocks, int64 [B, S] per field (see `text.packing`).
-        logits: [B, S, V].
+        logits: [B, S, V], or None where no term of the stage reads them (`Term.reads_logits`): then they are never
+            made whole.
         routing: layer index -> `Routing` of the T tokens.
         observed: the term's own `observe`, summed over the whole step; None when this is the whole step.
+        next_token_nats: the summed next-token loss, where there are no logits.
     """
 
     batch: Batch
-    logits: torch.Tensor
+    logits: torch.Tensor | None
     routing: dict[int, Routing]
     observed: torch.Tensor | None = None
+    next_token_nats: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ class Term:
             tensor. It costs a forward pass without gradient for every micro-batch of a step that is split.
         unit: what is counted.
         form: which variant of the equation this is, by name.
+        reads_logits: whether `total` reads `Forward.logits`. A stage of which one term does makes them whole, which
+            takes the most memory of all that a step makes; say False where you don't.
     """
 
     name: str
@@ -73,6 +78,7 @@ class Term:
     observe: Callable[[Batch, dict[int, Routing]], torch.Tensor] | None = None
     unit: str = "tokens"
     form: Mapping[str, str] = field(default_factory=dict)
+    reads_logits: bool = True
 
     def describe(self) -> dict[str, Any]:
         """Return what distinguishes this term from another of its name: the coefficient and the form."""
@@ -86,16 +92,20 @@ original languages, which are the first of the packed blocks."""
 
 def lm_term() -> Term:
     """Next-token loss, mean over all scored tokens of the step."""
+
+    def total(forward: Forward) -> torch.Tensor:
+        if forward.next_token_nats is not None:
+            return forward.next_token_nats
+        assert forward.logits is not None
+        targets = forward.batch["targets"].flatten()
+        return F.cross_entropy(forward.logits.float().flatten(0, 1), targets, ignore_index=IGNORED, reduction="sum")
+
     return Term(
         "lm_loss",
         1.0,
         count=lambda batch: int((batch["targets"] != IGNORED).sum()),
-        total=lambda forward: F.cross_entropy(
-            forward.logits.float().flatten(0, 1),
-            forward.batch["targets"].flatten(),
-            ignore_index=IGNORED,
-            reduction="sum",
-        ),
+        total=total,
+        reads_logits=False,
     )
 
 
@@ -147,6 +157,7 @@ def balance_term(model: nn.Module, coefficient: float, variant: str = "paper", s
         total=total,
         observe=observe if needs_step else None,
         form={"variant": variant, "scope": scope},
+        reads_logits=False,
     )
 
 
@@ -158,7 +169,7 @@ def z_term(coefficient: float) -> Term:
         per_layer = [router_z_loss(of_layer.router_logits, mask) for of_layer in forward.routing.values()]
         return torch.stack(per_layer).mean() * mask.sum()
 
-    return Term("router_z_loss", coefficient, count=_num_tokens, total=total)
+    return Term("router_z_loss", coefficient, count=_num_tokens, total=total, reads_logits=False)
 
 
 def lpr_term(num_original: int, coefficient: float, variant: str = "paper") -> Term:
@@ -185,6 +196,7 @@ def lpr_term(num_original: int, coefficient: float, variant: str = "paper") -> T
         count=lambda batch: int(_is_original(batch, num_original).sum()),
         total=total,
         form={"variant": variant},
+        reads_logits=False,
     )
 
 
@@ -245,6 +257,7 @@ def group_term(model: PeftModel, languages: Sequence[str], coefficient: float, v
         count=count,
         total=total,
         form={"variant": variant},
+        reads_logits=False,
     )
 
 
@@ -292,6 +305,7 @@ def classifier_term(num_original: int, coefficient: float, kind: str = "token") 
         total=total,
         unit="tokens" if kind == "token" else "blocks",
         form={"variant": kind},
+        reads_logits=False,
     )
 
 

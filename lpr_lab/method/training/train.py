@@ -49,6 +49,7 @@ from lpr_lab.method.training.terms import Term
 from lpr_lab.model.adapter import moe_layers, trainable_parameters
 from lpr_lab.model.bases.embedded import learning_rates
 from lpr_lab.model.capture import RoutingRecord, record_routing
+from lpr_lab.model.head import next_token_losses
 from lpr_lab.model.machine import default_device, keep_freed_memory, resolve_precision
 from lpr_lab.model.parallel.processes import join_processes
 from lpr_lab.model.peft import PeftModel
@@ -168,6 +169,9 @@ def train(
         stack.enter_context(in_mode(model, training=True))
         ways = {"activation_checkpointing": settings.activation_checkpointing, "compiled": settings.compile}
         stack.enter_context(compute_options(model, attention=attention, **ways))
+        without_logits = False
+        if not any(term.reads_logits for term in terms):
+            without_logits = stack.enter_context(next_token_losses(model))
         stepper = Stepper(
             model,
             schedule,
@@ -180,6 +184,7 @@ def train(
             seed=settings.seed,
             is_bf16=precision == "bf16",
             in_one_row=attention == FLASH,
+            without_logits=without_logits,
         )
         save = partial(save_checkpoint, out, model, optimizer, scheduler, done, facts)
         metrics, stopped_by = Loop(stepper, settings, scheduler, done, save, label, log).run()
