@@ -7,6 +7,7 @@ from lpr_lab.experiments.steps import plan
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.bases.load import load_base
 from lpr_lab.model.formats.save_load import load_expansion, load_tokenizer
+from lpr_lab.model.machine import resolve_base_dtype
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.runs.run import Run
 from lpr_lab.text.corpus import Corpus
@@ -18,7 +19,11 @@ def starting_model(
     """Return the run whose model this one goes on from, if any, the model to begin with, and its tokenizer."""
     before = experiment.from_run or experiment.parent
     if not before:
-        return None, *load_base(experiment.base, quantization=experiment.quantization)
+        begun = run.phases.get("upcycle")
+        # A run goes on with what it was begun with, also on a machine that would choose another for itself.
+        chosen = experiment.base_dtype if begun is None else begun.get("base_dtype", "float32")
+        dtype = resolve_base_dtype(chosen, experiment.precision)
+        return None, *load_base(experiment.base, dtype=dtype, quantization=experiment.quantization)
     parent = Run.open(run.path.parent, before)
     return parent, load_expansion(parent.path), load_tokenizer(parent.path)
 

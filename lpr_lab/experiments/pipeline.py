@@ -139,6 +139,7 @@ def prepare(
         expanded = expanded_model(experiment, run, model, tokenizer, corpus)
         facts: dict[str, Any] = {"parameters": count_parameters(expanded)}
         facts["largest_logit"] = float(base_logits.abs().max())
+        facts["base_dtype"] = expansion_config(expanded).base_dtype
         if not expansion_config(expanded).groups[-1]:  # its newest experts were never trained
             facts["start_difference"] = float((_logits(expanded, probe, "") - base_logits).abs().max())
         run.phases.record("upcycle", facts)

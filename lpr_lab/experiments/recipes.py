@@ -107,7 +107,9 @@ def _diluted(replay_share: float, before: Experiment, num_new: int) -> float:
 def stage1(run: Run, **changes: Any) -> Experiment:
     """Stage 1 as a run of its own, on an upcycled run (`upcycling.make`); `changes` say on which text."""
     made = run.config
-    own = {name: made[name] for name in ("base", "quantization", *vars(UpcycleSettings())) if name in made}
+    own = {
+        name: made[name] for name in ("base", "base_dtype", "quantization", *vars(UpcycleSettings())) if name in made
+    }
     own |= {"from_run": run.id, "allocation": tuple(run.phases["plan"]["new_experts"])}
     return _with(changes, recipe="stage1", steps=("expand",), **own)
 

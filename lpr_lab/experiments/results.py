@@ -6,6 +6,7 @@ import pandas as pd
 
 from lpr_lab.experiments.config import Experiment
 from lpr_lab.experiments.expert_tables import original_weight_by_stage
+from lpr_lab.model.rounding import logit_tolerance
 from lpr_lab.runs.claims import as_records, check
 from lpr_lab.runs.formats import json_records
 from lpr_lab.runs.run import Run
@@ -21,6 +22,8 @@ def results_of(run: Run, experiment: Experiment) -> dict[str, Any]:
     starts_as_base = not experiment.parent and experiment.upcycle.expert_init == "copy"
     if starts_as_base and "start_difference" in phases["upcycle"]:
         exactness["start_difference"] = phases["upcycle"]["start_difference"]
+        if phases["upcycle"].get("base_dtype", "float32") != "float32":
+            exactness["start_tolerance"] = logit_tolerance(exactness["largest_logit"], phases["upcycle"]["base_dtype"])
     claims = check(
         changes,
         weights,

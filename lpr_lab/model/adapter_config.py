@@ -33,6 +33,7 @@ class MoeLprConfig(PeftConfig):
         base_fingerprint: SHA-256 over the base model's tensors; another base is refused.
         base_fingerprint_bfloat16: the same over the tensors rounded to bfloat16, for a base that is loaded so.
         base_quantization: how the base's linear maps were packed when the expansion was made (`nf4`), or empty.
+        base_dtype: what the base was held in when the expansion was made, such as `bfloat16`, to load it so again.
         base_name: the name by which `load_base` finds the base again.
         base_model_name_or_path: where the `Auto` classes of transformers and PEFT look for the base; a path of this
             machine unless the base is on the hub.
@@ -52,6 +53,7 @@ class MoeLprConfig(PeftConfig):
     base_fingerprint: str = ""
     base_fingerprint_bfloat16: str = ""
     base_quantization: str = ""
+    base_dtype: str = "float32"
     base_name: str = ""
     dispatch: str = "grouped"
     target_modules: None = None  # PEFT reads it; layers are named by `layer_paths`, one by one

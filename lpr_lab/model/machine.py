@@ -12,6 +12,7 @@ import psutil
 import torch
 
 from lpr_lab.errors import one_of
+from lpr_lab.model.rounding import BASE_DTYPES
 
 PRECISIONS = ("auto", "fp32", "bf16")
 
@@ -48,6 +49,25 @@ def resolve_precision(precision: str) -> str:
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
     return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
+
+
+def resolve_base_dtype(base_dtype: str, precision: str = "auto") -> torch.dtype:
+    """Return what to hold a base in: for `auto` the precision that is computed in, bfloat16 or float32.
+
+    A frozen base in bfloat16 takes half the memory and isn't rounded anew at every step; its states between layers are
+    bfloat16, too. What learns is float32 in any case. Processors without native bf16 arithmetic keep float32.
+
+    Args:
+        base_dtype: `auto`, `float32` or `bfloat16`.
+        precision: `auto`, `fp32` or `bf16`, as for `resolve_precision`.
+
+    >>> resolve_base_dtype("auto", "fp32")
+    torch.float32
+    """
+    one_of("base_dtype", base_dtype, BASE_DTYPES)
+    if base_dtype == "auto":
+        return torch.bfloat16 if resolve_precision(precision) == "bf16" else torch.float32
+    return torch.bfloat16 if base_dtype == "bfloat16" else torch.float32
 
 
 # A step makes and frees tensors of hundreds of megabytes, the logits above all. The C library gives each of them back

@@ -122,7 +122,7 @@ def _beginning(exactness: dict[str, float]) -> list[Claim]:
             "Before training the upcycled model computes what the base computes, up to rounding (largest difference of "
             "a logit)."
         )
-        limit = logit_tolerance(exactness.get("largest_logit"))
+        limit = exactness.get("start_tolerance", logit_tolerance(exactness.get("largest_logit")))
         claims.append(_exact("starts_equal", text, exactness["start_difference"], limit))
     if "parent_difference" in exactness:
         text = (

@@ -44,3 +44,8 @@ def test_every_setting_has_one_flat_name_that_recipes_take_and_a_run_records():
 def test_a_part_has_no_flat_name_of_its_own():
     with pytest.raises(UsageError, match="'review'"):
         recipes.moe_lpr(review=ReviewSettings())
+
+
+def test_another_precision_for_the_base_is_refused_by_name():
+    with pytest.raises(UsageError, match="half"):
+        recipes.moe_lpr(base_dtype="half")

@@ -4,12 +4,14 @@ import json
 import shutil
 
 import pytest
+import torch
 
 from helpers.tiny_corpus import small_settings, write_corpus
 from helpers.tokenizer_kinds import silent
 from lpr_lab.errors import MissingError, UsageError
 from lpr_lab.experiments import lifelong, pipeline, recipes, steps
 from lpr_lab.experiments.config import Experiment, StageBudget
+from lpr_lab.experiments.load import starting_model
 from lpr_lab.model.formats.save_load import load_expansion
 from lpr_lab.model.stages import stage_names
 from lpr_lab.runs.find import find_same_config, list_runs
@@ -273,3 +275,34 @@ def test_what_a_tokenizer_loses_stands_in_the_results_and_on_the_page(materials,
     [row] = run.results["lost_text"]
     assert (row["language"], row["lost_share"]) == ("el", 0.021)
     assert "2.10% of Greek (dev)" in lost_text(run) and lost_text(run) in render_tiles(run)
+
+
+@pytest.mark.slow
+def test_a_run_on_a_base_in_bfloat16_keeps_its_promises_and_opens_so(materials, tmp_path):
+    """Also where a processor has no instructions for bfloat16, and is slow."""
+    made = experiment(materials, "moe_lpr", base_dtype="bfloat16", precision="bf16")
+    run = pipeline.run(made, root=tmp_path)
+    assert all(claim["holds"] for claim in run.results["claims"] if claim["is_exact"])
+    assert run.results["exactness"]["base_difference"] == 0.0
+    assert run.phases["expand"]["precision"] == run.phases["review"]["precision"] == "bf16"
+    model = load_expansion(run.path)
+    assert {p.dtype for name, p in model.named_parameters() if "moe_lpr_" in name} == {torch.float32}
+    assert {p.dtype for name, p in model.named_parameters() if "moe_lpr_" not in name} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize(
+    ("chosen", "begun", "expected"),
+    [
+        ("bfloat16", None, torch.bfloat16),
+        ("float32", None, torch.float32),
+        ("float32", {"base_dtype": "bfloat16"}, torch.bfloat16),
+        ("bfloat16", {}, torch.float32),  # begun by an earlier version, which knew no other
+    ],
+)
+def test_a_run_goes_on_with_its_base_as_it_was_held_at_the_beginning(materials, tmp_path, chosen, begun, expected):
+    made = experiment(materials, base_dtype=chosen)
+    run = pipeline.start(made, root=tmp_path)
+    if begun is not None:
+        run.phases.record("upcycle", begun)
+    _, model, _ = starting_model(made, run)
+    assert model.dtype == expected

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from lpr_lab.errors import UsageError
+from lpr_lab.model import machine
+
 ASK = """
 import ctypes, sys, torch
 threads = torch.get_num_threads()
@@ -24,3 +27,12 @@ def test_mkl_does_not_choose_another_number_of_threads_when_the_machine_is_busy(
         pytest.skip("this build of torch has no MKL")
     answer = subprocess.run([sys.executable, "-c", ASK, str(library)], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "0"
+
+
+def test_a_base_is_held_in_the_precision_that_is_computed_in_unless_somebody_says_otherwise():
+    assert machine.resolve_base_dtype("auto", "fp32") == torch.float32
+    assert machine.resolve_base_dtype("auto", "bf16") == torch.bfloat16
+    assert machine.resolve_base_dtype("float32", "bf16") == torch.float32
+    assert machine.resolve_base_dtype("bfloat16", "fp32") == torch.bfloat16
+    with pytest.raises(UsageError, match="bfloat17"):
+        machine.resolve_base_dtype("bfloat17")

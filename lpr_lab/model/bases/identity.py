@@ -44,6 +44,7 @@ def describe_base(model: PreTrainedModel) -> dict[str, Any]:
         "base_fingerprint": base_fingerprint(model),
         "base_fingerprint_bfloat16": base_fingerprint(model, torch.bfloat16),
         "base_quantization": quantization_of(model),
+        "base_dtype": str(model.dtype).removeprefix("torch."),
         "base_name": name,
         "base_model_name_or_path": path_for_auto_classes(name),
     }

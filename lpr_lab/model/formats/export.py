@@ -166,7 +166,8 @@ def _refuse_what_has_no_place(model: PeftModel, base: PretrainedConfig, layers: 
         raise UsageError(
             f"Part of the model is in {', '.join(other)}. Routers compute in float32 here, and in the model's one "
             "precision there, so only what is in float32 throughout can be exported exactly: save the adapter and load "
-            "it with lpr_lab.load_expansion(path, dtype=torch.float32)."
+            "it with lpr_lab.load_expansion(path, dtype=torch.float32), or, where it was made on a base in bfloat16, "
+            "with lpr_lab.load_expansion(path).float()."
         )
     mixtures = [layer for layer in layers if _is_mixture(layer)]
     stage = selected_stage(model)

@@ -181,7 +181,7 @@ def restore_expansion(model: PeftModel, directory: Path) -> None:
 def load_expansion(
     path: str | Path,
     *,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
     device: str | torch.device | None = None,
     base: str | Path | None = None,
 ) -> PeftModel:
@@ -189,8 +189,8 @@ def load_expansion(
 
     Args:
         path: `runs/<run>`, or a directory with `adapter_config.json`.
-        dtype: of the base, and so of its products; experts and routers are float32 in memory, whatever they were saved
-            in.
+        dtype: of the base, and so of its products; what it was held in when the expansion was made, if not given.
+            Experts and routers are float32 in memory, whatever they were saved in.
         device: where to put it; this process's GPU, or the processor, by default.
         base: the name or folder of the base, if it is no longer where it was when the expansion was made.
 
@@ -216,6 +216,8 @@ def load_expansion(
             f"The expansion in {directory} was made on a model that came from no folder. Save that model with "
             "save_pretrained and say where it is: load_expansion(…, base=folder)."
         )
+    if dtype is None:
+        dtype = torch.bfloat16 if config.base_dtype == "bfloat16" else torch.float32
     try:
         dense = load_model(name, dtype=dtype, device=device, quantization=config.base_quantization)
     except MissingError as error:

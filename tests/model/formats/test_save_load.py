@@ -213,3 +213,26 @@ def test_another_kind_of_adapter_is_refused(trained, tmp_path):
     path.write_text(json.dumps({**json.loads(path.read_text()), "peft_type": "LORA"}))
     with pytest.raises(DamagedError, match="LORA adapter"):
         files.load_expansion(tmp_path / "adapter")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_expansion_opens_on_its_base_as_that_was_held_when_it_was_made(tiny_model, tiny_tokenizer, tmp_path, dtype):
+    tiny_model("llama").save_pretrained(tmp_path / "base")
+    tiny_tokenizer.save_pretrained(tmp_path / "base")
+    model = upcycle(load_base(tmp_path / "base", dtype=dtype)[0], (1, 2))
+    files.save_expansion(model, tmp_path / "adapter")
+    again = files.load_expansion(tmp_path / "adapter")
+    assert again.get_base_model().dtype == dtype
+    ids = torch.arange(5, 25)[None]
+    assert torch.equal(again(ids).logits, model(ids).logits)
+
+
+def test_an_expansion_of_an_earlier_version_opens_on_a_base_in_float32(saved):
+    run, _ = saved
+    file = run / "checkpoint" / "adapter_config.json"
+    config = json.loads(file.read_text())
+    del config["base_dtype"]
+    file.write_text(json.dumps(config))
+    (run / "checkpoint" / MANIFEST).unlink()
+    assert files.load_expansion(run).get_base_model().dtype == torch.float32
