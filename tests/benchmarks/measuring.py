@@ -94,6 +94,52 @@ def compared(
     return Row(what, against, "–" if at_most is None else f"≤ {at_most:g}×", middle, low, high, holds, note=note)
 
 
+_SIDE, _PRODUCTS = 2048, 4
+
+
+def matrix_products(precision: str) -> Callable[[], None]:
+    """Return a function that multiplies large matrices in `fp32` or `bf16`: the most that the device can do.
+
+    It takes its turn beside the steps that it is the measure of, since another process may take its share of both.
+    """
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    a, b = (torch.randn(_SIDE, _SIDE, device=device).to(dtype) for _ in range(2))
+    out = torch.empty_like(a)
+
+    def multiply() -> None:
+        for _ in range(_PRODUCTS):
+            torch.mm(a, b, out=out)
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return multiply
+
+
+def _per_second(seconds: list[float]) -> float:
+    return _PRODUCTS * 2 * _SIDE**3 / statistics.median(seconds)
+
+
+def peak_of(seconds: list[float]) -> str:
+    """Return in words the operations per second that `matrix_products` made."""
+    return f"peak {_per_second(seconds) / 1e12:.3g} TFLOP/s"
+
+
+def peak_share(operations: float, seconds: list[float], of_products: list[float]) -> str:
+    """Return which share of the peak a step reached, in per cent, as the median over the turns.
+
+    Args:
+        operations: of one step, by arithmetic.
+        seconds: of the step, turn by turn.
+        of_products: of `matrix_products`, turn by turn.
+    """
+    per_turn = [_PRODUCTS * 2 * _SIDE**3 / products for products in of_products]
+    shares = [operations / step / peak for step, peak in zip(seconds, per_turn, strict=True)]
+    return f"{100 * statistics.median(shares):.0f} %"
+
+
 def peak_mib(function: Callable[..., Any], *arguments: Any) -> float:
     """Run a function in a new process; returns by how many MiB its resident memory grew beyond the imports, at most.
 

@@ -8,14 +8,19 @@ what arithmetic allows (see arithmetic.py): the seconds of full fine-tuning time
 
 import gc
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
 
 import torch
 from arithmetic import dense_step, expand_step, review_step, sizes, visits
-from measuring import Row, compared, in_turns, save
+from measuring import Row, compared, in_turns, matrix_products, peak_of, peak_share, save
 from peft import PeftModel
 from torch import nn
+from torch.nn import functional as F
+from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
 import lpr_lab as lab
 from lpr_lab.method.training import train as training
@@ -26,7 +31,8 @@ from lpr_lab.method.training.terms import Term, balance_term, lm_term, lpr_term
 from lpr_lab.method.training.train import TrainSettings
 from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.capture import RoutingRecord, record_routing
-from lpr_lab.model.machine import keep_freed_memory
+from lpr_lab.model.head import loss_of_states, next_token_losses
+from lpr_lab.model.machine import keep_freed_memory, resolve_base_dtype, resolve_precision
 from lpr_lab.model.parallel.processes import join_processes
 from lpr_lab.model.stages import set_trainable
 from lpr_lab.text.packing import PackedBlocks
@@ -57,7 +63,13 @@ def random_schedule(vocabulary: int, blocks_per_step: int) -> BlockSchedule:
 
 
 def stepper(
-    model: nn.Module, terms: Sequence[Term], precision: str, blocks: int = BLOCKS, **ways: bool
+    model: nn.Module,
+    terms: Sequence[Term],
+    precision: str,
+    blocks: int = BLOCKS,
+    *,
+    whole_logits: bool = False,
+    **ways: Any,
 ) -> Callable[[], None]:
     """Return a function that makes the loop's next step, computed in the given ways."""
     settings = TrainSettings(tokens=10**6, precision=precision, blocks_per_step=blocks, blocks_per_forward=blocks)
@@ -68,6 +80,9 @@ def stepper(
     optimizer = training.make_optimizer(named, settings)
     model.train()
     ALWAYS.enter_context(compute_options(model, **ways))
+    without_logits = False
+    if not whole_logits:
+        without_logits = ALWAYS.enter_context(next_token_losses(model))
     count = 0
 
     def step() -> None:
@@ -84,6 +99,7 @@ def stepper(
                 join_processes(),
                 blocks_per_forward=settings.blocks_per_forward,
                 is_bf16=precision == "bf16",
+                without_logits=without_logits,
             )
             stepper.gradients(count)
             stepper.update()
@@ -95,41 +111,147 @@ def stepper(
     return step
 
 
-def prepared(new: int) -> PeftModel:
+def prepared(new: int, base_dtype: torch.dtype = torch.float32) -> PeftModel:
     """Return SmolLM2 with so many new experts in every layer."""
-    base, _ = lab.load_base("smollm2-135m")
+    base, _ = lab.load_base("smollm2-135m", dtype=base_dtype)
     return lab.upcycle(base, lab.uniform(30, new))
 
 
 def stages(rounds: int, precision: str, blocks: int, rows: list[Row]) -> None:
-    """Stage 1 and stage 2 with 1 and 3 new experts beside full fine-tuning."""
+    """Stage 1 and stage 2 with 1 and 3 new experts beside full fine-tuning, each with its share of the matrix peak."""
     ids = torch.randint(1000, 40_000, (blocks, BLOCK_TOKENS), generator=torch.Generator().manual_seed(1))
     base, _ = lab.load_base("smollm2-135m")
-    of = sizes(base, BLOCK_TOKENS)
-    actions = {"dense": stepper(lab.baselines.full(base), [lm_term()], precision, blocks)}
+    of, held = sizes(base, BLOCK_TOKENS), resolve_base_dtype("auto", precision)
+    actions = {
+        "peak": matrix_products(precision),
+        "dense": stepper(lab.baselines.full(base), [lm_term()], precision, blocks),
+    }
     expands, reviews = {}, {}
     for new in (1, 3):
-        model = prepared(new)
+        model = prepared(new, held)
         visited, visited_new = visits(model, ids)
         set_trainable(model, experts=True, routers=True)
         terms = [lm_term(), balance_term(model, 0.01)]
         actions[f"expand {new}"] = stepper(model, terms, precision, blocks)
-        reviewed = prepared(new)
+        reviewed = prepared(new, held)
         set_trainable(reviewed, experts=False, routers=True)
         actions[f"review {new}"] = stepper(reviewed, [lm_term(), lpr_term(1, 0.1)], precision, blocks)
         expands[new] = expand_step(of, visited, visited_new)
-        reviews[new] = review_step(of, visited) / expands[new]
-    seconds = in_turns(actions, rounds)
+        reviews[new] = review_step(of, visited)
+    seconds, tokens = in_turns(actions, rounds), blocks * BLOCK_TOKENS
+    shares = {"dense": peak_share(dense_step(of) * tokens, seconds["dense"], seconds["peak"])}
     for new in (1, 3):
-        experts = f"{new} new expert{'s' if new > 1 else ''} per layer, {precision}, {blocks * BLOCK_TOKENS:,} tokens"
+        experts = f"{new} new expert{'s' if new > 1 else ''} per layer, {precision}, {tokens:,} tokens"
         bound = expands[new] / dense_step(of)
         against = f"full fine-tuning step × {bound:.2f} (ratio of operations)"
-        of_stage1 = seconds[f"expand {new}"]
+        of_stage1, of_stage2 = seconds[f"expand {new}"], seconds[f"review {new}"]
         what = f"Stage-1 step, {experts}"
         rows.append(compared(what, against, of_stage1, seconds["dense"], at_most=1.1, bound=bound))
-        rows.append(compared(what, "full fine-tuning step", of_stage1, seconds["dense"]))
-        what, note = f"Stage-2 step, {experts}", f"operations: {reviews[new]:.2f}"
-        rows.append(compared(what, "stage-1 step", seconds[f"review {new}"], of_stage1, at_most=0.8, note=note))
+        share = peak_share(expands[new] * tokens, of_stage1, seconds["peak"])
+        note = f"{share} of the matrix peak, full fine-tuning {shares['dense']}; {peak_of(seconds['peak'])}"
+        rows.append(compared(what, "full fine-tuning step", of_stage1, seconds["dense"], note=note))
+        share = peak_share(reviews[new] * tokens, of_stage2, seconds["peak"])
+        what, note = f"Stage-2 step, {experts}", f"operations: {reviews[new] / expands[new]:.2f}; {share} of the peak"
+        rows.append(compared(what, "stage-1 step", of_stage2, of_stage1, at_most=0.8, note=note))
+    save("step_speed", rows)
+
+
+def ways_to_lose(rounds: int, rows: list[Row]) -> None:
+    """A stage-1 step beside itself with whole logits, and beside itself on a base in float32, in either precision."""
+    for precision in ("fp32", "bf16"):
+        if precision == "bf16" and resolve_precision("auto") != "bf16":
+            continue
+        held = resolve_base_dtype("auto", precision)
+        plain = {"plain": (held, True), "pieces": (held, False), "float32": (torch.float32, True)}
+        if held == torch.float32:
+            plain.pop("float32")
+        actions = {"peak": matrix_products(precision)}
+        for name, (dtype, whole_logits) in plain.items():
+            model = prepared(1, dtype)
+            set_trainable(model, experts=True, routers=True)
+            terms = [lm_term(), balance_term(model, 0.01)]
+            actions[name] = stepper(model, terms, precision, whole_logits=whole_logits)
+        seconds = in_turns(actions, rounds)
+        what = f"Stage-1 step, logits a few rows at a time, 1 new expert per layer, {precision}"
+        rows.append(compared(what, "whole logits", seconds["pieces"], seconds["plain"]))
+        if "float32" in seconds:
+            what = (
+                f"Stage-1 step, base in bfloat16 and logits a few rows at a time, 1 new expert per layer, {precision}"
+            )
+            against = "base in float32, whole logits (the step of before)"
+            rows.append(compared(what, against, seconds["pieces"], seconds["float32"], at_least=1.5))
+    save("step_speed", rows)
+
+
+def head(rounds: int, rows: list[Row]) -> None:
+    """Next-token loss and the gradient of its states, for 1,024 of SmolLM2's: whole logits, ours and torch's own."""
+    base, _ = lab.load_base("smollm2-135m")
+    base.requires_grad_(False)
+    weight = base.get_output_embeddings().weight
+    states = torch.randn(BLOCKS, BLOCK_TOKENS, weight.shape[1], requires_grad=True)
+    ids = torch.randint(1000, 40_000, (BLOCKS, BLOCK_TOKENS))
+
+    def of(loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Callable[[], None]:
+        return lambda: loss(states.flatten(0, 1), ids.flatten()).backward()
+
+    def torchs(**options: int) -> Callable[[], None]:
+        chosen = nn.LinearCrossEntropyOptions(**options)
+        return of(lambda x, y: F.linear_cross_entropy(x, weight, y, reduction="sum", options=chosen))
+
+    actions = {
+        "whole": of(lambda x, y: F.cross_entropy(F.linear(x, weight), y, reduction="sum")),
+        "ours": lambda: loss_of_states(base, states, ids, "sum").backward(),
+        "torch": torchs(),
+        "torch, 512 rows": torchs(batch_chunk_size=512),
+    }
+    with keep_freed_memory():
+        seconds = in_turns(actions, rounds)
+    what = "Next-token loss and its gradient, 1,024 states of SmolLM2, fp32"
+    for name, how in (("ours", "a few rows at a time"), ("torch", "linear_cross_entropy, its own choice of rows"),
+                      ("torch, 512 rows", "linear_cross_entropy, 512 rows")):  # fmt: skip
+        rows.append(compared(f"{what}, {how}", "whole logits", seconds[name], seconds["whole"]))
+    save("step_speed", rows)
+
+
+def native(rounds: int, rows: list[Row]) -> None:
+    """The step that a user would take instead: transformers' Trainer on the same mixture as a native Mixtral.
+
+    Mixtral keeps all experts of a layer in one tensor, so expert 0 learns as well there; all else is frozen.
+    """
+    precision = resolve_precision("auto")
+    model = prepared(1)
+    with tempfile.TemporaryDirectory() as folder:
+        lab.export(model, Path(folder) / "mixtral", "mixtral")
+        mixtral = AutoModelForCausalLM.from_pretrained(Path(folder) / "mixtral", dtype=torch.float32)
+        for name, parameter in mixtral.named_parameters():
+            parameter.requires_grad_(".mlp." in name)
+        arguments = TrainingArguments(
+            output_dir=folder, per_device_train_batch_size=BLOCKS, max_steps=10**4, bf16=precision == "bf16",
+            use_cpu=not torch.cuda.is_available(), report_to=[], save_strategy="no", learning_rate=1e-5,
+        )  # fmt: skip
+    trainer = Trainer(mixtral, arguments)
+    trainer.create_optimizer_and_scheduler(10**4)
+    optimizer: Any = trainer.optimizer
+    schedule, count = random_schedule(40_000, BLOCKS), 0
+
+    def step() -> None:
+        nonlocal count
+        batch = schedule.batch(count)
+        given = {"input_ids": batch["input_ids"], "labels": batch["input_ids"], "position_ids": batch["position_ids"]}
+        trainer.training_step(mixtral.train(), given)
+        nn.utils.clip_grad_norm_(mixtral.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        count += 1
+
+    model = prepared(1, resolve_base_dtype("auto"))
+    set_trainable(model, experts=True, routers=True)
+    ours = stepper(model, [lm_term(), balance_term(model, 0.01)], precision)
+    seconds = in_turns({"ours": ours, "trainer": step}, rounds)
+    what = f"Stage-1 step, 1 new expert per layer, {precision}, {BLOCKS * BLOCK_TOKENS:,} tokens"
+    note = "expert 0 learns there as well, all else is frozen in both"
+    against = "transformers' Trainer on the same native Mixtral"
+    rows.append(compared(what, against, seconds["ours"], seconds["trainer"], at_least=1.0, note=note))
     save("step_speed", rows)
 
 
@@ -209,6 +331,9 @@ def profile(rows: list[Row]) -> None:
 PARTS = {
     "ways_to_compute": lambda rounds, rows: ways_to_compute(rounds, rows),
     "profile": lambda _, rows: profile(rows),
+    "ways_to_lose": lambda rounds, rows: ways_to_lose(rounds, rows),
+    "head": lambda rounds, rows: head(rounds, rows),
+    "native": lambda rounds, rows: native(rounds, rows),
     "fp32": lambda rounds, rows: stages(rounds, "fp32", BLOCKS, rows),
     "closed_form": lambda rounds, rows: review_without_backpropagation(max(2, rounds // 2), rows),
     "growth": lambda rounds, rows: growth(rounds, BLOCKS, rows),
