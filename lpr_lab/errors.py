@@ -85,6 +85,7 @@ def one_of(name: str, value: Any, choices: Iterable[Any], hint: str = "") -> Non
     """
     known = list(choices)
     if value not in known:
-        expected = ", ".join(str(choice) for choice in known)
+        listed = ", ".join(str(choice) or "''" for choice in known)
+        expected = f"expected one of {listed}" if known else "there is none to choose from"
         advice = did_you_mean(value, known) + (f" {hint}" if hint else "")
-        raise UsageError(f"{name} = {value!r}; expected one of {expected}.{advice}")
+        raise UsageError(f"{name} = {value!r}; {expected}.{advice}")

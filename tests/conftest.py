@@ -3,6 +3,8 @@
 torch and transformers are imported inside fixtures only, so that tests of the torch-free parts stay quick and honest.
 """
 
+import copy
+import functools
 import importlib.metadata
 import ipaddress
 import os
@@ -64,7 +66,9 @@ def same_seed() -> None:
         sys.modules["numpy"].random.seed(0)
     if "torch" in sys.modules:
         torch = sys.modules["torch"]
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)  # `torch.manual_seed` takes milliseconds, for every backend
+        if torch.cuda.is_available():
+            torch.cuda.manual_seed_all(0)
         most = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
         if torch.get_num_threads() > most:
             torch.set_num_threads(most)
@@ -334,17 +338,25 @@ def tiny_model(tiny_tokenizer):
     Weights are drawn wide enough that logits differ visibly from token to token. In eval mode, float32.
     """
 
-    def build(family: str = "llama", *, num_layers: int = 2, seed: int = 0):
+    @functools.cache
+    def drawn(family: str, num_layers: int, seed: int):
         import torch
         from transformers import AutoModelForCausalLM
 
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(_tiny_config(family, num_layers, len(tiny_tokenizer)))
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.dim() > 1:
                     parameter.normal_(std=0.2)
-        return model.float().eval()
+        return model.float().eval(), torch.default_generator.get_state()
+
+    def build(family: str = "llama", *, num_layers: int = 2, seed: int = 0):
+        import torch
+
+        model, afterwards = drawn(family, num_layers, seed)
+        torch.default_generator.set_state(afterwards)
+        return copy.deepcopy(model)
 
     return build
 

@@ -18,6 +18,7 @@ from lpr_lab.errors import UnsupportedModelError
 from lpr_lab.model.bases.families import DecoderMLP, read_mlp
 from lpr_lab.model.bases.quantized import is_quantized
 from lpr_lab.model.experts import ExpertStack
+from lpr_lab.model.machine import seed_device
 from lpr_lab.text.packing import in_mode
 
 _SCALES = (0.01, 0.1, 1.0, 10.0, 100.0)
@@ -103,5 +104,5 @@ def _run(module: nn.Module, training: bool, call: Callable[[], torch.Tensor]) ->
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
         torch.autocast(device.type, enabled=False),
     ):
-        torch.manual_seed(0)
+        seed_device(device, 0)
         return call()
