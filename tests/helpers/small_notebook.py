@@ -11,13 +11,13 @@ run = start_run({"rate": rate, "seed": seed}, kind="small", slug="x", title="x",
 """
 
 
-def write_notebook(folder: Path, *cells: str, parameters: str = PARAMETERS) -> Path:
+def write_notebook(folder: Path, *cells: str, parameters: str = PARAMETERS, start: str = START) -> Path:
     """Write `05_small.ipynb` into a folder: its parameters, a start of its run, and the given cells."""
     kernel = {"name": "python3", "display_name": "x", "language": "python"}
     book = nbformat.v4.new_notebook(metadata={"kernelspec": kernel})
     book.cells = [nbformat.v4.new_markdown_cell("# A small notebook"), nbformat.v4.new_code_cell(parameters)]
     book.cells[1].metadata["tags"] = ["parameters"]
-    book.cells += [nbformat.v4.new_code_cell(cell) for cell in (START, *cells)]
+    book.cells += [nbformat.v4.new_code_cell(cell) for cell in (start, *cells)]
     folder.mkdir(exist_ok=True)
     nbformat.write(book, folder / "05_small.ipynb")
     return folder / "05_small.ipynb"

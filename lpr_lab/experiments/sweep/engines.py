@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from lpr_lab.errors import MissingError, UsageError
+from lpr_lab.experiments.processes.number import num_cores
+from lpr_lab.experiments.sweep.machines import run_on_machines
 from lpr_lab.experiments.sweep.point import Outcome, Task, run_point
 from lpr_lab.runs import environment
 from lpr_lab.storage import read_json
@@ -58,19 +60,12 @@ class LocalEngine:
     @property
     def threads(self) -> int | None:
         """Torch threads for each process; None when there is only one."""
-        return None if self.jobs == 1 else max(1, _cores() // self.jobs)
+        return None if self.jobs == 1 else max(1, num_cores() // self.jobs)
 
     def start(self, task: Task, log: Path) -> Job:
         """Start a process; its standard input stays open for as long as it may run."""
         log.parent.mkdir(parents=True, exist_ok=True)
         return _Process(Task(**{**asdict(task), "threads": self.threads}), log)
-
-
-def _cores() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on Linux
-        return os.cpu_count() or 1
 
 
 class _Process:
@@ -122,7 +117,8 @@ class SubmititEngine:
     Args:
         folder: where submitit keeps its scripts and logs; seen by every machine that a job may run on, as the runs are.
         jobs: how many jobs may be in the queue at a time.
-        parameters: submitit's, such as `slurm_partition`, `timeout_min`, `cpus_per_task`, `gpus_per_node`.
+        parameters: submitit's, such as `slurm_partition`, `timeout_min`, `cpus_per_task`, `gpus_per_node`, `nodes`. A
+            point that is given several machines (`nodes`) is worked on by all of them, one torchrun on each.
         cluster: `slurm`, `local`, or None for whichever is here.
 
     Raises:
@@ -157,8 +153,17 @@ class ResumedPoint:
     """`run_point` as a job that Slurm may preempt or cut off: submitit queues it again, and its run is resumed."""
 
     def __call__(self, task: Task) -> Outcome:
-        """Run the task."""
-        return run_point(task)
+        """Run the task; where the job has several tasks, usually one on each machine, each does its part."""
+        from submitit import JobEnvironment
+        from submitit.helpers import TorchDistributedEnvironment
+
+        job = JobEnvironment()
+        if job.num_tasks == 1:
+            return run_point(task)
+        first = TorchDistributedEnvironment()  # asked for an address only; it exports nothing
+        endpoint = f"{first.master_addr}:{first.master_port}"
+        folder = Path(job.paths.folder)
+        return run_on_machines(task, job.global_rank, job.num_tasks, endpoint, job.job_id, folder)
 
     def checkpoint(self, task: Task) -> Any:
         """Return what to queue again: the same task, for its run is resumed."""
@@ -177,7 +182,7 @@ class _Submitted:
         error = self._job.exception()
         if error is not None:
             return Outcome(error=f"Job {self._job.job_id}: {str(error).strip().splitlines()[-1]}")
-        return self._job.result()
+        return self._job.results()[0]  # where it has several tasks, the first has the outcome
 
     def stop(self) -> None:
         self._job.cancel()

@@ -1,7 +1,8 @@
 """One point of a sweep: runs a notebook in a process of its own. The same function for every engine.
 
 `python -m lpr_lab.experiments.sweep.point` reads its task from the first line of its input and stops, gently, when that
-input ends: closing it is how a sweep interrupts a point, and how a point notices that its sweep is gone.
+input ends: closing it is how a sweep interrupts a point, and how a point notices that its sweep is gone. With a file as
+argument it reads its task from there: so torchrun starts it where a point is worked on by several machines.
 """
 
 import json
@@ -16,6 +17,7 @@ from typing import Any
 
 from lpr_lab.errors import BusyError, LprError
 from lpr_lab.experiments.notebooks.run import run_notebook
+from lpr_lab.experiments.processes.number import PROCESSES, follows, started
 from lpr_lab.runs.status import error_tail_of
 from lpr_lab.storage import write_json
 
@@ -36,6 +38,7 @@ class Task:
         name: what a new run is called.
         parents: ids of the runs that a new run belongs to.
         threads: how many threads torch may use; None: as many as it likes.
+        processes: how many processes of each machine train together.
     """
 
     notebook: str
@@ -44,6 +47,7 @@ class Task:
     name: str
     parents: list[str]
     threads: int | None = None
+    processes: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +66,8 @@ def run_point(task: Task) -> Outcome:
     if task.threads is not None:
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
             os.environ.setdefault(name, str(task.threads))  # what a person has set is meant
+    if started() == 1:
+        os.environ[PROCESSES] = str(task.processes)
     while True:
         try:
             done = run_notebook(
@@ -81,16 +87,18 @@ def run_point(task: Task) -> Outcome:
             return Outcome(error=error_tail_of(error).splitlines()[-1])
 
 
-def main() -> int:
+def main(file: str = "") -> int:
     """Run the task that comes as one line of JSON: `task`, and `result`, the file to write the outcome to."""
-    given = json.loads(_first_line())
-    threading.Thread(target=_stop_when_input_ends, daemon=True).start()
+    given = json.loads(Path(file).read_bytes() if file else _first_line())
+    if not file:
+        threading.Thread(target=_stop_when_input_ends, daemon=True).start()
     try:
         outcome = run_point(Task(**given["task"]))
     except KeyboardInterrupt:
         return 130
-    write_json(Path(given["result"]), asdict(outcome))
-    return 0
+    if not follows():
+        write_json(Path(given["result"]), asdict(outcome))
+    return 1 if outcome.error and started() > 1 else 0  # the others are ended where one has failed
 
 
 def _first_line() -> bytes:
@@ -110,4 +118,4 @@ def _stop_when_input_ends() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:]))

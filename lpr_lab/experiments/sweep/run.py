@@ -22,6 +22,7 @@ import pandas as pd
 from lpr_lab.errors import BusyError, LprError, UsageError, did_you_mean
 from lpr_lab.experiments.notebooks.parameters import NotebookFile, read_notebook
 from lpr_lab.experiments.notebooks.run import find_notebook, kind_of, run_before
+from lpr_lab.experiments.processes.number import num_processes
 from lpr_lab.experiments.sweep.engines import Engine, Job
 from lpr_lab.experiments.sweep.grid import COLUMNS, KIND, Point, as_text, points
 from lpr_lab.experiments.sweep.point import Outcome, Task
@@ -233,6 +234,7 @@ def _task(notebook: NotebookFile, point: Point, run: Run) -> Task:
         values=point.parameters,
         name=f"{notebook.path.stem} {point.label}",
         parents=[run.id],
+        processes=num_processes(),
     )
 
 
