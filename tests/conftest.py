@@ -82,7 +82,7 @@ def isolated_home(request, monkeypatch, tmp_path_factory):
     """
     before = set(os.environ)
     for name in [name for name in os.environ if name.startswith("LPR_LAB_")]:
-        is_wanted = name == "LPR_LAB_REQUIRE_BROWSER" or request.node.get_closest_marker("real")
+        is_wanted = name.startswith("LPR_LAB_REQUIRE_") or request.node.get_closest_marker("real")
         if not is_wanted:
             monkeypatch.delenv(name)
     monkeypatch.setenv("LPR_LAB_RUNS", str(tmp_path_factory.mktemp("runs")))

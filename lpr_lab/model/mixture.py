@@ -21,7 +21,8 @@ from lpr_lab.model.router import Router, Routing, RoutingClassifier, route
 CANNOT_MERGE = (
     "An expansion cannot be merged into its base or taken out of it: which experts a token gets is decided token by "
     "token, so no dense weights equal it. Use the model as it is; model.disable_adapter() is the base, "
-    "lpr_lab.load_base loads it alone, and lpr_lab.export writes a uniform expansion as a native mixture of experts."
+    "lpr_lab.load_base loads it alone, lpr_lab.export writes an expansion as a native mixture of experts, and "
+    "lpr_lab.extract one language's experts as a dense model."
 )
 CANNOT_DELETE = (
     "An expansion cannot be deleted from the model that carries it. Use model.disable_adapter() for the base, or load "

@@ -156,6 +156,25 @@ def read_mlp(mlp: nn.Module, where: str = "this model") -> MLPWeights:
     )
 
 
+def mlp_state(
+    mlp: nn.Module,
+    up: torch.Tensor,
+    down: torch.Tensor,
+    up_bias: torch.Tensor | None = None,
+    down_bias: torch.Tensor | None = None,
+) -> dict[str, torch.Tensor]:
+    """Return canonical linear maps (`MLPWeights`) by the names and in the layout that a module has them."""
+    up_names, down_name, _ = _maps_of(mlp, "this model")
+    biases = [None] * len(up_names) if up_bias is None else up_bias.chunk(len(up_names))
+    maps = [*zip(up_names, up.chunk(len(up_names)), biases, strict=True), (down_name, down, down_bias)]
+    state = {}
+    for name, weight, bias in maps:
+        state[f"{name}.weight"] = weight.T if isinstance(mlp.get_submodule(name), Conv1D) else weight
+        if bias is not None:
+            state[f"{name}.bias"] = bias
+    return state
+
+
 def _dropout(mlp: nn.Module) -> float:
     """Return the probability of the dropout on the output; StarCoder 2 and Seed-OSS keep it as a number."""
     modules = (child.p for _, child in mlp.named_children() if isinstance(child, nn.Dropout))

@@ -11,45 +11,34 @@ from safetensors.torch import load_file
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    Ernie4_5_MoeForCausalLM,
     MixtralForCausalLM,
     Qwen2MoeForCausalLM,
     Qwen3MoeForCausalLM,
 )
 
-from lpr_lab.errors import UnsupportedModelError, UsageError
+from helpers.expansions import changed, moved
+from lpr_lab.errors import DamagedError, UnsupportedModelError, UsageError
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.adapter import moe_layers
+from lpr_lab.model.formats.compare import Difference
 from lpr_lab.model.formats.export import export
 from lpr_lab.model.formats.save_load import load_expansion, save_expansion
-from lpr_lab.model.stages import enter_stage, select_stage, set_trainable
+from lpr_lab.model.stages import enter_stage, select_stage
 
 IDS = torch.arange(5, 85).view(2, 40)
 NATIVE = {"llama": "mixtral", "mistral": "mixtral", "qwen2": "qwen2_moe", "qwen3": "qwen3_moe"}
-CLASSES = {"mixtral": MixtralForCausalLM, "qwen2_moe": Qwen2MoeForCausalLM, "qwen3_moe": Qwen3MoeForCausalLM}
+CLASSES = {
+    "mixtral": MixtralForCausalLM,
+    "qwen2_moe": Qwen2MoeForCausalLM,
+    "qwen3_moe": Qwen3MoeForCausalLM,
+    "ernie4_5_moe": Ernie4_5_MoeForCausalLM,
+}
 
 
 @torch.no_grad()
 def logits(model):
     return model(input_ids=IDS).logits
-
-
-@torch.no_grad()
-def moved(model):
-    set_trainable(model, experts=True, routers=True)
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter += 0.3 * torch.randn_like(parameter)
-    return model.eval()
-
-
-def changed(dense, **settings):
-    """Rebuild a tiny model with other settings and weights wide enough to show them."""
-    config = type(dense.config)(**{**dense.config.to_dict(), **settings})
-    model = type(dense)(config).float().eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn_like(parameter) * 0.2 + (parameter.dim() == 1))
-    return model
 
 
 @pytest.mark.parametrize("family", NATIVE)
@@ -122,6 +111,51 @@ def test_dense_layers_stay_dense_where_the_native_class_has_them(tiny_model, tmp
     native = AutoModelForCausalLM.from_pretrained(tmp_path / "native")
     assert native.config.mlp_only_layers == [layer for layer, count in enumerate(counts) if not count]
     assert torch.allclose(logits(native), logits(model), atol=1e-5)
+
+
+@pytest.mark.parametrize("counts", [(0, 2, 2), (1, 0, 0), (0, 0, 4)])
+def test_a_dense_layer_is_copies_of_its_mlp_where_every_layer_must_be_a_mixture(tiny_model, tmp_path, counts):
+    model = moved(upcycle(tiny_model("llama", num_layers=3), counts))
+    export(model, tmp_path / "native", "mixtral")
+    native = AutoModelForCausalLM.from_pretrained(tmp_path / "native")
+    assert Difference.of(logits(model), logits(native)).is_rounding
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2"])
+@pytest.mark.parametrize(("counts", "top_k"), [((1, 3, 2), 2), ((0, 4, 1), 2), ((0, 2, 4), 3), ((0, 0, 1), 2)])
+def test_layers_with_other_numbers_of_experts_are_padded_with_experts_that_are_never_chosen(
+    tiny_model, tmp_path, family, counts, top_k
+):
+    model = moved(upcycle(tiny_model(family, num_layers=3), counts, top_k=top_k))
+    export(model, tmp_path / "native", "ernie4_5_moe")
+    native = AutoModelForCausalLM.from_pretrained(tmp_path / "native")
+    assert type(native) is CLASSES["ernie4_5_moe"]
+    assert native.config.moe_num_experts == 1 + max(counts)
+    assert Difference.of(logits(model), logits(native)).is_rounding
+    options = {"max_new_tokens": 12, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    assert torch.equal(*(m.generate(input_ids=IDS[:, :9], **options) for m in (model, native)))
+
+
+def test_attention_biases_and_other_positions_are_carried_into_ernie(tiny_model, tmp_path):
+    rope = {"rope_type": "linear", "rope_theta": 500.0, "factor": 4.0}
+    model = moved(upcycle(changed(tiny_model("llama"), attention_bias=True, rope_parameters=rope), (1, 2)))
+    export(model, tmp_path / "native", "ernie4_5_moe")
+    native = AutoModelForCausalLM.from_pretrained(tmp_path / "native")
+    assert Difference.of(logits(model), logits(native)).is_rounding
+
+
+def test_what_was_written_is_opened_again_before_it_gets_its_name(tiny_model, tmp_path, monkeypatch):
+    model = moved(upcycle(tiny_model("llama"), (1, 1)))
+    write = MixtralForCausalLM.save_pretrained
+
+    def write_badly(native, folder, **options):
+        native.model.norm.weight.data = native.model.norm.weight * 2
+        write(native, folder, **options)
+
+    monkeypatch.setattr(MixtralForCausalLM, "save_pretrained", write_badly)
+    with pytest.raises(DamagedError, match="differ by up to"):
+        export(model, tmp_path / "native", "mixtral")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_shared_expert_of_qwen2_moe_is_one_unit_of_zeros(tiny_model, tmp_path):
@@ -213,7 +247,30 @@ def with_classifier(model):
 
 REFUSED = {
     "heterogeneous counts": ("llama", lambda d: upcycle(d, (1, 2)), "mixtral", r"Layers have 2, 3 experts.*uniform\(2"),
-    "a dense layer": ("llama", lambda d: upcycle(d, (0, 2)), "mixtral", r"\[0\] .*no new experts"),
+    "fewer experts than are chosen": (
+        "llama",
+        lambda d: upcycle(d, (1, 3), top_k=3),
+        "ernie4_5_moe",
+        r"\[0\] .*top_k = 3",
+    ),
+    "a classifier before padded layers": (
+        "llama",
+        lambda d: with_classifier(upcycle(d, (1, 2))),
+        "ernie4_5_moe",
+        "routing classifier",
+    ),
+    "a family that ernie does not hold": (
+        "qwen3",
+        lambda d: upcycle(d, (1, 2)),
+        "ernie4_5_moe",
+        "Use format='qwen3_moe'",
+    ),
+    "a sliding window in ernie": (
+        "mistral",
+        lambda d: upcycle(changed(d, sliding_window=8), (1, 2)),
+        "ernie4_5_moe",
+        "sliding_window",
+    ),
     "classifiers": ("llama", lambda d: with_classifier(upcycle(d, (1, 1))), "mixtral", "routing classifier"),
     "a router bias": ("llama", lambda d: upcycle(d, (1, 1), router_bias=True), "mixtral", "use a bias"),
     "running means": ("llama", lambda d: upcycle(d, (1, 1), router_input="token_and_mean"), "mixtral", "running mean"),
@@ -278,7 +335,7 @@ def test_a_native_model_that_computes_something_else_is_not_written(tiny_model, 
 
 def test_an_unknown_format_and_an_existing_folder_are_refused(tiny_model, tmp_path):
     model = upcycle(tiny_model("llama"), (1, 1))
-    with pytest.raises(UsageError, match=r"gguf.* mixtral, qwen2_moe, qwen3_moe"):
-        export(model, tmp_path / "native", "gguf")
+    with pytest.raises(UsageError, match=r"onnx.* mixtral, qwen2_moe, qwen3_moe, ernie4_5_moe, gguf"):
+        export(model, tmp_path / "native", "onnx")
     with pytest.raises(UsageError, match="exists"):
         export(model, tmp_path, "mixtral")
