@@ -59,6 +59,7 @@ _VERBS = {
     "load_tokenizer": "lpr_lab.model.formats.save_load",
     "register": "lpr_lab.model.adapter",
     "export": "lpr_lab.model.formats.export",
+    "extract": "lpr_lab.measure.extract",
     "import_released": "lpr_lab.model.formats.import_released",
     "run": "lpr_lab.experiments.pipeline",
     "start_run": "lpr_lab.runs.find",
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
     from lpr_lab.experiments.pipeline import run
     from lpr_lab.measure.bits import evaluate
     from lpr_lab.measure.classifiers import classifier_accuracy
+    from lpr_lab.measure.extract import extract
     from lpr_lab.measure.generation import generate_pair
     from lpr_lab.measure.routing import trace
     from lpr_lab.method import baselines, paper_settings
