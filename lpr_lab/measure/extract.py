@@ -138,7 +138,8 @@ def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _refuse_two_sided(layers: pd.DataFrame, language: str, one_sided: float) -> None:
     mean = float(layers["weight"].mean())
-    weak = [f"{int(r.layer)} ({r.weight:.2f})" for r in layers.itertuples() if r.weight < one_sided]
+    by_layer = zip(layers["layer"], layers["weight"], strict=True)
+    weak = [f"{layer} ({weight:.2f})" for layer, weight in by_layer if weight < one_sided]
     if mean < one_sided:
         raise UnsupportedModelError(
             f"Routing of {language} is not one-sided: the expert with the most weight has {mean:.2f} of it on average "

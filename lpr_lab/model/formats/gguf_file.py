@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import gguf
 import numpy as np
@@ -280,6 +280,6 @@ def _rope_factors(native: PreTrainedModel) -> torch.Tensor | None:
     rope: dict[str, Any] = native.config.rope_parameters or {}
     if rope.get("rope_type") != "llama3":
         return None
-    scaled = native.get_decoder().rotary_emb.inv_freq.float().cpu()
+    scaled = cast("torch.Tensor", native.get_buffer("model.rotary_emb.inv_freq")).float().cpu()
     plain = rope["rope_theta"] ** -(torch.arange(len(scaled), dtype=torch.float32) / len(scaled))
     return plain / scaled

@@ -117,7 +117,7 @@ def _tokens(tokenizer: PreTrainedTokenizerBase, said: dict[str, Any], size: int)
     for text, number in said["model"]["vocab"].items():
         is_byte = pieces and len(text) == 6 and text.startswith("<0x") and text.endswith(">")
         tokens[number], types[number] = text, int(TokenType.BYTE if is_byte else TokenType.NORMAL)
-    if pieces and tokenizer.unk_token_id is not None:
+    if pieces and isinstance(tokenizer.unk_token_id, int):
         types[tokenizer.unk_token_id] = int(TokenType.UNKNOWN)
     if any("\0" in text for text in tokens):
         raise _refusal("it has a token with the character NUL, at which a name ends in llama.cpp")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -77,16 +78,15 @@ def ask(file: Path, rows: list[list[int]], texts: list[str] | None = None, lengt
 
 
 def _open(file: str) -> Any:
-    from llama_cpp import GGML_TYPE_F32, Llama  # type: ignore[import-not-found]
-
-    return Llama(
+    llama_cpp = import_module("llama_cpp")
+    return llama_cpp.Llama(
         file,
         n_ctx=CONTEXT,
         n_batch=CONTEXT,
         n_gpu_layers=0,
         logits_all=True,
-        type_k=GGML_TYPE_F32,
-        type_v=GGML_TYPE_F32,
+        type_k=llama_cpp.GGML_TYPE_F32,
+        type_v=llama_cpp.GGML_TYPE_F32,
         verbose=False,
     )
 
@@ -107,13 +107,11 @@ def _continue(llama: Any, row: list[int], length: int) -> list[int]:
 
 
 def _answer(file: str, folder: Path) -> None:
-    import llama_cpp  # type: ignore[import-not-found]
-
     asked = json.loads((folder / _ASKED).read_text(encoding="utf-8"))
     llama = _open(file)
     np.save(folder / _LOGITS, np.stack([_logits(llama, row) for row in asked["rows"]]))
     answer = {
-        "version": llama_cpp.__version__,
+        "version": import_module("llama_cpp").__version__,
         "tokens": [llama.tokenize(text.encode(), add_bos=False, special=False) for text in asked["texts"]],
         "continuations": [_continue(llama, row, asked["length"]) for row in asked["rows"]],
     }
