@@ -166,7 +166,8 @@ def to_table(found: Mapping[str, Any]) -> pd.DataFrame:
 
 def _evaluate(asked: Asked, run: Run, root: Path) -> dict[str, Any]:
     """Have the harness do its work as its own command does: evaluate, save, and log where that was asked for."""
-    config = asked.config
+    config: Any = asked.config
+    score: Any = simple_evaluate  # its decorator hides its parameters from type checkers
     if config.output_path == _HERE:
         config.output_path = str(run.path / "harness" / "results.json")
     if asked.ref is not None:
@@ -186,7 +187,7 @@ def _evaluate(asked: Asked, run: Run, root: Path) -> dict[str, Any]:
         strict=True,
     )
     options |= {**dict(seeds), **config.cache_requests, "tasks": asked.tasks, "task_manager": asked.manager}
-    found: Any = simple_evaluate(**options, evaluation_tracker=tracker)
+    found = score(**options, evaluation_tracker=tracker)
     samples = found.pop("samples", None) if config.log_samples else None
     for logger in loggers:
         logger.post_init(found)
@@ -194,8 +195,8 @@ def _evaluate(asked: Asked, run: Run, root: Path) -> dict[str, Any]:
         if samples is not None:
             logger.log_eval_samples(samples)
     tracker.save_results_aggregated(results=found, samples=samples)
-    for name in samples or ():
-        tracker.save_results_samples(task_name=name, samples=samples[name])
+    for name, rows in (samples or {}).items():
+        tracker.save_results_samples(task_name=name, samples=rows)
     if tracker.push_results_to_hub or tracker.push_samples_to_hub:
         tracker.recreate_metadata_card()
     return found
