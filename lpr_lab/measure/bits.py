@@ -37,7 +37,7 @@ from lpr_lab.model.observe import Observed, observe
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import selected_stage, use_stage
 from lpr_lab.progress import progress
-from lpr_lab.text.corpus import Corpus, Document, comparable_splits
+from lpr_lab.text.corpus import Corpus, Document, comparable_splits, ordered_by_id
 from lpr_lab.text.languages import language_name
 from lpr_lab.text.packing import NO_TARGET, Batch, PackedBlocks, pack, refuse_if_documents_mix
 from lpr_lab.text.round_trip import LostText, measure_lost_text, refuse_lossy_tokenizer
@@ -293,10 +293,9 @@ def choose_documents(
     documents: Sequence[Document], max_tokens: int, max_document_tokens: int, tokenizer: PreTrainedTokenizerBase
 ) -> list[Document]:
     """Take documents, in an order fixed by their ids, until the token budget is spent; at least one."""
-    ordered = sorted(documents, key=lambda document: hashlib.sha256(document.id.encode()).hexdigest())
     chosen: list[Document] = []
     spent = 0
-    for document in ordered:
+    for document in ordered_by_id(documents, lambda name: hashlib.sha256(name.encode()).digest()):
         encoded = tokenizer(document.text, add_special_tokens=False, return_offsets_mapping=True)
         ends = [end for _, end in encoded["offset_mapping"]]
         if len(ends) > max_document_tokens:

@@ -13,7 +13,8 @@ from lpr_lab.model.forward import inference, read_blocks
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.progress import progress
 from lpr_lab.text.corpus import Corpus
-from lpr_lab.text.packing import Batch, pack
+from lpr_lab.text.packing import Batch
+from lpr_lab.text.shards.blocks import pack_documents
 from lpr_lab.text.vocabulary import require_embeddings
 
 COLUMNS = ["layer", "language", "role", "dataset", "accuracy", "n_tokens"]
@@ -63,7 +64,7 @@ def classifier_accuracy(
             documents = corpus.documents(split, language) if split in corpus.splits else []
             if not documents:
                 continue
-            blocks = pack(documents, tokenizer, block_tokens, languages=[language])
+            blocks = pack_documents(documents, tokenizer, block_tokens, languages=[language])
             role = "original" if language in original else "expanded"
             with record_routing(model) as record:
                 passes = read_blocks(

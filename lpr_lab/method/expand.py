@@ -23,7 +23,8 @@ from lpr_lab.model.parallel.processes import join_processes
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import trainable_parts
 from lpr_lab.text.corpus import Corpus
-from lpr_lab.text.packing import PackedBlocks, pack, shuffled_documents
+from lpr_lab.text.packing import Blocks, first_documents, shuffled_documents
+from lpr_lab.text.shards.blocks import pack_documents
 from lpr_lab.text.vocabulary import require_embeddings
 
 
@@ -146,7 +147,7 @@ def pack_by_language(
     splits: dict[str, str],
     settings: TrainSettings,
     weights: Mapping[str, float] | None = None,
-) -> dict[str, PackedBlocks]:
+) -> dict[str, Blocks]:
     """Pack each language's documents of the split it is named with, shuffled, no more than the budget can use.
 
     Args:
@@ -158,15 +159,10 @@ def pack_by_language(
     """
     languages = tuple(splits)
     weights = weights or dict.fromkeys(languages, 1 / len(languages))
-    packed = {}
+    packed: dict[str, Blocks] = {}
     for language, split in splits.items():
         # Half as much again as its share of the budget: what is never reached need not be tokenised.
         enough = max(int(1.5 * settings.tokens * weights[language]), 4 * settings.block_tokens)
-        shuffled, characters = [], 0
-        for document in shuffled_documents(corpus, split, language, settings.seed):
-            shuffled.append(document)
-            characters += len(document.text)
-            if characters > 6 * enough:
-                break
-        packed[language] = pack(shuffled, tokenizer, settings.block_tokens, languages=languages)
+        shuffled = first_documents(shuffled_documents(corpus, split, language, settings.seed), 6 * enough)
+        packed[language] = pack_documents(shuffled, tokenizer, settings.block_tokens, languages=languages)
     return packed

@@ -30,7 +30,7 @@ from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import use_stage
 from lpr_lab.progress import progress
 from lpr_lab.text.corpus import Corpus
-from lpr_lab.text.packing import Batch
+from lpr_lab.text.packing import Batch, Blocks, text_mask
 from lpr_lab.text.vocabulary import require_embeddings
 
 HELD_ROWS = 256
@@ -198,6 +198,10 @@ class _Moments:
                 _append(mine.rows, self._language, features)
 
 
+def _count_text(blocks: Blocks, rows: range) -> int:
+    return sum(int(text_mask(blocks[row], blocks.separator_id).sum()) for row in rows)
+
+
 def gather_statistics(
     model: PeftModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -235,7 +239,7 @@ def gather_statistics(
             source, used = source_of[language], min(num_blocks, len(blocks))
             held_from = used - max(used // 4, 1)
             parts = range(held_from), range(held_from, used)
-            num_fitted, num_held = (int(blocks.is_text[part.start : part.stop].sum()) for part in parts)
+            num_fitted, num_held = (_count_text(blocks, part) for part in parts)
             moments.begin(language, 1 / len(source.languages), num_fitted, num_held)
             num_tokens += num_fitted
             with use_stage(model, source.stage):

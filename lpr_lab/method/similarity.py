@@ -185,14 +185,14 @@ def _checked_languages(original: Sequence[str], expanded: Sequence[str]) -> tupl
 
 
 def _packed(
-    documents: list[Document], tokenizer: PreTrainedTokenizerBase, block_tokens: int, language: str
+    documents: Sequence[Document], tokenizer: PreTrainedTokenizerBase, block_tokens: int, language: str
 ) -> Iterator[PackedBlocks]:
     """Pack documents, a few blocks' worth at a time, so that a long text is never in memory as a whole."""
     chosen, characters = [], 0
-    for document in documents:
+    for number, document in enumerate(documents, start=1):
         chosen.append(document)
         characters += len(document.text)
-        if characters > 32 * block_tokens or document is documents[-1]:
+        if characters > 32 * block_tokens or number == len(documents):
             yield pack(chosen, tokenizer, block_tokens, languages=[language])
             chosen, characters = [], 0
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from lpr_lab.model.machine import resolve_precision
-from lpr_lab.text.packing import Batch, PackedBlocks, in_mode, model_inputs
+from lpr_lab.text.packing import Batch, Blocks, in_mode, model_inputs, text_mask
 
 
 @contextmanager
@@ -29,7 +29,7 @@ def inference(model: nn.Module, precision: str = "auto", *, cache_rounded: bool 
 
 def read_blocks(
     model: nn.Module,
-    blocks: PackedBlocks,
+    blocks: Blocks,
     rows: range | None = None,
     *,
     batch_blocks: int = 4,
@@ -49,10 +49,10 @@ def read_blocks(
         bar: told after each batch how many tokens were read.
     """
     device = next(model.parameters()).device
-    rows, is_text = range(len(blocks)) if rows is None else rows, blocks.is_text
+    rows = range(len(blocks)) if rows is None else rows
     for start in range(0, len(rows), batch_blocks):
-        chosen = rows[start : start + batch_blocks]
-        batch = {**blocks.select(chosen), "is_text": is_text[chosen.start : chosen.stop]}
+        batch = blocks.select(rows[start : start + batch_blocks])
+        batch["is_text"] = text_mask(batch, blocks.separator_id)
         if before is not None:
             before(batch)
         wanted = {} if targets is None else {"targets": targets(batch).to(device), "reduction": "none"}

@@ -10,7 +10,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -33,6 +34,18 @@ class Document:
     """Where it came from: a package, a file or a data set."""
 
 
+class DocumentSequence(Sequence[Document], ABC):
+    """Documents that are not all in memory at once."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Return number, characters and SHA-256 of the content."""
+
+    @abstractmethod
+    def ids(self) -> Iterator[str]:
+        """Yield the id of every document, in order."""
+
+
 @dataclass(frozen=True, eq=False)
 class Corpus:
     """Documents by split and language."""
@@ -40,8 +53,8 @@ class Corpus:
     name: str
     languages: tuple[str, ...]
     """ISO 639-1 codes, in the order asked for."""
-    texts: Mapping[tuple[str, str], tuple[Document, ...]]
-    """(split, language) -> documents."""
+    texts: Mapping[tuple[str, str], Sequence[Document]]
+    """(split, language) -> documents: a tuple, or a sequence that reads them from the disk one at a time."""
     sources: Sequence[Mapping[str, Any]] = field(default=(), kw_only=True)
     """What it was made from: package or file, version, sha256, licence."""
     preparation: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
@@ -54,10 +67,11 @@ class Corpus:
         """Return the splits that have at least one document, in the order of `SPLITS`."""
         return tuple(split for split in SPLITS if any(self.texts.get((split, code)) for code in self.languages))
 
-    def documents(self, split: str, language: str | None = None) -> tuple[Document, ...]:
+    def documents(self, split: str, language: str | None = None) -> Sequence[Document]:
         """Return the documents of a split, of one language (by any of its labels) or of all, language by language.
 
         A language without text in that split gives none (the held-out campaign is not translated into every language).
+        Those of all languages together are read into memory.
 
         Raises:
             UsageError: a split or language that this corpus does not have.
@@ -70,8 +84,9 @@ class Corpus:
                 f"The corpus {self.name!r} has no language {language!r}; it has {', '.join(self.languages)}. "
                 "Name it in load_corpus(languages=...)."
             )
-        chosen = self.languages if language is None else (language,)
-        return tuple(document for code in chosen for document in self.texts.get((split, code), ()))
+        if language is not None:
+            return self.texts.get((split, language), ())
+        return tuple(document for code in self.languages for document in self.texts.get((split, code), ()))
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
@@ -82,7 +97,7 @@ class Corpus:
             "languages": list(self.languages),
             "sources": [dict(source) for source in self.sources],
             "texts": {
-                code: {split: _describe(self.texts[split, code]) for split in SPLITS if self.texts.get((split, code))}
+                code: {split: _described(self.texts[split, code]) for split in SPLITS if self.texts.get((split, code))}
                 for code in self.languages
             },
             "preparation": dict(self.preparation),
@@ -97,15 +112,26 @@ class Corpus:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _describe(documents: Sequence[Document]) -> dict[str, Any]:
+def describe_documents(documents: Iterable[Document]) -> dict[str, Any]:
+    """Return number, characters and SHA-256 of the content of some documents, as a manifest has them."""
     digest = hashlib.sha256()
+    num_documents = characters = 0
     for document in documents:
         digest.update(json.dumps([document.id, document.text]).encode())
-    return {
-        "n_documents": len(documents),
-        "characters": sum(len(document.text) for document in documents),
-        "sha256": digest.hexdigest(),
-    }
+        num_documents += 1
+        characters += len(document.text)
+    return {"n_documents": num_documents, "characters": characters, "sha256": digest.hexdigest()}
+
+
+def _described(documents: Sequence[Document]) -> dict[str, Any]:
+    return documents.describe() if isinstance(documents, DocumentSequence) else describe_documents(documents)
+
+
+def ordered_by_id(documents: Sequence[Document], key: Callable[[str], Any]) -> Iterator[Document]:
+    """Yield documents in the order of a key of their ids; of those on the disk only what is taken is read."""
+    names = documents.ids() if isinstance(documents, DocumentSequence) else (document.id for document in documents)
+    keys = [key(name) for name in names]
+    return (documents[place] for place in sorted(range(len(keys)), key=keys.__getitem__))
 
 
 def comparable_splits(corpus: Corpus, splits: Sequence[str], languages: Sequence[str]) -> list[str]:

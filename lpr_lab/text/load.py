@@ -9,11 +9,17 @@ from lpr_lab.text.corpus import Corpus
 from lpr_lab.text.demo.corpus import DEMO_LANGUAGES, load_demo
 from lpr_lab.text.demo.readers import HELP_LANGUAGES
 from lpr_lab.text.languages import get_languages
-from lpr_lab.text.sources.files import load_files, looks_like_path
+from lpr_lab.text.shards.pool import Workers, num_workers
+from lpr_lab.text.shards.prepare import prepare_files
+from lpr_lab.text.sources.files import list_files, load_files, looks_like_path
 from lpr_lab.text.sources.hub import load_hub
 
 JOINT = " + "
 """Between the sources of a corpus that is made from several."""
+
+STREAMED_BYTES = 500_000_000
+"""Files of this size together are read into shards unless told otherwise: as Python objects they would take ten times
+as much memory while they are compared."""
 
 
 def load_corpus(
@@ -23,7 +29,9 @@ def load_corpus(
     text_column: str | None = None,
     configs: Mapping[str, str] | None = None,
     hub_split: str = "train",
-    max_documents: int = 20_000,
+    max_documents: int | None = None,
+    streaming: bool | None = None,
+    num_proc: int | None = None,
 ) -> Corpus:
     """Load text in the given languages.
 
@@ -37,7 +45,12 @@ def load_corpus(
         text_column: the column that holds the text; None looks for the usual names.
         configs: hub only: language to configuration, such as `{"el": "ell_Grek"}`; None looks for the language's code.
         hub_split: hub only: which split of the data set to stream.
-        max_documents: hub only: how many documents to take per language.
+        max_documents: hub only: how many documents to take per language. None takes all with `streaming=True`, and
+            else 20,000; what is left on the hub is warned of either way.
+        streaming: read by several workers into shards in the cache, from which documents and tokens are mapped into
+            memory as they are needed, so that a corpus may be larger than memory. The blocks of a training are the
+            same. None does so for files of 500 MB together or more.
+        num_proc: with `streaming`, how many processes read, compare and tokenise; None for one per processor.
 
     Records have `text`, and may have `language` (or `lang`), `id` and `split` (train, replay, dev, heldout). A text
     that is null is left out and counted; a number or a structure in its place is refused. A TXT file has one document
@@ -55,13 +68,19 @@ def load_corpus(
     >>> corpus.documents("dev", "el")[0].language  # doctest: +SKIP
     'el'
     """
+    num_workers(num_proc)  # a number that makes no sense is refused before anything is read
     if isinstance(source, str) and JOINT in source and not Path(source).expanduser().exists():
         parts = [part.strip() for part in source.split(JOINT)]
         hub = {"configs": configs, "hub_split": hub_split, "max_documents": max_documents}
-        return _joined(parts, languages, text_column=text_column, **hub)
+        return _joined(parts, languages, text_column=text_column, **hub, streaming=streaming, num_proc=num_proc)
     if isinstance(source, str) and source == "demo":
         return load_demo(languages if languages is not None else DEMO_LANGUAGES)
     if not isinstance(source, str) or looks_like_path(source):
+        if streaming is None:
+            streaming = sum(path.stat().st_size for path, _ in list_files(source)[0]) >= STREAMED_BYTES
+        if streaming:
+            with Workers(num_proc) as workers:
+                return prepare_files(source, languages=languages, text_column=text_column, workers=workers)
         return load_files(source, languages=languages, text_column=text_column)
     return load_hub(
         source,

@@ -21,13 +21,14 @@ Shapes: N blocks, S positions in a block, B blocks in a batch.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 
 from lpr_lab.errors import UnsupportedModelError, UsageError, did_you_mean
 from lpr_lab.text.languages import get_languages
+from lpr_lab.text.shards.corpus import StoredDocuments
 from lpr_lab.text.unicode import check_text
 
 if TYPE_CHECKING:
@@ -44,6 +45,55 @@ NO_TARGET = -100
 
 _TOKENIZE_AT_ONCE = 64
 """Documents per tokenizer call: enough for its threads, few enough to stop early at `max_tokens`."""
+
+
+def text_mask(batch: Batch, separator_id: int) -> torch.Tensor:
+    """Return where a batch has text: bool of its shape, False on separators and padding."""
+    return (batch["language_id"] >= 0) & (batch["input_ids"] != separator_id)
+
+
+class Blocks(Protocol):
+    """N blocks of S tokens, in memory (`PackedBlocks`) or on the disk (`shards.blocks.MappedBlocks`)."""
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Codes; `language_id` is an index into them."""
+        ...
+
+    @property
+    def separator_id(self) -> int:
+        """The token before every document."""
+        ...
+
+    @property
+    def num_documents(self) -> int:
+        """How many documents are packed."""
+        ...
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens without padding, separators included."""
+        ...
+
+    @property
+    def block_tokens(self) -> int:
+        """S."""
+        ...
+
+    @property
+    def is_text(self) -> torch.Tensor:
+        """Bool [N, S]."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Batch:
+        """Return one block, tensors `[S]`."""
+        ...
+
+    def select(self, indices: Sequence[int] | torch.Tensor) -> Batch:
+        """Return some blocks, tensors `[B, S]`."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +134,7 @@ class PackedBlocks:
     @property
     def is_text(self) -> torch.Tensor:
         """Bool [N, S]: False on separators and padding, which measurements leave out."""
-        return (self.language_id >= 0) & (self.input_ids != self.separator_id)
+        return text_mask(self._tensors(), self.separator_id)
 
     @property
     def num_tokens(self) -> int:
@@ -136,17 +186,32 @@ def model_inputs(batch: Batch, device: torch.device | None = None) -> dict[str, 
     return {"input_ids": ids, "position_ids": positions, "use_cache": False}
 
 
-def shuffled_documents(corpus: "Corpus", split: str, language: str, seed: int) -> "list[Document]":
-    """Return a language's documents in random order.
+def shuffled_documents(corpus: "Corpus", split: str, language: str, seed: int) -> "Sequence[Document]":
+    """Return a language's documents in random order; those of a corpus in shards stay on the disk.
 
     Raises:
         UsageError: there are none.
     """
-    documents = list(corpus.documents(split, language))
+    documents = corpus.documents(split, language)
     if not documents:
         raise UsageError(f"The corpus {corpus.name} has no {split} text in {language!r}.")
-    order = torch.randperm(len(documents), generator=torch.Generator().manual_seed(seed)).tolist()
-    return [documents[index] for index in order]
+    order = torch.randperm(len(documents), generator=torch.Generator().manual_seed(seed))
+    if isinstance(documents, StoredDocuments):
+        return documents.take(order.numpy())
+    return [documents[index] for index in order.tolist()]
+
+
+def first_documents(documents: "Sequence[Document]", characters: int) -> "Sequence[Document]":
+    """Return the first of some documents, up to the one with which they have more than so many characters."""
+    if isinstance(documents, StoredDocuments):
+        count = int(np.searchsorted(np.cumsum(documents.characters), characters, side="right")) + 1
+        return documents[:count] if count < len(documents) else documents
+    total = 0
+    for number, document in enumerate(documents, start=1):
+        total += len(document.text)
+        if total > characters:
+            return documents[:number]
+    return documents
 
 
 def separator_token_id(tokenizer: "PreTrainedTokenizerBase") -> int:

@@ -53,7 +53,12 @@ def assign_split(path: str) -> str:
     The same path gets the same split in every language and on every machine, so replay never shows the content of the
     training pages in another language.
     """
-    bucket = int(hashlib.sha256(path.encode()).hexdigest(), 16) % 100
+    return split_of_digest(hashlib.sha256(path.encode()).digest())
+
+
+def split_of_digest(digest: bytes) -> str:
+    """Return the split that a SHA-256 stands for."""
+    bucket = int.from_bytes(digest) % 100
     return "train" if bucket < 80 else "replay" if bucket < 95 else "dev"
 
 
@@ -62,7 +67,12 @@ def min_characters(text: str) -> int:
     return 8 if UNSPACED_LETTER.search(text) else 20
 
 
-def _words(text: str) -> list[str]:
+def comparison_key(text: str) -> str:
+    """Return a block in the form in which blocks are compared: lower-cased, with every digit read as 0."""
+    return regex.sub(r"\d", "0", " ".join(text.lower().split()))
+
+
+def words_of(text: str) -> list[str]:
     """Return the words of a text; in scripts without spaces, every character is one."""
     # The pattern that tells them apart is several times slower, and most texts do not need it.
     return (_WORDS_AND_UNSPACED if UNSPACED_LETTER.search(text) else WORDS).findall(text)
@@ -122,7 +132,7 @@ class _OverlapIndex:
     """Blocks in the form in which they are compared; all masks are bool `[blocks]`."""
 
     def __init__(self, blocks: Sequence[Block]):
-        keys = [regex.sub(r"\d", "0", " ".join(block.text.lower().split())) for block in blocks]
+        keys = [comparison_key(block.text) for block in blocks]
         numbers: dict[str, int] = {}
         self.key = np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
         self.split = np.array([SPLITS.index(block.split) for block in blocks], dtype=np.int64)
@@ -171,7 +181,7 @@ def _hash_ngrams(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     numbers: dict[str, int] = {}
     words: list[np.ndarray] = []
     for text in texts:
-        found = _words(text)
+        found = words_of(text)
         words.append(np.array([numbers.setdefault(word, len(numbers) + 1) for word in found], dtype=np.uint64))
     lengths = np.array([len(found) for found in words], dtype=np.int64)
     owner = np.repeat(np.arange(len(texts)), lengths)
@@ -180,10 +190,21 @@ def _hash_ngrams(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     # A polynomial in a fixed odd base, modulo 2^64 by overflow; the words' numbers are spread over all bits first.
     spread = np.concatenate(words) * np.uint64(0x9E3779B97F4A7C15)
     spread ^= spread >> np.uint64(29)
-    windows = len(owner) - NGRAM + 1
+    return roll_hashes(spread, owner)
+
+
+def roll_hashes(words: np.ndarray, owner: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the hash (uint64) of every `NGRAM` words in a row of one text, and the text that each belongs to.
+
+    Args:
+        words: a number for each word of the texts, one after another, uint64 with all bits in use.
+        owner: the text of each word.
+    """
+    windows = max(len(owner) - NGRAM + 1, 0)
     hashes = np.zeros(windows, dtype=np.uint64)
     for place in range(NGRAM):
-        hashes = hashes * np.uint64(0xD6E8FEB86659FD93) + spread[place : place + windows]
+        hashes *= np.uint64(0xD6E8FEB86659FD93)
+        hashes += words[place : place + windows]
     inside = owner[:windows] == owner[NGRAM - 1 :]
     return hashes[inside], owner[:windows][inside]
 
@@ -250,7 +271,7 @@ def _count_triples(texts: Sequence[str]) -> Counter[str]:
 
 
 def _triples(text: str) -> Iterable[str]:
-    line = " " + " ".join(_words(text.lower())) + " "
+    line = " " + " ".join(words_of(text.lower())) + " "
     return map("".join, zip(line, line[1:], line[2:], strict=False))
 
 
@@ -275,20 +296,25 @@ def assign_splits(documents: Sequence[str], what: str) -> list[str]:
     Raises:
         UsageError: fewer documents than splits.
     """
-    num_different = len(set(documents))
+    require_enough(len(set(documents)), what)
+    by_value = [assign_split(text) for text in documents]
+    if set(by_value) == set(DEALT):
+        return by_value
+    ranked = sorted(set(documents), key=lambda text: hashlib.sha256(text.encode()).digest())
+    rank = dict(zip(ranked, splits_by_rank(len(ranked)), strict=True))
+    return [rank[text] for text in documents]
+
+
+def require_enough(num_different: int, what: str) -> None:
+    """Refuse to divide fewer documents than there are splits."""
     if num_different < len(DEALT):
         raise UsageError(
             f"{what} has {num_different} different document(s), which cannot be divided into {', '.join(DEALT)}; "
             f"give at least {len(DEALT)}, and some hundreds for a result that means something."
         )
-    by_value = [assign_split(text) for text in documents]
-    if set(by_value) == set(DEALT):
-        return by_value
-    ranked = sorted(set(documents), key=lambda text: hashlib.sha256(text.encode()).digest())
-    num_dev = max(1, round(0.05 * len(ranked)))
-    num_replay = max(1, round(0.15 * len(ranked)))
-    rank = {text: place for place, text in enumerate(ranked)}
-    return [
-        "dev" if rank[text] < num_dev else "replay" if rank[text] < num_dev + num_replay else "train"
-        for text in documents
-    ]
+
+
+def splits_by_rank(count: int) -> list[str]:
+    """Return the splits of so many different documents in the order of the hashes of their content."""
+    num_dev, num_replay = max(1, round(0.05 * count)), max(1, round(0.15 * count))
+    return ["dev"] * num_dev + ["replay"] * num_replay + ["train"] * (count - num_dev - num_replay)

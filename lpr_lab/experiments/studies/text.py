@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from lpr_lab.runs.claims import Claim, as_records
 from lpr_lab.runs.find import start_run
 from lpr_lab.runs.formats import json_records
 from lpr_lab.runs.run import Run
-from lpr_lab.text.corpus import Corpus, Document
+from lpr_lab.text.corpus import Corpus, Document, ordered_by_id
 from lpr_lab.text.fertility import measure_fertility, premium, script_mix
 from lpr_lab.text.languages import get_language, language_codes
 from lpr_lab.text.load import load_corpus
@@ -132,13 +133,14 @@ def measure(settings: SurveySettings, run: Run, corpus: Corpus) -> tuple[pd.Data
 def _drawn(settings: SurveySettings, corpus: Corpus, split: str) -> Iterator[tuple[str, list[Document]]]:
     """Yield each language that has text in a split with the documents that are tokenised."""
 
-    def place(document: Document) -> bytes:
-        return hashlib.sha256(f"{settings.seed}/{document.id}".encode()).digest()
+    def place(name: str) -> bytes:
+        return hashlib.sha256(f"{settings.seed}/{name}".encode()).digest()
 
     for code in settings.languages:
-        documents = sorted((text for text in corpus.documents(split, code) if text.text.strip()), key=place)
+        ordered = ordered_by_id(corpus.documents(split, code), place)
+        documents = list(islice((one for one in ordered if one.text.strip()), settings.documents_per_split))
         if documents:
-            yield code, documents[: settings.documents_per_split]
+            yield code, documents
 
 
 def finish(settings: SurveySettings, run: Run, fertility: pd.DataFrame, mixes: pd.DataFrame) -> dict[str, Any]:

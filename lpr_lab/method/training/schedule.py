@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from lpr_lab.errors import UsageError
-from lpr_lab.text.packing import PackedBlocks
+from lpr_lab.text.packing import Blocks
 
 
 class BlockSchedule:
@@ -27,7 +27,7 @@ class BlockSchedule:
 
     def __init__(
         self,
-        blocks: Mapping[str, PackedBlocks],
+        blocks: Mapping[str, Blocks],
         *,
         blocks_per_step: int,
         seed: int,
@@ -41,6 +41,7 @@ class BlockSchedule:
         self.seed = seed
         shares = np.array([(weights or {}).get(language, 1.0) for language in self.languages], dtype=float)
         self._pattern = _turns(shares / shares.sum())
+        self._orders: dict[int, dict[int, np.ndarray]] = {}
         self._per_round = np.bincount(self._pattern, minlength=len(self.languages))
 
     @property
@@ -71,8 +72,17 @@ class BlockSchedule:
         drawn_before = round_ * int(self._per_round[which]) + int((self._pattern[:turn] == which).sum())
         language = self.languages[which]
         epoch, position = divmod(drawn_before, len(self.blocks[language]))
-        order = np.random.default_rng([self.seed, which, epoch]).permutation(len(self.blocks[language]))
-        return language, int(order[position])
+        return language, int(self._order(which, epoch)[position])
+
+    def _order(self, which: int, epoch: int) -> np.ndarray:
+        """Return the shuffled order of a language's blocks; the last two are kept, since a step may see two of them."""
+        known = self._orders.setdefault(which, {})
+        if epoch not in known:
+            while len(known) > 1:
+                del known[next(iter(known))]
+            count = len(self.blocks[self.languages[which]])
+            known[epoch] = np.random.default_rng([self.seed, which, epoch]).permutation(count)
+        return known[epoch]
 
 
 def _turns(shares: np.ndarray) -> np.ndarray:

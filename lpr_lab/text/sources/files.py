@@ -1,7 +1,7 @@
 """Corpora from files: one or many, with or without languages and splits of their own."""
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from lpr_lab.storage import sha256_file
 from lpr_lab.text.corpus import Corpus, Document
 from lpr_lab.text.languages import find_language, get_language, get_languages
 from lpr_lab.text.sources.folders import LeftOut, list_folder
-from lpr_lab.text.sources.formats import COMPRESSIONS, ENDINGS, TEXT_FORMAT, parts_of, read_paragraphs, read_rows
+from lpr_lab.text.sources.formats import COMPRESSIONS, ENDINGS, TEXT_FORMAT, Piece, parts_of, read_paragraphs, read_rows
 from lpr_lab.text.sources.rows import Labels, Record, read_records
 from lpr_lab.text.splits import SPLITS, Block, assign_splits, drop_duplicates, min_characters
 
@@ -36,14 +36,36 @@ def load_files(source: Paths, *, languages: Sequence[str] | None, text_column: s
     labels = Labels(wanted)
     records: list[Record] = []
     sources: list[dict[str, Any]] = []
-    files, left_out = _list_files(source)
+    files, left_out = list_files(source)
     for path, language in files:
-        known = language or (wanted[0] if wanted is not None and len(wanted) == 1 else language_in_name(path))
-        records += _read(path, known, text_column, labels)
-        # The name alone: a manifest travels with a run, and the folders of this machine mean nothing elsewhere.
-        sources.append({"file": path.name, "sha256": sha256_file(path), "licence": "as the file's owner states"})
-    name = ", ".join(sorted({entry["file"] for entry in sources}))
+        records += read_file(path, known_language(path, language, wanted), text_column, labels)
+        sources.append(describe_file(path, sha256_file(path)))
+    name = joint_name(path for path, _ in files)
     return make_corpus(name, records, labels, sources, left_out)
+
+
+def known_language(path: Path, language: str | None, wanted: Sequence[str] | None) -> str | None:
+    """Return the language of a file's records that do not say theirs: as told, else the one asked for, else its name's.
+
+    Args:
+        path: of the file.
+        language: that it is in by a mapping, or by its place in a folder.
+        wanted: codes that were asked for; None for all.
+    """
+    return language or (wanted[0] if wanted is not None and len(wanted) == 1 else language_in_name(path))
+
+
+def describe_file(path: Path, sha256: str) -> dict[str, str]:
+    """Return a file's entry among the sources of a manifest.
+
+    The name alone: a manifest travels with a run, and the folders of this machine mean nothing elsewhere.
+    """
+    return {"file": path.name, "sha256": sha256, "licence": "as the file's owner states"}
+
+
+def joint_name(paths: Iterable[Path]) -> str:
+    """Return what messages call a corpus of these files."""
+    return ", ".join(sorted({path.name for path in paths}))
 
 
 def make_corpus(
@@ -75,31 +97,71 @@ def make_corpus(
             num_empty += 1
         else:
             by_language.setdefault(record.language, []).append(record)
-    codes = tuple(labels.wanted) if labels.wanted is not None else tuple(sorted(by_language))
-    missing = [*left_out, *_records_left_out(num_null, labels)]
-    without = [code for code in codes if code not in by_language]
-    if without or not codes:
-        found = ", ".join(sorted({*by_language, *labels.others})) or "none"
-        empty = f" ({num_empty} empty records were left out)" if num_empty else ""
-        raise UsageError(
-            f"{name} has no text{' in ' + ', '.join(without) if without else ''}{empty}; languages found: {found}."
-            f"{_listed(missing)} Check the language codes and the text column."
-        )
+    codes, missing = take_stock(name, {*by_language}, labels, num_empty, num_null, left_out)
     texts: dict[tuple[str, str], tuple[Document, ...]] = {}
     preparation: dict[str, Any] = {}
     for code in codes:
         documents, preparation[code] = _divide(by_language[code], code, f"{name} in {code!r}")
         for split in SPLITS:
             texts[split, code] = tuple(document for document, own in documents if own == split)
-        preparation[code]["empty_records_left_out"] = num_empty
-        if num_null.get(code):
-            preparation[code]["null_records_left_out"] = num_null[code]
-        if len(labels.taken.get(code, ())) > 1:
-            preparation[code]["labels"] = dict(sorted(labels.taken[code].items()))
+        preparation[code] |= record_counts(code, labels, num_empty, num_null)
+    warn_of_left_out(name, missing)
+    return Corpus(name, codes, texts, sources=tuple(sources), preparation=preparation, left_out=as_entries(missing))
+
+
+def take_stock(
+    name: str,
+    found: Collection[str],
+    labels: Labels,
+    num_empty: int,
+    num_null: Mapping[str, int],
+    left_out: Sequence[LeftOut],
+) -> tuple[tuple[str, ...], list[LeftOut]]:
+    """Return the languages of a corpus, and all that is left out of it.
+
+    Args:
+        name: what to call it in messages.
+        found: codes of the languages that have text.
+        labels: what its records were labelled, and which languages were asked for.
+        num_empty: records of nothing but space.
+        num_null: language -> records without a text.
+        left_out: files that were not read.
+
+    Raises:
+        UsageError: no text, or a wanted language without any.
+    """
+    codes = tuple(labels.wanted) if labels.wanted is not None else tuple(sorted(found))
+    missing = [*left_out, *_records_left_out(num_null, labels)]
+    without = [code for code in codes if code not in found]
+    if without or not codes:
+        others = ", ".join(sorted({*found, *labels.others})) or "none"
+        empty = f" ({num_empty} empty records were left out)" if num_empty else ""
+        raise UsageError(
+            f"{name} has no text{' in ' + ', '.join(without) if without else ''}{empty}; languages found: {others}."
+            f"{_listed(missing)} Check the language codes and the text column."
+        )
+    return codes, missing
+
+
+def record_counts(code: str, labels: Labels, num_empty: int, num_null: Mapping[str, int]) -> dict[str, Any]:
+    """Return what the preparation of a language says of its records: how many were left out, and several labels."""
+    counts: dict[str, Any] = {"empty_records_left_out": num_empty}
+    if num_null.get(code):
+        counts["null_records_left_out"] = num_null[code]
+    if len(labels.taken.get(code, ())) > 1:
+        counts["labels"] = dict(sorted(labels.taken[code].items()))
+    return counts
+
+
+def warn_of_left_out(name: str, missing: Sequence[LeftOut]) -> None:
+    """Warn of what is found and not read."""
     if missing:
-        warnings.warn(f"Not all of {_short(name)} is read.{_listed(missing)}", stacklevel=2)
-    entries = [{"name": one.name, "reason": one.reason} for one in missing]
-    return Corpus(name, codes, texts, sources=tuple(sources), preparation=preparation, left_out=tuple(entries))
+        warnings.warn(f"Not all of {_short(name)} is read.{_listed(missing)}", stacklevel=3)
+
+
+def as_entries(missing: Sequence[LeftOut]) -> tuple[dict[str, str], ...]:
+    """Return what is left out as a manifest has it."""
+    return tuple({"name": one.name, "reason": one.reason} for one in missing)
 
 
 def records_without_text(count: int, code: str) -> LeftOut:
@@ -129,10 +191,8 @@ def _divide(records: list[Record], code: str, what: str) -> tuple[list[tuple[Doc
     """Return (document, split) for one language after dropping repeats, and the report of what was dropped."""
     different = list({record.text.strip(): record for record in reversed(records)}.values())[::-1]
     given = [record.split for record in different]
-    if all(split is not None for split in given):
-        splits = [_known_split(str(split), what) for split in given]
-    elif any(split is not None for split in given):
-        raise UsageError(f"{what} gives a split for some records and none for others; give it for all or for none.")
+    if splits_are_given(sum(split is not None for split in given), len(given), what):
+        splits = [known_split(str(split), what) for split in given]
     else:
         splits = assign_splits([record.text.strip() for record in different], what)
     blocks = [
@@ -153,17 +213,29 @@ def _divide(records: list[Record], code: str, what: str) -> tuple[list[tuple[Doc
         if len(texts) < sum(bool(line.strip()) for line in whole) and all(len(t) < min_characters(t) for t in texts):
             continue
         documents.append((Document(record.id, code, "\n".join(texts), record.source), splits[number]))
-    found = {split for _, split in documents}
-    for split in ("train", "dev"):
-        if split not in found:
-            raise UsageError(
-                f"{what} has no {split} text left after repeats were dropped ({len(different)} different documents "
-                "were given); give more text, or texts that differ more."
-            )
+    require_splits({split for _, split in documents}, len(different), what)
     return documents, report
 
 
-def _known_split(split: str, what: str) -> str:
+def splits_are_given(num_given: int, num_records: int, what: str) -> bool:
+    """Tell whether records say their splits: all of them do, or none; anything between is refused."""
+    if 0 < num_given < num_records:
+        raise UsageError(f"{what} gives a split for some records and none for others; give it for all or for none.")
+    return num_given > 0
+
+
+def require_splits(found: Collection[str], num_different: int, what: str) -> None:
+    """Refuse a language that has no text to learn from, or none to check with."""
+    for split in ("train", "dev"):
+        if split not in found:
+            raise UsageError(
+                f"{what} has no {split} text left after repeats were dropped ({num_different} different documents "
+                "were given); give more text, or texts that differ more."
+            )
+
+
+def known_split(split: str, what: str) -> str:
+    """Return the split that a record says it is in, if there is one of that name."""
     one_of(f"{what} has a record whose split", split, SPLITS)
     return split
 
@@ -171,14 +243,14 @@ def _known_split(split: str, what: str) -> str:
 # -- reading -----------------------------------------------------------------------------------------------------------
 
 
-def _list_files(source: Paths) -> tuple[list[tuple[Path, str | None]], list[LeftOut]]:
+def list_files(source: Paths) -> tuple[list[tuple[Path, str | None]], list[LeftOut]]:
     """Return (file, language or None) for whatever `load_corpus` was given, and what is not read of its folders."""
     files: list[tuple[Path, str | None]] = []
     left_out: list[LeftOut] = []
     if isinstance(source, Mapping):
         for language, paths in source.items():
             code = get_language(language).code
-            below, without = _list_files(paths)
+            below, without = list_files(paths)
             files += [(path, code) for path, _ in below]
             left_out += without
     elif isinstance(source, str | Path):
@@ -187,7 +259,7 @@ def _list_files(source: Paths) -> tuple[list[tuple[Path, str | None]], list[Left
         if not source:
             raise UsageError("No file was given; expected at least one path.")
         for one in source:
-            below, without = _list_files(one)
+            below, without = list_files(one)
             files += below
             left_out += without
     else:
@@ -230,7 +302,10 @@ def language_in_name(path: Path, folder: Path | None = None) -> str | None:
     return None
 
 
-def _read(path: Path, language: str | None, text_column: str | None, labels: Labels) -> Iterator[Record]:
+def read_file(
+    path: Path, language: str | None, text_column: str | None, labels: Labels, piece: Piece | None = None
+) -> Iterator[Record]:
+    """Yield the records of a file, or of a piece of it, in the languages that are taken; see `load_corpus`."""
     stem, ending, _ = parts_of(path)
     if not ending:
         raise UsageError(f"{path.name} is of a kind that cannot be read; expected {_KINDS}.")
@@ -245,4 +320,5 @@ def _read(path: Path, language: str | None, text_column: str | None, labels: Lab
             if code is not None:
                 yield Record(text, code, f"{stem}-{number}", None, path.name)
     else:
-        yield from read_records(read_rows(path, text_column), path.name, stem, language, text_column, labels)
+        rows, before = read_rows(path, text_column, piece), piece.records_before if piece else 0
+        yield from read_records(rows, path.name, stem, language, text_column, labels, before)

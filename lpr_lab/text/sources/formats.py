@@ -10,13 +10,13 @@ import gzip
 import io
 import json
 import lzma
-import re
+import math
 import sys
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from lpr_lab.errors import DamagedError, MissingError, UsageError, first_line
 from lpr_lab.text.sources.rows import TEXT_COLUMNS
@@ -32,6 +32,9 @@ RECORD_FORMATS: dict[str, Callable[[Path, str | None], Iterator[dict[str, Any]]]
 """How the records of each format are read, given the file and the name of the column that holds the text, if any. Of
 several files of one name that differ in their ending only, the first one here is read."""
 ENDINGS = (*RECORD_FORMATS, TEXT_FORMAT)
+
+_PARQUET_ROWS = 1024
+"""Rows that are Python objects at once; texts may be long."""
 
 
 def _open_zstd(path: Path) -> BinaryIO:
@@ -64,28 +67,64 @@ def parts_of(path: Path) -> tuple[str, str, str]:
     return (inner.stem, ending, compression) if ending in (*RECORD_FORMATS, TEXT_FORMAT) else (path.name, "", "")
 
 
-def read_paragraphs(path: Path) -> list[str]:
-    """Return what stands between blank lines of a text file.
+def read_paragraphs(path: Path) -> Iterator[str]:
+    r"""Yield what stands between blank lines of a text file, as `re.split(r"\n\s*\n", content)` has it.
 
     Raises:
         UsageError: not text in UTF-8.
         MissingError, DamagedError: it cannot be read, or its compression breaks off.
     """
-    with _bytes_of(path) as file:
-        content = _decode(file.read(), path, 0)
-    _refuse_null_bytes(content, path, 0)
-    content = content.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
-    return re.split(r"\n\s*\n", content)
+    paragraph: list[str] = []
+    blank: list[str] = []
+    for line in _text_lines(path):
+        # Blank is what follows a line end and has one of its own; the rest of a file belongs to its last paragraph.
+        if paragraph and line.endswith("\n") and not line.strip():
+            blank.append(line)
+            continue
+        if blank:
+            yield "".join(paragraph).removesuffix("\n")
+            paragraph, blank = [], []
+        paragraph.append(line)
+    yield "".join(paragraph).removesuffix("\n") if blank else "".join(paragraph)
+    if blank:
+        yield ""
 
 
-def read_rows(path: Path, text_column: str | None = None) -> Iterator[dict[str, Any]]:
-    """Yield the records of a file of one of `RECORD_FORMATS`, column -> value.
+def _text_lines(path: Path) -> Iterator[str]:
+    for _, line, offset in _lines(path):
+        _refuse_null_bytes(line, path, offset)
+        yield from io.StringIO(line.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+class Piece(NamedTuple):
+    """Part of a file, of those formats of which a part can be read by itself."""
+
+    start: int
+    """First byte of JSON Lines that are not compressed, or first row group of Parquet."""
+    stop: int
+    """What follows the last one."""
+    records_before: int = 0
+    lines_before: int = 0
+    size: int = 0
+    """In bytes, to show how much is done."""
+
+
+PIECES: dict[str, Callable[[Path, Piece], Iterator[dict[str, Any]]]] = {
+    ".jsonl": lambda path, piece: _json_lines(path, piece),
+    ".parquet": lambda path, piece: _parquet_rows(path, piece),
+}
+"""How a part of a file is read, by format."""
+
+
+def read_rows(path: Path, text_column: str | None = None, piece: Piece | None = None) -> Iterator[dict[str, Any]]:
+    """Yield the records of a file of one of `RECORD_FORMATS`, or of a piece of it, column -> value.
 
     Raises:
         UsageError: not what its ending says; the message has the line or the byte.
         MissingError, DamagedError: it cannot be read, or it breaks off.
     """
-    return RECORD_FORMATS[parts_of(path)[1]](path, text_column)
+    ending = parts_of(path)[1]
+    return RECORD_FORMATS[ending](path, text_column) if piece is None else PIECES[ending](path, piece)
 
 
 # -- bytes and characters ----------------------------------------------------------------------------------------------
@@ -111,11 +150,15 @@ def _bytes_of(path: Path) -> Iterator[BinaryIO]:
         ) from error
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str, int]]:
+def _lines(path: Path, piece: Piece | None = None) -> Iterator[tuple[int, str, int]]:
     """Yield (number, line with its end, byte at which it begins) of a text file in UTF-8."""
-    offset = 0
+    offset, stop, before = (piece.start, piece.stop, piece.lines_before) if piece else (0, math.inf, 0)
     with _bytes_of(path) as file:
-        for number, line in enumerate(file, start=1):
+        if piece:
+            file.seek(piece.start)
+        for number, line in enumerate(file, start=1 + before):
+            if offset >= stop:
+                return
             text = _decode(line, path, offset, number)
             yield number, text.removeprefix("\ufeff") if number == 1 else text, offset
             offset += len(line)
@@ -143,11 +186,56 @@ def _refuse_null_bytes(text: str, path: Path, offset: int) -> None:
 # -- formats -----------------------------------------------------------------------------------------------------------
 
 
-def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    for number, line, _ in _lines(path):
-        for part in line.rstrip("\r\n").split("\r"):
-            if part.strip():
-                yield _object(part, path, number)
+def _json_lines(path: Path, piece: Piece | None = None) -> Iterator[dict[str, Any]]:
+    for number, line, _ in _lines(path, piece):
+        for part in _records_in(line):
+            yield _object(part, path, number)
+
+
+def _records_in(line: str) -> list[str]:
+    return [part for part in line.rstrip("\r\n").split("\r") if part.strip()]
+
+
+def cut_json_lines(path: Path, piece_bytes: int, each: Callable[[bytes], object]) -> list[Piece]:
+    """Divide a file of JSON Lines that is not compressed into pieces of at least so many bytes; the last has the rest.
+
+    Args:
+        path: the file.
+        piece_bytes: how much to read by itself.
+        each: shown every line, on the way.
+    """
+    pieces: list[Piece] = []
+    start = offset = lines = records = lines_before = records_before = 0
+    with _bytes_of(path) as file:
+        for line in file:
+            each(line)
+            offset, lines = offset + len(line), lines + 1
+            if line[:1] == b"{" and b"\r" not in line[:-2]:
+                records += 1  # without decoding, what nearly every line is
+            else:
+                text = line.decode("utf-8", "replace")
+                records += len(_records_in(text.removeprefix("\ufeff") if lines == 1 else text))
+            if offset - start >= piece_bytes:
+                pieces.append(Piece(start, offset, records_before, lines_before, offset - start))
+                start, records_before, lines_before = offset, records, lines
+    return [*pieces, Piece(start, offset, records_before, lines_before, offset - start)] if offset > start else pieces
+
+
+def cut_parquet(path: Path, piece_bytes: int) -> list[Piece]:
+    """Divide a Parquet file into pieces of whole row groups, of at least so many bytes before compression."""
+    import pyarrow.parquet
+
+    with _bytes_of(path) as file:
+        metadata = pyarrow.parquet.read_metadata(file)
+    pieces: list[Piece] = []
+    start = records = records_before = size = 0
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        size, records = size + group.total_byte_size, records + group.num_rows
+        if size >= piece_bytes or number == metadata.num_row_groups - 1:
+            pieces.append(Piece(start, number + 1, records_before, 0, size))
+            start, records_before, size = number + 1, records, 0
+    return pieces
 
 
 def _object(text: str, path: Path, number: int) -> dict[str, Any]:
@@ -229,7 +317,7 @@ def _csv_rows(path: Path, delimiter: str) -> Iterator[dict[str, Any]]:
         csv.field_size_limit(limit)
 
 
-def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
+def _parquet_rows(path: Path, piece: Piece | None = None) -> Iterator[dict[str, Any]]:
     import pyarrow
     import pyarrow.parquet
 
@@ -240,9 +328,10 @@ def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
             table = pyarrow.parquet.ParquetFile(source)
         except (pyarrow.ArrowException, OSError) as error:
             raise UsageError(f"{path.name} is not a readable Parquet file ({first_line(error)}).") from error
-        done = 0
+        groups = list(range(piece.start, piece.stop)) if piece else None
+        done = piece.records_before if piece else 0
         try:
-            for batch in table.iter_batches():
+            for batch in table.iter_batches(_PARQUET_ROWS, row_groups=groups):
                 rows = batch.to_pylist()
                 yield from rows
                 done += len(rows)

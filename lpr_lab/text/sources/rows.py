@@ -87,7 +87,13 @@ class Labels:
 
 
 def read_records(
-    rows: Iterable[Row], source: str, stem: str, language: str | None, text_column: str | None, labels: Labels
+    rows: Iterable[Row],
+    source: str,
+    stem: str,
+    language: str | None,
+    text_column: str | None,
+    labels: Labels,
+    records_before: int = 0,
 ) -> Iterator[Record]:
     """Turn rows into records; the language of a row counts before that of its file.
 
@@ -98,12 +104,13 @@ def read_records(
         language: code of the file's language, if known.
         text_column: where the text is; None looks for the usual names.
         labels: which languages are taken; a row in another one is not looked at further.
+        records_before: what the first row follows in its file.
 
     Raises:
         UsageError: no such column, a value of the wrong kind, or no language.
     """
     column = text_column
-    for number, row in enumerate(rows, start=1):
+    for number, row in enumerate(rows, start=1 + records_before):
         where = f"Record {number} of {source}"
         label = language_of(row, where) or language
         if label is None:

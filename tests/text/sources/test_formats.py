@@ -5,6 +5,7 @@ import csv
 import gzip
 import json
 import lzma
+import re
 
 import pyarrow
 import pyarrow.parquet
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from lpr_lab.errors import DamagedError, LprError, MissingError, UsageError
 from lpr_lab.text.load import load_corpus
-from lpr_lab.text.sources.formats import read_paragraphs, read_rows
+from lpr_lab.text.sources.formats import cut_json_lines, cut_parquet, read_paragraphs, read_rows
 
 PACK = {
     "": lambda data: data,
@@ -58,7 +59,7 @@ def test_every_format_in_every_packing_gives_the_same_rows(tmp_path, ending, pac
 def test_text_in_every_packing_gives_the_same_paragraphs_and_ids(tmp_path, packing):
     path = tmp_path / f"el.txt{packing}"
     path.write_bytes(PACK[packing]("\ufeffένα\r\nδύο\r\n\r\nτρία\n \nτέσσερα".encode()))
-    assert read_paragraphs(path) == ["ένα\nδύο", "τρία", "τέσσερα"]
+    assert [*read_paragraphs(path)] == ["ένα\nδύο", "τρία", "τέσσερα"]
     corpus = load_corpus(path)
     assert {d.id for split in corpus.splits for d in corpus.documents(split)} == {"el-1", "el-2", "el-3"}
 
@@ -254,3 +255,46 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(type(path), "open", refuse)
     with pytest.raises(MissingError, match=r"el\.jsonl may not"):
         list(read_rows(path))
+
+
+@given(content=st.text(alphabet="aβ \t\n\r\x0b\u00a0\u2028", max_size=40))
+def test_paragraphs_read_line_by_line_are_those_of_the_whole_text(tmp_path_factory, content):
+    path = tmp_path_factory.mktemp("paragraphs") / "el.txt"
+    path.write_bytes(content.encode())
+    whole = content.replace("\r\n", "\n").replace("\r", "\n")
+    assert [*read_paragraphs(path)] == re.split(r"\n\s*\n", whole)
+
+
+@given(
+    lines=st.lists(
+        st.sampled_from(['{"text": "ένα"}', '{"text": 1}\r{"text": 2}', "", " ", "\u00a0", "\r"]), max_size=9
+    ),
+    piece_bytes=st.integers(1, 60),
+    ends=st.sampled_from(["\n", "\r\n"]),
+)
+def test_pieces_of_json_lines_together_are_the_file_and_know_their_places(tmp_path_factory, lines, piece_bytes, ends):
+    path = tmp_path_factory.mktemp("pieces") / "el.jsonl"
+    path.write_bytes("\ufeff".encode() + ends.join(lines).encode())
+    pieces = cut_json_lines(path, piece_bytes, lambda line: None)
+    rows = [list(read_rows(path, piece=piece)) for piece in pieces]
+    assert [row for part in rows for row in part] == list(read_rows(path))
+    assert [piece.records_before for piece in pieces] == [sum(map(len, rows[:i])) for i in range(len(rows))]
+    assert sum(piece.size for piece in pieces) == path.stat().st_size
+
+
+@pytest.mark.parametrize("piece_bytes", [1, 600, 10**9])
+def test_pieces_of_parquet_together_are_the_file(tmp_path, piece_bytes):
+    path = tmp_path / "el.parquet"
+    path.write_bytes(encode(".parquet", ROWS))
+    pieces = cut_parquet(path, piece_bytes)
+    rows = [list(read_rows(path, piece=piece)) for piece in pieces]
+    assert [row for part in rows for row in part] == ROWS
+    assert [piece.records_before for piece in pieces] == [sum(map(len, rows[:i])) for i in range(len(rows))]
+
+
+def test_what_is_wrong_in_a_piece_is_said_with_its_place_in_the_file(tmp_path):
+    path = tmp_path / "el.jsonl"
+    path.write_text('{"text": "ένα"}\n' * 9 + "no JSON\n", encoding="utf-8")
+    last = cut_json_lines(path, 40, lambda line: None)[-1]
+    with pytest.raises(UsageError, match="line 10"):
+        list(read_rows(path, piece=last))
