@@ -9,6 +9,7 @@ from lpr_lab.text.corpus import Corpus
 from lpr_lab.text.demo.corpus import DEMO_LANGUAGES, load_demo
 from lpr_lab.text.demo.readers import HELP_LANGUAGES
 from lpr_lab.text.languages import get_languages
+from lpr_lab.text.shards.from_hub import prepare_hub
 from lpr_lab.text.shards.pool import Workers, num_workers
 from lpr_lab.text.shards.prepare import prepare_files
 from lpr_lab.text.sources.files import list_files, load_files, looks_like_path
@@ -82,14 +83,11 @@ def load_corpus(
             with Workers(num_proc) as workers:
                 return prepare_files(source, languages=languages, text_column=text_column, workers=workers)
         return load_files(source, languages=languages, text_column=text_column)
-    return load_hub(
-        source,
-        languages=languages,
-        text_column=text_column,
-        configs=configs or {},
-        hub_split=hub_split,
-        max_documents=max_documents,
-    )
+    hub: dict[str, Any] = {"configs": configs or {}, "hub_split": hub_split, "max_documents": max_documents}
+    if streaming:
+        with Workers(num_proc) as workers:
+            return prepare_hub(source, languages=languages, text_column=text_column, **hub, workers=workers)
+    return load_hub(source, languages=languages, text_column=text_column, **hub)
 
 
 def _joined(parts: Sequence[str], languages: Sequence[str] | None, **options: Any) -> Corpus:

@@ -8,6 +8,7 @@ words in a row with it.
 
 import hashlib
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -35,6 +36,7 @@ _UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar
 WORDS = regex.compile(r"\w+")
 _WORDS_AND_UNSPACED = regex.compile(rf"{_UNSPACED}|(?:(?!{_UNSPACED})\w)+")
 UNSPACED_LETTER = regex.compile(_UNSPACED)
+_FROM_THAI = re.compile("[\u0e00-\U0010ffff]")
 _LETTERS = regex.compile(r"\p{L}")
 _MODEL_CHARACTERS = 400_000
 
@@ -62,9 +64,15 @@ def split_of_digest(digest: bytes) -> str:
     return "train" if bucket < 80 else "replay" if bucket < 95 else "dev"
 
 
+def is_unspaced(text: str) -> bool:
+    """Tell whether a text has letters of a script without spaces between words."""
+    # All of these scripts begin at Thai, and a range of characters is found many times faster than a script.
+    return bool(_FROM_THAI.search(text) and UNSPACED_LETTER.search(text))
+
+
 def min_characters(text: str) -> int:
     """Return how long a block must be to say something: 20 characters, or 8 in a script without spaces."""
-    return 8 if UNSPACED_LETTER.search(text) else 20
+    return 8 if is_unspaced(text) else 20
 
 
 def comparison_key(text: str) -> str:
@@ -75,7 +83,7 @@ def comparison_key(text: str) -> str:
 def words_of(text: str) -> list[str]:
     """Return the words of a text; in scripts without spaces, every character is one."""
     # The pattern that tells them apart is several times slower, and most texts do not need it.
-    return (_WORDS_AND_UNSPACED if UNSPACED_LETTER.search(text) else WORDS).findall(text)
+    return (_WORDS_AND_UNSPACED if is_unspaced(text) else WORDS).findall(text)
 
 
 # -- duplicates --------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ With 64 bits, two different things of the ten thousand million of a terabyte hav
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,7 +50,7 @@ def compare_shard(shard: Path, rows: np.ndarray, splits: np.ndarray, folder: Pat
         splits: the split of each, index into `SPLITS`.
         folder: which appears when it is whole.
     """
-    hasher = _Hasher()
+    numbers_of_words = _WordNumbers()
     lines: list[tuple[int, int, int, int]] = []
     found: dict[str, list[list[np.ndarray]]] = {kind: [[] for _ in SPLITS] for kind in KINDS}
     asked: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {kind: [] for kind in KINDS}
@@ -58,7 +59,7 @@ def compare_shard(shard: Path, rows: np.ndarray, splits: np.ndarray, folder: Pat
         # Lines of the first split are seen by others only, so they need no number.
         numbers = len(lines) + np.cumsum(split_of > 0) - 1
         lines += [(one.row, one.line, len(one.text), one.split) for one in chunk if one.split]
-        keys, grams, owner = hasher.hashes([comparison_key(line.text) for line in chunk])
+        keys, grams, owner = _hashes([comparison_key(line.text) for line in chunk], numbers_of_words)
         for kind, hashes, of in (("keys", keys, np.arange(len(chunk))), ("grams", grams, owner)):
             for split in range(len(SPLITS) - 1):  # nothing comes after the last
                 found[kind][split].append(np.unique(hashes[split_of[of] == split]))
@@ -102,27 +103,23 @@ def _chunks(lines: Iterator[_Line]) -> Iterator[list[_Line]]:
         yield chunk
 
 
-class _Hasher:
-    """Makes hashes of lines and of their words; the words that come most are kept with theirs."""
+class _WordNumbers(dict[str, int]):
+    """The hash of every word; those that came first, which are those that come most, are kept."""
 
-    def __init__(self) -> None:
-        self._words: dict[str, int] = {}
-
-    def hashes(self, keys: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the hash of each line, those of all its 13 words in a row, and the lines of the latter."""
-        whole = np.frombuffer(b"".join(_digest(key) for key in keys), dtype="<u8")
-        words = [np.fromiter(map(self._word, words_of(key)), dtype=np.uint64) for key in keys]
-        owner = np.repeat(np.arange(len(keys)), [len(found) for found in words])
-        grams, owner = roll_hashes(np.concatenate([_NO_HASHES, *words]), owner)
-        return whole, grams, owner
-
-    def _word(self, word: str) -> int:
-        number = self._words.get(word)
-        if number is None:
-            number = int.from_bytes(_digest(word), "little")
-            if len(self._words) < _MOST_WORDS:
-                self._words[word] = number
+    def __missing__(self, word: str) -> int:
+        number = int.from_bytes(_digest(word), "little")
+        if len(self) < _MOST_WORDS:
+            self[word] = number
         return number
+
+
+def _hashes(keys: Sequence[str], numbers: _WordNumbers) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the hash of each line, those of all its 13 words in a row, and the lines of the latter."""
+    whole = np.frombuffer(b"".join(map(_digest, keys)), dtype="<u8")
+    words = [words_of(key) for key in keys]
+    lengths = [len(found) for found in words]
+    flat = np.fromiter(map(numbers.__getitem__, chain.from_iterable(words)), dtype=np.uint64, count=sum(lengths))
+    return whole, *roll_hashes(flat, np.repeat(np.arange(len(keys), dtype=np.int32), lengths))
 
 
 def _digest(text: str) -> bytes:

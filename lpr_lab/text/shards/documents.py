@@ -69,8 +69,17 @@ def read_unit(
 def write_unit(
     records: Iterable[Record], labels: Labels, source: str, name: str, folder: Path, more: dict[str, Any] | None = None
 ) -> None:
-    """Write records into a sealed folder; empty ones and those without a text are counted and left out."""
-    facts: dict[str, Any] = {"schema_version": 1, "source": source, **(more or {})}
+    """Write records into a sealed folder; empty ones and those without a text are counted and left out.
+
+    Args:
+        records: in the order to keep.
+        labels: what they are labelled, counted while they are read.
+        source: where they come from, for `Document.source`.
+        name: of the corpus, for messages.
+        folder: that of the unit, which appears when it is whole.
+        more: for the manifest; looked at when all records were read.
+    """
+    facts: dict[str, Any] = {"schema_version": 1, "source": source}
     num_null: Counter[str] = Counter()
     num_empty = 0
     with staged_directory(folder, sealed=facts) as stage:
@@ -83,7 +92,7 @@ def write_unit(
             else:
                 writer.add(record)
         writer.close()
-        facts |= {
+        facts |= (more or {}) | {
             "languages": writer.languages,
             "num_documents": writer.num_documents,
             "text_bytes": writer.text_bytes,

@@ -9,6 +9,8 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,9 @@ from lpr_lab.text.sources.files import make_corpus, records_without_text
 from lpr_lab.text.sources.folders import LeftOut
 from lpr_lab.text.sources.rows import LANGUAGE_COLUMNS, Labels, Record, id_of, language_of, read_text
 
+IN_MEMORY = 20_000
+"""Documents of each language that are taken where nobody says how many, and that are kept in memory."""
+
 
 def load_hub(
     name: str,
@@ -30,13 +35,49 @@ def load_hub(
     text_column: str | None,
     configs: Mapping[str, str],
     hub_split: str,
-    max_documents: int,
+    max_documents: int | None,
 ) -> Corpus:
-    """Stream a data set into a corpus; see `load_corpus`.
+    """Stream the first documents of a data set into a corpus in memory; see `load_corpus`.
 
     Raises:
         UsageError: a name that cannot be one, no languages, or no configuration for a language.
         MissingError: no such data set, or the hub cannot be reached and nothing is cached.
+    """
+    chosen = check_request(name, languages, max_documents)
+    limit = IN_MEMORY if max_documents is None else max_documents
+    configs = {get_language(code).code: config for code, config in configs.items()}
+    records: list[Record] = []
+    sources: list[dict[str, Any]] = []
+    left_out: list[LeftOut] = []
+    for language in chosen:
+        key = [name, language.code, configs.get(language.code), hub_split, text_column, limit]
+        digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]
+        folder = cache_dir() / "corpora" / f"hub-{name.replace('/', '--')}-{language.code}-{digest}"
+        if not folder.is_dir():
+            with locked(folder.parent, f"fetching {name}"):
+                if not folder.is_dir():
+                    _stream(name, language, configs.get(language.code), hub_split, text_column, limit, folder)
+        facts = _facts(folder)
+        sources.append({key: value for key, value in facts.items() if key != "files"})
+        rows = read_jsonl(folder / "documents.jsonl")
+        records += [Record(row["text"], language.code, row["id"], None, name) for row in rows]
+        if facts.get("null_records_left_out"):
+            left_out.append(records_without_text(facts["null_records_left_out"], language.code))
+        if max_documents is None and facts.get("more_on_the_hub", len(rows) == limit):
+            left_out.append(
+                LeftOut(
+                    f"all but {limit:,} documents in {language.code!r}",
+                    "streaming=True takes all of them, max_documents=... another number",
+                )
+            )
+    return make_corpus(name, records, Labels([language.code for language in chosen]), sources, left_out)
+
+
+def check_request(name: str, languages: Sequence[str] | None, max_documents: int | None) -> tuple[Language, ...]:
+    """Return the languages to take from a data set, or refuse before the hub is asked.
+
+    Raises:
+        UsageError: a name that cannot be one, no languages, or a number of documents that takes nothing.
     """
     if not HUB_NAME.fullmatch(name):
         raise UsageError(
@@ -47,29 +88,9 @@ def load_hub(
         raise UsageError(f"There is no corpus {name!r}.{did_you_mean(name, ['demo'])}")
     if not languages:
         raise UsageError(f"Which languages to take from {name}? Give languages=['el', ...].")
-    if max_documents < 1:
+    if max_documents is not None and max_documents < 1:
         raise UsageError(f"max_documents={max_documents} takes nothing; expected at least 1.")
-    configs = {get_language(code).code: config for code, config in configs.items()}
-    chosen = get_languages(languages)
-    records: list[Record] = []
-    sources: list[dict[str, Any]] = []
-    left_out: list[LeftOut] = []
-    for language in chosen:
-        key = [name, language.code, configs.get(language.code), hub_split, text_column, max_documents]
-        digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]
-        folder = cache_dir() / "corpora" / f"hub-{name.replace('/', '--')}-{language.code}-{digest}"
-        if not folder.is_dir():
-            with locked(folder.parent, f"fetching {name}"):
-                if not folder.is_dir():
-                    _stream(name, language, configs.get(language.code), hub_split, text_column, max_documents, folder)
-        facts = _facts(folder)
-        sources.append({key: value for key, value in facts.items() if key != "files"})
-        records += [
-            Record(row["text"], language.code, row["id"], None, name) for row in read_jsonl(folder / "documents.jsonl")
-        ]
-        if facts.get("null_records_left_out"):
-            left_out.append(records_without_text(facts["null_records_left_out"], language.code))
-    return make_corpus(name, records, Labels([language.code for language in chosen]), sources, left_out)
+    return tuple(get_languages(languages))
 
 
 def _facts(folder: Path) -> dict[str, Any]:
@@ -89,7 +110,50 @@ def _stream(
     folder: Path,
 ) -> None:
     """Write the first `max_documents` of one language into `folder`."""
-    import datasets
+    taken: list[dict[str, str]] = []
+    num_null, more = 0, False
+    with delivered(name), progress(max_documents, f"Streaming {name}, {language.name}", unit="document") as bar:
+        chosen, rows = open_rows(name, language, config, hub_split)
+        for number, row in rows(0):
+            if len(taken) == max_documents:
+                more = True  # which somebody should know who did not say how many to take
+                break
+            where = f"Record {number + 1} of {name}"
+            text = read_text(row, text_column, name, where)
+            num_null += text is None
+            if text and text.strip():
+                taken.append({"id": id_of(row, where) or str(number), "text": text})
+                bar.update(1)
+    facts = {
+        "schema_version": 1,
+        **describe_dataset(name, chosen, hub_split, language),
+        "max_documents": max_documents,
+        "more_on_the_hub": more,
+        **({"null_records_left_out": num_null} if num_null else {}),
+    }
+    with (
+        staged_directory(folder, sealed=facts) as stage,
+        (stage / "documents.jsonl").open("w", encoding="utf-8") as file,
+    ):
+        for row in taken:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def describe_dataset(name: str, config: str | None, hub_split: str, language: Language) -> dict[str, Any]:
+    """Return a data set's entry among the sources of a manifest."""
+    return {
+        "dataset": name,
+        "config": config,
+        "split": hub_split,
+        "language": language.code,
+        "fetched": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "licence": "see the data set's page on the hub",
+    }
+
+
+@contextmanager
+def delivered(name: str) -> Iterator[None]:
+    """Turn what goes wrong with a data set of the hub into one sentence."""
     import pyarrow
     from datasets.exceptions import DatasetNotFoundError, DatasetsError
 
@@ -100,41 +164,44 @@ def _stream(
         missing=(DatasetNotFoundError,),
         undelivered=(ValueError, DatasetsError, pyarrow.ArrowException),
     ):
-        chosen, filtered = (
-            (config, False)
-            if config is not None
-            else choose_config(name, language, datasets.get_dataset_config_names(name))
-        )
-        rows = datasets.load_dataset(name, chosen, split=hub_split, streaming=True)
-        taken: list[dict[str, str]] = []
-        num_null = 0
-        with progress(max_documents, f"Streaming {name}, {language.name}", unit="document") as bar:
-            for number, row in _of_language(rows, language, name) if filtered else enumerate(rows):
-                where = f"Record {number + 1} of {name}"
-                text = read_text(row, text_column, name, where)
-                num_null += text is None
-                if text and text.strip():
-                    taken.append({"id": id_of(row, where) or str(number), "text": text})
-                    bar.update(1)
-                if len(taken) == max_documents:
-                    break
-    facts = {
-        "schema_version": 1,
-        "dataset": name,
-        "config": chosen,
-        "split": hub_split,
-        "language": language.code,
-        "max_documents": max_documents,
-        "fetched": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "licence": "see the data set's page on the hub",
-        **({"null_records_left_out": num_null} if num_null else {}),
-    }
-    with (
-        staged_directory(folder, sealed=facts) as stage,
-        (stage / "documents.jsonl").open("w", encoding="utf-8") as file,
-    ):
-        for row in taken:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        yield
+
+
+class Rows:
+    """The rows of one language of a data set, as they come from the hub."""
+
+    def __init__(self, dataset: Any, language: Language, name: str, is_filtered: bool) -> None:
+        """Take rows of `dataset`, those of the language alone where it `is_filtered`."""
+        self._dataset, self._language, self._name, self._is_filtered = dataset, language, name, is_filtered
+
+    def __call__(self, begin: int, state: Any = None) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        """Yield (number, row) from row `begin` on.
+
+        Args:
+            begin: rows that came before.
+            state: what `state` returned after them; without it they are read once more and passed over.
+        """
+        rows = self._dataset
+        if state is not None:
+            rows.load_state_dict(state)
+        numbered = enumerate(rows, start=begin) if state is not None else islice(enumerate(rows), begin, None)
+        return _of_language(numbered, self._language, self._name) if self._is_filtered else numbered
+
+    def state(self) -> Any:
+        """Return where the data set is, as JSON can hold it; None for one that does not know."""
+        return self._dataset.state_dict() if hasattr(self._dataset, "state_dict") else None
+
+
+def open_rows(name: str, language: Language, config: str | None, hub_split: str) -> tuple[str, Rows]:
+    """Return the configuration of a data set that has a language, and its rows."""
+    import datasets
+
+    chosen, is_filtered = config, False
+    if chosen is None:
+        chosen, is_filtered = choose_config(name, language, datasets.get_dataset_config_names(name))
+    return chosen, Rows(
+        datasets.load_dataset(name, chosen, split=hub_split, streaming=True), language, name, is_filtered
+    )
 
 
 def choose_config(name: str, language: Language, available: Sequence[str]) -> tuple[str, bool]:
@@ -162,10 +229,10 @@ def choose_config(name: str, language: Language, available: Sequence[str]) -> tu
 
 
 def _of_language(
-    rows: Iterable[Mapping[str, Any]], language: Language, name: str
+    rows: Iterable[tuple[int, Mapping[str, Any]]], language: Language, name: str
 ) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Yield (number, row) of this language; a data set without a language column is of one language."""
-    for number, row in enumerate(rows):
+    for number, row in rows:
         if any(column in row for column in LANGUAGE_COLUMNS):
             found = find_language(language_of(row, f"Record {number + 1} of {name}") or "")
             if found is None or found.code != language.code:

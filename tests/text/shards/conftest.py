@@ -5,13 +5,13 @@ import warnings
 import pytest
 
 from lpr_lab.text.load import load_corpus
-from lpr_lab.text.shards import blocks, compare, documents, prepare
+from lpr_lab.text.shards import blocks, compare, documents, from_hub, prepare
 
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
     """Shards of a few documents, joins in several ranges, and blocks from the disk however little text there is."""
-    for module in (documents, prepare):
+    for module in (documents, prepare, from_hub):
         monkeypatch.setattr(module, "SHARD_BYTES", 24_000)
     monkeypatch.setattr(compare, "_BYTES_AT_ONCE", 60_000)
     monkeypatch.setattr(compare, "_CHARACTERS_AT_ONCE", 2_000)
