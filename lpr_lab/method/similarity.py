@@ -28,7 +28,8 @@ from lpr_lab.model.forward import inference, read_blocks
 from lpr_lab.model.peft import BaseTunerLayer, PeftModel
 from lpr_lab.progress import progress
 from lpr_lab.text.corpus import Corpus, Document
-from lpr_lab.text.packing import Batch, PackedBlocks, pack, refuse_if_documents_mix, shuffled_documents
+from lpr_lab.text.draw import shuffled_documents
+from lpr_lab.text.packing import Batch, PackedBlocks, pack, refuse_if_documents_mix
 from lpr_lab.text.vocabulary import require_embeddings
 
 

@@ -28,14 +28,13 @@ import torch
 
 from lpr_lab.errors import UnsupportedModelError, UsageError, did_you_mean
 from lpr_lab.text.languages import get_languages
-from lpr_lab.text.shards.corpus import StoredDocuments
 from lpr_lab.text.unicode import check_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from lpr_lab.model.peft import PeftModel
-    from lpr_lab.text.corpus import Corpus, Document
+    from lpr_lab.text.corpus import Document
 
 Batch = dict[str, torch.Tensor]
 """Some blocks of `PackedBlocks`, by name of the field."""
@@ -184,34 +183,6 @@ def model_inputs(batch: Batch, device: torch.device | None = None) -> dict[str, 
     """Return what a model is called with to read packed blocks, on a device if one is given."""
     ids, positions = batch["input_ids"].to(device), batch["position_ids"].to(device)
     return {"input_ids": ids, "position_ids": positions, "use_cache": False}
-
-
-def shuffled_documents(corpus: "Corpus", split: str, language: str, seed: int) -> "Sequence[Document]":
-    """Return a language's documents in random order; those of a corpus in shards stay on the disk.
-
-    Raises:
-        UsageError: there are none.
-    """
-    documents = corpus.documents(split, language)
-    if not documents:
-        raise UsageError(f"The corpus {corpus.name} has no {split} text in {language!r}.")
-    order = torch.randperm(len(documents), generator=torch.Generator().manual_seed(seed))
-    if isinstance(documents, StoredDocuments):
-        return documents.take(order.numpy())
-    return [documents[index] for index in order.tolist()]
-
-
-def first_documents(documents: "Sequence[Document]", characters: int) -> "Sequence[Document]":
-    """Return the first of some documents, up to the one with which they have more than so many characters."""
-    if isinstance(documents, StoredDocuments):
-        count = int(np.searchsorted(np.cumsum(documents.characters), characters, side="right")) + 1
-        return documents[:count] if count < len(documents) else documents
-    total = 0
-    for number, document in enumerate(documents, start=1):
-        total += len(document.text)
-        if total > characters:
-            return documents[:number]
-    return documents
 
 
 def separator_token_id(tokenizer: "PreTrainedTokenizerBase") -> int:

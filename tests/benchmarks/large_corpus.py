@@ -88,7 +88,7 @@ def work(folder: Path, num_proc: int) -> None:
     from transformers import PreTrainedTokenizerFast
 
     import lpr_lab as lab
-    from lpr_lab.text.packing import shuffled_documents
+    from lpr_lab.text.draw import shuffled_documents
     from lpr_lab.text.shards.blocks import pack_documents
     from lpr_lab.text.shards.pool import Workers
 

@@ -1,6 +1,7 @@
 """Documents of a split and language that lie in shards, as the sequence that a `Corpus` has of them."""
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any, overload
 
@@ -82,8 +83,7 @@ class StoredDocuments(DocumentSequence):
 
     def take(self, order: np.ndarray) -> "StoredDocuments":
         """Return the documents at some places, in that order."""
-        taken = object.__new__(StoredDocuments)
-        taken.__dict__ |= self.__dict__
+        taken = copy(self)
         taken.entries = self.entries[order]
         taken._all = self.whole()
         taken.places = np.asarray(order) if self.places is None else self.places[order]
@@ -111,6 +111,6 @@ class StoredDocuments(DocumentSequence):
         """Return the numbers of the lines that were dropped from a document."""
         if self._dropped_places is None:
             self._dropped_places = places_of(self._dropped)
-        place = places_of(entry)
-        first, last = (np.searchsorted(self._dropped_places, place, side) for side in ("left", "right"))
+        place = int(entry["shard"]) << 32 | int(entry["row"])
+        first, last = (np.searchsorted(self._dropped_places, np.uint64(place), side) for side in ("left", "right"))
         return self._dropped["line"][first:last]

@@ -105,8 +105,9 @@ def open_tokens(
 
 def _whole_state(tokenizer: "PreTrainedTokenizerBase") -> tuple[str, bool]:
     """Return what decides about a tokenizer's tokens as text, and whether a worker can make the tokenizer of it."""
+    inner: Any = getattr(tokenizer, "backend_tokenizer", None)
     if tokenizer.is_fast:
-        backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+        backend = Tokenizer.from_str(inner.to_str())
         backend.no_truncation()
         backend.no_padding()
         return backend.to_str(), True

@@ -11,7 +11,8 @@ from lpr_lab.errors import DamagedError, LprError
 from lpr_lab.method.expand import pack_by_language
 from lpr_lab.method.training.schedule import BlockSchedule
 from lpr_lab.storage import cache_dir
-from lpr_lab.text.packing import PackedBlocks, pack, shuffled_documents
+from lpr_lab.text.draw import shuffled_documents
+from lpr_lab.text.packing import PackedBlocks, pack
 from lpr_lab.text.shards import tokens
 from lpr_lab.text.shards.blocks import MappedBlocks, pack_documents
 
