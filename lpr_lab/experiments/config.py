@@ -4,6 +4,7 @@ The verbs' own settings are composed here. Recipes, notebooks, presets and `conf
 `lpr_coef`; `_FLAT` is the one place that says which part has it.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
@@ -123,6 +124,14 @@ class Experiment:
     def languages(self) -> tuple[str, ...]:
         """Original languages first, then those of earlier groups, then the expanded ones."""
         return (*self.original, *self.earlier, *self.expanded)
+
+    @property
+    def tokens_per_language(self) -> int:
+        """Return the tokens of `train` text that a language must have for both stages to see none of it twice."""
+        learned = self.stage1.tokens / len(self.expanded)
+        replayed = self.stage2.tokens * self.review.replay_share / len(self.original)
+        # Of five and a third times as much text is `train` as is `replay`.
+        return math.ceil(max(learned, replayed * 80 / 15))
 
     def resolved(self) -> "Experiment":
         """Return the experiment with what the base decides as numbers: the learning rates."""

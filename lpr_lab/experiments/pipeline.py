@@ -127,7 +127,9 @@ def prepare(
     check(experiment, number)
     environment.train_with()  # a wrong name is said now, not when the text is ready
     with run.working("prepare"), timed(run, "prepare"):
-        corpus = load_corpus(experiment.corpus, languages=list(experiment.languages))
+        corpus = load_corpus(
+            experiment.corpus, languages=list(experiment.languages), tokens=experiment.tokens_per_language
+        )
         run.documents.write("data", corpus.manifest)
         parent, model, tokenizer = starting_model(experiment, run)
         check_corpus(tokenizer, corpus)

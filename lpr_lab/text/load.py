@@ -22,6 +22,9 @@ STREAMED_BYTES = 500_000_000
 """Files of this size together are read into shards unless told otherwise: as Python objects they would take ten times
 as much memory while they are compared."""
 
+STREAMED_TOKENS = 5_000_000
+"""Tokens of a language that the first documents of a data set, which are kept in memory, cannot be trusted to have."""
+
 
 def load_corpus(
     source: str | Path | Sequence[str | Path] | Mapping[str, Any] = "demo",
@@ -31,6 +34,7 @@ def load_corpus(
     configs: Mapping[str, str] | None = None,
     hub_split: str = "train",
     max_documents: int | None = None,
+    tokens: int | None = None,
     streaming: bool | None = None,
     num_proc: int | None = None,
 ) -> Corpus:
@@ -46,11 +50,13 @@ def load_corpus(
         text_column: the column that holds the text; None looks for the usual names.
         configs: hub only: language to configuration, such as `{"el": "ell_Grek"}`; None looks for the language's code.
         hub_split: hub only: which split of the data set to stream.
-        max_documents: hub only: how many documents to take per language. None takes all with `streaming=True`, and
-            else 20,000; what is left on the hub is warned of either way.
+        max_documents: hub only: how many documents to take per language. None takes as many as `tokens` need; without
+            that, all with `streaming=True`, and else 20,000; what is left on the hub is then warned of.
+        tokens: hub only: how many tokens of each language a training will read. From 5 million on it streams unless
+            told otherwise, and what is taken is 12 characters for each.
         streaming: read by several workers into shards in the cache, from which documents and tokens are mapped into
             memory as they are needed, so that a corpus may be larger than memory. The blocks of a training are the
-            same. None does so for files of 500 MB together or more.
+            same. None does so for files of 500 MB together or more, and for data sets of the hub as `tokens` says.
         num_proc: with `streaming`, how many processes read, compare and tokenise; None for one per processor.
 
     Records have `text`, and may have `language` (or `lang`), `id` and `split` (train, replay, dev, heldout). A text
@@ -72,7 +78,7 @@ def load_corpus(
     num_workers(num_proc)  # a number that makes no sense is refused before anything is read
     if isinstance(source, str) and JOINT in source and not Path(source).expanduser().exists():
         parts = [part.strip() for part in source.split(JOINT)]
-        hub = {"configs": configs, "hub_split": hub_split, "max_documents": max_documents}
+        hub = {"configs": configs, "hub_split": hub_split, "max_documents": max_documents, "tokens": tokens}
         return _joined(parts, languages, text_column=text_column, **hub, streaming=streaming, num_proc=num_proc)
     if isinstance(source, str) and source == "demo":
         return load_demo(languages if languages is not None else DEMO_LANGUAGES)
@@ -84,9 +90,11 @@ def load_corpus(
                 return prepare_files(source, languages=languages, text_column=text_column, workers=workers)
         return load_files(source, languages=languages, text_column=text_column)
     hub: dict[str, Any] = {"configs": configs or {}, "hub_split": hub_split, "max_documents": max_documents}
-    if streaming:
+    needs_more = max_documents is None and tokens is not None and tokens >= STREAMED_TOKENS
+    if streaming or (streaming is None and needs_more):
+        options = {"languages": languages, "text_column": text_column, **hub}
         with Workers(num_proc) as workers:
-            return prepare_hub(source, languages=languages, text_column=text_column, **hub, workers=workers)
+            return prepare_hub(source, **options, tokens=None if max_documents else tokens, workers=workers)
     return load_hub(source, languages=languages, text_column=text_column, **hub)
 
 

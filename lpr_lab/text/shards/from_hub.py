@@ -15,6 +15,9 @@ from lpr_lab.text.shards.prepare import LEFT_OVERS, corpus_folder, open_corpus
 from lpr_lab.text.sources.hub import Rows, check_request, delivered, describe_dataset, open_rows
 from lpr_lab.text.sources.rows import Labels, Record, id_of, read_text
 
+CHARACTERS_PER_TOKEN = 12
+"""Taken for each token that a training will read: 6, half as much again, and the fifth that is not in `train`."""
+
 
 def prepare_hub(
     name: str,
@@ -24,6 +27,7 @@ def prepare_hub(
     configs: Mapping[str, str],
     hub_split: str,
     max_documents: int | None,
+    tokens: int | None,
     workers: Workers,
 ) -> Corpus:
     """Stream a data set into shards in the cache, and return the corpus; see `load_corpus`.
@@ -36,18 +40,19 @@ def prepare_hub(
         text_column: the column that holds the text.
         configs: language -> configuration.
         hub_split: split of the data set.
-        max_documents: per language; None for all.
+        max_documents: per language; None for all, or as many as `tokens` need.
+        tokens: of each language that a training will read; None where nobody said.
         workers: who divides.
     """
     chosen = check_request(name, languages, max_documents)
     configs = {get_language(code).code: config for code, config in configs.items()}
     codes = [language.code for language in chosen]
-    folder = corpus_folder("hub", [name, codes, configs, hub_split, text_column, max_documents])
+    folder = corpus_folder("hub", [name, codes, configs, hub_split, text_column, max_documents, tokens])
     sources = []
     number = 0
     with locked(folder, f"fetching {name}", left_overs=LEFT_OVERS):
         for language in chosen:
-            stream = _Stream(name, language, configs.get(language.code), hub_split, text_column, max_documents)
+            stream = _Stream(name, language, configs.get(language.code), hub_split, text_column, max_documents, tokens)
             number = stream.fetch(folder / "documents", number)
             sources.append(stream.source)
     return open_corpus(folder, name, codes, sources, [], workers)
@@ -64,12 +69,13 @@ class _Stream:
         hub_split: str,
         text_column: str | None,
         max_documents: int | None,
+        tokens: int | None,
     ) -> None:
         self.name, self.language, self.config, self.hub_split = name, language, config, hub_split
         self.text_column, self.max_documents = text_column, max_documents
+        self.tokens = tokens
         self.source: dict[str, Any] = {}
-        self.records = self.taken = 0
-        self._row: tuple[int, Mapping[str, Any]] | None = None
+        self.records = self.taken = self.characters = 0
 
     def fetch(self, folder: Path, number: int) -> int:
         """Write the units that are missing, from `number` on; returns the number after the last one."""
@@ -77,7 +83,8 @@ class _Stream:
         while not last.get("is_last") and (unit := folder / f"{number:06}").is_dir():
             last = verify(unit)["hub"]
             number += 1
-        self.records, self.taken, self.source = last.get("records", 0), last.get("taken", 0), last.get("source", {})
+        self.records, self.taken, self.characters = (last.get(name, 0) for name in ("records", "taken", "characters"))
+        self.source = last.get("source", {})
         if last.get("is_last"):
             return number
         label = f"Streaming {self.name}, {self.language.name}"
@@ -86,6 +93,7 @@ class _Stream:
             self.source = self.source or {
                 **describe_dataset(self.name, config, self.hub_split, self.language),
                 "max_documents": self.max_documents,
+                "tokens": self.tokens,
             }
             numbered = rows(self.records, last.get("state"))
             hub: dict[str, Any] = {"is_last": False}
@@ -107,7 +115,7 @@ class _Stream:
         """Yield the records of one unit, and note in `hub` where it ended."""
         size = 0
         more = True
-        while size < SHARD_BYTES and self.taken != self.max_documents:
+        while size < SHARD_BYTES and not self._has_enough():
             following = next(numbered, None)
             if following is None:
                 more = False
@@ -121,8 +129,14 @@ class _Stream:
             yield Record(text or "", code, id_of(row, where) or str(number), None, self.name, is_null=text is None)
             if text and text.strip():
                 self.taken += 1
+                self.characters += len(text)
                 size += len(text.encode())
                 bar.update(1)
-        full = self.taken == self.max_documents
-        hub |= {"records": self.records, "taken": self.taken, "source": self.source, "is_last": not more or full}
+        hub |= {"records": self.records, "taken": self.taken, "characters": self.characters, "source": self.source}
+        hub["is_last"] = not more or self._has_enough()
         hub["state"] = None if hub["is_last"] else rows.state()
+
+    def _has_enough(self) -> bool:
+        if self.max_documents is not None:
+            return self.taken >= self.max_documents
+        return self.tokens is not None and self.characters >= CHARACTERS_PER_TOKEN * self.tokens

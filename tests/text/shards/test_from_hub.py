@@ -81,6 +81,16 @@ def test_no_more_documents_are_taken_than_were_asked_for(load, rows):
     assert stored.sources[0]["max_documents"] == 50
 
 
+def test_the_tokens_of_a_training_decide_how_much_is_taken(rows, monkeypatch):
+    from lpr_lab.text import load as module
+
+    monkeypatch.setattr(module, "STREAMED_TOKENS", 1000)
+    corpus = load_corpus("org/name", languages=["el"], tokens=1000, num_proc=1)
+    taken = corpus.preparation["el"]["duplicates"]["characters_before"]
+    assert 6000 < taken < 14_000 and corpus.sources[0]["tokens"] == 1000
+    assert load_corpus("org/name", languages=["el"], tokens=999, streaming=None).sources[0]["max_documents"] == 20_000
+
+
 def test_a_cut_that_nobody_asked_for_is_said_and_recorded(rows, monkeypatch):
     from lpr_lab.text.sources import hub
 
