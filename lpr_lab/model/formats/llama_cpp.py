@@ -20,7 +20,6 @@ import numpy as np
 from lpr_lab.errors import DamagedError
 
 INSTALL = "pip install 'lpr_lab[serving]' builds it; that needs a C++ compiler and takes some ten minutes."
-CONTEXT = 1024
 _ASKED, _ANSWERED, _LOGITS = "asked.json", "answered.json", "logits.npy"
 
 
@@ -77,12 +76,12 @@ def ask(file: Path, rows: list[list[int]], texts: list[str] | None = None, lengt
         return Answer(logits=np.load(folder / _LOGITS), **answer)
 
 
-def _open(file: str) -> Any:
+def _open(file: str, context: int) -> Any:
     llama_cpp = import_module("llama_cpp")
     return llama_cpp.Llama(
         file,
-        n_ctx=CONTEXT,
-        n_batch=CONTEXT,
+        n_ctx=context,
+        n_batch=context,
         n_gpu_layers=0,
         logits_all=True,
         type_k=llama_cpp.GGML_TYPE_F32,
@@ -108,7 +107,8 @@ def _continue(llama: Any, row: list[int], length: int) -> list[int]:
 
 def _answer(file: str, folder: Path) -> None:
     asked = json.loads((folder / _ASKED).read_text(encoding="utf-8"))
-    llama = _open(file)
+    # It keeps the logits of a whole context, so no more of it than is asked for.
+    llama = _open(file, max(map(len, asked["rows"])) + asked["length"])
     np.save(folder / _LOGITS, np.stack([_logits(llama, row) for row in asked["rows"]]))
     answer = {
         "version": import_module("llama_cpp").__version__,
