@@ -61,6 +61,7 @@ _VERBS = {
     "export": "lpr_lab.model.formats.export",
     "extract": "lpr_lab.measure.extract",
     "import_released": "lpr_lab.model.formats.import_released",
+    "together": "lpr_lab.model.parallel.sharing",
     "run": "lpr_lab.experiments.pipeline",
     "start_run": "lpr_lab.runs.find",
     "recipes": "lpr_lab.experiments.recipes",
@@ -98,6 +99,7 @@ if TYPE_CHECKING:
     from lpr_lab.model.formats.export import export
     from lpr_lab.model.formats.import_released import import_released
     from lpr_lab.model.formats.save_load import load_expansion, load_tokenizer, save_expansion
+    from lpr_lab.model.parallel.sharing import together
     from lpr_lab.model.stages import select_stage, stage_names
     from lpr_lab.model.steering import steer
     from lpr_lab.runs.find import start_run

@@ -34,6 +34,7 @@ from lpr_lab.model.forward import inference, read_blocks
 from lpr_lab.model.head import next_token_losses
 from lpr_lab.model.machine import keep_freed_memory, resolve_precision
 from lpr_lab.model.observe import Observed, observe
+from lpr_lab.model.parallel.sharing import gathered, reading
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import selected_stage, use_stage
 from lpr_lab.progress import progress
@@ -164,7 +165,13 @@ def evaluate(
     total = passes * sum(blocks.input_ids.numel() for blocks in packed)
     on_processor = next(model.parameters()).device.type == "cpu"
     keeping = keep_freed_memory() if on_processor else nullcontext()
-    with keeping, progress(total, "Evaluating", "token") as bar:
+    # Where processes read together, twins of both may be divided; elsewhere these are the models themselves.
+    with (
+        keeping,
+        reading(model) as model,
+        nullcontext() if base is None else reading(base) as base,
+        progress(total, "Evaluating", "token") as bar,
+    ):
         for (split, language, documents), blocks, loss in zip(chosen, packed, losses, strict=True):
             source = TextSource(language, "original" if language in original else "expanded", split)
             options: dict[str, Any] = {"batch_blocks": batch_blocks, "precision": precision, "bar": bar}
@@ -175,14 +182,17 @@ def evaluate(
                 with record_routing(model) if moe_layers(model) else nullcontext(RoutingRecord()) as record:
                     count = counter.watch(record, newest, source)
                     nats["expanded"] = document_nats(model, blocks, after_batch=count, **options)
+                counter.gather(newest, source)
                 for stage in stages:
                     with use_stage(cast("PeftModel", model), stage), record_routing(model) as record:
                         count = None if experts is None else experts.watch(record, stage, source)
                         nats[stage] = document_nats(model, blocks, after_batch=count, **options)
+                    if experts is not None:
+                        experts.gather(stage, source)
             sizes = np.maximum(np.array(loss.num_bytes) - np.array(loss.lost_bytes), 1)
             ids = tuple(document.id for document in documents)
             sets.append(ScoredDocuments(*source, fingerprint_of(documents, loss), sizes, nats, ids))
-    settings = {"precision": seen.precision, "block_tokens": block_tokens, "bootstrap": bootstrap}
+    settings = {"precision": gathered(seen.precision)[0], "block_tokens": block_tokens, "bootstrap": bootstrap}
     return Report(sets, bootstrap, seed, counter.load(newest), settings, _lost_rows(sets, losses))
 
 
@@ -257,7 +267,8 @@ def document_nats(
 ) -> np.ndarray:
     """Return the negative log-likelihood of every packed document in nats, float64 [documents].
 
-    Documents do not see one another, every token is scored once, and separators are not scored.
+    Documents do not see one another, every token is scored once, and separators are not scored. Processes that read
+    together share the blocks, and get all of it.
 
     Args:
         model: a causal LM, expanded or not.
@@ -286,7 +297,7 @@ def document_nats(
             np.add.at(totals, owners, losses.cpu()[scored].double().numpy())
             if after_batch is not None:
                 after_batch(batch)
-    return totals
+    return np.sum(gathered(totals), axis=0)
 
 
 def choose_documents(

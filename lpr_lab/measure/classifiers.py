@@ -10,6 +10,7 @@ from lpr_lab.errors import UsageError
 from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.capture import RoutingRecord, decoder_of, record_routing
 from lpr_lab.model.forward import inference, read_blocks
+from lpr_lab.model.parallel.sharing import gathered, reading
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.progress import progress
 from lpr_lab.text.corpus import Corpus
@@ -59,7 +60,11 @@ def classifier_accuracy(
     rows: list[list[Any]] = []
     num_blocks = max(tokens_per_language // block_tokens, 1)
     total = tokens_per_language * len(languages)
-    with inference(model, precision), progress(total, "Classifiers", "token") as bar:
+    with (
+        reading(model) as model,
+        inference(model, precision),
+        progress(total, "Classifiers", "token") as bar,
+    ):
         for language in languages:
             documents = corpus.documents(split, language) if split in corpus.splits else []
             if not documents:
@@ -78,7 +83,7 @@ def classifier_accuracy(
 def _count_right(
     passes: Iterable[tuple[Batch, Any]], record: RoutingRecord, *, is_original: bool
 ) -> tuple[dict[int, int], int]:
-    """Return how many tokens each layer's classifier calls what they are, and how many there are."""
+    """Return how many tokens each layer's classifier calls what they are, and how many there are, of all processes."""
     right: dict[int, int] = {}
     seen = 0
     for batch, _ in passes:
@@ -88,4 +93,6 @@ def _count_right(
             if routing.classifier_logits is not None:
                 says_original = (routing.classifier_logits.argmax(-1) == 0).cpu()[is_text]
                 right[layer] = right.get(layer, 0) + int((says_original == is_original).sum())
-    return right, seen
+    parts = gathered((right, seen))
+    layers = {layer for counts, _ in parts for layer in counts}
+    return {layer: sum(counts.get(layer, 0) for counts, _ in parts) for layer in layers}, sum(n for _, n in parts)

@@ -25,6 +25,7 @@ from transformers import PreTrainedTokenizerBase
 from lpr_lab.measure import experts
 from lpr_lab.model.capture import RoutingRecord, decoder_of, record_routing
 from lpr_lab.model.forward import inference, read_blocks
+from lpr_lab.model.parallel.sharing import gathered, reading
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.router import ORIGINAL_EXPERT
 from lpr_lab.model.stages import use_stage
@@ -144,6 +145,18 @@ class ExpertCounter:
 
         return count
 
+    def gather(self, stage: str, source: TextSource) -> None:
+        """Put together what processes that read together counted of a stage on one text; each has to come here once."""
+        key = (stage, source)
+        mine = {layer: of for (*at, layer), of in self._totals.items() if tuple(at) == key}
+        parts = gathered((mine, self._readings.get(stage)))
+        if len(parts) == 1:
+            return
+        for layer in sorted({layer for totals, _ in parts for layer in totals}):
+            self._totals[*key, layer] = _sum([totals[layer] for totals, _ in parts if layer in totals])
+        if not self._load_only:
+            self._readings[stage] = _joined([reading for _, reading in parts if reading is not None])
+
     def load(self, stage: str) -> pd.DataFrame:
         """Return the load of a stage, one row per language, layer and expert.
 
@@ -258,10 +271,40 @@ def read_stage(
     precision: str = "auto",
 ) -> None:
     """Let the counter watch one stage read one language's packed text; the model's head is not computed."""
-    with inference(model, precision), use_stage(model, stage), record_routing(model) as record:
+    with (
+        reading(model) as model,
+        inference(model, precision),
+        use_stage(model, stage),
+        record_routing(model) as record,
+    ):
         count = counter.watch(record, stage, source)
         for batch, _ in read_blocks(decoder_of(model), blocks, batch_blocks=batch_blocks):
             count(batch)
+    counter.gather(stage, source)
+
+
+def _sum(parts: Sequence[_Totals]) -> _Totals:
+    whole = _Totals(len(parts[0].mass))
+    for part in parts:
+        whole.chosen += part.chosen
+        whole.first += part.first
+        whole.mass += part.mass
+        whole.num_tokens += part.num_tokens
+    return whole
+
+
+def _joined(parts: Sequence[_Reading]) -> _Reading:
+    whole = _Reading()
+    for part in parts:
+        whole.token_ids += part.token_ids
+        whole.document += part.document
+        for layer, found in part.layers.items():
+            known = whole.layers.setdefault(layer, _Layer())
+            known.chosen += found.chosen
+            known.first += found.first
+            known.documents += found.documents
+            known.probability += found.probability
+    return whole
 
 
 def _add(layer: _Layer, ids: np.ndarray, weights: np.ndarray, num_experts: int, document: np.ndarray) -> None:

@@ -23,9 +23,11 @@ from lpr_lab.method.expand import pack_by_language
 from lpr_lab.method.settings import FitSettings
 from lpr_lab.method.training.train import TrainSettings
 from lpr_lab.model.adapter import expansion_config, forward_context
+from lpr_lab.model.bases.families import find_decoder_mlps
 from lpr_lab.model.bases.tensor_files import open_tensors
-from lpr_lab.model.capture import decoder_of, watch_mlp_inputs
+from lpr_lab.model.capture import causal_lm_of, decoder_of, watch_mlp_inputs
 from lpr_lab.model.forward import inference, read_blocks
+from lpr_lab.model.parallel.sharing import gathered, in_turn, reading, summed
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import use_stage
 from lpr_lab.progress import progress
@@ -166,13 +168,21 @@ class _Moments:
         self._device = next(model.parameters()).device
         self._keep_rows = keep_rows
         self._counts = torch.empty(0)
-        self.layers: dict[int, LayerStatistics] = {}
+        # Of all layers at once: a process that shares the reading may get nothing to read.
+        width = causal_lm_of(model).config.get_text_config().hidden_size
+        size = (2 * width if self._uses_mean else width) + 1
+        self._zeros = partial(torch.zeros, size, dtype=torch.float64, device=self._device)
+        layers = [mlp.layer for mlp in find_decoder_mlps(causal_lm_of(model))]
+        self.layers = {layer: LayerStatistics(self._zeros(size)) for layer in layers}
+        self._pieces: dict[tuple[str, str, int], list[torch.Tensor]] = {}
 
     def begin(self, language: str, group_share: float, num_fitted: int, num_held: int) -> None:
         """Start a language: its share of its group, and how many of its tokens are fitted and held out."""
         self._language, self._group_share = language, group_share
         self._weight = group_share / num_fitted
         self._stride = max(-(-num_held // HELD_ROWS), 1)
+        for layer in self.layers.values():
+            layer.mean[language] = self._zeros()
 
     def expect(self, batch: Batch, *, is_held: bool) -> None:
         """Say which tokens of the next pass count, and for what."""
@@ -184,18 +194,35 @@ class _Moments:
         with torch.autocast(self._device.type, enabled=False):
             mean = self._context.running_mean(layer, x) if self._uses_mean else None
             features = router_features(x, mean)[self._counts]
-            zeros = partial(torch.zeros, dtype=torch.float64, device=self._device)
-            if layer not in self.layers:
-                self.layers[layer] = LayerStatistics(zeros(2 * features.shape[1:]))
             mine = self.layers[layer]
             if self._is_held:
-                _append(mine.held, self._language, features[:: self._stride])
+                self._keep("held", layer, features[:: self._stride])
                 return
             mine.second_moment += self._weight * (features.T @ features).double()
-            known = mine.mean.setdefault(self._language, zeros(features.shape[1]))
-            known += features.sum(0).double() * (self._weight / self._group_share)
+            mine.mean[self._language] += features.sum(0).double() * (self._weight / self._group_share)
             if self._keep_rows:
-                _append(mine.rows, self._language, features)
+                self._keep("rows", layer, features)
+
+    def _keep(self, part: str, layer: int, features: torch.Tensor) -> None:
+        self._pieces.setdefault((part, self._language, layer), []).append(features.half())
+
+    def whole(self, languages: Sequence[str]) -> dict[int, LayerStatistics]:
+        """Return what all processes read, each layer's statistics the same on every one of them.
+
+        Args:
+            languages: those that were read.
+        """
+        for index, layer in self.layers.items():
+            layer.second_moment = summed(layer.second_moment)
+            layer.mean = {code: summed(mean) for code, mean in layer.mean.items()}
+            layer.held = {code: self._put_together("held", code, index) for code in languages}
+            if self._keep_rows:
+                layer.rows = {code: self._put_together("rows", code, index) for code in languages}
+        return self.layers
+
+    def _put_together(self, part: str, language: str, layer: int) -> torch.Tensor:
+        pieces = [piece.cpu() for piece in self._pieces.pop((part, language, layer), [])]
+        return torch.cat(in_turn(gathered(pieces))).to(self._device)
 
 
 def _count_text(blocks: Blocks, rows: range) -> int:
@@ -229,12 +256,14 @@ def gather_statistics(
     )
     packed = pack_by_language(corpus, tokenizer, {code: source.split for code, source in source_of.items()}, budget)
     num_blocks = max(settings.tokens_per_language // settings.block_tokens, 4)
-    moments = _Moments(model, keep_rows=settings.solver == "logistic")
-    decoder = decoder_of(model)
     total = sum(min(num_blocks, len(blocks)) for blocks in packed.values()) * settings.block_tokens
     num_tokens = 0
-    still, watching = inference(model, settings.precision), watch_mlp_inputs(model, moments.add)
-    with still, watching, progress(total, "Reading for the routers", "token") as bar:
+    with (
+        reading(model) as reader,
+        inference(reader, settings.precision),
+        progress(total, "Reading for the routers", "token") as bar,
+    ):
+        moments = _Moments(reader, keep_rows=settings.solver == "logistic")
         for language, blocks in packed.items():
             source, used = source_of[language], min(num_blocks, len(blocks))
             held_from = used - max(used // 4, 1)
@@ -242,15 +271,13 @@ def gather_statistics(
             num_fitted, num_held = (_count_text(blocks, part) for part in parts)
             moments.begin(language, 1 / len(source.languages), num_fitted, num_held)
             num_tokens += num_fitted
-            with use_stage(model, source.stage):
+            with use_stage(reader, source.stage), watch_mlp_inputs(reader, moments.add):
                 for part in parts:
                     before = partial(moments.expect, is_held=part is parts[1])
-                    passes = read_blocks(
-                        decoder, blocks, part, batch_blocks=settings.batch_blocks, before=before, bar=bar
-                    )
-                    deque(passes, maxlen=0)
+                    options = {"batch_blocks": settings.batch_blocks, "before": before, "bar": bar}
+                    deque(read_blocks(decoder_of(reader), blocks, part, **options), maxlen=0)
     groups = [list(source.languages) for source in sources]
-    return RouterStatistics(groups, dict(sorted(moments.layers.items())), num_tokens)
+    return RouterStatistics(groups, moments.whole([*packed]), num_tokens).to(next(model.parameters()).device)
 
 
 def router_features(x: torch.Tensor, mean: torch.Tensor | None) -> torch.Tensor:
@@ -260,8 +287,3 @@ def router_features(x: torch.Tensor, mean: torch.Tensor | None) -> torch.Tensor:
         parts.append(mean.flatten(0, 1))
     parts.append(torch.ones(len(parts[0]), 1, device=x.device))
     return torch.cat(parts, dim=1)
-
-
-def _append(rows: dict[str, torch.Tensor], language: str, features: torch.Tensor) -> None:
-    known = [rows[language]] if language in rows else []
-    rows[language] = torch.cat([*known, features.half()])

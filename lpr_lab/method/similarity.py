@@ -10,9 +10,9 @@ so one running sum of unit vectors per language and layer is enough, and every p
 Letters: B batch, S sequence, T = B·S tokens, D model width, L layers, n languages.
 """
 
-from collections.abc import Iterator, Sequence
-from functools import partial
-from itertools import chain
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +24,8 @@ from lpr_lab.model.adapter import all_layers, expansion_config
 from lpr_lab.model.bases.families import find_decoder_mlps
 from lpr_lab.model.bases.quantized import num_values
 from lpr_lab.model.capture import causal_lm_of, decoder_of, watch_attention_outputs, watch_mlp_inputs
-from lpr_lab.model.forward import inference, read_blocks
+from lpr_lab.model.forward import inference, read_batches
+from lpr_lab.model.parallel.sharing import gathered, reading
 from lpr_lab.model.peft import BaseTunerLayer, PeftModel
 from lpr_lab.progress import progress
 from lpr_lab.text.corpus import Corpus, Document
@@ -94,23 +95,22 @@ def measure_similarity(
     documents = {code: shuffled_documents(corpus, splits[code], code, seed) for code in languages}
     watch = {"mlp_input": watch_mlp_inputs, "attention_output": watch_attention_outputs}[state]
     expert_parameters = tuple(_num_parameters(mlp.module) for mlp in find_decoder_mlps(causal_lm_of(model)))
-    decoder = decoder_of(model)
-    refuse_if_documents_mix(decoder)
+    refuse_if_documents_mix(decoder_of(model))
     means, num_tokens = [], []
     sums = _UnitSums(len(expert_parameters))
     total = tokens_per_language * len(languages)
     # Rounded weights are not cached: that would hold a second copy of the model.
-    still = inference(model, precision, cache_rounded=False)
-    with still, watch(model, sums.add), progress(total, "Similarity", "token") as bar:
-        read = partial(
-            read_blocks, decoder, batch_blocks=batch_blocks, before=lambda batch: bar.update(sums.count(batch))
-        )
+    with (
+        reading(model) as reader,
+        inference(reader, precision, cache_rounded=False),
+        watch(reader, sums.add),
+        progress(total, "Similarity", "token") as bar,
+    ):
         for code in languages:
             sums.begin(tokens_per_language)
             parts = _packed(documents[code], tokenizer, block_tokens, code)
-            for _ in chain.from_iterable(read(part) for part in parts):
-                if sums.num_tokens == tokens_per_language:
-                    break
+            batches = _counted(parts, batch_blocks, sums, bar)
+            deque(read_batches(decoder_of(reader), batches, before=sums.expect), maxlen=0)
             means.append(sums.means())
             num_tokens.append(sums.num_tokens)
     return SimilarityTable(
@@ -151,16 +151,25 @@ class _UnitSums:
         self._left = max_tokens
         self.num_tokens = 0
 
+    @property
+    def is_full(self) -> bool:
+        """Whether no further token counts."""
+        return not self._left
+
     def count(self, batch: Batch) -> int:
-        """Say which tokens of the next pass count, float [T] of 0 and 1, and return how many."""
+        """Mark in a batch which tokens count, float [T] of 0 and 1 in `counts`, and return how many."""
         # Position 0 is a separator, or the first token of a block: without context, and with the outsized vector that
         # models give to whatever comes first.
         counts = ((batch["language_id"] >= 0) & (batch["position_ids"] > 0)).flatten()
         counts &= counts.cumsum(0) <= self._left
-        self._counted = counts.float()
+        batch["counts"] = counts.float()
         self._left -= int(counts.sum())
         self.num_tokens += int(counts.sum())
         return int(counts.sum())
+
+    def expect(self, batch: Batch) -> None:
+        """Say which batch is the next to pass."""
+        self._counted = batch["counts"]
 
     def add(self, layer: int, x: torch.Tensor) -> None:
         """Add the unit vectors of [B, S, D]."""
@@ -171,8 +180,10 @@ class _UnitSums:
         self._sums[layer] = self._sums.get(layer, torch.zeros(())) + total.double().cpu()
 
     def means(self) -> np.ndarray:
-        """Return the mean unit vectors, float64 [L, D]."""
-        return torch.stack([self._sums[layer] for layer in range(self._num_layers)]).numpy() / self.num_tokens
+        """Return the mean unit vectors of what all processes read, float64 [L, D]."""
+        parts = [part for part in gathered(self._sums) if part]
+        layers = range(self._num_layers)
+        return np.stack([np.sum([part[layer].numpy() for part in parts], axis=0) for layer in layers]) / self.num_tokens
 
 
 def _checked_languages(original: Sequence[str], expanded: Sequence[str]) -> tuple[str, ...]:
@@ -196,6 +207,17 @@ def _packed(
         if characters > 32 * block_tokens or number == len(documents):
             yield pack(chosen, tokenizer, block_tokens, languages=[language])
             chosen, characters = [], 0
+
+
+def _counted(parts: Iterable[PackedBlocks], batch_blocks: int, sums: _UnitSums, bar: Any) -> Iterator[Batch]:
+    """Yield batches with the tokens marked that count, until there are enough; every process marks all of them."""
+    for part in parts:
+        for start in range(0, len(part), batch_blocks):
+            batch = part.select(range(start, min(start + batch_blocks, len(part))))
+            bar.update(sums.count(batch))
+            yield batch
+            if sums.is_full:
+                return
 
 
 def _num_parameters(mlp: torch.nn.Module) -> int:

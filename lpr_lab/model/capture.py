@@ -20,6 +20,9 @@ from lpr_lab.model.bases.families import find_decoder_mlps
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.router import Routing
 
+DIVIDED_DECODER = "_divided_decoder"
+"""Attribute of a divided model that holds what calls its decoder (see `parallel.sharding`)."""
+
 
 class RoutingRecord:
     """Routing of the latest forward pass, per decoder layer.
@@ -115,6 +118,11 @@ def decoder_of(model: nn.Module) -> PreTrainedModel:
 
     Takes what the model takes (`input_ids`, `position_ids`, `use_cache`), expansion included.
     """
+    return cast("PreTrainedModel", vars(model).get(DIVIDED_DECODER, decoder_within(model)))
+
+
+def decoder_within(model: nn.Module) -> PreTrainedModel:
+    """Return the decoder itself, for what runs inside a forward pass: a divided model is whole only there."""
     return cast("PreTrainedModel", causal_lm_of(model).base_model)
 
 

@@ -1,6 +1,6 @@
 """Forward passes over packed blocks for measurements: evaluation mode, no gradients, the requested precision."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from lpr_lab.model.machine import resolve_precision
+from lpr_lab.model.parallel.sharing import num_readers, own_batches
 from lpr_lab.text.packing import Batch, Blocks, in_mode, model_inputs, text_mask
 
 
@@ -39,6 +40,9 @@ def read_blocks(
 ) -> Iterator[tuple[Batch, Any]]:
     """Run a model over packed blocks; yields each batch, with `is_text` [B, S] in it, and what the model returned.
 
+    Processes that read together (`parallel.sharing`) get each its part of the batches, and have to put together what
+    they found in it.
+
     Args:
         model: a causal LM, or its decoder alone (`capture.decoder_of`), inside `inference`.
         blocks: what to read.
@@ -48,14 +52,26 @@ def read_blocks(
         targets: inside `head.next_token_losses`, what is to be predicted of a batch; the model returns losses [B, S].
         bar: told after each batch how many tokens were read.
     """
-    device = next(model.parameters()).device
     rows = range(len(blocks)) if rows is None else rows
-    for start in range(0, len(rows), batch_blocks):
-        batch = blocks.select(rows[start : start + batch_blocks])
-        batch["is_text"] = text_mask(batch, blocks.separator_id)
+    batches = (blocks.select(rows[start : start + batch_blocks]) for start in range(0, len(rows), batch_blocks))
+    marked = ({**batch, "is_text": text_mask(batch, blocks.separator_id)} for batch in batches)
+    yield from read_batches(model, marked, before=before, targets=targets, bar=bar)
+
+
+def read_batches(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    *,
+    before: Callable[[Batch], object] | None = None,
+    targets: Callable[[Batch], torch.Tensor] | None = None,
+    bar: Any = None,
+) -> Iterator[tuple[Batch, Any]]:
+    """Run a model over batches of packed blocks; otherwise as `read_blocks`."""
+    device = next(model.parameters()).device
+    for batch in own_batches(batches):
         if before is not None:
             before(batch)
         wanted = {} if targets is None else {"targets": targets(batch).to(device), "reduction": "none"}
         yield batch, model(**model_inputs(batch, device), **wanted)
         if bar is not None:
-            bar.update(batch["input_ids"].numel())
+            bar.update(num_readers() * batch["input_ids"].numel())

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from transformers.utils.generic import ModelOutput
 
 from lpr_lab.errors import one_of
-from lpr_lab.model.capture import causal_lm_of, decoder_of
+from lpr_lab.model.capture import causal_lm_of, decoder_within
 from lpr_lab.model.rounding import logit_tolerance
 from lpr_lab.text.packing import NO_TARGET, in_mode
 
@@ -69,7 +69,7 @@ def next_token_losses(model: nn.Module, *, whole: bool = False) -> Iterator[bool
             return _of_whole_logits(plain(*args, **kwargs).logits, targets, reduction)
         # PEFT hands on every argument that its own forward has, most of them None.
         given = {name: value for name, value in kwargs.items() if value is not None}
-        states = decoder_of(model)(*args, **given).last_hidden_state
+        states = decoder_within(model)(*args, **given).last_hidden_state
         return loss_of_states(inner, states, targets, reduction)
 
     before = vars(inner).get("forward")
@@ -95,9 +95,12 @@ def rows_at_once(vocabulary: int, device: torch.device) -> int:
 
 def head_of(model: nn.Module) -> Head:
     """Return a model's own way from hidden states [N, D] to logits [N, V]; raises whatever the model raises."""
-    inner, decoder = causal_lm_of(model), decoder_of(model)
+    inner, decoder = causal_lm_of(model), decoder_within(model)
     given = _Given(decoder)
-    shell = copy.copy(inner)  # shares every tensor and every module with the model, whose own tree stays as it is
+    # Shares every tensor and every module with the model, whose own tree stays as it is. (`copy.copy` would call the
+    # constructor of a divided model.)
+    shell = object.__new__(type(inner))
+    vars(shell).update(vars(inner))
     modules = {name: given if child is decoder else child for name, child in inner._modules.items()}
     vars(shell)["_modules"] = modules
     output = inner.get_output_embeddings()
@@ -167,7 +170,7 @@ def _is_separable(model: nn.Module) -> bool:
         output = outer(*args, **kwargs)
         seen["logits"], seen["dtype"] = output.logits[0].float(), output.logits.dtype
         try:
-            states = decoder_of(model)(*args, **given).last_hidden_state
+            states = decoder_within(model)(*args, **given).last_hidden_state
             seen["own"] = head_of(model)(states[0]).float()
         except Exception:  # whatever a family says to being taken apart: then it is left whole
             seen["own"] = None
@@ -214,7 +217,7 @@ def loss_of_states(model: nn.Module, states: torch.Tensor, targets: torch.Tensor
 
 def _head_weights(model: nn.Module) -> list[nn.Parameter]:
     """Return what learns of everything beside the decoder, and of what the decoder shares with it (tied embeddings)."""
-    inner, decoder = causal_lm_of(model), decoder_of(model)
+    inner, decoder = causal_lm_of(model), decoder_within(model)
     outside = (child for child in inner.children() if child is not decoder)
     return [parameter for child in outside for parameter in child.parameters() if parameter.requires_grad]
 

@@ -26,6 +26,7 @@ from lpr_lab.method.review import review
 from lpr_lab.method.training.train import TrainSettings
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.adapter import expansion_config
+from lpr_lab.model.parallel.sharding import whole
 from lpr_lab.text.corpus import Document
 
 SETTINGS = TrainSettings(
@@ -87,7 +88,7 @@ def gradients(stage: str, folder: Path, out: Path, blocks_per_forward: int, **op
     def see(optimizer: torch.optim.Optimizer, *_: Any) -> None:
         for group in optimizer.param_groups:
             for name, parameter in zip(group["param_names"], group["params"], strict=True):
-                found[name] = parameter.grad.clone()
+                found[name] = whole(parameter.grad).clone()
 
     handle = register_optimizer_step_pre_hook(see)
     try:

@@ -10,6 +10,11 @@ A checkpoint counts only with a complete manifest. Resume takes the newest compl
 verify is moved to `.quarantine/` with the reason, never deleted and never used. Nothing here is a pickle, and the
 optimizer's moments are matched by parameter name: experts have equal shapes, so matching by position could swap them
 without anyone noticing.
+
+Tensors are whole in these files, however many processes share the training and whether they divide the model, so any
+number of them can go on. Of a divided model that costs: all processes put tensors together one by one, rank 0 holds
+what learns and its moments in the memory of the processor (12 bytes per number that learns) and writes them alone, and
+every process reads the files on resume and keeps its part.
 """
 
 import os
@@ -30,11 +35,14 @@ from transformers import PreTrainedModel
 from lpr_lab import storage
 from lpr_lab.errors import DamagedError, LprError, UsageError
 from lpr_lab.method.training.divergence import Divergence
+from lpr_lab.method.training.optimizer import named_parameters
 from lpr_lab.model.adapter import expansion_config, refuse_mismatch, trainable_parameters
 from lpr_lab.model.bases.fingerprint import base_fingerprint
 from lpr_lab.model.bases.tensor_files import read_tensors
 from lpr_lab.model.formats.save_load import TENSORS, load_adapter_tensors, save_adapter
 from lpr_lab.model.mixture import all_layers
+from lpr_lab.model.parallel.processes import join_processes
+from lpr_lab.model.parallel.sharding import divided_like, whole
 from lpr_lab.model.peft import PeftModel
 
 TRAINED = "trained.safetensors"
@@ -77,6 +85,7 @@ def save_checkpoint(
     facts: dict[str, Any],
     *,
     keep: int = 2,
+    writes: bool = True,
 ) -> Path:
     """Write `checkpoint-<step>` below `directory` by the commit protocol, then drop the oldest beyond `keep`.
 
@@ -84,18 +93,20 @@ def save_checkpoint(
         directory: the stage's folder.
         model: the model being trained. Of an expansion the whole adapter is written, so that a checkpoint can be opened
             like any other; of another model the parameters that learn.
-        optimizer: its parameters must be those of `trainable_parameters(model)`, in that order.
+        optimizer: of parameters by the names of `trainable_parameters(model)`; they may be parts of a divided model.
         scheduler: anything with `state_dict()` of plain numbers.
         progress: where the stage stands.
         facts: what must be equal on resume (settings, data ledger, base fingerprint).
         keep: at least 2, because the newest may be damaged by what interrupts us.
+        writes: False on every process but one, where it only helps to put divided moments together.
     """
     names = [name for name, _ in trainable_parameters(model)]
     target = directory / f"checkpoint-{progress.step:06d}"
-    if target.exists():
+    if writes and not target.exists():
+        _require_space(directory)
+    moments, counters = _optimizer_tensors(optimizer, names, keep=writes)
+    if not writes or target.exists():
         return target
-    _require_space(directory)
-    moments, counters = _optimizer_tensors(optimizer, names)
     state = {
         "progress": asdict(progress),
         "scheduler": {k: v for k, v in scheduler.state_dict().items() if isinstance(v, int | float | list | str)},
@@ -151,15 +162,25 @@ def load_checkpoint(
 ) -> Progress:
     """Restore everything a checkpoint holds; refuse when anything is missing or was made with other settings.
 
-    Sums round by the number of threads, the processor and the versions of libraries. Where those differ a stage goes
-    on, and `say` is told that it will not end bit-identical to one that was not interrupted.
+    Sums round by the number of threads and processes, the processor and the versions of libraries. Where those differ a
+    stage goes on, and `say` is told that it will not end bit-identical to one that was not interrupted.
+
+    Args:
+        path: of the checkpoint.
+        model: whole; gets what was trained.
+        optimizer: gets the moments, each process its part where its parameters are parts.
+        scheduler: gets the step it stood at.
+        facts: as in `save_checkpoint`.
+        say: told what is different now.
 
     Raises:
         DamagedError: a tensor of the model or the optimizer is missing or misshapen.
         UsageError: the stage's settings, data or base differ from those of the checkpoint.
     """
     state = storage.read_json_object(path / "state.json")
-    differing = [key for key in sorted(set(facts) | set(state["facts"])) if facts.get(key) != state["facts"].get(key)]
+    then = dict(state["facts"])
+    processes_then = then.pop("world_size", None)  # where versions kept it that could not go on with another number
+    differing = [key for key in sorted(set(facts) | set(then)) if facts.get(key) != then.get(key)]
     if differing:
         raise UsageError(
             f"{path} was made with other settings ({', '.join(differing)}), so continuing it would mix two "
@@ -168,8 +189,8 @@ def load_checkpoint(
     here = environment()
     changed = [
         f"{key} {before} then, {here[key]} now"
-        for key, before in state["environment"].items()
-        if key in here and here[key] != before
+        for key, before in ({"processes": processes_then} | state["environment"]).items()
+        if key in here and before is not None and here[key] != before
     ]
     if changed:
         say(
@@ -212,12 +233,13 @@ def _load_trained(model: PreTrainedModel | PeftModel, path: Path) -> None:
 
 
 def environment() -> dict[str, Any]:
-    """Return what a bit-exact repetition depends on: versions, processor capability, threads, world size."""
+    """Return what a bit-exact repetition depends on: versions, processor capability, threads, number of processes."""
     return {
         "python": platform.python_version(),
         **{name: version(name) for name in _PACKAGES},
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
+        "processes": join_processes().num_processes,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
     }
 
@@ -243,23 +265,20 @@ def _require_space(directory: Path) -> None:
 
 
 def _optimizer_tensors(
-    optimizer: torch.optim.Optimizer, names: list[str]
+    optimizer: torch.optim.Optimizer, names: list[str], *, keep: bool
 ) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    by_name = dict(zip(optimizer_names(optimizer), parameters, strict=True))
+    """Return moments and step counters by name; without the moments where they are not kept."""
+    by_name = named_parameters(optimizer)
     tensors, counters = {}, {}
     for name in names:
         state = optimizer.state[by_name[name]]
         counters[name] = float(state["step"]) if state else 0.0
         for key in ("exp_avg", "exp_avg_sq"):
             if key in state:
-                tensors[f"{key}/{name}"] = state[key].detach().to("cpu").contiguous()
+                moment = whole(state[key])
+                if keep:
+                    tensors[f"{key}/{name}"] = moment.to("cpu").contiguous()
     return tensors, counters
-
-
-def optimizer_names(optimizer: torch.optim.Optimizer) -> list[str]:
-    """Return the parameter names of an optimizer that was built from (name, parameter) pairs, in its order."""
-    return [name for group in optimizer.param_groups for name in group["param_names"]]
 
 
 def _restore_optimizer(
@@ -269,18 +288,18 @@ def _restore_optimizer(
     counters: dict[str, float],
     path: Path,
 ) -> None:
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    by_name = dict(zip(optimizer_names(optimizer), parameters, strict=True))
+    by_name = named_parameters(optimizer)
     for name in names:
         parameter = by_name[name]
         if not counters.get(name):
             continue
-        state: dict[str, torch.Tensor] = {"step": torch.tensor(counters[name])}
+        # Where the fused optimizer expects it.
+        state: dict[str, torch.Tensor] = {"step": torch.tensor(counters[name], device=parameter.device)}
         for key in ("exp_avg", "exp_avg_sq"):
             tensor = tensors.get(f"{key}/{name}")
             if tensor is None or tensor.shape != parameter.shape:
                 raise DamagedError(f"{path}/optimizer.safetensors lacks {key} of {name}, or it has the wrong shape.")
-            state[key] = tensor.to(parameter)  # float32, also where an earlier version kept bfloat16
+            state[key] = divided_like(tensor, parameter)  # float32, also where an earlier version kept bfloat16
         optimizer.state[parameter] = state
 
 

@@ -15,7 +15,7 @@ from transformers.utils.import_utils import is_flash_attn_2_available
 
 from lpr_lab.errors import UnsupportedModelError, UsageError, one_of
 from lpr_lab.model.adapter import moe_layers
-from lpr_lab.model.bases.families import find_decoder_mlps
+from lpr_lab.model.bases.families import decoder_layers
 from lpr_lab.model.capture import causal_lm_of
 from lpr_lab.model.observe import inductor
 
@@ -111,7 +111,7 @@ def compute_options(
             stack.enter_context(_restore_attributes(inner.modules(), "forward", "_compiled_call_impl"))
             for layer in moe_layers(model):
                 vars(layer)["forward"] = torch.compiler.disable(layer.forward)
-            for block in _decoder_layers(inner):
+            for block in decoder_layers(inner):
                 block.compile(backend=inductor)
         yield
 
@@ -161,7 +161,3 @@ def _restore_attributes(objects: Iterable[Any], *names: str) -> Iterator[None]:
             for name in names:
                 vars(thing).pop(name, None)
             vars(thing).update(kept)
-
-
-def _decoder_layers(model: PreTrainedModel) -> list[nn.Module]:
-    return [model.get_submodule(mlp.path.rpartition(".")[0]) for mlp in find_decoder_mlps(model)]

@@ -33,7 +33,7 @@ class Loop:
         settings: of the stage.
         scheduler: of the optimizer's rates.
         done: how far the stage is; kept up to date.
-        save: writes a checkpoint.
+        save: writes a checkpoint; called on every process.
         label: of the progress bar.
         log: told the numbers of every step.
     """
@@ -74,8 +74,7 @@ class Loop:
                     time.monotonic() - last_saved >= 60 * settings.checkpoint_minutes,
                 )
                 if interrupt or out_of_time or due or done.step == settings.num_steps:
-                    if processes.is_main_process:
-                        self.save()
+                    self.save()
                     processes.wait_for_everyone()
                     last_saved = time.monotonic()
                 if interrupt:

@@ -50,3 +50,12 @@ def make_optimizer(named: Sequence[tuple[str, torch.nn.Parameter]], settings: "T
     groups = [{"params": members, "lr": rate} for members, rate in rates if members]
     betas = (0.9, settings.adam_beta2)
     return torch.optim.AdamW(groups, weight_decay=settings.weight_decay, betas=betas, fused=True)
+
+
+def named_parameters(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """Return by name the parameters of an optimizer that was built from (name, parameter) pairs, in its order."""
+    return {
+        name: parameter
+        for group in optimizer.param_groups
+        for name, parameter in zip(group["param_names"], group["params"], strict=True)
+    }

@@ -6,22 +6,21 @@ and ranks. So gradients do not depend on how a step is split, up to rounding.
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import reduce
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from lpr_lab.errors import LprError
 from lpr_lab.method.training.compute import as_one_row
+from lpr_lab.method.training.optimizer import named_parameters
 from lpr_lab.method.training.schedule import BlockSchedule
 from lpr_lab.method.training.terms import Forward, Term
-from lpr_lab.model.adapter import trainable_parameters
 from lpr_lab.model.capture import RoutingRecord, decoder_of
+from lpr_lab.model.parallel.sharding import clip_gradients, exchanging, without_exchange
 from lpr_lab.text.packing import Batch, model_inputs
 
 Metrics = dict[str, float]
@@ -32,7 +31,7 @@ class Stepper:
     """Makes the steps of a stage.
 
     Attributes:
-        model: what learns; in training mode, on its device.
+        model: what learns; in training mode, on its device, divided or whole.
         schedule, terms: the blocks of every step, and the parts of the loss.
         optimizer: over what learns.
         record: the routing of the latest forward pass.
@@ -61,11 +60,9 @@ class Stepper:
 
     def __post_init__(self) -> None:
         self.device = next(self.model.parameters()).device
-        self._parameters = [parameter for _, parameter in trainable_parameters(self.model)]
-        self._shared: nn.Module = self.model
-        if self.processes.num_processes > 1:
-            here = [self.device] if self.device.type == "cuda" else None
-            self._shared = DistributedDataParallel(self.model, device_ids=here)
+        # Of the optimizer: a divided model shows others between a forward and a backward pass.
+        self._parameters = [parameter for _, parameter in sorted(named_parameters(self.optimizer).items())]
+        self._shared = exchanging(self.model)
 
     def gradients(self, step: int) -> tuple[Metrics, dict[str, int]]:
         """Leave the gradients of a step; return its numbers, each term unweighted by name, and what each term saw.
@@ -84,7 +81,7 @@ class Stepper:
         sums = torch.zeros(len(self.terms), device=self.device)
         for index, batch in enumerate(micro_batches):
             is_last = index == len(micro_batches) - 1
-            with nullcontext() if is_last else self._without_exchange():
+            with nullcontext() if is_last else without_exchange(self._shared):
                 self._seed(step, index)
                 made = self._forward(batch)
                 totals = [
@@ -98,7 +95,7 @@ class Stepper:
                 sums += torch.stack([total.detach().float() for total in totals])
         values = dict(zip(counts, self.sum_over_processes(sums).tolist(), strict=True))
         total_loss = sum(term.coefficient * values[term.name] for term in self.terms)
-        norm = float(nn.utils.clip_grad_norm_(self._parameters, self.max_grad_norm))
+        norm = clip_gradients(self._parameters, self.max_grad_norm)
         if not math.isfinite(total_loss) or not math.isfinite(norm):
             raise LprError(
                 f"Step {step + 1} gave loss {total_loss} with gradient norm {norm} on blocks {self.schedule.at(step)}; "
@@ -165,8 +162,3 @@ class Stepper:
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.is_bf16)
-
-    def _without_exchange(self) -> AbstractContextManager[Any]:
-        """Keep processes from exchanging gradients that are not yet those of the whole step."""
-        shared = self._shared
-        return shared.no_sync() if isinstance(shared, DistributedDataParallel) else nullcontext()

@@ -15,7 +15,6 @@ with was seen in its first step.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +50,8 @@ from lpr_lab.model.bases.embedded import learning_rates
 from lpr_lab.model.capture import RoutingRecord, record_routing
 from lpr_lab.model.head import next_token_losses
 from lpr_lab.model.machine import default_device, keep_freed_memory, resolve_precision
-from lpr_lab.model.parallel.processes import join_processes
+from lpr_lab.model.parallel.processes import divides_model, join_processes
+from lpr_lab.model.parallel.sharding import copy_learned, divided
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.text.packing import in_mode, refuse_if_documents_mix
 
@@ -139,45 +139,45 @@ def train(
     """
     settings = train_settings(settings, model, settings.tokens)
     processes = join_processes()
-    named = _learning_parameters(model)
+    _check_what_learns(model)
     if settings.blocks_per_step % processes.num_processes:
         raise UsageError(
             f"blocks_per_step = {settings.blocks_per_step} cannot be shared equally by {processes.num_processes} "
             "processes; use a multiple of their number."
         )
     precision = resolve_precision(settings.precision)
+    if settings.compile and divides_model():
+        raise UsageError("compile=True was never tried on a model that is divided (ACCELERATE_USE_FSDP); leave it out.")
     with ExitStack() as stack:
         stack.enter_context(_prepare(model))
-        optimizer = make_optimizer(named, settings)
+        start = starting_fingerprint(model)
+        shared = stack.enter_context(divided(model))
+        optimizer = make_optimizer(list(trainable_parameters(shared)), settings)
         scheduler = make_scheduler(optimizer, settings)
-        facts = {
-            **_facts_of(schedule, terms, settings),
-            "base": starting_fingerprint(model),
-            "world_size": processes.num_processes,
-            **(facts or {}),
-        }
+        facts = {**_facts_of(schedule, terms, settings), "base": start, **(facts or {})}
         with processes.main_process_first():  # one process moves damaged checkpoints aside, the others find it done
             checkpoint = newest_checkpoint(out, processes.print)
         done = Progress()
         if checkpoint is not None:
             done = load_checkpoint(checkpoint, model, optimizer, scheduler, facts, processes.print)
+            copy_learned(model, shared)
             processes.print(f"{label}: resuming from {checkpoint.name} ({done.tokens:,} tokens done).")
         # A property of the base's attention, looked at in the base's own precision.
-        with model.disable_adapter() if isinstance(model, PeftModel) else nullcontext():
-            refuse_if_documents_mix(model)
-        attention = resolve_attention(settings.attention, model, precision)
-        stack.enter_context(in_mode(model, training=True))
+        with shared.disable_adapter() if isinstance(shared, PeftModel) else nullcontext():
+            refuse_if_documents_mix(shared)
+        attention = resolve_attention(settings.attention, shared, precision)
+        stack.enter_context(in_mode(shared, training=True))
         ways = {"activation_checkpointing": settings.activation_checkpointing, "compiled": settings.compile}
-        stack.enter_context(compute_options(model, attention=attention, **ways))
+        stack.enter_context(compute_options(shared, attention=attention, **ways))
         without_logits = False
         if not any(term.reads_logits for term in terms):
-            without_logits = stack.enter_context(next_token_losses(model))
+            without_logits = stack.enter_context(next_token_losses(shared))
         stepper = Stepper(
-            model,
+            shared,
             schedule,
             terms,
             optimizer,
-            stack.enter_context(record_routing(model)) if moe_layers(model) else RoutingRecord(),
+            stack.enter_context(record_routing(shared)) if moe_layers(shared) else RoutingRecord(),
             processes,
             blocks_per_forward=settings.blocks_per_forward,
             max_grad_norm=settings.max_grad_norm,
@@ -186,7 +186,11 @@ def train(
             in_one_row=attention == FLASH,
             without_logits=without_logits,
         )
-        save = partial(save_checkpoint, out, model, optimizer, scheduler, done, facts)
+
+        def save() -> None:
+            copy_learned(shared, model)
+            save_checkpoint(out, model, optimizer, scheduler, done, facts, writes=processes.is_main_process)
+
         metrics, stopped_by = Loop(stepper, settings, scheduler, done, save, label, log).run()
     return _report(done, terms) | {"stopped_by": stopped_by, "last": metrics}
 
@@ -220,7 +224,7 @@ def _prepare(model: torch.nn.Module) -> Iterator[None]:
     with (
         _preserve_random_state(),
         keep_freed_memory() if device.type == "cpu" else nullcontext(),
-        on_device(model, device),
+        nullcontext() if divides_model() else on_device(model, device),
         torch.autocast(device.type, enabled=False),  # whoever calls may have another in mind
         fresh_gradients(model),
     ):
@@ -237,8 +241,8 @@ def _preserve_random_state() -> Iterator[None]:
         restore_rng(before)
 
 
-def _learning_parameters(model: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:
-    """Return what learns, by name; refuse what is not float32: most small steps would be rounded away."""
+def _check_what_learns(model: torch.nn.Module) -> None:
+    """Refuse a model in which nothing learns, or what is not float32: most small steps would be rounded away."""
     named = list(trainable_parameters(model))
     if not named:
         raise UsageError("Nothing learns in this model: call it on one from lpr_lab.upcycle or method.baselines.")
@@ -249,4 +253,3 @@ def _learning_parameters(model: torch.nn.Module) -> list[tuple[str, torch.nn.Par
                 "float32. Experts, routers and the baselines' own weights are float32 unless the model was converted "
                 "afterwards; precision='bf16' makes products in bfloat16 and keeps the weights."
             )
-    return named

@@ -96,6 +96,15 @@ def find_decoder_mlps(model: PreTrainedModel) -> list[DecoderMLP]:
     return mlps
 
 
+def decoder_layers(model: PreTrainedModel) -> list[nn.Module]:
+    """Return the decoder layers of a causal LM, from the first to the last, whatever adapters are in them.
+
+    Raises:
+        UnsupportedModelError: as `find_decoder_mlps`, where there is no decoder stack.
+    """
+    return [*_decoder_layers(model, model.config.name_or_path or type(model).__name__)[1]]
+
+
 def _decoder_layers(model: PreTrainedModel, name: str) -> tuple[str, nn.ModuleList]:
     """Return the path and the list of the decoder layers: not those of a vision tower that happens to be as deep."""
     num_layers = model.config.get_text_config().num_hidden_layers

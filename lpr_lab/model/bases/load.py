@@ -19,6 +19,7 @@ from lpr_lab.model.bases.files import is_complete, refuse_damaged_files, refuse_
 from lpr_lab.model.bases.quantized import check_quantization, quantization_config, use_portable_linear
 from lpr_lab.model.bases.quiet import without_progress_bars
 from lpr_lab.model.machine import default_device
+from lpr_lab.model.parallel.processes import divides_model, every_process_reads
 from lpr_lab.storage import friendly_disk_errors, read_json_object, verify
 from lpr_lab.text.vocabulary import refuse_tokens_beyond
 
@@ -42,7 +43,8 @@ def load_base(
     Args:
         name: an embedded base (`EMBEDDED`), a hub id, or a local folder.
         dtype: of the weights in memory. What is put on the base to learn is float32 in any case.
-        device: where to put the model; by default this process's GPU, or the processor where there is none.
+        device: where to put the model; by default this process's GPU, or the processor where there is none or where
+            processes are to divide the model (see `model.parallel.sharding`).
         quantization: `nf4` packs the linear maps into four bits (see `model.bases.quantized`); empty leaves them whole.
 
     Returns:
@@ -76,13 +78,15 @@ def load_model(
     """
     from transformers import AutoModelForCausalLM
 
-    device = torch.device(device) if device is not None else default_device()
+    if device is None:  # a model to be divided over processes stays whole on the processor
+        device = "cpu" if divides_model() else default_device()
+    device = torch.device(device)
     packed: dict[str, Any] = {}
     if quantization:  # packed while it is loaded, hence where it will be
         packed = {"quantization_config": quantization_config(quantization, dtype), "device_map": {"": device}}
     path = resolve_base(name)
     options = {"use_safetensors": True, "trust_remote_code": False, "local_files_only": True, **packed}
-    with without_progress_bars():
+    with without_progress_bars(), every_process_reads():
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             path, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )

@@ -1,5 +1,8 @@
 """Processes that were started together train together, or say why not."""
 
+import os
+from dataclasses import replace
+
 import pytest
 import torch
 from accelerate import PartialState
@@ -12,7 +15,9 @@ from lpr_lab.method.expand import expand
 from lpr_lab.method.review import review
 from lpr_lab.method.training.train import TrainSettings
 from lpr_lab.method.upcycle import upcycle
-from lpr_lab.model.parallel.processes import join_processes
+from lpr_lab.model.bases.load import load_model
+from lpr_lab.model.parallel.processes import divides_model, every_process_reads, join_processes
+from lpr_lab.model.parallel.sharding import divided
 
 SETTINGS = TrainSettings(tokens=4 * 32, block_tokens=32, precision="fp32")
 BOTH = {"original": ["en"], "expanded": ["el"]}
@@ -39,11 +44,52 @@ def test_more_processes_in_the_environment_than_accelerate_knows_of_are_refused(
     assert join_processes().num_processes == 1
 
 
-@pytest.mark.parametrize("way", ["FSDP", "DEEPSPEED", "MEGATRON_LM"])
+@pytest.mark.parametrize("way", ["DEEPSPEED", "MEGATRON_LM"])
 def test_ways_to_divide_a_model_that_are_not_ours_are_refused(way, monkeypatch):
     monkeypatch.setenv(f"ACCELERATE_USE_{way}", "true")
     with pytest.raises(UsageError, match=f"ACCELERATE_USE_{way}"):
         join_processes()
+
+
+def test_fsdp_is_taken_in_version_2_and_without_offloading(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(UsageError, match="FSDP_VERSION=2"):
+        join_processes()  # Accelerate's own default is version 1
+    monkeypatch.setenv("FSDP_VERSION", "2")
+    assert join_processes().num_processes == 1
+    monkeypatch.setenv("FSDP_OFFLOAD_PARAMS", "true")
+    with pytest.raises(UsageError, match="FSDP_OFFLOAD_PARAMS"):
+        join_processes()
+
+
+def test_one_process_alone_divides_nothing(tiny_model, monkeypatch):
+    model = tiny_model("llama")
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with divided(model) as same:
+        assert same is model
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert divides_model()
+
+
+def test_a_model_to_be_divided_is_loaded_onto_the_processor_by_every_process(tiny_model, tmp_path, monkeypatch):
+    tiny_model("llama").save_pretrained(tmp_path)
+    for name, value in {"ACCELERATE_USE_FSDP": "1", "WORLD_SIZE": "2", "FSDP_CPU_RAM_EFFICIENT_LOADING": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("lpr_lab.model.bases.load.default_device", lambda: torch.device("meta"))
+    with every_process_reads():
+        assert "FSDP_CPU_RAM_EFFICIENT_LOADING" not in os.environ
+    assert os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] == "1"
+    assert load_model(tmp_path).device.type == "cpu"
+
+
+def test_compilation_of_a_divided_model_is_refused_before_work_starts(
+    tiny_model, tiny_corpus, tiny_tokenizer, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("lpr_lab.method.training.train.divides_model", lambda: True)
+    model, settings = upcycle(tiny_model("llama"), (1, 1)), replace(SETTINGS, compile=True)
+    with pytest.raises(UsageError, match="compile"):
+        expand(model, tiny_tokenizer, tiny_corpus, languages=["el"], out=tmp_path / "out", settings=settings)
+    assert not (tmp_path / "out").exists()
 
 
 def run_verb(verb, dense, out):
