@@ -20,7 +20,7 @@ from measuring import Row, compared, in_turns, matrix_products, peak_of, peak_sh
 from peft import PeftModel
 from torch import nn
 from torch.nn import functional as F
-from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
+from transformers import AutoModelForCausalLM, PreTrainedModel, Trainer, TrainingArguments
 
 import lpr_lab as lab
 from lpr_lab.method.training import train as training
@@ -213,41 +213,45 @@ def head(rounds: int, rows: list[Row]) -> None:
     save("step_speed", rows)
 
 
+def trainers_step(model: PreTrainedModel, precision: str) -> Callable[[], None]:
+    """Return a function that makes the next step of transformers' Trainer, on the same texts as ours."""
+    arguments = TrainingArguments(
+        output_dir=tempfile.gettempdir(), per_device_train_batch_size=BLOCKS, max_steps=10**4, bf16=precision == "bf16",
+        use_cpu=not torch.cuda.is_available(), report_to=[], save_strategy="no", learning_rate=1e-5,
+    )  # fmt: skip
+    trainer: Any = Trainer(model, arguments)
+    trainer.create_optimizer_and_scheduler(10**4)
+    trainer.current_gradient_accumulation_steps = 1  # `train` sets it, and a single step reads it
+    schedule, count = random_schedule(min(40_000, model.config.vocab_size), BLOCKS), 0
+
+    def step() -> None:
+        nonlocal count
+        batch = schedule.batch(count)
+        given = {"input_ids": batch["input_ids"], "labels": batch["input_ids"], "position_ids": batch["position_ids"]}
+        trainer.training_step(model.train(), given)
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        trainer.optimizer.step()
+        trainer.optimizer.zero_grad(set_to_none=True)
+        count += 1
+
+    return step
+
+
 def native(rounds: int, rows: list[Row]) -> None:
     """The step that a user would take instead: transformers' Trainer on the same mixture as a native Mixtral.
 
     Mixtral keeps all experts of a layer in one tensor, so expert 0 learns as well there; all else is frozen.
     """
     precision = resolve_precision("auto")
-    model = prepared(1)
     with tempfile.TemporaryDirectory() as folder:
-        lab.export(model, Path(folder) / "mixtral", "mixtral")
+        lab.export(prepared(1), Path(folder) / "mixtral", "mixtral")
         mixtral = AutoModelForCausalLM.from_pretrained(Path(folder) / "mixtral", dtype=torch.float32)
-        for name, parameter in mixtral.named_parameters():
-            parameter.requires_grad_(".mlp." in name)
-        arguments = TrainingArguments(
-            output_dir=folder, per_device_train_batch_size=BLOCKS, max_steps=10**4, bf16=precision == "bf16",
-            use_cpu=not torch.cuda.is_available(), report_to=[], save_strategy="no", learning_rate=1e-5,
-        )  # fmt: skip
-    trainer = Trainer(mixtral, arguments)
-    trainer.create_optimizer_and_scheduler(10**4)
-    optimizer: Any = trainer.optimizer
-    schedule, count = random_schedule(40_000, BLOCKS), 0
-
-    def step() -> None:
-        nonlocal count
-        batch = schedule.batch(count)
-        given = {"input_ids": batch["input_ids"], "labels": batch["input_ids"], "position_ids": batch["position_ids"]}
-        trainer.training_step(mixtral.train(), given)
-        nn.utils.clip_grad_norm_(mixtral.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        count += 1
-
+    for name, parameter in mixtral.named_parameters():
+        parameter.requires_grad_(".mlp." in name)
     model = prepared(1, resolve_base_dtype("auto"))
     set_trainable(model, experts=True, routers=True)
     ours = stepper(model, [lm_term(), balance_term(model, 0.01)], precision)
-    seconds = in_turns({"ours": ours, "trainer": step}, rounds)
+    seconds = in_turns({"ours": ours, "trainer": trainers_step(mixtral, precision)}, rounds)
     what = f"Stage-1 step, 1 new expert per layer, {precision}, {BLOCKS * BLOCK_TOKENS:,} tokens"
     note = "expert 0 learns there as well, all else is frozen in both"
     against = "transformers' Trainer on the same native Mixtral"
