@@ -242,12 +242,17 @@ class _LossSum(torch.autograd.Function):
         for start in range(0, len(states), rows):
             piece = states[start : start + rows].detach().requires_grad_()
             with torch.enable_grad():
-                loss = F.cross_entropy(head(piece).float(), targets[start : start + rows], reduction="sum")
-            own, *others = torch.autograd.grad(loss, [piece, *weights])
+                logits = head(piece).float()
+            # In place from here on: no more than two tensors of this size at once, and one pass over them less.
+            log_probs = logits.detach().log_softmax(-1)
+            places = targets[start : start + rows, None]
+            total -= log_probs.gather(1, places).sum()
+            gradient = log_probs.exp_().scatter_add_(1, places, log_probs.new_full(places.shape, -1.0))
+            own, *others = torch.autograd.grad(logits, [piece, *weights], gradient)
+            del logits, log_probs, gradient
             of_states[start : start + rows] = own
             for sum_, other in zip(of_weights, others, strict=True):
                 sum_ += other
-            total += loss.detach()
         ctx.gradients = [of_states, *of_weights]
         return total
 
