@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from helpers.tiny_corpus import steps_of_four_blocks
+from lpr_lab import storage
 from lpr_lab.errors import UnsupportedModelError, UsageError
 from lpr_lab.method.expand import expand
 from lpr_lab.method.review import review
@@ -204,6 +205,23 @@ def test_resume_refuses_a_damaged_checkpoint_by_name_and_takes_the_one_before(
     assert steps == [6]
     assert "optimizer.safetensors" in capsys.readouterr().out
     assert (tmp_path / ".quarantine" / "checkpoint-000006.reason.txt").exists()
+
+
+def test_a_checkpoint_of_before_by_another_number_of_processes_is_continued_and_said_to_round_otherwise(
+    tiny_model, tiny_tokenizer, tiny_corpus, tmp_path, capsys
+):
+    """Earlier versions had their number among what must be equal."""
+    begun = dataclasses.replace(SETTINGS, max_minutes=1e-9)
+    expand_tiny(tiny_model, tiny_tokenizer, tiny_corpus, tmp_path, begun)
+    checkpoint = tmp_path / "checkpoint-000001"
+    state = storage.read_json_object(checkpoint / "state.json")
+    del state["environment"]["processes"]
+    state["facts"]["world_size"] = 2
+    storage.write_json(checkpoint / "state.json", state)
+    storage.seal(checkpoint, {"kind": "training-checkpoint", "step": 1})
+    _, result = expand_tiny(tiny_model, tiny_tokenizer, tiny_corpus, tmp_path)
+    assert result["steps"] == SETTINGS.num_steps
+    assert "processes 2 then, 1 now" in capsys.readouterr().out
 
 
 def test_resume_refuses_other_settings(tiny_model, tiny_tokenizer, tiny_corpus, tmp_path):

@@ -6,7 +6,9 @@ expansion, another adapter, or a whole model.
 
 Gradients do not depend on how a step is split (see `step`): one process with one micro-batch, gradient accumulation and
 several processes (`torchrun`) give the same ones up to rounding. Dropout is the exception, where a base has it (of the
-usual families GPT-2 does): its masks are drawn per micro-batch and rank.
+usual families GPT-2 does): its masks are drawn per micro-batch and rank. Where the processes divide the model
+(`model.parallel.sharding`), what learned is put together at every checkpoint and at the end; a stage that fails in
+between leaves it as it was saved last.
 
 Whatever a stage sets, on the model or in the process, ends with it, however it ends; and what it says that it computed
 with was seen in its first step.
