@@ -10,7 +10,7 @@ A unit is what one worker reads at a time. It becomes a sealed folder with one o
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -159,14 +159,26 @@ def shards_of(folder: Path) -> list[Path]:
     return sorted(folder.glob("[0-9]*/[0-9]*.arrow"))
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=4)
 def open_shard(shard: Path) -> pa.RecordBatch:
     """Return the documents of a shard, mapped into memory: what is not read takes none.
 
-    Its bytes are compared with the manifest of its unit the first time that it is opened by a process.
+    Few are open at a time: whoever reads all of a corpus would be counted as holding all of it. The bytes of a shard
+    are compared with the manifest of its unit the first time that it is opened by a process.
 
     Raises:
         DamagedError: missing, cut short or altered; the message names it.
+    """
+    check_shard(shard)
+    return pa.ipc.open_file(pa.memory_map(str(shard))).get_batch(0)
+
+
+@cache
+def check_shard(shard: Path) -> None:
+    """Compare a shard with the manifest of its unit, once.
+
+    Raises:
+        DamagedError: it is not what was written; the message names it.
     """
     expected = read_json_object(shard.parent / MANIFEST)["files"].get(shard.name)
     again = f"Delete {shard.parent} and run the same command again: only that part is made anew."
@@ -174,7 +186,6 @@ def open_shard(shard: Path) -> pa.RecordBatch:
         raise DamagedError(f"The text shard {shard} is missing. {again}")
     if shard.stat().st_size != expected["size"] or sha256_file(shard) != expected["sha256"]:
         raise DamagedError(f"The text shard {shard} is damaged: its bytes are not the ones that were written. {again}")
-    return pa.ipc.open_file(pa.memory_map(str(shard))).get_batch(0)
 
 
 def open_facts(shard: Path) -> np.ndarray:

@@ -17,6 +17,7 @@ def small_shards(monkeypatch):
     monkeypatch.setattr(compare, "_CHARACTERS_AT_ONCE", 2_000)
     monkeypatch.setattr(blocks, "PACKED_IN_MEMORY", 0)
     documents.open_shard.cache_clear()
+    documents.check_shard.cache_clear()
 
 
 @pytest.fixture

@@ -127,6 +127,7 @@ def test_a_damaged_shard_is_named_and_made_anew_alone(load, tmp_path):
     shard = sorted(cache_dir().glob("corpora/shards-files-*/documents/*/*.arrow"))[1]
     content = shard.read_bytes()
     documents.open_shard.cache_clear()
+    documents.check_shard.cache_clear()
     shard.write_bytes(content[:-9] + b"123456789")
     with pytest.raises(DamagedError, match=f"{shard.parent.name}/{shard.name}"):
         [*load(path, streaming=True).documents("train", "el")]
