@@ -3,7 +3,7 @@
 The rule is that of `splits.drop_duplicates`: a line goes when an earlier split has the same line, or shares `NGRAM`
 words in a row with it. A line and every 13 words of it become hashes of 8 bytes. Each shard writes its own, sorted;
 then ranges of hashes are joined, one range of all shards at a time, so that memory is bounded whatever the corpus.
-With 64 bits, two different things of the ten thousand million of a terabyte have the same hash about twice.
+With 64 bits, two different things of the ten thousand million of a terabyte have the same hash about three times.
 
     compared/el/00012-000/keys-0.npy          hashes of lines of split 0, uint64, sorted, each once
                           keys-asked.npy      hashes of lines of later splits, sorted
