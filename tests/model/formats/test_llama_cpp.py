@@ -183,11 +183,10 @@ def test_texts_in_many_scripts_get_the_same_tokens(tiny_model, tmp_path, what):
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("name", ["smollm2-135m", "gemma3-270m"])
-def test_the_tokenizers_of_the_embedded_bases_cut_the_same(tiny_model, tmp_path, name):
+def test_the_tokenizer_of_smollm2_cuts_the_same(tiny_model, tmp_path):
     from lpr_lab.model.bases.load import load_tokenizer
 
-    tokenizer = load_tokenizer(name)
+    tokenizer = load_tokenizer("smollm2-135m")
     model = upcycle(changed(tiny_model("llama"), vocab_size=len(tokenizer)), (1, 1))
     export(model, tmp_path / "gguf", "gguf", tokenizer=tokenizer)
     assert verify(tmp_path / "gguf")["llama_cpp"]
