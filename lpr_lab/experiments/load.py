@@ -14,9 +14,15 @@ from lpr_lab.text.corpus import Corpus
 
 
 def starting_model(
-    experiment: Experiment, run: Run
+    experiment: Experiment, run: Run, device: str | None = None
 ) -> tuple[Run | None, PreTrainedModel | PeftModel, PreTrainedTokenizerBase]:
-    """Return the run whose model this one goes on from, if any, the model to begin with, and its tokenizer."""
+    """Return the run whose model this one goes on from, if any, the model to begin with, and its tokenizer.
+
+    Args:
+        experiment: what the run is made with.
+        run: beside which its parent is.
+        device: for the model; see `load_base` where it is not given.
+    """
     before = experiment.from_run or experiment.parent
     if not before:
         begun = run.phases.get("upcycle")
@@ -25,7 +31,7 @@ def starting_model(
         dtype = resolve_base_dtype(chosen, experiment.precision)
         return None, *load_base(experiment.base, dtype=dtype, quantization=experiment.quantization)
     parent = Run.open(run.path.parent, before)
-    return parent, load_expansion(parent.path), load_tokenizer(parent.path)
+    return parent, load_expansion(parent.path, device=device), load_tokenizer(parent.path)
 
 
 def expanded_model(

@@ -5,18 +5,16 @@ with the same call and repeats nothing that was finished.
 """
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from accelerate.utils import parse_flag_from_env
 
 from lpr_lab import storage
 from lpr_lab.experiments.config import Experiment, completed
-from lpr_lab.experiments.expert_tables import write_expert_tables
 from lpr_lab.experiments.load import expanded_model, starting_model
+from lpr_lab.experiments.measuring import logits_of, measure_run, probe_of
 from lpr_lab.experiments.processes.check import check
 from lpr_lab.experiments.processes.group import follow, release, share
 from lpr_lab.experiments.processes.launch import launch
@@ -26,21 +24,17 @@ from lpr_lab.experiments.results import results_of
 from lpr_lab.experiments.steps import RunContext
 from lpr_lab.experiments.tracking.trackers import selected as selected_trackers
 from lpr_lab.experiments.training import timed, train_steps
-from lpr_lab.measure.bits import Report, evaluate
-from lpr_lab.measure.classifiers import classifier_accuracy
-from lpr_lab.measure.expert_counts import ExpertCounter
 from lpr_lab.measure.generation import generate_pair
-from lpr_lab.measure.routing import original_weight_by_language, trace
+from lpr_lab.measure.routing import trace
 from lpr_lab.method.training.compute import on_device
 from lpr_lab.method.upcycle import count_parameters
 from lpr_lab.model.adapter import expansion_config
 from lpr_lab.model.formats.save_load import (
     find_adapter,
-    read_config,
     restore_expansion,
 )
-from lpr_lab.model.peft import PeftModel
-from lpr_lab.model.stages import stage_names, use_stage
+from lpr_lab.model.parallel.sharing import together
+from lpr_lab.model.stages import stage_names
 from lpr_lab.runs import environment
 from lpr_lab.runs.find import start_run
 from lpr_lab.runs.run import Run
@@ -50,7 +44,6 @@ from lpr_lab.text.round_trip import check_corpus
 
 KIND = "expansion"
 """Of a run of all phases; a run of one stage is of the kind `stage1` or `stage2`."""
-_PROBE_TOKENS = 64
 
 
 def start(experiment: Experiment, run_dir: str | Path = "", root: str | Path | None = None) -> Run:
@@ -131,11 +124,13 @@ def prepare(
             experiment.corpus, languages=list(experiment.languages), tokens=experiment.tokens_per_language
         )
         run.documents.write("data", corpus.manifest)
-        parent, model, tokenizer = starting_model(experiment, run)
+        # What several processes are to divide among them need not fit one device.
+        device = "cpu" if number > 1 and parse_flag_from_env("ACCELERATE_USE_FSDP") else None
+        parent, model, tokenizer = starting_model(experiment, run, device)
         check_corpus(tokenizer, corpus)
-        probe = _probe(tokenizer)
-        base_logits = _logits(model, probe, None)
-        parent_logits = None if parent is None else _logits(model, probe, "")
+        probe = probe_of(tokenizer)
+        base_logits = logits_of(model, probe, None)
+        parent_logits = None if parent is None else logits_of(model, probe, "")
         if parent is not None and experiment.from_run:
             run.phases.record("plan", parent.phases["plan"])
         expanded = expanded_model(experiment, run, model, tokenizer, corpus)
@@ -143,7 +138,7 @@ def prepare(
         facts["largest_logit"] = float(base_logits.abs().max())
         facts["base_dtype"] = expansion_config(expanded).base_dtype
         if not expansion_config(expanded).groups[-1]:  # its newest experts were never trained
-            facts["start_difference"] = float((_logits(expanded, probe, "") - base_logits).abs().max())
+            facts["start_difference"] = float((logits_of(expanded, probe, "") - base_logits).abs().max())
         run.phases.record("upcycle", facts)
         run.phases.mark_done("prepare")
     logits = (base_logits, parent, parent_logits)
@@ -168,62 +163,25 @@ def train(context: RunContext) -> None:
     else:
         if leads():
             share("train", run.path)
-        train_steps(context)
+        with together():
+            train_steps(context)
 
 
 def measure(context: RunContext) -> None:
-    """Evaluate base and expanded model on held-out and dev text; writes the results as tables."""
-    run, experiment = context.run, context.experiment
-    if run.phases.is_done("measure"):
+    """Evaluate base and expanded model on held-out and dev text; writes the results as tables.
+
+    With several processes they share the text.
+    """
+    if context.run.phases.is_done("measure"):
         return
-    with run.working("measure"), timed(run, "measure"):
-        stages = stage_names(context.model)
-        counter = ExpertCounter(stages)
-        report = evaluate(
-            context.model,
-            context.tokenizer,
-            context.corpus,
-            languages=experiment.languages,
-            original=experiment.original,
-            stages=stages[:-1],
-            **vars(experiment.evaluate),
-            precision=experiment.precision,
-            seed=experiment.seed,
-            experts=counter,
-        )
-        scores = report.to_frame()
-        run.tables.write("retention", scores[scores["model"].isin(["base", "expanded"])])
-        run.tables.write("stages", _by_stage(scores, stages))
-        run.tables.write("documents", _by_stage(report.documents(), stages))
-        run.tables.write("change", report.changes())
-        run.tables.write("change_by_stage", _changes_by_stage(report, stages))
-        parent_stage = _parent_stage(context)
-        if parent_stage is not None:
-            run.tables.write("change_from_parent", report.changes(before=parent_stage))
-        if len(report.lost):
-            run.tables.write("lost_text", report.lost)
-        run.tables.write("load", report.load)
-        run.tables.write("original_weight", original_weight_by_language(report.load))
-        write_expert_tables(run, counter, context.tokenizer)
-        if run.phases["plan"].get("classifier_layers"):
-            accuracy = classifier_accuracy(
-                context.model,
-                context.tokenizer,
-                context.corpus,
-                languages=experiment.languages,
-                original=experiment.original,
-                precision=experiment.precision,
-            )
-            run.tables.write("classifiers", accuracy)
-        probe = _probe(context.tokenizer)
-        differences = {
-            "base_difference": float((_logits(context.model, probe, None) - context.base_logits).abs().max())
-        }
-        if context.parent_logits is not None and parent_stage is not None:
-            as_parent = _logits(context.model, probe, parent_stage)
-            differences["parent_difference"] = float((as_parent - context.parent_logits).abs().max())
-        run.phases.record("measure", {**differences, "settings": report.settings})
-        run.phases.mark_done("measure")
+    if context.processes > 1 and started() == 1:
+        with context.run.working(), on_device(context.model, torch.device("cpu")):
+            launch(context.run, "measure", context.processes)
+        return
+    if leads():
+        share("measure", context.run.path)
+    with together():
+        measure_run(context)
 
 
 def show(context: RunContext, max_new_tokens: int = 32) -> None:
@@ -274,42 +232,6 @@ def finish(context: RunContext) -> dict[str, Any]:
 
 
 # Small pieces
-
-
-def _probe(tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
-    """Return a short fixed text in several scripts as ids [1, tokens]."""
-    return torch.tensor([tokenizer(sample_texts.PROBE, add_special_tokens=False)["input_ids"][:_PROBE_TOKENS]])
-
-
-def _logits(model: PreTrainedModel | PeftModel, probe: torch.Tensor, stage: str | None) -> torch.Tensor:
-    """Return the logits of the base (None), of the model as it stands (""), or of one of its stages."""
-    is_expanded = isinstance(model, PeftModel)
-    with torch.no_grad(), use_stage(model, stage) if is_expanded and stage != "" else nullcontext():
-        return model(probe.to(model.device)).logits.cpu()
-
-
-def _by_stage(scores: pd.DataFrame, stages: Sequence[str]) -> pd.DataFrame:
-    """Return scores in the order in which the model changed: the base, then stage after stage."""
-    named = scores.replace({"model": {"expanded": stages[-1]}}).rename(columns={"model": "stage"})
-    order = {name: place for place, name in enumerate(["base", *stages])}
-    return named.sort_values("stage", key=lambda column: column.map(order), kind="stable").reset_index(drop=True)
-
-
-def _changes_by_stage(report: Report, stages: Sequence[str]) -> pd.DataFrame:
-    """Return the paired change from the base to every stage, with its interval, in the order of training."""
-    scored = {stage: report.changes(after=stage) for stage in stages[:-1]} | {stages[-1]: report.changes()}
-    return pd.concat([changes.assign(stage=stage) for stage, changes in scored.items()], ignore_index=True)
-
-
-def _parent_stage(context: RunContext) -> str | None:
-    """Return the stage that the parent run ended with, which can be selected for ever; None where this run trained it.
-
-    Stage 1 trains the stage that upcycling began.
-    """
-    if context.parent is None:
-        return None
-    last = read_config(find_adapter(context.parent.path)).stages[-1]["name"]
-    return last if last != stage_names(context.model)[-1] else None
 
 
 def _only(experiment: Experiment) -> str:

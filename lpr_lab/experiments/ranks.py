@@ -3,18 +3,24 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
 from lpr_lab.experiments.config import Experiment
 from lpr_lab.experiments.load import expanded_model, starting_model
+from lpr_lab.experiments.measuring import logits_of, measure_run, probe_of
 from lpr_lab.experiments.steps import RunContext
 from lpr_lab.experiments.tracking.trackers import selected as selected_trackers
 from lpr_lab.experiments.training import train_steps
-from lpr_lab.model.parallel.processes import join_processes
+from lpr_lab.model.formats.save_load import find_adapter, restore_expansion
+from lpr_lab.model.parallel.sharing import together
 from lpr_lab.runs.run import Run
 from lpr_lab.text.load import load_corpus
 
-PHASES: dict[str, Callable[[RunContext], None]] = {"train": train_steps}
+
+def _measure(context: RunContext) -> None:
+    restore_expansion(context.model, find_adapter(context.run.path))
+    measure_run(context)
+
+
+PHASES: dict[str, Callable[[RunContext], None]] = {"train": train_steps, "measure": _measure}
 """What several processes can do together."""
 
 
@@ -26,13 +32,16 @@ def work(phase: str, path: Path, *, writes: bool = False) -> None:
         path: of the run, which another process holds.
         writes: whether this is the rank that writes into it.
     """
-    join_processes()
     run = Run(path)
     run.join(writes=writes)
     experiment = Experiment.from_config(run.config)
-    corpus = load_corpus(experiment.corpus, languages=list(experiment.languages))
-    parent, model, tokenizer = starting_model(experiment, run)
-    expanded = expanded_model(experiment, run, model, tokenizer, corpus)
-    context = RunContext(experiment, run, expanded, tokenizer, corpus, torch.empty(0), parent)
-    context.trackers, context.writes = selected_trackers(), writes
-    PHASES[phase](context)
+    with together():
+        corpus = load_corpus(experiment.corpus, languages=list(experiment.languages))
+        parent, model, tokenizer = starting_model(experiment, run)
+        probe = probe_of(tokenizer)
+        base_logits, parent_logits = logits_of(model, probe, None), logits_of(model, probe, "")
+        expanded = expanded_model(experiment, run, model, tokenizer, corpus)
+        of_parent = (None, None) if parent is None else (parent, parent_logits)
+        context = RunContext(experiment, run, expanded, tokenizer, corpus, base_logits, *of_parent)
+        context.trackers, context.writes = selected_trackers(), writes
+        PHASES[phase](context)

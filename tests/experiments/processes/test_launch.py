@@ -1,11 +1,14 @@
 """One training on two processes: the same run directory, watched, interrupted, killed and resumed as with one."""
 
 import os
+import shutil
 import signal
 import threading
+from dataclasses import replace
 
 import psutil
 import pytest
+from pandas.testing import assert_frame_equal
 from safetensors.torch import load_file
 
 from helpers.launched import only_run, ranks_below, steps_done, wait_until
@@ -13,6 +16,7 @@ from helpers.tiny_corpus import small_settings, write_corpus
 from lpr_lab.errors import LprError
 from lpr_lab.experiments import pipeline, recipes
 from lpr_lab.experiments.config import StageBudget
+from lpr_lab.runs.status import StatusFile
 
 BUDGET = StageBudget(tokens=240 * 2 * 32, block_tokens=32, blocks_per_step=2, learning_rate=1e-2)
 STEPS = BUDGET.num_steps
@@ -30,7 +34,8 @@ def materials(tiny_model, tiny_tokenizer, sentences, tmp_path_factory):
 
 def train(materials, root, processes, recipe="route_first", budget=BUDGET):
     """Do all of a run but its measurements; one that was begun goes on."""
-    experiment = recipes.named(recipe, **small_settings(materials, budget))
+    settings = small_settings(materials, budget) | ({"classifiers": 1} if recipe == "layer_moe" else {})
+    experiment = recipes.named(recipe, **settings)
     run = pipeline.start(experiment, root=root)
     context = pipeline.prepare(experiment, run, processes=processes)
     pipeline.train(context)
@@ -94,3 +99,23 @@ def test_two_processes_that_are_interrupted_and_then_lose_one_end_bit_identical(
     logged = again.run.metrics.read()
     assert sorted(logged[logged["name"] == "loss"]["step"]) == list(range(1, STEPS + 1))
     assert not psutil.Process().children(recursive=True)
+
+
+@pytest.mark.slow
+def test_two_processes_measure_what_one_does_whatever_number_trained(materials, tmp_path):
+    short = replace(BUDGET, tokens=3 * 2 * 32)
+    one = train(materials, tmp_path / "one", 1, "layer_moe", short)
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    one.run.stop("interrupted")
+    run = only_run(tmp_path / "two")
+    StatusFile(run.path / "status.json").update(state="interrupted")
+    two = train(materials, tmp_path / "two", 2, "layer_moe", short)
+    for context in (one, two):
+        pipeline.measure(context)
+    assert two.run.id == one.run.id and two.run.phases.is_done("measure")
+    names = set(one.run.tables.names())
+    assert names == set(two.run.tables.names()) and {"retention", "load", "classifiers", "expert_pairs"} <= names
+    for name in names:
+        assert_frame_equal(one.run.tables.read(name), two.run.tables.read(name), rtol=1e-4, atol=1e-6)
+    assert two.run.phases["measure"]["base_difference"] == one.run.phases["measure"]["base_difference"] == 0.0
+    assert two.run.status.state == "running"

@@ -1,0 +1,123 @@
+"""The measuring phase of a run: base and every stage scored on the same text, by one process or by several together."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+import pandas as pd
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lpr_lab.experiments.expert_tables import write_expert_tables
+from lpr_lab.experiments.steps import RunContext
+from lpr_lab.experiments.training import timed, wait_for_all
+from lpr_lab.measure.bits import Report, evaluate
+from lpr_lab.measure.classifiers import classifier_accuracy
+from lpr_lab.measure.expert_counts import ExpertCounter
+from lpr_lab.measure.routing import original_weight_by_language
+from lpr_lab.model.formats.save_load import find_adapter, read_config
+from lpr_lab.model.peft import PeftModel
+from lpr_lab.model.stages import stage_names, use_stage
+from lpr_lab.text import sample_texts
+
+_PROBE_TOKENS = 64
+
+
+def measure_run(context: RunContext) -> None:
+    """Evaluate base and expanded model on held-out and dev text; the process that writes makes tables of it."""
+    run, experiment = context.run, context.experiment
+    with run.working("measure"), timed(run, "measure") if context.writes else nullcontext():
+        stages = stage_names(context.model)
+        counter = ExpertCounter(stages)
+        report = evaluate(
+            context.model,
+            context.tokenizer,
+            context.corpus,
+            languages=experiment.languages,
+            original=experiment.original,
+            stages=stages[:-1],
+            **vars(experiment.evaluate),
+            precision=experiment.precision,
+            seed=experiment.seed,
+            experts=counter,
+        )
+        accuracy = None
+        if run.phases["plan"].get("classifier_layers"):
+            accuracy = classifier_accuracy(
+                context.model,
+                context.tokenizer,
+                context.corpus,
+                languages=experiment.languages,
+                original=experiment.original,
+                precision=experiment.precision,
+            )
+        if context.writes:
+            _write_tables(context, report, counter)
+            if accuracy is not None:
+                run.tables.write("classifiers", accuracy)
+            run.phases.record("measure", {**_differences(context), "settings": report.settings})
+            run.phases.mark_done("measure")
+        wait_for_all()
+
+
+def _write_tables(context: RunContext, report: Report, counter: ExpertCounter) -> None:
+    run, stages = context.run, stage_names(context.model)
+    scores = report.to_frame()
+    run.tables.write("retention", scores[scores["model"].isin(["base", "expanded"])])
+    run.tables.write("stages", _by_stage(scores, stages))
+    run.tables.write("documents", _by_stage(report.documents(), stages))
+    run.tables.write("change", report.changes())
+    run.tables.write("change_by_stage", _changes_by_stage(report, stages))
+    parent_stage = _parent_stage(context)
+    if parent_stage is not None:
+        run.tables.write("change_from_parent", report.changes(before=parent_stage))
+    if len(report.lost):
+        run.tables.write("lost_text", report.lost)
+    run.tables.write("load", report.load)
+    run.tables.write("original_weight", original_weight_by_language(report.load))
+    write_expert_tables(run, counter, context.tokenizer)
+
+
+def _differences(context: RunContext) -> dict[str, float]:
+    """Return how far base, and the model this run goes on from, are from what they were before."""
+    probe, parent_stage = probe_of(context.tokenizer), _parent_stage(context)
+    differences = {"base_difference": float((logits_of(context.model, probe, None) - context.base_logits).abs().max())}
+    if context.parent_logits is not None and parent_stage is not None:
+        as_parent = logits_of(context.model, probe, parent_stage)
+        differences["parent_difference"] = float((as_parent - context.parent_logits).abs().max())
+    return differences
+
+
+def probe_of(tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
+    """Return a short fixed text in several scripts as ids [1, tokens]."""
+    return torch.tensor([tokenizer(sample_texts.PROBE, add_special_tokens=False)["input_ids"][:_PROBE_TOKENS]])
+
+
+def logits_of(model: PreTrainedModel | PeftModel, probe: torch.Tensor, stage: str | None) -> torch.Tensor:
+    """Return the logits of the base (None), of the model as it stands (""), or of one of its stages."""
+    is_expanded = isinstance(model, PeftModel)
+    with torch.no_grad(), use_stage(model, stage) if is_expanded and stage != "" else nullcontext():
+        return model(probe.to(model.device)).logits.cpu()
+
+
+def _by_stage(scores: pd.DataFrame, stages: Sequence[str]) -> pd.DataFrame:
+    """Return scores in the order in which the model changed: the base, then stage after stage."""
+    named = scores.replace({"model": {"expanded": stages[-1]}}).rename(columns={"model": "stage"})
+    order = {name: place for place, name in enumerate(["base", *stages])}
+    return named.sort_values("stage", key=lambda column: column.map(order), kind="stable").reset_index(drop=True)
+
+
+def _changes_by_stage(report: Report, stages: Sequence[str]) -> pd.DataFrame:
+    """Return the paired change from the base to every stage, with its interval, in the order of training."""
+    scored = {stage: report.changes(after=stage) for stage in stages[:-1]} | {stages[-1]: report.changes()}
+    return pd.concat([changes.assign(stage=stage) for stage, changes in scored.items()], ignore_index=True)
+
+
+def _parent_stage(context: RunContext) -> str | None:
+    """Return the stage that the parent run ended with, which can be selected for ever; None where this run trained it.
+
+    Stage 1 trains the stage that upcycling began.
+    """
+    if context.parent is None:
+        return None
+    last = read_config(find_adapter(context.parent.path)).stages[-1]["name"]
+    return last if last != stage_names(context.model)[-1] else None
