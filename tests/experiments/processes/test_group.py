@@ -44,10 +44,11 @@ def test_processes_of_torchrun_make_one_run_one_after_another(materials):
 
 
 @pytest.mark.slow
-def test_accelerate_launch_with_the_shipped_file_makes_one_run(materials, tmp_path):
+@pytest.mark.parametrize("file", ["ddp", "fsdp2"])
+def test_accelerate_launch_with_a_shipped_file_makes_one_run(file, materials, tmp_path):
     for name in ("base", "corpus.jsonl"):
         (tmp_path / name).symlink_to(materials / name)
-    under = ("-m", "accelerate.commands.launch", "--config_file", str(configuration_file("ddp")))
+    under = ("-m", "accelerate.commands.launch", "--config_file", str(configuration_file(file)))
     printed = run_program(TESTS / "helpers" / "lead_and_follow.py", str(tmp_path), under=under, timeout=600)
     assert_one_run_each(printed, tmp_path / "runs")
 
