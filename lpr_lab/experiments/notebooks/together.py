@@ -11,9 +11,7 @@ def follow() -> Path:
     from lpr_lab.experiments.processes.group import follow
     from lpr_lab.experiments.ranks import work
 
-    path = follow(work)
-    assert path is not None
-    return path
+    return follow(work)
 
 
 def release(path: Path) -> None:

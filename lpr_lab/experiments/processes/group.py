@@ -14,7 +14,7 @@ from datetime import timedelta
 from functools import cache
 from pathlib import Path
 
-from torch.distributed import PrefixStore, Store, TCPStore
+from torch.distributed import PrefixStore, Store, TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
 from lpr_lab.errors import UsageError
 from lpr_lab.experiments.processes.number import LED, started
@@ -31,16 +31,16 @@ def share(phase: str, run: Path) -> None:
     _tell({"phase": phase, "run": str(run)})
 
 
-def release(run: Path | None = None) -> None:
-    """Tell the others that the command they followed is done; `run` is what it made.
+def release(run: Path) -> None:
+    """Tell the others that the command they followed is done, and which run it made.
 
     In a notebook's process nothing is told: the command that started the notebook does so.
     """
     if not os.environ.get(LED):
-        _tell({"run": None if run is None else str(run)})
+        _tell({"run": str(run)})
 
 
-def follow(work: Callable[[str, Path], None]) -> Path | None:
+def follow(work: Callable[[str, Path], None]) -> Path:
     """Work on every phase that the first process shares, until it says that it is done; return the run that it made.
 
     Args:
@@ -50,19 +50,18 @@ def follow(work: Callable[[str, Path], None]) -> Path | None:
     while True:
         _heard += 1
         message = _wait_for(str(_heard))
-        path = None if message["run"] is None else Path(message["run"])
+        path = Path(message["run"])
         if "phase" not in message:
             return path
-        assert path is not None
         work(message["phase"], path)
 
 
-def _tell(message: dict[str, str | None]) -> None:
+def _tell(message: dict[str, str]) -> None:
     store = _store()
     store.set(str(store.add(_COUNT, 1)), json.dumps(message))
 
 
-def _wait_for(key: str) -> dict[str, str | None]:
+def _wait_for(key: str) -> dict[str, str]:
     store = _store()
     while not store.check([key]):  # in small pieces, so that a signal is heard
         time.sleep(_POLL_SECONDS)
