@@ -12,7 +12,7 @@ import pandas as pd
 from transformers import PreTrainedTokenizerBase
 
 from lpr_lab.errors import UsageError
-from lpr_lab.measure.bits import choose_documents
+from lpr_lab.measure.documents import choose_documents
 from lpr_lab.measure.expert_counts import ExpertCounter, TextSource, read_stage
 from lpr_lab.model.stages import stage_names
 from lpr_lab.runs.run import Run

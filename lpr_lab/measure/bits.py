@@ -12,11 +12,9 @@ Base and expanded are scored on one copy of the weights (`disable_adapter`) and 
 difference between them is paired and its interval comes from resampling documents.
 """
 
-import hashlib
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
@@ -25,6 +23,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lpr_lab.errors import UsageError
+from lpr_lab.measure.documents import choose_tests, fingerprint_of, lost_texts
 from lpr_lab.measure.expert_counts import ExpertCounter, TextSource
 from lpr_lab.measure.forgetting import ScoredDocuments, bootstrap_draws, change_rows, document_rows
 from lpr_lab.measure.significance import bootstrap_interval
@@ -38,10 +37,10 @@ from lpr_lab.model.parallel.sharing import gathered, reading
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import selected_stage, use_stage
 from lpr_lab.progress import progress
-from lpr_lab.text.corpus import Corpus, Document, comparable_splits, ordered_by_id
-from lpr_lab.text.languages import language_name
-from lpr_lab.text.packing import NO_TARGET, Batch, PackedBlocks, pack, refuse_if_documents_mix
-from lpr_lab.text.round_trip import LostText, measure_lost_text, refuse_lossy_tokenizer
+from lpr_lab.text.blocks import Batch
+from lpr_lab.text.corpus import Corpus
+from lpr_lab.text.packing import NO_TARGET, PackedBlocks, pack, refuse_if_documents_mix
+from lpr_lab.text.round_trip import LostText
 from lpr_lab.text.vocabulary import require_embeddings
 
 LOST_COLUMNS = ["language", "role", "dataset", "n_bytes", "lost_bytes", "lost_share", "characters"]
@@ -151,8 +150,8 @@ def evaluate(
             "This model has its base inside (disable_adapter), which is what it is compared with; drop base."
         )
     require_embeddings(model, tokenizer)
-    chosen = _choose_tests(corpus, splits, languages, tokens_per_language, max_document_tokens, tokenizer)
-    losses = _losses(tokenizer, chosen)
+    chosen = choose_tests(corpus, splits, languages, tokens_per_language, max_document_tokens, tokenizer)
+    losses = lost_texts(tokenizer, chosen)
     packed = [pack(documents, tokenizer, block_tokens, languages=[language]) for _, language, documents in chosen]
     is_compared = isinstance(model, PeftModel) or base is not None
     with _base_of(model, base) as dense:
@@ -172,23 +171,12 @@ def evaluate(
         nullcontext() if base is None else reading(base) as base,
         progress(total, "Evaluating", "token") as bar,
     ):
+        readers = _Readers(model, base, stages, newest, counter, counts_stages=experts is not None)
         for (split, language, documents), blocks, loss in zip(chosen, packed, losses, strict=True):
             source = TextSource(language, "original" if language in original else "expanded", split)
             options: dict[str, Any] = {"batch_blocks": batch_blocks, "precision": precision, "bar": bar}
             options["seen"] = None if sets else seen
-            with _base_of(model, base) as dense:
-                nats = {"base": document_nats(dense, blocks, **options)}
-            if is_compared:
-                with record_routing(model) if moe_layers(model) else nullcontext(RoutingRecord()) as record:
-                    count = counter.watch(record, newest, source)
-                    nats["expanded"] = document_nats(model, blocks, after_batch=count, **options)
-                counter.gather(newest, source)
-                for stage in stages:
-                    with use_stage(cast("PeftModel", model), stage), record_routing(model) as record:
-                        count = None if experts is None else experts.watch(record, stage, source)
-                        nats[stage] = document_nats(model, blocks, after_batch=count, **options)
-                    if experts is not None:
-                        experts.gather(stage, source)
+            nats = readers.nats(blocks, source, **options)
             sizes = np.maximum(np.array(loss.num_bytes) - np.array(loss.lost_bytes), 1)
             ids = tuple(document.id for document in documents)
             sets.append(ScoredDocuments(*source, fingerprint_of(documents, loss), sizes, nats, ids))
@@ -196,46 +184,42 @@ def evaluate(
     return Report(sets, bootstrap, seed, counter.load(newest), settings, _lost_rows(sets, losses))
 
 
-def _choose_tests(
-    corpus: Corpus,
-    splits: Sequence[str],
-    languages: Sequence[str],
-    tokens_per_language: int,
-    max_document_tokens: int,
-    tokenizer: PreTrainedTokenizerBase,
-) -> list[tuple[str, str, list[Document]]]:
-    """Return (split, language, documents) of every test set, or refuse a language without any."""
-    tests = []
-    for split in comparable_splits(corpus, splits, languages):
-        for language in languages:
-            known = corpus.documents(split, language)
-            documents = choose_documents(known, tokens_per_language, max_document_tokens, tokenizer)
-            if documents:
-                tests.append((split, language, documents))
-    missing = set(languages) - {language for _, language, _ in tests}
-    if missing:
-        raise UsageError(
-            f"The corpus {corpus.name} has no documents in {', '.join(sorted(missing))} in the splits "
-            f"{', '.join(splits)}; it has {', '.join(corpus.languages)}."
-        )
-    return tests
+@dataclass(frozen=True)
+class _Readers:
+    """Who reads a test set: the base, the model, and earlier stages of its adapter.
 
+    Attributes:
+        model, base, stages: as given to `evaluate`.
+        newest: the stage that the model is at.
+        counter: of what goes to which expert on the way.
+        counts_stages: whether it counts in earlier stages too.
+    """
 
-def _losses(tokenizer: PreTrainedTokenizerBase, tests: Sequence[tuple[str, str, list[Document]]]) -> list[LostText]:
-    """Return what the tokenizer loses of every test set; warns of it, or refuses."""
-    losses = []
-    said = []
-    for split, language, documents in tests:
-        loss = measure_lost_text(tokenizer, [document.text for document in documents])
-        refuse_lossy_tokenizer(loss, f"{language_name(language)} ({split})")
-        if loss.share:
-            said.append(f"{loss.share:.2%} of {language_name(language)} ({split}): {loss.examples}")
-        losses.append(loss)
-    if said:
-        warnings.warn(
-            f"The tokenizer loses text, which is not counted in bits per byte: {'; '.join(said)}.", stacklevel=3
-        )
-    return losses
+    model: PeftModel | PreTrainedModel
+    base: PreTrainedModel | None
+    stages: Sequence[str]
+    newest: str
+    counter: ExpertCounter
+    counts_stages: bool
+
+    def nats(self, blocks: PackedBlocks, source: TextSource, **options: Any) -> dict[str, np.ndarray]:
+        """Return by name of the reader what each document cost it, in nats."""
+        model = self.model
+        with _base_of(model, self.base) as dense:
+            nats = {"base": document_nats(dense, blocks, **options)}
+        if not isinstance(model, PeftModel) and self.base is None:
+            return nats
+        with record_routing(model) if moe_layers(model) else nullcontext(RoutingRecord()) as record:
+            count = self.counter.watch(record, self.newest, source)
+            nats["expanded"] = document_nats(model, blocks, after_batch=count, **options)
+        self.counter.gather(self.newest, source)
+        for stage in self.stages:
+            with use_stage(cast("PeftModel", model), stage), record_routing(model) as record:
+                count = self.counter.watch(record, stage, source) if self.counts_stages else None
+                nats[stage] = document_nats(model, blocks, after_batch=count, **options)
+            if self.counts_stages:
+                self.counter.gather(stage, source)
+        return nats
 
 
 def _lost_rows(sets: Sequence[ScoredDocuments], losses: Sequence[LostText]) -> pd.DataFrame:
@@ -298,35 +282,3 @@ def document_nats(
             if after_batch is not None:
                 after_batch(batch)
     return np.sum(gathered(totals), axis=0)
-
-
-def choose_documents(
-    documents: Sequence[Document], max_tokens: int, max_document_tokens: int, tokenizer: PreTrainedTokenizerBase
-) -> list[Document]:
-    """Take documents, in an order fixed by their ids, until the token budget is spent; at least one."""
-    chosen: list[Document] = []
-    spent = 0
-    for document in ordered_by_id(documents, lambda name: hashlib.sha256(name.encode()).digest()):
-        encoded = tokenizer(document.text, add_special_tokens=False, return_offsets_mapping=True)
-        ends = [end for _, end in encoded["offset_mapping"]]
-        if len(ends) > max_document_tokens:
-            document = replace(document, text=document.text[: ends[max_document_tokens - 1]])
-        size = min(len(ends), max_document_tokens) + 1
-        if chosen and spent + size > max_tokens:
-            break
-        chosen.append(document)
-        spent += size
-    return chosen
-
-
-def fingerprint_of(documents: Sequence[Document], loss: LostText | None = None) -> str:
-    """Return SHA-256 over ids and texts, by which two test sets are known to be the same.
-
-    Of texts that a tokenizer loses something of, another one: what was predicted is not the same as without the loss.
-    """
-    digest = hashlib.sha256()
-    for document in documents:
-        digest.update(f"{document.id}\0{document.text}\0".encode())
-    if loss is not None and loss.share:
-        digest.update(f"lost: {loss.lost_bytes}".encode())
-    return digest.hexdigest()

@@ -13,8 +13,8 @@ from lpr_lab.model.forward import inference, read_blocks
 from lpr_lab.model.parallel.sharing import gathered, reading
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.progress import progress
+from lpr_lab.text.blocks import Batch
 from lpr_lab.text.corpus import Corpus
-from lpr_lab.text.packing import Batch
 from lpr_lab.text.shards.blocks import pack_documents
 from lpr_lab.text.vocabulary import require_embeddings
 

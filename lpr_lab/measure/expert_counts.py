@@ -29,8 +29,9 @@ from lpr_lab.model.parallel.sharing import gathered, reading
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.router import ORIGINAL_EXPERT
 from lpr_lab.model.stages import use_stage
+from lpr_lab.text.blocks import Batch
 from lpr_lab.text.graphemes import token_bytes
-from lpr_lab.text.packing import Batch, PackedBlocks
+from lpr_lab.text.packing import PackedBlocks
 
 TABLES = (
     "expert_load",

@@ -22,9 +22,9 @@ from lpr_lab.model.adapter import expansion_config
 from lpr_lab.model.parallel.processes import join_processes
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import trainable_parts
+from lpr_lab.text.blocks import Blocks
 from lpr_lab.text.corpus import Corpus
 from lpr_lab.text.draw import first_documents, shuffled_documents
-from lpr_lab.text.packing import Blocks
 from lpr_lab.text.shards.blocks import pack_documents
 from lpr_lab.text.vocabulary import require_embeddings
 

@@ -31,8 +31,8 @@ from lpr_lab.model.parallel.sharing import gathered, in_turn, reading, summed
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import use_stage
 from lpr_lab.progress import progress
+from lpr_lab.text.blocks import Batch, Blocks, text_mask
 from lpr_lab.text.corpus import Corpus
-from lpr_lab.text.packing import Batch, Blocks, text_mask
 from lpr_lab.text.vocabulary import require_embeddings
 
 HELD_ROWS = 256

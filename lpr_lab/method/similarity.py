@@ -28,9 +28,10 @@ from lpr_lab.model.forward import inference, read_batches
 from lpr_lab.model.parallel.sharing import gathered, reading
 from lpr_lab.model.peft import BaseTunerLayer, PeftModel
 from lpr_lab.progress import progress
+from lpr_lab.text.blocks import Batch
 from lpr_lab.text.corpus import Corpus, Document
 from lpr_lab.text.draw import shuffled_documents
-from lpr_lab.text.packing import Batch, PackedBlocks, pack, refuse_if_documents_mix
+from lpr_lab.text.packing import PackedBlocks, pack, refuse_if_documents_mix
 from lpr_lab.text.vocabulary import require_embeddings
 
 

@@ -9,7 +9,8 @@ from torch import nn
 
 from lpr_lab.model.machine import resolve_precision
 from lpr_lab.model.parallel.sharing import num_readers, own_batches
-from lpr_lab.text.packing import Batch, Blocks, in_mode, model_inputs, text_mask
+from lpr_lab.text.blocks import Batch, Blocks, text_mask
+from lpr_lab.text.packing import in_mode, model_inputs
 
 
 @contextmanager

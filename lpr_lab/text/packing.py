@@ -21,12 +21,13 @@ Shapes: N blocks, S positions in a block, B blocks in a batch.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from lpr_lab.errors import UnsupportedModelError, UsageError, did_you_mean
+from lpr_lab.text.blocks import Batch, text_mask
 from lpr_lab.text.languages import get_languages
 from lpr_lab.text.unicode import check_text
 
@@ -36,63 +37,11 @@ if TYPE_CHECKING:
     from lpr_lab.model.peft import PeftModel
     from lpr_lab.text.corpus import Document
 
-Batch = dict[str, torch.Tensor]
-"""Some blocks of `PackedBlocks`, by name of the field."""
-
 NO_TARGET = -100
 """What `torch.nn.functional.cross_entropy` ignores by default."""
 
 _TOKENIZE_AT_ONCE = 64
 """Documents per tokenizer call: enough for its threads, few enough to stop early at `max_tokens`."""
-
-
-def text_mask(batch: Batch, separator_id: int) -> torch.Tensor:
-    """Return where a batch has text: bool of its shape, False on separators and padding."""
-    return (batch["language_id"] >= 0) & (batch["input_ids"] != separator_id)
-
-
-class Blocks(Protocol):
-    """N blocks of S tokens, in memory (`PackedBlocks`) or on the disk (`shards.blocks.MappedBlocks`)."""
-
-    @property
-    def languages(self) -> tuple[str, ...]:
-        """Codes; `language_id` is an index into them."""
-        ...
-
-    @property
-    def separator_id(self) -> int:
-        """The token before every document."""
-        ...
-
-    @property
-    def num_documents(self) -> int:
-        """How many documents are packed."""
-        ...
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens without padding, separators included."""
-        ...
-
-    @property
-    def block_tokens(self) -> int:
-        """S."""
-        ...
-
-    @property
-    def is_text(self) -> torch.Tensor:
-        """Bool [N, S]."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> Batch:
-        """Return one block, tensors `[S]`."""
-        ...
-
-    def select(self, indices: Sequence[int] | torch.Tensor) -> Batch:
-        """Return some blocks, tensors `[B, S]`."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from lpr_lab.measure import experts
-from lpr_lab.measure.bits import choose_documents, evaluate
+from lpr_lab.measure.bits import evaluate
+from lpr_lab.measure.documents import choose_documents
 from lpr_lab.measure.expert_counts import TABLES, ExpertCounter, TextSource, read_stage
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.adapter import moe_layers

@@ -10,7 +10,8 @@ import pandas as pd
 
 from lpr_lab.errors import ComparisonRefusedError, UsageError, one_of
 from lpr_lab.experiments.studies.subjects import languages_in, load_model
-from lpr_lab.measure.bits import Report, choose_documents, evaluate, fingerprint_of
+from lpr_lab.measure.bits import Report, evaluate
+from lpr_lab.measure.documents import choose_documents, fingerprint_of
 from lpr_lab.measure.routing import original_weight_by_language
 from lpr_lab.model.stages import use_stage
 from lpr_lab.runs.compare import paired_scores

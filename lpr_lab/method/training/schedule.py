@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from lpr_lab.errors import UsageError
-from lpr_lab.text.packing import Blocks
+from lpr_lab.text.blocks import Blocks
 
 
 class BlockSchedule:

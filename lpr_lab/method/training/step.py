@@ -21,7 +21,8 @@ from lpr_lab.method.training.schedule import BlockSchedule
 from lpr_lab.method.training.terms import Forward, Term
 from lpr_lab.model.capture import RoutingRecord, decoder_of
 from lpr_lab.model.parallel.sharding import clip_gradients, exchanging, without_exchange
-from lpr_lab.text.packing import Batch, model_inputs
+from lpr_lab.text.blocks import Batch
+from lpr_lab.text.packing import model_inputs
 
 Metrics = dict[str, float]
 

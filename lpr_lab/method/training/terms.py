@@ -27,7 +27,7 @@ from lpr_lab.model.adapter import expansion_config, moe_layers
 from lpr_lab.model.mixture import MoELayer
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.router import Routing
-from lpr_lab.text.packing import Batch
+from lpr_lab.text.blocks import Batch
 
 SCOPES = ("step", "micro_batch")
 CLASSIFIERS = ("token", "sequence")

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from transformers import PreTrainedModel
 
 from lpr_lab.errors import UsageError
@@ -147,7 +148,6 @@ def train(
             f"blocks_per_step = {settings.blocks_per_step} cannot be shared equally by {processes.num_processes} "
             "processes; use a multiple of their number."
         )
-    precision = resolve_precision(settings.precision)
     if settings.compile and divides_model():
         raise UsageError("compile=True was never tried on a model that is divided (ACCELERATE_USE_FSDP); leave it out.")
     with ExitStack() as stack:
@@ -164,22 +164,45 @@ def train(
             done = load_checkpoint(checkpoint, model, optimizer, scheduler, facts, processes.print)
             copy_learned(model, shared)
             processes.print(f"{label}: resuming from {checkpoint.name} ({done.tokens:,} tokens done).")
-        # A property of the base's attention, looked at in the base's own precision.
-        with shared.disable_adapter() if isinstance(shared, PeftModel) else nullcontext():
-            refuse_if_documents_mix(shared)
-        attention = resolve_attention(settings.attention, shared, precision)
-        stack.enter_context(in_mode(shared, training=True))
-        ways = {"activation_checkpointing": settings.activation_checkpointing, "compiled": settings.compile}
-        stack.enter_context(compute_options(shared, attention=attention, **ways))
-        without_logits = False
-        if not any(term.reads_logits for term in terms):
-            without_logits = stack.enter_context(next_token_losses(shared))
-        stepper = Stepper(
+        stepper = stack.enter_context(_stepper(shared, schedule, terms, optimizer, settings, processes))
+
+        def save() -> None:
+            copy_learned(shared, model)
+            save_checkpoint(out, model, optimizer, scheduler, done, facts, writes=processes.is_main_process)
+
+        metrics, stopped_by = Loop(stepper, settings, scheduler, done, save, label, log).run()
+    return _report(done, terms) | {"stopped_by": stopped_by, "last": metrics}
+
+
+@contextmanager
+def _stepper(
+    shared: PeftModel | PreTrainedModel,
+    schedule: BlockSchedule,
+    terms: Sequence[Term],
+    optimizer: torch.optim.Optimizer,
+    settings: TrainSettings,
+    processes: PartialState,
+) -> Iterator[Stepper]:
+    """Have the model compute as the settings say, and yield what makes its steps."""
+    # A property of the base's attention, looked at in the base's own precision.
+    with shared.disable_adapter() if isinstance(shared, PeftModel) else nullcontext():
+        refuse_if_documents_mix(shared)
+    precision = resolve_precision(settings.precision)
+    attention = resolve_attention(settings.attention, shared, precision)
+    ways = {"activation_checkpointing": settings.activation_checkpointing, "compiled": settings.compile}
+    reads_logits = any(term.reads_logits for term in terms)
+    with (
+        in_mode(shared, training=True),
+        compute_options(shared, attention=attention, **ways),
+        nullcontext(False) if reads_logits else next_token_losses(shared) as without_logits,
+        record_routing(shared) if moe_layers(shared) else nullcontext(RoutingRecord()) as record,
+    ):
+        yield Stepper(
             shared,
             schedule,
             terms,
             optimizer,
-            stack.enter_context(record_routing(shared)) if moe_layers(shared) else RoutingRecord(),
+            record,
             processes,
             blocks_per_forward=settings.blocks_per_forward,
             max_grad_norm=settings.max_grad_norm,
@@ -188,13 +211,6 @@ def train(
             in_one_row=attention == FLASH,
             without_logits=without_logits,
         )
-
-        def save() -> None:
-            copy_learned(shared, model)
-            save_checkpoint(out, model, optimizer, scheduler, done, facts, writes=processes.is_main_process)
-
-        metrics, stopped_by = Loop(stepper, settings, scheduler, done, save, label, log).run()
-    return _report(done, terms) | {"stopped_by": stopped_by, "last": metrics}
 
 
 def _facts_of(schedule: BlockSchedule, terms: Sequence[Term], settings: TrainSettings) -> dict[str, Any]:

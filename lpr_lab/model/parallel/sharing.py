@@ -16,7 +16,8 @@ from accelerate.utils import gather_object, reduce
 from lpr_lab import progress
 from lpr_lab.model.parallel.processes import divides_model, join_processes
 from lpr_lab.model.parallel.sharding import divided
-from lpr_lab.text.packing import NO_TARGET, Batch
+from lpr_lab.text.blocks import Batch
+from lpr_lab.text.packing import NO_TARGET
 
 Found = TypeVar("Found")
 

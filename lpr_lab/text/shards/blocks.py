@@ -7,9 +7,10 @@ import numpy as np
 import torch
 
 from lpr_lab.errors import UsageError
+from lpr_lab.text.blocks import Batch, Blocks, text_mask
 from lpr_lab.text.corpus import Document
 from lpr_lab.text.languages import get_languages
-from lpr_lab.text.packing import NO_TARGET, Batch, Blocks, pack, separator_token_id, text_mask
+from lpr_lab.text.packing import NO_TARGET, pack, separator_token_id
 from lpr_lab.text.shards.corpus import StoredDocuments
 from lpr_lab.text.shards.pool import Workers
 from lpr_lab.text.shards.tokens import TokenStream, open_tokens
