@@ -9,7 +9,7 @@ import torch
 from helpers.tiny_corpus import small_settings, write_corpus
 from helpers.tokenizer_kinds import silent
 from lpr_lab.errors import MissingError, UsageError
-from lpr_lab.experiments import lifelong, pipeline, recipes, steps
+from lpr_lab.experiments import lifelong, measuring, pipeline, recipes, steps
 from lpr_lab.experiments.config import Experiment, StageBudget
 from lpr_lab.experiments.load import starting_model
 from lpr_lab.model.formats.save_load import load_expansion
@@ -94,7 +94,7 @@ def test_a_further_group_goes_on_from_a_run_and_keeps_what_was_there(materials, 
     first = pipeline.run(experiment(materials, recipe, expanded=("el",)), root=tmp_path)
     second = recipes.further(first, expanded=("tr",))
     assert second.languages == ("en", "es", "el", "tr")
-    plain, cuts = pipeline.evaluate, []
+    plain, cuts = measuring.evaluate, []
 
     def cut_once(*args, **kwargs):
         if not cuts:
@@ -102,7 +102,7 @@ def test_a_further_group_goes_on_from_a_run_and_keeps_what_was_there(materials, 
             raise KeyboardInterrupt
         return plain(*args, **kwargs)
 
-    monkeypatch.setattr(pipeline, "evaluate", cut_once)
+    monkeypatch.setattr(measuring, "evaluate", cut_once)
     with pytest.raises(KeyboardInterrupt):
         pipeline.run(second, root=tmp_path)
     run = pipeline.run(second, root=tmp_path)
@@ -137,15 +137,15 @@ def test_a_further_group_needs_its_languages_and_a_run_with_weights(materials, t
 def test_an_interrupted_run_resumes_and_ends_as_one_that_was_not(materials, tmp_path, monkeypatch):
     whole = pipeline.run(experiment(materials), root=tmp_path / "whole")
 
-    plain = pipeline.evaluate
+    plain = measuring.evaluate
 
     def cut(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline, "evaluate", cut)
+    monkeypatch.setattr(measuring, "evaluate", cut)
     with pytest.raises(KeyboardInterrupt):
         pipeline.run(experiment(materials), root=tmp_path / "cut")
-    monkeypatch.setattr(pipeline, "evaluate", plain)
+    monkeypatch.setattr(measuring, "evaluate", plain)
     monkeypatch.setattr(steps, "expand", cut)  # trained before: must not be trained again
     monkeypatch.setattr(steps, "fit_routers", cut)
     resumed = pipeline.run(experiment(materials), root=tmp_path / "cut")
@@ -263,14 +263,14 @@ def test_a_tokenizer_that_loses_the_text_is_refused_before_anything_is_trained(m
 
 @pytest.mark.slow
 def test_what_a_tokenizer_loses_stands_in_the_results_and_on_the_page(materials, tmp_path, monkeypatch):
-    plain = pipeline.evaluate
+    plain = measuring.evaluate
 
     def losing(*args, **kwargs):
         report = plain(*args, **kwargs)
         report.lost.loc[0] = ["el", "expanded", "dev", 1000, 21, 0.021, "'漢'"]
         return report
 
-    monkeypatch.setattr(pipeline, "evaluate", losing)
+    monkeypatch.setattr(measuring, "evaluate", losing)
     run = pipeline.run(experiment(materials), root=tmp_path)
     [row] = run.results["lost_text"]
     assert (row["language"], row["lost_share"]) == ("el", 0.021)
