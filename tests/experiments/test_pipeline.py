@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 
-from helpers.tiny_corpus import small_settings, write_corpus
+from helpers.tiny_corpus import small_settings
 from helpers.tokenizer_kinds import silent
 from lpr_lab.errors import MissingError, UsageError
 from lpr_lab.experiments import lifelong, measuring, pipeline, recipes, steps
@@ -19,16 +19,6 @@ from lpr_lab.runs.lineage import members_of
 from lpr_lab.views.html.run_overview import lost_text, render_tiles
 
 BUDGET = StageBudget(tokens=4 * 2 * 32, block_tokens=32, blocks_per_step=2, learning_rate=1e-2)
-
-
-@pytest.fixture(scope="module")
-def materials(tiny_model, tiny_tokenizer, sentences, tmp_path_factory):
-    """A base model and a corpus on disk."""
-    folder = tmp_path_factory.mktemp("materials")
-    tiny_model("llama").save_pretrained(folder / "base")
-    tiny_tokenizer.save_pretrained(folder / "base")
-    write_corpus(folder / "corpus.jsonl", sentences, ("en", "es", "el", "tr"))
-    return folder
 
 
 def experiment(materials, recipe="route_first", **changes) -> Experiment:

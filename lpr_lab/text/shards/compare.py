@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lpr_lab.storage import staged_directory
-from lpr_lab.text.shards.documents import open_shard
+from lpr_lab.text.shards.documents import in_batches, open_shard
 from lpr_lab.text.splits import SPLITS, comparison_key, min_characters, roll_hashes, words_of
 
 LINES = np.dtype([("row", "<u4"), ("line", "<u4"), ("characters", "<u4"), ("split", "u1")])
@@ -54,7 +54,7 @@ def compare_shard(shard: Path, rows: np.ndarray, splits: np.ndarray, folder: Pat
     lines: list[tuple[int, int, int, int]] = []
     found: dict[str, list[list[np.ndarray]]] = {kind: [[] for _ in SPLITS] for kind in KINDS}
     asked: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {kind: [] for kind in KINDS}
-    for chunk in _chunks(_lines(shard, rows, splits)):
+    for chunk in in_batches(_lines(shard, rows, splits), _CHARACTERS_AT_ONCE, lambda line: line.text):
         split_of = np.array([line.split for line in chunk], dtype=np.uint8)
         # Lines of the first split are seen by others only, so they need no number.
         numbers = len(lines) + np.cumsum(split_of > 0) - 1
@@ -88,19 +88,6 @@ def _lines(shard: Path, rows: np.ndarray, splits: np.ndarray) -> Iterator[_Line]
         for number, text in enumerate(texts[row].as_py().split("\n")):
             if len(text) >= min_characters(text):
                 yield _Line(row, number, text, split)
-
-
-def _chunks(lines: Iterator[_Line]) -> Iterator[list[_Line]]:
-    chunk: list[_Line] = []
-    size = 0
-    for line in lines:
-        chunk.append(line)
-        size += len(line.text)
-        if size >= _CHARACTERS_AT_ONCE:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
 
 
 class _WordNumbers(dict[str, int]):

@@ -9,10 +9,10 @@ A unit is what one worker reads at a time. It becomes a sealed folder with one o
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,8 @@ from lpr_lab.text.sources.files import known_split, read_file
 from lpr_lab.text.sources.formats import Piece
 from lpr_lab.text.sources.rows import Labels, Record
 from lpr_lab.text.splits import SPLITS, split_of_digest
+
+Item = TypeVar("Item")
 
 SHARD_BYTES = 16_000_000
 """Of text: what a worker has in memory at once, several times over while it compares."""
@@ -191,3 +193,21 @@ def check_shard(shard: Path) -> None:
 def open_facts(shard: Path) -> np.ndarray:
     """Return what is known of each document of a shard, `FACTS`, mapped into memory."""
     return np.load(shard.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
+
+
+def in_batches(items: Iterable[Item], characters: int, text_of: Callable[[Item], str]) -> Iterator[list[Item]]:
+    """Yield the items in lists whose texts have so many characters or little more; the last may have fewer.
+
+    >>> list(in_batches(["one", "two", "three"], 6, str))
+    [['one', 'two'], ['three']]
+    """
+    batch: list[Item] = []
+    size = 0
+    for item in items:
+        batch.append(item)
+        size += len(text_of(item))
+        if size >= characters:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

@@ -24,6 +24,7 @@ from lpr_lab.fetching import locked
 from lpr_lab.progress import progress
 from lpr_lab.storage import staged_directory, verify, write_text
 from lpr_lab.text.shards.corpus import StoredDocuments
+from lpr_lab.text.shards.documents import in_batches
 from lpr_lab.text.shards.index import places_of
 from lpr_lab.text.shards.pool import Task, Workers
 from lpr_lab.text.shards.prepare import LEFT_OVERS
@@ -157,7 +158,7 @@ def tokenise_documents(documents: StoredDocuments, tokenizer: Any, separator_id:
     lengths: list[int] = []
     with staged_directory(folder, sealed={"schema_version": 1, "dtype": dtype}) as stage:
         with (stage / "tokens.bin").open("wb") as file:
-            for texts in _batches(documents):
+            for texts in in_batches((document.text for document in documents), _CHARACTERS_AT_ONCE, str):
                 for ids in _encode(opened, texts):
                     np.array([separator_id, *ids], dtype=dtype).tofile(file)
                     lengths.append(len(ids) + 1)
@@ -175,19 +176,6 @@ def _open_tokenizer(path: Path) -> Tokenizer:
     tokenizer = Tokenizer.from_file(str(path))
     tokenizer.encode_special_tokens = True  # text that looks like a special token is text
     return tokenizer
-
-
-def _batches(documents: StoredDocuments) -> Iterator[list[str]]:
-    texts: list[str] = []
-    size = 0
-    for document in documents:
-        texts.append(document.text)
-        size += len(document.text)
-        if size >= _CHARACTERS_AT_ONCE:
-            yield texts
-            texts, size = [], 0
-    if texts:
-        yield texts
 
 
 def _verify_all(folders: Sequence[Path]) -> None:

@@ -7,21 +7,10 @@ import pytest
 import yaml
 
 from helpers.processes import TESTS, TOGETHER, run_program
-from helpers.tiny_corpus import write_corpus
 from lpr_lab.errors import UsageError
 from lpr_lab.experiments.processes import group
 from lpr_lab.experiments.processes.configurations import configuration_file, configuration_names
 from lpr_lab.runs.run import Run
-
-
-@pytest.fixture(scope="module")
-def materials(tiny_model, tiny_tokenizer, sentences, tmp_path_factory):
-    """A base model and a corpus on disk."""
-    folder = tmp_path_factory.mktemp("materials")
-    tiny_model("llama").save_pretrained(folder / "base")
-    tiny_tokenizer.save_pretrained(folder / "base")
-    write_corpus(folder / "corpus.jsonl", sentences, ("en", "es", "el", "tr"))
-    return folder
 
 
 def assert_one_run_each(printed: str, root: Path) -> None:

@@ -12,7 +12,7 @@ from pandas.testing import assert_frame_equal
 from safetensors.torch import load_file
 
 from helpers.launched import only_run, ranks_below, steps_done, wait_until
-from helpers.tiny_corpus import small_settings, write_corpus
+from helpers.tiny_corpus import small_settings
 from lpr_lab.errors import LprError
 from lpr_lab.experiments import pipeline, recipes
 from lpr_lab.experiments.config import StageBudget
@@ -20,16 +20,6 @@ from lpr_lab.runs.status import StatusFile
 
 BUDGET = StageBudget(tokens=240 * 2 * 32, block_tokens=32, blocks_per_step=2, learning_rate=1e-2)
 STEPS = BUDGET.num_steps
-
-
-@pytest.fixture(scope="module")
-def materials(tiny_model, tiny_tokenizer, sentences, tmp_path_factory):
-    """A base model and a corpus on disk."""
-    folder = tmp_path_factory.mktemp("materials")
-    tiny_model("llama").save_pretrained(folder / "base")
-    tiny_tokenizer.save_pretrained(folder / "base")
-    write_corpus(folder / "corpus.jsonl", sentences, ("en", "es", "el", "tr"))
-    return folder
 
 
 def train(materials, root, processes, recipe="route_first", budget=BUDGET):
