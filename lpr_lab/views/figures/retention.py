@@ -4,6 +4,7 @@ A circle is the model before, a triangle the one after, pointing where it clearl
 clearly go.
 """
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from lpr_lab.errors import UsageError
@@ -218,17 +219,22 @@ def gain_against_forgetting(points: Table, template: str = "lpr") -> "go.Figure"
             marker={"symbol": symbol, "size": 16 if is_chosen else 11, "color": colour},
         )
     figure.add_hline(y=0, line={"color": theme.GREY, "width": 1, "dash": "dot"})
-    lowest, highest = min(0.0, float(points["forgetting"].min())), max(0.0, float(points["forgetting"].max()))
-    margin = 0.15 * (highest - lowest) or 0.5
     figure.update_layout(
         template=template,
         title=trade_off_finding(points),
         height=360,
-        xaxis={"title": "mean gain on expanded languages, %", "zeroline": False},
+        xaxis={"title": "mean gain on expanded languages, %", "range": _span(points["gain"]), "zeroline": False},
         yaxis={
             "title": "mean forgetting on original languages, %",
-            "range": [lowest - margin, highest + margin],
+            "range": _span([0.0, *points["forgetting"]]),
             "zeroline": False,
         },
     )
     return figure
+
+
+def _span(values: Iterable[float]) -> list[float]:
+    """Return an axis around some per cent: at least two points long, so that noise does not look like a difference."""
+    lowest, highest = min(values := list(values)), max(values)
+    margin = max(0.15 * (highest - lowest), 1 - (highest - lowest) / 2)
+    return [lowest - margin, highest + margin]

@@ -8,7 +8,8 @@ import pytest
 
 from helpers.sample_runs import change_table
 from lpr_lab.errors import UsageError
-from lpr_lab.views.figures.retention import before_and_after
+from lpr_lab.measure.significance import UNCLEAR
+from lpr_lab.views.figures.retention import before_and_after, gain_against_forgetting
 from lpr_lab.views.figures.titles import take_title
 
 
@@ -58,3 +59,16 @@ def test_a_page_can_take_the_title_out(heldout):
     figure = before_and_after(heldout)
     assert take_title(figure).startswith("Expanded languages")
     assert figure.layout.title.text is None
+
+
+@pytest.mark.parametrize("gains", [(11.84, 11.93), (8.0, 15.0), (11.9,)])
+def test_gain_against_forgetting_shows_every_run_and_no_tenth_of_a_point_as_a_distance(gains):
+    rows = [
+        {"number": n, "title": f"run {n}", "gain": gain, "forgetting": -0.8 - n / 100, "worst": 0.1, "chosen": not n}
+        | {"gain_verdict": UNCLEAR, "forgetting_verdict": UNCLEAR}
+        for n, gain in enumerate(gains)
+    ]
+    layout = gain_against_forgetting(pd.DataFrame(rows)).layout
+    for axis, values in ((layout.xaxis, gains), (layout.yaxis, [0, *(row["forgetting"] for row in rows)])):
+        low, high = axis.range
+        assert low < min(values) <= max(values) < high and high - low >= 2
