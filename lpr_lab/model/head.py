@@ -84,6 +84,38 @@ def next_token_losses(model: nn.Module, *, whole: bool = False) -> Iterator[bool
             inner.forward = before
 
 
+@contextmanager
+def hidden_states(model: nn.Module) -> Iterator[bool]:
+    """Let `model(**inputs, only_states=True)` return what its head would read, [B, S, D], inside the block.
+
+    The model is called through all that wraps it, as in `next_token_losses`; `head_of` makes logits of the states.
+
+    Args:
+        model: a causal LM, expanded, with another adapter, or plain; on its device.
+
+    Yields:
+        Whether that gives the model's logits. Where it does not, the model has to be asked for its logits.
+    """
+    inner = causal_lm_of(model)
+    plain = inner.forward
+    before = vars(inner).get("forward")
+
+    def forward(*args: Any, only_states: bool = False, **kwargs: Any) -> Any:
+        if not only_states:
+            return plain(*args, **kwargs)
+        given = {name: value for name, value in kwargs.items() if value is not None}
+        return decoder_within(model)(*args, **given).last_hidden_state
+
+    inner.forward = forward
+    try:
+        yield _is_separable(model)
+    finally:
+        if before is None:
+            del inner.forward
+        else:
+            inner.forward = before
+
+
 def rows_at_once(vocabulary: int, device: torch.device) -> int:
     """Return how many rows of logits are made at once.
 

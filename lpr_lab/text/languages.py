@@ -121,6 +121,16 @@ LANGUAGES: dict[str, Language] = _read_rows()
 _BY_FLORES = {language.flores.lower(): language for language in LANGUAGES.values()}
 
 
+CIPHER_NAMES = {
+    "qaa_Latn": "English cipher, no letter kept",
+    "qab_Latn": "English cipher, 25% of letters kept",
+    "qac_Latn": "English cipher, 50% of letters kept",
+    "qad_Latn": "English cipher, 75% of letters kept",
+    "qae_Latn": "English, words mirrored",
+    "qaf_Latn": "Spanish cipher, no letter kept",
+}
+"""Languages that we made (`text.worlds.ciphers`), by codes for private use of ISO 639-3."""
+
 _SCRIPT_NAMES = {language.flores[4:]: language.script for language in LANGUAGES.values()} | {"Hant": "Han"}
 
 
@@ -199,7 +209,8 @@ def _by_flores(flores: str) -> Language | None:
     script = _SCRIPT_NAMES.get(flores[4:]) or (flores[4:] if _is_script(flores[4:]) else None)
     if script is None:
         return None
-    return Language(flores, flores, flores, script, "rtl" if script in _RIGHT_TO_LEFT_SCRIPTS else "ltr", flores)
+    name = CIPHER_NAMES.get(flores, flores)
+    return Language(flores, name, flores, script, "rtl" if script in _RIGHT_TO_LEFT_SCRIPTS else "ltr", flores)
 
 
 def _is_script(code: str) -> bool:
@@ -233,8 +244,8 @@ def get_language(code: str) -> Language:
 
 
 def language_name(code: str) -> str:
-    """Return the English name of an ISO 639-1 code, or the code itself when it is not in our table."""
-    return LANGUAGES[code].name if code in LANGUAGES else code
+    """Return the English name of an ISO 639-1 code or of a cipher, or the code itself when it is not in our tables."""
+    return LANGUAGES[code].name if code in LANGUAGES else CIPHER_NAMES.get(code, code)
 
 
 def direction_of(code: str) -> str:

@@ -14,6 +14,7 @@ from lpr_lab.text.shards.pool import Workers, num_workers
 from lpr_lab.text.shards.prepare import prepare_files
 from lpr_lab.text.sources.files import list_files, load_files, looks_like_path
 from lpr_lab.text.sources.hub import load_hub
+from lpr_lab.text.worlds.corpus import SMALL_WORLD, load_small_world
 
 JOINT = " + "
 """Between the sources of a corpus that is made from several."""
@@ -41,10 +42,10 @@ def load_corpus(
     """Load text in the given languages.
 
     Args:
-        source: `"demo"`; or a JSONL, JSON, CSV, TSV, TXT or Parquet file, also compressed (.gz, .bz2, .xz, .zst), a
-            folder of them, or a list of either; or a mapping from language to such paths; or the name of a data set on
-            the hub; or several of these as one text, such as `"my_texts + demo"`: a language is taken from the first
-            that has it.
+        source: `"demo"`; `"small-world"`, the same with cipher languages (`text.worlds`); or a JSONL, JSON, CSV, TSV,
+            TXT or Parquet file, also compressed (.gz, .bz2, .xz, .zst), a folder of them, or a list of either; or a
+            mapping from language to such paths; or the name of a data set on the hub; or several of these as one text,
+            such as `"my_texts + demo"`: a language is taken from the first that has it.
         languages: ISO 639 or FLORES codes, or tags such as `pt-BR`. None takes the six demo languages, or those found
             in the files.
         text_column: the column that holds the text; None looks for the usual names.
@@ -82,6 +83,8 @@ def load_corpus(
         return _joined(parts, languages, text_column=text_column, **hub, streaming=streaming, num_proc=num_proc)
     if isinstance(source, str) and source == "demo":
         return load_demo(languages if languages is not None else DEMO_LANGUAGES)
+    if isinstance(source, str) and source == SMALL_WORLD:
+        return load_small_world(languages)
     if not isinstance(source, str) or looks_like_path(source):
         if streaming is None:
             streaming = sum(path.stat().st_size for path, _ in list_files(source)[0]) >= STREAMED_BYTES

@@ -7,6 +7,7 @@ downloads and converts them.
 from dataclasses import dataclass
 from pathlib import Path
 
+from lpr_lab.model.bases.made import SMALL_WORLD
 from lpr_lab.storage import cache_dir
 
 
@@ -127,6 +128,10 @@ better ones: a few short runs on it, each at three times the rate of the one bef
 highest rate at which the loss fell all along (docs/guides, "Learning rates")."""
 
 
+_RATES_OF_MADE = {SMALL_WORLD: (1e-3, 1e-2)}
+"""Of bases that are made here (docs/log.md)."""
+
+
 def learning_rates(base: str) -> tuple[float, float]:
     """Return the peak learning rates of experts and of routers that suit a base, for budgets of minutes on a processor.
 
@@ -137,4 +142,6 @@ def learning_rates(base: str) -> tuple[float, float]:
     (0.0003, 0.001)
     """
     known = EMBEDDED.get(base)
-    return OTHER_LEARNING_RATES if known is None else (known.learning_rate, known.router_learning_rate)
+    if known is not None:
+        return known.learning_rate, known.router_learning_rate
+    return _RATES_OF_MADE.get(base, OTHER_LEARNING_RATES)

@@ -1,0 +1,1 @@
+"""Measures that tell forgetting from what only looks like it, or hides it."""
