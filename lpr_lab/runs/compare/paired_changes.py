@@ -44,8 +44,14 @@ def resampled_changes(run: Run) -> dict[Key, Resampled]:
     return _resampled(run.path, stamp) if stamp[0] else {}
 
 
+def resampled_of(model: ModelRef) -> dict[Key, Resampled]:
+    """Return the same of a run's model at one of its stages."""
+    stamp = tuple(file_stamp(model.run.path / "tables" / f"{name}.csv") for name in ("documents", "change"))
+    return _resampled(model.run.path, stamp, model.stage) if stamp[0] else {}
+
+
 @lru_cache(maxsize=128)
-def _resampled(path: Path, stamp: tuple[tuple[int, int] | None, ...]) -> dict[Key, Resampled]:
+def _resampled(path: Path, stamp: tuple[tuple[int, int] | None, ...], stage: str = "") -> dict[Key, Resampled]:
     from lpr_lab.measure.forgetting import bootstrap_draws  # it brings pandas, which pages do without until then
 
     run = Run(path)
@@ -54,7 +60,7 @@ def _resampled(path: Path, stamp: tuple[tuple[int, int] | None, ...]) -> dict[Ke
             return {}
         found = {}
         for key in document_sets(run) or ():
-            for test in paired(ModelRef(run, baseline_of(run)), ModelRef(run, ""), [key]) or []:
+            for test in paired(ModelRef(run, baseline_of(run)), ModelRef(run, stage), [key]) or []:
                 draws = bootstrap_draws(test, _RESAMPLES, _SEED)
                 before, after = test.nats["before"], test.nats["after"]
                 resamples = 100 * (after[draws].sum(1) / before[draws].sum(1) - 1)
