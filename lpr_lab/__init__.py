@@ -48,6 +48,10 @@ _VERBS = {
     "classifier_loss": "lpr_lab.method.losses",
     "group_loss": "lpr_lab.method.losses",
     "evaluate": "lpr_lab.measure.bits",
+    "draw_samples": "lpr_lab.measure.controls.self_samples",
+    "self_divergence": "lpr_lab.measure.controls.self_divergence",
+    "excess_forgetting": "lpr_lab.runs.compare.control_runs",
+    "forgetting_at_gain": "lpr_lab.runs.compare.control_runs",
     "trace": "lpr_lab.measure.routing",
     "classifier_accuracy": "lpr_lab.measure.classifiers",
     "steer": "lpr_lab.model.steering",
@@ -78,6 +82,8 @@ if TYPE_CHECKING:
     from lpr_lab.experiments.pipeline import run
     from lpr_lab.measure.bits import evaluate
     from lpr_lab.measure.classifiers import classifier_accuracy
+    from lpr_lab.measure.controls.self_divergence import self_divergence
+    from lpr_lab.measure.controls.self_samples import draw_samples
     from lpr_lab.measure.extract import extract
     from lpr_lab.measure.generation import generate_pair
     from lpr_lab.measure.routing import trace
@@ -102,6 +108,7 @@ if TYPE_CHECKING:
     from lpr_lab.model.parallel.sharing import together
     from lpr_lab.model.stages import select_stage, stage_names
     from lpr_lab.model.steering import steer
+    from lpr_lab.runs.compare.control_runs import excess_forgetting, forgetting_at_gain
     from lpr_lab.runs.find import start_run
     from lpr_lab.text.load import load_corpus
 
