@@ -10,6 +10,7 @@ from starlette.middleware import Middleware
 
 from lpr_lab.dashboard import about, api, not_found, shell, theme
 from lpr_lab.dashboard.pages.runs.report import report_route
+from lpr_lab.dashboard.server.assets import assets_route
 from lpr_lab.dashboard.server.guard import Guard
 from lpr_lab.dashboard.server.model_queue import MAX_QUEUED
 from lpr_lab.dashboard.server.sessions import cache_configs
@@ -67,6 +68,6 @@ def launch_options(
         "app_kwargs": {
             "middleware": [Middleware(Guard, hosts=hosts, token=token)],
             "exception_handlers": {404: not_found.answer},
-            "routes": [report_route(runs_dir), about.concepts_route()],
+            "routes": [report_route(runs_dir), about.concepts_route(), assets_route()],
         },
     }
