@@ -22,6 +22,15 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 PATIENCE_MS = 30_000
 
+# Every new window loads the suggestions of its address bar, which are a web page, and starts a process for the next
+# window: together a quarter of all processor time here. The switch replaces playwright's of the same name; what of that
+# matters to pages is named again.
+OFF = (
+    *("WebUIOmniboxPopup", "WebUIOmniboxAimPopup", "SpareRendererForSitePerProcess"),
+    *("AvoidUnnecessaryBeforeUnloadCheckSync", "HttpsUpgrades", "MediaRouter", "OptimizationHints", "PaintHolding"),
+    *("DestroyProfileOnBrowserClose", "NetworkTimeServiceQuerying", "PreconnectToSearch", "AimEnabled", "LensOverlay"),
+)
+
 
 @pytest.fixture(scope="session")
 def chromium() -> str:
@@ -39,7 +48,8 @@ def browser(chromium) -> Iterator[Browser]:
     quiet = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync")
     background = ("--disable-background-networking", "--disable-component-update", "--disable-extensions")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=[*quiet, *background])
+        off = f"--disable-features={','.join(OFF)}"
+        browser = playwright.chromium.launch(executable_path=chromium, args=[*quiet, *background, off])
         expect.set_options(timeout=PATIENCE_MS)
         yield browser
         browser.close()
@@ -127,10 +137,12 @@ def open_page(browser, address, request, tmp_path) -> Iterator:
     """Open pages under guard: no console error, no page error, no dialog, no request beyond this machine, no U+FFFD."""
     contexts, complaints = [], []
 
-    def open_(path: str = "/", *, at: str = address, **options) -> Page:
+    def open_(path: str = "/", *, at: str = address, script: str = "", **options) -> Page:
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
         contexts.append(context)
         context.set_default_timeout(PATIENCE_MS)
+        if script:
+            context.add_init_script(script)
         page = context.new_page()
         page.on("console", lambda m: complaints.append(f"console: {m.text}") if m.type == "error" else None)
         page.on("pageerror", lambda error: complaints.append(f"page error: {error}"))
@@ -153,15 +165,19 @@ def open_page(browser, address, request, tmp_path) -> Iterator:
 
 @pytest.fixture
 def axe():
-    """Return a function that checks what is ours on a page and returns serious and critical violations; none is {}."""
+    """Return a function that checks a page for accessibility and returns what is violated; none is {}.
+
+    What is ours is checked for serious and critical violations; with `whole`, the whole page for any.
+    """
     from axe_playwright_python.sync_playwright import Axe
 
-    def check(page: Page) -> dict[str, list[str]]:
-        found = Axe().run(page, context=".gradio-container").response["violations"]
+    def check(page: Page, *, whole: bool = False) -> dict[str, list[str]]:
+        options = {} if whole else {"context": ".gradio-container"}
+        found = Axe().run(page, **options).response["violations"]
         return {
             one["id"]: [node["html"][:160] for node in one["nodes"]]
             for one in found
-            if one["impact"] in ("serious", "critical")
+            if whole or one["impact"] in ("serious", "critical")
         }
 
     return check
@@ -173,14 +189,16 @@ def _is_here(url: str) -> bool:
 
 @pytest.fixture
 def slowly(monkeypatch):
-    """Make every step take a fifth of a second; returns what sets the pace."""
+    """Make every step take a fifth of a second; returns what sets the pace, also of the step that is being taken."""
     from lpr_lab.measure import generation
 
     real, pace = generation.generate_pair, {"seconds": 0.2}
 
     def paced(*arguments, **options):
         for step in real(*arguments, **options):
-            time.sleep(pace["seconds"])
+            began = time.monotonic()
+            while time.monotonic() - began < pace["seconds"]:
+                time.sleep(0.02)
             yield step
 
     monkeypatch.setattr(generation, "generate_pair", paced)

@@ -84,9 +84,7 @@ def walked(open_page, at):
     """Open a page that knows when it is at rest."""
 
     def open_(path: str) -> Page:
-        page = open_page("/plan", at=at)
-        page.context.add_init_script(WATCH)
-        page.goto(at + path)
+        page = open_page(path, at=at, script=WATCH)
         settle(page)
         return page
 

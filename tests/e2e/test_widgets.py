@@ -6,7 +6,6 @@ import pytest
 from playwright.sync_api import expect
 
 pytestmark = pytest.mark.e2e
-EVERY_PAGE = ("/", "/routing", "/experts", "/retention", "/compare", "/plan")
 
 
 def test_a_group_of_radios_is_one_tab_stop_and_arrows_move_in_it(open_page, stored):
@@ -114,17 +113,3 @@ def test_the_colour_bar_outlives_a_change_of_address_and_of_theme(open_page, sto
           /url\\(/.test(text) && !document.getElementById(/#([^"')]+)/.exec(text)[1]))"""
     )
     assert not broken
-
-
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("path", EVERY_PAGE)
-def test_axe_finds_nothing_on_any_page_in_either_theme(open_page, stored, path, theme):
-    from axe_playwright_python.sync_playwright import Axe
-
-    page = open_page(f"{path}?run={stored}", color_scheme=theme)
-    if path in ("/retention", "/routing"):
-        page.locator(".js-plotly-plot").first.wait_for()
-    if path == "/retention":
-        expect(page.get_by_role("heading", name="Gain against forgetting, over runs")).to_be_visible()
-    found = Axe().run(page).response["violations"]
-    assert not [(one["id"], [node["html"][:160] for node in one["nodes"]]) for one in found]
