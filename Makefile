@@ -36,7 +36,7 @@ test-bases: $(READY) ## every notebook on every embedded base, fetched when not 
 	@$(BIN)/python -m pytest -q -m "real and notebook"
 
 test-e2e: $(READY) ## drive the dashboard in headless Chromium (CHROMIUM=/path names another)
-	@$(BIN)/python -m pytest -q -m e2e
+	@$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) -m e2e tests/e2e
 
 bench: $(READY) ## every speed and memory ratio of docs/performance.md; fetches the embedded model when it is not there
 	@$(BIN)/python -m pip install --disable-pip-version-check --no-input -q -e ".[eval]"

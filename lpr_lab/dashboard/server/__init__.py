@@ -1,4 +1,4 @@
-"""HTTP middleware, request limits, the queue for models and the models in memory. Knows no page.
+"""HTTP middleware, request limits, gradio's files, the queue for models and the models in memory. Knows no page.
 
 Begin with `guard`, which every request passes, and `models`, which holds the models.
 """

@@ -1,8 +1,8 @@
 """Serves gradio's scripts and style sheets: compressed once per process, and kept by browsers.
 
-Gradio itself compresses every file anew for every visitor, in the thread that also answers everybody else (a third of a
-second of processor time for a first visit, most of it plotly's 4.6 MB), and says nothing about how long a file stays
-good. Its file names contain a hash of the contents, so what was fetched once need never be asked for again.
+Gradio itself compresses every file anew for every visitor, in the thread that also answers everybody else, and says
+nothing about how long a file stays good. The 56 files of a first visit take 60 ms of processor time here and 274 ms
+there. Their names contain a hash of the contents, so what a browser has it need never ask for again.
 """
 
 import gzip
