@@ -24,8 +24,11 @@ EVERY_SECONDS = 3
 """How often the page of a run at work is brought up to date."""
 
 
-def curves(run: Run | None, name: str | None) -> tuple[Any, Any, str | Markup, Any]:
-    """Return the updates of card, picker of numbers, finding and plot; all hidden while nothing was recorded."""
+def curves(run: Run | None, name: str | None, *, picked: bool = False) -> tuple[Any, Any, str | Markup, Any]:
+    """Return the updates of card, picker of numbers, finding and plot; all hidden while nothing was recorded.
+
+    With `picked`, `name` is what the picker shows: it is left alone, for meanwhile the reader may have picked another.
+    """
     metrics, settings = metrics_of(run), figure_of(run)
     if settings is not None:
         title = _subfinding(take_title(settings).replace("<br>", " "))
@@ -35,7 +38,8 @@ def curves(run: Run | None, name: str | None) -> tuple[Any, Any, str | Markup, A
     names = metric_names(metrics)
     shown = name if name in names else names[0]
     figure = training_curves(metrics, shown)
-    picker = gr.update(choices=names, value=shown, visible=True)
+    choice = {} if picked and shown == name else {"value": shown}
+    picker = gr.update(choices=names, visible=True, **choice)
     return gr.update(visible=True), picker, _subfinding(take_title(figure)), figure
 
 
@@ -68,7 +72,7 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
         return chosen_curves(shell.page_context(runs_dir, request.query_params), runs_dir)
 
     def follow_curves(name: str, request: gr.Request) -> tuple[Any, Any, str, Any]:
-        return curves(shell.page_context(runs_dir, request.query_params).run, name)
+        return curves(shell.page_context(runs_dir, request.query_params).run, name, picked=True)
 
     def choose_number(name: str, request: gr.Request) -> list[Any]:
         context = shell.page_context(runs_dir, {**dict(request.query_params), "view": name})
@@ -79,7 +83,7 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     demo.load(show, None, text, **FILES)
     demo.load(show_curves, None, drawn, **FILES)
     clock.tick(follow, [drawn_for], text, **FILES)
-    clock.tick(follow_curves, [number], drawn, **FILES)
+    clock.tick(in_order(follow_curves), [number], drawn, **FILES)
     for links in (listing, compared, detail):
         links.click(in_order(show), None, text, **PICK)
         links.click(in_order(show_curves), None, drawn, **PICK)

@@ -5,6 +5,7 @@ import pytest
 
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.pages.runs import live as run_live
+from lpr_lab.dashboard.pages.runs import page
 from lpr_lab.errors import MissingError
 from lpr_lab.runs import status
 from lpr_lab.runs.live import Follower
@@ -32,6 +33,13 @@ def test_the_card_shows_what_was_logged_since_the_last_look(run):
     log(run, 3)
     card = run_live.render_live(run)
     assert "3 of 10" in card and 'role="progressbar"' in card and f"lpr-lab watch {run.id}" in card
+
+
+def test_keeping_up_leaves_alone_what_a_reader_picks_meanwhile(run):
+    picker = page.curves(run, "lm_loss", picked=True)[1]
+    assert "value" not in picker and picker["choices"]
+    assert page.curves(run, "lm_loss")[1]["value"] == "lm_loss"
+    assert page.curves(run, None, picked=True)[1]["value"], "nothing was picked yet"
 
 
 def test_a_silent_run_asks_whether_it_is_stalled(run, monkeypatch):
