@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -13,7 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from lpr_lab.errors import LprError, MissingError, first_line
-from lpr_lab.progress import progress
+from lpr_lab.progress import progress, remark
 from lpr_lab.storage import friendly_disk_errors
 
 _POLL_SECONDS = 0.2
@@ -99,7 +98,7 @@ def locked(
         try:
             file.acquire(timeout=0)
         except Timeout:
-            print(f"Another process is {doing}; waiting for it.", file=sys.stderr)
+            remark(f"Another process is {doing}; waiting for it.")
             file.acquire()
     try:
         for path in (path for pattern in left_overs for path in folder.glob(pattern)):

@@ -28,10 +28,15 @@ def stream() -> TextIO:
     return sys.stdout if in_notebook() else sys.stderr
 
 
+def remark(text: str) -> None:
+    """Write a line that people should read, where progress goes: in a notebook it is no error."""
+    print(text, file=stream(), flush=True)
+
+
 def announce(text: str) -> None:
     """Write a line that announces what begins; inside `hidden`, nothing."""
     if not _hidden:
-        print(text, file=stream(), flush=True)
+        remark(text)
 
 
 def is_hidden() -> bool:

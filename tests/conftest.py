@@ -3,12 +3,14 @@
 torch and transformers are imported inside fixtures only, so that tests of the torch-free parts stay quick and honest.
 """
 
+import atexit
 import copy
 import functools
 import importlib.metadata
 import ipaddress
 import os
 import random
+import shutil
 import signal
 import socket
 import sys
@@ -16,7 +18,9 @@ import tempfile
 
 # Read once, when the libraries are imported; hence before any of them is.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("HF_HOME", tempfile.mkdtemp(prefix="lpr-lab-tests-hf-"))
+if "HF_HOME" not in os.environ:  # the workers of pytest-xdist and children of tests inherit it
+    os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="lpr-lab-tests-hf-")
+    atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.update(
     HF_HUB_DISABLE_TELEMETRY="1",

@@ -2,7 +2,9 @@
 
 import os
 import re
+import sqlite3
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,20 @@ def keep_copy(partial: Path, target: Path) -> None:
     write_json(partial, content)
     os.replace(partial, target)
     fsync(target.parent)
+    _trust(target)
+
+
+def _trust(notebook: Path) -> None:
+    """Sign a notebook that was executed here, as Jupyter does with one that it executes.
+
+    JupyterLab takes styles and scripts out of the outputs of a notebook that nobody signed. Signatures are kept in the
+    user's data folder of Jupyter; where that cannot be written, the notebook is one of another machine.
+    """
+    import nbformat
+    from nbformat.sign import NotebookNotary
+
+    with suppress(OSError, sqlite3.Error):
+        NotebookNotary().sign(nbformat.read(notebook, as_version=nbformat.NO_CONVERT))
 
 
 def _without_progress(outputs: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -1,7 +1,6 @@
 """Whether so many processes can train an experiment on this machine: said before anything starts."""
 
 import os
-import sys
 
 import torch
 from accelerate.utils import str_to_bool
@@ -9,6 +8,7 @@ from accelerate.utils import str_to_bool
 from lpr_lab.errors import UsageError
 from lpr_lab.experiments.config import Experiment
 from lpr_lab.experiments.processes.number import num_cores, started
+from lpr_lab.progress import remark
 
 STAGE_OF = {"expand": "stage1", "review": "stage2"}
 """Budget of each step that trains by gradient."""
@@ -42,4 +42,4 @@ def _check_machine(processes: int) -> None:
             "processors with ACCELERATE_USE_CPU=true."
         )
     if not gpus and processes > cores:
-        print(f"{processes} processes share {cores} cores: they will be slower than {cores}.", file=sys.stderr)
+        remark(f"{processes} processes share {cores} cores: they will be slower than {cores}.")

@@ -9,7 +9,6 @@ that resumes goes on in the same run of the tracker, and no step is there twice.
 """
 
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from typing import Any
 
 from lpr_lab.experiments.tracking.trackers import OPENERS, id_of
 from lpr_lab.model.parallel.processes import join_processes
+from lpr_lab.progress import remark
 from lpr_lab.runs.files import PRINTED_TO
 from lpr_lab.runs.formats import dotted
 from lpr_lab.runs.run import Run
@@ -143,8 +143,8 @@ class _TrackerThread:
 
 
 def say(run: Run, text: str) -> None:
-    """Print a remark to stderr, and keep it in the run's log."""
-    print(text, file=sys.stderr, flush=True)
+    """Write a remark where progress goes, and keep it in the run's log."""
+    remark(text)
     if os.environ.get(PRINTED_TO) != str(run.paths.log):
         run.paths.log.parent.mkdir(exist_ok=True)
         with run.paths.log.open("a", encoding="utf-8") as log:

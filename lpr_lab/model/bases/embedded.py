@@ -42,7 +42,7 @@ class EmbeddedBase:
     licence: str
     """SPDX identifier or plain name."""
     notice: str
-    """Said on stderr before anything is fetched."""
+    """Said before anything is fetched."""
     pad_token: str
     learning_rate: float
     """Peak rate at which new experts learn from some 10,000 to 100,000 tokens, found by a range test (docs/log.md)."""

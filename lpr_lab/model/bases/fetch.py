@@ -20,7 +20,7 @@ from typing import IO
 from lpr_lab.errors import DamagedError, LprError, MissingError
 from lpr_lab.fetching import NO_NETWORK, NO_SPACE, last_line, locked, run_watched
 from lpr_lab.model.bases.embedded import EmbeddedBase
-from lpr_lab.progress import progress
+from lpr_lab.progress import progress, remark
 from lpr_lab.storage import friendly_disk_errors, sha256_file, staged_directory
 
 _CHUNK_BYTES = 1 << 20
@@ -52,7 +52,7 @@ def _fetch_and_convert(base: EmbeddedBase) -> None:
             f"Preparing {base.name} needs {needed / 1e9:.1f} GB and {folder} has {free / 1e9:.1f} GB free; free some "
             "space or point LPR_LAB_CACHE to another disk."
         )
-    print(f"Fetching {base.notice}", file=sys.stderr)
+    remark(f"Fetching {base.notice}")
     with (
         tempfile.TemporaryDirectory(dir=folder, prefix=f".fetch-{base.name}-") as temporary,
         friendly_disk_errors(f"fetching {base.name}", folder),  # inside: it says how much is free at that moment

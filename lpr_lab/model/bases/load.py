@@ -5,7 +5,6 @@ own cache. The configuration is looked at first, so that a model that cannot be 
 are fetched. Code that comes with a model is never run, and only safetensors weights are read.
 """
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from lpr_lab.model.bases.quantized import check_quantization, quantization_confi
 from lpr_lab.model.bases.quiet import without_progress_bars
 from lpr_lab.model.machine import default_device
 from lpr_lab.model.parallel.processes import divides_model, every_process_reads
+from lpr_lab.progress import remark
 from lpr_lab.storage import friendly_disk_errors, read_json_object, verify
 from lpr_lab.text.vocabulary import refuse_tokens_beyond
 
@@ -226,7 +226,7 @@ def _hub_folder(name: str) -> Path:
     with hub_errors("model", name, instead), friendly_disk_errors(f"fetching {name}", Path.home()):
         folder = Path(snapshot_download(name, allow_patterns=_CONFIG_FILES))
         check_supported(folder, name)
-        print(f"Fetching {name} from the hub; its licence is on its page there.", file=sys.stderr)
+        remark(f"Fetching {name} from the hub; its licence is on its page there.")
         folder = Path(snapshot_download(name, allow_patterns=_MODEL_FILES, ignore_patterns=_OTHER_FILES))
     if not is_complete(folder):
         raise MissingError(f"{name} has no complete safetensors weights on the hub; choose a model that has them.")

@@ -19,6 +19,7 @@ from lpr_lab.views.html.layers import render_grid, render_profile
 from lpr_lab.views.html.templates import render, with_style
 from lpr_lab.views.html.token_data import strip_data
 from lpr_lab.views.html.token_text import pieces_of
+from lpr_lab.views.numbers import percent
 from lpr_lab.views.static import read_static
 
 MAX_TOKENS = 2048
@@ -110,8 +111,18 @@ def render_token_strip(
         grid=render_grid(trace, change, change_from) if has_router else "",
         is_long=shown > LONG,
         standalone=standalone,
+        plain=_in_words(trace) if standalone else "",
     )
     return with_style(strip, "token_strip.css") + _loader() if standalone else strip
+
+
+def _in_words(trace: RoutingTrace) -> str:
+    """Return what there is to say where neither colours nor scripts are let through."""
+    where = f", {percent(trace.original_share())} of them to the original expert" if len(trace.layers) else ""
+    return (
+        f"{trace.num_tokens} tokens{where}. Trust this notebook to see them one by one: "
+        "in JupyterLab, View › Activate Command Palette › Trust Notebook."
+    )
 
 
 def _attributes(choices: StripChoices) -> dict[str, str]:

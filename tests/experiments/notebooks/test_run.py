@@ -1,7 +1,6 @@
 """Tiny notebooks through the real kernel. Each costs about two seconds, so each is asked several questions."""
 
 import io
-import json
 import os
 import signal
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
+from nbformat.sign import NotebookNotary
 
 from lpr_lab.errors import BusyError, LprError, MissingError, UsageError
 from lpr_lab.experiments.notebooks import run as notebooks
@@ -288,16 +288,37 @@ BARS = (
     ("outputs", "kept"),
     [
         ([], "[20260101-run] train ...\nexpand:  50%|██  | 1/2 [00:01<00:01]\n"),
-        ([{"output_type": "display_data", "data": {"text/html": '<div class="lpr-live">'}}], None),
+        ([{"output_type": "display_data", "data": {"text/html": '<div class="lpr-live">'}, "metadata": {}}], None),
     ],
     ids=["alone", "below a live display"],
 )
 def test_an_executed_copy_keeps_no_progress_that_says_nothing_any_more(tmp_path, outputs, kept):
     stream = {"output_type": "stream", "name": "stdout", "text": "step 1\rstep 2\n" + BARS}
     only_bars = {"output_type": "stream", "name": "stderr", "text": BARS.splitlines(keepends=True)[0]}
-    cells = [{"cell_type": "markdown", "source": "x"}, {"cell_type": "code", "outputs": [*outputs, stream, only_bars]}]
-    (tmp_path / "partial").write_text(json.dumps({"metadata": {}, "cells": cells}))
+    shown = [nbformat.from_dict(output) for output in (*outputs, stream, only_bars)]
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(outputs=shown)])
+    nbformat.write(book, tmp_path / "partial")
     keep_copy(tmp_path / "partial", tmp_path / "copy")
-    left = json.loads((tmp_path / "copy").read_text())["cells"][1]["outputs"]
+    left = nbformat.read(tmp_path / "copy", nbformat.NO_CONVERT).cells[0].outputs
     assert [output["output_type"] for output in left] == [*(output["output_type"] for output in outputs), "stream"]
     assert left[-1]["text"] == "step 2\n" + (kept or "")
+
+
+def test_an_executed_copy_is_trusted_here_until_somebody_changes_an_output(tmp_path, monkeypatch):
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "data"))
+    output = nbformat.v4.new_output("display_data", {"text/html": "<style>p { color: red }</style>"})
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1", outputs=[output])])
+    nbformat.write(book, tmp_path / "partial")
+    keep_copy(tmp_path / "partial", tmp_path / "copy")
+    kept = nbformat.read(tmp_path / "copy", nbformat.NO_CONVERT)
+    assert NotebookNotary().check_signature(kept)
+    kept.cells[0].outputs[0].data["text/html"] += "<script>1</script>"
+    assert not NotebookNotary().check_signature(kept)
+
+
+def test_an_executed_copy_is_kept_where_nothing_can_be_signed(tmp_path, monkeypatch):
+    (tmp_path / "data").write_text("a file where Jupyter's folder would be")
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "data"))
+    nbformat.write(nbformat.v4.new_notebook(), tmp_path / "partial")
+    keep_copy(tmp_path / "partial", tmp_path / "copy")
+    assert nbformat.read(tmp_path / "copy", nbformat.NO_CONVERT).cells == []

@@ -129,6 +129,16 @@ def test_what_the_url_asks_for_is_shown_or_quietly_ignored():
     assert 'data-layer="all" data-expert="" data-token="" data-mode="reading" data-colour="original"' in unknown
 
 
+def test_where_styles_are_taken_out_words_stand_in_place_of_the_strip():
+    trace = make_trace("Hello there.")
+    page = Page(render_token_strip(trace, standalone=True))
+    classes = {attributes.get("class", "").split(" ")[0]: attributes for _, attributes in page.tags}
+    assert "hidden" in classes["lpr-strip"] and "hidden" not in classes["lpr-untrusted"]
+    style = read_static("token_strip.css")
+    assert ".lpr-strip[hidden] { display: block" in style and ".lpr-untrusted { display: none" in style
+    assert "lpr-untrusted" not in render_token_strip(trace)
+
+
 def test_standalone_brings_style_and_script_and_reaches_out_to_nothing():
     strip = render_token_strip(make_trace("Hi."), standalone=True)
     assert "<style>" in strip and "window.lprTokenStrip" in strip
