@@ -123,6 +123,11 @@ def empty_address(tmp_path_factory) -> str:
     return serve(tmp_path_factory.mktemp("nothing"), port=None, open_browser=False, block=False)
 
 
+def pytest_collection_modifyitems(items):
+    """Begin with the walk, by far the longest, so that it does not run on alone when all others are done."""
+    items.sort(key=lambda item: item.path.name != "test_walk.py")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     """Let fixtures know whether their test failed."""
@@ -172,8 +177,7 @@ def axe():
     from axe_playwright_python.sync_playwright import Axe
 
     def check(page: Page, within: str = ".gradio-container", *, strict: bool = False) -> dict[str, list[str]]:
-        # Of what is in order, the places need not be worked out.
-        found = Axe().run(page, within, {"resultTypes": ["violations"]}).response["violations"]
+        found = Axe().run(page, within).response["violations"]
         return {
             one["id"]: [node["html"][:160] for node in one["nodes"]]
             for one in found
