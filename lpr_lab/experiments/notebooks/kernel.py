@@ -10,14 +10,21 @@ import sys
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
-from ipykernel.kernelspec import get_kernel_dict
-from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
-from papermill.clientwrap import PapermillNotebookClient
-from papermill.engines import NBClientEngine, papermill_engines
-from papermill.log import logger
-
 from lpr_lab.errors import LprError
+from lpr_lab.experiments.notebooks.quick_import import without_iri_grammar
 from lpr_lab.runs.status import signals_handled
+
+with without_iri_grammar():
+    from ipykernel.kernelspec import get_kernel_dict
+    from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+    from nbclient.exceptions import DeadKernelError
+    from papermill import execute_notebook
+    from papermill.clientwrap import PapermillNotebookClient
+    from papermill.engines import NBClientEngine, papermill_engines
+    from papermill.exceptions import PapermillExecutionError
+    from papermill.log import logger
+
+__all__ = ["ENGINE", "DeadKernelError", "PapermillExecutionError", "execute_notebook", "graceful_signals"]
 
 ENGINE = "lpr_lab"
 

@@ -10,11 +10,9 @@ while they run, and leaves the executed copy in the run directory as `notebook.i
 import os
 import re
 import sys
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -251,19 +249,14 @@ def _execute(notebook: NotebookFile, parameters: Mapping[str, Any], run: Run, te
     doing = "Going on with" if how == "resumed" else "Running"
     terminal.write(f"{doing} {notebook.path.name} in {run.path}\n")
     terminal.flush()
-    _import_papermill()
-    from nbclient.exceptions import DeadKernelError
-    from papermill import execute_notebook
-    from papermill.exceptions import PapermillExecutionError
-
-    from lpr_lab.experiments.notebooks import kernel as notebook_kernel
+    from lpr_lab.experiments.notebooks import kernel as notebook_kernel  # and papermill with it, which takes a second
 
     partial = run.path / ".notebook.partial.ipynb"
     run.paths.log.parent.mkdir(exist_ok=True)
     try:
         with run.paths.log.open("a", encoding="utf-8") as log, notebook_kernel.graceful_signals():
             tee = _Tee(terminal, log)
-            execute_notebook(
+            notebook_kernel.execute_notebook(
                 _as_literal(notebook.path),  # resolved to an existing file, so never taken for an address
                 _as_literal(partial),
                 {**parameters, RUN_DIR: str(run.path)},
@@ -280,7 +273,7 @@ def _execute(notebook: NotebookFile, parameters: Mapping[str, Any], run: Run, te
     except KeyboardInterrupt:
         _settle(run, "interrupted")
         raise
-    except PapermillExecutionError as error:
+    except notebook_kernel.PapermillExecutionError as error:
         if error.ename == "KeyboardInterrupt":
             _settle(run, "interrupted")
             raise KeyboardInterrupt from error
@@ -288,7 +281,7 @@ def _execute(notebook: NotebookFile, parameters: Mapping[str, Any], run: Run, te
         if not isinstance(failure, BusyError):  # what the run is like is for the process that works on it to say
             _settle(run, "failed", failure, _ANSI.sub("", "\n".join(error.traceback))[-4000:])
         raise failure from None
-    except DeadKernelError as error:
+    except notebook_kernel.DeadKernelError as error:
         failure = LprError(
             f"The notebook's Python process died without a word (out of memory?) in run {run.id}. "
             "Run the same command again: it resumes."
@@ -313,17 +306,6 @@ def _failure_of(error: Any, notebook: NotebookFile, run: Run) -> LprError:
         f"Cell {error.exec_count} of {notebook.path.name} failed with {error.ename}: "
         f"{error.evalue.rstrip('.')}. The copy with the traceback is {run.paths.notebook}."
     )
-
-
-def _import_papermill() -> None:
-    """Import papermill, which takes seconds, only once the parameters are known to be right.
-
-    In a thread of its own, because its stack starts fresh: from some depths of calls CPython 3.11 maps and unmaps
-    memory at every call of a recursion in there, and the import takes 6 s instead of 2.
-    """
-    thread = threading.Thread(target=import_module, args=("lpr_lab.experiments.notebooks.kernel",))
-    thread.start()
-    thread.join()
 
 
 def _as_literal(path: Path) -> str:
