@@ -62,8 +62,9 @@ def load_base(
     >>> model, tokenizer = load_base("smollm2-135m")  # doctest: +SKIP
     """
     check_quantization(quantization)
-    tokenizer = load_tokenizer(name)
-    return load_model(name, dtype=dtype, device=device, quantization=quantization), tokenizer
+    path = resolve_base(name)  # once for both: its files are looked at, an embedded base's all read
+    tokenizer = _tokenizer_in(path, name)
+    return _model_in(path, name, dtype=dtype, device=device, quantization=quantization), tokenizer
 
 
 def load_model(
@@ -77,6 +78,13 @@ def load_model(
 
     Args, errors and what is said of the result: as `load_base`.
     """
+    check_quantization(quantization)
+    return _model_in(resolve_base(name), name, dtype=dtype, device=device, quantization=quantization)
+
+
+def _model_in(
+    path: Path, name: str | Path, *, dtype: torch.dtype, device: str | torch.device | None, quantization: str
+) -> "PreTrainedModel":
     from transformers import AutoModelForCausalLM
 
     if device is None:  # a model to be divided over processes stays whole on the processor
@@ -85,7 +93,6 @@ def load_model(
     packed: dict[str, Any] = {}
     if quantization:  # packed while it is loaded, hence where it will be
         packed = {"quantization_config": quantization_config(quantization, dtype), "device_map": {"": device}}
-    path = resolve_base(name)
     options = {"use_safetensors": True, "trust_remote_code": False, "local_files_only": True, **packed}
     with without_progress_bars(), every_process_reads():
         loaded: Any = AutoModelForCausalLM.from_pretrained(

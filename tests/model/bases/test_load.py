@@ -13,7 +13,7 @@ from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM
 
 from lpr_lab.errors import DamagedError, LprError, MissingError, UnsupportedModelError, UsageError
-from lpr_lab.model.bases import fetch
+from lpr_lab.model.bases import fetch, load
 from lpr_lab.model.bases.embedded import EMBEDDED, EmbeddedBase, Wheel
 from lpr_lab.model.bases.load import load_base, load_tokenizer, resolve_base
 
@@ -355,6 +355,16 @@ def test_an_altered_cached_model_is_refused_by_name(monkeypatch, folder):
     weights.write_bytes(content)
     with pytest.raises(DamagedError, match=r"model\.safetensors .* Delete .* again"):
         load_base("smollm2-135m")
+
+
+def test_all_of_an_embedded_base_is_read_once_for_model_and_tokenizer(monkeypatch, folder):
+    base = EMBEDDED["smollm2-135m"]
+    base.path.parent.mkdir(parents=True)
+    folder.rename(base.path)
+    verified = []
+    monkeypatch.setattr(load, "verify", verified.append)
+    load_base("smollm2-135m")
+    assert verified == [base.path]
 
 
 # -- the real thing ----------------------------------------------------------------------------------------------------
