@@ -1,6 +1,8 @@
 """A base is whole or refused: every kind of damage, to every file, is answered with that file's name."""
 
+import copy
 import json
+import shutil
 
 import pytest
 import torch
@@ -39,16 +41,35 @@ SAVED = {
 }
 
 
+@pytest.fixture(scope="module")
+def written(tiny_model, tiny_tokenizer, tmp_path_factory):
+    """A folder with two bases, one in one file of weights and one in three."""
+    folder = tmp_path_factory.mktemp("written")
+    for how in SAVED:
+        tiny_model("llama").save_pretrained(folder / how, max_shard_size="60KB" if how == "divided" else "1GB")
+        tiny_tokenizer.save_pretrained(folder / how)
+    return folder
+
+
 @pytest.fixture
-def base(tiny_model, tiny_tokenizer, tmp_path):
-    """Return a function that writes a base into one file of weights or three, and says where."""
+def base(written, tmp_path):
+    """Return a function that copies a base in one file of weights or three, and says where."""
+    return lambda how="whole": shutil.copytree(written / how, tmp_path / how)
 
-    def write(how="whole"):
-        tiny_model("llama").save_pretrained(tmp_path / how, max_shard_size="60KB" if how == "divided" else "1GB")
-        tiny_tokenizer.save_pretrained(tmp_path / how)
-        return tmp_path / how
 
-    return write
+@pytest.fixture(scope="module")
+def saved(written):
+    """A base, an expansion of it, and where the expansion was saved; not to be changed."""
+    dense = load_base(written / "whole")[0]
+    model = upcycle(copy.deepcopy(dense), (1, 1))
+    files.save_expansion(model, written / "adapter")
+    return dense, model, written / "adapter"
+
+
+@pytest.fixture
+def adapter(saved, tmp_path):
+    """A copy of a saved expansion's folder."""
+    return shutil.copytree(saved[2], tmp_path / "adapter")
 
 
 def change(path, damage):
@@ -192,13 +213,9 @@ def test_tied_tensors_old_masks_and_zeros_where_they_belong_are_no_damage(tiny_m
 # -- the other files of tensors ----------------------------------------------------------------------------------------
 
 
-def adapter(path, base, model):
-    files.load_adapter_tensors(model, path)
-
-
 READERS = {
-    "an adapter": adapter,
-    "a released adapter": lambda path, base, model: import_released(path.parent, load_base(base)[0]),
+    "an adapter": lambda path, base, model: files.load_adapter_tensors(model, path),
+    "a released adapter": lambda path, base, model: import_released(path.parent, copy.deepcopy(base)),
     "trained parameters": lambda path, base, model: _load_trained(model, path),
     "moments of an optimizer": lambda path, base, model: read_tensors(path),
     "router statistics": lambda path, base, model: RouterStatistics.load(path),
@@ -208,27 +225,25 @@ OF_TENSORS = [damage for damage in DAMAGE if damage not in ("zeros from the midd
 
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("damage", OF_TENSORS)
-def test_every_reader_of_tensors_names_the_damaged_file(base, tmp_path, reader, damage):
-    folder = base()
-    model = upcycle(load_base(folder)[0], (1, 1))
-    files.save_expansion(model, tmp_path / "adapter")
+def test_every_reader_of_tensors_names_the_damaged_file(saved, adapter, reader, damage):
+    dense, model, _ = saved
     if reader == "a released adapter":
         config = {"peft_type": "MOE", "num_experts": 2, "topk": 2}
-        (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(config))
-    path = tmp_path / "adapter" / files.TENSORS
-    change(path, damage)
+        (adapter / "adapter_config.json").write_text(json.dumps(config))
+    change(adapter / files.TENSORS, damage)
+    before = copy.deepcopy(model.state_dict())
     with pytest.raises(DamagedError, match=files.TENSORS):
-        READERS[reader](path, folder, model)
+        READERS[reader](adapter / files.TENSORS, dense, model)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
 @pytest.mark.parametrize("name", ["adapter_config.json", files.TENSORS])
 @pytest.mark.parametrize("damage", OF_TENSORS)
-def test_a_damaged_adapter_without_a_manifest_is_refused_by_its_file_s_name(base, tmp_path, name, damage):
-    files.save_expansion(upcycle(load_base(base())[0], (1, 1)), tmp_path / "adapter")
-    (tmp_path / "adapter" / MANIFEST).unlink()
-    change(tmp_path / "adapter" / name, damage)
+def test_a_damaged_adapter_without_a_manifest_is_refused_by_its_file_s_name(adapter, name, damage):
+    (adapter / MANIFEST).unlink()
+    change(adapter / name, damage)
     with pytest.raises(DamagedError, match=name):
-        files.load_expansion(tmp_path / "adapter")
+        files.load_expansion(adapter)
 
 
 @pytest.mark.parametrize("damage", OF_TENSORS)
@@ -243,13 +258,12 @@ def test_a_damaged_manifest_is_refused_by_its_name(tmp_path, damage):
 @pytest.mark.parametrize(
     "changes", [{"stages": []}, {"new_experts": [[1]]}, {"new_experts": []}, {"layer_indices": [0]}]
 )
-def test_an_adapter_whose_configuration_does_not_add_up_is_refused(base, tmp_path, changes):
-    files.save_expansion(upcycle(load_base(base())[0], (1, 1)), tmp_path / "adapter")
-    (tmp_path / "adapter" / MANIFEST).unlink()
-    path = tmp_path / "adapter" / "adapter_config.json"
+def test_an_adapter_whose_configuration_does_not_add_up_is_refused(adapter, changes):
+    (adapter / MANIFEST).unlink()
+    path = adapter / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     with pytest.raises(DamagedError, match=r"adapter_config\.json"):
-        files.load_expansion(tmp_path / "adapter")
+        files.load_expansion(adapter)
 
 
 def test_a_missing_file_of_tensors_is_named(tmp_path):

@@ -1,7 +1,9 @@
 """There are four ways to load an expanded model; each gives equal logits or refuses, and checks the base first."""
 
+import functools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -69,12 +71,12 @@ def moved(model, *, experts=True):
     return model.eval()
 
 
-@pytest.fixture
-def make(tiny_model, tiny_tokenizer, tmp_path):
+@pytest.fixture(scope="module")
+def write(tiny_model, tiny_tokenizer):
     """Write a base, put two expansions with reviews, classifiers and running means on it, and save them beside it."""
 
-    def build(*, dtype=torch.float32, dtype_saved=None, family="llama", **how_saved):
-        base = tmp_path / "base"
+    def build(folder, *, dtype=torch.float32, dtype_saved=None, family="llama", **how_saved):
+        base = folder / "base"
         tiny_model(family, num_layers=3).save_pretrained(base)
         tiny_tokenizer.save_pretrained(base)
         dense, _ = load_base(base, dtype=dtype)
@@ -83,21 +85,42 @@ def make(tiny_model, tiny_tokenizer, tmp_path):
         enter_stage(model, "review", classifiers=[1])
         seen["G1 review"] = logits(moved(model, experts=False))
         seen["G2 expand"] = logits(moved(upcycle(model, (0, 1, 1))))
-        files.save_expansion(model, tmp_path / "adapter", dtype=dtype_saved, **how_saved)
-        return tmp_path / "adapter", seen
+        files.save_expansion(model, folder / "adapter", dtype=dtype_saved, **how_saved)
+        return folder / "adapter", seen
 
     return build
 
 
-def test_every_door_gives_the_same_logits_for_two_expansions_classifiers_and_running_means(make, door):
-    path, seen = make()
+@pytest.fixture(scope="module")
+def made(write, tmp_path_factory):
+    """Return a function that writes each expansion once, for tests that change no file."""
+    return functools.cache(lambda **how: write(tmp_path_factory.mktemp("made"), **how))
+
+
+@pytest.fixture
+def make(write, tmp_path):
+    """Return a function that writes an expansion for one test alone."""
+    return lambda **how: write(tmp_path, **how)
+
+
+@pytest.fixture
+def unsealed(made, tmp_path):
+    """A copy of an expansion, without its manifest, beside a copy of its base."""
+    path, _ = made()
+    shutil.copytree(path.parent, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "adapter" / "MANIFEST.json").unlink()
+    return tmp_path / "adapter"
+
+
+def test_every_door_gives_the_same_logits_for_two_expansions_classifiers_and_running_means(made, door):
+    path, seen = made()
     model = door(path)
     assert torch.equal(logits(model), seen["G2 expand"])
     assert not model.training
 
 
-def test_every_door_keeps_the_earlier_stages_and_the_base(make, door):
-    path, seen = make()
+def test_every_door_keeps_the_earlier_stages_and_the_base(made, door):
+    path, seen = made()
     model = door(path)
     assert stage_names(model) == ["G1 expand", "G1 review", "G2 expand"]
     select_stage(model, "G1 review")
@@ -112,8 +135,8 @@ def test_every_door_keeps_the_earlier_stages_and_the_base(make, door):
     assert torch.equal(logits(model), seen["G1 review"])
 
 
-def test_every_door_generates_with_a_cache_as_without(make, door):
-    path, _ = make()
+def test_every_door_generates_with_a_cache_as_without(made, door):
+    path, _ = made()
     model = door(path)
     options = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
     ids = IDS[:1, :7]
@@ -123,8 +146,8 @@ def test_every_door_generates_with_a_cache_as_without(make, door):
 
 
 @pytest.mark.parametrize("saved", [None, pytest.param(torch.bfloat16, marks=pytest.mark.slow)])
-def test_every_door_puts_float32_experts_and_routers_on_a_bfloat16_base(make, door, saved):
-    path, seen = make(dtype=torch.bfloat16, **({"dtype_saved": saved} if saved else {}))
+def test_every_door_puts_float32_experts_and_routers_on_a_bfloat16_base(made, door, saved):
+    path, seen = made(dtype=torch.bfloat16, **({"dtype_saved": saved} if saved else {}))
     model = door(path, torch.bfloat16)
     new = {name: p.dtype for name, p in model.named_parameters() if "moe_lpr_" in name}
     assert set(new.values()) == {torch.float32}
@@ -133,21 +156,21 @@ def test_every_door_puts_float32_experts_and_routers_on_a_bfloat16_base(make, do
     assert torch.equal(logits(model), seen["G2 expand"])
 
 
-def test_every_door_takes_a_base_of_float32_rounded_to_bfloat16(make, door):
-    path, seen = make()
+def test_every_door_takes_a_base_of_float32_rounded_to_bfloat16(made, door):
+    path, seen = made()
     rounded = logits(door(path, torch.bfloat16))
     assert not torch.equal(rounded.float(), seen["G2 expand"])
     assert torch.equal(rounded, logits(files.load_expansion(path, dtype=torch.bfloat16)))
 
 
-def test_every_door_refuses_the_unrounded_base_of_an_expansion_of_the_rounded_one(make, door):
-    path, _ = make(dtype=torch.bfloat16)
+def test_every_door_refuses_the_unrounded_base_of_an_expansion_of_the_rounded_one(made, door):
+    path, _ = made(dtype=torch.bfloat16)
     with pytest.raises(ComparisonRefusedError, match=r"dtype=torch\.bfloat16"):
         door(path)
 
 
-def test_every_door_refuses_a_base_in_float16(make, door):
-    path, _ = make()
+def test_every_door_refuses_a_base_in_float16(made, door):
+    path, _ = made()
     with pytest.raises(ComparisonRefusedError, match="float16, which rounds otherwise"):
         door(path, torch.float16)
 
@@ -162,9 +185,8 @@ def test_every_door_refuses_another_base(make, door):
         door(path)
 
 
-def test_every_door_refuses_an_adapter_that_lacks_a_tensor(make, door):
-    path, _ = make()
-    (path / "MANIFEST.json").unlink()
+def test_every_door_refuses_an_adapter_that_lacks_a_tensor(unsealed, door):
+    path = unsealed
     tensors = load_file(path / files.TENSORS)
     del tensors["base_model.model.model.layers.1.mlp.moe_lpr_experts.1.down"]
     save_file(tensors, path / files.TENSORS, metadata={"format": "pt"})
@@ -172,9 +194,8 @@ def test_every_door_refuses_an_adapter_that_lacks_a_tensor(make, door):
         door(path)
 
 
-def test_every_door_refuses_an_adapter_with_a_tensor_of_another_shape(make, door):
-    path, _ = make()
-    (path / "MANIFEST.json").unlink()
+def test_every_door_refuses_an_adapter_with_a_tensor_of_another_shape(unsealed, door):
+    path = unsealed
     tensors = load_file(path / files.TENSORS)
     name = "base_model.model.model.layers.1.mlp.moe_lpr_router.2.weight"
     tensors[name] = tensors[name][:-1].clone()
@@ -183,8 +204,8 @@ def test_every_door_refuses_an_adapter_with_a_tensor_of_another_shape(make, door
         door(path)
 
 
-def test_every_door_refuses_or_reads_an_adapter_of_several_files(make, door):
-    path, seen = make(max_shard_bytes=20_000)
+def test_every_door_refuses_or_reads_an_adapter_of_several_files(made, door):
+    path, seen = made(max_shard_bytes=20_000)
     assert len(list(path.glob("adapter_model*.safetensors"))) > 2
     if door is DOORS["lab.load_expansion"]:
         assert torch.equal(logits(door(path)), seen["G2 expand"])
@@ -195,13 +216,13 @@ def test_every_door_refuses_or_reads_an_adapter_of_several_files(make, door):
 
 @pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "gemma3", "phi3"])
 @pytest.mark.parametrize("name", ["lab.load_expansion", "PeftModel", "AutoPeftModel", "AutoModel"])
-def test_the_doors_do_not_depend_on_the_family(make, family, name):
-    path, seen = make(family=family)
+def test_the_doors_do_not_depend_on_the_family(made, family, name):
+    path, seen = made(family=family)
     assert torch.equal(logits(DOORS[name](path)), seen["G2 expand"])
 
 
-def test_what_peft_saves_itself_is_what_this_library_saves(make, tmp_path):
-    path, seen = make()
+def test_what_peft_saves_itself_is_what_this_library_saves(made, tmp_path):
+    path, seen = made()
     model = PeftModel.from_pretrained(base_in(path), path, adapter_name="other")
     model.save_pretrained(tmp_path / "peft")
     mine, theirs = load_file(path / files.TENSORS), load_file(tmp_path / "peft" / "other" / files.TENSORS)
@@ -211,8 +232,8 @@ def test_what_peft_saves_itself_is_what_this_library_saves(make, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:Already found a `peft_config`:UserWarning")
-def test_a_second_adapter_on_the_same_model_is_refused(make):
-    path, _ = make()
+def test_a_second_adapter_on_the_same_model_is_refused(made):
+    path, _ = made()
     model = PeftModel.from_pretrained(base_in(path), path)
     with pytest.raises(UsageError, match="one adapter"):
         model.load_adapter(path, "second")
@@ -221,8 +242,8 @@ def test_a_second_adapter_on_the_same_model_is_refused(make):
         model.load_adapter(str(path), "second")
 
 
-def test_a_quantised_or_offloaded_base_is_refused_with_the_reason(make):
-    path, _ = make()
+def test_a_quantised_or_offloaded_base_is_refused_with_the_reason(made):
+    path, _ = made()
     base = base_in(path)
     packed = torch.zeros(4, dtype=torch.uint8)
     base.model.layers[0].mlp.up_proj.weight = torch.nn.Parameter(packed, requires_grad=False)
