@@ -140,9 +140,12 @@ def is_interrupted(*_):
 ENDS = {"well": (ends_well, None), "by an exception": (raises, Stop), "by Ctrl-C": (is_interrupted, KeyboardInterrupt)}
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("end", ENDS)
-@pytest.mark.parametrize("verb", VERBS)
+PRECISIONS = ("fp32", "bf16")
+CASES = [(verb, end, PRECISIONS[(i + j) % 2]) for i, verb in enumerate(VERBS) for j, end in enumerate(ENDS)]
+"""Every verb with every end and in every precision, and every end in every precision."""
+
+
+@pytest.mark.parametrize(("verb", "end", "precision"), CASES)
 def test_a_verb_leaves_model_and_process_as_it_found_them(
     verb, end, precision, subject, tiny_tokenizer, tiny_corpus, tmp_path
 ):

@@ -112,9 +112,13 @@ def test_a_part_that_no_file_has_is_refused(folder):
         upcycle(with_a_part_more(load_base(folder())[0]), (1, 1))
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "gemma3", "phi3", "qwen2"])
-@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+FAMILIES = ("llama", "gpt2", "gpt_neox", "gemma3", "phi3", "qwen2")
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+PRECISIONS = [(family, DTYPES[j], DTYPES[(i + j) % 3]) for i, family in enumerate(FAMILIES) for j in range(3)]
+"""Every family stored in every precision, every family loaded in every precision, every precision from every other."""
+
+
+@pytest.mark.parametrize(("family", "stored", "dtype"), PRECISIONS)
 def test_an_unchanged_base_is_taken_in_every_precision(folder, family, stored, dtype):
     model, _ = load_base(folder(family, stored), dtype=dtype)
     upcycle(model, (1, 1))
