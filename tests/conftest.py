@@ -8,6 +8,7 @@ import copy
 import functools
 import importlib.metadata
 import ipaddress
+import itertools
 import os
 import random
 import shutil
@@ -15,6 +16,8 @@ import signal
 import socket
 import sys
 import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 # Read once, when the libraries are imported; hence before any of them is.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -78,8 +81,15 @@ def same_seed() -> None:
             torch.set_num_threads(most)
 
 
+@pytest.fixture(scope="session")
+def fresh_folders(tmp_path_factory) -> Iterator[Path]:
+    """Return folders without end, one for every test: `mktemp` reads the names of all there are to number the next."""
+    parent = tmp_path_factory.mktemp("homes")
+    return (parent / str(number) for number in itertools.count())
+
+
 @pytest.fixture(autouse=True)
-def isolated_home(request, monkeypatch, tmp_path_factory):
+def isolated_home(request, monkeypatch, fresh_folders):
     """Keep the user's settings and runs out of every test, and the user's cache out of all but those of the real model.
 
     What the code under test leaves in the environment (`--quiet` does) is gone afterwards.
@@ -89,9 +99,11 @@ def isolated_home(request, monkeypatch, tmp_path_factory):
         is_wanted = name.startswith("LPR_LAB_REQUIRE_") or request.node.get_closest_marker("real")
         if not is_wanted:
             monkeypatch.delenv(name)
-    monkeypatch.setenv("LPR_LAB_RUNS", str(tmp_path_factory.mktemp("runs")))
-    if request.node.get_closest_marker("real") is None:
-        monkeypatch.setenv("LPR_LAB_CACHE", str(tmp_path_factory.mktemp("cache")))
+    home = next(fresh_folders)
+    names = ["runs"] if request.node.get_closest_marker("real") else ["runs", "cache"]
+    for name in names:
+        (home / name).mkdir(parents=True)
+        monkeypatch.setenv(f"LPR_LAB_{name.upper()}", str(home / name))
     yield
     for name in [name for name in os.environ if name.startswith("LPR_LAB_") and name not in before]:
         del os.environ[name]
