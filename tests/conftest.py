@@ -378,6 +378,12 @@ def tiny_model(tiny_tokenizer):
 
 
 @pytest.fixture(params=FAMILIES)
+def family(request):
+    """The name of each family that the project supports, for what is dear: the quick tests take `QUICK_FAMILIES`."""
+    return request.param
+
+
+@pytest.fixture(params=FAMILIES)
 def family_model(request, tiny_model):
     """One small random model of each family that the project supports."""
     return tiny_model(request.param)

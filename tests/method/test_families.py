@@ -1,6 +1,5 @@
 """Every family goes through both stages: what may change does, the loss falls, checkpointing and saving are exact."""
 
-import copy
 import dataclasses
 import math
 
@@ -98,9 +97,9 @@ def gradients(run, model, **options):
 
 
 def test_both_stages_train_what_they_may_and_what_is_saved_gives_the_same_logits(
-    family_model, tiny_tokenizer, stages, tmp_path
+    family, tiny_model, tiny_tokenizer, stages, tmp_path
 ):
-    family_model.save_pretrained(tmp_path / "base")
+    tiny_model(family).save_pretrained(tmp_path / "base")
     tiny_tokenizer.save_pretrained(tmp_path / "base")
     dense, _ = load_base(str(tmp_path / "base"))
     model = upcycle(dense, (1, 3))
@@ -118,13 +117,12 @@ def test_both_stages_train_what_they_may_and_what_is_saved_gives_the_same_logits
 
 
 @pytest.mark.parametrize("stage", ["expand", "review"])
-def test_activation_checkpointing_gives_the_same_gradients(stage, family_model, stages):
+def test_activation_checkpointing_gives_the_same_gradients(stage, family, tiny_model, stages):
     """Also where a layer that runs again must see the running mean, the routing and the dropout of the first time."""
     found, num_passes = [], []
     for checkpointing in (False, True):
         one_step = dataclasses.replace(ONE_STEP, activation_checkpointing=checkpointing)
-        base = copy.deepcopy(family_model)
-        model = shake(upcycle(base, (1, 3), router_input="token_and_mean", router_bias=True))
+        model = shake(upcycle(tiny_model(family), (1, 3), router_input="token_and_mean", router_bias=True))
         passes = []
         moe_layers(model)[0].register_forward_pre_hook(lambda *_, passes=passes: passes.append(1))
         found.append(gradients(getattr(stages, stage), model, out=str(checkpointing), settings=one_step))

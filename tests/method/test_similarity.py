@@ -91,10 +91,11 @@ def test_one_streaming_pass_measures_what_the_full_matrix_of_token_pairs_gives(
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_every_family_can_be_measured_dense_and_expanded(family_model, tiny_tokenizer, tiny_corpus, state):
+def test_every_family_can_be_measured_dense_and_expanded(family, tiny_model, tiny_tokenizer, tiny_corpus, state):
     options = {**OPTIONS, "tokens_per_language": 60}
-    dense = measure_similarity(family_model, tiny_tokenizer, tiny_corpus, state=state, **options)
-    expanded = upcycle(family_model, (1, 2))
+    model = tiny_model(family)
+    dense = measure_similarity(model, tiny_tokenizer, tiny_corpus, state=state, **options)
+    expanded = upcycle(model, (1, 2))
     again = measure_similarity(expanded, tiny_tokenizer, tiny_corpus, state=state, **options)
     assert dense.layers == (0, 1) and np.isfinite(dense.pairs).all()
     assert len(np.unique(dense.pairs.round(9))) == 2 * 10  # no two layers, no two pairs of languages alike
