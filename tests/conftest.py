@@ -25,6 +25,9 @@ if "HF_HOME" not in os.environ:  # the workers of pytest-xdist and children of t
     os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="lpr-lab-tests-hf-")
     atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"  # of its children too: other workers keep the other cores busy
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # else a pool of processes is started for a few kernels
 os.environ.update(
     HF_HUB_DISABLE_TELEMETRY="1",
     DO_NOT_TRACK="1",
@@ -38,6 +41,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 import pytest
 
+from helpers.shares import shared
+
+# Several tests import nbformat, and jsonschema with it, which builds a grammar for seconds where it finds this package.
+sys.modules.setdefault("rfc3987_syntax", None)
+
 pytest_plugins = ["pytester"]
 collect_ignore = ["benchmarks"]  # programs of their own: `make bench`
 
@@ -48,13 +56,16 @@ QUICK_FAMILIES = ("llama", "gpt2", "gemma3")
 """With gated and plain feed-forward blocks, linear maps and convolutions, tied and untied embeddings."""
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave the other families of a matrix over model families to the slow tests."""
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]):
+    """Leave the other families of a matrix over model families to the slow tests; begin with what takes longest."""
     for item in items:
         family = getattr(getattr(item, "callspec", None), "params", {}).get("family")
         if family and family not in QUICK_FAMILIES:
             item.add_marker(pytest.mark.slow)
+    result = yield
+    items[:] = shared(items, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+    return result
 
 
 def pytest_report_header() -> str:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from helpers.shares import LONGEST, shared
+
 CONFTEST = Path(__file__).with_name("conftest.py")
 
 
@@ -83,3 +85,19 @@ def test_the_same_seed_gives_the_same_tiny_model(tiny_model):
 def test_what_a_test_leaves_in_the_environment_does_not_reach_the_next(time):
     assert "LPR_LAB_QUIET" not in os.environ
     os.environ["LPR_LAB_QUIET"] = time
+
+
+def test_the_longest_files_exist_and_each_worker_begins_with_some_of_them(request):
+    assert [file for file in LONGEST if not (request.config.rootpath / file).is_file()] == []
+
+    class Item:
+        def __init__(self, nodeid):
+            self.nodeid = nodeid
+
+    items = [Item(f"tests/test_quick.py::test_{number}") for number in range(10)]
+    items += [Item(f"{file}::test_{number}") for file in LONGEST[:3] for number in range(2)]
+    found = [item.nodeid for item in shared(items, 2)]
+    assert sorted(found) == sorted(item.nodeid for item in items)
+    assert [name.partition("::")[0] for name in found[:4]] == [LONGEST[0], LONGEST[0], LONGEST[2], LONGEST[2]]
+    assert [name.partition("::")[0] for name in found[8:10]] == [LONGEST[1], LONGEST[1]]
+    assert shared(items, 1) == items
