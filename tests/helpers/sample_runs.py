@@ -4,6 +4,8 @@ The sentences were written for these tests. Tokens are cut by bytes in a fixed p
 vowel signs and emoji are split as byte-level vocabularies split them.
 """
 
+import copy
+import functools
 import random
 import re
 from pathlib import Path
@@ -128,6 +130,11 @@ def weight_table() -> pd.DataFrame:
 
 def results() -> dict[str, Any]:
     """What the pipeline writes at the end of an expansion."""
+    return copy.deepcopy(_results())
+
+
+@functools.cache
+def _results() -> dict[str, Any]:
     change, weights = change_table(), weight_table()
     summary = {
         dataset: {
@@ -156,6 +163,9 @@ def results() -> dict[str, Any]:
     }
 
 
+_environment = functools.cache(describe)  # which asks git, in processes of its own
+
+
 def make_run(root: Path, *, finished: bool = True, **create: Any) -> Run:
     """Make a complete run like the demo's, without weights."""
     given: dict[str, Any] = {
@@ -165,7 +175,7 @@ def make_run(root: Path, *, finished: bool = True, **create: Any) -> Run:
         "config": recipes.route_first().to_config(),
     }
     run = Run.create(root, **(given | create))
-    run.documents.write("env", describe())
+    run.documents.write("env", _environment())
     for code, text in SENTENCES.items():
         run.traces.write(code, make_trace(text, code))
     run.traces.write("mixed", make_trace(MIXED))
