@@ -49,8 +49,8 @@ def test_the_torch_free_part_imports_no_model_library():
     assert heavy_modules_after("\n".join(f"import {name}" for name in names)) == []
 
 
-def test_the_guard_sees_torch_when_it_is_there():
-    assert heavy_modules_after("import torch") == ["torch"]
+def test_the_guard_sees_what_is_heavy_when_it_is_there():
+    assert heavy_modules_after("import gguf") == ["gguf"]  # the one that imports soonest
 
 
 @pytest.mark.slow
