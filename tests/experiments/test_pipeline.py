@@ -1,5 +1,6 @@
 """A whole run on a tiny model and text of our own: every promised file, and nothing done twice when interrupted."""
 
+import functools
 import json
 import shutil
 
@@ -28,6 +29,14 @@ def experiment(materials, recipe="route_first", **changes) -> Experiment:
     return recipes.named(recipe, **{**settings, **changes})
 
 
+@pytest.fixture(scope="module")
+def finished(materials, tmp_path_factory):
+    """Return a function that makes a whole run of a recipe, once for all tests that only look at it."""
+    return functools.cache(
+        lambda recipe: pipeline.run(experiment(materials, recipe), root=tmp_path_factory.mktemp(recipe))
+    )
+
+
 @pytest.mark.parametrize(
     "recipe",
     [
@@ -36,8 +45,8 @@ def experiment(materials, recipe="route_first", **changes) -> Experiment:
         *(pytest.param(name, marks=pytest.mark.slow) for name in ("layer_moe", "local_review", "guided_review")),
     ],
 )
-def test_a_run_tells_the_whole_story(materials, tmp_path, recipe):
-    run = pipeline.run(experiment(materials, recipe), root=tmp_path)
+def test_a_run_tells_the_whole_story(finished, recipe):
+    run = finished(recipe)
     assert run.status.state == "finished"
     assert run.paths.has_checkpoint
     assert {"retention", "change", "load", "original_weight"} <= set(run.tables.names())
@@ -55,8 +64,8 @@ def test_a_run_tells_the_whole_story(materials, tmp_path, recipe):
 
 
 @pytest.mark.slow
-def test_what_was_before_and_after_the_review_is_scored_on_the_same_documents(materials, tmp_path):
-    run = pipeline.run(experiment(materials, "moe_lpr"), root=tmp_path)
+def test_what_was_before_and_after_the_review_is_scored_on_the_same_documents(finished):
+    run = finished("moe_lpr")
     stages = run.tables.read("stages")
     assert list(dict.fromkeys(stages["stage"])) == ["base", "G1 expand", "G1 review"]
     assert (stages.groupby(["language", "dataset"])["n_documents"].nunique() == 1).all()
@@ -64,8 +73,8 @@ def test_what_was_before_and_after_the_review_is_scored_on_the_same_documents(ma
 
 
 @pytest.mark.slow
-def test_layer_moe_plans_by_similarity_and_puts_classifiers_where_languages_are_alike(materials, tmp_path):
-    run = pipeline.run(experiment(materials, "layer_moe"), root=tmp_path)
+def test_layer_moe_plans_by_similarity_and_puts_classifiers_where_languages_are_alike(finished):
+    run = finished("layer_moe")
     plan = run.phases["plan"]
     assert sum(plan["new_experts"]) == 4  # two per layer on average
     fewest = plan["similarity"].index(max(plan["similarity"]))
@@ -124,9 +133,8 @@ def test_a_further_group_needs_its_languages_and_a_run_with_weights(materials, t
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_resumes_and_ends_as_one_that_was_not(materials, tmp_path, monkeypatch):
-    whole = pipeline.run(experiment(materials), root=tmp_path / "whole")
-
+def test_an_interrupted_run_resumes_and_ends_as_one_that_was_not(finished, materials, tmp_path, monkeypatch):
+    whole = finished("route_first")
     plain = measuring.evaluate
 
     def cut(*args, **kwargs):
@@ -145,8 +153,8 @@ def test_an_interrupted_run_resumes_and_ends_as_one_that_was_not(materials, tmp_
 
 
 @pytest.mark.slow
-def test_the_same_seed_gives_the_same_results_twice(materials, tmp_path):
-    first, second = (pipeline.run(experiment(materials), root=tmp_path / name) for name in ("a", "b"))
+def test_the_same_seed_gives_the_same_results_twice(finished, materials, tmp_path):
+    first, second = finished("route_first"), pipeline.run(experiment(materials), root=tmp_path)
     assert (first.path / "results.json").read_bytes() == (second.path / "results.json").read_bytes()
     assert first.phases["expand"]["tokens_per_second"] > 0 and set(first.phases.seconds) >= {"expand", "measure"}
 
