@@ -1,4 +1,4 @@
-"""Gradients do not depend on how a step is split: over micro-batches, or over processes that torchrun starts."""
+"""Gradients do not depend on how a step is split: over micro-batches, or over processes."""
 
 import json
 import re
@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from helpers.one_step import EXPANDED, ORIGINAL, SETTINGS, STAGES, RaggedCorpus, gradients, load
-from helpers.processes import TESTS, TOGETHER, run_program
+from helpers.processes import TESTS, run_ranks
 from lpr_lab.errors import UsageError
 from lpr_lab.method.expand import pack_by_language
 from lpr_lab.method.training.terms import Forward, balance_term, group_term
@@ -27,9 +27,9 @@ def folder(tiny_model, tiny_tokenizer, sentences, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def torchrun(folder):
+def two_processes(folder):
     """Two processes have run both stages; their files are in the folder."""
-    run_program(TESTS / "helpers" / "one_step.py", str(folder), under=TOGETHER)
+    run_ranks(TESTS / "helpers" / "one_step.py", str(folder), processes=2)
     return folder
 
 
@@ -113,23 +113,23 @@ def test_gradients_of_the_papers_runs_depend_on_how_a_step_is_split_and_ours_do_
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
-def test_gradients_do_not_depend_on_the_number_of_processes(stage, torchrun, tmp_path):
-    expected = gradients(stage, torchrun, tmp_path, blocks_per_forward=4)
-    assert_equal_gradients(load_file(torchrun / f"{stage}.safetensors"), expected)
+def test_gradients_do_not_depend_on_the_number_of_processes(stage, two_processes, tmp_path):
+    expected = gradients(stage, two_processes, tmp_path, blocks_per_forward=4)
+    assert_equal_gradients(load_file(two_processes / f"{stage}.safetensors"), expected)
 
 
 @pytest.mark.slow
-def test_a_stage_of_two_processes_resumes_bit_identical_from_the_one_checkpoint_they_share(torchrun):
-    whole, cut = load_file(torchrun / "whole.safetensors"), load_file(torchrun / "cut.safetensors")
+def test_a_stage_of_two_processes_resumes_bit_identical_from_the_one_checkpoint_they_share(two_processes):
+    whole, cut = load_file(two_processes / "whole.safetensors"), load_file(two_processes / "cut.safetensors")
     assert sorted(whole) == sorted(cut)
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
-    results = [json.loads((torchrun / f"{name}.json").read_text()) for name in ("whole", "cut")]
+    results = [json.loads((two_processes / f"{name}.json").read_text()) for name in ("whole", "cut")]
     assert results[0]["terms"] == results[1]["terms"]
 
 
 @pytest.mark.slow
-def test_a_step_that_processes_cannot_share_equally_is_refused(torchrun):
-    assert re.search(r"blocks_per_step = 3 .*2 processes", (torchrun / "refused.txt").read_text())
+def test_a_step_that_processes_cannot_share_equally_is_refused(two_processes):
+    assert re.search(r"blocks_per_step = 3 .*2 processes", (two_processes / "refused.txt").read_text())
 
 
 def test_nothing_is_run_twice_for_layers_that_always_choose_every_expert(tiny_model):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from helpers.processes import TESTS, run_program, together
+from helpers.processes import TESTS, run_ranks
 from helpers.reads_together import read
 from helpers.several_processes import DIVIDED
 from lpr_lab.model.parallel.sharing import gathered, in_turn, num_readers
@@ -37,7 +37,7 @@ def found_together(request, folder):
     processes, variables = WAYS[request.param]
     program = TESTS / "helpers" / "reads_together.py"
     arguments = (str(folder), request.param, *FAMILIES)
-    run_program(program, *arguments, under=together(processes), timeout=800, variables=variables)
+    run_ranks(program, *arguments, processes=processes, timeout=800, variables=variables)
     return {
         family: [json.loads((folder / f"{request.param}-{family}-{r}.json").read_text()) for r in range(processes)]
         for family in FAMILIES
