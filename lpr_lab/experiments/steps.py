@@ -212,15 +212,13 @@ STEPS: dict[str, Callable[[RunContext, Path], dict[str, Any]]] = {
 
 
 def _settings(experiment: Experiment, budget: StageBudget, model: PeftModel) -> TrainSettings:
-    ways = environment.train_with()
     return train_settings(
         budget,
         model,
         budget.tokens,
         precision=experiment.precision,
         seed=experiment.seed,
-        activation_checkpointing=ways["activation_checkpointing"],
-        compile=ways["compile"],
+        **environment.train_with(),
     )
 
 

@@ -16,11 +16,12 @@ from lpr_lab.errors import UsageError
 from lpr_lab.measure.trace import RoutingTrace
 from lpr_lab.model.adapter import expansion_config, moe_layers
 from lpr_lab.model.capture import record_routing
+from lpr_lab.model.head import next_token_losses, rows_at_once
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import selected_stage, stage_names, use_stage
 from lpr_lab.model.steering import steer
 from lpr_lab.text.graphemes import token_bytes
-from lpr_lab.text.packing import in_mode, separator_token_id
+from lpr_lab.text.packing import NO_TARGET, in_mode, separator_token_id
 from lpr_lab.text.unicode import check_text
 from lpr_lab.text.vocabulary import require_embeddings
 
@@ -81,7 +82,7 @@ def trace(
     }
     if base:
         with in_mode(model, training=False), model.disable_adapter():
-            token_facts["base_log_prob"] = _log_prob(model(input_ids=tensor, use_cache=False).logits[0], ids)
+            token_facts["base_log_prob"] = _log_prob(model, tensor)
     results = [_trace_at(model, tensor, stage, token_facts) for stage in stages or [selected_stage(model)]]
     results[-1].stages = {result.stage: result for result in results[:-1]}
     return results[-1]
@@ -95,8 +96,7 @@ def trace_stages(model: PeftModel, tokenizer: PreTrainedTokenizerBase, known: Ro
     earlier = [stage for stage in stage_names(model) if stage != known.stage]
     device = next(model.parameters()).device
     with torch.no_grad(), in_mode(model, training=False), model.disable_adapter():
-        tensor = torch.tensor([known.token_ids], device=device)
-        base_log_prob = _log_prob(model(input_ids=tensor, use_cache=False).logits[0], known.token_ids)
+        base_log_prob = _log_prob(model, torch.tensor([known.token_ids], device=device))
     stages = {}
     for stage in earlier:
         stages[stage] = trace(model, tokenizer, known.text, known.language, stages=[stage], base=False)
@@ -139,7 +139,7 @@ def trace_changed(
 def _trace_at(model: PeftModel, tensor: torch.Tensor, stage: str, token_facts: dict[str, Any]) -> RoutingTrace:
     with use_stage(model, stage):
         with in_mode(model, training=False), record_routing(model) as record:
-            logits = model(input_ids=tensor, use_cache=False).logits[0]
+            log_prob = _log_prob(model, tensor)
             routing = dict(sorted(record.routing.items()))
         num_experts = [layer.num_experts for layer in moe_layers(model)]
     config = expansion_config(model)
@@ -160,7 +160,7 @@ def _trace_at(model: PeftModel, tensor: torch.Tensor, stage: str, token_facts: d
         expert_weights=expert_weights,
         original_weight=np.stack([r.original_weight().float().cpu().numpy() for r in routing.values()]),
         router_probs=router_probs,
-        log_prob=_log_prob(logits, token_facts["token_ids"]),
+        log_prob=log_prob,
         model={
             "base": config.base_name,
             "top_k": config.top_k,
@@ -170,9 +170,13 @@ def _trace_at(model: PeftModel, tensor: torch.Tensor, stage: str, token_facts: d
     )
 
 
-def _log_prob(logits: torch.Tensor, ids: list[int]) -> np.ndarray:
-    """Return log p(token | what came before) in nats, float [T]; NaN for the first token."""
-    scores = logits[:-1].float()
-    following = torch.tensor(ids[1:], device=logits.device)
-    chosen = scores.gather(1, following[:, None])[:, 0] - scores.logsumexp(-1)
-    return np.concatenate([[np.nan], chosen.cpu().numpy()])
+def _log_prob(model: PeftModel, ids: torch.Tensor) -> np.ndarray:
+    """Return log p(token | what came before) in nats, float [T], of ids [1, T]; NaN for the first token.
+
+    A long text's logits are made a few rows at a time; a short one's are no more than that.
+    """
+    targets = torch.cat([ids[:, 1:], torch.full_like(ids[:, :1], NO_TARGET)], dim=1)
+    is_short = ids.shape[1] <= rows_at_once(model.config.get_text_config().vocab_size, ids.device)
+    with next_token_losses(model, whole=is_short):
+        losses = model(input_ids=ids, use_cache=False, targets=targets, reduction="none")
+    return np.concatenate([[np.nan], -losses[0, :-1].cpu().numpy()])

@@ -7,7 +7,8 @@ zeros) and no rank ever waits for another.
 Letters: T tokens, D model width, F hidden width, n new experts of one stack, E experts in all, K chosen per token.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,9 @@ from torch.nn import functional as F
 
 from lpr_lab.model.bases.families import MLPWeights
 from lpr_lab.model.router import ORIGINAL_EXPERT, Routing
+
+Checkpoint = Callable[..., torch.Tensor]
+"""Calls a function with arguments, keeps only these for the backward pass, and runs the function again there."""
 
 
 class ExpertStack(nn.Module):
@@ -47,30 +51,38 @@ class ExpertStack(nn.Module):
             if mine is not None:
                 mine.copy_(getattr(mlp, name).detach().expand_as(mine))
 
-    def expert(self, index: int, x: torch.Tensor) -> torch.Tensor:
-        """Apply one expert to all of `x` [T, D] -> [T, D]."""
+    def expert(self, index: int, x: torch.Tensor, *, lean: bool = False) -> torch.Tensor:
+        """Apply one expert to all of `x` [T, D] -> [T, D]; for `lean` see `_ActivatedProduct`."""
         up, down, up_bias, down_bias = (
             None if stacked is None else self._of(stacked, index).to(_compute_dtype(x))
             for stacked in (self.up, self.down, self.up_bias, self.down_bias)
         )
         assert up is not None and down is not None
-        hidden = self._activate(F.linear(x, up, up_bias))
-        return F.dropout(F.linear(hidden, down, down_bias), self.dropout, self.training)
+        hidden = F.linear(x, up, up_bias)
+        if self._can_be(lean, hidden):
+            output = _ActivatedProduct.apply(hidden, down, down_bias, None, self._activation[0], self.gated)
+        else:
+            output = F.linear(self._activate(hidden), down, down_bias)
+        return F.dropout(output, self.dropout, self.training)
 
-    def grouped(self, x: torch.Tensor, tokens_per_expert: torch.Tensor) -> torch.Tensor:
+    def grouped(self, x: torch.Tensor, tokens_per_expert: torch.Tensor, *, lean: bool = False) -> torch.Tensor:
         """Apply each expert to its own rows in one grouped matrix product.
 
         Args:
             x: [rows, D], the rows of expert 0 of this stack first, then expert 1, and so on.
             tokens_per_expert: int64 [n], how many rows each has; they sum to `rows`.
+            lean: see `_ActivatedProduct`.
         """
         ends = tokens_per_expert.cumsum(0).to(torch.int32)
         dtype = _compute_dtype(x)
         hidden = F.grouped_mm(x.to(dtype), self.up.to(dtype).transpose(-2, -1), offs=ends)
         if self.up_bias is not None:
             hidden = hidden + _rows_of(self.up_bias, tokens_per_expert, hidden)
-        hidden = self._activate(hidden)
-        output = F.grouped_mm(hidden.to(dtype), self.down.to(dtype).transpose(-2, -1), offs=ends)
+        down = self.down.to(dtype)
+        if self._can_be(lean, hidden):
+            output = _ActivatedProduct.apply(hidden, down, None, ends, self._activation[0], self.gated)
+        else:
+            output = F.grouped_mm(self._activate(hidden).to(dtype), down.transpose(-2, -1), offs=ends)
         if self.down_bias is not None:
             output = output + _rows_of(self.down_bias, tokens_per_expert, output)
         return F.dropout(output, self.dropout, self.training)
@@ -80,10 +92,76 @@ class ExpertStack(nn.Module):
         return stacked.squeeze(0) if self.num_experts == 1 else stacked[index]
 
     def _activate(self, hidden: torch.Tensor) -> torch.Tensor:
-        if not self.gated:
-            return self._activation[0](hidden)
-        gate, up = hidden.chunk(2, dim=-1)
-        return self._activation[0](gate) * up
+        return _activated(hidden, self._activation[0], self.gated)
+
+    def _can_be(self, lean: bool, hidden: torch.Tensor) -> bool:
+        # An activation that learns would get no gradient.
+        learns = any(parameter.requires_grad for parameter in self._activation[0].parameters())
+        return lean and hidden.requires_grad and not learns
+
+
+def _activated(hidden: torch.Tensor, activation: nn.Module, gated: bool) -> torch.Tensor:
+    if not gated:
+        return activation(hidden)
+    gate, up = hidden.chunk(2, dim=-1)
+    return activation(gate) * up
+
+
+class _ActivatedProduct(torch.autograd.Function):
+    """`down(act(hidden))`, of which `hidden` alone is kept: what lies between is made again in the backward pass.
+
+    Torch keeps the activation, too, and its product with the other half, which is as much again. Made again they cost
+    one activation and one product of numbers, no product of matrices; results and gradients are the same.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: torch.Tensor,
+        down: torch.Tensor,
+        bias: torch.Tensor | None,
+        ends: torch.Tensor | None,
+        activation: nn.Module,
+        gated: bool,
+    ) -> torch.Tensor:
+        kind = hidden.device.type
+        ctx.activation, ctx.gated = activation, gated
+        ctx.autocast = {"dtype": torch.get_autocast_dtype(kind), "enabled": torch.is_autocast_enabled(kind)}
+        ctx.save_for_backward(hidden, down, ends)
+        activated = _activated(hidden, activation, gated).to(down.dtype)
+        if ends is None:
+            return F.linear(activated, down, bias)
+        return F.grouped_mm(activated, down.transpose(-2, -1), offs=ends)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (grad,) = grads
+        hidden, down, ends = ctx.saved_tensors
+        of_activated = grad @ down if ends is None else F.grouped_mm(grad, down, offs=ends)
+        with torch.autocast(hidden.device.type, **ctx.autocast):
+            activated, of_hidden = _activation_gradient(hidden, of_activated, ctx.activation, ctx.gated)
+        of_down = None
+        if ctx.needs_input_grad[1]:
+            activated = activated.to(down.dtype)
+            of_down = grad.T @ activated if ends is None else F.grouped_mm(grad.T, activated, offs=ends)
+        return of_hidden, of_down, grad.sum(0) if ctx.needs_input_grad[2] else None, None, None, None
+
+
+def _activation_gradient(
+    hidden: torch.Tensor, grad: torch.Tensor, activation: nn.Module, gated: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return `_activated(hidden)` and the gradient of `hidden`, given that of the former."""
+    gate, up = hidden.chunk(2, dim=-1) if gated else (hidden, None)
+    gate = gate.detach().requires_grad_()
+    with torch.enable_grad():
+        made = activation(gate)
+    if up is None:
+        return made.detach(), torch.autograd.grad(made, gate, grad.to(made.dtype))[0]
+    of_hidden = torch.empty_like(hidden)
+    of_gate, of_up = of_hidden.chunk(2, dim=-1)
+    of_up.copy_(grad * made.detach())
+    of_gate.copy_(torch.autograd.grad(made, gate, (grad * up).to(made.dtype))[0])
+    return made.detach() * up, of_hidden
 
 
 def _empty(like: torch.Tensor, num_experts: int) -> nn.Parameter:
@@ -101,7 +179,14 @@ def _compute_dtype(x: torch.Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
-def mix(x: torch.Tensor, routing: Routing, original: nn.Module, stacks: Sequence[ExpertStack]) -> torch.Tensor:
+def mix(
+    x: torch.Tensor,
+    routing: Routing,
+    original: nn.Module,
+    stacks: Sequence[ExpertStack],
+    *,
+    checkpoint: Checkpoint | None = None,
+) -> torch.Tensor:
     """Send each token to its chosen experts and sum their outputs by the combine weights (paper eq. 3).
 
     Args:
@@ -109,6 +194,8 @@ def mix(x: torch.Tensor, routing: Routing, original: nn.Module, stacks: Sequence
         routing: chosen experts and weights, [T, K].
         original: expert 0, the base model's own MLP.
         stacks: the new experts, expansion by expansion; numbered on from 1.
+        checkpoint: calls each expert, so that of its pass only the input and the output are kept. None: what its
+            gradient needs is kept, but for what an activation makes again.
 
     Returns:
         [T, D] in the dtype of `x`.
@@ -118,13 +205,20 @@ def mix(x: torch.Tensor, routing: Routing, original: nn.Module, stacks: Sequence
     """
     num_experts = 1 + sum(stack.num_experts for stack in stacks)
     if routing.expert_ids.shape[-1] == num_experts:
-        return _mix_all(x, routing, original, stacks)
+        return _mix_all(x, routing, original, stacks, checkpoint)
     if len(x) == 1 and not torch.is_grad_enabled():  # where gradients are wanted, all experts of a stack must have one
         return _mix_one(x, routing, original, stacks)
-    return _mix_sorted(x, routing, original, stacks)
+    return _mix_sorted(x, routing, original, stacks, checkpoint)
 
 
-def mix_by_loop(x: torch.Tensor, routing: Routing, original: nn.Module, stacks: Sequence[ExpertStack]) -> torch.Tensor:
+def mix_by_loop(
+    x: torch.Tensor,
+    routing: Routing,
+    original: nn.Module,
+    stacks: Sequence[ExpertStack],
+    *,
+    checkpoint: Checkpoint | None = None,
+) -> torch.Tensor:
     """Compute what `mix` computes by a plain loop over experts: the form that tests compare with."""
     experts = [original, *((lambda x, s=s, i=i: s.expert(i, x)) for s in stacks for i in range(s.num_experts))]
     output = torch.zeros_like(x)
@@ -132,19 +226,36 @@ def mix_by_loop(x: torch.Tensor, routing: Routing, original: nn.Module, stacks: 
         token, slot = torch.where(routing.expert_ids == number)
         if len(token):
             weight = routing.expert_weights[token, slot].unsqueeze(-1)
-            output = output.index_add(0, token, (expert(x[token]) * weight).to(x.dtype))
+            made = expert(x[token]) if checkpoint is None else checkpoint(expert, x[token])
+            output = output.index_add(0, token, (made * weight).to(x.dtype))
     return output
 
 
-def _mix_all(x: torch.Tensor, routing: Routing, original: nn.Module, stacks: Sequence[ExpertStack]) -> torch.Tensor:
+def _mix_all(
+    x: torch.Tensor,
+    routing: Routing,
+    original: nn.Module,
+    stacks: Sequence[ExpertStack],
+    checkpoint: Checkpoint | None,
+) -> torch.Tensor:
+    """Return what expert 0 makes, moved towards what each other makes by that one's weight.
+
+    Weights sum to 1, so that is their mean. An expert that is a copy of expert 0 moves it by nothing at all, and the
+    backward pass needs one tensor fewer than the sum of all would have it keep.
+    """
     weights = torch.empty_like(routing.expert_weights).scatter(1, routing.expert_ids, routing.expert_weights)
-    output = weights[:, :1] * original(x)
-    number = 1
+    first = _run(original, x, checkpoint=checkpoint).to(weights.dtype)
+    output, number = first, 1
     for stack in stacks:
         for index in range(stack.num_experts):
-            output = output + weights[:, number : number + 1] * stack.expert(index, x)
+            made = _run(partial(stack.expert, index, lean=checkpoint is None), x, checkpoint=checkpoint)
+            output = output + weights[:, number : number + 1] * (made - first)
             number += 1
     return output.to(x.dtype)
+
+
+def _run(expert: Callable[..., torch.Tensor], *args: torch.Tensor, checkpoint: Checkpoint | None) -> torch.Tensor:
+    return expert(*args) if checkpoint is None or not torch.is_grad_enabled() else checkpoint(expert, *args)
 
 
 def _mix_one(x: torch.Tensor, routing: Routing, original: nn.Module, stacks: Sequence[ExpertStack]) -> torch.Tensor:
@@ -160,7 +271,13 @@ def _mix_one(x: torch.Tensor, routing: Routing, original: nn.Module, stacks: Seq
     return (torch.cat(outputs) * routing.expert_weights.transpose(0, 1)).sum(0, keepdim=True).to(x.dtype)
 
 
-def _mix_sorted(x: torch.Tensor, routing: Routing, original: nn.Module, stacks: Sequence[ExpertStack]) -> torch.Tensor:
+def _mix_sorted(
+    x: torch.Tensor,
+    routing: Routing,
+    original: nn.Module,
+    stacks: Sequence[ExpertStack],
+    checkpoint: Checkpoint | None,
+) -> torch.Tensor:
     num_tokens, top_k = routing.expert_ids.shape
     chosen = routing.expert_ids.reshape(-1)
     order = chosen.argsort(stable=True)
@@ -174,10 +291,10 @@ def _mix_sorted(x: torch.Tensor, routing: Routing, original: nn.Module, stacks: 
     sizes = torch.stack([part.sum() for part in tokens_per_expert.split(parts)]).tolist()
     counts = tokens_per_expert.split(parts)[1:]
     pieces = rows.split(sizes)
-    outputs = [original(pieces[0]).to(x.dtype)]
-    outputs += [
-        stack.grouped(piece, count).to(x.dtype) for stack, piece, count in zip(stacks, pieces[1:], counts, strict=True)
-    ]
+    outputs = [_run(original, pieces[0], checkpoint=checkpoint).to(x.dtype)]
+    for stack, piece, count in zip(stacks, pieces[1:], counts, strict=True):
+        grouped = partial(stack.grouped, lean=checkpoint is None)
+        outputs.append(_run(grouped, piece, count, checkpoint=checkpoint).to(x.dtype))
     # Undo the sort and sum each token's K rows: no index_add, so the same result every time.
     unsorted = _TakeRows.apply(torch.cat(outputs), back, order, 1).view(num_tokens, top_k, -1)
     return (unsorted * routing.expert_weights.unsqueeze(-1)).sum(1).to(x.dtype)

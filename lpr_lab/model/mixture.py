@@ -14,7 +14,7 @@ from lpr_lab.errors import DamagedError, UnsupportedModelError, UsageError
 from lpr_lab.model.adapter_config import PREFIX, MoeLprConfig
 from lpr_lab.model.bases.families import read_mlp
 from lpr_lab.model.context import ForwardContext
-from lpr_lab.model.experts import ExpertStack, mix, mix_by_loop
+from lpr_lab.model.experts import Checkpoint, ExpertStack, mix, mix_by_loop
 from lpr_lab.model.peft import BaseTunerLayer
 from lpr_lab.model.router import Router, Routing, RoutingClassifier, route
 
@@ -50,6 +50,7 @@ class MoELayer(nn.Module, BaseTunerLayer):
         self.moe_lpr_classifier = nn.ModuleDict()
         self.top_k = 2
         self.dispatch = mix
+        self.checkpoint: Checkpoint | None = None
         self.stage = 0
         self.expansion = 0
         self._is_filled = False
@@ -165,7 +166,8 @@ class MoELayer(nn.Module, BaseTunerLayer):
             recorder.add_routing(self.layer, routing, x.shape[:2])
         if routing.classifier_logits is not None:
             return self._mix_behind_classifier(x, routing)
-        return self.dispatch(tokens, routing, self.base_layer, self.stacks).view(x.shape)
+        mixed = self.dispatch(tokens, routing, self.base_layer, self.stacks, checkpoint=self.checkpoint)
+        return mixed.view(x.shape)
 
     def _mix_behind_classifier(self, x: torch.Tensor, routing: Routing) -> torch.Tensor:
         """Mix only the tokens that the classifier calls expanded; the others get what the base MLP computes.
@@ -179,7 +181,8 @@ class MoELayer(nn.Module, BaseTunerLayer):
         if not len(rows):
             return dense
         chosen = Routing(routing.router_logits[rows], routing.expert_ids[rows], routing.expert_weights[rows])
-        mixed = self.dispatch(x.reshape(-1, x.shape[-1])[rows], chosen, self.base_layer, self.stacks)
+        tokens = x.reshape(-1, x.shape[-1])[rows]
+        mixed = self.dispatch(tokens, chosen, self.base_layer, self.stacks, checkpoint=self.checkpoint)
         return dense.flatten(0, 1).index_copy(0, rows, mixed.to(dense.dtype)).view(x.shape)
 
     def _refuse_if_empty(self) -> None:

@@ -21,6 +21,8 @@ from lpr_lab.model.capture import causal_lm_of
 from lpr_lab.model.mixture import all_layers
 
 _NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+EXPERTS = "experts"
+"""The activation checkpointing that runs experts again, and not whole layers."""
 _PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::_grouped_mm")
 _compiled_watchers: list[Callable[[set[str]], None]] = []
 
@@ -34,6 +36,7 @@ class Observed:
         unexpected: the first part that computed in another than it should, its precision, and the one expected.
         attention: names of the attention implementations that were called.
         recomputed: whether a layer ran again in the backward pass.
+        experts_recomputed: whether an expert did, called by itself.
         compiled: whether compiled code ran.
     """
 
@@ -41,6 +44,7 @@ class Observed:
     unexpected: tuple[str, torch.dtype, torch.dtype] | None = None
     attention: set[str] = field(default_factory=set)
     recomputed: bool = False
+    experts_recomputed: bool = False
     compiled: bool = False
 
     @property
@@ -56,7 +60,8 @@ class Observed:
 
     def facts(self) -> dict[str, Any]:
         """Return what results say of it: precision, and attention, activation_checkpointing and compile beside it."""
-        ways = {"activation_checkpointing": self.recomputed, "compile": self.compiled}
+        again = self.recomputed or (EXPERTS if self.experts_recomputed else False)
+        ways = {"activation_checkpointing": again, "compile": self.compiled}
         return {"precision": self.precision, "computed_with": {"attention": _several(self.attention), **ways}}
 
 
@@ -95,10 +100,14 @@ def observe(model: nn.Module, seen: Observed, autocast: torch.dtype | None) -> I
             name = f"the experts of layer {layer.layer}"
             watched = _watching_products(layer.dispatch, seen, name, autocast)
             stack.enter_context(mock.patch.object(layer, "dispatch", watched))
+            if layer.checkpoint is not None:
+                counted = _counting(layer.checkpoint, seen, "experts_recomputed")
+                stack.enter_context(mock.patch.object(layer, "checkpoint", counted))
         for part in inner.modules():
             again = vars(part).get("_gradient_checkpointing_func")
             if again is not None:
-                stack.enter_context(mock.patch.object(part, "_gradient_checkpointing_func", _counting(again, seen)))
+                counted = _counting(again, seen, "recomputed")
+                stack.enter_context(mock.patch.object(part, "_gradient_checkpointing_func", counted))
         if compiled:
             # Patching what compiled code calls would have it compiled once more: its graphs say what they call.
             stack.callback(_compiled_watchers.remove, watcher := _see_compiled(seen))
@@ -162,14 +171,14 @@ class _Products(TorchDispatchMode):
 def _watching_products(
     dispatch: Callable[..., Any], seen: Observed, name: str, autocast: torch.dtype | None
 ) -> Callable[..., Any]:
-    def watched(x: torch.Tensor, *args: Any) -> Any:
+    def watched(x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         with _Products(lambda dtype: seen.add_product(name, dtype, autocast or x.dtype)):
-            return dispatch(x, *args)
+            return dispatch(x, *args, **kwargs)
 
     return watched
 
 
-def _counting(again: Callable[..., Any], seen: Observed) -> Callable[..., Any]:
+def _counting(again: Callable[..., Any], seen: Observed, what: str) -> Callable[..., Any]:
     """Return a checkpointing function that notices when what it keeps no states of runs a second time."""
 
     def counted(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -178,7 +187,8 @@ def _counting(again: Callable[..., Any], seen: Observed) -> Callable[..., Any]:
         def run(*given: Any, **named: Any) -> Any:
             nonlocal runs
             runs += 1
-            seen.recomputed |= runs > 1
+            if runs > 1:
+                setattr(seen, what, True)
             return function(*given, **named)
 
         return again(run, *args, **kwargs)

@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from lpr_lab.errors import one_of
+from lpr_lab.errors import UsageError, one_of
 
 PACKAGES = (
     "lpr_lab",
@@ -34,7 +34,12 @@ PACKAGES = (
 )
 PROCESSOR_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 TRAIN_WITH = "LPR_LAB_TRAIN_WITH"
-WAYS_TO_TRAIN = ("activation_checkpointing", "compile")
+WAYS_TO_TRAIN: dict[str, tuple[str, Any]] = {
+    "activation_checkpointing": ("activation_checkpointing", True),
+    "expert_checkpointing": ("activation_checkpointing", "experts"),
+    "compile": ("compile", True),
+}
+"""By name, the field of `TrainSettings` and its value."""
 PACKAGE = Path(__file__).resolve().parents[1]
 CHECKOUT = PACKAGE.parent  # the folder that holds lpr_lab/, notebooks/ and runs/, unless it was installed from a wheel
 
@@ -130,18 +135,23 @@ def processor_flags() -> dict[str, bool]:
     return {flag: flag in found for flag in PROCESSOR_FLAGS} if found else {}
 
 
-def train_with() -> dict[str, bool]:
+def train_with() -> dict[str, Any]:
     """Return how this machine is to compute training steps, as fields of `TrainSettings`: `$LPR_LAB_TRAIN_WITH`.
 
     It changes how long a step takes and how much memory, not what it learns, so a run is the same run with and without.
 
     Raises:
-        UsageError: a name that is not in `WAYS_TO_TRAIN`.
+        UsageError: a name that is not in `WAYS_TO_TRAIN`, or two that exclude each other.
     """
     wanted = {name.strip() for name in os.environ.get(TRAIN_WITH, "").split(",") if name.strip()}
+    ways: dict[str, Any] = {setting: False for setting, _ in WAYS_TO_TRAIN.values()}
     for name in sorted(wanted):
         one_of(TRAIN_WITH, name, WAYS_TO_TRAIN, "Several are separated by commas.")
-    return {name: name in wanted for name in WAYS_TO_TRAIN}
+        setting, value = WAYS_TO_TRAIN[name]
+        if ways[setting]:
+            raise UsageError(f"${TRAIN_WITH} = {','.join(sorted(wanted))}: {name} excludes another one; leave one out.")
+        ways[setting] = value
+    return ways
 
 
 def describe() -> dict[str, Any]:

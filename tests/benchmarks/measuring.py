@@ -6,12 +6,14 @@ take turns, and what is reported is the median of the ratios of each turn, with 
 
 import json
 import multiprocessing
+import os
 import platform
 import resource
 import statistics
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -173,6 +175,34 @@ def _peak_kib() -> int:
         return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
     except (OSError, StopIteration):
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def kept_for_backward(model: Any, run: Callable[[], Any]) -> tuple[float, dict[str, float]]:
+    """Return how many MiB a forward pass keeps for the backward pass, weights left out: in all, and by shape and place.
+
+    Args:
+        model: whose weights do not count.
+        run: makes the pass; called once.
+    """
+    import torch
+
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    seen: dict[int, Any] = {}
+    mib: dict[str, float] = {}
+
+    def pack(tensor: Any) -> Any:
+        storage = tensor.untyped_storage()
+        address = storage.data_ptr()
+        if address not in weights and address not in seen:
+            seen[address] = storage  # held, so that its address is not given to another
+            frames = [frame for frame in traceback.extract_stack() if f"{os.sep}torch{os.sep}" not in frame.filename]
+            place = f"{tuple(tensor.shape)} at {Path(frames[-2].filename).name}:{frames[-2].lineno}"
+            mib[place] = mib.get(place, 0.0) + storage.nbytes() / 2**20
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        run()
+    return sum(mib.values()), dict(sorted(mib.items(), key=lambda item: -item[1]))
 
 
 def save(name: str, rows: list[Row], **facts: Any) -> None:

@@ -31,6 +31,7 @@ from lpr_lab.method.training.terms import Term, balance_term, lm_term, lpr_term
 from lpr_lab.method.training.train import TrainSettings
 from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.capture import RoutingRecord, record_routing
+from lpr_lab.model.experts import mix_by_loop
 from lpr_lab.model.head import loss_of_states, next_token_losses
 from lpr_lab.model.machine import keep_freed_memory, resolve_base_dtype, resolve_precision
 from lpr_lab.model.parallel.processes import join_processes
@@ -303,14 +304,20 @@ def growth(rounds: int, blocks: int, rows: list[Row]) -> None:
 
 
 def ways_to_compute(rounds: int, rows: list[Row]) -> None:
-    """A stage-1 step with its surroundings compiled, and with activations made again, beside a plain one."""
-    actions = {}
-    for name, way in {"plain": {}, "compiled": {"compiled": True}, "again": {"activation_checkpointing": True}}.items():
+    """A stage-1 step with its surroundings compiled, with parts run again, and by the plain loop over experts."""
+    actions, ways = {}, {
+        "plain": {}, "loop": {}, "compiled": {"compiled": True}, "again": {"activation_checkpointing": True},
+        "experts": {"activation_checkpointing": "experts"},
+    }  # fmt: skip
+    for name, way in ways.items():
         model = prepared(1)
+        for layer in moe_layers(model) if name == "loop" else ():
+            layer.dispatch = mix_by_loop
         set_trainable(model, experts=True, routers=True)
         actions[name] = stepper(model, [lm_term(), balance_term(model, 0.01)], "fp32", **way)
     seconds = in_turns(actions, rounds)
-    for what, name in (("Compiled", "compiled"), ("With activation checkpointing", "again")):
+    for what, name in (("Compiled", "compiled"), ("With activation checkpointing", "again"),
+                       ("With experts run again", "experts"), ("Plain loop over experts", "loop")):  # fmt: skip
         text = f"{what}: stage-1 step, 1 new expert per layer, fp32, {BLOCKS * BLOCK_TOKENS:,} tokens"
         rows.append(compared(text, "the plain step", seconds[name], seconds["plain"]))
     save("step_speed", rows)

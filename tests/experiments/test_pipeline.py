@@ -237,6 +237,9 @@ def test_an_unknown_way_to_compute_is_refused_before_work_starts(materials, tmp_
     monkeypatch.setenv("LPR_LAB_TRAIN_WITH", "compiled")
     with pytest.raises(UsageError, match="Did you mean 'compile'"):
         pipeline.run(experiment(materials), root=tmp_path)
+    monkeypatch.setenv("LPR_LAB_TRAIN_WITH", "activation_checkpointing,expert_checkpointing")
+    with pytest.raises(UsageError, match="excludes"):
+        pipeline.run(experiment(materials), root=tmp_path)
 
 
 @pytest.mark.slow

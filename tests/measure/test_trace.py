@@ -5,9 +5,11 @@ import pytest
 import torch
 
 from lpr_lab.errors import DamagedError, UsageError
+from lpr_lab.measure import routing
 from lpr_lab.measure.routing import trace, trace_changed
 from lpr_lab.measure.trace import routing_change
 from lpr_lab.method.upcycle import upcycle
+from lpr_lab.model import head
 from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.stages import enter_stage, selected_stage, stage_names
 from lpr_lab.runs import formats
@@ -51,6 +53,21 @@ def test_a_trace_of_several_stages_holds_each_as_if_it_were_traced_alone(reviewe
     assert selected_stage(reviewed) == "G1 review"
     with pytest.raises(UsageError, match="'G1 reviews'"):
         both.at("G1 reviews")
+
+
+def test_a_long_text_is_scored_without_logits_of_all_its_tokens(reviewed, tiny_tokenizer, both, monkeypatch):
+    for module in (routing, head):
+        monkeypatch.setattr(module, "rows_at_once", lambda *_: 2)
+    rows = []
+    output = reviewed.get_output_embeddings()
+    hook = output.register_forward_hook(lambda _, args, __: rows.append(args[0].shape[-2]))
+    try:
+        long = trace(reviewed, tiny_tokenizer, TEXT, "en")
+    finally:
+        hook.remove()
+    assert rows.count(2) >= 2 * (both.num_tokens // 2) and both.num_tokens not in rows
+    for mine, whole in ((long.log_prob, both.log_prob), (long.base_log_prob, both.base_log_prob)):
+        assert mine == pytest.approx(whole, abs=1e-5, nan_ok=True)
 
 
 def test_router_probabilities_cover_all_experts_of_a_layer_and_rank_the_chosen_first(both):

@@ -219,16 +219,23 @@ def test_activation_checkpointing_that_somebody_switched_on_stays_on(expanded):
     assert base.is_activation_checkpointing
 
 
-def test_a_stage_goes_on_when_it_is_computed_otherwise(expanded, tiny_tokenizer, tiny_corpus, tmp_path):
+@pytest.mark.parametrize("what", [True, "experts"])
+def test_a_stage_goes_on_when_it_is_computed_otherwise(what, expanded, tiny_tokenizer, tiny_corpus, tmp_path):
     steps = []
     two = replace(ONE_STEP, tokens=2 * ONE_STEP.tokens)
     options = {"languages": ["el"], "out": tmp_path / "1", "log": lambda metrics: steps.append(metrics["step"])}
     expand(expanded, tiny_tokenizer, tiny_corpus, settings=replace(two, max_minutes=1e-9), **options)
     facts = expand(
-        expanded, tiny_tokenizer, tiny_corpus, settings=replace(two, activation_checkpointing=True), **options
+        expanded, tiny_tokenizer, tiny_corpus, settings=replace(two, activation_checkpointing=what), **options
     )
     assert steps == [1, 2] and facts["stopped_by"] == "tokens"
-    assert facts["computed_with"] == {"attention": "sdpa", "activation_checkpointing": True, "compile": False}
+    assert facts["computed_with"] == {"attention": "sdpa", "activation_checkpointing": what, "compile": False}
+    assert all(layer.checkpoint is None for layer in moe_layers(expanded))
+
+
+def test_what_is_run_again_is_a_known_part():
+    with pytest.raises(UsageError, match=r"'layers'.*'experts'"):
+        replace(ONE_STEP, activation_checkpointing="layers")
 
 
 # -- devices -----------------------------------------------------------------------------------------------------------

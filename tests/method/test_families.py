@@ -116,19 +116,22 @@ def test_both_stages_train_what_they_may_and_what_is_saved_gives_the_same_logits
         assert torch.equal(files.load_expansion(tmp_path / "run")(ids).logits, model(ids).logits)
 
 
+@pytest.mark.parametrize("what", [True, "experts"])
 @pytest.mark.parametrize("stage", ["expand", "review"])
-def test_activation_checkpointing_gives_the_same_gradients(stage, family, tiny_model, stages):
+def test_activation_checkpointing_gives_the_same_gradients(stage, what, family, tiny_model, stages):
     """Also where a layer that runs again must see the running mean, the routing and the dropout of the first time."""
     found, num_passes = [], []
-    for checkpointing in (False, True):
+    for checkpointing in (False, what):
         one_step = dataclasses.replace(ONE_STEP, activation_checkpointing=checkpointing)
         model = shake(upcycle(tiny_model(family), (1, 3), router_input="token_and_mean", router_bias=True))
         passes = []
-        moe_layers(model)[0].register_forward_pre_hook(lambda *_, passes=passes: passes.append(1))
+        layer = moe_layers(model)[1]
+        watched = layer.base_layer if what == "experts" else layer
+        watched.register_forward_pre_hook(lambda *_, passes=passes: passes.append(1))
         found.append(gradients(getattr(stages, stage), model, out=str(checkpointing), settings=one_step))
         num_passes.append(len(passes))
     plain, checkpointed = found
-    assert num_passes[1] == num_passes[0] + 2  # layers did run again, once per micro-batch
+    assert num_passes[1] == num_passes[0] + 2  # layers, or experts, did run again, once per micro-batch
     for name, gradient in plain.items():
         assert gradient.any(), name
         assert torch.allclose(checkpointed[name], gradient, rtol=1e-5, atol=1e-6 * float(gradient.abs().max())), name

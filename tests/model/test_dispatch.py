@@ -1,8 +1,11 @@
 """Every way of sending tokens to experts computes what the plain loop computes, outputs and gradients."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from lpr_lab.model.bases.families import find_decoder_mlps, read_mlp
 from lpr_lab.model.experts import ExpertStack, mix, mix_by_loop
@@ -65,6 +68,47 @@ def test_outputs_and_gradients_equal_those_of_the_plain_loop(tiny_model, family,
     assert all(tensor.abs().max() > 0 for tensor in plain[:2])
     for mine, loops in zip(fast, plain, strict=True):
         torch.testing.assert_close(mine, loops, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("case", ["every expert has tokens", "as many experts as chosen, in two groups"])
+def test_experts_that_run_again_have_the_same_gradients_and_keep_less(tiny_model, family, case, device):
+    groups, chosen = CASES[case]
+    original = first_mlp(tiny_model(family)).to(device)
+    stacks = [stack.to(device) for stack in stacks_of(original, groups)]
+    x, ids = torch.randn(len(chosen), tiny_model(family).config.hidden_size).to(device), torch.tensor(chosen)
+    ways = {
+        "loop": mix_by_loop,
+        "kept": mix,
+        "again": partial(mix, checkpoint=partial(checkpoint, use_reentrant=False)),
+        "loop again": partial(mix_by_loop, checkpoint=partial(checkpoint, use_reentrant=False)),
+    }
+    found, kept = {}, {}
+    for name, dispatch in ways.items():
+        sizes = {}
+
+        def keep(tensor, sizes=sizes):
+            sizes[tensor.data_ptr()] = tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            found[name] = outcome(dispatch, x, ids.to(device), original, stacks)
+        kept[name] = sum(sizes.values())
+    for name in ways:
+        for mine, loops in zip(found[name], found["loop"], strict=True):
+            torch.testing.assert_close(mine, loops, rtol=1e-4, atol=1e-5)
+    assert kept["again"] < kept["kept"] < kept["loop"]
+
+
+def test_an_untrained_copy_moves_nothing(tiny_model):
+    original = first_mlp(tiny_model("llama"))
+    stack = ExpertStack(read_mlp(original), 1)
+    stack.copy_from(read_mlp(original))
+    x = torch.randn(7, tiny_model("llama").config.hidden_size)
+    scores = torch.rand(7, 2)
+    routing = Routing(scores, torch.tensor([[0, 1]] * 7), scores / scores.sum(-1, keepdim=True))
+    assert torch.equal(mix(x, routing, original, [stack]), original(x))
 
 
 @torch.no_grad()

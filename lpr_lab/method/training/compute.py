@@ -6,10 +6,12 @@ has tests marked `gpu`.
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.utils.import_utils import is_flash_attn_2_available
 
@@ -17,10 +19,12 @@ from lpr_lab.errors import UnsupportedModelError, UsageError, one_of
 from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.bases.families import decoder_layers
 from lpr_lab.model.capture import causal_lm_of
-from lpr_lab.model.observe import inductor
+from lpr_lab.model.observe import EXPERTS, inductor
 
 FLASH = "flash_attention_2"
 ATTENTIONS = ("auto", "as_loaded", FLASH)
+CHECKPOINTINGS = (False, True, EXPERTS)
+"""What is run again in the backward pass: nothing, whole layers, or each expert by itself."""
 # What transformers sets where layers run again.
 _CHECKPOINTING = (
     "gradient_checkpointing",
@@ -37,6 +41,19 @@ def check_attention(attention: str) -> None:
         UsageError: with the closest one.
     """
     one_of("attention", attention, ATTENTIONS)
+
+
+def check_checkpointing(activation_checkpointing: bool | str) -> None:
+    """Refuse what is none of `CHECKPOINTINGS`.
+
+    Raises:
+        UsageError: with what there is.
+    """
+    if activation_checkpointing not in CHECKPOINTINGS:
+        raise UsageError(
+            f"activation_checkpointing = {activation_checkpointing!r}; expected False, True (whole layers) or "
+            f"{EXPERTS!r}."
+        )
 
 
 def resolve_attention(attention: str, model: nn.Module, precision: str) -> str:
@@ -76,7 +93,11 @@ def _obstacle_to_flash(model: PreTrainedModel, precision: str) -> str:
 
 @contextmanager
 def compute_options(
-    model: nn.Module, *, attention: str = "as_loaded", activation_checkpointing: bool = False, compiled: bool = False
+    model: nn.Module,
+    *,
+    attention: str = "as_loaded",
+    activation_checkpointing: bool | str = False,
+    compiled: bool = False,
 ) -> Iterator[None]:
     """Set how the model computes inside the block, and undo it afterwards.
 
@@ -85,7 +106,8 @@ def compute_options(
         attention: from `resolve_attention`. Under `flash_attention_2`, packed documents stay apart only in batches of
             one row: make one of all with `as_one_row`.
         activation_checkpointing: keep of each layer its input alone and run it again in the backward pass: about a
-            third more time for a fraction of the memory that activations take.
+            third more time for a fraction of the memory that activations take. `experts`: keep of each expert its input
+            and its output, and make its way up again: about a fifth more products, and attention is kept.
         compiled: compile what surrounds the mixtures: attention, norms and residual sums. The mixtures themselves
             divide their tokens by numbers that no compiler knows, and stay as they are.
 
@@ -98,7 +120,12 @@ def compute_options(
             configs = {id(part.config): part.config for part in inner.modules() if isinstance(part, PreTrainedModel)}
             stack.enter_context(_restore_attributes(configs.values(), "_attn_implementation_internal"))
             inner.set_attn_implementation(attention)
-        if activation_checkpointing and not inner.is_activation_checkpointing:
+        if activation_checkpointing == EXPERTS:
+            layers = moe_layers(model)
+            stack.enter_context(_restore_attributes(layers, "checkpoint"))
+            for layer in layers:
+                layer.checkpoint = partial(checkpoint, use_reentrant=False)
+        elif activation_checkpointing and not inner.is_activation_checkpointing:
             if not inner.supports_gradient_checkpointing:
                 raise UnsupportedModelError(
                     f"transformers has no activation checkpointing for {inner.config.model_type}; train with "
