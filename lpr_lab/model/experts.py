@@ -128,7 +128,8 @@ class _ActivatedProduct(torch.autograd.Function):
         ctx.activation, ctx.gated = activation, gated
         ctx.autocast = {"dtype": torch.get_autocast_dtype(kind), "enabled": torch.is_autocast_enabled(kind)}
         ctx.save_for_backward(hidden, down, ends)
-        activated = _activated(hidden, activation, gated).to(down.dtype)
+        # Detached, for whoever hooks modules and asks what they get for its place in the graph: here it has none.
+        activated = _activated(hidden.detach(), activation, gated).to(down.dtype)
         if ends is None:
             return F.linear(activated, down, bias)
         return F.grouped_mm(activated, down.transpose(-2, -1), offs=ends)
@@ -154,7 +155,7 @@ def _activation_gradient(
     gate, up = hidden.chunk(2, dim=-1) if gated else (hidden, None)
     gate = gate.detach().requires_grad_()
     with torch.enable_grad():
-        made = activation(gate)
+        made = activation(gate.view_as(gate))  # no leaf, which hooks on modules cannot ask for its place in this graph
     if up is None:
         return made.detach(), torch.autograd.grad(made, gate, grad.to(made.dtype))[0]
     of_hidden = torch.empty_like(hidden)
@@ -226,7 +227,7 @@ def mix_by_loop(
         token, slot = torch.where(routing.expert_ids == number)
         if len(token):
             weight = routing.expert_weights[token, slot].unsqueeze(-1)
-            made = expert(x[token]) if checkpoint is None else checkpoint(expert, x[token])
+            made = _run(expert, x[token], checkpoint=checkpoint)
             output = output.index_add(0, token, (made * weight).to(x.dtype))
     return output
 

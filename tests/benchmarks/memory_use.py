@@ -1,12 +1,12 @@
 """Peak memory of training, of comparing base and expanded, and of similarity, each in a process of its own.
 
-    .venv/bin/python tests/benchmarks/memory_use.py [kept]
+    .venv/bin/python tests/benchmarks/memory_use.py [part ...]
 
-With `kept` only what is counted: the tensors that a step keeps for its backward pass.
+The part `kept` is counted, not measured: the tensors that a step keeps for its backward pass.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from measuring import Row, kept_for_backward, peak_mib, save
@@ -104,6 +104,7 @@ def count_kept(rows: list[Row]) -> None:
         with compute_options(model.train(), activation_checkpointing=again):
             stage1, of_stage1 = kept_for_backward(model, lambda: decoder(ids, use_cache=False))
         rows.append(_kept_row(f"Stage 1, {name}", stage1, dense, of_stage1, tokens))
+    save("memory_use", rows)
 
 
 def _kept_row(what: str, mib: float, dense: float, by_place: dict[str, float], tokens: int) -> Row:
@@ -173,37 +174,49 @@ def pairwise_similarity(start: Start, tokens: int) -> None:
     float((unit[0] @ unit[1].T).mean())
 
 
-def main() -> None:
-    """Measure."""
-    rows: list[Row] = []
-    count_kept(rows)
-    if "kept" in sys.argv:
-        save("memory_use", rows)
-        return
+def _row(what: str, against: str, of: float, to: float, reach: float | None, note: str) -> Row:
+    holds = None if reach is None else of <= reach * to
+    return Row(what, against, "–" if reach is None else f"≤ {reach:g}×", of / to, of / to, of / to, holds, note=note)
 
-    def add(what: str, against: str, of: float, to: float, reach: str, holds: bool | None, note: str) -> None:
-        rows.append(Row(what, against, reach, of / to, of / to, of / to, holds, note=note))
 
+def training(rows: list[Row]) -> None:
+    """Peak memory of stage 1 beside full fine-tuning, each in the ways that it can be trained."""
+    what, against = "Peak memory of stage 1", "full fine-tuning"
     dense, expansion = peak_mib(dense_training), peak_mib(expansion_training)
     note = f"{expansion:,.0f} against {dense:,.0f} MiB beyond the loaded base, 1,024 tokens a step"
-    add("Peak memory of stage 1", "full fine-tuning", expansion, dense, "≤ 0.6×", expansion <= 0.6 * dense, note)
+    rows.append(_row(what, against, expansion, dense, 0.6, note))
     again = peak_mib(expansion_training_experts)
-    note = f"{again:,.0f} against {dense:,.0f} MiB"
-    what, holds = "Peak memory of stage 1, experts run again", again <= 0.6 * dense
-    add(what, "full fine-tuning", again, dense, "≤ 0.6×", holds, note)
+    rows.append(
+        _row(f"{what}, experts run again", against, again, dense, 0.6, f"{again:,.0f} against {dense:,.0f} MiB")
+    )
+    save("memory_use", rows)
+
+
+def training_otherwise(rows: list[Row]) -> None:
+    """The same with whole logits, and with whole layers run again."""
+    what, against = "Peak memory of stage 1", "full fine-tuning"
+    expansion = peak_mib(expansion_training)
     whole_dense, whole = peak_mib(dense_training_whole), peak_mib(expansion_training_whole)
-    note, against = f"{expansion:,.0f} against {whole_dense:,.0f} MiB", "full fine-tuning with whole logits"
-    holds = expansion <= 0.6 * whole_dense
-    add("Peak memory of stage 1", against, expansion, whole_dense, "≤ 0.6×", holds, note)
-    note, against = f"{expansion:,.0f} against {whole:,.0f} MiB", "stage 1 with whole logits"
-    add("Peak memory of stage 1", against, expansion, whole, "–", None, note)
+    note = f"{expansion:,.0f} against {whole_dense:,.0f} MiB"
+    rows.append(_row(what, f"{against} with whole logits", expansion, whole_dense, 0.6, note))
+    note = f"{expansion:,.0f} against {whole:,.0f} MiB"
+    rows.append(_row(what, "stage 1 with whole logits", expansion, whole, None, note))
     dense, expansion = peak_mib(dense_training_again), peak_mib(expansion_training_again)
     note = f"{expansion:,.0f} against {dense:,.0f} MiB"
-    what, against = "Peak memory of stage 1, activation checkpointing", "full fine-tuning with it"
-    add(what, against, expansion, dense, "≤ 0.6×", expansion <= 0.6 * dense, note)
+    rows.append(_row(f"{what}, activation checkpointing", f"{against} with it", expansion, dense, 0.6, note))
+    save("memory_use", rows)
+
+
+def comparing(rows: list[Row]) -> None:
+    """Peak memory of comparing two models."""
     one, both = peak_mib(loaded), peak_mib(compared_models)
     note = f"{both:,.0f} against {one:,.0f} MiB"
-    add("Peak memory of comparing two models", "one model", both, one, "≤ 1.1×", both <= 1.1 * one, note)
+    rows.append(_row("Peak memory of comparing two models", "one model", both, one, 1.1, note))
+    save("memory_use", rows)
+
+
+def similarity(rows: list[Row]) -> None:
+    """Memory of similarity by sums, and by the released form."""
     tokens = 20_000
     streaming, pairwise = peak_mib(streaming_similarity, tokens), peak_mib(pairwise_similarity, tokens)
     kept = 2 * 30 * 576 * 4 / 2**20
@@ -221,5 +234,21 @@ def main() -> None:
     save("memory_use", rows)
 
 
+PARTS: dict[str, Callable[[list[Row]], None]] = {
+    "kept": count_kept,
+    "training": training,
+    "training_otherwise": training_otherwise,
+    "comparing": comparing,
+    "similarity": similarity,
+}
+
+
+def main(parts: Sequence[str]) -> None:
+    """Measure all parts, or those named."""
+    rows: list[Row] = []
+    for part in parts or PARTS:
+        PARTS[part](rows)
+
+
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -76,12 +76,12 @@ class Memory:
 def layer_activations(base: BaseShape, visited: float, new: float, num_bytes: int = 2) -> float:
     """Return the bytes that autograd keeps of one token in one layer with a frozen base.
 
-    Attention keeps q, k, v and its output; each norm its input, in float32 twice; each visited expert the outputs of
-    its two maps, and what it adds to the others, to be weighed; expert 0 the activation as well, which a new one makes
+    Attention keeps q, k, v and its output; each norm its input, in float32; each visited expert the outputs of its two
+    maps up, and what it adds to the others, to be weighed; expert 0 the activation as well, which a new one makes
     again; and a new one, whose weights need a gradient, its input. A frozen map keeps nothing.
     """
     attention = 2 * base.head_dim * (base.heads + base.kv_heads)
-    norms = 2 * 2 * base.width * 4
+    norms = 2 * base.width * 4
     experts = visited * (2 * base.hidden + base.width) + (visited - new) * base.hidden + new * base.width
     return num_bytes * (attention + experts) + norms
 

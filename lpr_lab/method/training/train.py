@@ -54,6 +54,7 @@ from lpr_lab.model.bases.embedded import learning_rates
 from lpr_lab.model.capture import RoutingRecord, record_routing
 from lpr_lab.model.head import next_token_losses
 from lpr_lab.model.machine import default_device, keep_freed_memory, resolve_precision
+from lpr_lab.model.observe import EXPERTS
 from lpr_lab.model.parallel.processes import divides_model, join_processes
 from lpr_lab.model.parallel.sharding import copy_learned, divided
 from lpr_lab.model.peft import PeftModel
@@ -153,6 +154,11 @@ def train(
         )
     if settings.compile and divides_model():
         raise UsageError("compile=True was never tried on a model that is divided (ACCELERATE_USE_FSDP); leave it out.")
+    if settings.activation_checkpointing == EXPERTS and divides_model():
+        raise UsageError(
+            "activation_checkpointing='experts' was never tried on a model that is divided (ACCELERATE_USE_FSDP); use "
+            "True, which runs whole layers again."
+        )
     with ExitStack() as stack:
         stack.enter_context(_prepare(model))
         start = starting_fingerprint(model)
