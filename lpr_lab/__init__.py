@@ -68,6 +68,9 @@ _VERBS = {
     "together": "lpr_lab.model.parallel.sharing",
     "run": "lpr_lab.experiments.pipeline",
     "start_run": "lpr_lab.runs.find",
+    "find_learning_rate": "lpr_lab.experiments.controls.learning_rate",
+    "old_only": "lpr_lab.experiments.controls.arms",
+    "raw_base": "lpr_lab.experiments.controls.arms",
     "recipes": "lpr_lab.experiments.recipes",
     "baselines": "lpr_lab.method.baselines",
 }
@@ -79,6 +82,8 @@ __all__ = [*_VERBS]
 
 if TYPE_CHECKING:
     from lpr_lab.experiments import recipes
+    from lpr_lab.experiments.controls.arms import old_only, raw_base
+    from lpr_lab.experiments.controls.learning_rate import find_learning_rate
     from lpr_lab.experiments.pipeline import run
     from lpr_lab.measure.bits import evaluate
     from lpr_lab.measure.classifiers import classifier_accuracy

@@ -9,7 +9,7 @@ a command needs it, so that `--help` answers at once.
 
 import typer
 
-from lpr_lab.cli import commands, harness, report, runs, small_world, sweep, watch
+from lpr_lab.cli import commands, control, harness, report, runs, small_world, sweep, watch
 from lpr_lab.cli.common import Group
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app.add_typer(runs.app, name="runs")
 app.command("report")(report.report_command)
 app.command("export", hidden=True)(report.export_command)
 app.command("harness", context_settings=harness.CONTEXT)(harness.harness_command)
+app.add_typer(control.app, name="control")
 app.command("small-world")(small_world.small_world_command)
 app.command("app")(commands.app_command)
 app.command("accelerate-config")(commands.accelerate_config)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from lpr_lab.errors import UsageError, did_you_mean, one_of
-from lpr_lab.measure.settings import EvaluateSettings
+from lpr_lab.measure.settings import EvaluateSettings, SelfDivergenceSettings
 from lpr_lab.method.allocation import RULES
 from lpr_lab.method.settings import ExpandSettings, FitSettings, ReviewSettings, SimilaritySettings, UpcycleSettings
 from lpr_lab.method.training.budget import StageBudget
@@ -20,6 +20,8 @@ from lpr_lab.text.languages import language_codes
 
 STEPS = ("fit_routers", "expand", "local_review", "review")
 STAGES = ("stage1", "stage2")
+OLD_ONLY = "old_only"
+CONTROLS = ("", OLD_ONLY)
 ALLOCATIONS = ("uniform", "similarity", "inverse", "first", "last", "random")
 
 
@@ -34,6 +36,7 @@ _FLAT: dict[str, dict[str, str]] = {
     "expand": _own(ExpandSettings),
     "review": _own(ReviewSettings),
     "evaluate": {"eval_tokens_per_language": "tokens_per_language", "bootstrap": "bootstrap"},
+    "self_divergence": {"self_samples": "count", "self_sample_tokens": "tokens"},
 }
 """Per part of an experiment, the flat name of each setting and the name that the part itself has for it."""
 
@@ -88,6 +91,10 @@ class Experiment:
     loss_variant: str = "paper"
     """`paper`, or `released` for the authors' code (all losses that have the two)."""
     evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
+    self_divergence: SelfDivergenceSettings = field(default_factory=SelfDivergenceSettings)
+    control: str = ""
+    """`old_only`: everything that trains by gradient reads original languages alone, in place of the expanded ones
+    (see `experiments.controls.arms`); empty for a run of its own account."""
     precision: str = "auto"
     seed: int = 0
 
@@ -106,6 +113,7 @@ class Experiment:
             one_of("allocation", self.allocation, ALLOCATIONS, "A list gives the new experts layer by layer.")
         one_of("allocation_rule", self.allocation_rule, RULES)
         one_of("base_dtype", self.base_dtype, BASE_DTYPES)
+        one_of("control", self.control, CONTROLS)
         if self.delta is not None and self.allocation_rule == "largest_remainder":
             raise UsageError(
                 f"delta = {self.delta} is the budget of rounding up, and allocation_rule = 'largest_remainder'; give "
@@ -126,9 +134,14 @@ class Experiment:
         return (*self.original, *self.earlier, *self.expanded)
 
     @property
+    def taught(self) -> tuple[str, ...]:
+        """The languages that stage 1 reads: the expanded ones, or of an old-only arm the original ones."""
+        return self.original if self.control == OLD_ONLY else self.expanded
+
+    @property
     def tokens_per_language(self) -> int:
         """Return the tokens of `train` text that a language must have for both stages to see none of it twice."""
-        learned = self.stage1.tokens / len(self.expanded)
+        learned = self.stage1.tokens / len(self.taught)
         replayed = self.stage2.tokens * self.review.replay_share / len(self.original)
         # Of five and a third times as much text is `train` as is `replay`.
         return math.ceil(max(learned, replayed * 80 / 15))

@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from lpr_lab.experiments.controls.divergence import measure_self_divergence
 from lpr_lab.experiments.expert_tables import write_expert_tables
 from lpr_lab.experiments.steps import RunContext
 from lpr_lab.experiments.training import timed, wait_for_all
@@ -50,8 +51,11 @@ def measure_run(context: RunContext) -> None:
                 original=experiment.original,
                 precision=experiment.precision,
             )
+        divergence = measure_self_divergence(context) if experiment.self_divergence.count else None
         if context.writes:
             _write_tables(context, report, counter)
+            for name, table in (divergence or {}).items():
+                run.tables.write(name, table)
             if accuracy is not None:
                 run.tables.write("classifiers", accuracy)
             run.phases.record("measure", {**_differences(context), "settings": report.settings})

@@ -235,5 +235,7 @@ def finish(context: RunContext) -> dict[str, Any]:
 
 
 def _only(experiment: Experiment) -> str:
-    """Return what a run of one stage adds to its title."""
+    """Return what a run of one stage, or a control, adds to its title."""
+    if experiment.control:
+        return ", old-only arm"
     return f", {experiment.recipe.replace('stage', 'stage ')} alone" if experiment.from_run else ""

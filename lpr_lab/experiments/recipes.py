@@ -149,19 +149,29 @@ def from_notebook(
 
     Args:
         recipe: by name; a preset has its own.
-        parameters: see `settings_of`.
+        parameters: see `settings_of`; and `find_learning_rate`, whether a range test is to find the rate of experts
+            first, so that the run that is made records it (see `controls.learning_rate`).
         preset: one of the papers' own runs, by name (`paper_settings.PRESETS`); wall-clock caps stay as they are.
         settings: any settings, as plain values (see `config.changed`).
 
     Raises:
         UsageError: no such recipe, preset or setting.
     """
+    parameters = dict(parameters)
+    finds_rate = bool(parameters.pop("find_learning_rate", False))
+    if finds_rate and parameters.get("learning_rate") is not None:
+        raise UsageError(f"learning_rate = {parameters['learning_rate']}, and find_learning_rate asks for another one.")
     values = settings_of(parameters)
     if preset:
         recipe, own = _preset(preset)
         capped = {name: replace(own[name], max_minutes=values[name].max_minutes) for name in STAGES if name in values}
         values |= {**own, **capped}
-    return changed(named(recipe, **values), settings or {})
+    experiment = changed(named(recipe, **values), settings or {})
+    if finds_rate:
+        from lpr_lab.experiments.controls.learning_rate import with_found_rate
+
+        return with_found_rate(experiment)[0]
+    return experiment
 
 
 def settings_of(parameters: Mapping[str, Any]) -> dict[str, Any]:

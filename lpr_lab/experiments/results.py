@@ -50,8 +50,19 @@ def results_of(run: Run, experiment: Experiment) -> dict[str, Any]:
         "parameters": phases["upcycle"]["parameters"],
         "plan": phases["plan"],
         "stages": {step: _without_times(phases[step]) for step in experiment.steps},
+        **controls_of(run),
         **lost_text(run),
     }
+
+
+def controls_of(run: Run) -> dict[str, Any]:
+    """Return what controls of forgetting found, where a run asked for them, else nothing."""
+    found = {}
+    for name in ("self_divergence", "learning_rates"):
+        table = run.tables.read(name)
+        if table is not None:
+            found[name] = json_records(table)
+    return found
 
 
 def lost_text(run: Run) -> dict[str, Any]:

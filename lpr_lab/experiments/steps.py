@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lpr_lab import storage
-from lpr_lab.experiments.config import Experiment, StageBudget, num_classifiers
+from lpr_lab.experiments.config import OLD_ONLY, Experiment, StageBudget, num_classifiers
 from lpr_lab.method.allocation import Allocation, allocate, delta_for, uniform
 from lpr_lab.method.closed_form import RouterFits, fit_routers, local_review
 from lpr_lab.method.expand import expand
@@ -174,7 +174,7 @@ def _expand(context: RunContext, folder: Path) -> dict[str, Any]:
         context.model,
         context.tokenizer,
         context.corpus,
-        languages=experiment.expanded,
+        languages=experiment.taught,
         out=folder,
         settings=settings,
         **vars(experiment.expand),
@@ -187,15 +187,17 @@ def _expand(context: RunContext, folder: Path) -> dict[str, Any]:
 def _review(context: RunContext, folder: Path) -> dict[str, Any]:
     experiment = context.experiment
     settings = _settings(experiment, experiment.resolved().stage2, context.model)
+    is_control = experiment.control == OLD_ONLY
+    own = vars(experiment.review) | ({"replay_share": 1.0} if is_control else {})
     return review(
         context.model,
         context.tokenizer,
         context.corpus,
         original=experiment.original,
-        expanded=(*experiment.earlier, *experiment.expanded),
+        expanded=() if is_control else (*experiment.earlier, *experiment.expanded),
         out=folder,
         settings=settings,
-        **vars(experiment.review),
+        **own,
         classifier_layers=context.run.phases["plan"].get("classifier_layers", ()),
         lpr_variant=experiment.loss_variant,
         group_variant=experiment.loss_variant,

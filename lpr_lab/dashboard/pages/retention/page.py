@@ -10,6 +10,7 @@ from markupsafe import Markup
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.cache import cached
 from lpr_lab.dashboard.pages.retention import render
+from lpr_lab.dashboard.pages.retention.controls import controls
 from lpr_lab.dashboard.query import Query
 from lpr_lab.dashboard.shell import FILES, PICK, PageContext, html_block, in_order
 from lpr_lab.errors import LprError
@@ -17,7 +18,7 @@ from lpr_lab.runs.compare import paired_scores
 from lpr_lab.runs.compare.paired_scores import PairedChange
 from lpr_lab.runs.compare.trade_off import trade_off
 from lpr_lab.runs.lineage import members_of
-from lpr_lab.runs.model_ref import BASE, ModelRef, baseline_of, stages_of
+from lpr_lab.runs.model_ref import BASE, ModelRef, analysed_run, baseline_of, stages_of
 from lpr_lab.runs.run import Run, short_id
 from lpr_lab.views.figures.retention import before_and_after, gain_against_forgetting
 from lpr_lab.views.figures.titles import take_title
@@ -161,8 +162,8 @@ _AMONG = Markup(
 
 
 def compose_more(context: PageContext) -> dict[str, Any]:
-    """Return what stands below: the documents that moved, and this run among the others."""
-    blank = {"moved": "", "among": "", "scatter": gr.update(visible=False, value=None), "points": ""}
+    """Return what stands below: the documents that moved, the controls, and this run among the others."""
+    blank = {"moved": "", "controls": "", "among": "", "scatter": gr.update(visible=False, value=None), "points": ""}
     run = context.run
     if run is None or run.kind == LIFELONG:
         return blank
@@ -175,15 +176,17 @@ def compose_more(context: PageContext) -> dict[str, Any]:
         chosen = context.query.data if context.query.data in names else names[0]
         here = paired_scores.compare(before, after, chosen)
         moved = render.moved_documents(here, context.query) if here is not None else ""
+        of_forgetting = controls(run, context.runs, chosen) if not analysed_run(run) else ""
         trade = trade_off(run, context.runs, chosen)
     except (LprError, KeyError, ValueError):
         return blank  # the upper half says what is wrong
     if trade is None:
-        return blank | {"moved": moved}
+        return blank | {"moved": moved, "controls": of_forgetting}
     figure = gain_against_forgetting(trade.points)
     alone = len(trade.points) < 2
     return {
         "moved": moved,
+        "controls": of_forgetting,
         "among": _AMONG.format(take_title(figure)),
         "scatter": gr.update(visible=False, value=None) if alone else gr.update(visible=True, value=figure),
         "points": render.trade_off_table(trade, context.query),
@@ -203,12 +206,13 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     plot = gr.Plot(show_label=False, visible=False, elem_classes="lpr-plot lpr-card")
     table = html_block()
     moved = html_block()
+    checks = html_block()
     among = html_block()
     scatter = gr.Plot(show_label=False, visible=False, elem_classes="lpr-plot lpr-card")
     points = html_block()
 
     upper = {"before": before, "after": after, "data": dataset, "title": title, "plot": plot, "table": table}
-    lower = {"moved": moved, "among": among, "scatter": scatter, "points": points}
+    lower = {"moved": moved, "controls": checks, "among": among, "scatter": scatter, "points": points}
 
     def draw(params: dict[str, Any]) -> list[Any]:
         context = shell.page_context(runs_dir, params)
