@@ -102,6 +102,14 @@ def with_found_rate(experiment: Experiment, root: str | Path | None = None, **op
     ), test
 
 
+def keep_curve(run: Run, experiment: Experiment) -> pd.DataFrame:
+    """Return the curve of the range test that found an experiment's rate, and keep it in the experiment's run too."""
+    table = find_learning_rate(experiment, root=run.path.parent).tables.read(TABLE)
+    assert table is not None
+    run.tables.write(TABLE, table)
+    return table
+
+
 _STAGES = ("stage1", "stage2")
 
 

@@ -52,6 +52,46 @@ def training_curves(metrics: Table, name: str = "lm_loss", template: str = "lpr"
     return figure
 
 
+def range_test_curve(table: Table, template: str = "lpr") -> "go.Figure":
+    """Draw a range test: dev bits per byte after a few steps at each rate, and the rate that its rule takes.
+
+    Args:
+        table: columns learning_rate, dev_bits_per_byte, change_percent, diverged, chosen.
+        template: `lpr` or `lpr_dark`.
+    """
+    import plotly.graph_objects as go
+
+    theme.register()
+    sound, bad = table[~table["diverged"]], table[table["diverged"]]
+    chosen = table[table["chosen"]].iloc[0]
+    figure = go.Figure()
+    hover = "rate %{x:.2g}: %{y:.4f} bits per byte<extra></extra>"
+    for rows, name, symbol in ((sound, "trained", "circle"), (bad, "diverged", "x")):
+        figure.add_scatter(
+            x=rows["learning_rate"],
+            y=rows["dev_bits_per_byte"],
+            mode="lines+markers" if name == "trained" else "markers",
+            name=name,
+            marker={"symbol": symbol, "size": 10, "color": theme.GREY},
+            line={"color": theme.GREY},
+            hovertemplate=hover,
+            showlegend=len(rows) > 0,
+        )
+    figure.add_scatter(
+        x=[chosen["learning_rate"]],
+        y=[chosen["dev_bits_per_byte"]],
+        mode="markers",
+        name="taken",
+        marker={"symbol": "star", "size": 16, "color": theme.NEW},
+        hovertemplate=hover,
+    )
+    title = f"Learning rate {chosen['learning_rate']:.2g}: the lowest with nearly all of the fall on dev text"
+    figure.update_layout(template=template, title=title, height=320)
+    figure.update_xaxes(type="log", title="learning rate of experts", zeroline=False)
+    figure.update_yaxes(title="dev bits per byte, lower is better", zeroline=False)
+    return figure
+
+
 def metric_names(metrics: Table) -> list[str]:
     """Return the names of the recorded numbers, losses first."""
     names = list(dict.fromkeys(metrics["name"]))

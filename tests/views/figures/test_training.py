@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from lpr_lab.errors import UsageError
-from lpr_lab.views.figures.training import training_curves
+from lpr_lab.views.figures.training import range_test_curve, training_curves
 
 
 def test_smoothing_adds_no_point():
@@ -22,3 +22,12 @@ def test_smoothing_adds_no_point():
     assert training_curves(metrics).layout.title.text == "lm_loss: expand 3 → 2.1, review 2.2 → 2"
     with pytest.raises(UsageError, match="there are lm_loss"):
         training_curves(metrics, "accuracy")
+
+
+def test_a_range_test_shows_the_rate_that_is_taken_and_marks_what_diverged():
+    rows = [(1e-4, 2.0, -5.0, False, True), (1e-3, 1.9, -5.2, False, False), (1e-2, 9.0, 350.0, True, False)]
+    columns = ["learning_rate", "dev_bits_per_byte", "change_percent", "diverged", "chosen"]
+    figure = range_test_curve(pd.DataFrame(rows, columns=columns))
+    by_name = {trace.name: list(trace.x) for trace in figure.data}
+    assert by_name == {"trained": [1e-4, 1e-3], "diverged": [1e-2], "taken": [1e-4]}
+    assert "0.0001" in figure.layout.title.text

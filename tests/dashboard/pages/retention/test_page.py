@@ -3,6 +3,7 @@
 import math
 import re
 
+import pandas as pd
 import pytest
 
 from helpers.sample_runs import make_run
@@ -238,3 +239,29 @@ def test_a_missing_interval_is_a_dash_and_never_a_zero(runs_dir, run):
     write_scores(run, documents=False)
     rows = paired_scores.compare(ModelRef(run, "G1 expand"), ModelRef(run, "")).rows
     assert all(math.isnan(value) for value in rows["ci_low"])
+
+
+# ---------------------------------------------------------------------------------------------------- controls
+
+
+def test_controls_that_were_not_made_are_explained_with_the_command_that_makes_them(runs_dir, staged):
+    said = words(page(runs_dir)["controls"])
+    assert f"lpr-lab control old-only {staged.id}" in said and "self_samples" in said and "equal gain" in said
+
+
+def test_controls_that_were_made_have_their_numbers_intervals_and_verdict(runs_dir, staged):
+    columns = ["model", "language", "form", "kl_bits_per_byte", "ci_low", "ci_high", "kl_percent", "same_top"]
+    rows = [
+        ["G1 review", "en", "raw", 9.0, 8.0, 10.0, 90.0, 0.1],
+        ["G1 review", "all", "all", 0.02, 0.01, 0.03, 2, 0.9],
+    ]
+    staged.tables.write("self_divergence", pd.DataFrame(rows, columns=columns))
+    arm = Run.create(
+        runs_dir, kind="expansion", slug="arm", title="Arm", config={**staged.config, "control": "old_only"}
+    )
+    write_scores(arm, more=-0.02)
+    arm.finish({"schema_version": 1})
+    said = words(page(runs_dir, run=staged.id)["controls"])
+    assert "0.0200" in said and "0.0100 to 0.0300" in said and "9.0000" not in said
+    assert "+2.00 points" in said and "worse" in said
+    assert "old-only arm itself" in words(page(runs_dir, run=arm.id)["controls"])
