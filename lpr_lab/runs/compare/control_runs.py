@@ -34,12 +34,15 @@ def is_control(run: Run) -> bool:
 
 def find_old_only(run: Run, runs: Iterable[Run]) -> Run | None:
     """Return the old-only arm of a run: the newest finished one that differs in nothing but that; None without one."""
-    wanted = {**run.config, "control": OLD_ONLY}
     if is_control(run):
         return None
+    # A run of an earlier version recorded fewer settings than its arm.
+    wanted = {**run.config, "control": OLD_ONLY}
     for other in runs:
         try:
-            if other.problem is None and other.config == wanted and other.status.recorded_state == "finished":
+            if other.problem or not is_control(other) or other.status.recorded_state != "finished":
+                continue
+            if all(other.config.get(name) == value for name, value in wanted.items()):
                 return other
         except LprError:
             continue

@@ -1,7 +1,7 @@
 """What controls say about a run's forgetting, below the comparison: KL to the base, excess forgetting, equal gain."""
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, field
 
 from markupsafe import Markup
 
@@ -21,16 +21,30 @@ from lpr_lab.views import Table
 from lpr_lab.views.html.templates import render
 from lpr_lab.views.numbers import change, interval
 
+
+@dataclass(frozen=True)
+class Part:
+    """One control: what it means, and its numbers, or why there are none."""
+
+    title: str
+    meaning: str
+    heads: list[str] = field(default_factory=list)
+    rows: list[list[str]] = field(default_factory=list)
+    missing: str = ""
+    makes: bool = False
+    """Whether the command makes it."""
+
+
 TEMPLATE = "dashboard/pages/retention/controls.html.j2"
 
 
 def controls(run: Run, runs: Sequence[Run], dataset: str) -> Markup:
     """Return the section: each control with its meaning in words, its numbers with intervals, or how to make it."""
     parts = [_divergence(run), _excess(run, runs, dataset), _at_gain(run, runs, dataset)]
-    return render(TEMPLATE, parts=[part for part in parts if part], command=f"lpr-lab control old-only {run.id}")
+    return render(TEMPLATE, parts=parts, command=f"lpr-lab control old-only {run.id}")
 
 
-def _divergence(run: Run) -> dict[str, Any]:
+def _divergence(run: Run) -> Part:
     table = run.tables.read("self_divergence")
     title = "Distance from the base on the base's own samples"
     meaning = (
@@ -39,7 +53,7 @@ def _divergence(run: Run) -> dict[str, Any]:
         "hide it. It says that the model changed there, not that it got worse."
     )
     if table is None:
-        return {"title": title, "meaning": meaning, "missing": "This run did not ask for it (self_samples=64)."}
+        return Part(title, meaning, missing="This run did not ask for it (self_samples=64).")
     rows = [
         [
             str(row["model"]),
@@ -51,24 +65,24 @@ def _divergence(run: Run) -> dict[str, Any]:
         for row in table[table["language"] == "all"].to_dict("records")
     ]
     heads = ["Stage", "KL, bits per byte", "95% interval", "Of the base's own bits", "Same likeliest token"]
-    return {"title": title, "meaning": meaning, "heads": heads, "rows": rows}
+    return Part(title, meaning, heads, rows)
 
 
-def _excess(run: Run, runs: Sequence[Run], dataset: str) -> dict[str, Any]:
+def _excess(run: Run, runs: Sequence[Run], dataset: str) -> Part:
     title = "Excess forgetting, beyond the old-only arm"
     meaning = (
         "The old-only arm is the same training on original languages alone. What any raw text does to the base is in "
         "both, so their difference, in points, is what the new languages cost. Above zero is forgetting."
     )
     if is_control(run):
-        return {"title": title, "meaning": meaning, "missing": "This run is an old-only arm itself."}
+        return Part(title, meaning, missing="This run is an old-only arm itself.")
     control = find_old_only(run, runs)
     if control is None:
-        return {"title": title, "meaning": meaning, "missing": "The arm was not trained yet.", "makes": True}
+        return Part(title, meaning, missing="The arm was not trained yet.", makes=True)
     try:
         table = excess_forgetting(run, control, dataset)
     except LprError as error:
-        return {"title": title, "meaning": meaning, "missing": str(error)}
+        return Part(title, meaning, missing=str(error))
     rows = [
         [
             "All, on average" if row["language"] == MEAN else language_name(str(row["language"])),
@@ -81,10 +95,10 @@ def _excess(run: Run, runs: Sequence[Run], dataset: str) -> dict[str, Any]:
         for row in table.to_dict("records")
     ]
     heads = ["Language", "This run", f"Old-only arm {short_id(control.id)}", "Excess", "95% interval", "Verdict"]
-    return {"title": title, "meaning": meaning, "heads": heads, "rows": rows}
+    return Part(title, meaning, heads, rows)
 
 
-def _at_gain(run: Run, runs: Sequence[Run], dataset: str) -> dict[str, Any]:
+def _at_gain(run: Run, runs: Sequence[Run], dataset: str) -> Part:
     title = "Forgetting at equal gain"
     meaning = (
         "Recipes compared where they learned the new languages equally well, not at equal learning rates: between two "
@@ -94,15 +108,15 @@ def _at_gain(run: Run, runs: Sequence[Run], dataset: str) -> dict[str, Any]:
     own = str(run.config.get("recipe"))
     if own not in curves or len(curves) < 2:
         needs = "It needs two runs or more, with other rates or budgets, of this recipe and of another one."
-        return {"title": title, "meaning": meaning, "missing": needs}
+        return Part(title, meaning, missing=needs)
     try:
         table = forgetting_at_gain({own: curves[own], **curves}, dataset=dataset)
     except LprError as error:
-        return {"title": title, "meaning": meaning, "missing": str(error)}
-    return {"title": title, "meaning": meaning, **_gain_rows(table)}
+        return Part(title, meaning, missing=str(error))
+    return Part(title, meaning, *_gain_rows(table))
 
 
-def _gain_rows(table: Table) -> dict[str, Any]:
+def _gain_rows(table: Table) -> tuple[list[str], list[list[str]]]:
     rows = [
         [
             str(row["name"]),
@@ -117,7 +131,7 @@ def _gain_rows(table: Table) -> dict[str, Any]:
     ]
     at = f"Forgetting at a gain of {table['gain'].iloc[0]:.1f}%"
     heads = ["Recipe", "Runs", at, "95% interval", "Against this recipe", "95% interval", "Verdict"]
-    return {"heads": heads, "rows": rows}
+    return heads, rows
 
 
 def _interval(low: float, high: float) -> str:
