@@ -39,7 +39,7 @@ class _Assets(StaticFiles):
             body = _compressed(str(full_path), stat_result.st_mtime_ns)
             response = Response(body, status_code, {"content-encoding": "gzip"}, media_type)
         else:
-            response = FileResponse(full_path, status_code, stat_result=stat_result)
+            response = FileResponse(full_path, status_code, media_type=media_type, stat_result=stat_result)
         response.headers["cache-control"] = KEPT
         response.headers["vary"] = "Accept-Encoding"
         return response
