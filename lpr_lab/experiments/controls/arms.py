@@ -36,14 +36,23 @@ def old_only(run: Run | Experiment) -> Experiment:
     Routers that are fitted in closed form are fitted as in the run: they learn nothing from the text of a training.
 
     Raises:
-        UsageError: it is a control already, or a run of one stage of another run.
+        UsageError: it is a control already, a run of one stage of another run, or has steps that know no such arm.
     """
     experiment = run if isinstance(run, Experiment) else Experiment.from_config(run.config)
     if experiment.control:
         raise UsageError("This is the old-only arm already; name the run that it is to be compared with.")
     if experiment.from_run:
         raise UsageError("A run of one stage alone has no old-only arm; make one of a run with all its steps.")
+    if unknown := [step for step in experiment.steps if step not in _KNOWN_STEPS]:
+        raise UsageError(
+            f"An old-only arm is known for runs of the steps {', '.join(_KNOWN_STEPS)}, and this one has "
+            f"{', '.join(unknown)}, which would go on reading the expanded languages."
+        )
     return experiment.with_settings(control=OLD_ONLY)
+
+
+_KNOWN_STEPS = ("fit_routers", "expand", "local_review", "review")
+"""Steps that `experiments.steps` makes on `Experiment.taught` where they train by gradient."""
 
 
 def make_old_only(run: Run) -> Run:
