@@ -61,6 +61,7 @@ _VERBS = {
     "save_expansion": "lpr_lab.model.formats.save_load",
     "load_expansion": "lpr_lab.model.formats.save_load",
     "load_tokenizer": "lpr_lab.model.formats.save_load",
+    "load_trained": "lpr_lab.method.baselines.files",
     "register": "lpr_lab.model.adapter",
     "export": "lpr_lab.model.formats.export",
     "extract": "lpr_lab.measure.extract",
@@ -94,6 +95,7 @@ if TYPE_CHECKING:
     from lpr_lab.measure.routing import trace
     from lpr_lab.method import baselines, paper_settings
     from lpr_lab.method.allocation import Allocation, allocate, uniform
+    from lpr_lab.method.baselines.files import load_trained
     from lpr_lab.method.closed_form import fit_routers, local_review
     from lpr_lab.method.expand import expand
     from lpr_lab.method.losses import classifier_loss, group_loss, lm_loss, load_balancing_loss, lpr_loss, router_z_loss

@@ -41,6 +41,7 @@ from lpr_lab.dashboard.server.request_limits import TooManyError
 from lpr_lab.errors import LprError, UsageError
 from lpr_lab.measure.significance import change_of
 from lpr_lab.runs.find import list_runs
+from lpr_lab.runs.model_ref import why_no_routing
 from lpr_lab.runs.run import Run
 
 ASKED_RULE = Choice("The rule", tuple(name for name in RULES if name != "own"))
@@ -76,7 +77,10 @@ class Endpoints:
             [token].
         """
         text, language = TRACED.read(text), LANGUAGE.read(language)
-        with MODELS.use(Run.open(self._runs_dir, RUN.read(run))) as loaded:
+        traced = Run.open(self._runs_dir, RUN.read(run))
+        if dense := why_no_routing(traced):
+            raise UsageError(dense)
+        with MODELS.use(traced) as loaded:
             from lpr_lab.measure.routing import trace
 
             found = trace(loaded.model, loaded.tokenizer, text, language or None)

@@ -5,24 +5,38 @@ The verbs' own settings are composed here. Recipes, notebooks, presets and `conf
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from lpr_lab.errors import UsageError, did_you_mean, one_of
 from lpr_lab.measure.settings import EvaluateSettings, SelfDivergenceSettings
 from lpr_lab.method.allocation import RULES
-from lpr_lab.method.settings import ExpandSettings, FitSettings, ReviewSettings, SimilaritySettings, UpcycleSettings
+from lpr_lab.method.settings import (
+    ExpandSettings,
+    FinetuneSettings,
+    FitSettings,
+    ReviewSettings,
+    SimilaritySettings,
+    UpcycleSettings,
+)
 from lpr_lab.method.training.budget import StageBudget
 from lpr_lab.model.bases.embedded import learning_rates
 from lpr_lab.model.rounding import BASE_DTYPES
 from lpr_lab.text.languages import language_codes
 
-STEPS = ("fit_routers", "expand", "local_review", "review")
+STEPS = ("fit_routers", "expand", "one_stage", "local_review", "review", "finetune", "interpolate")
+OF_BASELINES = ("finetune", "interpolate")
+"""Steps that train another model than an expansion."""
 STAGES = ("stage1", "stage2")
 OLD_ONLY = "old_only"
 CONTROLS = ("", OLD_ONLY)
 ALLOCATIONS = ("uniform", "similarity", "inverse", "first", "last", "random")
+
+
+_RATE_FACTORS = {"lora": 10, "lora_moe": 10}
+"""Low-rank updates learn best at about ten times the rate of whole weights, whatever their rank (LoRA Without Regret,
+Thinking Machines 2025)."""
 
 
 def _own(settings: type) -> dict[str, str]:
@@ -35,6 +49,14 @@ _FLAT: dict[str, dict[str, str]] = {
     "fit": {f"fit_{name}": name for name in ("solver", "divide", "tokens_per_language")},
     "expand": _own(ExpandSettings),
     "review": _own(ReviewSettings),
+    "finetune": {"baseline": "kind", "finetune_replay_share": "replay_share"}
+    | {
+        name: name
+        for name in (
+            *("lora_rank", "lora_experts", "added_blocks", "frozen_share", "neuron_share", "calibration_tokens"),
+            "interpolation_weight",
+        )
+    },
     "evaluate": {"eval_tokens_per_language": "tokens_per_language", "bootstrap": "bootstrap"},
     "self_divergence": {"self_samples": "count", "self_sample_tokens": "tokens"},
 }
@@ -52,7 +74,8 @@ class Experiment:
     recipe: str
     """Name of the recipe it came from."""
     steps: tuple[str, ...]
-    """Verbs in order, out of fit_routers, expand, local_review, review."""
+    """Verbs in order, out of fit_routers, expand, one_stage, local_review, review; of a baseline finetune, and
+    interpolate."""
     base: str = "smollm2-135m"
     quantization: str = ""
     """`nf4` packs the base's linear maps into four bits (see `model.bases.quantized`); empty leaves them whole."""
@@ -88,6 +111,7 @@ class Experiment:
     stage2: StageBudget = field(default_factory=lambda: StageBudget(tokens=20_480))
     expand: ExpandSettings = field(default_factory=ExpandSettings)
     review: ReviewSettings = field(default_factory=ReviewSettings)
+    finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
     loss_variant: str = "paper"
     """`paper`, or `released` for the authors' code (all losses that have the two)."""
     evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
@@ -104,6 +128,7 @@ class Experiment:
         unknown = [step for step in self.steps if step not in STEPS]
         if unknown or not self.steps:
             raise UsageError(f"steps = {self.steps}; expected some of {', '.join(STEPS)}.")
+        self._check_baseline()
         both = set(self.original) & {*self.earlier, *self.expanded} | set(self.earlier) & set(self.expanded)
         if both:
             raise UsageError(
@@ -128,6 +153,42 @@ class Experiment:
         if not self.original or not self.expanded:
             raise UsageError("An experiment needs at least one original and one expanded language.")
 
+    def _check_baseline(self) -> None:
+        own = [step for step in self.steps if step in OF_BASELINES]
+        if bool(self.finetune.kind) != bool(own) or (own and len(own) < len(self.steps)):
+            raise UsageError(
+                f"baseline = {self.finetune.kind!r} and steps = {self.steps}; a baseline has the steps "
+                f"{', '.join(OF_BASELINES)} and no others. Take one of the recipes."
+            )
+        if own and (self.from_run or self.parent):
+            raise UsageError(
+                f"The baseline {self.finetune.kind} starts from a dense base, and this experiment from the run "
+                f"{self.from_run or self.parent}."
+            )
+        if own and self.finetune.kind == "sparse_moe" and self.allocation in ALLOCATIONS[1:]:
+            raise UsageError(
+                f"allocation = {self.allocation!r} plans an expansion; sparse_moe takes 'uniform', or new experts "
+                "layer by layer."
+            )
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it makes another model than an expansion."""
+        return bool(self.finetune.kind)
+
+    @property
+    def both_stages(self) -> StageBudget:
+        """Budget of what is trained in one stage on the text of both: the rates of stage 1, the tokens of the two."""
+        stage1 = self.resolved().stage1
+        return replace(stage1, tokens=stage1.tokens + self.stage2.tokens)
+
+    @property
+    def replay_share_of_both(self) -> float:
+        """Share of original languages in the text of both stages together; of a baseline its own, where it has one."""
+        own = self.finetune.replay_share
+        replayed = self.stage2.tokens * self.review.replay_share
+        return replayed / (self.stage1.tokens + self.stage2.tokens) if own is None else own
+
     @property
     def languages(self) -> tuple[str, ...]:
         """Original languages first, then those of earlier groups, then the expanded ones."""
@@ -141,6 +202,10 @@ class Experiment:
     @property
     def tokens_per_language(self) -> int:
         """Return the tokens of `train` text that a language must have for both stages to see none of it twice."""
+        if {"one_stage", "finetune"} & set(self.steps):
+            total, share = self.stage1.tokens + self.stage2.tokens, self.replay_share_of_both
+            learned, replayed = (1 - share) * total / len(self.taught), share * total / len(self.original)
+            return math.ceil(max(learned, replayed * 80 / 15))
         learned = self.stage1.tokens / len(self.taught)
         replayed = self.stage2.tokens * self.review.replay_share / len(self.original)
         # Of five and a third times as much text is `train` as is `replay`.
@@ -149,6 +214,7 @@ class Experiment:
     def resolved(self) -> "Experiment":
         """Return the experiment with what the base decides as numbers: the learning rates."""
         experts, routers = learning_rates(self.base)
+        experts *= _RATE_FACTORS.get(self.finetune.kind, 1)
 
         def of(budget: StageBudget) -> StageBudget:
             own, of_routers = budget.learning_rate, budget.router_learning_rate
@@ -198,9 +264,16 @@ class Experiment:
             UsageError: an unknown setting, with the closest known one, or a value of another type than it has.
         """
         _refuse_unknown(config, NAMES)
-        return changed(Experiment(**{name: config[name] for name in ("recipe", "steps") if name in config}), config)
+        return changed(Experiment.begin(**{name: config[name] for name in BEGINNING if name in config}), config)
+
+    @staticmethod
+    def begin(recipe: str, steps: Sequence[str], baseline: str = "") -> "Experiment":
+        """Return an experiment with the defaults of everything but what decides which settings it can have."""
+        return Experiment(recipe=recipe, steps=tuple(steps), finetune=FinetuneSettings(kind=baseline))
 
 
+BEGINNING = ("recipe", "steps", "baseline")
+"""What `Experiment.begin` takes, by its flat names."""
 NAMES = tuple(flat for own in fields(Experiment) for flat in _FLAT.get(own.name, [own.name]))
 """Every setting by its flat name."""
 

@@ -18,17 +18,18 @@ from lpr_lab.measure.routing import original_weight_by_language
 from lpr_lab.model.formats.save_load import find_adapter, read_config
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import stage_names, use_stage
+from lpr_lab.model.tuned.pair import Tuned
 from lpr_lab.text import sample_texts
 
 _PROBE_TOKENS = 64
 
 
 def measure_run(context: RunContext) -> None:
-    """Evaluate base and expanded model on held-out and dev text; the process that writes makes tables of it."""
+    """Evaluate base and trained model on held-out and dev text; the process that writes makes tables of it."""
     run, experiment = context.run, context.experiment
     with run.working("measure"), timed(run, "measure") if context.writes else nullcontext():
         stages = stage_names(context.model)
-        counter = ExpertCounter(stages)
+        counter = None if isinstance(context.model, Tuned) else ExpertCounter(stages)
         report = evaluate(
             context.model,
             context.tokenizer,
@@ -42,7 +43,7 @@ def measure_run(context: RunContext) -> None:
             experts=counter,
         )
         accuracy = None
-        if run.phases["plan"].get("classifier_layers"):
+        if run.phases.get("plan", {}).get("classifier_layers"):
             accuracy = classifier_accuracy(
                 context.model,
                 context.tokenizer,
@@ -63,7 +64,7 @@ def measure_run(context: RunContext) -> None:
         wait_for_all()
 
 
-def _write_tables(context: RunContext, report: Report, counter: ExpertCounter) -> None:
+def _write_tables(context: RunContext, report: Report, counter: ExpertCounter | None) -> None:
     run, stages = context.run, stage_names(context.model)
     scores = report.to_frame()
     run.tables.write("retention", scores[scores["model"].isin(["base", "expanded"])])
@@ -76,9 +77,11 @@ def _write_tables(context: RunContext, report: Report, counter: ExpertCounter) -
         run.tables.write("change_from_parent", report.changes(before=parent_stage))
     if len(report.lost):
         run.tables.write("lost_text", report.lost)
-    run.tables.write("load", report.load)
-    run.tables.write("original_weight", original_weight_by_language(report.load))
-    write_expert_tables(run, counter, context.tokenizer)
+    if len(report.load):  # a dense model has no experts, and a mixture that learned as a whole no original one
+        run.tables.write("load", report.load)
+    if counter is not None:
+        run.tables.write("original_weight", original_weight_by_language(report.load))
+        write_expert_tables(run, counter, context.tokenizer)
 
 
 def _differences(context: RunContext) -> dict[str, float]:
@@ -96,10 +99,10 @@ def probe_of(tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
     return torch.tensor([tokenizer(sample_texts.PROBE, add_special_tokens=False)["input_ids"][:_PROBE_TOKENS]])
 
 
-def logits_of(model: PreTrainedModel | PeftModel, probe: torch.Tensor, stage: str | None) -> torch.Tensor:
+def logits_of(model: PreTrainedModel | PeftModel | Tuned, probe: torch.Tensor, stage: str | None) -> torch.Tensor:
     """Return the logits of the base (None), of the model as it stands (""), or of one of its stages."""
-    is_expanded = isinstance(model, PeftModel)
-    with torch.no_grad(), use_stage(model, stage) if is_expanded and stage != "" else nullcontext():
+    has_stages = isinstance(model, PeftModel | Tuned)
+    with torch.no_grad(), use_stage(model, stage) if has_stages and stage != "" else nullcontext():
         return model(probe.to(model.device)).logits.cpu()
 
 

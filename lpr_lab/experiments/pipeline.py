@@ -1,4 +1,4 @@
-"""The phases of a run in their order: load, upcycle, train, save, evaluate, trace, generate.
+"""The phases of a run in their order: load, upcycle (or make a baseline), train, save, evaluate, trace, generate.
 
 Every phase leaves its result in the run directory and is marked done, so a run that was interrupted anywhere continues
 with the same call and repeats nothing that was finished.
@@ -13,7 +13,7 @@ from accelerate.utils import parse_flag_from_env
 
 from lpr_lab import storage
 from lpr_lab.experiments.config import Experiment, completed
-from lpr_lab.experiments.load import expanded_model, starting_model
+from lpr_lab.experiments.load import model_to_train, starting_model
 from lpr_lab.experiments.measuring import logits_of, measure_run, probe_of
 from lpr_lab.experiments.processes.check import check
 from lpr_lab.experiments.processes.group import follow, release, share
@@ -26,15 +26,15 @@ from lpr_lab.experiments.tracking.trackers import selected as selected_trackers
 from lpr_lab.experiments.training import timed, train_steps
 from lpr_lab.measure.generation import generate_pair
 from lpr_lab.measure.routing import trace
+from lpr_lab.method.baselines.files import restore_trained
+from lpr_lab.method.baselines.kinds import count_tuned
 from lpr_lab.method.training.compute import on_device
 from lpr_lab.method.upcycle import count_parameters
 from lpr_lab.model.adapter import expansion_config
-from lpr_lab.model.formats.save_load import (
-    find_adapter,
-    restore_expansion,
-)
 from lpr_lab.model.parallel.sharing import together
 from lpr_lab.model.stages import stage_names
+from lpr_lab.model.tuned.names import FINETUNE
+from lpr_lab.model.tuned.pair import Tuned
 from lpr_lab.runs import environment
 from lpr_lab.runs.find import start_run
 from lpr_lab.runs.run import Run
@@ -43,7 +43,7 @@ from lpr_lab.text.load import load_corpus
 from lpr_lab.text.round_trip import check_corpus
 
 KIND = "expansion"
-"""Of a run of all phases; a run of one stage is of the kind `stage1` or `stage2`."""
+"""Of a run of all phases, of the method or of a baseline; a run of one stage is of the kind `stage1` or `stage2`."""
 
 
 def start(experiment: Experiment, run_dir: str | Path = "", root: str | Path | None = None) -> Run:
@@ -133,16 +133,18 @@ def prepare(
         parent_logits = None if parent is None else logits_of(model, probe, "")
         if parent is not None and experiment.from_run:
             run.phases.record("plan", parent.phases["plan"])
-        expanded = expanded_model(experiment, run, model, tokenizer, corpus)
-        facts: dict[str, Any] = {"parameters": count_parameters(expanded)}
-        facts["largest_logit"] = float(base_logits.abs().max())
-        facts["base_dtype"] = expansion_config(expanded).base_dtype
-        if not expansion_config(expanded).groups[-1]:  # its newest experts were never trained
-            facts["start_difference"] = float((logits_of(expanded, probe, "") - base_logits).abs().max())
-        run.phases.record("upcycle", facts)
+        made = model_to_train(experiment, run, model, tokenizer, corpus)
+        facts: dict[str, Any] = {"largest_logit": float(base_logits.abs().max())}
+        if isinstance(made, Tuned):
+            facts |= {"parameters": count_tuned(made), "base_dtype": str(made.base.dtype).removeprefix("torch.")}
+        else:
+            facts |= {"parameters": count_parameters(made), "base_dtype": expansion_config(made).base_dtype}
+        if isinstance(made, Tuned) or not expansion_config(made).groups[-1]:  # what is new was never trained
+            facts["start_difference"] = float((logits_of(made, probe, "") - base_logits).abs().max())
+        run.phases.record("baseline" if isinstance(made, Tuned) else "upcycle", facts)
         run.phases.mark_done("prepare")
     logits = (base_logits, parent, parent_logits)
-    return RunContext(experiment, run, expanded, tokenizer, corpus, *logits, names, processes=number)
+    return RunContext(experiment, run, made, tokenizer, corpus, *logits, names, processes=number)
 
 
 def train(context: RunContext) -> None:
@@ -155,11 +157,11 @@ def train(context: RunContext) -> None:
     """
     run = context.run
     if run.phases.is_done("save"):
-        restore_expansion(context.model, find_adapter(run.path))
+        restore_trained(context.model, run.paths.checkpoint)
     elif context.processes > 1 and started() == 1:
         with run.working(), on_device(context.model, torch.device("cpu")):  # a GPU is for the processes
             launch(run, "train", context.processes, context.trackers)
-            restore_expansion(context.model, find_adapter(run.path))
+            restore_trained(context.model, run.paths.checkpoint)
     else:
         if leads():
             share("train", run.path)
@@ -185,12 +187,12 @@ def measure(context: RunContext) -> None:
 
 
 def show(context: RunContext, max_new_tokens: int = 32) -> None:
-    """Trace and continue our own sample texts in every language of the run that has one."""
+    """Continue our own sample texts in every language of the run that has one, and trace an expansion's routing."""
     run, experiment = context.run, context.experiment
     if run.phases.is_done("show"):
         return
     with run.working("show"), timed(run, "show"):
-        for language in experiment.languages:
+        for language in () if isinstance(context.model, Tuned) else experiment.languages:
             if language in sample_texts.TEXTS:
                 text, stages = sample_texts.TEXTS[language], stage_names(context.model)
                 traced = trace(context.model, context.tokenizer, text, language, stages=stages)
@@ -202,12 +204,14 @@ def show(context: RunContext, max_new_tokens: int = 32) -> None:
             if prompt is None or prompt in said:
                 continue
             *_, last = generate_pair(context.model, context.tokenizer, prompt, max_new_tokens)
+            texts: dict[str, Any] = {"base": last.left.text, "expanded": last.right.text}
+            if isinstance(context.model, Tuned):
+                texts = {"left": "base", "right": FINETUNE, "left_text": last.left.text, "right_text": last.right.text}
             run.generations.append(
                 {
                     "language": language,
                     "prompt": prompt,
-                    "base": last.left.text,
-                    "expanded": last.right.text,
+                    **texts,
                     "diverged_at": last.diverged_at,
                     "max_new_tokens": max_new_tokens,
                     "temperature": 0.0,
@@ -235,7 +239,9 @@ def finish(context: RunContext) -> dict[str, Any]:
 
 
 def _only(experiment: Experiment) -> str:
-    """Return what a run of one stage, or a control, adds to its title."""
+    """Return what a run of one stage, a control, or a baseline adds to its title."""
     if experiment.control:
         return ", old-only arm"
+    if experiment.is_baseline:
+        return f", {experiment.recipe.replace('_', ' ')}"
     return f", {experiment.recipe.replace('stage', 'stage ')} alone" if experiment.from_run else ""

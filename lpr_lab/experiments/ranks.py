@@ -4,19 +4,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lpr_lab.experiments.config import Experiment
-from lpr_lab.experiments.load import expanded_model, starting_model
+from lpr_lab.experiments.load import model_to_train, starting_model
 from lpr_lab.experiments.measuring import logits_of, measure_run, probe_of
 from lpr_lab.experiments.steps import RunContext
 from lpr_lab.experiments.tracking.trackers import selected as selected_trackers
 from lpr_lab.experiments.training import train_steps
-from lpr_lab.model.formats.save_load import find_adapter, restore_expansion
+from lpr_lab.method.baselines.files import restore_trained
 from lpr_lab.model.parallel.sharing import together
 from lpr_lab.runs.run import Run
 from lpr_lab.text.load import load_corpus
 
 
 def _measure(context: RunContext) -> None:
-    restore_expansion(context.model, find_adapter(context.run.path))
+    restore_trained(context.model, context.run.paths.checkpoint)
     measure_run(context)
 
 
@@ -40,8 +40,8 @@ def work(phase: str, path: Path, *, writes: bool = False) -> None:
         parent, model, tokenizer = starting_model(experiment, run)
         probe = probe_of(tokenizer)
         base_logits, parent_logits = logits_of(model, probe, None), logits_of(model, probe, "")
-        expanded = expanded_model(experiment, run, model, tokenizer, corpus)
+        made = model_to_train(experiment, run, model, tokenizer, corpus)
         of_parent = (None, None) if parent is None else (parent, parent_logits)
-        context = RunContext(experiment, run, expanded, tokenizer, corpus, base_logits, *of_parent)
+        context = RunContext(experiment, run, made, tokenizer, corpus, base_logits, *of_parent)
         context.trackers, context.writes = selected_trackers(), writes
         PHASES[phase](context)

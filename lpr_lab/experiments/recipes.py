@@ -6,6 +6,25 @@
     local_review   upcycle -> expand -> local_review (routers in closed form)       the review without backpropagation
     guided_review  upcycle -> expand -> local_review -> review                      that as the start of the papers' own
 
+The ablations of MoE-LPR, each with one thing taken away:
+
+    no_copy             experts start at random
+    no_review           stage 1 alone
+    review_without_lpr  routers reviewed by the language-model loss alone
+    one_stage           replay and the LPR loss in stage 1, experts and routers together, no review
+
+And what the method is compared with, each trained in one stage on as many tokens as both stages have (`_baseline`):
+
+    full                every weight, on the new languages alone
+    full_replay         with 5 % replay; full_replay_1 with 1 %
+    interpolate         halfway between the base and `full`
+    lora                low-rank updates of rank 8; lora_64 of rank 64
+    llama_pro           new blocks between the old ones
+    lora_moe            a mixture of low-rank experts on every map of the MLPs
+    sparse_moe          a mixture of experts of which everything learns
+    ssu                 every column but those that matter most to the original languages
+    lape                neurons that fire for the expanded languages alone
+
 A variant is a recipe with settings replaced: `recipes.route_first(base="path/to/model", expanded=("el",))`. A further
 language group goes on from a finished run: `recipes.further(run, expanded=("el",))`.
 
@@ -19,10 +38,11 @@ from pathlib import Path
 from typing import Any
 
 from lpr_lab.errors import DamagedError, MissingError, UsageError, one_of
-from lpr_lab.experiments.config import STAGES, Experiment, changed
+from lpr_lab.experiments.config import BEGINNING, STAGES, Experiment, changed
 from lpr_lab.method.paper_settings import CLASSIFIER_LAYERS, NEW_EXPERTS_G1, PRESETS
 from lpr_lab.method.settings import UpcycleSettings
 from lpr_lab.method.training.budget import StageBudget
+from lpr_lab.runs.model_ref import tuned_as
 from lpr_lab.runs.run import Run
 
 
@@ -57,10 +77,91 @@ def guided_review(**changes: Any) -> Experiment:
     return local_review(**{"recipe": "guided_review", "steps": ("expand", "local_review", "review"), **changes})
 
 
+def no_copy(**changes: Any) -> Experiment:
+    """MoE-LPR with experts that start at random, not as copies (its ablation "w/o expert-copy")."""
+    return moe_lpr(**{"recipe": "no_copy", "expert_init": "random", **changes})
+
+
+def no_review(**changes: Any) -> Experiment:
+    """MoE-LPR's stage 1 alone (its ablation "w/o review"); what a review would cost is not spent otherwise."""
+    return moe_lpr(**{"recipe": "no_review", "steps": ("expand",), **changes})
+
+
+def review_without_lpr(**changes: Any) -> Experiment:
+    """MoE-LPR with a review by the language-model loss alone (its ablation "w/o LPR"); the LPR loss is logged."""
+    return moe_lpr(**{"recipe": "review_without_lpr", "lpr_coef": 0.0, **changes})
+
+
+def one_stage(**changes: Any) -> Experiment:
+    """MoE-LPR's ablation "one-stage": the text and the losses of both stages at once, experts and routers together."""
+    return moe_lpr(**{"recipe": "one_stage", "steps": ("one_stage",), **changes})
+
+
+def full(**changes: Any) -> Experiment:
+    """Full fine-tuning on the new languages alone: what forgets most."""
+    return _baseline("full", changes, finetune_replay_share=0.0)
+
+
+def full_replay(**changes: Any) -> Experiment:
+    """Full fine-tuning with replay of the original languages, 5 % unless `finetune_replay_share` says otherwise."""
+    return _baseline("full", changes, recipe="full_replay", finetune_replay_share=0.05)
+
+
+def full_replay_1(**changes: Any) -> Experiment:
+    """Full fine-tuning with 1 % replay, which practitioners say is enough."""
+    return full_replay(**{"recipe": "full_replay_1", "finetune_replay_share": 0.01, **changes})
+
+
+def interpolate(**changes: Any) -> Experiment:
+    """Full fine-tuning, and then weights between the base's and the tuned ones, halfway by default."""
+    return _baseline("interpolate", changes, finetune_replay_share=0.0, steps=("finetune", "interpolate"))
+
+
+def lora(**changes: Any) -> Experiment:
+    """Low-rank updates of rank 8 on all linear maps (MoE-LPR's row "LoRA")."""
+    return _baseline("lora", changes)
+
+
+def lora_64(**changes: Any) -> Experiment:
+    """Low-rank updates of rank 64: better on new languages, the paper says, and worse on old ones."""
+    return _baseline("lora", changes, recipe="lora_64", lora_rank=64)
+
+
+def llama_pro(**changes: Any) -> Experiment:
+    """New decoder blocks between the frozen old ones (MoE-LPR's row "LLaMA-Pro"); the base is held in float32."""
+    return _baseline("llama_pro", changes, base_dtype="float32")
+
+
+def lora_moe(**changes: Any) -> Experiment:
+    """A mixture of 8 low-rank experts of rank 180 on every map of the MLPs (MoE-LPR's row "LoRAMoE")."""
+    return _baseline("lora_moe", changes, lora_rank=180)
+
+
+def sparse_moe(**changes: Any) -> Experiment:
+    """Upcycled, and then everything learns, expert 0 too (MoE-LPR's row "MoE")."""
+    return _baseline("sparse_moe", changes)
+
+
+def ssu(**changes: Any) -> Experiment:
+    """Column freezing by importance to the original languages (SSU), on the new ones alone, in float32."""
+    return _baseline("ssu", changes, finetune_replay_share=0.0, base_dtype="float32")
+
+
+def lape(**changes: Any) -> Experiment:
+    """Neurons that fire for the expanded languages alone (LAPE), 1 % of all, trained on those languages alone."""
+    return _baseline("lape", changes, finetune_replay_share=0.0)
+
+
+def _baseline(kind: str, changes: Mapping[str, Any], **own: Any) -> Experiment:
+    """Return a baseline's experiment: in one stage, on as many tokens as both stages of the method have together."""
+    return _with(changes, **{"recipe": kind, "steps": ("finetune",), "baseline": kind, **own})
+
+
 def _with(changes: Mapping[str, Any], **own: Any) -> Experiment:
     """Return an experiment with a recipe's own settings, where no change replaces them."""
     given = {**own, **changes}
-    return Experiment(recipe=given.pop("recipe"), steps=given.pop("steps")).with_settings(**given)
+    begun = Experiment.begin(**{name: given.pop(name) for name in BEGINNING if name in given})
+    return begun.with_settings(**given)
 
 
 def further(run: Run | str | Path, **changes: Any) -> Experiment:
@@ -77,6 +178,8 @@ def further(run: Run | str | Path, **changes: Any) -> Experiment:
     run = run if isinstance(run, Run) else Run(Path(run))
     if run.problem:
         raise DamagedError(run.problem)
+    if tuned_as(run):
+        raise UsageError(f"Run {run.id} trained a baseline ({tuned_as(run)}); only an expansion takes a further group.")
     if not changes.get("expanded"):
         raise UsageError("A further group needs its languages, for example recipes.further(run, expanded=('el',)).")
     if not run.paths.has_checkpoint:
@@ -139,6 +242,21 @@ RECIPES: dict[str, Callable[..., Experiment]] = {
     "layer_moe": layer_moe,
     "local_review": local_review,
     "guided_review": guided_review,
+    "no_copy": no_copy,
+    "no_review": no_review,
+    "review_without_lpr": review_without_lpr,
+    "one_stage": one_stage,
+    "full": full,
+    "full_replay": full_replay,
+    "full_replay_1": full_replay_1,
+    "interpolate": interpolate,
+    "lora": lora,
+    "lora_64": lora_64,
+    "llama_pro": llama_pro,
+    "lora_moe": lora_moe,
+    "sparse_moe": sparse_moe,
+    "ssu": ssu,
+    "lape": lape,
 }
 
 

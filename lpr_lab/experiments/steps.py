@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lpr_lab import storage
 from lpr_lab.experiments.config import OLD_ONLY, Experiment, StageBudget, num_classifiers
+from lpr_lab.method import baselines
 from lpr_lab.method.allocation import Allocation, allocate, delta_for, uniform
 from lpr_lab.method.closed_form import RouterFits, fit_routers, local_review
 from lpr_lab.method.expand import expand
@@ -20,6 +21,7 @@ from lpr_lab.method.similarity import measure_similarity
 from lpr_lab.method.similarity_table import SimilarityTable
 from lpr_lab.method.training.train import TrainSettings, train_settings
 from lpr_lab.model.peft import PeftModel
+from lpr_lab.model.tuned.pair import Tuned
 from lpr_lab.runs import environment
 from lpr_lab.runs.run import Run
 from lpr_lab.text.corpus import Corpus
@@ -33,7 +35,8 @@ class RunContext:
 
     experiment: Experiment
     run: Run
-    model: PeftModel
+    model: Any
+    """A `PeftModel`, the expansion; or a `Tuned`, a baseline beside its base."""
     tokenizer: PreTrainedTokenizerBase
     corpus: Corpus
     base_logits: torch.Tensor
@@ -184,6 +187,52 @@ def _expand(context: RunContext, folder: Path) -> dict[str, Any]:
     )
 
 
+def _one_stage(context: RunContext, folder: Path) -> dict[str, Any]:
+    """Stage 1 with the replay and the LPR loss of the review in it."""
+    experiment = context.experiment
+    settings = _settings(experiment, experiment.both_stages, context.model)
+    return expand(
+        context.model,
+        context.tokenizer,
+        context.corpus,
+        languages=experiment.expanded,
+        out=folder,
+        settings=settings,
+        **vars(experiment.expand),
+        load_balancing_variant=experiment.loss_variant,
+        original=experiment.original,
+        replay_share=experiment.replay_share_of_both,
+        lpr_coef=experiment.review.lpr_coef,
+        lpr_variant=experiment.loss_variant,
+        log=_logger(context, "one_stage", settings),
+    )
+
+
+def _finetune(context: RunContext, folder: Path) -> dict[str, Any]:
+    """Train a baseline in one stage."""
+    experiment, share = context.experiment, context.experiment.replay_share_of_both
+    settings = _settings(experiment, experiment.both_stages, context.model.tuned)
+    return baselines.finetune(
+        context.model.tuned,
+        context.tokenizer,
+        context.corpus,
+        original=experiment.original if share else (),
+        expanded=experiment.expanded,
+        out=folder,
+        settings=settings,
+        replay_share=share,
+        load_balancing_coef=experiment.expand.load_balancing_coef,
+        log=_logger(context, "finetune", settings),
+    )
+
+
+def _interpolate(context: RunContext, folder: Path) -> dict[str, Any]:
+    model, weight = context.model, context.experiment.finetune.interpolation_weight
+    assert isinstance(model, Tuned) and not isinstance(model.tuned, PeftModel)
+    baselines.interpolate(model.tuned, model.base, weight)
+    return {"weight": weight}
+
+
 def _review(context: RunContext, folder: Path) -> dict[str, Any]:
     experiment = context.experiment
     settings = _settings(experiment, experiment.resolved().stage2, context.model)
@@ -208,12 +257,15 @@ def _review(context: RunContext, folder: Path) -> dict[str, Any]:
 STEPS: dict[str, Callable[[RunContext, Path], dict[str, Any]]] = {
     "fit_routers": _fit_routers,
     "expand": _expand,
+    "one_stage": _one_stage,
     "local_review": _local_review,
     "review": _review,
+    "finetune": _finetune,
+    "interpolate": _interpolate,
 }
 
 
-def _settings(experiment: Experiment, budget: StageBudget, model: PeftModel) -> TrainSettings:
+def _settings(experiment: Experiment, budget: StageBudget, model: Any) -> TrainSettings:
     return train_settings(
         budget,
         model,

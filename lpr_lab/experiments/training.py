@@ -14,7 +14,8 @@ from lpr_lab.errors import LprError
 from lpr_lab.experiments.processes.number import started
 from lpr_lab.experiments.steps import STEPS, RunContext
 from lpr_lab.experiments.tracking.log import tracking
-from lpr_lab.model.formats.save_load import restore_expansion, save_expansion
+from lpr_lab.method.baselines.files import restore_trained, save_trained
+from lpr_lab.model.machine import peak_memory
 from lpr_lab.model.parallel.processes import join_processes
 from lpr_lab.progress import announce
 from lpr_lab.runs.run import Run
@@ -46,15 +47,16 @@ def _train_steps(context: RunContext) -> None:
                 with tracking(run, step, context.trackers if context.writes else ()) as context.track:
                     facts = STEPS[step](context, folder)
                 if context.writes:
-                    run.phases.record(step, facts)
+                    run.phases.record(step, {**facts, "peak_memory_bytes": peak_memory()})
                     # Kept until the run is finished, so that the next step can start from it after an interruption.
-                    save_expansion(context.model, folder / "adapter")
+                    save_trained(context.model, folder / "adapter")
                     run.phases.mark_done(step)
             wait_for_all()
     with run.working("save"):
         _load_step_before(context, None)
         if context.writes:
-            save_expansion(context.model, run.paths.checkpoint, {"run": run.id, "recipe": experiment.recipe})
+            facts = {"run": run.id, "recipe": experiment.recipe}
+            save_trained(context.model, run.paths.checkpoint, facts, tokenizer=context.tokenizer)
             run.phases.mark_done("save")
         wait_for_all()
 
@@ -97,4 +99,4 @@ def _load_step_before(context: RunContext, step: str | None) -> None:
     steps = context.experiment.steps
     before = steps[: steps.index(step)] if step is not None else steps
     if before:
-        restore_expansion(context.model, context.run.paths.stage(before[-1]) / "adapter")
+        restore_trained(context.model, context.run.paths.stage(before[-1]) / "adapter")

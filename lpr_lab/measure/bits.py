@@ -36,6 +36,7 @@ from lpr_lab.model.observe import Observed, observe
 from lpr_lab.model.parallel.sharing import gathered, reading
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import selected_stage, use_stage
+from lpr_lab.model.tuned.pair import Tuned
 from lpr_lab.progress import progress
 from lpr_lab.text.blocks import Batch
 from lpr_lab.text.corpus import Corpus
@@ -96,7 +97,7 @@ class Report:
 
 
 def evaluate(
-    model: PeftModel | PreTrainedModel,
+    model: PeftModel | PreTrainedModel | Tuned,
     tokenizer: PreTrainedTokenizerBase,
     corpus: Corpus,
     *,
@@ -119,8 +120,8 @@ def evaluate(
     Each setting is a keyword, so that a notebook changes one alone; an experiment keeps its own in `EvaluateSettings`.
 
     Args:
-        model: an expanded model, one with another adapter such as LoRA, or a plain causal LM (then there is only
-            `base`, unless it is given).
+        model: an expanded model, one with another adapter such as LoRA, a baseline from `load_trained`, or a plain
+            causal LM (then there is only `base`, unless it is given).
         tokenizer: the base model's.
         corpus: splits that it lacks are left out, and those without text in one of the languages while another has all.
         languages: which to score.
@@ -145,10 +146,13 @@ def evaluate(
         UsageError: none of the splits has documents in one of the languages, a `base` beside an adapter's own, or a
             tokenizer that loses more than a tenth of the text.
     """
-    if base is not None and isinstance(model, PeftModel):
+    if base is not None and isinstance(model, PeftModel | Tuned):
         raise UsageError(
             "This model has its base inside (disable_adapter), which is what it is compared with; drop base."
         )
+    if isinstance(model, Tuned):
+        base = None if isinstance(model.tuned, PeftModel) else model.base
+        model = model.tuned
     require_embeddings(model, tokenizer)
     chosen = choose_tests(corpus, splits, languages, tokens_per_language, max_document_tokens, tokenizer)
     losses = lost_texts(tokenizer, chosen)

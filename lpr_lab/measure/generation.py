@@ -10,9 +10,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicCache
 
 from lpr_lab.errors import UsageError, one_of
@@ -20,6 +21,7 @@ from lpr_lab.measure.streaming import CharacterStream
 from lpr_lab.model.mixture import all_layers
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import stage_names, use_stage
+from lpr_lab.model.tuned.pair import Tuned
 from lpr_lab.text.graphemes import token_bytes
 from lpr_lab.text.packing import in_mode, separator_token_id
 from lpr_lab.text.unicode import check_text
@@ -70,11 +72,11 @@ class PairStep:
 class _ModelAtStage:
     """A model with a fast switch to one stage, or its base, and back, for every token; `use_stage` takes longer."""
 
-    def __init__(self, model: PeftModel, stage: str) -> None:
+    def __init__(self, model: PeftModel | PreTrainedModel, stage: str) -> None:
         self.model = model
         self._layers = all_layers(model)
         self._is_training = any(part.training for part in model.modules())
-        with nullcontext() if stage == EXPANDED else use_stage(model, None if stage == BASE else stage):
+        with nullcontext() if stage == EXPANDED else use_stage(cast("PeftModel", model), _or_base(stage)):
             self._target = self._state()
 
     def _state(self) -> list[tuple[int, int, bool]]:
@@ -86,7 +88,7 @@ class _ModelAtStage:
             layer.enable_adapters(not disabled)
 
     @contextmanager
-    def selected(self) -> Iterator[PeftModel]:
+    def selected(self) -> Iterator[PeftModel | PreTrainedModel]:
         before = self._state()
         self._set(self._target)
         try:
@@ -144,7 +146,7 @@ class _Side:
 
 
 def generate_pair(
-    model: PeftModel,
+    model: PeftModel | Tuned,
     tokenizer: PreTrainedTokenizerBase,
     prompt: str,
     max_new_tokens: int = 64,
@@ -153,15 +155,15 @@ def generate_pair(
     *,
     left: str = BASE,
     right: str = EXPANDED,
-    left_model: PeftModel | None = None,
-    right_model: PeftModel | None = None,
+    left_model: PeftModel | Tuned | None = None,
+    right_model: PeftModel | Tuned | None = None,
 ) -> Iterator[PairStep]:
     """Continue a prompt on two sides in lockstep; yields after every token.
 
     The keywords name each side by itself, because any two stages of any two models can be compared.
 
     Args:
-        model: an expanded model.
+        model: an expanded model, or a baseline from `load_trained`.
         tokenizer: the base model's.
         prompt: text to continue, in any script.
         max_new_tokens: limit per side.
@@ -194,12 +196,25 @@ def generate_pair(
     end = tokenizer.eos_token_id
     stops = {separator, end} if isinstance(end, int) else {separator}
     sides = []
-    for writer, stage in models:
+    for named, stage in models:
+        writer, stage = _writer(named, stage)
         tensor = torch.tensor([ids], device=next(writer.parameters()).device)
         generator = torch.Generator(device=tensor.device).manual_seed(seed)
         cache = DynamicCache(config=writer.config)
         sides.append(_Side(_ModelAtStage(writer, stage), tensor, temperature, generator, cache))
     return _steps(sides, tokenizer, stops, max_new_tokens)
+
+
+def _or_base(stage: str) -> str | None:
+    """Return a stage as `use_stage` takes it."""
+    return None if stage == BASE else stage
+
+
+def _writer(model: PeftModel | Tuned, stage: str) -> tuple[PeftModel | PreTrainedModel, str]:
+    """Return the model that writes, and at which stage: of a baseline one of the two that stand beside one another."""
+    if isinstance(model, Tuned):
+        return (model.base if stage == BASE else model.tuned), EXPANDED
+    return model, stage
 
 
 def _steps(sides: list[_Side], tokenizer: PreTrainedTokenizerBase, stops: set[int], limit: int) -> Iterator[PairStep]:

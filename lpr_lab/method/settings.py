@@ -7,7 +7,7 @@ The budget of a stage is in `training.budget`. What verbs share (seed, precision
 
 from dataclasses import dataclass
 
-from lpr_lab.errors import one_of
+from lpr_lab.errors import UsageError, one_of
 
 SOLVERS = ("ridge", "logistic", "means")
 DIVISIONS = ("languages", "as_is")
@@ -52,6 +52,36 @@ class ReviewSettings:
     classifier_coef: float = 0.1
     classifier_input: str = "token"
     group_coef: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneSettings:
+    """Of a baseline: which, its size, and how much replay; see `method.baselines`."""
+
+    kind: str = ""
+    """By name, such as `full`; empty where the recipe is the method's own."""
+    replay_share: float | None = None
+    """Share of blocks in original languages; None for what both stages of the method replay together."""
+    lora_rank: int = 8
+    """Of `lora` and `lora_moe`."""
+    lora_experts: int = 8
+    """Of `lora_moe`: low-rank experts of each map."""
+    added_blocks: int | None = None
+    """Of `llama_pro`: new blocks; None for as many as divide the layers, up to half of them."""
+    frozen_share: float = 0.5
+    """Of `ssu`: the share of each map's columns that stays frozen."""
+    neuron_share: float = 0.01
+    """Of `lape`: the share of all neurons that learns."""
+    calibration_tokens: int = 4096
+    """Of `ssu` and `lape`: how much text of each language is looked at first."""
+    interpolation_weight: float = 0.5
+    """Of `interpolate`: 0 is the base, 1 full fine-tuning."""
+
+    def __post_init__(self) -> None:
+        for name in ("replay_share", "interpolation_weight"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise UsageError(f"{name} = {value}; expected 0 to 1.")
 
 
 @dataclass(frozen=True, kw_only=True)

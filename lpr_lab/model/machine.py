@@ -45,6 +45,16 @@ def free_memory() -> int:
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
 
 
+def peak_memory() -> int:
+    """Return the most bytes that this process held since it began; on a GPU, that torch held there."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated(default_device())
+    import resource  # not on Windows
+
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return held if sys.platform == "darwin" else 1024 * held
+
+
 def resolve_precision(precision: str) -> str:
     """Return `bf16` or `fp32` for `auto`: bf16 on GPUs that have it and on processors with native bf16 arithmetic.
 

@@ -17,6 +17,8 @@ from lpr_lab.model.adapter_config import MoeLprConfig
 from lpr_lab.model.init import init_router
 from lpr_lab.model.mixture import all_layers
 from lpr_lab.model.peft import PeftModel
+from lpr_lab.model.tuned.names import FINETUNE
+from lpr_lab.model.tuned.pair import Tuned
 
 
 def sync_to_config(model: PeftModel, config: MoeLprConfig) -> None:
@@ -96,7 +98,7 @@ def enter_stage(
             init_router(layer.classifier, "xavier", generator)
 
 
-def select_stage(model: PeftModel, name: str) -> None:
+def select_stage(model: PeftModel | Tuned, name: str) -> None:
     """Route as at an earlier stage, bit for bit, without the experts added later.
 
     Args:
@@ -108,6 +110,8 @@ def select_stage(model: PeftModel, name: str) -> None:
     """
     names = stage_names(model)
     one_of("stage", name, names)
+    if isinstance(model, Tuned):
+        return
     stage = names.index(name)
     for layer in all_layers(model):
         layer.stage = stage
@@ -115,7 +119,7 @@ def select_stage(model: PeftModel, name: str) -> None:
 
 
 @contextmanager
-def use_stage(model: PeftModel, stage: str | None) -> Iterator[None]:
+def use_stage(model: PeftModel | Tuned, stage: str | None) -> Iterator[None]:
     """Temporarily select a stage, or the base (None)."""
     if stage is None:
         with model.disable_adapter():
@@ -129,13 +133,17 @@ def use_stage(model: PeftModel, stage: str | None) -> Iterator[None]:
         select_stage(model, before)
 
 
-def stage_names(model: PeftModel) -> list[str]:
-    """Return the names of the stages that an expanded model holds, oldest first."""
+def stage_names(model: PeftModel | Tuned) -> list[str]:
+    """Return the names of the stages that an expanded model holds, oldest first; a baseline has one."""
+    if isinstance(model, Tuned):
+        return [FINETUNE]
     return [stage["name"] for stage in expansion_config(model).stages]
 
 
-def selected_stage(model: PeftModel) -> str:
+def selected_stage(model: PeftModel | Tuned) -> str:
     """Return the name of the stage in use."""
+    if isinstance(model, Tuned):
+        return FINETUNE
     return stage_names(model)[all_layers(model)[0].stage]
 
 

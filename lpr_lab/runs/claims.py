@@ -56,7 +56,7 @@ def main_dataset(table: pd.DataFrame) -> str:
 
 def check(
     changes: pd.DataFrame,
-    original_weight: pd.DataFrame,
+    original_weight: pd.DataFrame | None,
     exactness: dict[str, float],
     from_parent: pd.DataFrame | None = None,
     earlier: Sequence[str] = (),
@@ -68,7 +68,8 @@ def check(
 
     Args:
         changes: table of `Report.changes()`.
-        original_weight: table of `measure.routing.original_weight_by_language`.
+        original_weight: table of `measure.routing.original_weight_by_language`; None for a baseline, which has no
+            original expert.
         exactness: `start_difference` (max |Δlogit| of upcycled against base, judged by `largest_logit`; see
             `model.rounding`) and `base_difference` (after training,
             adapter off, against the base before).
@@ -80,7 +81,6 @@ def check(
     """
     dataset = main_dataset(changes)
     changes = changes[changes["dataset"] == dataset]
-    weights = original_weight[original_weight["dataset"] == dataset]
     expanded, original = changes[changes["role"] == "expanded"], changes[changes["role"] == "original"]
     claims = [
         *_beginning(exactness),
@@ -92,7 +92,7 @@ def check(
         ),
         _gain(expanded),
         _kept("retention", "no original language", "", original),
-        *_weights(weights),
+        *([] if original_weight is None else _weights(original_weight[original_weight["dataset"] == dataset])),
         *_earlier_groups(from_parent, earlier, dataset),
         *([_gains(expanded)] if only_stage else []),
         *_review(by_stage, dataset),
@@ -119,8 +119,7 @@ def _beginning(exactness: dict[str, float]) -> list[Claim]:
     claims = []
     if "start_difference" in exactness:
         text = (
-            "Before training the upcycled model computes what the base computes, up to rounding (largest difference of "
-            "a logit)."
+            "Before training the model computes what the base computes, up to rounding (largest difference of a logit)."
         )
         limit = exactness.get("start_tolerance", logit_tolerance(exactness.get("largest_logit")))
         claims.append(_exact("starts_equal", text, exactness["start_difference"], limit))

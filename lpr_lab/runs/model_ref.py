@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lpr_lab.errors import UsageError, did_you_mean
+from lpr_lab.model.tuned.names import BASELINE, FINETUNE
 from lpr_lab.runs.run import EXAMPLES, RUN_ID_PATTERN, Run
 from lpr_lab.storage import read_json
 
@@ -32,20 +33,57 @@ class ModelRef:
 
     def title(self, beside: Run) -> str:
         """Return its name on a page about the run `beside`."""
-        return self._in(beside, f"{self.run.title} ({self.stage or EXPANDED})")
+        return self._in(beside, f"{self.run.title} ({self.stage or final_name(self.run)})")
 
     def name(self, beside: Run) -> str:
         """Return its name in records of the run `beside`: `base`, `expanded`, a stage; with the id of another run."""
-        return self._in(beside, f"{self.run.id}: {self.stage or EXPANDED}")
+        return self._in(beside, f"{self.run.id}: {self.stage or final_name(self.run)}")
 
     def _in(self, beside: Run, elsewhere: str) -> str:
-        return self.stage or EXPANDED if self.run.id == beside.id or self.stage == BASE else elsewhere
+        return self.stage or final_name(self.run) if self.run.id == beside.id or self.stage == BASE else elsewhere
+
+
+def tuned_as(run: Run) -> str:
+    """Return which baseline a run trained, such as `full`; empty for an expansion, and where no model was trained."""
+    return str(run.config.get("baseline") or "")
+
+
+def final_name(run: Run) -> str:
+    """Return the name of a run's final model: `expanded`, or `finetune` for a baseline, which nothing was added to."""
+    return FINETUNE if tuned_as(run) else EXPANDED
+
+
+def title_of_final(run: Run) -> str:
+    """Return what people call a run's final model, with its stage: it has no other name where it has no stages."""
+    stages = stages_of(run)
+    kind = tuned_as(run)
+    if kind:
+        return f"tuned model ({kind})"
+    return f"expanded model ({stages[-1]})" if stages else "expanded model"
+
+
+def why_no_routing(run: Run) -> str:
+    """Return, in a sentence, why there is no routing to look at in a run's model; empty for an expansion."""
+    kind = tuned_as(run)
+    if kind == "sparse_moe":
+        return (
+            "This run trained a mixture of experts as a whole, the original experts too, so none of them is the base's "
+            "own that tokens could be left to: there is no routing to show as an expansion's."
+        )
+    if kind:
+        return (
+            f"This run trained a dense model ({kind}): every token passes through all of it, so there is no routing to "
+            "show. What it gained and forgot is on the page Retention, what it writes on Compare."
+        )
+    return ""
 
 
 def stages_of(run: Run) -> list[str]:
     """Return the stages of a run's model, oldest first: from its weights, else from its scores; empty for neither."""
     if run.paths.has_checkpoint:
-        stages = read_json(run.paths.checkpoint / "adapter_config.json").get("stages") or []
+        about = run.paths.checkpoint / BASELINE
+        about = about if about.is_file() else run.paths.checkpoint / "adapter_config.json"
+        stages = read_json(about).get("stages") or []
         return [str(stage["name"]) for stage in stages]
     table = run.tables.read("stages")
     return [] if table is None else [str(name) for name in dict.fromkeys(table["stage"]) if name != BASE]
@@ -67,7 +105,7 @@ def parse_model_ref(text: str, run: Run, root: Path | str) -> ModelRef:
     if run_id:
         run, text = Run.open(root, run_id), text.partition(":")[2].strip()
     known = stages_of(run)
-    if text in ("", EXPANDED, *known[-1:]):
+    if text in ("", EXPANDED, final_name(run), *known[-1:]):
         return ModelRef(run, "")
     if text not in (BASE, *known):
         names = [BASE, EXPANDED, *known]

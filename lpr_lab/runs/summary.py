@@ -12,9 +12,13 @@ _DATASETS = {"heldout": "held-out text", "dev": "text like that of training"}
 
 
 def summary_lines(results: Mapping[str, Any], seconds: Mapping[str, float]) -> list[str]:
-    """Return what `results.json` of an expansion says, in words, and how long it took (`run.phases.seconds`).
+    """Return what `results.json` of an expansion or a baseline says, in words, and how long that took.
 
     The held-out set is quoted where there is one. Changes are those of bits per byte: below zero is better.
+
+    Args:
+        results: `run.results`.
+        seconds: `run.phases.seconds`.
 
     Raises:
         KeyError: these are the results of something else.
@@ -22,14 +26,14 @@ def summary_lines(results: Mapping[str, Any], seconds: Mapping[str, float]) -> l
     datasets = [row["dataset"] for row in results["change"]]
     dataset = "heldout" if "heldout" in datasets else datasets[0]
     change = [row for row in results["change"] if row["dataset"] == dataset]
-    weights = [row for row in results["routing"]["original_weight"] if row["dataset"] == dataset]
+    weights = [row for row in (results.get("routing") or {}).get("original_weight") or () if row["dataset"] == dataset]
     known, taught = (_list([_name(code) for code in results[role]]) for role in ("original", "expanded"))
     return [
         f"{results['base']}, which knew {known}, was taught {taught} in {_duration(seconds)}"
         f" (recipe {results['recipe']}).",
         f"Taught, in bits per byte of {_DATASETS.get(dataset, dataset)}: {_changes(change, 'expanded')}.",
         f"Known before, in the same: {_changes(change, 'original')}.{_caveat(change)}",
-        f"Weight of the original expert there: {_weights(weights, 'original')}; {_weights(weights, 'expanded')}.",
+        *_expert_0(weights),
         *divergence_lines(results),
         _claims(results["claims"]),
     ]
@@ -98,6 +102,12 @@ def _percent(value: float) -> str:
 
 def _weights(rows: Sequence[Mapping[str, Any]], role: str) -> str:
     return ", ".join(f"{_name(row['language'])} {row['original_weight']:.2f}" for row in rows if row["role"] == role)
+
+
+def _expert_0(weights: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not weights:  # a baseline, which has no original expert
+        return []
+    return [f"Weight of the original expert there: {_weights(weights, 'original')}; {_weights(weights, 'expanded')}."]
 
 
 def _claims(claims: Sequence[Mapping[str, Any]]) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from lpr_lab.runs.compare.differences import flatten
+from lpr_lab.runs.continuations import Pair
 from lpr_lab.views.figures.titles import with_wrapped_title
 from lpr_lab.views.html.run_overview import render_settings
 from lpr_lab.views.html.templates import with_style
@@ -66,6 +67,16 @@ def show_claims(run: "Run", all_must_hold: bool = False) -> "Styler":
         raise AssertionError(f"Not so in run {run.id}: {' '.join(broken)}")
     group = ["group"] if any("group" in claim for claim in claims) else []
     return in_full(pd.DataFrame(claims, columns=[*group, "text", "measured", "target", "holds"]))
+
+
+def continuations_of(run: "Run") -> Any:
+    """Return what base and trained model wrote to the same prompts, a row for each, as a `pandas.DataFrame`."""
+    import pandas as pd
+
+    pairs = [Pair.from_record(record) for record in run.generations.read()]
+    columns = ["language", "prompt", *(pairs[0].names if pairs else ())]
+    rows = [[pair.language, pair.prompt, pair.left.text, pair.right.text] for pair in pairs]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def in_full(frame: Any, columns: list[str] | None = None) -> "Styler":

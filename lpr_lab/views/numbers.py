@@ -54,6 +54,14 @@ def count(value: float) -> str:
     return f"{int(value):,}".replace(",", "\u202f")
 
 
+def size(num_bytes: float) -> str:
+    """Return an amount of bytes with three digits: `1.05 GB`, `62.4 MB`, `3.2 kB`."""
+    for factor, unit in ((1e9, "GB"), (1e6, "MB")):
+        if num_bytes >= factor:
+            return f"{num_bytes / factor:.3g} {unit}"
+    return f"{num_bytes / 1e3:.3g} kB"
+
+
 def duration(seconds: float | None) -> str:
     """Return a time span in its two largest units: `48 s`, `9 min 12 s`, `3 h 5 min`, `2 days`."""
     if seconds is None or math.isnan(seconds):

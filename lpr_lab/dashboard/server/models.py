@@ -61,7 +61,7 @@ def memory_budget() -> int:
 
 
 class ModelCache:
-    """Holds expanded models, the one used longest ago first to go; one computation at a time.
+    """Holds the models of runs, the one used longest ago first to go; one computation at a time.
 
     Args:
         budget: bytes of models to keep; None reads `memory_budget` when the first is loaded. The model asked for is
@@ -90,7 +90,7 @@ class ModelCache:
 
         Raises:
             MissingError: the run has no weights, or its base model is not on this machine.
-            DamagedError, ComparisonRefusedError: see `model.formats.save_load.load_expansion`.
+            DamagedError, ComparisonRefusedError: see `method.baselines.files.load_trained`.
             LprError: not enough memory.
         """
         with self._lock:
@@ -125,10 +125,11 @@ class ModelCache:
         started = time.monotonic()
         import torch
 
-        from lpr_lab.model.formats.save_load import load_expansion, load_tokenizer
+        from lpr_lab.method.baselines.files import load_trained
+        from lpr_lab.model.formats.save_load import load_tokenizer
 
         try:
-            model = load_expansion(run.path)
+            model = load_trained(run.path)
         except (MemoryError, torch.OutOfMemoryError) as error:
             raise LprError(
                 "There is not enough memory for this model beside what runs already; close something and try again."
@@ -149,7 +150,7 @@ def _expected_bytes(run: Run) -> int:
     """Return what a model will take, from what its run says of it; 0 when it says nothing."""
     try:
         parameters = run.results.get("parameters") or {}
-        counts = [parameters.get(name, 0) for name in ("base", "new_experts", "routers")]
+        counts = [parameters.get(name, 0) for name in ("base", "new_experts", "routers", "tuned")]
     except LprError:
         return 0
     return 4 * sum(value for value in counts if isinstance(value, int))

@@ -18,7 +18,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lpr_lab.errors import MissingError, UnsupportedModelError, UsageError, one_of
 from lpr_lab.experiments.studies.predecessors import find_predecessor
-from lpr_lab.experiments.studies.subjects import WHAT, has_model
+from lpr_lab.experiments.studies.subjects import WHAT, scored
+from lpr_lab.method.baselines.files import is_baseline, load_tuned
 from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.bases.fingerprint import check_base
 from lpr_lab.model.bases.load import load_model as load_dense
@@ -59,7 +60,8 @@ def find_model(run: str, stage: str, root: Path | str) -> ModelRef:
     def nothing() -> Run:
         raise MissingError(f"There is no {WHAT.removeprefix('a ')} in {root}. Make one: lpr-lab demo")
 
-    found = find_predecessor(root, "" if run == LATEST else run, suits=has_model, what=WHAT, make=nothing)
+    named = "" if run == LATEST else run
+    found = find_predecessor(root, named, suits=scored(named), what=WHAT, make=nothing)
     return parse_model_ref(stage, found, root)
 
 
@@ -75,6 +77,9 @@ def load_side(
     one_of("dtype", dtype, DTYPES)
     precision = DTYPES[dtype]
     tokenizer = load_tokenizer(ref.run.path)
+    if is_baseline(ref.run.path):
+        both = load_tuned(ref.run.path, device=device)
+        return (both.base if ref.stage == BASE else both.tuned).to(precision), tokenizer
     if ref.stage == BASE:
         config = read_config(find_adapter(ref.run.path))
         dense = load_dense(config.base_name, dtype=precision, device=device, quantization=config.base_quantization)

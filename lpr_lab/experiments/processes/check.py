@@ -10,7 +10,7 @@ from lpr_lab.experiments.config import Experiment
 from lpr_lab.experiments.processes.number import num_cores, started
 from lpr_lab.progress import remark
 
-STAGE_OF = {"expand": "stage1", "review": "stage2"}
+STAGE_OF = {"expand": "stage1", "one_stage": "stage1", "review": "stage2", "finetune": "stage1"}
 """Budget of each step that trains by gradient."""
 
 

@@ -15,7 +15,7 @@ from lpr_lab.errors import ComparisonRefusedError, UsageError
 from lpr_lab.experiments.results import lost_text, summarise
 from lpr_lab.experiments.studies.predecessors import begun_from, runs_folder
 from lpr_lab.experiments.studies.scoring import EvaluationSettings, called, score, take_kept
-from lpr_lab.experiments.studies.subjects import find_subject, has_default_settings, has_model, languages_in
+from lpr_lab.experiments.studies.subjects import find_subject, has_default_settings, languages_in, scored
 from lpr_lab.measure.significance import BETTER, change_of
 from lpr_lab.runs.claims import MAX_FORGETTING_PERCENT, Claim, as_records, main_dataset
 from lpr_lab.runs.compare import paired_scores
@@ -23,7 +23,7 @@ from lpr_lab.runs.compare.paired_scores import PairedChange
 from lpr_lab.runs.compare.trade_off import trade_off
 from lpr_lab.runs.find import list_runs, start_run
 from lpr_lab.runs.formats import json_records
-from lpr_lab.runs.model_ref import BASE, ModelRef, analysed_run, parse_model_ref, run_id_in
+from lpr_lab.runs.model_ref import BASE, ModelRef, analysed_run, parse_model_ref, run_id_in, tuned_as
 from lpr_lab.runs.run import Run
 
 KIND = "evaluation"
@@ -59,13 +59,13 @@ def start(settings: EvaluationSettings, run_dir: str | Path = "", root: str | Pa
     """
     folder = runs_folder(run_dir, root)
     settings = replace(settings, after=settings.after or begun_from(run_dir, "after"))
-    suits = has_model if settings.scores == "new" else _has_scores
+    suits = scored(run_id_in(settings.after, folder)) if settings.scores == "new" else _has_scores
     what = "a finished expansion with its weights" if settings.scores == "new" else "a finished run with its scores"
     subject = find_subject(folder, run_id_in(settings.after, folder), suits, what)
     after = parse_model_ref(settings.after, subject, folder)
     before = parse_model_ref(settings.before, subject, folder)
     if before.run.id != subject.id and settings.scores == "new":
-        find_subject(folder, before.run.id)
+        find_subject(folder, before.run.id, scored(before.run.id))
     if (before.run.id, before.stage) == (after.run.id, after.stage):
         raise UsageError(f"before and after are both {after.name(subject)} of run {subject.id}; name two models.")
     corpus = settings.corpus or _common_corpus(before.run, subject)
@@ -132,7 +132,9 @@ def finish(evaluation: Evaluation) -> dict[str, Any]:
             **lost_text(run),
         }
         weights = run.tables.read("original_weight")
-        if weights is not None and evaluation.before.stage == BASE:  # else it is not what the model learned
+        if (
+            weights is not None or tuned_as(evaluation.after.run)
+        ) and evaluation.before.stage == BASE:  # else it is not what the model learned
             results["summary"] = summarise(change, weights)
         run.finish(results)
     return results

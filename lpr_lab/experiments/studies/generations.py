@@ -12,7 +12,7 @@ import pandas as pd
 
 from lpr_lab.errors import ComparisonRefusedError, UsageError
 from lpr_lab.experiments.studies.predecessors import begun_from, runs_folder
-from lpr_lab.experiments.studies.subjects import find_subject, has_default_settings, languages_in, load_model
+from lpr_lab.experiments.studies.subjects import find_subject, has_default_settings, languages_in, load_model, scored
 from lpr_lab.measure.generation import generate_pair
 from lpr_lab.measure.text_checks import foreign_share, repetition
 from lpr_lab.progress import progress
@@ -103,11 +103,12 @@ def start(settings: ComparisonSettings, run_dir: str | Path = "", root: str | Pa
     """
     folder = runs_folder(run_dir, root)
     settings = replace(settings, right=settings.right or begun_from(run_dir, "right"))
-    subject = find_subject(folder, run_id_in(settings.right, folder))
+    named = run_id_in(settings.right, folder)
+    subject = find_subject(folder, named, scored(named))
     right = parse_model_ref(settings.right, subject, folder)
     left = parse_model_ref(settings.left, subject, folder)
     if left.run.id != subject.id:
-        find_subject(folder, left.run.id)
+        find_subject(folder, left.run.id, scored(left.run.id))
     if (left.run.id, left.stage) == (right.run.id, right.stage):
         raise UsageError(f"left and right are both {left.name(subject)} of run {subject.id}; name two models.")
     bases = [str(side.run.config["base"]) for side in (left, right)]

@@ -14,6 +14,7 @@ from lpr_lab.measure.bits import Report, evaluate
 from lpr_lab.measure.documents import choose_documents, fingerprint_of
 from lpr_lab.measure.routing import original_weight_by_language
 from lpr_lab.model.stages import use_stage
+from lpr_lab.model.tuned.pair import Tuned
 from lpr_lab.runs.compare import paired_scores
 from lpr_lab.runs.model_ref import BASE, ModelRef, stages_of
 from lpr_lab.runs.run import Run
@@ -107,7 +108,8 @@ def score(before: ModelRef, after: ModelRef, settings: EvaluationSettings, run: 
         run.tables.write("lost_text", report.lost)
     if len(report.load):
         run.tables.write("load", report.load)
-        run.tables.write("original_weight", original_weight_by_language(report.load))
+        if not isinstance(model, Tuned):  # whose experts all learned, so that none is the original
+            run.tables.write("original_weight", original_weight_by_language(report.load))
 
 
 def take_kept(before: ModelRef, after: ModelRef, settings: EvaluationSettings, run: Run) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -9,9 +10,9 @@ from lpr_lab.errors import LprError
 from lpr_lab.experiments import pipeline, recipes
 from lpr_lab.experiments.config import Experiment, StageBudget, completed
 from lpr_lab.experiments.studies.predecessors import find_predecessor
-from lpr_lab.model.formats.save_load import load_expansion, load_tokenizer
-from lpr_lab.model.peft import PeftModel
-from lpr_lab.runs.model_ref import analysed_run
+from lpr_lab.method.baselines.files import load_trained
+from lpr_lab.model.formats.save_load import load_tokenizer
+from lpr_lab.runs.model_ref import analysed_run, tuned_as
 from lpr_lab.runs.run import Run
 
 WHAT = "a finished expansion with its weights"
@@ -35,12 +36,22 @@ def has_default_settings(run: Run) -> bool:
 
 def has_model(run: Run) -> bool:
     """Whether a run is a finished expansion whose model can be loaded."""
+    return has_any_model(run) and not tuned_as(run)
+
+
+def has_any_model(run: Run) -> bool:
+    """Whether a run is a finished expansion or baseline whose model can be loaded."""
     try:
         config = run.config
     except LprError:
         return False
     made = {"base", "corpus", "original", "expanded"} <= set(config) and not analysed_run(run)
     return made and run.paths.has_checkpoint and run.status.recorded_state == "finished"
+
+
+def scored(run_id: str) -> Callable[[Run], bool]:
+    """Return which runs can be scored and can write: any model that is named, and of those that are not expansions."""
+    return has_any_model if run_id else has_model
 
 
 def find_subject(root: Path | str, run_id: str = "", suits: Callable[[Run], bool] = has_model, what: str = WHAT) -> Run:
@@ -54,9 +65,9 @@ def find_subject(root: Path | str, run_id: str = "", suits: Callable[[Run], bool
     )
 
 
-def load_model(run: Run) -> tuple[PeftModel, PreTrainedTokenizerBase]:
-    """Return a run's model, verified, and its tokenizer."""
-    return load_expansion(run.path), load_tokenizer(run.path)
+def load_model(run: Run) -> tuple[Any, PreTrainedTokenizerBase]:
+    """Return a run's model, verified, and its tokenizer: a `PeftModel`, the expansion, or a `Tuned`, a baseline."""
+    return load_trained(run.path), load_tokenizer(run.path)
 
 
 def languages_in(run: Run) -> dict[str, str]:

@@ -129,7 +129,7 @@ def _mlp_of_layer(name: str, index: int, path: str, layer: nn.Module) -> Decoder
     for candidate in _MLP_NAMES:
         if candidate in children:
             mlp = children[candidate]
-            _maps_of(mlp.get_base_layer() if isinstance(mlp, BaseTunerLayer) else mlp, f"{name}, layer {index}")
+            map_names(mlp.get_base_layer() if isinstance(mlp, BaseTunerLayer) else mlp, f"{name}, layer {index}")
             return DecoderMLP(index, f"{path}.{candidate}", children[candidate])
     raise UnsupportedModelError(
         f"Layer {index} of {name} has no feed-forward block that can be upcycled; expected one of "
@@ -143,7 +143,7 @@ def read_mlp(mlp: nn.Module, where: str = "this model") -> MLPWeights:
     Raises:
         UnsupportedModelError: the module is none of the known layouts.
     """
-    up_names, down_name, gated = _maps_of(mlp, where)
+    up_names, down_name, gated = map_names(mlp, where)
     ups = [_weight_and_bias(mlp.get_submodule(name)) for name in up_names]
     down = _weight_and_bias(mlp.get_submodule(down_name))
     biases = [bias for _, bias in ups if bias is not None]
@@ -173,7 +173,7 @@ def mlp_state(
     down_bias: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
     """Return canonical linear maps (`MLPWeights`) by the names and in the layout that a module has them."""
-    up_names, down_name, _ = _maps_of(mlp, "this model")
+    up_names, down_name, _ = map_names(mlp)
     biases = [None] * len(up_names) if up_bias is None else up_bias.chunk(len(up_names))
     maps = [*zip(up_names, up.chunk(len(up_names)), biases, strict=True), (down_name, down, down_bias)]
     state = {}
@@ -190,7 +190,7 @@ def _dropout(mlp: nn.Module) -> float:
     return next(modules, float(getattr(mlp, "residual_dropout", 0.0)))
 
 
-def _maps_of(mlp: nn.Module, where: str) -> tuple[tuple[str, ...], str, bool]:
+def map_names(mlp: nn.Module, where: str = "this model") -> tuple[tuple[str, ...], str, bool]:
     """Return the names of the maps up, that of the map down, and whether it is gated; copies no weight.
 
     Raises:

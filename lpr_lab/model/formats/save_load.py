@@ -37,6 +37,7 @@ from lpr_lab.model.bases.tensor_files import open_tensors
 from lpr_lab.model.capture import causal_lm_of
 from lpr_lab.model.peft import PeftConfig, PeftModel
 from lpr_lab.model.stages import sync_to_config
+from lpr_lab.model.tuned.names import BASELINE
 
 ADAPTER = "checkpoint"
 TENSORS = "adapter_model.safetensors"
@@ -257,9 +258,14 @@ def find_adapter(path: str | Path) -> Path:
 
     Raises:
         MissingError: neither holds an adapter.
+        UsageError: it holds a baseline.
     """
     path = Path(path)
     for candidate in (path, path / ADAPTER):
+        if (candidate / BASELINE).is_file():
+            raise UsageError(
+                f"{path} holds a baseline, not an expansion; open it with lpr_lab.load_trained, which knows both."
+            )
         if (candidate / "adapter_config.json").is_file():
             return candidate
     raise MissingError(
@@ -269,5 +275,8 @@ def find_adapter(path: str | Path) -> Path:
 
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of the base that an expansion was made from."""
+    """Load the tokenizer of the base that an expansion or a baseline was made from."""
+    for candidate in (Path(path), Path(path) / ADAPTER):
+        if (candidate / BASELINE).is_file():
+            return load_base_tokenizer(storage.read_json_object(candidate / BASELINE)["base"]["base_name"])
     return load_base_tokenizer(read_config(find_adapter(path)).base_name)

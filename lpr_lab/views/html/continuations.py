@@ -8,6 +8,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from lpr_lab.measure.text_checks import foreign_share, repetition, script_of
+from lpr_lab.model.tuned.names import FINETUNE
 from lpr_lab.runs.continuations import Continuation, Exactness, Pair, split_at_fork
 from lpr_lab.runs.model_ref import BASE, EXPANDED
 from lpr_lab.text.languages import direction_of
@@ -19,7 +20,7 @@ BLIND = ("A", "B")
 
 def title_of(name: str) -> str:
     """Return what a side is called for people."""
-    return {BASE: "Base model", EXPANDED: "Expanded model"}.get(name, name)
+    return {BASE: "Base model", EXPANDED: "Expanded model", FINETUNE: "Tuned model"}.get(name, name)
 
 
 def finding(pair: Pair) -> Markup:
@@ -79,9 +80,13 @@ def _note(name: str, pair: Pair) -> str:
     if pair.hidden:
         return "one of the two, at random"
     if name == BASE:
-        return "the same weights, with the expansion switched off"
+        return (
+            "what it was tuned from" if FINETUNE in pair.names else "the same weights, with the expansion switched off"
+        )
     if name == EXPANDED:
         return "with its new experts and routers"
+    if name == FINETUNE:
+        return "what training made of the base"
     return "the weights of another run" if ":" in name else "a stage of the same weights"
 
 

@@ -5,11 +5,12 @@ from typing import Any
 from markupsafe import Markup
 
 from lpr_lab.measure.significance import ADAPTATION, UNCLEAR, Difference, mean_change
+from lpr_lab.runs.compare.costs import costs_of
 from lpr_lab.runs.run import Run
 from lpr_lab.text.languages import language_name
 from lpr_lab.views.html.templates import render
 from lpr_lab.views.names import dataset_name
-from lpr_lab.views.numbers import NOT_MEASURED, change, count, duration, interval, percent
+from lpr_lab.views.numbers import NOT_MEASURED, change, count, duration, interval, percent, size
 
 
 def render_tiles(run: Run) -> Markup:
@@ -33,8 +34,22 @@ def render_tiles(run: Run) -> Markup:
     parameters = results.get("parameters") or {}
     note = f"{dataset_name(dataset)}; below zero is better." if dataset else ""
     added = [f"{key.replace('_', ' ')} {count(value)}" for key, value in parameters.items() if isinstance(value, int)]
-    caption = " ".join(filter(None, [note, f"Parameters: {', '.join(added)}." if added else "", lost_text(run)]))
+    counted = f"Parameters: {', '.join(added)}." if added else ""
+    caption = " ".join(filter(None, [note, counted, _cost(run), lost_text(run)]))
     return render("views/html/run_tiles.html.j2", tiles=tiles, caption=caption)
+
+
+def _cost(run: Run) -> str:
+    """Return what training took and what it left, in a sentence; empty where that was not recorded."""
+    found = costs_of(run)
+    parts = []
+    if "training_seconds" in found:
+        parts.append(f"{duration(found['training_seconds'])} at {found['tokens_per_second']:.0f} tokens/s")
+    if "peak_memory_bytes" in found:
+        parts.append(f"{size(found['peak_memory_bytes'])} of memory at most")
+    if "file_bytes" in found:
+        parts.append(f"{size(found['file_bytes'])} of weights kept")
+    return f"Training: {', '.join(parts)}." if parts else ""
 
 
 def _change_note(results: dict[str, Any], role: str, value: float | None) -> Markup:
@@ -76,7 +91,8 @@ def claims_finding(run: Run) -> str:
     """Return how many claims hold."""
     claims = run.results.get("claims") or []
     held = sum(bool(claim["holds"]) for claim in claims)
-    return f"{held} of {len(claims)} promises of the method hold"
+    of = ", asked of a baseline" if run.results.get("baseline") else ""
+    return f"{held} of {len(claims)} promises of the method hold{of}"
 
 
 def _short(value: float | None) -> str:

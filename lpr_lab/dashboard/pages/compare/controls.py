@@ -9,7 +9,7 @@ from lpr_lab.dashboard.pages.compare.sides import RUN
 from lpr_lab.dashboard.parameters import NEW_TOKENS, PROMPT, TEMPERATURE
 from lpr_lab.dashboard.shell import html_block, status
 from lpr_lab.measure.preference import CHOICES
-from lpr_lab.runs.model_ref import BASE, EXPANDED, stages_of
+from lpr_lab.runs.model_ref import BASE, EXPANDED, stages_of, title_of_final
 from lpr_lab.runs.run import Run, short_id
 
 _NARROW: dict[str, Any] = {"min_width": 170, "scale": 0, "buttons": []}
@@ -19,8 +19,7 @@ _LABELS = ("Left is better", "Right is better", "A tie", "Both bad")
 def side_choices(run: Run, others: list[Run]) -> list[tuple[str, str]]:
     """Return who can write on either side: the base, the model as it ended, its earlier stages, other runs."""
     stages = stages_of(run) if run.paths.has_checkpoint else []
-    newest = f"expanded model ({stages[-1]})" if stages else "expanded model"
-    choices = [("base model", BASE), (newest, EXPANDED), *((name, name) for name in stages[:-1])]
+    choices = [("base model", BASE), (title_of_final(run), EXPANDED), *((name, name) for name in stages[:-1])]
     return choices + [(f"another run: {other.title} · {short_id(other.id)}", f"{RUN}{other.id}") for other in others]
 
 

@@ -16,6 +16,7 @@ from lpr_lab.dashboard.server.model_queue import queued
 from lpr_lab.dashboard.server.models import MODELS, why_no_model
 from lpr_lab.dashboard.shell import FILES, MODEL, PICK, PageContext, html_block, in_order, status
 from lpr_lab.errors import LprError
+from lpr_lab.runs.model_ref import why_no_routing
 from lpr_lab.runs.run import Run
 from lpr_lab.text.languages import language_name
 from lpr_lab.views.figures.experts import agreement, information, original_probability
@@ -159,6 +160,12 @@ def _heading(title: str, note: str) -> Markup:
 
 def _not_counted(run: Run, *, nothing: bool) -> dict[str, Any]:
     """Return what stands where something was not measured: why, and how to measure it."""
+    if dense := why_no_routing(run):
+        hidden = gr.update(visible=False)
+        return {"panels" if nothing else "missing": shell.card("No experts" if nothing else "Not counted", dense)} | {
+            "count": hidden,
+            "stop": hidden,
+        }
     reason = why_not_counted(run)
     can = why_no_model(run) is None and "corpus" in run.config
     if can:

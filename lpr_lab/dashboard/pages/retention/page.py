@@ -18,7 +18,7 @@ from lpr_lab.runs.compare import paired_scores
 from lpr_lab.runs.compare.paired_scores import PairedChange
 from lpr_lab.runs.compare.trade_off import trade_off
 from lpr_lab.runs.lineage import members_of
-from lpr_lab.runs.model_ref import BASE, ModelRef, analysed_run, baseline_of, stages_of
+from lpr_lab.runs.model_ref import BASE, ModelRef, analysed_run, baseline_of, stages_of, title_of_final
 from lpr_lab.runs.run import Run, short_id
 from lpr_lab.views.figures.retention import before_and_after, gain_against_forgetting
 from lpr_lab.views.figures.titles import take_title
@@ -108,7 +108,7 @@ def _view(context: PageContext, before: ModelRef, after: ModelRef, dataset: str)
 
 def _pickers(context: PageContext, run: Run, before: ModelRef, after: ModelRef) -> dict[str, Any]:
     stages = stages_of(run)
-    newest = f"expanded model ({stages[-1]})" if stages else "expanded model"
+    newest = title_of_final(run)
     was = [("base model", BASE), *((name, name) for name in stages)]
     for other in context.runs:
         if other.problem is None and other.id != run.id and other.kind != LIFELONG:

@@ -18,6 +18,7 @@ from lpr_lab.dashboard.server.unsaved_texts import trace_of
 from lpr_lab.dashboard.shell import PageContext
 from lpr_lab.errors import LprError
 from lpr_lab.measure.trace import RoutingChange, RoutingTrace, routing_change
+from lpr_lab.runs.model_ref import why_no_routing
 from lpr_lab.runs.own_texts import is_own
 from lpr_lab.runs.run import Run
 from lpr_lab.views.figures.layers import load_heatmap
@@ -91,7 +92,7 @@ def comparisons(context: PageContext, name: str, trace: RoutingTrace, stages: Ro
     for run in context.runs:
         mine = context.run is not None and run.id == context.run.id
         if run.problem is None and not mine and run.config.get("base") == base:
-            if name in run.traces.names() or why_no_model(run) is None:
+            if name in run.traces.names() or (why_no_model(run) is None and not why_no_routing(run)):
                 choices.append((f"Run {_title(run)}", f"run:{run.id}"))
     return choices
 
@@ -197,6 +198,9 @@ def compose(context: PageContext, runs_dir: Path) -> dict[str, Any]:
     if run is None:
         top = shell.head(QUESTION, more=context.notice, query=context.query)
         return parts | {"top": top, "strip": shell.no_runs(runs_dir)}
+    if dense := why_no_routing(run):
+        top = shell.head(QUESTION, more=context.notice, query=context.query)
+        return parts | {"top": top, "strip": _no_routing(run, dense)}
     reason = why_no_model(run)
     try:
         choices = examples(run)
@@ -252,6 +256,14 @@ def show_stage(context: PageContext, run: Run, name: str, stages: RoutingTrace, 
 def expert_choices(experts: Sequence[int]) -> list[tuple[str, int]]:
     """Return (label, number) of the experts to force or ban."""
     return [(f"Expert {e}, {'the original' if e == 0 else 'new'}", e) for e in experts]
+
+
+def _no_routing(run: Run, reason: str) -> Markup:
+    links = [
+        Markup('<a href="{}">{}</a>').format(Query(run=run.id).link(path), name)
+        for path, name in (("/retention", "What it gained and forgot"), ("/compare", "What it writes beside its base"))
+    ]
+    return shell.card("No routing", Markup("{} {}").format(reason, Markup(" · ").join(links)))
 
 
 def _no_trace(run: Run) -> Markup:

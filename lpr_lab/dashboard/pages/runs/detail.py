@@ -11,6 +11,7 @@ from lpr_lab.errors import LprError
 from lpr_lab.experiments.sweep.grid import KIND as SWEEP
 from lpr_lab.runs.compare.differences import flatten
 from lpr_lab.runs.lineage import ancestors_of, children_of
+from lpr_lab.runs.model_ref import tuned_as
 from lpr_lab.runs.run import Run
 from lpr_lab.views.html import run_overview
 from lpr_lab.views.html.templates import render
@@ -25,6 +26,7 @@ PAGES = {
 PAGES_OF_KIND: dict[str, dict[str, str]] = {
     "plan": {"/plan": "What it plans, and what that costs"},
     "upcycle": {"/routing": "Where tokens go before training", "/plan": "What it costs"},
+    "baseline": {"/retention": "What it gained and kept", "/compare": "What it says"},
     "text": {},
     "sweep": {},
 }
@@ -45,7 +47,7 @@ def render_detail(run: Run, runs: list[Run]) -> Markup:
 
 
 def _title(run: Run) -> Markup:
-    pages = PAGES_OF_KIND.get(run.kind, PAGES)
+    pages = PAGES_OF_KIND.get("baseline" if tuned_as(run) else run.kind, PAGES)
     return render(
         "dashboard/pages/runs/title.html.j2",
         title=run.title,

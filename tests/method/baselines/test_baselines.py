@@ -10,6 +10,7 @@ from helpers.tiny_corpus import steps_of_four_blocks
 from lpr_lab.errors import UnsupportedModelError, UsageError
 from lpr_lab.measure.bits import evaluate
 from lpr_lab.method import baselines
+from lpr_lab.method.training.schedule import BlockSchedule
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.adapter import trainable_parameters
 from lpr_lab.model.formats.save_load import save_expansion
@@ -95,10 +96,8 @@ def test_baselines_see_replay_in_its_share_and_the_expanded_languages_equally(
     tiny_model, tiny_tokenizer, tiny_corpus, tmp_path, monkeypatch
 ):
     seen = []
-    batch = baselines.BlockSchedule.batch
-    monkeypatch.setattr(
-        baselines.BlockSchedule, "batch", lambda self, step: seen.extend(self.at(step)) or batch(self, step)
-    )
+    batch = BlockSchedule.batch
+    monkeypatch.setattr(BlockSchedule, "batch", lambda self, step: seen.extend(self.at(step)) or batch(self, step))
     settings = dataclasses.replace(SETTINGS, tokens=10 * 4 * 32)
     finetune(baselines.lora(tiny_model(), 1), tiny_tokenizer, tiny_corpus, tmp_path, settings)
     languages = [language for language, _ in seen]
