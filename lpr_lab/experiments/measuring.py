@@ -77,9 +77,8 @@ def _write_tables(context: RunContext, report: Report, counter: ExpertCounter | 
         run.tables.write("change_from_parent", report.changes(before=parent_stage))
     if len(report.lost):
         run.tables.write("lost_text", report.lost)
-    if len(report.load):  # a dense model has no experts, and a mixture that learned as a whole no original one
+    if counter is not None:  # a baseline has no experts, or, a mixture that learned as a whole, no original one
         run.tables.write("load", report.load)
-    if counter is not None:
         run.tables.write("original_weight", original_weight_by_language(report.load))
         write_expert_tables(run, counter, context.tokenizer)
 

@@ -61,8 +61,7 @@ def test_a_baseline_is_a_run_as_any_other(materials, tmp_path, recipe):
     assert 0 < results["parameters"]["trained"] <= results["parameters"]["tuned"]
     # Nothing of the method's own stands there, empty or not.
     assert not {"plan", "routing"} & set(results) and not {"plan", "upcycle"} & set(run.phases)
-    absent = {"original_weight", "expert_load", "similarity", "router_fit"}
-    absent |= {"load"} if recipe != "sparse_moe" else set()  # whose experts work, none of them the original
+    absent = {"load", "original_weight", "expert_load", "similarity", "router_fit"}
     assert not absent & set(run.tables.names()) and not run.traces.names()
     assert "expert" not in " ".join(summary_lines(results, run.phases.seconds))
     model = load_trained(run.path)

@@ -57,6 +57,25 @@ def test_the_quickstart_tells_the_whole_story(tmp_path, tiny_parameters, recipe)
 
 
 @pytest.mark.notebook
+def test_a_baseline_goes_through_the_same_notebook_to_its_end(tmp_path, tiny_parameters):
+    shown = io.StringIO()
+    done = run_notebook(
+        notebooks_dir() / "00_quickstart.ipynb",
+        runs_dir=tmp_path / "runs",
+        values=tiny_parameters | {"recipe": "full"},
+        output=shown,
+    )
+    run = done.run
+    assert run.status.state == "finished" and run.results["baseline"] == "full"
+    assert {claim["name"] for claim in run.results["claims"] if claim["is_exact"] and claim["holds"]} == EXACT
+    assert set(run.figures.read()) == {"training", "retention"}
+    assert run.traces.names() == () and len(run.generations.read()) == 2
+    copy = run.paths.notebook.read_text()
+    assert "dense model (full)" in copy and "finetune" in copy and "was taught Greek" in copy
+    assert f"retention?run={run.id}" in shown.getvalue()
+
+
+@pytest.mark.notebook
 def test_ctrl_c_in_stage_1_and_the_same_command_again_complete_the_demo(tmp_path, tiny_parameters):
     parameters = tmp_path / "parameters.json"
     parameters.write_text(json.dumps(tiny_parameters | {"stage1_tokens": 196608, "precision": "fp32"}))

@@ -106,10 +106,9 @@ def score(before: ModelRef, after: ModelRef, settings: EvaluationSettings, run: 
     _write(run, Report(sets, settings.bootstrap, settings.seed), first, last)
     if len(report.lost):
         run.tables.write("lost_text", report.lost)
-    if len(report.load):
+    if len(report.load) and not isinstance(model, Tuned):  # of a mixture that learned as a whole none is the original
         run.tables.write("load", report.load)
-        if not isinstance(model, Tuned):  # whose experts all learned, so that none is the original
-            run.tables.write("original_weight", original_weight_by_language(report.load))
+        run.tables.write("original_weight", original_weight_by_language(report.load))
 
 
 def take_kept(before: ModelRef, after: ModelRef, settings: EvaluationSettings, run: Run) -> None:
