@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 def demo(  # one parameter per option, because Typer reads the options from the signature
     recipe: Annotated[
-        str | None, typer.Option(help="Recipe: route_first, moe_lpr as in the paper, or a baseline such as full.")
+        str | None, typer.Option(help="Recipe: route_first, moe_lpr as in the paper, or full and others.")
     ] = None,
     tokens: Annotated[int | None, typer.Option(min=1, help="Training tokens of stage 1.")] = None,
     minutes_per_stage: Annotated[float | None, typer.Option(help="Time limit per training stage, in minutes.")] = None,

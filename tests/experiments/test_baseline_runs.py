@@ -29,7 +29,7 @@ OWN = {
 }
 BASELINES = tuple(name for name, make in recipes.RECIPES.items() if make().is_baseline)
 ABLATIONS = ("no_copy", "no_review", "review_without_lpr", "one_stage")
-QUICK = ("full_replay", "ssu")
+QUICK = ("ssu",)
 
 
 def slow(names, quick):

@@ -98,7 +98,7 @@ def test_neurons_that_fire_for_one_language_alone_are_its_specific_ones():
         ]
     ).double()
     assert specific_neurons(rates, [1], 1).tolist() == [[False, False, True, False, False]]
-    # The faint one is as specific, and fires less often than the filter asks: it comes after all that pass.
+    # Never more than fire most for the language, however many are asked for.
     assert specific_neurons(rates, [1], 9).tolist() == [[False, False, True, True, True]]
     assert specific_neurons(rates, [0], 1).tolist() == [[True, False, False, False, False]]
 
