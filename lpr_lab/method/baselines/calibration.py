@@ -55,7 +55,7 @@ def read_language(
         language: which.
         split: of the corpus.
         tokens: how many to read, rounded up to whole blocks; fewer where there is less text.
-        block_tokens: S.
+        block_tokens: S; less where the model's context is shorter.
         precision: auto, fp32 or bf16.
         seed: which documents are drawn.
         before: called with each batch before its pass; `is_text` [B, S] in it says which tokens count.
@@ -65,6 +65,8 @@ def read_language(
     """
     if tokens < 1:
         raise UsageError(f"calibration_tokens = {tokens}; expected at least one token per language.")
+    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    block_tokens = min(block_tokens, longest or block_tokens)
     documents = first_documents(shuffled_documents(corpus, split, language, seed), _CHARACTERS_PER_TOKEN * tokens)
     blocks = pack_documents(documents, tokenizer, block_tokens, languages=[language])
     rows = range(min(len(blocks), -(-tokens // block_tokens)))
