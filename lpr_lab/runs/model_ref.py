@@ -33,14 +33,18 @@ class ModelRef:
 
     def title(self, beside: Run) -> str:
         """Return its name on a page about the run `beside`."""
-        return self._in(beside, f"{self.run.title} ({self.stage or final_name(self.run)})")
+        return self._in(beside, f"{self.run.title} ({self._called})")
 
     def name(self, beside: Run) -> str:
         """Return its name in records of the run `beside`: `base`, `expanded`, a stage; with the id of another run."""
-        return self._in(beside, f"{self.run.id}: {self.stage or final_name(self.run)}")
+        return self._in(beside, f"{self.run.id}: {self._called}")
 
     def _in(self, beside: Run, elsewhere: str) -> str:
-        return self.stage or final_name(self.run) if self.run.id == beside.id or self.stage == BASE else elsewhere
+        return self._called if self.run.id == beside.id or self.stage == BASE else elsewhere
+
+    @property
+    def _called(self) -> str:
+        return final_name(self.run) if self.stage in ("", EXPANDED) else self.stage
 
 
 def tuned_as(run: Run) -> str:

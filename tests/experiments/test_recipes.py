@@ -116,7 +116,7 @@ def materials(tiny_model, tiny_tokenizer, sentences, tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", [*recipes.RECIPES])
+@pytest.mark.parametrize("recipe", [name for name, make in recipes.RECIPES.items() if not make().is_baseline])
 def test_every_recipe_teaches_a_further_group_where_only_original_languages_have_replay(materials, tmp_path, recipe):
     settings = small_settings(materials, BUDGET) | ({"classifiers": 1} if recipe == "layer_moe" else {})
     first = pipeline.run(recipes.named(recipe, **settings | {"expanded": ("el",)}), root=tmp_path)
@@ -151,6 +151,7 @@ def test_a_further_review_replays_as_much_of_each_original_language_beside_each_
 def test_every_recipe_learns_at_the_rates_of_its_base_and_records_them(recipe, base):
     known = EMBEDDED.get(base)
     experts, routers = (known.learning_rate, known.router_learning_rate) if known else OTHER_LEARNING_RATES
+    experts *= 10 if recipe in ("lora", "lora_64", "lora_moe") else 1
     config = recipes.named(recipe, base=base, stage2=StageBudget(tokens=2048, learning_rate=0.5)).to_config()
     assert (config["stage1"]["learning_rate"], config["stage1"]["router_learning_rate"]) == (experts, routers)
     assert (config["stage2"]["learning_rate"], config["stage2"]["router_learning_rate"]) == (0.5, routers)
@@ -190,3 +191,10 @@ def test_a_run_of_an_earlier_version_with_other_settings_is_not_taken_for_this_o
     run = Run.create(tmp_path, kind=pipeline.KIND, slug="old", title="old", config=old)
     with pytest.raises(UsageError, match="load_balancing_scope differ"):
         pipeline.start(recipes.moe_lpr(load_balancing_scope="micro_batch"), run_dir=run.path)
+
+
+def test_a_baseline_takes_no_further_group(tmp_path):
+    experiment = recipes.full()
+    run = Run.create(tmp_path, kind="expansion", slug="full", title="full", config=experiment.to_config())
+    with pytest.raises(UsageError, match="trained a baseline"):
+        recipes.further(run, expanded=("hi",))
