@@ -121,7 +121,7 @@ def test_the_list_and_the_details_say_which_baseline_it_was_and_what_it_cost(run
 
 
 def test_nothing_of_the_method_stands_in_its_report(runs_dir, baseline):
-    said = words([render_report([baseline])])
+    said = words(re.sub(r"<(script|style)\b.*?</\1>", "", render_report([baseline]), flags=re.DOTALL))
     assert "Greek" in said and "Original expert" not in said and "NaN" not in said and "nan" not in said.split()
 
 

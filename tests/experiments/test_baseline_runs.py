@@ -70,7 +70,7 @@ def test_a_baseline_is_a_run_as_any_other(materials, tmp_path, recipe):
     assert not torch.equal(tuned, base)
     cost = costs_of(run)
     assert cost["trained_parameters"] == results["parameters"]["trained"] and cost["file_bytes"] > 0
-    assert min(cost["training_seconds"], cost["tokens_per_second"], cost["peak_memory_bytes"]) > 0
+    assert cost["training_seconds"] >= 0 and cost["peak_memory_bytes"] > 0
 
 
 @pytest.mark.parametrize("recipe", slow(ABLATIONS, ()))

@@ -17,8 +17,9 @@ def costs_of(run: Run) -> dict[str, float]:
     trained = [step for step in steps if step.get("tokens")]
     seconds = sum(float(step.get("seconds") or 0) for step in trained)
     found: dict[str, Any] = dict(run.results.get("cost") or {})
+    if trained:
+        found["training_seconds"] = seconds
     if seconds:
-        tokens = sum(int(step["tokens"]) for step in trained)
-        found |= {"training_seconds": seconds, "tokens_per_second": tokens / seconds}
+        found["tokens_per_second"] = sum(int(step["tokens"]) for step in trained) / seconds
     peaks = [int(step["peak_memory_bytes"]) for step in steps if step.get("peak_memory_bytes")]
     return found | ({"peak_memory_bytes": max(peaks)} if peaks else {})

@@ -43,7 +43,7 @@ def _cost(run: Run) -> str:
     """Return what training took and what it left, in a sentence; empty where that was not recorded."""
     found = costs_of(run)
     parts = []
-    if "training_seconds" in found:
+    if "tokens_per_second" in found:
         parts.append(f"{duration(found['training_seconds'])} at {found['tokens_per_second']:.0f} tokens/s")
     if "peak_memory_bytes" in found:
         parts.append(f"{size(found['peak_memory_bytes'])} of memory at most")
