@@ -195,12 +195,12 @@ def _one_stage(context: RunContext, folder: Path) -> dict[str, Any]:
         context.model,
         context.tokenizer,
         context.corpus,
-        languages=experiment.expanded,
+        languages=experiment.taught,
         out=folder,
         settings=settings,
         **vars(experiment.expand),
         load_balancing_variant=experiment.loss_variant,
-        original=experiment.original,
+        original=() if experiment.control == OLD_ONLY else experiment.original,
         replay_share=experiment.replay_share_of_both,
         lpr_coef=experiment.review.lpr_coef,
         lpr_variant=experiment.loss_variant,
@@ -210,14 +210,15 @@ def _one_stage(context: RunContext, folder: Path) -> dict[str, Any]:
 
 def _finetune(context: RunContext, folder: Path) -> dict[str, Any]:
     """Train a baseline in one stage."""
-    experiment, share = context.experiment, context.experiment.replay_share_of_both
+    experiment = context.experiment
+    share = 0.0 if experiment.control == OLD_ONLY else experiment.replay_share_of_both
     settings = _settings(experiment, experiment.both_stages, context.model.tuned)
     return baselines.finetune(
         context.model.tuned,
         context.tokenizer,
         context.corpus,
         original=experiment.original if share else (),
-        expanded=experiment.expanded,
+        expanded=experiment.taught,
         out=folder,
         settings=settings,
         replay_share=share,
