@@ -37,7 +37,7 @@ def starting_model(
     """
     before = experiment.from_run or experiment.parent
     if not before:
-        begun = run.phases.get("upcycle") or run.phases.get("baseline")
+        begun = run.phases.get("upcycle", run.phases.get("baseline"))
         # A run goes on with what it was begun with, also on a machine that would choose another for itself.
         chosen = experiment.base_dtype if begun is None else begun.get("base_dtype", "float32")
         dtype = resolve_base_dtype(chosen, experiment.precision)
