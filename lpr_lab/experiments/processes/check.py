@@ -7,7 +7,8 @@ from accelerate.utils import str_to_bool
 
 from lpr_lab.errors import UsageError
 from lpr_lab.experiments.config import Experiment
-from lpr_lab.experiments.processes.number import num_cores, started
+from lpr_lab.experiments.processes.number import started
+from lpr_lab.processors import num_cores
 from lpr_lab.progress import remark
 
 STAGE_OF = {"expand": "stage1", "one_stage": "stage1", "review": "stage2", "finetune": "stage1"}

@@ -56,11 +56,3 @@ def num_processes(given: int | None = None) -> int:
             "torchrun or `accelerate launch`, and these are what trains. Leave the number of processes to the launcher."
         )
     return int(text)
-
-
-def num_cores() -> int:
-    """Return how many cores this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on Linux
-        return os.cpu_count() or 1

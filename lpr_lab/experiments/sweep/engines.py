@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from lpr_lab.errors import MissingError, UsageError
-from lpr_lab.experiments.processes.number import num_cores
 from lpr_lab.experiments.sweep.machines import run_on_machines
 from lpr_lab.experiments.sweep.point import Outcome, Task, run_point
+from lpr_lab.processors import num_cores
 from lpr_lab.runs import environment
 from lpr_lab.storage import read_json
 

@@ -6,8 +6,9 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from lpr_lab.experiments.processes.number import PROCESSES, num_cores
+from lpr_lab.experiments.processes.number import PROCESSES
 from lpr_lab.experiments.sweep.point import Outcome, Task
+from lpr_lab.processors import num_cores
 from lpr_lab.runs import environment
 from lpr_lab.storage import read_json, write_json
 

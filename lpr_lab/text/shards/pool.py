@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from lpr_lab.errors import LprError, UsageError
+from lpr_lab.processors import num_cores
 from lpr_lab.progress import progress
 
 
@@ -31,7 +32,7 @@ def num_workers(num_proc: int | None) -> int:
         UsageError: fewer than one.
     """
     if num_proc is None:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return num_cores()
     if num_proc < 1:
         raise UsageError(f"num_proc={num_proc} leaves nobody to work; expected at least 1, or None for all processors.")
     return num_proc
