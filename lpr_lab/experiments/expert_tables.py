@@ -12,12 +12,12 @@ import pandas as pd
 from transformers import PreTrainedTokenizerBase
 
 from lpr_lab.errors import UsageError
+from lpr_lab.experiments.corpus import corpus_of
 from lpr_lab.measure.documents import choose_documents
 from lpr_lab.measure.expert_counts import ExpertCounter, TextSource, read_stage
 from lpr_lab.model.stages import stage_names
 from lpr_lab.runs.run import Run
 from lpr_lab.text.corpus import Corpus, comparable_splits
-from lpr_lab.text.load import load_corpus
 from lpr_lab.text.packing import pack
 
 SPLITS = ("heldout", "dev")
@@ -85,7 +85,7 @@ def measure_experts(run: Run, use: Callable[[], AbstractContextManager[HasModel]
         raise UsageError(f"Run {run.id} does not say which text it was made from, so its experts cannot be counted.")
     languages = [*config["original"], *config.get("earlier", ()), *config["expanded"]]
     yield Progress(0, 1, "Reading the run's text")
-    corpus = load_corpus(config["corpus"], languages=languages)
+    corpus = corpus_of(config, languages)
     roles = {code: "original" if code in config["original"] else "expanded" for code in languages}
     with use() as held:
         counter, tokenizer = ExpertCounter(stage_names(held.model)), held.tokenizer

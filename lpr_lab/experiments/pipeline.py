@@ -13,6 +13,7 @@ from accelerate.utils import parse_flag_from_env
 
 from lpr_lab import storage
 from lpr_lab.experiments.config import Experiment, completed
+from lpr_lab.experiments.corpus import corpus_of
 from lpr_lab.experiments.load import model_to_train, starting_model
 from lpr_lab.experiments.measuring import logits_of, measure_run, probe_of
 from lpr_lab.experiments.processes.check import check
@@ -39,7 +40,6 @@ from lpr_lab.runs import environment
 from lpr_lab.runs.find import start_run
 from lpr_lab.runs.run import Run
 from lpr_lab.text import sample_texts
-from lpr_lab.text.load import load_corpus
 from lpr_lab.text.round_trip import check_corpus
 
 KIND = "expansion"
@@ -120,9 +120,7 @@ def prepare(
     check(experiment, number)
     environment.train_with()  # a wrong name is said now, not when the text is ready
     with run.working("prepare"), timed(run, "prepare"):
-        corpus = load_corpus(
-            experiment.corpus, languages=list(experiment.languages), tokens=experiment.tokens_per_language
-        )
+        corpus = corpus_of(experiment.to_config(), experiment.languages)
         run.documents.write("data", corpus.manifest)
         # What several processes are to divide among them need not fit one device.
         device = "cpu" if number > 1 and parse_flag_from_env("ACCELERATE_USE_FSDP") else None

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lpr_lab.experiments.config import Experiment
+from lpr_lab.experiments.corpus import corpus_of
 from lpr_lab.experiments.load import model_to_train, starting_model
 from lpr_lab.experiments.measuring import logits_of, measure_run, probe_of
 from lpr_lab.experiments.steps import RunContext
@@ -12,7 +13,6 @@ from lpr_lab.experiments.training import train_steps
 from lpr_lab.method.baselines.files import restore_trained
 from lpr_lab.model.parallel.sharing import together
 from lpr_lab.runs.run import Run
-from lpr_lab.text.load import load_corpus
 
 
 def _measure(context: RunContext) -> None:
@@ -36,7 +36,7 @@ def work(phase: str, path: Path, *, writes: bool = False) -> None:
     run.join(writes=writes)
     experiment = Experiment.from_config(run.config)
     with together():
-        corpus = load_corpus(experiment.corpus, languages=list(experiment.languages))
+        corpus = corpus_of(run.config, experiment.languages)
         parent, model, tokenizer = starting_model(experiment, run)
         probe = probe_of(tokenizer)
         base_logits, parent_logits = logits_of(model, probe, None), logits_of(model, probe, "")

@@ -15,6 +15,7 @@ import pandas as pd
 import regex
 
 from lpr_lab.errors import UsageError
+from lpr_lab.experiments.corpus import corpus_of
 from lpr_lab.experiments.expert_tables import count_experts
 from lpr_lab.experiments.studies.predecessors import begun_from, runs_folder
 from lpr_lab.experiments.studies.subjects import find_subject, has_default_settings, languages_in, load_model
@@ -31,7 +32,6 @@ from lpr_lab.runs.formats import json_records
 from lpr_lab.runs.run import Run
 from lpr_lab.text.corpus import Corpus
 from lpr_lab.text.languages import language_codes
-from lpr_lab.text.load import load_corpus
 from lpr_lab.text.sample_texts import TEXTS
 
 KIND = "routing"
@@ -122,7 +122,7 @@ def measure(analysis: Analysis) -> None:
     if run.phases.is_done("measure"):
         return
     with run.working("measure"):
-        corpus = load_corpus(settings.corpus, languages=list(analysis.roles))
+        corpus = corpus_of(analysis.subject.config, list(analysis.roles), settings.corpus)
         model, tokenizer = load_model(analysis.subject)
         wanted = _layers(settings.layers, list(expansion_config(model).layer_indices))
         counter = ExpertCounter(stage_names(model))

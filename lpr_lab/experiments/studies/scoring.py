@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from lpr_lab.errors import ComparisonRefusedError, UsageError, one_of
+from lpr_lab.experiments.corpus import corpus_of
 from lpr_lab.experiments.studies.subjects import languages_in, load_model
 from lpr_lab.measure.bits import Report, evaluate
 from lpr_lab.measure.documents import choose_documents, fingerprint_of
@@ -20,7 +21,6 @@ from lpr_lab.runs.model_ref import BASE, ModelRef, stages_of
 from lpr_lab.runs.run import Run
 from lpr_lab.text.corpus import Corpus
 from lpr_lab.text.languages import language_codes, language_name
-from lpr_lab.text.load import load_corpus
 
 SCORES = ("new", "kept")
 MAX_DOCUMENT_TOKENS = 256
@@ -66,7 +66,7 @@ def score(before: ModelRef, after: ModelRef, settings: EvaluationSettings, run: 
     Raises:
         ComparisonRefusedError: their tokenizers choose different documents.
     """
-    corpus = load_corpus(settings.corpus, languages=list(settings.languages))
+    corpus = corpus_of(after.run.config, settings.languages, settings.corpus)
     run.documents.write("data", corpus.manifest)
     model, tokenizer = load_model(after.run)
     other = load_model(before.run) if before.run.id != after.run.id else None

@@ -249,7 +249,7 @@ def test_counting_later_writes_what_measuring_writes(runs_dir, tiny_model, tiny_
     model = upcycle(tiny_model("llama"), (2, 2))
     enter_stage(model, "review")
     held = type("Held", (), {"model": model, "tokenizer": tiny_tokenizer})()
-    monkeypatch.setattr(expert_tables, "load_corpus", lambda *_, **__: tiny_corpus)
+    monkeypatch.setattr(expert_tables, "corpus_of", lambda *_, **__: tiny_corpus)
 
     @contextmanager
     def use():
