@@ -6,7 +6,9 @@ step under way, saves it, and ends: nothing is left behind.
 """
 
 import codecs
+import glob
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -42,7 +44,8 @@ def launch(run: Run, phase: str, processes: int, trackers: tuple[str, ...] = ())
         LprError: a rank failed or was killed; an error of ours keeps its kind.
         KeyboardInterrupt: Ctrl-C; the step under way was finished and saved. A second one ends all at once.
     """
-    folder = Path(tempfile.mkdtemp(prefix="lpr-lab-ranks-"))
+    _clear_left_overs()
+    folder = Path(tempfile.mkdtemp(prefix=f"{_prefix()}{os.getpid()}-"))
     arguments = [str(processes), str(folder), phase, str(run.path)]
     relayed = progress.in_notebook()
     process = subprocess.Popen(
@@ -67,6 +70,19 @@ def launch(run: Run, phase: str, processes: int, trackers: tuple[str, ...] = ())
             process.kill()
         _end_ranks(process, folder, 0)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _prefix() -> str:
+    """Return how folders of ranks are called; with the machine, for several may share a folder of temporary files."""
+    return f"lpr-lab-ranks-{platform.node()}-"
+
+
+def _clear_left_overs() -> None:
+    """Delete the folders of processes of this machine that were killed, once none of their ranks is left."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{glob.escape(_prefix())}*"):
+        pid = folder.name.removeprefix(_prefix()).partition("-")[0]
+        if pid.isdigit() and not psutil.pid_exists(int(pid)) and not any(_rank(one, folder) for one in pids(folder)):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _environment(processes: int, trackers: tuple[str, ...]) -> dict[str, str]:
