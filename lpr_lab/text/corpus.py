@@ -115,9 +115,10 @@ class Corpus:
 def describe_documents(documents: Iterable[Document]) -> dict[str, Any]:
     """Return number, characters and SHA-256 of the content of some documents, as a manifest has them."""
     digest = hashlib.sha256()
+    encode = json.JSONEncoder().encode  # what `json.dumps` of the pair writes, in a quarter of the time
     num_documents = characters = 0
     for document in documents:
-        digest.update(json.dumps([document.id, document.text]).encode())
+        digest.update(f"[{encode(document.id)}, {encode(document.text)}]".encode())
         num_documents += 1
         characters += len(document.text)
     return {"n_documents": num_documents, "characters": characters, "sha256": digest.hexdigest()}

@@ -34,11 +34,13 @@ NGRAM = 13
 _SCRIPTS = {"Japanese": r"[\p{Han}\p{Hiragana}\p{Katakana}]"}
 _UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
 WORDS = regex.compile(r"\w+")
+_DIGIT = regex.compile(r"\d")
 _WORDS_AND_UNSPACED = regex.compile(rf"{_UNSPACED}|(?:(?!{_UNSPACED})\w)+")
 UNSPACED_LETTER = regex.compile(_UNSPACED)
 _FROM_THAI = re.compile("[\u0e00-\U0010ffff]")
 _LETTERS = regex.compile(r"\p{L}")
 _MODEL_CHARACTERS = 400_000
+_MIN_SPACED, _MIN_UNSPACED = 20, 8
 
 
 class Block(NamedTuple):
@@ -72,12 +74,18 @@ def is_unspaced(text: str) -> bool:
 
 def min_characters(text: str) -> int:
     """Return how long a block must be to say something: 20 characters, or 8 in a script without spaces."""
-    return 8 if is_unspaced(text) else 20
+    return _MIN_UNSPACED if is_unspaced(text) else _MIN_SPACED
+
+
+def says_something(text: str) -> bool:
+    """Tell whether a block has the length that `min_characters` asks for."""
+    # The script is looked for only where it decides: not in most lines, which are longer than either length.
+    return len(text) >= _MIN_SPACED or (len(text) >= _MIN_UNSPACED and is_unspaced(text))
 
 
 def comparison_key(text: str) -> str:
     """Return a block in the form in which blocks are compared: lower-cased, with every digit read as 0."""
-    return regex.sub(r"\d", "0", " ".join(text.lower().split()))
+    return _DIGIT.sub("0", " ".join(text.lower().split()))
 
 
 def words_of(text: str) -> list[str]:

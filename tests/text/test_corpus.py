@@ -1,12 +1,13 @@
 """What a corpus answers, whatever it was made from."""
 
+import hashlib
 import itertools
 import json
 
 import pytest
 
 from lpr_lab.errors import UsageError
-from lpr_lab.text.corpus import Corpus, Document, comparable_splits
+from lpr_lab.text.corpus import Corpus, Document, comparable_splits, describe_documents
 from lpr_lab.text.load import load_corpus
 
 
@@ -125,3 +126,10 @@ def test_documents_are_given_by_any_label_of_their_language(tmp_path):
     assert corpus.documents("train", "nb-NO") == corpus.documents("train", "no") == corpus.documents("train", "nb")
     with pytest.raises(UsageError, match="no language 'da'"):
         corpus.documents("train", "da")
+
+
+def test_what_is_hashed_of_a_document_is_its_json():
+    # Pinned: another spelling would give every corpus of before another fingerprint.
+    documents = [Document("a\n\u2028", "el", 'ένα "δύο" \x7f\\ 🙂', "here"), Document("b", "el", "τρία", "here")]
+    written = "".join(json.dumps([document.id, document.text]) for document in documents)
+    assert describe_documents(documents)["sha256"] == hashlib.sha256(written.encode()).hexdigest()

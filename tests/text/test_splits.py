@@ -14,6 +14,8 @@ from lpr_lab.text.splits import (
     assign_split,
     assign_splits,
     drop_duplicates,
+    min_characters,
+    says_something,
     script_share,
 )
 
@@ -176,3 +178,8 @@ def test_a_greek_sentence_full_of_latin_names_is_kept():
 )
 def test_script_share_counts_letters_only(text, code, share):
     assert script_share(text, get_language(code)) == share
+
+
+@given(st.text(st.sampled_from("a ก漢αあ\U00020000"), max_size=25))
+def test_a_block_says_something_from_the_length_on_that_its_script_needs(text):
+    assert says_something(text) == (len(text) >= min_characters(text))

@@ -1,15 +1,21 @@
 """Documents of a split and language that lie in shards, as the sequence that a `Corpus` has of them."""
 
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
+from itertools import pairwise
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 
 from lpr_lab.text.corpus import Document, DocumentSequence
-from lpr_lab.text.shards.documents import open_shard
+from lpr_lab.text.shards.documents import open_shard, read_rows
 from lpr_lab.text.shards.index import places_of, without_lines
+
+_AT_ONCE = 1024
+_shard_of = itemgetter("shard")
 
 
 class StoredDocuments(DocumentSequence):
@@ -30,7 +36,7 @@ class StoredDocuments(DocumentSequence):
         folder: Path,
         language: str,
         split: str,
-        shards: Sequence[tuple[Path, str]],
+        shards: Sequence[tuple[Path, str]] | Mapping[int, tuple[Path, str]],
         description: dict[str, Any],
         *,
         num_proc: int = 1,
@@ -74,12 +80,16 @@ class StoredDocuments(DocumentSequence):
         row = int(entry["row"])
         batch = open_shard(shard)
         text = batch.column("text")[row].as_py()
-        if len(text) != entry["characters"]:
-            text = "\n".join(without_lines(text, self._gone(entry)))
-        return Document(batch.column("id")[row].as_py(), self.language, text, source)
+        return Document(batch.column("id")[row].as_py(), self.language, self._left_of(text, entry), source)
 
     def __iter__(self) -> Iterator[Document]:
-        return (self[index] for index in range(len(self)))
+        for entry, (name, text) in self._read(("id", "text")):
+            source = self.shards[int(entry["shard"])][1]
+            yield Document(name, self.language, self._left_of(text, entry), source)
+
+    def texts(self) -> Iterator[str]:
+        """Yield the text of every document, in order."""
+        return (self._left_of(text, entry) for entry, (text,) in self._read(("text",)))
 
     def take(self, order: np.ndarray) -> "StoredDocuments":
         """Return the documents at some places, in that order."""
@@ -87,6 +97,16 @@ class StoredDocuments(DocumentSequence):
         taken.entries = self.entries[order]
         taken._all = self.whole()
         taken.places = np.asarray(order) if self.places is None else self.places[order]
+        return taken
+
+    def alone(self, order: np.ndarray) -> "StoredDocuments":
+        """Return the documents at some places, all of one shard, with nothing of the others: to send to a worker."""
+        taken = copy(self)
+        taken.entries = np.array(self.entries[order])
+        taken._all, taken.places, taken._dropped_places = taken, None, None
+        number = int(taken.entries["shard"][0])
+        first, last = (bisect_left(self._dropped, shard, key=_shard_of) for shard in (number, number + 1))
+        taken._dropped, taken.shards = np.array(self._dropped[first:last]), {number: self.shards[number]}
         return taken
 
     def whole(self) -> "StoredDocuments":
@@ -100,12 +120,24 @@ class StoredDocuments(DocumentSequence):
 
     def ids(self) -> Iterator[str]:
         """Yield the id of every document, without its text."""
-        for shard, row in zip(self.entries["shard"].tolist(), self.entries["row"].tolist(), strict=True):
-            yield open_shard(self.shards[shard][0]).column("id")[row].as_py()
+        return (name for _, (name,) in self._read(("id",)))
 
     def describe(self) -> dict[str, Any]:
         """Return number, characters and SHA-256 as they were found when the corpus was prepared."""
         return self._description
+
+    def _read(self, columns: Sequence[str]) -> Iterator[tuple[np.void, tuple[str, ...]]]:
+        """Yield the entry and some columns of every document; those of one shard that follow each other at once."""
+        for begin in range(0, len(self), _AT_ONCE):
+            few = self.entries[begin : begin + _AT_ONCE]
+            starts = np.flatnonzero(np.diff(few["shard"].astype(np.int64), prepend=-1, append=-1))
+            for start, stop in pairwise(starts.tolist()):
+                shard = self.shards[int(few["shard"][start])][0]
+                yield from zip(few[start:stop], read_rows(shard, few["row"][start:stop], columns), strict=True)
+
+    def _left_of(self, text: str, entry: np.void) -> str:
+        """Return a text without the lines that were dropped from it."""
+        return text if len(text) == entry["characters"] else "\n".join(without_lines(text, self._gone(entry)))
 
     def _gone(self, entry: np.void) -> np.ndarray:
         """Return the numbers of the lines that were dropped from a document."""

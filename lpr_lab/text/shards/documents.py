@@ -8,6 +8,7 @@ A unit is what one worker reads at a time. It becomes a sealed folder with one o
 """
 
 import hashlib
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, lru_cache
@@ -28,6 +29,9 @@ Item = TypeVar("Item")
 
 SHARD_BYTES = 16_000_000
 """Of text: what a worker has in memory at once, several times over while it compares."""
+
+_ROWS_AT_ONCE = 64
+"""Documents that are Python objects at once where a shard is read from end to end; they may be long."""
 
 FACTS = np.dtype(
     [
@@ -118,9 +122,10 @@ class _Writer:
 
     def _begin(self) -> None:
         self._ids: list[str] = []
-        self._texts: list[bytes] = []
+        # As Arrow has them, so that they are in memory once: bytes one after another, and where each text ends.
+        self._texts = bytearray()
+        self._ends = array("i", [0])
         self._facts: list[tuple[int, ...]] = []
-        self._bytes = 0
 
     def add(self, record: Record) -> None:
         """Add one document that has text."""
@@ -133,26 +138,27 @@ class _Writer:
         lines = [line for line in map(str.strip, record.text.splitlines()) if line]
         text = "\n".join(lines)
         self._ids.append(record.id)
-        self._texts.append(text.encode())
+        self._texts += text.encode()
+        self._ends.append(len(self._texts))
         dealt = SPLITS.index(split_of_digest(digest))
         language = self.languages.index(record.language)
         self._facts.append((int.from_bytes(digest[:8]), language, dealt, given, len(text), len(lines)))
-        self._bytes += len(self._texts[-1])
-        if self._bytes >= SHARD_BYTES:
+        if len(self._texts) >= SHARD_BYTES:
             self.close()
 
     def close(self) -> None:
         """Write what was collected."""
-        if not self._texts:
+        if not self._ids:
             return
         stem = f"{len(self.text_bytes):03}"
-        texts = pa.array(self._texts, pa.binary()).cast(pa.string())
+        buffers = (pa.py_buffer(self._ends), pa.py_buffer(self._texts))
+        texts = pa.StringArray.from_buffers(len(self._ids), *buffers)
         batch = pa.record_batch([pa.array(self._ids, pa.string()), texts], SCHEMA)
         with pa.OSFile(str(self._folder / f"{stem}.arrow"), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
             writer.write_batch(batch)
         np.save(self._folder / f"{stem}.npy", np.array(self._facts, dtype=FACTS), allow_pickle=False)
-        self.num_documents += len(self._texts)
-        self.text_bytes.append(self._bytes)
+        self.num_documents += len(self._ids)
+        self.text_bytes.append(len(self._texts))
         self._begin()
 
 
@@ -161,7 +167,7 @@ def shards_of(folder: Path) -> list[Path]:
     return sorted(folder.glob("[0-9]*/[0-9]*.arrow"))
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)
 def open_shard(shard: Path) -> pa.RecordBatch:
     """Return the documents of a shard, mapped into memory: what is not read takes none.
 
@@ -173,6 +179,18 @@ def open_shard(shard: Path) -> pa.RecordBatch:
     """
     check_shard(shard)
     return pa.ipc.open_file(pa.memory_map(str(shard))).get_batch(0)
+
+
+def read_rows(shard: Path, rows: np.ndarray, columns: Sequence[str] = ("text",)) -> Iterator[tuple[str, ...]]:
+    """Yield some columns of some documents of a shard, in the order of `rows`.
+
+    Raises:
+        DamagedError: see `open_shard`.
+    """
+    batch = open_shard(shard)
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        few = batch.select(columns).take(pa.array(rows[start : start + _ROWS_AT_ONCE]))
+        yield from zip(*(few.column(name).to_pylist() for name in columns), strict=True)
 
 
 @cache

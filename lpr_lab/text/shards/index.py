@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lpr_lab.text.shards.compare import KINDS, compare_shard, join_range, num_ranges
-from lpr_lab.text.shards.documents import open_facts, open_shard
+from lpr_lab.text.shards.documents import open_facts, read_rows
 from lpr_lab.text.shards.pool import Task, Workers
 from lpr_lab.text.sources.files import require_splits, splits_are_given
-from lpr_lab.text.splits import DEALT, SPLITS, Leakage, min_characters, require_enough, splits_by_rank
+from lpr_lab.text.splits import DEALT, SPLITS, Leakage, require_enough, says_something, splits_by_rank
 
 ENTRY = np.dtype([("shard", "<u4"), ("row", "<u4"), ("characters", "<u4")])
 """A document: its shard, its row in it, its length. 12 bytes."""
@@ -200,15 +200,14 @@ def settle_shard(shard: Path, dropped: np.ndarray) -> np.ndarray:
         shard: of documents.
         dropped: its `DROPPED`, sorted.
     """
-    texts = open_shard(shard).column("text")
     rows = np.unique(dropped["row"])
     starts = np.searchsorted(dropped["row"], [*rows.tolist(), 2**32])
     sizes = np.zeros(len(rows), dtype=np.int64)
-    for number, row in enumerate(rows.tolist()):
+    for number, (text,) in enumerate(read_rows(shard, rows)):
         gone = dropped["line"][starts[number] : starts[number + 1]]
-        kept = without_lines(texts[row].as_py(), gone)
+        kept = without_lines(text, gone)
         # What is left of a document whose paragraphs were all known must not count as one: it is only headings.
-        if any(len(line) >= min_characters(line) for line in kept):
+        if any(map(says_something, kept)):
             sizes[number] = len("\n".join(kept))
     return sizes
 

@@ -205,11 +205,27 @@ def _describe(
 ) -> dict[str, Any]:
     """Return language -> split -> size and SHA-256 of the content, which is read once more for it."""
     named = [(shard, sources[shard.parent.name]) for shard in shards]
-    asked = [(StoredDocuments(stage, code, split, named, {}, index=stage)) for code in codes for split in SPLITS]
-    asked = [documents for documents in asked if len(documents)]
-    tasks = [Task((documents,), int(documents.characters.sum())) for documents in asked]
-    found = workers.run(describe_documents, tasks, label="Describing the splits", unit="char")
+    tasks = []
+    for code in codes:
+        for split in SPLITS:
+            documents = StoredDocuments(stage, code, split, named, {}, index=stage)
+            if len(documents):
+                tasks.append(Task((stage, code, split, named), int(documents.characters.sum())))
+    found = workers.run(describe_split, tasks, label="Describing the splits", unit="char")
     texts: dict[str, Any] = {code: {} for code in codes}
-    for documents, description in zip(asked, found, strict=True):
-        texts[documents.language][documents.split] = description
+    for task, description in zip(tasks, found, strict=True):
+        _, code, split, _ = task.arguments
+        texts[code][split] = description
     return texts
+
+
+def describe_split(index: Path, code: str, split: str, shards: Sequence[tuple[Path, str]]) -> dict[str, Any]:
+    """Return size and SHA-256 of the content of a split; what a worker is given to do.
+
+    Args:
+        index: the folder of the index.
+        code: of the language.
+        split: one of `SPLITS`.
+        shards: of all documents of the corpus, each with the name of its source.
+    """
+    return describe_documents(StoredDocuments(index, code, split, shards, {}, index=index))

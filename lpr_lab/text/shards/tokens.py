@@ -33,12 +33,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _CHARACTERS_AT_ONCE = 250_000
+_MAPPED = 8
+"""Shards of tokens that are mapped at a time: whoever reads all of them would be counted as holding all of them."""
 _COMPARED = 16
 """Documents that are tokenised both ways before any work starts."""
 
 
 class TokenStream:
-    """All tokens of a split and language, mapped into memory; 16 bytes per document are held beside them.
+    """All tokens of a split and language, a few shards mapped at a time; 12 bytes per document are held beside them.
 
     Attributes:
         starts: where each document begins in the stream, int64, in the order of the corpus.
@@ -48,8 +50,8 @@ class TokenStream:
     def __init__(self, folders: Sequence[Path], dtype: str, order: np.ndarray) -> None:
         """Open the shards of a stream, whose documents have the places `order` in the corpus."""
         lengths = np.concatenate([np.load(folder / "lengths.npy", allow_pickle=False) for folder in folders])
-        self._tokens = [np.memmap(folder / "tokens.bin", dtype, "r") for folder in folders]
-        self._ends = np.cumsum([len(tokens) for tokens in self._tokens])
+        self._files, self._dtype = [folder / "tokens.bin" for folder in folders], np.dtype(dtype)
+        self._ends = np.cumsum([file.stat().st_size // self._dtype.itemsize for file in self._files])
         starts = np.cumsum(lengths, dtype=np.int64) - lengths
         self.starts, self.lengths = np.empty_like(starts), np.empty_like(lengths)
         self.starts[order], self.lengths[order] = starts, lengths
@@ -57,9 +59,13 @@ class TokenStream:
     def read(self, start: int, count: int) -> np.ndarray:
         """Return tokens of one document, int64."""
         shard = int(np.searchsorted(self._ends, start, side="right"))
-        own = self._tokens[shard]
-        begin = start - (int(self._ends[shard]) - len(own))
-        return own[begin : begin + count].astype(np.int64)
+        begin = start - (int(self._ends[shard - 1]) if shard else 0)
+        return _map(self._files[shard], self._dtype)[begin : begin + count].astype(np.int64)
+
+
+@lru_cache(maxsize=_MAPPED)
+def _map(file: Path, dtype: np.dtype) -> np.ndarray:
+    return np.memmap(file, dtype, "r")
 
 
 def open_tokens(
@@ -94,7 +100,7 @@ def open_tokens(
             done += size
         else:
             tasks.append(
-                Task((documents.take(order[start:stop]), root / "tokenizer.json", separator_id, dtype, own), size)
+                Task((documents.alone(order[start:stop]), root / "tokenizer.json", separator_id, dtype, own), size)
             )
     if tasks:
         with locked(documents.folder, f"tokenising {documents.language}", left_overs=LEFT_OVERS):
@@ -158,10 +164,12 @@ def tokenise_documents(documents: StoredDocuments, tokenizer: Any, separator_id:
     lengths: list[int] = []
     with staged_directory(folder, sealed={"schema_version": 1, "dtype": dtype}) as stage:
         with (stage / "tokens.bin").open("wb") as file:
-            for texts in in_batches((document.text for document in documents), _CHARACTERS_AT_ONCE, str):
+            for texts in in_batches(documents.texts(), _CHARACTERS_AT_ONCE, str):
                 for ids in _encode(opened, texts):
-                    np.array([separator_id, *ids], dtype=dtype).tofile(file)
-                    lengths.append(len(ids) + 1)
+                    tokens = np.empty(len(ids) + 1, dtype)
+                    tokens[0], tokens[1:] = separator_id, ids
+                    tokens.tofile(file)
+                    lengths.append(len(tokens))
         np.save(stage / "lengths.npy", np.array(lengths, dtype=np.uint32), allow_pickle=False)
 
 

@@ -13,7 +13,7 @@ def small_shards(monkeypatch):
     """Shards of a few documents, joins in several ranges, and blocks from the disk however little text there is."""
     for module in (documents, prepare, from_hub):
         monkeypatch.setattr(module, "SHARD_BYTES", 24_000)
-    monkeypatch.setattr(compare, "_BYTES_AT_ONCE", 60_000)
+    monkeypatch.setattr(compare, "_BYTES_AT_ONCE", 6_000)
     monkeypatch.setattr(compare, "_CHARACTERS_AT_ONCE", 2_000)
     monkeypatch.setattr(blocks, "PACKED_IN_MEMORY", 0)
     documents.open_shard.cache_clear()
