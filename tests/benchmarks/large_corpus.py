@@ -4,8 +4,10 @@
 
 Writes text of made-up words in two languages, works on it in a process of its own that is killed twice with all its
 workers, once while it reads and once while it tokenises, and starts it again until it is through. Memory is that of the
-process and its workers together, looked at ten times a second: PSS, which counts a page that several share once, and
-USS, what would be free if they ended.
+process and its workers together, looked at once a second: PSS, which counts a page that several share once; the part of
+it that is no file's (anonymous), which the system cannot drop when it needs room; and USS, what would be free if they
+ended. What such looks may miss is bounded by the sum of what the kernel noted as the most that each process ever held
+(RSS), pages of libraries counted for each. Linux only, for it reads `/proc`.
 """
 
 import argparse
@@ -16,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -129,33 +132,69 @@ def work(folder: Path, num_proc: int) -> None:
     print(json.dumps(facts), flush=True)
 
 
-def watched(command: list[str], until: Callable[[], bool]) -> tuple[str | None, dict[str, float], float]:
+def memory_of(process: psutil.Process) -> dict[str, float]:
+    """Return what a process holds in MB, by kind."""
+    lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()[1:]
+    kilobytes = {name: float(rest.split()[0]) for name, rest in (line.split(":", 1) for line in lines)}
+    of = {"PSS": ("Pss",), "anonymous": ("Pss_Anon",), "USS": ("Private_Clean", "Private_Dirty")}
+    return {kind: sum(kilobytes[name] for name in names) * 1.024e-3 for kind, names in of.items()}
+
+
+class Peaks:
+    """The most that a process and all that it started have held together, by kind; and who held how much of it then."""
+
+    def __init__(self) -> None:
+        self.most: dict[str, float] = {}
+        self.bounds: dict[int, float] = {}
+        self.busy: dict[int, float] = {}
+        self.shares: list[float] = []
+
+    def look(self, pid: int) -> None:
+        """Look once at a process and those that it started."""
+        found = []
+        with suppress(psutil.Error):
+            main = psutil.Process(pid)
+            for process in [main, *main.children(recursive=True)]:
+                with suppress(OSError, IndexError, psutil.Error):
+                    times = process.cpu_times()
+                    self.busy[process.pid] = times.user + times.system
+                    found.append(memory_of(process))
+                    status = Path(f"/proc/{process.pid}/status").read_text().split("VmHWM:")[1]
+                    self.bounds[process.pid] = float(status.split()[0]) * 1.024e-3
+        for kind in found[0] if found else ():
+            total = sum(one[kind] for one in found)
+            if kind == "PSS" and total > self.most.get(kind, 0.0):
+                self.shares = [one[kind] for one in found]
+            self.most[kind] = max(self.most.get(kind, 0.0), total)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of processor time that all of them have worked."""
+        return sum(self.busy.values())
+
+    def __str__(self) -> str:
+        shares = " + ".join(f"{share:.0f}" for share in self.shares)
+        rest = ", ".join(f"{most:.0f} MB {kind}" for kind, most in self.most.items() if kind != "PSS")
+        bound = f"at most {sum(self.bounds.values()):.0f} MB by the sum of each one's own peak"
+        return f"{self.most['PSS']:.0f} MB PSS (first process and others: {shares}), {rest}, {bound}"
+
+
+def watched(command: list[str], until: Callable[[], bool]) -> tuple[str | None, Peaks, float]:
     """Run a command in a session of its own, kill all of it once `until` says so; returns output, peaks and seconds."""
     started = time.perf_counter()
     child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
-    peak = {"pss": 0.0, "uss": 0.0}
+    peaks = Peaks()
     while child.poll() is None:
-        sums = {"pss": 0.0, "uss": 0.0}
-        try:
-            processes = [psutil.Process(child.pid), *psutil.Process(child.pid).children(recursive=True)]
-        except psutil.Error:
-            break
-        for process in processes:
-            try:
-                info = process.memory_full_info()
-            except (psutil.Error, OSError):
-                continue
-            sums = {name: sums[name] + getattr(info, name) / 1e6 for name in sums}
-        peak = {name: max(peak[name], sums[name]) for name in peak}
+        peaks.look(child.pid)
         if until():
             os.killpg(child.pid, signal.SIGKILL)
             child.wait()
-            return None, peak, time.perf_counter() - started
-        time.sleep(0.1)
+            return None, peaks, time.perf_counter() - started
+        time.sleep(1)
     output = child.communicate()[0]
     if child.returncode:
         raise SystemExit(f"the work ended with {child.returncode}")
-    return output, peak, time.perf_counter() - started
+    return output, peaks, time.perf_counter() - started
 
 
 def main() -> None:
@@ -182,22 +221,27 @@ def main() -> None:
     command = [sys.executable, __file__, "--work", "--folder", str(options.folder), "--num-proc", str(options.num_proc)]
     units, tokens = "*/documents/[0-9]*", "*/tokens/*/*/[0-9]*"  # not what is still being written
     third = max(size // 16_000_000 // 3, 1)
-    seconds, before = 0.0, {}
+    seconds, busy, before = 0.0, 0.0, {}
     for pattern in (units, tokens, None):
         ends = (lambda: False) if pattern is None else (lambda p=pattern: len(finished(p)) >= third)
-        output, peak, took = watched(command, ends)
+        output, peaks, took = watched(command, ends)
         seconds += took
         again = [path for path, stamp in before.items() if (finished(units) | finished(tokens)).get(path) != stamp]
         before = finished(units) | finished(tokens)
+        busy += peaks.seconds
         state = "killed" if output is None else "through"
         print(
-            f"{state} after {took:.0f} s: peak of all processes {peak['pss']:.0f} MB PSS, {peak['uss']:.0f} MB USS; "
+            f"{state} after {took:.0f} s, {peaks.seconds:.0f} s of processor time: peak of all processes "
+            f"together {peaks}; "
             f"{len(before)} pieces finished, {len(again)} of those finished before were made again",
             flush=True,
         )
     assert output is not None
     facts = json.loads(output.splitlines()[-1])
-    print(f"in all {seconds:.0f} s with both kills: {size / 1e6 / seconds:.2f} MB/s; last session {facts['phases']}")
+    print(
+        f"in all {seconds:.0f} s with both kills: {size / 1e6 / seconds:.2f} MB/s; {busy:.0f} s of processor time: "
+        f"{size / 1e6 / busy:.2f} MB/s for each processor that is free; last session {facts['phases']}"
+    )
     print(
         f"{facts['tokens']:,} tokens to train on in {facts['documents']:,} documents; "
         f"{facts['blocks_per_second']:.0f} blocks of {BLOCK_TOKENS} tokens a second, in random order"
