@@ -1,4 +1,4 @@
-"""Splits without leakage: by path, without repeated text, in the language that they claim.
+"""Splits without leakage: by path and without repeated text.
 
 Help pages, web pages and message files repeat themselves across files, so that a split by file alone puts a third of
 the dev text into train. Therefore text is compared block by block (a block is one line of a document, usually a
@@ -7,19 +7,15 @@ words in a row with it.
 """
 
 import hashlib
-import math
 import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import regex
 
 from lpr_lab.errors import UsageError
-from lpr_lab.text.languages import Language, get_language
 
 SPLITS = ("train", "replay", "dev", "heldout")
 """In the order of precedence: a text that would be in two of them stays in the first. `heldout` comes from another
@@ -31,15 +27,12 @@ DEALT = SPLITS[:3]
 NGRAM = 13
 """Words in a row that two texts may not share; in scripts without spaces, characters."""
 
-_SCRIPTS = {"Japanese": r"[\p{Han}\p{Hiragana}\p{Katakana}]"}
 _UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
 WORDS = regex.compile(r"\w+")
 _DIGIT = regex.compile(r"\d")
 _WORDS_AND_UNSPACED = regex.compile(rf"{_UNSPACED}|(?:(?!{_UNSPACED})\w)+")
 UNSPACED_LETTER = regex.compile(_UNSPACED)
 _FROM_THAI = re.compile("[\u0e00-\U0010ffff]")
-_LETTERS = regex.compile(r"\p{L}")
-_MODEL_CHARACTERS = 400_000
 _MIN_SPACED, _MIN_UNSPACED = 20, 8
 
 
@@ -223,82 +216,6 @@ def roll_hashes(words: np.ndarray, owner: np.ndarray) -> tuple[np.ndarray, np.nd
         hashes += words[place : place + windows]
     inside = owner[:windows] == owner[NGRAM - 1 :]
     return hashes[inside], owner[:windows][inside]
-
-
-# -- language ----------------------------------------------------------------------------------------------------------
-
-
-class LanguageFilter:
-    """Tells the text of one language from English that was left untranslated among it.
-
-    Three questions per block: is it the same as its English source, are most of its letters of another script, and, for
-    languages in Latin script, do its letter triples look more like the English source than like the rest of this text.
-    The last two models are counted from the texts at hand; nothing is fetched.
-    """
-
-    MIN_SCRIPT_SHARE = 0.3
-    """Low, because technical prose is full of Latin names; a sentence left in English has a share near 0."""
-
-    def __init__(self, language: str, texts: Iterable[str], english: Iterable[str]):
-        """Learn from the blocks of a language and from English ones of the same kind."""
-        self.language = get_language(language)
-        self._log_odds: dict[str, float] | None = None
-        if self.language.script == "Latin" and self.language.code != "en":
-            english = list(english)
-            untranslated = set(english)
-            own = [text for text in texts if text not in untranslated]
-            self._log_odds = _log_odds(_count_triples(own), _count_triples(english))
-
-    def reason_to_drop(self, text: str, english: str | None = None) -> str | None:
-        """Return `same_as_english`, `wrong_script` or `looks_english`, or None for a text to keep.
-
-        Args:
-            text: one block.
-            english: the block that it translates, when that is known.
-        """
-        if self.language.code != "en" and text == english:
-            return "same_as_english"
-        if script_share(text, self.language) < self.MIN_SCRIPT_SHARE:
-            return "wrong_script"
-        if self._log_odds is not None and sum(self._log_odds.get(triple, 0.0) for triple in _triples(text)) < 0:
-            return "looks_english"
-        return None
-
-
-def script_share(text: str, language: Language) -> float:
-    """Return the share of a text's letters that belong to its language's script; 0 for a text without letters."""
-    letters = len(_LETTERS.findall(text))
-    return len(_script_pattern(language.script).findall(text)) / letters if letters else 0.0
-
-
-@cache
-def _script_pattern(script: str) -> regex.Pattern[str]:
-    letters = _SCRIPTS.get(script, rf"\p{{Script={script}}}")
-    return regex.compile(rf"(?=\p{{L}}){letters}")
-
-
-def _count_triples(texts: Sequence[str]) -> Counter[str]:
-    """Count letter triples in about `_MODEL_CHARACTERS` of text, taken evenly from all of it."""
-    every = max(1, sum(map(len, texts)) // _MODEL_CHARACTERS)
-    counts: Counter[str] = Counter()
-    for text in texts[::every]:
-        counts.update(_triples(text))
-    return counts
-
-
-def _triples(text: str) -> Iterable[str]:
-    line = " " + " ".join(words_of(text.lower())) + " "
-    return map("".join, zip(line, line[1:], line[2:], strict=False))
-
-
-def _log_odds(own: Counter[str], english: Counter[str]) -> dict[str, float]:
-    """Return triple -> log odds for `own` against `english`, with add-one smoothing; 0 for a triple in neither."""
-    num_own = own.total() + len(own) + 1
-    num_english = english.total() + len(english) + 1
-    return {
-        triple: math.log((own[triple] + 1) / num_own) - math.log((english[triple] + 1) / num_english)
-        for triple in own.keys() | english.keys()
-    }
 
 
 # -- documents that come without a split -------------------------------------------------------------------------------

@@ -5,18 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lpr_lab.errors import UsageError
-from lpr_lab.text.languages import get_language
 from lpr_lab.text.splits import (
     DEALT,
     NGRAM,
     Block,
-    LanguageFilter,
     assign_split,
     assign_splits,
     drop_duplicates,
     min_characters,
     says_something,
-    script_share,
 )
 
 LONG = "the miller carried one sack of flour up the hill before the bell rang and the rain began to fall"
@@ -135,49 +132,6 @@ def test_after_dropping_nothing_leaks_whatever_the_blocks(drawn):
     for entry in report["leakage"].values():
         assert entry["after"] is None or entry["after"]["exact"] == entry["after"]["ngram"] == 0
     assert [block for block in remaining if block.split == "train"] == [b for b in blocks if b.split == "train"]
-
-
-# -- language ----------------------------------------------------------------------------------------------------------
-
-
-def test_untranslated_english_is_found_in_every_script(sentences):
-    english = sentences["en"] * 3
-    for code in ("es", "hu", "tr", "el", "ru", "zh", "hi", "th", "ar"):
-        judge = LanguageFilter(code, [*sentences[code], *english[:3]], english)
-        assert [judge.reason_to_drop(text) for text in sentences[code]] == [None] * len(sentences[code]), code
-        reasons = {judge.reason_to_drop(text) for text in english}
-        assert reasons == ({"looks_english"} if get_language(code).script == "Latin" else {"wrong_script"}), code
-
-
-def test_a_block_equal_to_its_english_source_is_untranslated(sentences):
-    judge = LanguageFilter("es", sentences["es"], sentences["en"])
-    name = "Los Angeles, San Francisco"
-    assert judge.reason_to_drop(name, english=name) == "same_as_english"
-
-
-def test_english_itself_is_kept(sentences):
-    judge = LanguageFilter("en", sentences["en"], sentences["en"])
-    assert {judge.reason_to_drop(text, english=text) for text in sentences["en"]} == {None}
-    assert judge.reason_to_drop("1 + 1 = 2") == "wrong_script"
-
-
-def test_a_greek_sentence_full_of_latin_names_is_kept():
-    judge = LanguageFilter("el", [], [])
-    assert judge.reason_to_drop("Ανοίξτε το Writer ή το Calc και πατήστε Ctrl+S.") is None
-
-
-@pytest.mark.parametrize(
-    ("text", "code", "share"),
-    [
-        ("αβγδ", "el", 1.0),
-        ("αβ ab", "el", 0.5),
-        ("日本語のテキスト", "ja", 1.0),
-        ("1234 !?", "en", 0.0),
-        ("한국어 a", "ko", 0.75),
-    ],
-)
-def test_script_share_counts_letters_only(text, code, share):
-    assert script_share(text, get_language(code)) == share
 
 
 @given(st.text(st.sampled_from("a ก漢αあ\U00020000"), max_size=25))
