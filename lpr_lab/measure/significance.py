@@ -183,7 +183,15 @@ def share_interval(wins: int, total: int) -> tuple[float, float]:
 
 
 def _at_least(wins: int, total: int, share: float) -> float:
-    return sum(math.comb(total, k) * share**k * (1 - share) ** (total - k) for k in range(wins, total + 1))
+    """Return the probability of so many wins or more, for a share inside (0, 1); by logarithms, for any total."""
+    won = np.arange(wins, total + 1)
+    ways = _log_factorials(total)[total] - _log_factorials(total)[won] - _log_factorials(total)[total - won]
+    return float(np.exp(ways + won * math.log(share) + (total - won) * math.log1p(-share)).sum())
+
+
+@cache
+def _log_factorials(total: int) -> np.ndarray:
+    return np.concatenate([[0.0], np.log(np.arange(1, total + 1)).cumsum()])
 
 
 def _where(holds: Callable[[float], bool]) -> float:
