@@ -6,8 +6,7 @@ from typing import Any
 
 from lpr_lab.errors import UsageError
 from lpr_lab.text.corpus import Corpus
-from lpr_lab.text.demo.corpus import DEMO_LANGUAGES, load_demo
-from lpr_lab.text.demo.readers import HELP_LANGUAGES
+from lpr_lab.text.demo.corpus import DEMO_LANGUAGES, TRAINED_LANGUAGES, load_demo
 from lpr_lab.text.languages import get_languages
 from lpr_lab.text.shards.from_hub import prepare_hub
 from lpr_lab.text.shards.pool import Workers, num_workers
@@ -111,7 +110,7 @@ def _joined(parts: Sequence[str], languages: Sequence[str] | None, **options: An
     for part in parts:
         missing = [code for code in wanted if code not in taken]
         if part == "demo":
-            missing = [code for code in missing if code in HELP_LANGUAGES]
+            missing = [code for code in missing if code in TRAINED_LANGUAGES]
         elif looks_like_path(part):
             found = load_corpus(part, **options)
             taken |= {code: found for code in missing if code in found.languages}

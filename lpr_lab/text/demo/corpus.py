@@ -5,8 +5,12 @@ Each language is prepared once and kept in the cache as JSONL with a manifest: h
 documents are messages of `wesnoth-*-utbs` of 40 characters or more in English: those that exist in every language that
 was asked for, so that scores of different languages are about the same content.
 
-Licences of the text: MPL-2.0 (help) and GPL-2.0-or-later (campaign). It stays in the cache; nothing of it is in this
-repository.
+Bengali, Hindi and Nepali, which have no such help, are trained on the messages of programs. Where a language that was
+asked for is not in the campaign, all of them are tested on the messages of MediaWiki, so that they are still about the
+same content. `docs/languages.md` says what each language has, and which fell out.
+
+Licences of the text: MPL-2.0 (help), GPL-2.0-or-later (campaign and MediaWiki), those of the packages (messages). It
+stays in the cache; nothing of it is in this repository.
 """
 
 import hashlib
@@ -22,17 +26,27 @@ from lpr_lab.progress import progress
 from lpr_lab.storage import cache_dir, read_jsonl, staged_directory, verify
 from lpr_lab.text.corpus import Corpus, Document
 from lpr_lab.text.demo.debian import INSTEAD, Package, get_packages
+from lpr_lab.text.demo.messages import (
+    INTERFACE_LICENCE,
+    INTERFACE_PACKAGE,
+    MESSAGE_PACKAGES,
+    MESSAGES_LICENCE,
+    read_interface,
+    read_messages,
+)
 from lpr_lab.text.demo.readers import (
     FICTION_LICENCE,
     FICTION_PACKAGE,
     HELP_LANGUAGES,
     HELP_LICENCE,
+    Pages,
     help_package,
     read_fiction,
     read_help,
 )
+from lpr_lab.text.language_filter import LanguageFilter
 from lpr_lab.text.languages import LANGUAGES, get_languages
-from lpr_lab.text.splits import Block, LanguageFilter, assign_split, drop_duplicates, min_characters
+from lpr_lab.text.splits import Block, assign_split, drop_duplicates, min_characters
 
 DEMO_LANGUAGES = ("en", "es", "zh", "el", "hu", "tr")
 """Those of the profile `demo` where nobody names others."""
@@ -45,7 +59,14 @@ _MIN_FICTION_CHARACTERS = 40
 _MIN_FICTION_MESSAGES = 500
 """A language with fewer is left out of the held-out text, rather than cutting that of all others down to its own."""
 
-Pages = dict[str, dict[str, str]]
+TRAINED_LANGUAGES = tuple(sorted({*HELP_LANGUAGES, *MESSAGE_PACKAGES}))
+"""Those that Debian has training text in."""
+
+MIN_TRAINING_CHARACTERS = 100_000
+"""A language with fewer is refused; they would not last for a demo's training."""
+
+_NO_HELP = ("bn", "ne")
+"""Languages whose training text is messages alone."""
 
 
 def load_demo(languages: Sequence[str]) -> Corpus:
@@ -56,41 +77,76 @@ def load_demo(languages: Sequence[str]) -> Corpus:
         MissingError: nothing cached and no apt-get, no network or no such package.
     """
     codes = [language.code for language in get_languages(languages)]
-    unknown = sorted(set(codes) - set(HELP_LANGUAGES))
+    unknown = sorted(set(codes) - set(TRAINED_LANGUAGES))
     if unknown:
         raise UsageError(
-            f"The demo corpus has no text in {', '.join(unknown)}; it has {', '.join(HELP_LANGUAGES)}. For others, "
+            f"The demo corpus has no text in {', '.join(unknown)}; it has {', '.join(TRAINED_LANGUAGES)}. For others, "
             f"{INSTEAD}."
         )
-    packages = get_packages([help_package(code) for code in dict.fromkeys([*codes, "en"])] + [FICTION_PACKAGE])
-    helps = _prepare_help(codes, packages)
-    fiction = _prepare_fiction(packages[FICTION_PACKAGE])
+    packages = get_packages([*_all_training_packages(codes), FICTION_PACKAGE])
+    trained = prepare_training(codes)
 
     documents: dict[tuple[str, str], tuple[Document, ...]] = {}
     preparation: dict[str, Any] = {}
     for code in codes:
-        name = help_package(code)
-        preparation[code] = {key: helps[code][1][key] for key in ("filter", "duplicates")}
-        records = read_jsonl(helps[code][0] / "documents.jsonl")
+        folder, facts = trained[code]
+        name = ", ".join(training_packages(code))
+        preparation[code] = {key: facts[key] for key in ("filter", "duplicates")}
+        records = read_jsonl(folder / "documents.jsonl")
         for split in ("train", "replay", "dev"):
             documents[split, code] = tuple(
                 Document(record["id"], code, record["text"], name) for record in records if record["split"] == split
             )
-        if not documents["train", code] or not documents["dev", code]:
+        num_characters = sum(len(document.text) for document in documents["train", code])
+        if num_characters < MIN_TRAINING_CHARACTERS or not documents["dev", code]:
             raise UsageError(
-                f"The help pages of {LANGUAGES[code].name} are nearly all left in English, so the demo has no text in "
-                f"{code!r}; {INSTEAD}."
+                f"What Debian has of {LANGUAGES[code].name} is nearly all left in English ({num_characters} characters "
+                f"of training text remain), so the demo has no text in {code!r}; {INSTEAD}."
             )
-    folder, facts = fiction
+    package, licence = _add_heldout(documents, codes, packages[FICTION_PACKAGE])
+    sources = [
+        _describe(
+            packages[name], HELP_LICENCE if name == help_package(code) else MESSAGES_LICENCE, "train, replay, dev"
+        )
+        for code in codes
+        for name in training_packages(code)
+    ]
+    sources = list({source["package"]: source for source in sources}.values())
+    sources.append(_describe(package, licence, "heldout"))
+    return Corpus("demo", tuple(codes), documents, sources=sources, preparation=preparation)
+
+
+def _all_training_packages(codes: Sequence[str]) -> list[str]:
+    """Return the packages of several languages, and those by which what was left in English is found."""
+    names = dict.fromkeys(name for code in codes for name in training_packages(code))
+    if not set(codes) <= set(_NO_HELP):
+        names[help_package("en")] = None
+    return list(names)
+
+
+def training_packages(code: str) -> tuple[str, ...]:
+    """Return the packages that the training text of a language is read from."""
+    own = () if code in _NO_HELP else (help_package(code),)
+    return (*own, *MESSAGE_PACKAGES.get(code, ()))
+
+
+def _add_heldout(
+    documents: dict[tuple[str, str], tuple[Document, ...]], codes: Sequence[str], fiction: Package
+) -> tuple[Package, str]:
+    """Add the messages that all languages have; return the package that they come from, and its licence."""
+    package, licence, (folder, facts) = fiction, FICTION_LICENCE, prepare_fiction()
+    if not set(codes) <= set(facts["languages"]):
+        found = prepare_interface()
+        if set(codes) <= set(found[1]["languages"]):
+            package, licence = get_packages([INTERFACE_PACKAGE])[INTERFACE_PACKAGE], INTERFACE_LICENCE
+            folder, facts = found
     translated = {code: _read_messages(folder / f"{code}.jsonl") for code in codes if code in facts["languages"]}
     common = set.intersection(*map(set, translated.values())) if translated else set()
     for code, messages in translated.items():
         documents["heldout", code] = tuple(
             Document(key, code, text, facts["package"]) for key, text in messages.items() if key in common
         )
-    sources = [_describe(packages[help_package(code)], HELP_LICENCE, "train, replay, dev") for code in codes]
-    sources.append(_describe(packages[FICTION_PACKAGE], FICTION_LICENCE, "heldout"))
-    return Corpus("demo", tuple(codes), documents, sources=sources, preparation=preparation)
+    return package, licence
 
 
 def _describe(package: Package, licence: str, used_for: str) -> dict[str, str]:
@@ -123,23 +179,39 @@ def _facts(folder: Path) -> dict[str, Any]:
         raise DamagedError(f"{error} Delete {folder} and run the same command again; it is then made anew.") from None
 
 
-def _prepare_help(codes: Sequence[str], packages: dict[str, Package]) -> dict[str, tuple[Path, dict[str, Any]]]:
-    english = packages[help_package("en")]
-    folders = {code: _prepared(f"help-{code}", [packages[help_package(code)], english]) for code in codes}
+def prepare_training(codes: Sequence[str]) -> dict[str, tuple[Path, dict[str, Any]]]:
+    """Return the folder of each language's training text and its manifest, fetched and prepared where not cached."""
+    packages = get_packages(_all_training_packages(codes))
+    folders = {}
+    for code in codes:
+        own = [packages[name] for name in training_packages(code)]
+        english = [] if code in _NO_HELP else [packages[help_package("en")]]
+        folders[code] = _prepared(f"{'messages' if code in MESSAGE_PACKAGES else 'help'}-{code}", [*own, *english])
     if any(not folder.is_dir() for folder in folders.values()):
         with locked(cache_dir() / "corpora", "preparing the demo corpus"):
             missing = [code for code, folder in folders.items() if not folder.is_dir()]
-            with progress(len(missing), "Preparing help pages", unit="language") as bar:
-                english_pages = read_help(english) if missing else {}
+            with progress(len(missing), "Preparing training text", unit="language") as bar:
+                by_help = [code for code in missing if help_package(code) in training_packages(code)]
+                english = read_help(packages[help_package("en")]) if by_help else {}
                 for code in missing:
                     bar.set_postfix_str(LANGUAGES[code].name)
-                    pages = english_pages if code == "en" else read_help(packages[help_package(code)])
-                    _write_help(code, pages, english_pages, folders[code])
+                    _write_training(code, *_read_training(code, packages, english), folders[code])
                     bar.update(1)
     return {code: (folder, _facts(folder)) for code, folder in folders.items()}
 
 
-def _write_help(code: str, pages: Pages, english: Pages, folder: Path) -> None:
+def _read_training(code: str, packages: dict[str, Package], english: Pages) -> tuple[Pages, Pages]:
+    """Return the pages of a language, and the English that they translate."""
+    if code == "en":
+        return english, english
+    own = {} if code in _NO_HELP else read_help(packages[help_package(code)])
+    if code not in MESSAGE_PACKAGES:
+        return own, english
+    messages, sources = read_messages([packages[name] for name in MESSAGE_PACKAGES[code]], code)
+    return own | messages, english | sources
+
+
+def _write_training(code: str, pages: Pages, english: Pages, folder: Path) -> None:
     kept, dropped = filter_pages(code, pages, english)
     blocks, duplicates = drop_duplicates(kept, within_splits=True)
     documents: dict[str, list[str]] = {}
@@ -171,16 +243,29 @@ def filter_pages(code: str, pages: Pages, english: Pages) -> tuple[list[Block], 
     return kept, dict(sorted(characters.items()))
 
 
-def _prepare_fiction(package: Package) -> tuple[Path, dict[str, Any]]:
+def prepare_fiction() -> tuple[Path, dict[str, Any]]:
+    """Return the folder of the campaign's messages and its manifest, fetched and prepared where it is not cached."""
+    package = get_packages([FICTION_PACKAGE])[FICTION_PACKAGE]
     folder = _prepared("fiction", [package])
     if not folder.is_dir():
         with locked(folder.parent, "preparing the demo corpus"):
             if not folder.is_dir():
-                _write_fiction(read_fiction(package, list(LANGUAGES)), package, folder)
+                _write_heldout(read_fiction(package, list(LANGUAGES)), package, folder)
     return folder, _facts(folder)
 
 
-def _write_fiction(messages: Pages, package: Package, folder: Path) -> None:
+def prepare_interface() -> tuple[Path, dict[str, Any]]:
+    """Return the folder of MediaWiki's messages and its manifest, fetched and prepared where it is not cached."""
+    package = get_packages([INTERFACE_PACKAGE])[INTERFACE_PACKAGE]
+    folder = _prepared("interface", [package])
+    if not folder.is_dir():
+        with locked(folder.parent, "preparing the demo corpus"):
+            if not folder.is_dir():
+                _write_heldout(read_interface(package, list(LANGUAGES)), package, folder)
+    return folder, _facts(folder)
+
+
+def _write_heldout(messages: Pages, package: Package, folder: Path) -> None:
     english = messages["en"]
     long_enough = [key for key, text in english.items() if len(text) >= _MIN_FICTION_CHARACTERS]
     kept: dict[str, list[dict[str, str]]] = {}

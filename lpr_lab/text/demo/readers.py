@@ -15,6 +15,9 @@ from typing import Any
 from lpr_lab.errors import DamagedError
 from lpr_lab.text.demo.debian import Package, read_members
 
+Pages = dict[str, dict[str, str]]
+"""Document (a help page) -> paragraph -> text; of messages, language -> message id -> text."""
+
 HELP_LICENCE = "MPL-2.0"
 FICTION_LICENCE = "GPL-2.0-or-later"
 
@@ -36,7 +39,7 @@ def help_package(language: str) -> str:
     return f"libreoffice-help-{_HELP_SUFFIX.get(language, language)}"
 
 
-def read_help(package: Package) -> dict[str, dict[str, str]]:
+def read_help(package: Package) -> Pages:
     """Return page path -> paragraph id -> text, both in a fixed order, headings included.
 
     Paths and ids are the same in all languages.
@@ -78,7 +81,7 @@ def _parser() -> Any:
     return html.HTMLParser(encoding="utf-8", remove_comments=True, no_network=True)
 
 
-def read_fiction(package: Package, languages: list[str]) -> dict[str, dict[str, str]]:
+def read_fiction(package: Package, languages: list[str]) -> Pages:
     """Return language -> message id -> text of the campaign, for those of `languages` that it is translated into.
 
     English comes from the message ids of the translations. Ids are the same in all languages; messages that were left

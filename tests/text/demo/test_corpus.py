@@ -19,6 +19,7 @@ FOLDERS = {"en": "en-US", "es": "es", "el": "el"}
 def packages(archive, sentences, monkeypatch):
     """Help in three languages and a campaign in two: every page has text of its own, and one paragraph of all."""
     monkeypatch.setattr(demo, "_MIN_FICTION_MESSAGES", 2)
+    monkeypatch.setattr(demo, "MIN_TRAINING_CHARACTERS", 1)
     for code, folder in FOLDERS.items():
         members = {}
         for number, path in enumerate(PAGES):
@@ -165,6 +166,48 @@ def test_without_apt_the_hub_and_files_are_named(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MissingError, match=r"no apt-get.*hub dataset"):
         load("el")
+
+
+@pytest.fixture
+def with_messages(packages, sentences, monkeypatch):
+    """Besides: Bengali as messages of programs, which the campaign lacks, and an interface in all four."""
+    monkeypatch.setitem(demo.MESSAGE_PACKAGES, "bn", ("toy-messages",))
+    words = sorted({word for text in sentences["bn"] for word in text.split()})
+
+    def in_bengali(number):
+        return " ".join(words[number * step % len(words)] for step in range(1, 9))
+
+    messages = {f"Message {number}": in_bengali(number) for number in range(600)}
+    packages.add("toy-messages", {"usr/share/locale/bn/LC_MESSAGES/toy.mo": mo_file(messages)})
+    interface = {
+        f"usr/share/mediawiki/i18n/{code}.json": json.dumps(
+            {f"toy-{number}": f"{text} {text}" for number, text in enumerate(sentences[code])}
+        ).encode()
+        for code in ("en", "es", "el", "bn")
+    }
+    packages.add("mediawiki", interface)
+    return packages
+
+
+def test_a_language_without_help_is_trained_on_messages_and_all_are_tested_on_the_same_interface(with_messages):
+    corpus = load("en", "el", "bn")
+    assert all(corpus.documents(split, "bn") for split in ("train", "replay", "dev"))
+    ids = {code: [document.id for document in corpus.documents("heldout", code)] for code in corpus.languages}
+    assert len(ids["en"]) == 6 and ids["en"] == ids["el"] == ids["bn"]
+    assert {source["package"]: source["used_for"] for source in corpus.manifest["sources"]} == {
+        "libreoffice-help-en-us": "train, replay, dev",
+        "libreoffice-help-el": "train, replay, dev",
+        "toy-messages": "train, replay, dev",
+        "mediawiki": "heldout",
+    }
+
+
+def test_the_interface_is_fetched_only_where_a_language_needs_it(with_messages):
+    before = load("en", "el").fingerprint()
+    assert not any("mediawiki" in request for request in with_messages.requests)
+    load("en", "bn")
+    assert with_messages.requests[-1].split()[-1] == "mediawiki"
+    assert load("en", "el").fingerprint() == before
 
 
 @pytest.mark.real
