@@ -52,6 +52,7 @@ _VERBS = {
     "self_divergence": "lpr_lab.measure.controls.self_divergence",
     "excess_forgetting": "lpr_lab.runs.compare.control_runs",
     "forgetting_at_gain": "lpr_lab.runs.compare.control_runs",
+    "evaluate_tasks": "lpr_lab.measure.tasks.evaluate",
     "trace": "lpr_lab.measure.routing",
     "classifier_accuracy": "lpr_lab.measure.classifiers",
     "steer": "lpr_lab.model.steering",
@@ -93,6 +94,7 @@ if TYPE_CHECKING:
     from lpr_lab.measure.extract import extract
     from lpr_lab.measure.generation import generate_pair
     from lpr_lab.measure.routing import trace
+    from lpr_lab.measure.tasks.evaluate import evaluate_tasks
     from lpr_lab.method import baselines, paper_settings
     from lpr_lab.method.allocation import Allocation, allocate, uniform
     from lpr_lab.method.baselines.files import load_trained

@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from lpr_lab.errors import UsageError, did_you_mean, one_of
-from lpr_lab.measure.settings import EvaluateSettings, SelfDivergenceSettings
+from lpr_lab.measure.settings import EvaluateSettings, SelfDivergenceSettings, TaskSettings
+from lpr_lab.measure.tasks.kinds import NAMES as TASKS
 from lpr_lab.method.allocation import RULES
 from lpr_lab.method.settings import (
     ExpandSettings,
@@ -59,6 +60,7 @@ _FLAT: dict[str, dict[str, str]] = {
     },
     "evaluate": {"eval_tokens_per_language": "tokens_per_language", "bootstrap": "bootstrap"},
     "self_divergence": {"self_samples": "count", "self_sample_tokens": "tokens"},
+    "asked": {"tasks": "tasks", "task_items": "items_per_language", "task_prompts": "prompts_per_language"},
 }
 """Per part of an experiment, the flat name of each setting and the name that the part itself has for it."""
 
@@ -119,6 +121,7 @@ class Experiment:
     control: str = ""
     """`old_only`: everything that trains by gradient reads original languages alone, in place of the expanded ones
     (see `experiments.controls.arms`); empty for a run of its own account."""
+    asked: TaskSettings = field(default_factory=TaskSettings)
     precision: str = "auto"
     seed: int = 0
 
@@ -139,6 +142,8 @@ class Experiment:
         one_of("allocation_rule", self.allocation_rule, RULES)
         one_of("base_dtype", self.base_dtype, BASE_DTYPES)
         one_of("control", self.control, CONTROLS)
+        for task in self.asked.tasks:
+            one_of("tasks", task, TASKS)
         if self.delta is not None and self.allocation_rule == "largest_remainder":
             raise UsageError(
                 f"delta = {self.delta} is the budget of rounding up, and allocation_rule = 'largest_remainder'; give "

@@ -10,11 +10,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lpr_lab.experiments.controls.divergence import measure_self_divergence
 from lpr_lab.experiments.expert_tables import write_expert_tables
 from lpr_lab.experiments.steps import RunContext
+from lpr_lab.experiments.tasks import write_tasks
 from lpr_lab.experiments.training import timed, wait_for_all
 from lpr_lab.measure.bits import Report, evaluate
 from lpr_lab.measure.classifiers import classifier_accuracy
 from lpr_lab.measure.expert_counts import ExpertCounter
 from lpr_lab.measure.routing import original_weight_by_language
+from lpr_lab.measure.tasks.evaluate import evaluate_tasks
+from lpr_lab.measure.tasks.scores import TaskReport
 from lpr_lab.model.formats.save_load import find_adapter, read_config
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import stage_names, use_stage
@@ -53,15 +56,35 @@ def measure_run(context: RunContext) -> None:
                 precision=experiment.precision,
             )
         divergence = measure_self_divergence(context) if experiment.self_divergence.count else None
+        answered = _ask(context) if experiment.asked.tasks else None
         if context.writes:
             _write_tables(context, report, counter)
             for name, table in (divergence or {}).items():
                 run.tables.write(name, table)
+            if answered is not None:
+                names = {"base": "base", **{stage: stage for stage in stages[:-1]}, "expanded": stages[-1]}
+                write_tasks(run, answered, experiment.asked, names)
             if accuracy is not None:
                 run.tables.write("classifiers", accuracy)
             run.phases.record("measure", {**_differences(context), "settings": report.settings})
             run.phases.mark_done("measure")
         wait_for_all()
+
+
+def _ask(context: RunContext) -> TaskReport:
+    experiment = context.experiment
+    return evaluate_tasks(
+        context.model,
+        context.tokenizer,
+        context.corpus,
+        languages=experiment.languages,
+        original=experiment.original,
+        stages=stage_names(context.model)[:-1],
+        **vars(experiment.asked),
+        bootstrap=experiment.evaluate.bootstrap,
+        precision=experiment.precision,
+        seed=experiment.seed,
+    )
 
 
 def _write_tables(context: RunContext, report: Report, counter: ExpertCounter | None) -> None:

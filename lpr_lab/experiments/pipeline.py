@@ -23,6 +23,7 @@ from lpr_lab.experiments.processes.number import follows, leads, num_processes, 
 from lpr_lab.experiments.ranks import work
 from lpr_lab.experiments.results import results_of
 from lpr_lab.experiments.steps import RunContext
+from lpr_lab.experiments.tasks import check_tasks
 from lpr_lab.experiments.tracking.trackers import selected as selected_trackers
 from lpr_lab.experiments.training import timed, train_steps
 from lpr_lab.measure.generation import generate_pair
@@ -121,6 +122,7 @@ def prepare(
     environment.train_with()  # a wrong name is said now, not when the text is ready
     with run.working("prepare"), timed(run, "prepare"):
         corpus = corpus_of(experiment.to_config(), experiment.languages)
+        check_tasks(experiment, corpus)
         run.documents.write("data", corpus.manifest)
         # What several processes are to divide among them need not fit one device.
         device = "cpu" if number > 1 and parse_flag_from_env("ACCELERATE_USE_FSDP") else None

@@ -6,6 +6,7 @@ import pandas as pd
 
 from lpr_lab.experiments.config import Experiment
 from lpr_lab.experiments.expert_tables import original_weight_by_stage
+from lpr_lab.experiments.tasks import task_results
 from lpr_lab.model.rounding import logit_tolerance
 from lpr_lab.runs.claims import as_records, check
 from lpr_lab.runs.formats import json_records
@@ -56,6 +57,7 @@ def results_of(run: Run, experiment: Experiment) -> dict[str, Any]:
         "stages": {step: _without_times(phases[step]) for step in experiment.steps},
         **controls_of(run),
         **lost_text(run),
+        **task_results(run),
     }
 
 

@@ -158,7 +158,7 @@ def evaluate(
     losses = lost_texts(tokenizer, chosen)
     packed = [pack(documents, tokenizer, block_tokens, languages=[language]) for _, language, documents in chosen]
     is_compared = isinstance(model, PeftModel) or base is not None
-    with _base_of(model, base) as dense:
+    with base_of(model, base) as dense:
         refuse_if_documents_mix(dense)
     newest = "expanded" if experts is None else selected_stage(cast("PeftModel", model))
     counter = ExpertCounter([newest], load_only=True) if experts is None else experts
@@ -209,7 +209,7 @@ class _Readers:
     def nats(self, blocks: PackedBlocks, source: TextSource, **options: Any) -> dict[str, np.ndarray]:
         """Return by name of the reader what each document cost it, in nats."""
         model = self.model
-        with _base_of(model, self.base) as dense:
+        with base_of(model, self.base) as dense:
             nats = {"base": document_nats(dense, blocks, **options)}
         if not isinstance(model, PeftModel) and self.base is None:
             return nats
@@ -236,7 +236,7 @@ def _lost_rows(sets: Sequence[ScoredDocuments], losses: Sequence[LostText]) -> p
 
 
 @contextmanager
-def _base_of(model: PeftModel | PreTrainedModel, base: PreTrainedModel | None) -> Iterator[Any]:
+def base_of(model: PeftModel | PreTrainedModel, base: PreTrainedModel | None) -> Iterator[Any]:
     """Give the base inside the block: the one given, a model without its adapter, or the plain model itself."""
     with model.disable_adapter() if isinstance(model, PeftModel) else nullcontext():
         yield model if base is None else base

@@ -1,4 +1,4 @@
-"""What an experiment can set of its evaluation: the fields are keywords of `evaluate`, explained there. Torch-free."""
+"""What an experiment can set of its evaluation: the fields are keywords of the verbs, explained there. Torch-free."""
 
 from dataclasses import dataclass
 
@@ -27,3 +27,13 @@ class EvaluateSettings:
 
     tokens_per_language: int = 4096
     bootstrap: int = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSettings:
+    """Of `evaluate_tasks`."""
+
+    tasks: tuple[str, ...] = ()
+    """Any of choice, inflection and generation; none by default, because they take longer than bits per byte."""
+    items_per_language: int = 100
+    prompts_per_language: int = 10

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from lpr_lab.runs.compare.differences import flatten
+from lpr_lab.runs.compare.paired_tasks import compare_tasks
 from lpr_lab.runs.continuations import Pair
+from lpr_lab.runs.model_ref import ModelRef
 from lpr_lab.views.figures.titles import with_wrapped_title
 from lpr_lab.views.html.run_overview import render_settings
+from lpr_lab.views.html.tasks import render_tasks, tasks_finding
 from lpr_lab.views.html.templates import with_style
 
 if TYPE_CHECKING:
@@ -46,6 +49,19 @@ def show_settings(run: "Run") -> None:
     rows = flatten(run.config)
     said = f"{len(rows)} settings of run {run.id}"
     body = Markup("<details><summary>{}</summary>{}</details>").format(said, render_settings(rows))
+    display({"text/html": with_style(body, "run_overview.css"), "text/plain": said}, raw=True)
+
+
+def show_tasks(run: "Run", before: str, after: str) -> None:
+    """Show what two models of a run made of tasks below a notebook cell, or how to ask some."""
+    from IPython.display import display
+
+    changes = compare_tasks(ModelRef(run, before), ModelRef(run, after))
+    if changes is None:
+        print("No tasks were asked. Ask some with tasks=['choice', 'inflection', 'generation'].")
+        return
+    said = f"{tasks_finding(changes)}."
+    body = Markup("<p>{}</p>{}").format(said, render_tasks(changes, before, after, run.tables.read("tasks_left_out")))
     display({"text/html": with_style(body, "run_overview.css"), "text/plain": said}, raw=True)
 
 

@@ -9,7 +9,7 @@ import lpr_lab as lab
 from lpr_lab.errors import UsageError
 from lpr_lab.experiments import recipes
 from lpr_lab.experiments.config import NAMES, Experiment
-from lpr_lab.measure.settings import EvaluateSettings
+from lpr_lab.measure.settings import EvaluateSettings, TaskSettings
 from lpr_lab.method.settings import ExpandSettings, ReviewSettings, SimilaritySettings, UpcycleSettings
 
 VERBS = [
@@ -21,6 +21,13 @@ VERBS = [
 ]
 OF_THE_FIRST_EXPANSION = ("router_input", "router_bias")
 """The verb's default is to keep them."""
+
+
+def test_tasks_are_asked_only_where_they_are_named_and_otherwise_as_the_verb_asks_them():
+    keywords = inspect.signature(lab.evaluate_tasks).parameters
+    assert TaskSettings().tasks == ()
+    for setting in fields(TaskSettings):
+        assert setting.name == "tasks" or keywords[setting.name].default == setting.default
 
 
 @pytest.mark.parametrize(("verb", "settings"), VERBS)

@@ -21,6 +21,8 @@ from lpr_lab.views.html.run_overview import lost_text, render_tiles
 
 BUDGET = StageBudget(tokens=4 * 2 * 32, block_tokens=32, blocks_per_step=2, learning_rate=1e-2)
 
+ASKED = {"tasks": ("choice", "generation"), "task_items": 5, "task_prompts": 2}
+
 
 def experiment(materials, recipe="route_first", **changes) -> Experiment:
     settings = small_settings(materials, BUDGET)
@@ -32,9 +34,12 @@ def experiment(materials, recipe="route_first", **changes) -> Experiment:
 @pytest.fixture(scope="module")
 def finished(materials, tmp_path_factory):
     """Return a function that makes a whole run of a recipe, once for all tests that only look at it."""
-    return functools.cache(
-        lambda recipe: pipeline.run(experiment(materials, recipe), root=tmp_path_factory.mktemp(recipe))
-    )
+
+    def make(recipe):
+        asked = ASKED if recipe == "moe_lpr" else {}
+        return pipeline.run(experiment(materials, recipe, **asked), root=tmp_path_factory.mktemp(recipe))
+
+    return functools.cache(make)
 
 
 @pytest.mark.parametrize(
@@ -70,6 +75,16 @@ def test_what_was_before_and_after_the_review_is_scored_on_the_same_documents(fi
     assert list(dict.fromkeys(stages["stage"])) == ["base", "G1 expand", "G1 review"]
     assert (stages.groupby(["language", "dataset"])["n_documents"].nunique() == 1).all()
     assert set(run.tables.read("retention")["model"]) == {"base", "expanded"}
+    answers, changes = run.tables.read("tasks"), run.tables.read("task_changes")
+    assert list(dict.fromkeys(answers["stage"])) == ["base", "G1 expand", "G1 review", "people"]
+    assert (answers[answers["task"] == "choice"]["n_items"] == 5).all()
+    assert list(dict.fromkeys(changes["stage"])) == ["G1 expand", "G1 review"]
+    assert set(run.results["tasks"]["meaning"]) == {"choice", "script", "language", "no_repetition"}
+
+
+def test_a_task_that_cannot_be_asked_is_refused_before_there_is_a_run(materials, tmp_path):
+    with pytest.raises(UsageError, match="chioce"):
+        experiment(materials, tasks=("chioce",))
 
 
 @pytest.mark.slow

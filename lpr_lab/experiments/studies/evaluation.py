@@ -14,8 +14,10 @@ import pandas as pd
 from lpr_lab.errors import ComparisonRefusedError, UsageError
 from lpr_lab.experiments.results import lost_text, summarise
 from lpr_lab.experiments.studies.predecessors import begun_from, runs_folder
-from lpr_lab.experiments.studies.scoring import EvaluationSettings, called, score, take_kept
+from lpr_lab.experiments.studies.scoring import called, score, take_kept
+from lpr_lab.experiments.studies.scoring_settings import EvaluationSettings
 from lpr_lab.experiments.studies.subjects import find_subject, has_default_settings, languages_in, scored
+from lpr_lab.experiments.tasks import task_results
 from lpr_lab.measure.significance import BETTER, change_of
 from lpr_lab.runs.claims import MAX_FORGETTING_PERCENT, Claim, as_records, main_dataset
 from lpr_lab.runs.compare import paired_scores
@@ -130,6 +132,7 @@ def finish(evaluation: Evaluation) -> dict[str, Any]:
             "change": json_records(change),
             "claims": as_records(check(evaluation, change)),
             **lost_text(run),
+            **task_results(run),
         }
         weights = run.tables.read("original_weight")
         if (

@@ -3,13 +3,15 @@
 Two models that were measured on different documents are refused, if possible before any work.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
-from lpr_lab.errors import ComparisonRefusedError, UsageError, one_of
+from lpr_lab.errors import ComparisonRefusedError, UsageError
 from lpr_lab.experiments.corpus import corpus_of
+from lpr_lab.experiments.studies.asking import Answers
+from lpr_lab.experiments.studies.scoring_settings import EvaluationSettings
 from lpr_lab.experiments.studies.subjects import languages_in, load_model
 from lpr_lab.measure.bits import Report, evaluate
 from lpr_lab.measure.documents import choose_documents, fingerprint_of
@@ -20,38 +22,9 @@ from lpr_lab.runs.compare import paired_scores
 from lpr_lab.runs.model_ref import BASE, ModelRef, stages_of
 from lpr_lab.runs.run import Run
 from lpr_lab.text.corpus import Corpus
-from lpr_lab.text.languages import language_codes, language_name
+from lpr_lab.text.languages import language_name
 
-SCORES = ("new", "kept")
 MAX_DOCUMENT_TOKENS = 256
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationSettings:
-    """Which two models are compared, on which text."""
-
-    before: str = BASE
-    """As `runs.model_ref` names a model: `base`, a stage of the run after, a run id, or `<run id>: <stage>`."""
-    after: str = ""
-    """The same; empty for the newest finished expansion."""
-    scores: str = "new"
-    """`new`: both read the text now; `kept`: what their runs kept, without a model."""
-    corpus: str = ""
-    """Empty for the one that the runs were made from."""
-    languages: tuple[str, ...] = ()
-    """Empty for all of the run after."""
-    test_sets: tuple[str, ...] = ("heldout",)
-    eval_tokens_per_language: int = 4096
-    """Per test set."""
-    bootstrap: int = 1000
-    precision: str = "auto"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "languages", language_codes(self.languages))
-        one_of("scores", self.scores, SCORES)
-        if not self.test_sets:
-            raise UsageError("test_sets is empty; expected splits of the corpus, such as heldout and dev.")
 
 
 def called(side: ModelRef, subject: Run) -> str:
@@ -87,11 +60,14 @@ def score(before: ModelRef, after: ModelRef, settings: EvaluationSettings, run: 
     with use_stage(model, after.stage or newest):
         earlier = [before.stage or newest] if other is None and before.stage != BASE else []
         report = evaluate(model, tokenizer, corpus, stages=earlier, **options)
+        answers = Answers(settings, corpus, options["original"])
+        answers.ask(model, tokenizer, {BASE: BASE, "expanded": last, **dict.fromkeys(earlier, first)}, earlier)
     nats = [{BASE: test.nats["base"], **test.nats, last: test.nats["expanded"]} for test in report.sets]
     if other is not None:
         stage = before.stage or stages_of(before.run)[-1]
         with use_stage(other[0], stages_of(before.run)[-1] if stage == BASE else stage):
             again = evaluate(other[0], other[1], corpus, **options)
+            answers.ask(*other, {"base" if stage == BASE else "expanded": first})
         if unlike := [a for a, b in zip(report.sets, again.sets, strict=True) if a.fingerprint != b.fingerprint]:
             raise ComparisonRefusedError(
                 f"The tokenizers of the two models lose different parts of {language_name(unlike[0].language)} "
@@ -104,6 +80,7 @@ def score(before: ModelRef, after: ModelRef, settings: EvaluationSettings, run: 
         replace(test, nats={name: found[name] for name in names}) for test, found in zip(report.sets, nats, strict=True)
     ]
     _write(run, Report(sets, settings.bootstrap, settings.seed), first, last)
+    answers.write(run, first, last)
     if len(report.lost):
         run.tables.write("lost_text", report.lost)
     if len(report.load) and not isinstance(model, Tuned):  # of a mixture that learned as a whole none is the original

@@ -86,7 +86,7 @@ class Article:
             "summary": self._summary,
             "promises": self._claims,
             "retention": lambda: (
-                self._charts(charts.retention_charts(self.run), open_table=True)
+                self._charts(charts.retention_charts(self.run), open_table=True) + sections.tasks(self.run)
                 or _MISSING.format("No model of this run was scored on test documents.")
             ),
             "routing": lambda: (

@@ -13,6 +13,7 @@ from lpr_lab.runs.compare.differences import flatten, source_name
 from lpr_lab.runs.continuations import Pair, exactness, pairs, typed_by_reader
 from lpr_lab.runs.environment import folder_of
 from lpr_lab.runs.lineage import ancestors_of, children_of
+from lpr_lab.runs.model_ref import baseline_of
 from lpr_lab.runs.own_texts import is_own
 from lpr_lab.runs.own_texts import own_texts as kept_texts
 from lpr_lab.runs.run import Run
@@ -20,6 +21,7 @@ from lpr_lab.runs.summary import divergence_lines, summary_lines
 from lpr_lab.text.languages import language_name
 from lpr_lab.views.html import expert_panels, run_overview
 from lpr_lab.views.html.continuations import describe_settings, finding, render_pair
+from lpr_lab.views.html.tasks import render_tasks
 from lpr_lab.views.html.templates import render
 from lpr_lab.views.html.tokens import render_token_strip
 from lpr_lab.views.names import dataset_name
@@ -54,6 +56,16 @@ def status(run: Run) -> Markup:
         said = f"This run is not finished: it is {status.state}, at {where}. What follows is what there is so far."
         notes, error_tail = [said], status.error_tail
     return render("views/report/status.html.j2", notes=notes, error_tail=error_tail)
+
+
+def tasks(run: Run) -> Markup:
+    """Return what the run's first and last model made of tasks; empty where none were asked."""
+    changes = run.tables.read("task_changes")
+    if changes is None or changes.empty:
+        return Markup()
+    stage = str(changes["stage"].iloc[-1])
+    rows = changes[changes["stage"] == stage]
+    return render_tasks(rows, baseline_of(run), stage, run.tables.read("tasks_left_out"))
 
 
 def experts(run: Run) -> Markup:

@@ -16,6 +16,7 @@ from lpr_lab.dashboard.shell import FILES, PICK, PageContext, html_block, in_ord
 from lpr_lab.errors import LprError
 from lpr_lab.runs.compare import paired_scores
 from lpr_lab.runs.compare.paired_scores import PairedChange
+from lpr_lab.runs.compare.paired_tasks import compare_tasks
 from lpr_lab.runs.compare.trade_off import trade_off
 from lpr_lab.runs.lineage import members_of
 from lpr_lab.runs.model_ref import BASE, ModelRef, analysed_run, baseline_of, stages_of, title_of_final
@@ -162,8 +163,9 @@ _AMONG = Markup(
 
 
 def compose_more(context: PageContext) -> dict[str, Any]:
-    """Return what stands below: the documents that moved, the controls, and this run among the others."""
-    blank = {"moved": "", "controls": "", "among": "", "scatter": gr.update(visible=False, value=None), "points": ""}
+    """Return what stands below: tasks, the documents that moved, the controls, and this run among the others."""
+    blank = {"tasks": "", "moved": "", "controls": "", "among": "", "points": ""}
+    blank |= {"scatter": gr.update(visible=False, value=None)}
     run = context.run
     if run is None or run.kind == LIFELONG:
         return blank
@@ -177,14 +179,16 @@ def compose_more(context: PageContext) -> dict[str, Any]:
         here = paired_scores.compare(before, after, chosen)
         moved = render.moved_documents(here, context.query) if here is not None else ""
         of_forgetting = controls(run, context.runs, chosen) if not analysed_run(run) else ""
+        tasks = render.tasks_section(compare_tasks(before, after), before, after)
         trade = trade_off(run, context.runs, chosen)
     except (LprError, KeyError, ValueError):
         return blank  # the upper half says what is wrong
     if trade is None:
-        return blank | {"moved": moved, "controls": of_forgetting}
+        return blank | {"tasks": tasks, "moved": moved, "controls": of_forgetting}
     figure = gain_against_forgetting(trade.points)
     alone = len(trade.points) < 2
     return {
+        "tasks": tasks,
         "moved": moved,
         "controls": of_forgetting,
         "among": _AMONG.format(take_title(figure)),
@@ -205,6 +209,7 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     title = html_block()
     plot = gr.Plot(show_label=False, visible=False, elem_classes="lpr-plot lpr-card")
     table = html_block()
+    tasks = html_block()
     moved = html_block()
     checks = html_block()
     among = html_block()
@@ -212,7 +217,7 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     points = html_block()
 
     upper = {"before": before, "after": after, "data": dataset, "title": title, "plot": plot, "table": table}
-    lower = {"moved": moved, "controls": checks, "among": among, "scatter": scatter, "points": points}
+    lower = {"tasks": tasks, "moved": moved, "controls": checks, "among": among, "scatter": scatter, "points": points}
 
     def draw(params: dict[str, Any]) -> list[Any]:
         context = shell.page_context(runs_dir, params)

@@ -19,11 +19,12 @@ from lpr_lab.measure.significance import (
 )
 from lpr_lab.runs.compare.paired_scores import PairedChange, most_moved
 from lpr_lab.runs.compare.trade_off import TradeOff
-from lpr_lab.runs.model_ref import BASE, analysed_run
+from lpr_lab.runs.model_ref import BASE, ModelRef, analysed_run
 from lpr_lab.runs.run import Run
 from lpr_lab.text.languages import language_name
 from lpr_lab.text.sample_texts import PROMPTS
 from lpr_lab.views import Table
+from lpr_lab.views.html.tasks import render_tasks, tasks_finding
 from lpr_lab.views.html.templates import render
 from lpr_lab.views.names import ROLES
 from lpr_lab.views.numbers import NOT_MEASURED, change, count, interval, points_with_interval
@@ -151,6 +152,22 @@ def not_measured(run: Run) -> Markup:
         )
     how = f"This run ({state}) has no table of changes. Start the same command again: it goes on where it stopped."
     return shell.missing("Not measured", how, "lpr-lab demo")
+
+
+# ------------------------------------------------------------------------------------------------------- tasks
+
+
+def tasks_section(changes: Table | None, before: ModelRef, after: ModelRef) -> Markup:
+    """Return what both answered, where tasks were asked of both; else nothing."""
+    called = (_short(side.title(after.run)) for side in (before, after))
+    body = render_tasks(changes, *called, after.run.tables.read("tasks_left_out"))
+    if not body:
+        return Markup("")
+    section = Markup(
+        '<section class="lpr-section"><h2>Right or wrong: tasks made from held-out text</h2>'
+        '<p class="lpr-subfinding">{}.</p></section>{}'
+    )
+    return section.format(tasks_finding(changes), body)
 
 
 # --------------------------------------------------------------------------------------------------- documents

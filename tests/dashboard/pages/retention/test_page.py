@@ -8,6 +8,7 @@ import pytest
 
 from helpers.sample_runs import make_run
 from helpers.sample_scores import STAGES, scored, write_lifelong, write_scores
+from helpers.sample_tasks import write_answers
 from helpers.words import words
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.pages.retention import page as retention
@@ -265,3 +266,14 @@ def test_controls_that_were_made_have_their_numbers_intervals_and_verdict(runs_d
     assert "0.0200" in said and "0.0100 to 0.0300" in said and "9.0000" not in said
     assert "+2.00 points" in said and "worse" in said
     assert "old-only arm itself" in words(page(runs_dir, run=arm.id)["controls"])
+
+
+# ------------------------------------------------------------------------------------------------------- tasks
+
+
+def test_tasks_stand_below_with_chance_and_interval_and_only_where_both_answered(runs_dir, staged):
+    assert page(runs_dir)["tasks"] == ""
+    write_answers(staged)
+    shown = words(page(runs_dir, stage="G1 expand")["tasks"])
+    assert "continuation choice" in shown.lower() and "25%" in shown and "worse" in shown
+    assert "Not asked" in shown
