@@ -1,8 +1,8 @@
 """Tables of tasks: how often each model is right, beside chance, and how two models differ, paired. Torch-free.
 
 A share has the exact interval of Clopper and Pearson. Two models answer the same items, so a difference of their shares
-is about the items that exactly one of them gets right (McNemar), and its interval excludes 0 where the exact sign test
-does. The mean margin, which sees smaller differences, has an interval from resampling items, as documents have.
+is about the items that exactly one of them gets right (McNemar), and its interval leaves 0 out where the exact sign
+test does. The mean margin, which sees smaller differences, has an interval from resampling items, as documents have.
 """
 
 import math
@@ -169,10 +169,10 @@ def change_rows(
 
 
 def share_difference(before: np.ndarray, after: np.ndarray) -> Difference:
-    """Return by how much the share of right answers differs, paired over the items, with its exact 95 % interval.
+    """Return by how much the share of right answers differs, paired over the items, with an interval.
 
-    It rests on the items that exactly one of the two gets right; where there are none, the interval is as wide as so
-    few items leave it.
+    It is how often exactly one of the two is right, times how one-sided that is. Both have an exact 95 % interval, and
+    the ends are what these allow together: no narrower than 95 %, and 0 is outside where the exact sign test says so.
 
     Args:
         before: bool [items].
@@ -186,12 +186,10 @@ def share_difference(before: np.ndarray, after: np.ndarray) -> Difference:
     """
     number = len(before)
     gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
-    if not gained + lost:
-        most = share_interval(0, number)[1]
-        return Difference(0.0, -most, most)
-    low, high = share_interval(gained, gained + lost)
-    scale = (gained + lost) / number
-    return Difference((gained - lost) / number, scale * (2 * low - 1), scale * (2 * high - 1))
+    one_sided = [2 * end - 1 for end in share_interval(gained, gained + lost)]
+    often = share_interval(gained + lost, number)
+    low, high = min(one_sided[0] * end for end in often), max(one_sided[1] * end for end in often)
+    return Difference((gained - lost) / number, low, high)
 
 
 def task_verdict(difference: Difference, role: str, *, from_base: bool) -> str:

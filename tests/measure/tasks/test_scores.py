@@ -36,6 +36,16 @@ def test_two_models_that_are_equally_good_differ_unclearly_in_nearly_all_draws()
     assert covered >= 90
 
 
+def test_the_interval_covers_a_difference_that_there_is_in_nearly_all_draws():
+    covered = 0
+    for seed in range(100):
+        before = answered(0.5, 100, seed=seed)
+        after = np.where(answered(0.3, 100, seed=1000 + seed), answered(0.8, 100, seed=2000 + seed), before)
+        difference = share_difference(before, after.astype(bool))
+        covered += difference.low <= 0.3 * (0.8 - 0.5) <= difference.high
+    assert covered >= 92
+
+
 def test_the_same_answers_differ_by_nothing_within_an_interval_that_shrinks_with_more_items():
     few, many = (share_difference(answers, answers) for answers in (answered(0.5, 20), answered(0.5, 2000)))
     assert few.value == many.value == 0
