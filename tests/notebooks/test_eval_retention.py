@@ -32,10 +32,12 @@ def run_it(root, **values):
 
 @pytest.mark.notebook
 def test_the_newest_expansion_is_measured_against_its_base_and_the_dashboard_shows_it(finished_runs):
-    run = run_it(finished_runs, **SMALL)
+    run = run_it(finished_runs, **SMALL, tasks=["choice"], task_items=4)
     subject = expansion(finished_runs)
     assert (run.kind, run.status.state, run.parents) == ("evaluation", "finished", (subject.id,))
-    assert {"retention", "change", "documents", "stages", "load", "original_weight"} == set(run.tables.names())
+    tables = {"retention", "change", "documents", "stages", "load", "original_weight"}
+    assert tables | {"tasks", "task_items", "task_changes"} == set(run.tables.names())
+    assert run.results["tasks"]["scores"][0]["chance"] == 0.25
     assert set(run.figures.read()) == {"retention", "trade_off"}
     assert len(run.paths.notebook.read_text()) < 1_000_000
     claims = {claim["name"]: claim for claim in run.results["claims"]}

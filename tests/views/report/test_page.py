@@ -8,12 +8,14 @@ import pytest
 
 from helpers.sample_runs import HOSTILE, PAIRS, make_run, make_trace, results
 from helpers.sample_scores import write_lifelong, write_scores
+from helpers.sample_tasks import write_answers
 from lpr_lab.errors import UsageError
 from lpr_lab.runs.continuations import Continuation, Pair
 from lpr_lab.runs.own_texts import keep_text, new_id
 from lpr_lab.runs.run import Run
 from lpr_lab.views.report import charts as report_charts
 from lpr_lab.views.report import page as report
+from lpr_lab.views.report import sections
 from lpr_lab.views.report.page import render_report, write_report
 
 
@@ -255,3 +257,12 @@ def test_any_figure_becomes_a_table(figure, rows):
 def test_long_tables_are_thinned_evenly():
     rows = report_charts._thinned([(str(n),) for n in range(1000)])
     assert len(rows) <= report_charts.MAX_ROWS and rows[0] == ("0",) and report_charts._thinned([]) == ()
+
+
+def test_tasks_stand_in_it_only_where_they_were_asked(tmp_path):
+    asked = make_run(tmp_path)
+    assert not sections.tasks(asked)
+    write_scores(asked)
+    write_answers(asked)
+    said = Page(str(sections.tasks(asked))).words
+    assert "Continuation choice" in said and "G1 review" in said and "25%" in said
