@@ -10,7 +10,6 @@ from lpr_lab.measure.settings import TaskSettings
 from lpr_lab.measure.tasks.evaluate import evaluate_tasks
 from lpr_lab.measure.tasks.kinds import PEOPLE
 from lpr_lab.measure.tasks.scores import TaskReport
-from lpr_lab.runs.model_ref import BASE
 from lpr_lab.runs.run import Run
 from lpr_lab.text.corpus import Corpus
 
@@ -62,8 +61,7 @@ class Answers:
     def write(self, run: Run, first: str, last: str) -> None:
         """Write what was answered, and the change from one model to the other."""
         if self._report is not None:
-            names = {first: first, last: last} | ({BASE: BASE} if BASE != first else {})
-            write_tasks(run, self._report, self._asked(), names)
+            write_tasks(run, self._report, self._asked(), {first: first, last: last})
 
     def _asked(self) -> TaskSettings:
         settings = self._settings
