@@ -261,7 +261,7 @@ def prepare_interface() -> tuple[Path, dict[str, Any]]:
     if not folder.is_dir():
         with locked(folder.parent, "preparing the demo corpus"):
             if not folder.is_dir():
-                _write_heldout(read_interface(package, list(LANGUAGES)), package, folder)
+                _write_heldout(read_interface(package, TRAINED_LANGUAGES), package, folder)
     return folder, _facts(folder)
 
 
