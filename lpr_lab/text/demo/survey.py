@@ -46,7 +46,7 @@ def survey(codes: Sequence[str]) -> list[str]:
         for record in read_jsonl(folder / "documents.jsonl"):
             characters[record["split"]] += len(record["text"])
         dropped = sum(number for reason, number in facts["filter"].items() if reason != "kept")
-        share = dropped / (dropped + facts["filter"].get("kept", 0))
+        share = dropped / max(dropped + facts["filter"].get("kept", 0), 1)
         tested = [heldout[prepare].get(code, 0) for prepare in heldout]
         reason = _why_not(characters["train"], tested)
         cells = [code, language.name, language.script, _kinds(training_packages(code))]
