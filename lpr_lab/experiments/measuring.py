@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from typing import cast
 
 import pandas as pd
 import torch
@@ -48,7 +49,7 @@ def measure_run(context: RunContext) -> None:
         accuracy = None
         if run.phases.get("plan", {}).get("classifier_layers"):
             accuracy = classifier_accuracy(
-                context.model,
+                cast("PeftModel", context.model),
                 context.tokenizer,
                 context.corpus,
                 languages=experiment.languages,

@@ -192,10 +192,11 @@ def show(context: RunContext, max_new_tokens: int = 32) -> None:
     if run.phases.is_done("show"):
         return
     with run.working("show"), timed(run, "show"):
-        for language in () if isinstance(context.model, Tuned) else experiment.languages:
-            if language in sample_texts.TEXTS:
-                text, stages = sample_texts.TEXTS[language], stage_names(context.model)
-                traced = trace(context.model, context.tokenizer, text, language, stages=stages)
+        model = context.model
+        for language in experiment.languages:
+            if language in sample_texts.TEXTS and not isinstance(model, Tuned):  # which has no routing
+                text, stages = sample_texts.TEXTS[language], stage_names(model)
+                traced = trace(model, context.tokenizer, text, language, stages=stages)
                 traced.model |= {"run": run.id}
                 run.traces.write(language, traced)
         said = {record["prompt"] for record in run.generations.read()}

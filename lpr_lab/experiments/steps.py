@@ -238,7 +238,7 @@ def _review(context: RunContext, folder: Path) -> dict[str, Any]:
     experiment = context.experiment
     settings = _settings(experiment, experiment.resolved().stage2, context.model)
     is_control = experiment.control == OLD_ONLY
-    own = vars(experiment.review) | ({"replay_share": 1.0} if is_control else {})
+    own: dict[str, Any] = vars(experiment.review) | ({"replay_share": 1.0} if is_control else {})
     return review(
         context.model,
         context.tokenizer,

@@ -175,7 +175,8 @@ def evaluate(
         nullcontext() if base is None else reading(base) as base,
         progress(total, "Evaluating", "token") as bar,
     ):
-        readers = _Readers(model, base, stages, newest, counter, counts_stages=experts is not None)
+        both = cast("PeftModel | PreTrainedModel", model), base
+        readers = _Readers(*both, stages, newest, counter, counts_stages=experts is not None)
         for (split, language, documents), blocks, loss in zip(chosen, packed, losses, strict=True):
             source = TextSource(language, "original" if language in original else "expanded", split)
             options: dict[str, Any] = {"batch_blocks": batch_blocks, "precision": precision, "bar": bar}

@@ -192,7 +192,7 @@ def generate_pair(
     separator = separator_token_id(tokenizer)
     ids = [separator, *tokenizer(prompt, add_special_tokens=False)["input_ids"]]
     for writer, _ in models:
-        require_embeddings(writer, tokenizer, ids)
+        require_embeddings(writer.tuned if isinstance(writer, Tuned) else writer, tokenizer, ids)
     end = tokenizer.eos_token_id
     stops = {separator, end} if isinstance(end, int) else {separator}
     sides = []

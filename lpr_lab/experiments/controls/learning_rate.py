@@ -68,7 +68,7 @@ def find_learning_rate(
         the curve.
 
     Raises:
-        UsageError: rates that are none, or no dev text.
+        UsageError: rates that are none, a recipe without stage 1, or no dev text.
         LprError: dev text got cheaper at no rate.
 
     >>> run = find_learning_rate(recipes.moe_lpr(base="smollm2-135m"))  # doctest: +SKIP
@@ -76,6 +76,11 @@ def find_learning_rate(
     """
     if len(set(rates)) < 2 or min(rates) <= 0 or steps < 1:
         raise UsageError(f"rates = {list(rates)}, steps = {steps}; expected at least two rates above 0 and one step.")
+    if "expand" not in experiment.steps:
+        raise UsageError(
+            f"A range test trains stage 1, and recipe {experiment.recipe!r} has none (its steps: "
+            f"{', '.join(experiment.steps)}). Give a recipe with `expand`, or a learning rate."
+        )
     config = _tested(experiment).to_config() | {
         "rates": sorted(rates), "steps_per_rate": steps, "dev_tokens_per_language": eval_tokens_per_language
     }  # fmt: skip
@@ -161,7 +166,7 @@ def kept_state(model: torch.nn.Module) -> Any:
 
     learns = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     is_expansion = isinstance(model, PeftModel) and bool(moe_layers(model))
-    config = expansion_config(model) if is_expansion else None  # type: ignore[arg-type]
+    config = expansion_config(model) if is_expansion else None
     before = deepcopy(vars(config)) if config is not None else {}
     # Of an expansion the base never learns, and need not be held twice.
     numbers = {
@@ -239,13 +244,13 @@ def _measure(run: Run, experiment: Experiment, rates: Sequence[float], steps: in
 
 
 def _context(run: Run, experiment: Experiment) -> Any:
-    from lpr_lab.experiments.load import expanded_model, starting_model
+    from lpr_lab.experiments.load import model_to_train, starting_model
     from lpr_lab.experiments.steps import RunContext
 
     texts = load_corpus(experiment.corpus, languages=list(experiment.languages), tokens=experiment.tokens_per_language)
     run.documents.write("data", texts.manifest)
     _, model, tokenizer = starting_model(experiment, run)
-    expanded = expanded_model(experiment, run, model, tokenizer, texts)
+    expanded = model_to_train(experiment, run, model, tokenizer, texts)
     return RunContext(experiment, run, expanded, tokenizer, texts, torch.zeros(0))
 
 

@@ -8,7 +8,7 @@ by its run and its stage, and text without a context is read as `measure.bits` r
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lm_eval.api.instance import Instance
@@ -79,7 +79,7 @@ def load_side(
     tokenizer = load_tokenizer(ref.run.path)
     if is_baseline(ref.run.path):
         both = load_tuned(ref.run.path, device=device)
-        return (both.base if ref.stage == BASE else both.tuned).to(precision), tokenizer
+        return cast("Any", both.base if ref.stage == BASE else both.tuned).to(precision), tokenizer
     if ref.stage == BASE:
         config = read_config(find_adapter(ref.run.path))
         dense = load_dense(config.base_name, dtype=precision, device=device, quantization=config.base_quantization)

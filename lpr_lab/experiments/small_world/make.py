@@ -178,6 +178,8 @@ def new_model(settings: WorldSettings, tokenizer: "PreTrainedTokenizerBase") -> 
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
+    from lpr_lab.text.packing import separator_token_id
+
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=settings.width,
@@ -187,8 +189,8 @@ def new_model(settings: WorldSettings, tokenizer: "PreTrainedTokenizerBase") -> 
         max_position_embeddings=settings.context,
         tie_word_embeddings=True,
         bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=separator_token_id(tokenizer),
+        pad_token_id=separator_token_id(tokenizer),
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)

@@ -93,9 +93,8 @@ def at_gain(points: Sequence[GainPoint], gain: float, name: str = "") -> AtGain:
         )
     for point in order:
         if point.gain == gain:
-            return AtGain(
-                gain, _difference(point.forgetting, point.forgettings, point), (point.name,) * 2, point.forgettings
-            )
+            own = _difference(point.forgetting, point.forgettings, point)
+            return AtGain(gain, own, (point.name, point.name), point.forgettings)
     after = next(place for place, point in enumerate(order) if point.gain > gain)
     left, right = order[after - 1], order[after]
     value = left.forgetting + (gain - left.gain) / (right.gain - left.gain) * (right.forgetting - left.forgetting)

@@ -7,7 +7,7 @@ that did not change are shared by both, not held twice.
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -69,7 +69,7 @@ class Tuned(nn.Module):
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
         """As `transformers` has it, by the one that computes."""
-        return self.active.generate(*args, **kwargs)
+        return cast("Any", self.active).generate(*args, **kwargs)
 
     @contextmanager
     def disable_adapter(self) -> Iterator[None]:

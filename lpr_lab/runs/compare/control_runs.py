@@ -90,7 +90,7 @@ def excess_forgetting(run: Run, control: Run, dataset: str = "heldout") -> Table
     return pd.DataFrame(rows, columns=EXCESS_COLUMNS)
 
 
-def _changes(run: Run, dataset: str) -> dict[str, Mapping[str, Any]]:
+def _changes(run: Run, dataset: str) -> dict[str, Mapping[Any, Any]]:
     table = run.tables.read("change")
     if table is None or baseline_of(run) != BASE:
         raise ComparisonRefusedError(f"Run {run.id} has no changes from its base; it was not evaluated.")

@@ -22,4 +22,6 @@ def costs_of(run: Run) -> dict[str, float]:
     if seconds:
         found["tokens_per_second"] = sum(int(step["tokens"]) for step in trained) / seconds
     peaks = [int(step["peak_memory_bytes"]) for step in steps if step.get("peak_memory_bytes")]
-    return found | ({"peak_memory_bytes": max(peaks)} if peaks else {})
+    if peaks:
+        found["peak_memory_bytes"] = max(peaks)
+    return found

@@ -77,6 +77,9 @@ def test_rates_that_are_none_are_refused_before_any_work(tmp_path):
             lr.find_learning_rate(recipes.moe_lpr(), rates=rates, root=tmp_path)
     with pytest.raises(UsageError, match=r"learning_rate = 0\.1"):
         recipes.from_notebook("moe_lpr", {"learning_rate": 0.1, "find_learning_rate": True})
+    with pytest.raises(UsageError, match="stage 1"):
+        lr.find_learning_rate(recipes.full(), root=tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

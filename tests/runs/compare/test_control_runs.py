@@ -66,9 +66,9 @@ def test_a_control_of_another_base_or_other_documents_is_refused(tmp_path):
 
 
 def test_the_old_only_arm_is_the_run_that_differs_in_nothing_else(tmp_path):
-    run = finished_run(tmp_path, "run")
+    run = configured(finished_run(tmp_path, "run"), seed=0)
     other = configured(finished_run(tmp_path, "other"), control="old_only", seed=1)
-    control = configured(finished_run(tmp_path, "control"), control="old_only")
+    control = configured(finished_run(tmp_path, "control"), control="old_only", seed=0)
     assert find_old_only(run, [other, run, control]) == control
     assert find_old_only(run, [other]) is None and find_old_only(control, [control]) is None
 
