@@ -26,7 +26,9 @@ from lpr_lab.measure.significance import bootstrap_interval
 from lpr_lab.model.capture import causal_lm_of
 from lpr_lab.model.forward import inference
 from lpr_lab.model.head import head_of, hidden_states, rows_at_once
+from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import use_stage
+from lpr_lab.model.tuned.pair import Tuned
 from lpr_lab.progress import progress
 from lpr_lab.text.packing import separator_token_id
 
@@ -73,7 +75,7 @@ def self_divergence(
     """Return KL_self of a model, and of earlier stages of it, with 95 % intervals over samples.
 
     Args:
-        model: what has its base inside (an expansion, LoRA), or a plain causal LM beside `base`.
+        model: what has its base inside (an expansion, LoRA, a baseline), or a plain causal LM beside `base`.
         tokenizer: the base model's.
         samples: from `draw_samples`.
         base: of a plain model.
@@ -123,6 +125,9 @@ def diverged(
 
     With `whole_logits` all logits of a pass are made at once: the plain form that tests compare with.
     """
+    if isinstance(model, Tuned):
+        base = None if isinstance(model.tuned, PeftModel) else model.base
+        model = model.tuned
     order = sorted(range(len(samples)), key=lambda number: len(samples[number].prompt_ids) + len(samples[number].ids))
     parts = {name: np.zeros(len(samples)) for name in ("kl", "largest", "same_top", "base_nats")}
     dense = model if base is None else base

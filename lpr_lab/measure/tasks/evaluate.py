@@ -102,7 +102,7 @@ def evaluate_tasks(
     with base_of(model, base) as dense:
         refuse_if_documents_mix(dense)
     with reading(model) as model, nullcontext() if base is None else reading(base) as base:
-        readers = _Readers(model, base, stages)
+        readers = _Readers(cast("PeftModel | PreTrainedModel", model), base, stages)
         options: dict[str, Any] = {"batch_blocks": batch_blocks, "precision": precision}
         sets = _likelihood_sets(readers, made, tokenizer, block_tokens, original, options)
         sets += _generated_sets(readers, made, tokenizer, corpus, max_new_tokens, original, precision)

@@ -117,7 +117,8 @@ def scored_items(rows: pd.DataFrame) -> list[ScoredItems]:
         right = {model: group["right"].to_numpy().astype(bool) for model, group in by_model.items()}
         margins = {model: group["margin"].to_numpy(dtype=float) for model, group in by_model.items()}
         margins = {model: values for model, values in margins.items() if not np.isnan(values).all()}
-        sets.append(ScoredItems(*(str(value) for value in key), names, right, margins))
+        task, language, role, dataset, fingerprint = (str(value) for value in key)
+        sets.append(ScoredItems(task, language, role, dataset, fingerprint, names, right, margins))
     return sets
 
 

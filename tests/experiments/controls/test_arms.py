@@ -68,3 +68,13 @@ def test_b0_raw_is_a_base_of_its_own_stops_by_its_rule_and_is_made_once(material
     before, _ = load_base(materials / "base")
     assert any((a != b).any() for a, b in zip(model.parameters(), before.parameters(), strict=True))
     assert arms.raw_base(**options).id == run.id
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["full", "lora"])
+def test_a_baseline_is_compared_with_its_base_on_what_the_base_writes(recipe, materials, tmp_path):
+    settings = small_settings(materials, BUDGET) | {"self_samples": 4, "self_sample_tokens": 8}
+    run = pipeline.run(recipes.RECIPES[recipe](**settings), root=tmp_path)
+    table = run.tables.read("self_divergence")
+    assert table is not None and list(dict.fromkeys(table["model"])) == ["finetune"]
+    assert (table["kl_bits_per_byte"] > 0).all() and table["n_samples"].max() >= 4

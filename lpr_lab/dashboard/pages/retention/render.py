@@ -159,8 +159,8 @@ def not_measured(run: Run) -> Markup:
 
 def tasks_section(changes: Table | None, before: ModelRef, after: ModelRef) -> Markup:
     """Return what both answered, where tasks were asked of both; else nothing."""
-    called = (_short(side.title(after.run)) for side in (before, after))
-    body = render_tasks(changes, *called, after.run.tables.read("tasks_left_out"))
+    first, second = (_short(side.title(after.run)) for side in (before, after))
+    body = render_tasks(changes, first, second, after.run.tables.read("tasks_left_out"))
     if not body:
         return Markup("")
     section = Markup(
