@@ -69,11 +69,11 @@ fix: $(READY) ## mend what lint, format and stripped notebooks can mend themselv
 
 .PHONY: docs docs-serve
 docs: $(READY) ## build the documentation site into site/, strictly and without a network
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --quiet
 	@echo "Built: site/index.html"
 
 docs-serve: $(READY) ## show the documentation on http://127.0.0.1:8000 while you write it
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+	@NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs serve
 
 clean: ## remove .venv and every cache of this folder; runs stay
 	@rm -rf .venv .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist site

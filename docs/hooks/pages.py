@@ -57,14 +57,19 @@ def _verbs() -> str:
     rows = ["# The verbs\n", "`import lpr_lab as lab`, then `lab.<verb>`. Each is loaded on first use.\n"]
     rows += ["| verb | what it does |", "|---|---|"]
     for verb, module in lpr_lab._VERBS.items():
-        target = f"../{page_of(module.replace('.', '/') + '.py')}"
+        target = f"../{page_of(_file_of(module))}"
         anchor = "" if verb in lpr_lab._MODULES else f"#{module}.{verb}"
         rows.append(f"| [`{verb}`]({target}{anchor}) | {_first_sentence(module, verb)} |")
     return "\n".join(rows) + "\n"
 
 
+def _file_of(module: str) -> str:
+    path = module.replace(".", "/")
+    return f"{path}/__init__.py" if (ROOT / path).is_dir() else f"{path}.py"
+
+
 def _first_sentence(module: str, verb: str) -> str:
-    tree = ast.parse((ROOT / (module.replace(".", "/") + ".py")).read_text(encoding="utf-8"))
+    tree = ast.parse((ROOT / _file_of(module)).read_text(encoding="utf-8"))
     of_verb = [node for node in tree.body if getattr(node, "name", None) == verb]
     text = ast.get_docstring(of_verb[0] if of_verb else tree) or ""
     return text.partition("\n\n")[0].replace("\n", " ").replace("|", "\\|")
