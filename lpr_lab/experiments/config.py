@@ -20,6 +20,7 @@ from lpr_lab.method.settings import (
     ReviewSettings,
     SimilaritySettings,
     UpcycleSettings,
+    num_classifiers,
 )
 from lpr_lab.method.training.budget import StageBudget
 from lpr_lab.model.bases.embedded import learning_rates
@@ -335,18 +336,3 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
         return Experiment.from_config(config).to_config()
     except (UsageError, TypeError):
         return dict(config)  # not an experiment's; it is compared as it is
-
-
-def num_classifiers(classifiers: float | tuple[int, ...], num_layers: int) -> int:
-    """Return how many layers get a routing classifier: a number, a share of all layers, or those that are named.
-
-    >>> num_classifiers(7 / 24, 24), num_classifiers(7 / 24, 30), num_classifiers(7, 30), num_classifiers((5, 6), 30)
-    (7, 9, 7, 2)
-    """
-    if isinstance(classifiers, tuple):
-        return len(classifiers)
-    if classifiers < 0 or (classifiers > 1 and classifiers != int(classifiers)):
-        raise UsageError(
-            f"classifiers = {classifiers}; expected a number of layers, a share of them below 1, or the layers."
-        )
-    return round(classifiers * num_layers) if classifiers < 1 else int(classifiers)

@@ -10,13 +10,14 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lpr_lab import storage
-from lpr_lab.experiments.config import OLD_ONLY, Experiment, StageBudget, num_classifiers
+from lpr_lab.experiments.config import OLD_ONLY, Experiment, StageBudget
 from lpr_lab.method import baselines
 from lpr_lab.method.allocation import Allocation, allocate, delta_for, uniform
 from lpr_lab.method.closed_form import RouterFits, fit_routers, local_review
 from lpr_lab.method.expand import expand
 from lpr_lab.method.review import review
 from lpr_lab.method.router_statistics import RouterStatistics
+from lpr_lab.method.settings import num_classifiers
 from lpr_lab.method.similarity import measure_similarity
 from lpr_lab.method.similarity_table import SimilarityTable
 from lpr_lab.method.training.train import TrainSettings, train_settings

@@ -109,3 +109,18 @@ class FitSettings:
     def __post_init__(self) -> None:
         one_of("solver", self.solver, SOLVERS)
         one_of("divide", self.divide, DIVISIONS)
+
+
+def num_classifiers(classifiers: float | tuple[int, ...], num_layers: int) -> int:
+    """Return how many layers get a routing classifier: a number, a share of all layers, or those that are named.
+
+    >>> num_classifiers(7 / 24, 24), num_classifiers(7 / 24, 30), num_classifiers(7, 30), num_classifiers((5, 6), 30)
+    (7, 9, 7, 2)
+    """
+    if isinstance(classifiers, tuple):
+        return len(classifiers)
+    if classifiers < 0 or (classifiers > 1 and classifiers != int(classifiers)):
+        raise UsageError(
+            f"classifiers = {classifiers}; expected a number of layers, a share of them below 1, or the layers."
+        )
+    return round(classifiers * num_layers) if classifiers < 1 else int(classifiers)

@@ -9,7 +9,8 @@ import pytest
 from helpers.tiny_corpus import small_settings, write_corpus
 from lpr_lab.errors import UsageError
 from lpr_lab.experiments import pipeline, recipes, steps
-from lpr_lab.experiments.config import Experiment, StageBudget, completed, num_classifiers
+from lpr_lab.experiments.config import Experiment, StageBudget, completed
+from lpr_lab.method.settings import num_classifiers
 from lpr_lab.method.similarity_table import SimilarityTable
 from lpr_lab.model.bases.embedded import EMBEDDED, OTHER_LEARNING_RATES
 from lpr_lab.runs.files import Paths

@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from lpr_lab.errors import UsageError, one_of
-from lpr_lab.experiments.config import ALLOCATIONS, num_classifiers
+from lpr_lab.experiments.config import ALLOCATIONS
 from lpr_lab.method.allocation import Allocation, allocate, delta_for
+from lpr_lab.method.settings import num_classifiers
 from lpr_lab.method.similarity import measure_similarity
 from lpr_lab.method.similarity_table import SimilarityTable
 from lpr_lab.model.bases.load import load_base

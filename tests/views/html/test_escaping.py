@@ -7,18 +7,21 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
+import pandas as pd
 import pytest
 from markupsafe import Markup
 
 from helpers.sample_experts import ROLES, STAGES, expert_tables
 from helpers.sample_runs import make_run, make_trace, results
+from helpers.sample_tasks import answers
+from lpr_lab.measure.tasks.scores import change_rows
 from lpr_lab.measure.trace import routing_change
 from lpr_lab.runs.compare.differences import compare_runs, flatten
 from lpr_lab.runs.continuations import Continuation, Pair
 from lpr_lab.runs.live import Snapshot
 from lpr_lab.runs.run import Run
 from lpr_lab.views import html
-from lpr_lab.views.html import comparison, continuations, expert_panels, layers, live, run_overview, tokens
+from lpr_lab.views.html import comparison, continuations, expert_panels, layers, live, run_overview, tasks, tokens
 
 EVIL = """</script><script>boom()</script><img src=x onerror=boom()>"' onclick='boom()' x="{{ boom }}<!--"""
 
@@ -64,6 +67,10 @@ def _change():
     return after, routing_change(before, after, same_model=True)
 
 
+def _left_out():
+    return pd.DataFrame([{"task": EVIL, "language": EVIL, "reason": EVIL}])
+
+
 def link(*_) -> dict[str, str]:
     return {"href": EVIL, "data-pick": EVIL}
 
@@ -105,6 +112,9 @@ DRAWN = {
     "run_overview.render_settings": lambda run: run_overview.render_settings(flatten(run.config)),
     "run_overview.render_texts": run_overview.render_texts,
     "run_overview.render_tiles": run_overview.render_tiles,
+    "tasks.render_tasks": lambda run: tasks.render_tasks(
+        change_rows(answers(), "base", STAGES[1]).assign(task=EVIL, language=EVIL, role=EVIL), EVIL, EVIL, _left_out()
+    ),
     "tokens.render_token_strip": lambda run: tokens.render_token_strip(
         _change()[0], change=_change()[1], change_from=EVIL
     ),
