@@ -76,7 +76,7 @@ def go(page: Page) -> None:
 
 
 def finished(page: Page) -> None:
-    expect(page.get_by_role("button", name="Continue")).to_be_enabled()
+    expect(page.get_by_role("button", name="Continue")).to_be_enabled(timeout=120_000)  # beside other tests
     expect(page.get_by_role("status").filter(has_text="Done in")).to_be_visible()
 
 

@@ -143,7 +143,7 @@ def with_text(folder, tiny, tiny_corpus, monkeypatch) -> Run:
     settings = {**run.config, "corpus": "demo", "expanded": ["el"], "original": ["en"], "eval_tokens_per_language": 200}
     (run.path / "config.yaml").unlink(missing_ok=True)
     record_config(run, settings)
-    monkeypatch.setattr(expert_tables, "load_corpus", lambda *_, **__: tiny_corpus)
+    monkeypatch.setattr(expert_tables, "corpus_of", lambda *_, **__: tiny_corpus)
     return Run(run.path)
 
 
