@@ -174,6 +174,14 @@ def _kept_statistics(context: RunContext) -> RouterStatistics | None:
 def _expand(context: RunContext, folder: Path) -> dict[str, Any]:
     experiment = context.experiment
     settings = _settings(experiment, experiment.resolved().stage1, context.model)
+    return train_stage1(context, folder, settings, _logger(context, "expand", settings))
+
+
+def train_stage1(
+    context: RunContext, folder: Path, settings: TrainSettings, log: Callable[[dict[str, float]], None] | None = None
+) -> dict[str, Any]:
+    """Train stage 1 as the run's experiment has it, but by these settings; see `method.expand.expand`."""
+    experiment = context.experiment
     return expand(
         context.model,
         context.tokenizer,
@@ -184,7 +192,7 @@ def _expand(context: RunContext, folder: Path) -> dict[str, Any]:
         **vars(experiment.expand),
         load_balancing_variant=experiment.loss_variant,
         train_routers="fit_routers" not in experiment.steps,
-        log=_logger(context, "expand", settings),
+        log=log,
     )
 
 

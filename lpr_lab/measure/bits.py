@@ -22,7 +22,6 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lpr_lab.errors import UsageError
 from lpr_lab.measure.documents import choose_tests, fingerprint_of, lost_texts
 from lpr_lab.measure.expert_counts import ExpertCounter, TextSource
 from lpr_lab.measure.forgetting import ScoredDocuments, bootstrap_draws, change_rows, document_rows
@@ -36,7 +35,7 @@ from lpr_lab.model.observe import Observed, observe
 from lpr_lab.model.parallel.sharing import gathered, reading
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import selected_stage, use_stage
-from lpr_lab.model.tuned.pair import Tuned
+from lpr_lab.model.tuned.pair import Tuned, model_and_base
 from lpr_lab.progress import progress
 from lpr_lab.text.blocks import Batch
 from lpr_lab.text.corpus import Corpus
@@ -146,13 +145,7 @@ def evaluate(
         UsageError: none of the splits has documents in one of the languages, a `base` beside an adapter's own, or a
             tokenizer that loses more than a tenth of the text.
     """
-    if base is not None and isinstance(model, PeftModel | Tuned):
-        raise UsageError(
-            "This model has its base inside (disable_adapter), which is what it is compared with; drop base."
-        )
-    if isinstance(model, Tuned):
-        base = None if isinstance(model.tuned, PeftModel) else model.base
-        model = model.tuned
+    model, base = model_and_base(model, base)
     require_embeddings(model, tokenizer)
     chosen = choose_tests(corpus, splits, languages, tokens_per_language, max_document_tokens, tokenizer)
     losses = lost_texts(tokenizer, chosen)

@@ -258,7 +258,7 @@ def _train_stage1(context: Any, budget: Any) -> bool:
     """Train stage 1 of an expansion by a budget; returns whether it diverged."""
     import tempfile
 
-    from lpr_lab.method.expand import expand
+    from lpr_lab.experiments.steps import train_stage1
 
     experiment = context.experiment
     settings = train_settings(
@@ -266,17 +266,7 @@ def _train_stage1(context: Any, budget: Any) -> bool:
     )
     with tempfile.TemporaryDirectory(prefix="lpr-lab-") as folder:
         try:
-            found = expand(
-                context.model,
-                context.tokenizer,
-                context.corpus,
-                languages=experiment.taught,
-                out=folder,
-                settings=settings,
-                **vars(experiment.expand),
-                load_balancing_variant=experiment.loss_variant,
-                train_routers="fit_routers" not in experiment.steps,
-            )
+            found = train_stage1(context, Path(folder), settings)
         except LprError as error:
             if "finite" not in str(error):
                 raise

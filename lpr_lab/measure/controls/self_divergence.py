@@ -26,9 +26,8 @@ from lpr_lab.measure.significance import bootstrap_interval
 from lpr_lab.model.capture import causal_lm_of
 from lpr_lab.model.forward import inference
 from lpr_lab.model.head import head_of, hidden_states, rows_at_once
-from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import use_stage
-from lpr_lab.model.tuned.pair import Tuned
+from lpr_lab.model.tuned.pair import Tuned, model_and_base
 from lpr_lab.progress import progress
 from lpr_lab.text.packing import separator_token_id
 
@@ -126,8 +125,7 @@ def diverged(
     With `whole_logits` all logits of a pass are made at once: the plain form that tests compare with.
     """
     if isinstance(model, Tuned):
-        base = None if isinstance(model.tuned, PeftModel) else model.base
-        model = model.tuned
+        model, base = model_and_base(model)
     order = sorted(range(len(samples)), key=lambda number: len(samples[number].prompt_ids) + len(samples[number].ids))
     parts = {name: np.zeros(len(samples)) for name in ("kl", "largest", "same_top", "base_nats")}
     dense = model if base is None else base

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lpr_lab.errors import UsageError
 from lpr_lab.measure.bits import base_of, document_nats
 from lpr_lab.measure.tasks.generated import check_texts, continue_each, learn_languages
 from lpr_lab.measure.tasks.items import Item, fingerprint_of_items
@@ -23,7 +22,7 @@ from lpr_lab.measure.tasks.scores import ScoredItems, TaskReport, left_out_rows
 from lpr_lab.model.parallel.sharing import reading
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import use_stage
-from lpr_lab.model.tuned.pair import Tuned
+from lpr_lab.model.tuned.pair import Tuned, model_and_base
 from lpr_lab.progress import progress
 from lpr_lab.text.corpus import Corpus, Document
 from lpr_lab.text.packing import NO_TARGET, PackedBlocks, pack, refuse_if_documents_mix
@@ -89,13 +88,7 @@ def evaluate_tasks(
         >>> report = evaluate_tasks(model, tokenizer, corpus, languages=["en", "el"])  # doctest: +SKIP
         >>> report.to_frame()[["task", "language", "model", "accuracy", "chance"]]  # doctest: +SKIP
     """
-    if base is not None and isinstance(model, PeftModel | Tuned):
-        raise UsageError(
-            "This model has its base inside (disable_adapter), which is what it is compared with; drop base."
-        )
-    if isinstance(model, Tuned):
-        base = None if isinstance(model.tuned, PeftModel) else model.base
-        model = model.tuned
+    model, base = model_and_base(model, base)
     require_embeddings(model, tokenizer)
     counts = {"items_per_language": items_per_language, "prompts_per_language": prompts_per_language}
     made = make_items(corpus, tasks, languages, split=split, seed=seed, **counts)

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from lpr_lab.errors import UsageError
 from lpr_lab.model.peft import PeftModel
 
 
@@ -79,3 +80,20 @@ class Tuned(nn.Module):
             yield
         finally:
             self.shows_base = before
+
+
+def model_and_base(
+    model: PeftModel | PreTrainedModel | Tuned, base: PreTrainedModel | None = None
+) -> tuple[PeftModel | PreTrainedModel, PreTrainedModel | None]:
+    """Return the model that computes, and its base where it has none inside: a baseline is taken apart.
+
+    Raises:
+        UsageError: a base beside a model that has its own.
+    """
+    if base is not None and isinstance(model, PeftModel | Tuned):
+        raise UsageError(
+            "This model has its base inside (disable_adapter), which is what it is compared with; drop base."
+        )
+    if isinstance(model, Tuned):
+        return model.tuned, None if isinstance(model.tuned, PeftModel) else model.base
+    return model, base
