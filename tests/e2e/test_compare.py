@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+from gradio.queueing import Queue
 from playwright.sync_api import Page, expect
 
 from lpr_lab.dashboard import serve
@@ -207,10 +208,17 @@ def test_the_base_is_marked_exact_where_the_run_checked_it(open_page, staged):
     expect(page.locator(".lpr-pane.lpr-base .lpr-badge")).to_have_text("exact")
 
 
-def test_a_blind_pair_tells_nothing_until_it_is_judged(open_page, staged):
+def test_a_blind_pair_tells_nothing_until_it_is_judged(open_page, staged, monkeypatch):
+    # Kept where the server sends it: a browser forgets the body of an answer whose page has moved on.
     sent: list[str] = []
+    send = Queue.send_message
+
+    def kept(queue, event, message):
+        sent.append(message.model_dump_json())
+        return send(queue, event, message)
+
+    monkeypatch.setattr(Queue, "send_message", kept)
     page = open_page(f"/compare?run={staged['two']}&lang=th", at=staged["at"])
-    page.on("response", lambda answer: sent.append(answer.text()) if "/queue/data" in answer.url else None)
     page.get_by_label("Blind", exact=False).check()
     expect(page).to_have_url(re.compile("mode=blind"))
     go(page)
@@ -225,6 +233,7 @@ def test_a_blind_pair_tells_nothing_until_it_is_judged(open_page, staged):
     expect(page.locator(".lpr-votes")).to_contain_text("n = 1, p = 1.00")
     expect(page.locator(".lpr-votes")).to_contain_text("no clear difference")
     expect(page).to_have_url(re.compile("text=[0-9a-f]{8}"))
+    assert any("lpr-blind" in text for text in sent)
     assert not any("swapped" in text or "was_blind" in text for text in sent)
     (kept,) = Run(Path(staged["folder"]) / staged["two"]).generations.read("preferences")
     assert kept["blind"] and {kept["left"], kept["right"]} == {"base", "expanded"}
