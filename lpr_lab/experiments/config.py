@@ -208,12 +208,13 @@ class Experiment:
     @property
     def tokens_per_language(self) -> int:
         """Return the tokens of `train` text that a language must have for both stages to see none of it twice."""
+        is_control = self.control == OLD_ONLY
         if {"one_stage", "finetune"} & set(self.steps):
-            total, share = self.stage1.tokens + self.stage2.tokens, self.replay_share_of_both
+            total, share = self.stage1.tokens + self.stage2.tokens, 0.0 if is_control else self.replay_share_of_both
             learned, replayed = (1 - share) * total / len(self.taught), share * total / len(self.original)
             return math.ceil(max(learned, replayed * 80 / 15))
         learned = self.stage1.tokens / len(self.taught)
-        replayed = self.stage2.tokens * self.review.replay_share / len(self.original)
+        replayed = self.stage2.tokens * (1.0 if is_control else self.review.replay_share) / len(self.original)
         # Of five and a third times as much text is `train` as is `replay`.
         return math.ceil(max(learned, replayed * 80 / 15))
 

@@ -33,7 +33,8 @@ MODEL = "base"
 def old_only(run: Run | Experiment) -> Experiment:
     """Return the old-only arm of a run or experiment: the same in everything, on original languages alone.
 
-    Routers that are fitted in closed form are fitted as in the run: they learn nothing from the text of a training.
+    Routers that are fitted in closed form, neurons and columns that are chosen by what fires for which language, are
+    fitted and chosen as in the run: that learns nothing from the text of a training.
 
     Raises:
         UsageError: it is a control already, a run of one stage of another run, or has steps that know no such arm.
@@ -51,7 +52,7 @@ def old_only(run: Run | Experiment) -> Experiment:
     return experiment.with_settings(control=OLD_ONLY)
 
 
-_KNOWN_STEPS = ("fit_routers", "expand", "local_review", "review")
+_KNOWN_STEPS = ("fit_routers", "expand", "local_review", "review", "one_stage", "finetune", "interpolate")
 """Steps that `experiments.steps` makes on `Experiment.taught` where they train by gradient."""
 
 

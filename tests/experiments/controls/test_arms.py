@@ -1,5 +1,7 @@
 """Controls that are trainings: the old-only arm reads originals alone, and B0-raw is a base that other runs open."""
 
+import math
+
 import pytest
 
 from helpers.tiny_corpus import small_settings
@@ -20,11 +22,29 @@ def test_an_old_only_arm_differs_in_nothing_but_what_it_reads():
     arm = arms.old_only(experiment)
     assert arm.to_config() == {**experiment.to_config(), "control": "old_only"}
     assert (arm.taught, experiment.taught) == (("en",), ("el", "tr")) and arm.languages == experiment.languages
-    assert arm.tokens_per_language == experiment.stage1.tokens > experiment.tokens_per_language
+    # Both stages on English alone, and of its text 15 / 80 as much is for the second as for the first.
+    assert arm.tokens_per_language == math.ceil(experiment.stage2.tokens * 80 / 15)
+    assert arm.tokens_per_language > experiment.tokens_per_language
     with pytest.raises(UsageError, match="old-only"):
         arms.old_only(arm)
     with pytest.raises(UsageError, match="control"):
         recipes.moe_lpr(control="new_only")
+
+
+@pytest.mark.parametrize("recipe", sorted(recipes.RECIPES))
+def test_every_recipe_has_an_old_only_arm_that_has_text_for_all_its_tokens(recipe):
+    experiment = recipes.named(recipe, original=("en", "es"), expanded=("el", "tr"))
+    arm = arms.old_only(experiment)
+    assert arm.taught == ("en", "es") and arm.to_config() == {**experiment.to_config(), "control": "old_only"}
+    in_one_stage = {"one_stage", "finetune"} & set(experiment.steps)
+    tokens = experiment.stage1.tokens + (experiment.stage2.tokens if in_one_stage else 0)
+    assert arm.tokens_per_language >= tokens / 2
+
+
+def test_a_step_that_no_arm_is_known_of_is_refused(monkeypatch):
+    monkeypatch.setattr(arms, "_KNOWN_STEPS", ("expand",))
+    with pytest.raises(UsageError, match="review"):
+        arms.old_only(recipes.moe_lpr())
 
 
 def test_runs_of_before_have_no_control_and_ask_for_no_samples():
@@ -68,6 +88,20 @@ def test_b0_raw_is_a_base_of_its_own_stops_by_its_rule_and_is_made_once(material
     before, _ = load_base(materials / "base")
     assert any((a != b).any() for a, b in zip(model.parameters(), before.parameters(), strict=True))
     assert arms.raw_base(**options).id == run.id
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["full_replay", "interpolate", "lape", "one_stage"])
+def test_the_arm_of_what_is_trained_in_one_stage_reads_originals_alone_too(recipe, materials, tmp_path, monkeypatch):
+    run = pipeline.run(recipes.RECIPES[recipe](**small_settings(materials, BUDGET)), root=tmp_path)
+    read = []
+    batch = BlockSchedule.batch
+    monkeypatch.setattr(
+        BlockSchedule, "batch", lambda self, step: read.extend(code for code, _ in self.at(step)) or batch(self, step)
+    )
+    arm = arms.make_old_only(run)
+    assert set(read) == {"en", "es"} and find_old_only(run, [arm, run]).id == arm.id
+    assert list(excess_forgetting(run, arm)["language"]) == ["en", "es", "mean"]
 
 
 @pytest.mark.slow
