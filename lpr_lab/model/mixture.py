@@ -157,11 +157,14 @@ class MoELayer(nn.Module, BaseTunerLayer):
         tokens = x.reshape(-1, x.shape[-1])
         logits = router(tokens, None if mean is None else mean.reshape(tokens.shape))
         if steering is not None:
-            logits = steering.steer(self.layer, logits)
+            logits = steering.steer(self.layer, logits, len(x))
             classifier = None if steering.overrules_classifier(self.layer) else classifier
         routing = route(logits, self.top_k)
         if classifier is not None:
-            routing = routing.behind_classifier(classifier.classify(x, mean))
+            classes = classifier.classify(x, mean)
+            if steering is not None:
+                classes = steering.past_classifier(self.layer, classes, len(x))
+            routing = routing.behind_classifier(classes)
         for recorder in self.context.recorders:
             recorder.add_routing(self.layer, routing, x.shape[:2])
         if routing.classifier_logits is not None:

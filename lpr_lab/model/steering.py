@@ -3,10 +3,10 @@
 Steering changes router logits between the router and the choice of experts, inside a block and nowhere else: weights,
 stages and files stay as they are. What a forced or banned layer records (`record_routing`, `trace`) is what it did.
 
-Letters: T tokens, E experts of a layer.
+Letters: B rows of a batch, S tokens of each, T = B·S, E experts of a layer.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -16,37 +16,77 @@ from lpr_lab.model.adapter import forward_context, moe_layers
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.router import ORIGINAL_EXPERT
 
+PerRow = tuple[int | None, ...]
+"""The expert forced in each row of a batch; None where nothing is."""
+
 
 class Steering:
     """What the layers of one block are told: which expert is forced, which are banned, layer by layer."""
 
-    def __init__(self, force: Mapping[int, int], ban: Mapping[int, frozenset[int]]) -> None:
-        self._force = dict(force)
+    def __init__(self, force: Mapping[int, int | PerRow], ban: Mapping[int, frozenset[int]]) -> None:
+        self._force = {layer: forced for layer, forced in force.items() if isinstance(forced, int)}
+        self._by_row = {layer: forced for layer, forced in force.items() if not isinstance(forced, int)}
         self._ban = dict(ban)
 
-    def steer(self, layer: int, router_logits: torch.Tensor) -> torch.Tensor:
-        """Return the logits [T, E] of a layer with all closed ways at minus infinity: their weight is exactly 0."""
-        experts = range(router_logits.shape[-1])
+    def steer(self, layer: int, router_logits: torch.Tensor, rows: int) -> torch.Tensor:
+        """Return the logits [T, E] of a layer with all closed ways at minus infinity: their weight is exactly 0.
+
+        Args:
+            layer: decoder layer index.
+            router_logits: [T, E], row after row of the batch.
+            rows: B.
+        """
+        num_experts = router_logits.shape[-1]
+        if layer in self._by_row:
+            forced = self._of_tokens(layer, len(router_logits), rows, router_logits.device).unsqueeze(-1)
+            closed = (forced >= 0) & (torch.arange(num_experts, device=forced.device) != forced)
+            router_logits = router_logits.masked_fill(closed, -torch.inf)
+            return self._without_banned(layer, router_logits, (forced < 0))
         if layer in self._force:
-            closed = [expert for expert in experts if expert != self._force[layer]]
+            shut = [expert for expert in range(num_experts) if expert != self._force[layer]]
         else:
-            closed = sorted(self._ban.get(layer, ()))
-        if not closed:
+            shut = sorted(self._ban.get(layer, ()))
+        if not shut:
             return router_logits
         steered = router_logits.clone()
-        steered[:, closed] = -torch.inf
+        steered[:, shut] = -torch.inf
         return steered
 
     def overrules_classifier(self, layer: int) -> bool:
         """Say whether a routing classifier has no say: a forced expert, or its own target, expert 0, banned."""
         return layer in self._force or ORIGINAL_EXPERT in self._ban.get(layer, ())
 
+    def past_classifier(self, layer: int, classifier_logits: torch.Tensor, rows: int) -> torch.Tensor:
+        """Return a classifier's logits [T, 2] with the tokens of forced rows called expanded: they pass."""
+        if layer not in self._by_row:
+            return classifier_logits
+        forced = self._of_tokens(layer, len(classifier_logits), rows, classifier_logits.device) >= 0
+        steered = classifier_logits.clone()
+        steered[forced, 0] = -torch.inf
+        return steered
+
+    def _without_banned(self, layer: int, router_logits: torch.Tensor, is_free: torch.Tensor) -> torch.Tensor:
+        banned = torch.zeros(router_logits.shape[-1], dtype=torch.bool, device=router_logits.device)
+        banned[sorted(self._ban.get(layer, ()))] = True
+        return router_logits.masked_fill(banned & is_free, -torch.inf)
+
+    def _of_tokens(self, layer: int, tokens: int, rows: int, device: torch.device) -> torch.Tensor:
+        """Return the expert forced for each token, int64 [T]; -1 where none is."""
+        forced = self._by_row[layer]
+        if len(forced) != rows:
+            raise UsageError(
+                f"An expert was forced in layer {layer} row by row for {len(forced)} rows, and this batch has {rows}. "
+                "Say one expert, or None, for each row."
+            )
+        of_rows = torch.tensor([-1 if expert is None else expert for expert in forced], device=device)
+        return of_rows.repeat_interleave(tokens // rows)
+
 
 @contextmanager
 def steer(
     model: PeftModel,
     *,
-    force: int | Mapping[int, int] | None = None,
+    force: int | Mapping[int, int | Sequence[int | None]] | None = None,
     ban: int | Mapping[int, int | Collection[int]] | None = None,
 ) -> Iterator[None]:
     """Change the routing of every forward pass made inside the block; afterwards all is as before.
@@ -57,12 +97,14 @@ def steer(
 
     Args:
         model: an expanded model, at any stage.
-        force: an expert for all layers that have a router, or {decoder layer: expert}.
+        force: an expert for all layers that have a router, or {decoder layer: expert}. In place of the expert, one for
+            each row of the batch, None in rows that are left as they are: many changes in one forward pass.
         ban: an expert for all layers that have a router, or {decoder layer: expert or experts}.
 
     Raises:
         UsageError: nothing to change, a layer without a router, an expert that a layer does not have, an expert both
-            forced and banned, a layer with no expert left, or a block inside another.
+            forced and banned, a layer with no expert left, or a block inside another. In the forward pass: a batch of
+            another number of rows than experts were said for.
 
     Examples:
         >>> with steer(model, force={3: 0}, ban={7: 1}):  # doctest: +SKIP
@@ -72,7 +114,9 @@ def steer(
     if context.steering is not None:
         raise UsageError("This model is being steered already; say all changes in one steer(...).")
     experts = {layer.layer: layer.num_experts for layer in moe_layers(model)}
-    forced = _by_layer(force, experts)
+    forced = {
+        layer: given if isinstance(given, int) else tuple(given) for layer, given in _by_layer(force, experts).items()
+    }
     banned = {layer: _as_set(given) for layer, given in _by_layer(ban, experts).items()}
     _refuse_what_cannot_be(forced, banned, experts)
     context.steering = Steering(forced, banned)
@@ -92,12 +136,17 @@ def _as_set(given: int | Collection[int]) -> frozenset[int]:
     return frozenset({given} if isinstance(given, int) else given)
 
 
+def _experts_in(forced: int | PerRow) -> frozenset[int]:
+    return frozenset({forced} if isinstance(forced, int) else (expert for expert in forced if expert is not None))
+
+
 def _refuse_what_cannot_be(
-    forced: Mapping[int, int], banned: Mapping[int, frozenset[int]], experts: Mapping[int, int]
+    forced: Mapping[int, int | PerRow], banned: Mapping[int, frozenset[int]], experts: Mapping[int, int]
 ) -> None:
-    if not forced and not any(banned.values()):
+    named = {layer: _experts_in(given) for layer, given in forced.items()}
+    if not any(named.values()) and not any(banned.values()):
         raise UsageError("There is nothing to change: say force=expert or ban={layer: expert}.")
-    for layer, asked in [*((layer, {expert}) for layer, expert in forced.items()), *banned.items()]:
+    for layer, asked in [*named.items(), *banned.items()]:
         if layer not in experts:
             layers = ", ".join(map(str, experts)) or "none"
             raise UsageError(f"Layer {layer} has no router at this stage; those that have one are {layers}.")
@@ -105,7 +154,8 @@ def _refuse_what_cannot_be(
         if unknown:
             raise UsageError(f"Layer {layer} has experts 0 to {experts[layer] - 1}; there is no expert {unknown[0]}.")
     for layer, asked in banned.items():
-        if forced.get(layer) in asked:
-            raise UsageError(f"Expert {forced[layer]} of layer {layer} is both forced and banned.")
+        both = named.get(layer, frozenset()) & asked
+        if both:
+            raise UsageError(f"Expert {min(both)} of layer {layer} is both forced and banned.")
         if len(asked) == experts[layer]:
             raise UsageError(f"All {experts[layer]} experts of layer {layer} are banned; leave at least one.")

@@ -126,3 +126,17 @@ def test_what_cannot_be_is_refused_before_anything_runs(model, asked, said):
 def test_a_block_inside_another_is_refused(model):
     with steer(model, force=0), pytest.raises(UsageError, match="being steered already"), steer(model, force=0):
         pass
+
+
+def test_an_expert_can_be_forced_row_by_row_and_other_rows_stay_as_they_are(model):
+    free = logits(model)
+    with steer(model, force={1: 1}):
+        forced = logits(model)
+    with steer(model, force={1: [None, 1]}):
+        torch.testing.assert_close(logits(model), torch.stack([free[0], forced[1]]), rtol=0, atol=1e-5)
+    with steer(model, force={1: [1, None]}, ban={0: 1}):
+        assert not torch.allclose(logits(model)[1], free[1])
+    with steer(model, force={1: [1, None, None]}), pytest.raises(UsageError, match="3 rows, and this batch has 2"):
+        logits(model)
+    with pytest.raises(UsageError, match="both forced and banned"), steer(model, force={1: [None, 1]}, ban={1: 1}):
+        pass
