@@ -54,6 +54,7 @@ _VERBS = {
     "forgetting_at_gain": "lpr_lab.runs.compare.control_runs",
     "evaluate_tasks": "lpr_lab.measure.tasks.evaluate",
     "trace": "lpr_lab.measure.routing",
+    "causal_map": "lpr_lab.measure.causal.compute",
     "classifier_accuracy": "lpr_lab.measure.classifiers",
     "steer": "lpr_lab.model.steering",
     "generate_pair": "lpr_lab.measure.generation",
@@ -88,6 +89,7 @@ if TYPE_CHECKING:
     from lpr_lab.experiments.controls.learning_rate import find_learning_rate
     from lpr_lab.experiments.pipeline import run
     from lpr_lab.measure.bits import evaluate
+    from lpr_lab.measure.causal.compute import causal_map
     from lpr_lab.measure.classifiers import classifier_accuracy
     from lpr_lab.measure.controls.self_divergence import self_divergence
     from lpr_lab.measure.controls.self_samples import draw_samples

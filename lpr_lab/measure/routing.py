@@ -33,6 +33,25 @@ def original_weight_by_language(load: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(means).rename(columns={"mass": "original_weight"})
 
 
+def ids_of_text(
+    model: PeftModel, tokenizer: PreTrainedTokenizerBase, text: str
+) -> tuple[list[int], list[bytes | None]]:
+    """Return a text's vocabulary ids, the separator of training before them, and the bytes that each stands for.
+
+    Raises:
+        UsageError: empty text, half of a character, a token without an embedding, or more tokens than the context.
+    """
+    if not check_text(text).strip():
+        raise UsageError("The text is empty; type a sentence in any language.")
+    words = tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids = [separator_token_id(tokenizer), *words]
+    require_embeddings(model, tokenizer, ids)
+    longest = model.config.get_text_config().max_position_embeddings
+    if len(ids) > longest:
+        raise UsageError(f"The text has {len(ids):,} tokens, more than the model's context of {longest:,}; shorten it.")
+    return ids, [None, *token_bytes(tokenizer, words, text)]
+
+
 @torch.no_grad()
 def trace(
     model: PeftModel,
@@ -64,20 +83,13 @@ def trace(
         >>> result = trace(model, tokenizer, "Καλημέρα, κόσμε.", language="el")  # doctest: +SKIP
         >>> result.original_weight.mean(axis=0)  # doctest: +SKIP
     """
-    if not check_text(text).strip():
-        raise UsageError("The text is empty; type a sentence in any language.")
-    words = tokenizer(text, add_special_tokens=False)["input_ids"]
-    ids = [separator_token_id(tokenizer), *words]
-    require_embeddings(model, tokenizer, ids)
-    longest = model.config.get_text_config().max_position_embeddings
-    if len(ids) > longest:
-        raise UsageError(f"The text has {len(ids):,} tokens, more than the model's context of {longest:,}; shorten it.")
+    ids, pieces = ids_of_text(model, tokenizer, text)
     tensor = torch.tensor([ids], device=next(model.parameters()).device)
     token_facts = {
         "text": text,
         "language": language,
         "token_ids": ids,
-        "token_bytes": [None, *token_bytes(tokenizer, words, text)],
+        "token_bytes": pieces,
         "base_log_prob": None,
     }
     if base:

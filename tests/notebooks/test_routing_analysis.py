@@ -19,20 +19,26 @@ def test_load_and_traces_are_kept_and_the_dashboard_shows_them(finished_runs):
     done = run_notebook(
         notebooks_dir() / "07_routing_analysis.ipynb",
         runs_dir=finished_runs,
-        values={"tokens_per_language": 300, "n_sentences": 1, "layers": "1", "precision": "fp32"},
+        values={"tokens_per_language": 300, "n_sentences": 1, "layers": "1", "causal_tokens": 24, "precision": "fp32"},
         output=io.StringIO(),
     )
     run = Run.open(finished_runs, done.run.id)
     subject = next(other for other in list_runs(finished_runs) if other.paths.has_checkpoint)
     assert (run.kind, run.status.state, run.parents) == ("routing", "finished", (subject.id,))
-    assert {"load", "original_weight", "balance", "expert_load", "expert_pairs", "original_probability"} <= set(
-        run.tables.names()
-    )
-    assert set(run.tables.read("load")["layer"]) == {1}
+    assert {
+        "load",
+        "original_weight",
+        "balance",
+        "expert_load",
+        "expert_pairs",
+        "original_probability",
+        "causal",
+    } <= set(run.tables.names())
+    assert set(run.tables.read("load")["layer"]) == set(run.tables.read("causal")["layer"]) == {1}
     assert run.traces.names() == ("ar", "ar-1", "el", "el-1", "en", "en-1")
     trace = run.traces.read("el-1")
     assert trace.layers.tolist() == [1] and trace.at("G1 expand").layers.tolist() == [1]
-    drawn = {"load_by_layer", "load", "layers", "languages", "original_probability", "information"}
+    drawn = {"load_by_layer", "load", "layers", "languages", "original_probability", "information", "causal"}
     assert set(run.figures.read()) == drawn
     assert all(claim["holds"] for claim in run.results["claims"] if claim["is_exact"])
     assert len(run.paths.notebook.read_text()) < 1_000_000

@@ -20,6 +20,7 @@ from lpr_lab.experiments.expert_tables import count_experts
 from lpr_lab.experiments.studies.predecessors import begun_from, runs_folder
 from lpr_lab.experiments.studies.subjects import find_subject, has_default_settings, languages_in, load_model
 from lpr_lab.measure import experts
+from lpr_lab.measure.causal.languages import causal_by_language
 from lpr_lab.measure.expert_counts import ExpertCounter
 from lpr_lab.measure.routing import original_weight_by_language, trace
 from lpr_lab.measure.trace import RoutingTrace, layers_in
@@ -54,16 +55,18 @@ class RoutingSettings:
     """Counted, per test set."""
     n_sentences: int = 2
     """Traced token by token, per language, beside our own sample text."""
+    causal_tokens: int = 192
+    """Of each language, on which every layer is switched to each of its experts; 0 for none."""
     layers: str = "all"
     """`all`, or numbers and ranges such as `0-5, 12`."""
     precision: str = "auto"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "languages", language_codes(self.languages))
-        if self.tokens_per_language < 1 or self.n_sentences < 0:
+        if self.tokens_per_language < 1 or self.n_sentences < 0 or self.causal_tokens < 0:
             raise UsageError(
-                f"tokens_per_language = {self.tokens_per_language}, n_sentences = {self.n_sentences}; expected at "
-                "least one token and no negative number of sentences."
+                f"tokens_per_language = {self.tokens_per_language}, n_sentences = {self.n_sentences}, causal_tokens = "
+                f"{self.causal_tokens}; expected at least one token, and no negative number of sentences or tokens."
             )
 
 
@@ -143,6 +146,16 @@ def measure(analysis: Analysis) -> None:
         for name, table in tables.items():
             if len(table):
                 run.tables.write(name, table)
+        if settings.causal_tokens:
+            caused = causal_by_language(
+                model,
+                tokenizer,
+                corpus,
+                analysis.roles,
+                splits=settings.test_sets,
+                tokens_per_language=settings.causal_tokens,
+            )
+            run.tables.write("causal", caused[caused["layer"].isin(wanted)])
         load = _plain_load(tables["expert_load"], stage_names(model)[-1])
         run.tables.write("load", load)
         run.tables.write("original_weight", original_weight_by_language(load))

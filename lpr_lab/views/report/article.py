@@ -90,7 +90,7 @@ class Article:
                 or _MISSING.format("No model of this run was scored on test documents.")
             ),
             "routing": lambda: (
-                self._charts(charts.routing_charts(self.run))
+                self._charts(charts.routing_charts(self.run)) + self._charts(charts.causal_charts(self.run))
                 or _MISSING.format("Routing by language and layer was not recorded.")
             ),
             "experts": lambda: (

@@ -21,6 +21,7 @@ from lpr_lab.runs.run import Run
 from lpr_lab.text.languages import language_name
 from lpr_lab.views import Table
 from lpr_lab.views.figures import experts, stages
+from lpr_lab.views.figures.causal import causal_by_layer
 from lpr_lab.views.figures.layers import layer_profile, load_heatmap, planned_experts
 from lpr_lab.views.figures.retention import before_and_after
 from lpr_lab.views.figures.titles import take_title
@@ -130,6 +131,30 @@ def routing_charts(run: Run) -> Iterator[Chart]:
     yield replace(profile, title="The same over depth, a line per language")
 
 
+def causal_charts(run: Run) -> Iterator[Chart]:
+    """Yield which layers carry which language, where every layer was switched to the original expert on test text."""
+    table = run.tables.read("causal")
+    if table is None or table.empty or not (table["expert"] == 0).any():
+        return
+    rows = table[(table["dataset"] == main_dataset(table)) & (table["expert"] == 0)]
+    body = [
+        (
+            language_name(str(row["language"])),
+            str(row["layer"]),
+            f"{row['change_bits']:+.4f}",
+            f"{row['ci_low']:+.4f} to {row['ci_high']:+.4f}",
+            str(row["n_documents"]),
+        )
+        for row in rows.to_dict("records")
+    ]
+    head = ("Language", "Layer", "Bits per token", "95 % interval", "Documents")
+    caption = (
+        f"{dataset_name(main_dataset(table))}; what a token costs more when this layer alone uses the original expert "
+        "for every token. In brackets: the interval, from resampling documents, contains 0."
+    )
+    yield _chart("causal-layers", causal_by_layer(rows), head, body, caption)
+
+
 def expert_charts(run: Run) -> Iterator[Chart]:
     """Yield what experts tell about language, and what changed between stages, where it was counted."""
     table = run.tables.read("expert_information")
@@ -212,6 +237,7 @@ def kept_charts(run: Run, drawn: Sequence[str]) -> Iterator[Chart]:
         "retention_by_stage": "retention-by-stage",
         "load": "routing-layers",
         "layers": "routing-profile",
+        "causal": "causal-layers",
         "training": "training-",
         "plan": "plan",
     }
