@@ -121,7 +121,7 @@ def test_a_stopped_map_keeps_what_it_has_and_leaves_nothing_on_the_model(model, 
         step = next(steps)
         assert (step.done, step.total) == (1, 8)
         assert model.training and forward_context(model).steering is None
-        steps.close()
+        del steps
     finally:
         model.eval()
     assert step.result.experts == [0] and np.isfinite(step.result.change[0, 0, 1:]).all()

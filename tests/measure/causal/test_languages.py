@@ -12,7 +12,6 @@ from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.adapter import moe_layers
 
 ROLES = {"en": "original", "el": "expanded"}
-SIZES = {"tokens_per_language": 60, "max_document_tokens": 14}
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +26,9 @@ def model(tiny_model):
 
 
 def test_a_language_s_number_is_the_sum_over_its_documents_by_their_tokens(model, tiny_tokenizer, tiny_corpus):
-    table = causal_by_language(model, tiny_tokenizer, tiny_corpus, ROLES, **SIZES)
+    table = causal_by_language(
+        model, tiny_tokenizer, tiny_corpus, ROLES, tokens_per_language=60, max_document_tokens=14
+    )
     assert table.columns.tolist() == COLUMNS and len(table) == 2 * (3 + 2)
     assert table[["language", "role"]].drop_duplicates().values.tolist() == [["en", "original"], ["el", "expanded"]]
     (*_, documents), _ = choose_tests(tiny_corpus, ("heldout",), list(ROLES), 60, 14, tiny_tokenizer)
