@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Read once, when the libraries are imported; hence before any of them is.
@@ -34,14 +34,18 @@ os.environ.update(
     GRADIO_ANALYTICS_ENABLED="False",
     TOKENIZERS_PARALLELISM="false",
 )
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else every child process compiles all modules again
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts what runs in the background so, and children would inherit it: no test could interrupt them.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
+from _pytest.doctest import DoctestModule
 
 from helpers.shares import shared
+
+sys.dont_write_bytecode = False  # else every worker rewrites all assertions again
 
 # Several tests import nbformat, and jsonschema with it, which builds a grammar for seconds where it finds this package.
 sys.modules.setdefault("rfc3987_syntax", None)
@@ -54,6 +58,23 @@ END_OF_TEXT = "<|endoftext|>"
 
 QUICK_FAMILIES = ("llama", "gpt2", "gemma3")
 """With gated and plain feed-forward blocks, linear maps and convolutions, tied and untied embeddings."""
+
+
+class DoctestsWhereThereAreAny:
+    """Look for examples in docstrings only in files that have some; looking through all others takes seconds."""
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_collect_file(self, file_path: Path):
+        collectors = yield
+        return [
+            collector
+            for collector in collectors
+            if not isinstance(collector, DoctestModule) or b">>> " in file_path.read_bytes()
+        ]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(DoctestsWhereThereAreAny())
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -92,15 +113,37 @@ def same_seed() -> None:
             torch.set_num_threads(most)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_the_disk() -> Iterator[None]:
+    """Hand nothing to the disk itself: no test can observe that it is there. A bad descriptor is refused as ever."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: os.fstat(descriptor) and None)
+        yield
+
+
 @pytest.fixture(scope="session")
-def fresh_folders(tmp_path_factory) -> Iterator[Path]:
-    """Return folders without end, one for every test: `mktemp` reads the names of all there are to number the next."""
+def homes(tmp_path_factory) -> Callable[[], Path]:
+    """Return a function that gives an empty `runs` and `cache` in a folder: those of before where they stayed empty.
+
+    Making and removing them takes longer than most tests, and `mktemp` reads the names of all folders that there are.
+    """
     parent = tmp_path_factory.mktemp("homes")
-    return (parent / str(number) for number in itertools.count())
+    numbers, last = itertools.count(), []
+
+    def empty_home() -> Path:
+        if last and all(folder.is_dir() and not any(folder.iterdir()) for folder in last):
+            return last[0].parent
+        home = parent / str(next(numbers))
+        last[:] = home / "runs", home / "cache"
+        for folder in last:
+            folder.mkdir(parents=True)
+        return home
+
+    return empty_home
 
 
 @pytest.fixture(autouse=True)
-def isolated_home(request, monkeypatch, fresh_folders):
+def isolated_home(request, monkeypatch, homes):
     """Keep the user's settings and runs out of every test, and the user's cache out of all but those of the real model.
 
     What the code under test leaves in the environment (`--quiet` does) is gone afterwards.
@@ -110,10 +153,8 @@ def isolated_home(request, monkeypatch, fresh_folders):
         is_wanted = name.startswith("LPR_LAB_REQUIRE_") or request.node.get_closest_marker("real")
         if not is_wanted:
             monkeypatch.delenv(name)
-    home = next(fresh_folders)
-    names = ["runs"] if request.node.get_closest_marker("real") else ["runs", "cache"]
-    for name in names:
-        (home / name).mkdir(parents=True)
+    home = homes()
+    for name in ["runs"] if request.node.get_closest_marker("real") else ["runs", "cache"]:
         monkeypatch.setenv(f"LPR_LAB_{name.upper()}", str(home / name))
     yield
     for name in [name for name in os.environ if name.startswith("LPR_LAB_") and name not in before]:

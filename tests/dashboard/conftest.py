@@ -1,25 +1,19 @@
-import os
 import shutil
 from pathlib import Path
 
 import pytest
 
 from helpers.sample_runs import make_run
+from lpr_lab.dashboard.server.quick_gradio import skip_type_stubs
 from lpr_lab.runs.run import Run
 
-
-@pytest.fixture(autouse=True)
-def no_waiting_for_the_disk(monkeypatch):
-    """What is flushed and when is tested with the run directory; pages only read."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+skip_type_stubs()  # as `lpr_lab.dashboard.build` does; the tests' own imports of pages come before it
 
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("template")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda descriptor: None)
-        return make_run(folder).path
+    return make_run(folder).path
 
 
 @pytest.fixture
