@@ -92,6 +92,9 @@ class Experiment:
     from_run: str = ""
     """Id of the run whose expansion this one trains further (see `recipes.stage1`); empty to upcycle first."""
     original: tuple[str, ...] = ("en", "es")
+    unreviewed: tuple[str, ...] = ()
+    """Further languages of the base that no training of the run reads: only scored, as original ones. What a method does
+    to these it does to every language that nobody thought of."""
     earlier: tuple[str, ...] = ()
     """Languages that the parent was taught."""
     expanded: tuple[str, ...] = ("el", "hu", "tr")
@@ -127,16 +130,18 @@ class Experiment:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("original", "earlier", "expanded"):
+        for name in ("original", "unreviewed", "earlier", "expanded"):
             object.__setattr__(self, name, language_codes(getattr(self, name)))
         unknown = [step for step in self.steps if step not in STEPS]
         if unknown or not self.steps:
             raise UsageError(f"steps = {self.steps}; expected some of {', '.join(STEPS)}.")
         self._check_baseline()
-        both = set(self.original) & {*self.earlier, *self.expanded} | set(self.earlier) & set(self.expanded)
+        both = set(self.originals) & {*self.earlier, *self.expanded} | set(self.earlier) & set(self.expanded)
+        both |= set(self.original) & set(self.unreviewed)
         if both:
             raise UsageError(
-                f"{', '.join(sorted(both))} cannot be both an original and an expanded language, nor of two groups."
+                f"{', '.join(sorted(both))} cannot be both an original and an expanded language, nor of two "
+                "groups, nor both reviewed and unreviewed."
             )
         if isinstance(self.allocation, str):
             one_of("allocation", self.allocation, ALLOCATIONS, "A list gives the new experts layer by layer.")
@@ -196,9 +201,14 @@ class Experiment:
         return replayed / (self.stage1.tokens + self.stage2.tokens) if own is None else own
 
     @property
+    def originals(self) -> tuple[str, ...]:
+        """The languages of the base: those that trainings replay, and those that are only scored."""
+        return (*self.original, *self.unreviewed)
+
+    @property
     def languages(self) -> tuple[str, ...]:
         """Original languages first, then those of earlier groups, then the expanded ones."""
-        return (*self.original, *self.earlier, *self.expanded)
+        return (*self.originals, *self.earlier, *self.expanded)
 
     @property
     def taught(self) -> tuple[str, ...]:

@@ -83,10 +83,11 @@ def measure_experts(run: Run, use: Callable[[], AbstractContextManager[HasModel]
     config = run.config
     if not {"corpus", "original", "expanded"} <= set(config):
         raise UsageError(f"Run {run.id} does not say which text it was made from, so its experts cannot be counted.")
-    languages = [*config["original"], *config.get("earlier", ()), *config["expanded"]]
+    originals = [*config["original"], *config.get("unreviewed", ())]
+    languages = [*originals, *config.get("earlier", ()), *config["expanded"]]
     yield Progress(0, 1, "Reading the run's text")
     corpus = corpus_of(config, languages)
-    roles = {code: "original" if code in config["original"] else "expanded" for code in languages}
+    roles = {code: "original" if code in originals else "expanded" for code in languages}
     with use() as held:
         counter, tokenizer = ExpertCounter(stage_names(held.model)), held.tokenizer
     budget = int(config.get("eval_tokens_per_language", 4096))

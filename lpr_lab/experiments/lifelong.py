@@ -86,7 +86,7 @@ def retention(children: Sequence[Run]) -> pd.DataFrame:
     scores, changes = last.tables.read("stages"), last.tables.read("change_by_stage")
     if scores is None or changes is None:
         raise UsageError(f"Run {last.id} has no tables of its stages; finish it first.")
-    group_of = dict.fromkeys(last.config["original"], "G0")
+    group_of = dict.fromkeys([*last.config["original"], *last.config.get("unreviewed", ())], "G0")
     for number, child in enumerate(children, 1):
         group_of |= dict.fromkeys(child.config["expanded"], f"G{number}")
     keys = ["language", "dataset", "stage"]

@@ -39,7 +39,7 @@ def measure_run(context: RunContext) -> None:
             context.tokenizer,
             context.corpus,
             languages=experiment.languages,
-            original=experiment.original,
+            original=experiment.originals,
             stages=stages[:-1],
             **vars(experiment.evaluate),
             precision=experiment.precision,
@@ -53,7 +53,7 @@ def measure_run(context: RunContext) -> None:
                 context.tokenizer,
                 context.corpus,
                 languages=experiment.languages,
-                original=experiment.original,
+                original=experiment.originals,
                 precision=experiment.precision,
             )
         divergence = measure_self_divergence(context) if experiment.self_divergence.count else None
@@ -79,7 +79,7 @@ def _ask(context: RunContext) -> TaskReport:
         context.tokenizer,
         context.corpus,
         languages=experiment.languages,
-        original=experiment.original,
+        original=experiment.originals,
         stages=stage_names(context.model)[:-1],
         **vars(experiment.asked),
         bootstrap=experiment.evaluate.bootstrap,

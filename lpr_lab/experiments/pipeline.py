@@ -41,6 +41,7 @@ from lpr_lab.runs import environment
 from lpr_lab.runs.find import start_run
 from lpr_lab.runs.run import Run
 from lpr_lab.text import sample_texts
+from lpr_lab.text.corpus import Corpus
 from lpr_lab.text.round_trip import check_corpus
 
 KIND = "expansion"
@@ -51,7 +52,7 @@ def start(experiment: Experiment, run_dir: str | Path = "", root: str | Path | N
     """Return the run to work in: the one given, the newest unfinished one with these settings, or a new one."""
     selected_trackers()  # what is missing or cannot be is said before there is a run
     check(experiment, num_processes())
-    beside = [*experiment.original, *experiment.earlier]
+    beside = [*experiment.originals, *experiment.earlier]
     return start_run(
         experiment.to_config(),
         kind=experiment.recipe if experiment.from_run else KIND,
@@ -102,7 +103,11 @@ def run(
 
 
 def prepare(
-    experiment: Experiment, run: Run, trackers: Sequence[str] | None = None, processes: int | None = None
+    experiment: Experiment,
+    run: Run,
+    trackers: Sequence[str] | None = None,
+    processes: int | None = None,
+    corpus: Corpus | None = None,
 ) -> RunContext:
     """Load base (or the parent's model) and corpus, and upcycle; checks what the model to be trained computes.
 
@@ -113,6 +118,7 @@ def prepare(
             `mlflow`; those of `$LPR_LAB_TRACKERS` when not given. A run is the same run with and without.
         processes: how many processes of this machine train together; `$LPR_LAB_PROCESSES`, else one, when not given. A
             run is the same run with one and with several, and may go on with another number.
+        corpus: the experiment's own, where it is in memory from a run before.
 
     Raises:
         UsageError: so many processes cannot share a step, or have no GPU each.
@@ -121,7 +127,7 @@ def prepare(
     check(experiment, number)
     environment.train_with()  # a wrong name is said now, not when the text is ready
     with run.working("prepare"), timed(run, "prepare"):
-        corpus = corpus_of(experiment.to_config(), experiment.languages)
+        corpus = corpus or corpus_of(experiment.to_config(), experiment.languages)
         check_tasks(experiment, corpus)
         run.documents.write("data", corpus.manifest)
         # What several processes are to divide among them need not fit one device.

@@ -73,5 +73,5 @@ def load_model(run: Run) -> tuple[Any, PreTrainedTokenizerBase]:
 def languages_in(run: Run) -> dict[str, str]:
     """Return the languages of a run in its order, each with its role: `original` or `expanded`."""
     config = run.config
-    roles = dict.fromkeys(config["original"], "original")
+    roles = dict.fromkeys([*config["original"], *config.get("unreviewed", ())], "original")
     return roles | dict.fromkeys([*config.get("earlier", ()), *config["expanded"]], "expanded")

@@ -1,0 +1,193 @@
+"""The plan of the scorecard: which arms, which of them a claim needs, and the experiment of an arm with a seed.
+
+An arm is a recipe with settings; a card is the base, the text and the budget on which all arms are compared. A run
+belongs to an arm by its settings alone, so one that was made otherwise counts as well. Torch-free.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lpr_lab.errors import one_of
+from lpr_lab.experiments import recipes
+from lpr_lab.experiments.config import Experiment
+from lpr_lab.method.training.budget import StageBudget
+from lpr_lab.model.bases.embedded import learning_rates
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """On what the arms of a scorecard are compared: everything that all of them share."""
+
+    base: str
+    corpus: str
+    original: tuple[str, ...]
+    unreviewed: tuple[str, ...] = ()
+    """Languages of the base that nothing replays."""
+    expanded: tuple[str, ...]
+    further: tuple[str, ...]
+    """The second group of languages, of claim 22."""
+    stage1_tokens: int
+    stage2_tokens: int
+    block_tokens: int = 256
+    blocks_per_step: int = 4
+    eval_tokens_per_language: int = 2048
+    similarity_tokens: int = 20_000
+    seeds: int = 5
+    """How many the card asks for."""
+
+
+CARDS: Mapping[str, Card] = {
+    "small-world": Card(
+        base="small-world",
+        corpus="small-world",
+        original=("en",),
+        unreviewed=("es",),
+        expanded=("hu", "qac_Latn"),
+        further=("tr",),
+        stage1_tokens=12_288,
+        stage2_tokens=4_096,
+        blocks_per_step=1,
+        eval_tokens_per_language=2048,
+        similarity_tokens=2048,
+    ),
+    "smollm2-135m": Card(
+        base="smollm2-135m",
+        corpus="demo",
+        original=("en", "es"),
+        expanded=("el", "hu", "tr"),
+        further=("de",),
+        stage1_tokens=61_440,
+        stage2_tokens=20_480,
+        eval_tokens_per_language=4096,
+        seeds=3,
+    ),
+    "gemma-3-270m": Card(
+        base="gemma-3-270m",
+        corpus="demo",
+        original=("en", "es"),
+        expanded=("el", "hu", "tr"),
+        further=("de",),
+        stage1_tokens=61_440,
+        stage2_tokens=20_480,
+        eval_tokens_per_language=4096,
+        seeds=1,
+    ),
+}
+"""By name of the base; of another base, see `card_for`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One way of training that the scorecard compares."""
+
+    recipe: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What differs from the recipe, by flat names."""
+    rate: float = 1.0
+    """Learning rate of experts (of a baseline, of all), as a share of what suits the base."""
+    stage2: float = 1.0
+    """Tokens of stage 2, as a share of the card's."""
+    after: str = ""
+    """The arm whose run it goes on from, with the card's second group of languages."""
+    first_seed: int = 0
+    """Of this arm; another one repeats an arm with other seeds."""
+
+
+_AS_THE_REVIEW = {"finetune_replay_share": None}
+"""As much replay as the review has, not the 5 % of the recipe's own: what the paper gave its baselines."""
+
+ARMS: Mapping[str, Arm] = {
+    "moe_lpr": Arm(recipe="moe_lpr"),
+    "review_without_lpr": Arm(recipe="review_without_lpr"),
+    "full_replay": Arm(recipe="full_replay", settings=_AS_THE_REVIEW),
+    "full": Arm(recipe="full"),
+    "lora": Arm(recipe="lora"),
+    "llama_pro": Arm(recipe="llama_pro"),
+    # Second: the method's other ablations, the other baselines of the paper's table, and the controls.
+    "no_copy": Arm(recipe="no_copy"),
+    "one_stage": Arm(recipe="one_stage"),
+    "sparse_moe": Arm(recipe="sparse_moe"),
+    "old-only": Arm(recipe="moe_lpr", settings={"control": "old_only"}),
+    "moe_lpr again": Arm(recipe="moe_lpr", first_seed=100),
+    "lora_moe": Arm(recipe="lora_moe"),
+    # Third: how many experts, a second group, classifiers, equal gain, how much review.
+    "2 experts": Arm(recipe="moe_lpr", settings={"new_experts_per_layer": 2}),
+    "5 experts": Arm(recipe="moe_lpr", settings={"new_experts_per_layer": 5}),
+    "second group": Arm(recipe="moe_lpr", after="moe_lpr"),
+    "layer_moe": Arm(recipe="layer_moe"),
+    "layer_moe, no classifier": Arm(recipe="layer_moe", settings={"classifiers": 0}),
+    "moe_lpr, third of the rate": Arm(recipe="moe_lpr", rate=1 / 3),
+    "full_replay, third of the rate": Arm(recipe="full_replay", settings=_AS_THE_REVIEW, rate=1 / 3),
+    "quarter of the review": Arm(recipe="moe_lpr", stage2=1 / 4),
+    "three times the review": Arm(recipe="moe_lpr", stage2=3),
+    # Fourth: kin of the method, and what is not in the paper's table.
+    "route_first": Arm(recipe="route_first"),
+    "local_review": Arm(recipe="local_review"),
+    "guided_review": Arm(recipe="guided_review"),
+    "full_replay_1": Arm(recipe="full_replay_1"),
+    "ssu": Arm(recipe="ssu"),
+    "lape": Arm(recipe="lape"),
+    "interpolate": Arm(recipe="interpolate"),
+    "lora_64": Arm(recipe="lora_64"),
+    "layer_moe, inverse": Arm(recipe="layer_moe", settings={"classifiers": 0, "allocation": "inverse"}),
+    "layer_moe, random": Arm(recipe="layer_moe", settings={"classifiers": 0, "allocation": "random"}),
+    "lora, third of the rate": Arm(recipe="lora", rate=1 / 3),
+    "full, third of the rate": Arm(recipe="full", rate=1 / 3),
+}
+"""In the order in which they are trained: what most claims need comes first."""
+
+
+def card_for(base: str = "small-world", **changes: Any) -> Card:
+    """Return the card of a base: its own, or for one that has none that of SmolLM2 with its name; settings replaced."""
+    from dataclasses import replace
+
+    known = CARDS.get(base) or replace(CARDS["smollm2-135m"], base=base, seeds=1)
+    return replace(known, **changes)
+
+
+def experiment_of(card: Card, name: str, seed: int, parent: Any = None) -> Experiment:
+    """Return the experiment of an arm with a seed.
+
+    Args:
+        card: what all arms share.
+        name: of the arm.
+        seed: 0 or more; an arm that repeats another one with other seeds adds its own first one.
+        parent: the run it goes on from, of an arm that has one.
+    """
+    one_of("arm", name, tuple(ARMS))
+    arm = ARMS[name]
+    if arm.after:
+        assert parent is not None, f"the arm {name!r} goes on from a run of {arm.after!r}"
+        return recipes.further(parent, expanded=card.further, seed=seed)
+    return recipes.RECIPES[arm.recipe](**_settings(card, arm) | {"seed": arm.first_seed + seed})
+
+
+def _settings(card: Card, arm: Arm) -> dict[str, Any]:
+    batch = {"block_tokens": card.block_tokens, "blocks_per_step": card.blocks_per_step}
+    stage1, stage2 = card.stage1_tokens, round(card.stage2_tokens * arm.stage2)
+    rate = {}
+    if arm.rate != 1:
+        suits = recipes.RECIPES[arm.recipe](base=card.base).resolved().stage1.learning_rate
+        assert suits is not None
+        rate = {"learning_rate": suits * arm.rate}
+    return {
+        "base": card.base,
+        "corpus": card.corpus,
+        "original": card.original,
+        "unreviewed": card.unreviewed,
+        "expanded": card.expanded,
+        "stage1": StageBudget(tokens=stage1, **batch, **rate),
+        "stage2": StageBudget(tokens=stage2, **batch),
+        "eval_tokens_per_language": card.eval_tokens_per_language,
+        "similarity_tokens": card.similarity_tokens,
+        "precision": "fp32",
+        **arm.settings,
+    }
+
+
+def jobs(card: Card, names: Iterable[str], seeds: int) -> list[tuple[str, int]]:
+    """Return (arm, seed) in the order in which they are trained: an arm's parent before it, all seeds of an arm."""
+    wanted = set(names)
+    wanted |= {ARMS[name].after for name in wanted if ARMS[name].after}
+    return [(name, seed) for name in ARMS if name in wanted for seed in range(seeds)]

@@ -1,0 +1,86 @@
+"""The scorecard's plan, and what trains it: nothing twice, parents first, and on after an interruption."""
+
+import pytest
+
+from lpr_lab.errors import LprError
+from lpr_lab.experiments import pipeline
+from lpr_lab.experiments.config import Experiment
+from lpr_lab.experiments.scorecard.plan import ARMS, card_for, experiment_of, jobs
+from lpr_lab.experiments.scorecard.run import make_missing
+
+
+def tiny_card(materials):
+    return card_for(
+        str(materials / "base"),
+        corpus=str(materials / "corpus.jsonl"),
+        original=("en",),
+        unreviewed=("es",),
+        expanded=("el",),
+        further=("tr",),
+        stage1_tokens=128,
+        stage2_tokens=64,
+        block_tokens=32,
+        blocks_per_step=2,
+        eval_tokens_per_language=200,
+    )
+
+
+@pytest.mark.parametrize("name", [name for name, arm in ARMS.items() if not arm.after])
+def test_every_arm_is_an_experiment_that_a_run_can_record(name):
+    experiment = experiment_of(card_for(), name, 3)
+    assert Experiment.from_config(experiment.to_config()).to_config() == experiment.to_config()
+    assert set(experiment.languages) == {"en", "es", "hu", "qac_Latn"}
+
+
+def test_arms_differ_in_their_settings_and_share_text_and_evaluation():
+    card = card_for()
+    configs = {name: experiment_of(card, name, 0).to_config() for name, arm in ARMS.items() if not arm.after}
+    assert len({str(config) for config in configs.values()}) == len(configs)
+    for shared in ("base", "corpus", "original", "unreviewed", "expanded", "eval_tokens_per_language"):
+        assert len({str(config[shared]) for config in configs.values()}) == 1
+
+
+def test_a_learning_rate_is_a_share_of_what_suits_the_recipe():
+    card = card_for()
+    whole, third = (experiment_of(card, f"lora{more}", 0).resolved().stage1 for more in ("", ", third of the rate"))
+    assert third.learning_rate == pytest.approx(whole.learning_rate / 3)
+
+
+def test_an_arm_that_goes_on_from_another_has_that_one_made_first():
+    assert jobs(card_for(), ["second group"], 2) == [
+        *(("moe_lpr", seed) for seed in range(2)),
+        *(("second group", seed) for seed in range(2)),
+    ]
+
+
+@pytest.mark.slow
+def test_runs_that_are_there_are_not_made_again_and_an_interrupted_one_goes_on(materials, tmp_path, monkeypatch):
+    card, said = tiny_card(materials), []
+    results_of = pipeline.results_of
+    monkeypatch.setattr(pipeline, "results_of", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        make_missing(card, ["full"], 1, tmp_path, say=said.append)
+    monkeypatch.setattr(pipeline, "results_of", results_of)
+
+    made = make_missing(card, ["full", "second group"], 1, tmp_path, say=said.append)
+    assert set(made.runs) == {("full", 0), ("moe_lpr", 0), ("second group", 0)} and not made.failed
+    assert len(list(tmp_path.glob("2*"))) == 3  # the interrupted one is one of them
+    assert made.runs["second group", 0].parents == (made.runs["moe_lpr", 0].id,)
+    again = make_missing(card, ["full", "second group"], 1, tmp_path, say=said.append)
+    assert not again.new and {job: run.id for job, run in again.runs.items()} == {
+        job: run.id for job, run in made.runs.items()
+    }
+    changes = made.runs["moe_lpr", 0].results["change"]
+    assert {row["language"]: row["role"] for row in changes} == {"en": "original", "es": "original", "el": "expanded"}
+
+
+def test_an_arm_that_fails_is_noted_and_the_others_are_made(materials, tmp_path, monkeypatch):
+    def fails(experiment, *args):
+        if experiment.recipe == "full":
+            raise LprError("out of paper")
+        return object()
+
+    monkeypatch.setattr("lpr_lab.experiments.scorecard.run.one_run", fails)
+    monkeypatch.setattr("lpr_lab.experiments.scorecard.run.Texts.of", lambda self, experiment: None)
+    made = make_missing(tiny_card(materials), ["full", "lora"], 1, tmp_path, say=lambda text: None)
+    assert made.failed == {("full", 0): "out of paper"} and made.new == [("lora", 0)]
