@@ -1,4 +1,4 @@
-"""The command line: `lpr-lab demo | run | watch | sweep | runs | report | harness | small-world | app | doctor`, more.
+"""The command line: `lpr-lab demo | run | watch | sweep | runs | report | harness | scorecard | app | doctor`, more.
 
 Parses, calls one function, prints.
 
@@ -9,7 +9,7 @@ a command needs it, so that `--help` answers at once.
 
 import typer
 
-from lpr_lab.cli import commands, control, harness, report, runs, small_world, sweep, watch
+from lpr_lab.cli import commands, control, harness, report, runs, scorecard, small_world, sweep, watch
 from lpr_lab.cli.common import Group
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app.command("report")(report.report_command)
 app.command("export", hidden=True)(report.export_command)
 app.command("harness", context_settings=harness.CONTEXT)(harness.harness_command)
 app.add_typer(control.app, name="control")
+app.add_typer(scorecard.app, name="scorecard")
 app.command("small-world")(small_world.small_world_command)
 app.command("app")(commands.app_command)
 app.command("accelerate-config")(commands.accelerate_config)

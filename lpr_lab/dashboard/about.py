@@ -19,6 +19,8 @@ from lpr_lab.views.html.templates import render
 from lpr_lab.views.static import read_static
 
 PATH = "/concepts"
+CLAIMS = "/claims"
+"""The scorecard, see `claims`."""
 PAPERS = {
     "MoE-LPR (paper)": "https://arxiv.org/abs/2408.11396",
     "LayerMoE (paper)": "https://arxiv.org/abs/2505.22582",
@@ -34,7 +36,7 @@ _STATIC = Path(__file__).with_name("static")
 
 def footer() -> Markup:
     """Return the foot of every page: what this is in a sentence, and where to read on."""
-    links = {"How the method works": PATH, "Glossary": f"{PATH}#glossary"} | PAPERS
+    links = {"Do the claims hold?": CLAIMS, "How the method works": PATH, "Glossary": f"{PATH}#glossary"} | PAPERS
     return render("dashboard/footer.html.j2", sentence=SENTENCE, links=links)
 
 

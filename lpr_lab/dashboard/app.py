@@ -8,7 +8,7 @@ import gradio as gr
 from gradio.components.navbar import Navbar
 from starlette.middleware import Middleware
 
-from lpr_lab.dashboard import about, api, not_found, shell, theme
+from lpr_lab.dashboard import about, api, claims, not_found, shell, theme
 from lpr_lab.dashboard.pages.runs.report import report_route
 from lpr_lab.dashboard.server.assets import assets_route
 from lpr_lab.dashboard.server.guard import Guard
@@ -68,6 +68,6 @@ def launch_options(
         "app_kwargs": {
             "middleware": [Middleware(Guard, hosts=hosts, token=token)],
             "exception_handlers": {404: not_found.answer},
-            "routes": [report_route(runs_dir), about.concepts_route(), assets_route()],
+            "routes": [report_route(runs_dir), about.concepts_route(), claims.claims_route(runs_dir), assets_route()],
         },
     }

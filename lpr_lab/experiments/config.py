@@ -93,8 +93,8 @@ class Experiment:
     """Id of the run whose expansion this one trains further (see `recipes.stage1`); empty to upcycle first."""
     original: tuple[str, ...] = ("en", "es")
     unreviewed: tuple[str, ...] = ()
-    """Further languages of the base that no training of the run reads: only scored, as original ones. What a method does
-    to these it does to every language that nobody thought of."""
+    """Further languages of the base that no training reads: only scored, as original ones. What a method does to these
+    it does to every language that nobody thought of."""
     earlier: tuple[str, ...] = ()
     """Languages that the parent was taught."""
     expanded: tuple[str, ...] = ("el", "hu", "tr")

@@ -31,6 +31,7 @@ NOTEBOOKS = {
         "eval_tokens_per_language": 256,
         "settings": SHORT,
     },
+    "12_scorecard": {**TEXT, **TRAINING, "claims": [15], "seeds": 1, "stage2_tokens": 1024, "corpus": "demo"},
 }
 OF_A_RUN = ("06_eval_retention", "07_routing_analysis", "08_compare_generations", "10_report")
 """Look at the newest run, which is a quickstart here."""

@@ -12,7 +12,7 @@ from lpr_lab.errors import one_of
 from lpr_lab.experiments import recipes
 from lpr_lab.experiments.config import Experiment
 from lpr_lab.method.training.budget import StageBudget
-from lpr_lab.model.bases.embedded import learning_rates
+from lpr_lab.runs.scorecard.parts import MIN_SEEDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,30 +98,30 @@ _AS_THE_REVIEW = {"finetune_replay_share": None}
 """As much replay as the review has, not the 5 % of the recipe's own: what the paper gave its baselines."""
 
 ARMS: Mapping[str, Arm] = {
+    # First: what most claims need, and the controls.
     "moe_lpr": Arm(recipe="moe_lpr"),
     "review_without_lpr": Arm(recipe="review_without_lpr"),
     "full_replay": Arm(recipe="full_replay", settings=_AS_THE_REVIEW),
-    "full": Arm(recipe="full"),
-    "lora": Arm(recipe="lora"),
-    "llama_pro": Arm(recipe="llama_pro"),
-    # Second: the method's other ablations, the other baselines of the paper's table, and the controls.
     "no_copy": Arm(recipe="no_copy"),
+    "moe_lpr again": Arm(recipe="moe_lpr", first_seed=100),
     "one_stage": Arm(recipe="one_stage"),
     "sparse_moe": Arm(recipe="sparse_moe"),
     "old-only": Arm(recipe="moe_lpr", settings={"control": "old_only"}),
-    "moe_lpr again": Arm(recipe="moe_lpr", first_seed=100),
-    "lora_moe": Arm(recipe="lora_moe"),
-    # Third: how many experts, a second group, classifiers, equal gain, how much review.
-    "2 experts": Arm(recipe="moe_lpr", settings={"new_experts_per_layer": 2}),
-    "5 experts": Arm(recipe="moe_lpr", settings={"new_experts_per_layer": 5}),
     "second group": Arm(recipe="moe_lpr", after="moe_lpr"),
-    "layer_moe": Arm(recipe="layer_moe"),
-    "layer_moe, no classifier": Arm(recipe="layer_moe", settings={"classifiers": 0}),
-    "moe_lpr, third of the rate": Arm(recipe="moe_lpr", rate=1 / 3),
-    "full_replay, third of the rate": Arm(recipe="full_replay", settings=_AS_THE_REVIEW, rate=1 / 3),
+    "lora": Arm(recipe="lora"),
+    "llama_pro": Arm(recipe="llama_pro"),
+    # Second: how much review, how many experts, classifiers, equal gain, the rest of the paper's table.
     "quarter of the review": Arm(recipe="moe_lpr", stage2=1 / 4),
     "three times the review": Arm(recipe="moe_lpr", stage2=3),
-    # Fourth: kin of the method, and what is not in the paper's table.
+    "full": Arm(recipe="full"),
+    "2 experts": Arm(recipe="moe_lpr", settings={"new_experts_per_layer": 2}),
+    "5 experts": Arm(recipe="moe_lpr", settings={"new_experts_per_layer": 5}),
+    "full_replay, third of the rate": Arm(recipe="full_replay", settings=_AS_THE_REVIEW, rate=1 / 3),
+    "moe_lpr, third of the rate": Arm(recipe="moe_lpr", rate=1 / 3),
+    "layer_moe": Arm(recipe="layer_moe"),
+    "layer_moe, no classifier": Arm(recipe="layer_moe", settings={"classifiers": 0}),
+    "lora_moe": Arm(recipe="lora_moe"),
+    # Third: kin of the method, and what is not in the paper's table.
     "route_first": Arm(recipe="route_first"),
     "local_review": Arm(recipe="local_review"),
     "guided_review": Arm(recipe="guided_review"),
@@ -187,7 +187,12 @@ def _settings(card: Card, arm: Arm) -> dict[str, Any]:
 
 
 def jobs(card: Card, names: Iterable[str], seeds: int) -> list[tuple[str, int]]:
-    """Return (arm, seed) in the order in which they are trained: an arm's parent before it, all seeds of an arm."""
+    """Return (arm, seed) in the order in which they are trained.
+
+    The first three seeds of every arm come before the others, because with these a claim can be decided, and an arm's
+    parent comes before the arm.
+    """
     wanted = set(names)
     wanted |= {ARMS[name].after for name in wanted if ARMS[name].after}
-    return [(name, seed) for name in ARMS if name in wanted for seed in range(seeds)]
+    rounds = (range(min(seeds, MIN_SEEDS)), range(MIN_SEEDS, seeds))
+    return [(name, seed) for part in rounds for name in ARMS if name in wanted for seed in part]

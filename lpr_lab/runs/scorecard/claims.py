@@ -1,89 +1,13 @@
 """The 22 claims of MoE-LPR and LayerMoE that can be checked at a small scale, as data.
 
 Bits per byte stand in for the papers' benchmarks: a fall on an expanded language is a gain, a rise on an original one
-is forgetting, both in per cent of the base's bits per byte, so that differences are points. A claim is cut into parts;
-each part is one number with an interval, and the range that it has to lie in.
+is forgetting, both in per cent of the base's bits per byte, so that differences are points. A claim is cut into parts
+(`parts`).
 """
 
-from dataclasses import dataclass
+from itertools import pairwise
 
-ABOUT_EQUAL = 1.0
-"""Points within which two arms count as equal, where a paper says "the same"; ours, the papers name none."""
-EXACT, ORDER = "exact", "order"
-MIN_LAYERS = 12
-"""Of a base on which layers can be said to differ: five layers have no middle third."""
-
-
-@dataclass(frozen=True)
-class Term:
-    """A number of one arm, which is added to others with a weight.
-
-    Attributes:
-        arm: see `experiments.scorecard.plan.ARMS`.
-        role: languages: `expanded`, `original` (all of the base's), `reviewed` and `unreviewed` (the two parts of
-            these), `earlier` (of the first group, after a second).
-        weight: what it is multiplied by.
-        stage: empty for the final model.
-        measure: `bits`, the change of bits per byte from the base in per cent; `weight`, the mean weight of expert 0;
-            `hump`, the similarity of the middle third of the layers less that of the others; `classifier`, the accuracy
-            of routing classifiers.
-    """
-
-    arm: str
-    role: str
-    weight: float = 1.0
-    stage: str = ""
-    measure: str = "bits"
-
-
-@dataclass(frozen=True)
-class Part:
-    """One number of a claim and the range in which it has to lie; its interval decides.
-
-    Attributes:
-        text: what is said, in a sentence.
-        terms: summed up.
-        above, below: the ends of the range, exclusive; None where there is none.
-        min_layers: of a base on which it can be decided.
-        curves: two pairs of arms instead of terms: forgetting of the first less that of the second, at equal gain.
-    """
-
-    text: str
-    terms: tuple[Term, ...] = ()
-    above: float | None = None
-    below: float | None = None
-    min_layers: int = 0
-    curves: tuple[tuple[str, ...], ...] = ()
-
-    @property
-    def arms(self) -> tuple[str, ...]:
-        """The arms that it needs, each once."""
-        return tuple(dict.fromkeys([term.arm for term in self.terms] + [arm for curve in self.curves for arm in curve]))
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One claim.
-
-    Attributes:
-        number: of the list in docs/paper_map.md.
-        text: what is claimed.
-        paper: the papers' own figure, in words.
-        kind: `exact`, which holds for every model or not at all, or `order`, which needs training and seeds.
-        parts: of an `order`; an exact claim is decided by the checks of its number.
-    """
-
-    number: int
-    text: str
-    paper: str
-    kind: str = ORDER
-    parts: tuple[Part, ...] = ()
-
-    @property
-    def arms(self) -> tuple[str, ...]:
-        """The arms that it needs, each once."""
-        return tuple(dict.fromkeys(arm for part in self.parts for arm in part.arms))
-
+from lpr_lab.runs.scorecard.parts import ABOUT_EQUAL, EXACT, MIN_LAYERS, Claim, Part, Term
 
 LPR, NO_LPR, FULL = "moe_lpr", "review_without_lpr", "full_replay"
 STAGE1, STAGE2 = "G1 expand", "G1 review"
@@ -200,7 +124,7 @@ CLAIMS: tuple[Claim, ...] = (
             *(_less(f"MoE-LPR forgets less than {arm}.", LPR, arm, "original") for arm in _ORDER_OF_FORGETTING),
             *(
                 _less(f"{one} forgets less than {other}.", one, other, "original")
-                for one, other in zip(_ORDER_OF_FORGETTING, _ORDER_OF_FORGETTING[1:], strict=False)
+                for one, other in pairwise(_ORDER_OF_FORGETTING)
             ),
             Part(
                 "MoE-LPR forgets less than full_replay at equal gain.",
@@ -300,7 +224,9 @@ CLAIMS: tuple[Claim, ...] = (
         "LayerMoE is as good with 2 new experts per layer as a uniform 5; inverse and random allocations are worse.",
         "48 against 120 experts",
         parts=(
-            _not_worse("Not worse than a uniform 5 on new languages.", "layer_moe", "5 experts", "expanded", MIN_LAYERS),
+            _not_worse(
+                "Not worse than a uniform 5 on new languages.", "layer_moe", "5 experts", "expanded", MIN_LAYERS
+            ),
             _not_worse("Nor on original ones.", "layer_moe", "5 experts", "original", MIN_LAYERS),
             _not_worse(
                 "Not worse than a uniform 2 on new languages.",

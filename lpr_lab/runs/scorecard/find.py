@@ -15,7 +15,9 @@ def key_of(config: Mapping[str, Any]) -> Key:
     return json.dumps(config, sort_keys=True, ensure_ascii=False)
 
 
-def finished_by_key(runs: Iterable[Run], completed: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict) -> dict[Key, Run]:
+def finished_by_key(
+    runs: Iterable[Run], completed: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
+) -> dict[Key, Run]:
     """Return finished runs by their settings; of several with the same the one that comes first.
 
     Args:

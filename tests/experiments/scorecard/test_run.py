@@ -2,27 +2,12 @@
 
 import pytest
 
+from helpers.sample_scorecard import tiny_card
 from lpr_lab.errors import LprError
 from lpr_lab.experiments import pipeline
 from lpr_lab.experiments.config import Experiment
 from lpr_lab.experiments.scorecard.plan import ARMS, card_for, experiment_of, jobs
 from lpr_lab.experiments.scorecard.run import make_missing
-
-
-def tiny_card(materials):
-    return card_for(
-        str(materials / "base"),
-        corpus=str(materials / "corpus.jsonl"),
-        original=("en",),
-        unreviewed=("es",),
-        expanded=("el",),
-        further=("tr",),
-        stage1_tokens=128,
-        stage2_tokens=64,
-        block_tokens=32,
-        blocks_per_step=2,
-        eval_tokens_per_language=200,
-    )
 
 
 @pytest.mark.parametrize("name", [name for name, arm in ARMS.items() if not arm.after])

@@ -1,0 +1,172 @@
+"""`lpr-lab scorecard`: whether the papers' claims hold, from runs; shown, made, saved."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lpr_lab.cli.common import AsJson, Quiet, RunsDir, aligned, progress_output, runs_folder, say
+
+if TYPE_CHECKING:
+    from lpr_lab.experiments.scorecard.plan import Card
+
+app = typer.Typer(
+    help="Decide the papers' claims from runs: show the table, make the runs that are missing, or save it.",
+    invoke_without_command=True,
+)
+Base = Annotated[str, typer.Option(help="Name, hub id or folder of the base.")]
+
+
+@app.callback()
+def show_default(ctx: typer.Context) -> None:
+    """Decide the papers' claims from runs; without a command, show the table of the small world."""
+    if ctx.invoked_subcommand is None:
+        show_command()
+
+
+@app.command("show")
+def show_command(
+    base: Base = "small-world",
+    runs_dir: RunsDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the scorecard: of the runs in the folder, or where there are none the one that came with the code."""
+    from lpr_lab.experiments.scorecard.build import scorecard
+
+    card, source = scorecard(base, runs_folder(runs_dir))
+    if as_json:
+        print(json.dumps(card | {"source": source}, ensure_ascii=False))
+        return
+    _print(card)
+    print(f"From {source}.")
+
+
+@app.command("run")
+def run_command(
+    base: Base = "small-world",
+    only: Annotated[
+        list[int] | None, typer.Option("--only", min=1, max=22, help="Claim to make the runs of; repeatable.")
+    ] = None,
+    arm: Annotated[list[str] | None, typer.Option("--arm", help="Arm to make the runs of; repeatable.")] = None,
+    seeds: Annotated[
+        int | None, typer.Option("-n", "--seeds", min=1, help="Of each arm.", show_default="the card's")
+    ] = None,
+    original: Annotated[
+        list[str] | None, typer.Option(help="Original language; repeatable.", show_default="the card's")
+    ] = None,
+    expanded: Annotated[
+        list[str] | None, typer.Option(help="Expanded language; repeatable.", show_default="the card's")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be made, and how long.")] = False,
+    runs_dir: RunsDir = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train what is missing of the scorecard, and print it.
+
+    Runs that are there with the same settings are not made again, and an
+    interrupted one goes on. Ctrl-C stops; the same command goes on.
+    """
+    from lpr_lab.experiments.scorecard.build import build
+    from lpr_lab.experiments.scorecard.exact import exact_run
+    from lpr_lab.experiments.scorecard.run import make_missing
+
+    card, names = _card(base, original, expanded), _arms(only, arm)
+    root = runs_folder(runs_dir)
+    with progress_output(quiet):
+        if not dry_run and (only is None or min(only) < _FIRST_OF_ORDER):
+            exact_run(card, root)
+        made = make_missing(card, names, seeds or card.seeds, root, say=_silent if quiet else say, dry_run=dry_run)
+    if dry_run:
+        return
+    _print(build(card, root))
+    for (name, seed), why in made.failed.items():
+        say(f"Not made: {name}, seed {seed}: {why}")
+    if made.failed:
+        raise typer.Exit(1)
+
+
+@app.command("save")
+def save_command(
+    base: Base = "small-world",
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder to write to.", show_default="the package's own", file_okay=False),
+    ] = None,
+    runs_dir: RunsDir = None,
+) -> None:
+    """Write the scorecard of the runs in the folder as a small JSON file, with its environment and without weights."""
+    from lpr_lab.errors import MissingError
+    from lpr_lab.experiments.scorecard.build import build
+    from lpr_lab.experiments.scorecard.plan import card_for
+    from lpr_lab.runs.scorecard.table import RESULTS, save
+
+    root = runs_folder(runs_dir)
+    card = build(card_for(base), root)
+    if not card["arms"]:
+        raise MissingError(f"{root} has no run of this scorecard. Make them: lpr-lab scorecard run --base {base}")
+    print(save(card, out or RESULTS))
+
+
+_FIRST_OF_ORDER = 8
+"""The first claim that needs training."""
+
+
+def _card(base: str, original: list[str] | None, expanded: list[str] | None) -> "Card":
+    from lpr_lab.experiments.scorecard.plan import card_for
+
+    given = {"original": tuple(original or ()), "expanded": tuple(expanded or ())}
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value}
+    return card_for(base, **changes | ({"unreviewed": ()} if original else {}))
+
+
+def _arms(only: list[int] | None, arms: list[str] | None) -> list[str]:
+    """Return the arms that claims need, and those named; all where neither is given."""
+    from lpr_lab.errors import one_of
+    from lpr_lab.experiments.scorecard.plan import ARMS
+    from lpr_lab.runs.scorecard.claims import CLAIMS
+
+    for name in arms or ():
+        one_of("arm", name, tuple(ARMS))
+    if only is None and not arms:
+        return list(ARMS)
+    wanted = {name for claim in CLAIMS if claim.number in (only or ()) for name in claim.arms}
+    return [name for name in ARMS if name in wanted or name in (arms or ())]
+
+
+def _print(card: Mapping[str, Any]) -> None:
+    gate = card.get("gate")
+    gated = "" if gate is None else f"; the competence gate {'passes' if gate['passes'] else 'does not pass'}"
+    print(f"Scorecard of {card['base']}{gated}.\n\nThe instrument:")
+    rows = [["check", "points", "95 %", "seeds", "passes"]]
+    for check in card["instrument"]:
+        passes = "could not be done: " + check["why"] if check["passes"] is None else _yes(check["passes"])
+        rows.append([check["name"], _number(check["value"]), _interval(check), str(check["seeds"]), passes])
+    print(*aligned(rows), sep="\n")
+    print("\nThe claims:")
+    rows = [["", "verdict", "points", "95 %", "seeds", "claim"]]
+    for row in card["claims"]:
+        rows.append([str(row["number"]), row["verdict"], "", "", "", row["claim"]])
+        for part in row["parts"]:
+            why = f" ({part['why']})" if part["why"] else ""
+            numbers = [_number(part["value"]), _interval(part), str(part["seeds"] or "–")]
+            rows.append(["", "  " + part["verdict"], *numbers, "  " + part["text"] + why])
+    print(*aligned(rows), sep="\n")
+    print(f"\n{', '.join(f'{count} {word}' for word, count in card['verdicts'].items())}.")
+
+
+def _yes(passes: bool) -> str:
+    return "yes" if passes else "no"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.2f}"
+
+
+def _interval(of: Mapping[str, Any]) -> str:
+    return "–" if of["low"] is None else f"{of['low']:+.2f} to {of['high']:+.2f}"
+
+
+def _silent(text: str) -> None:
+    """Say nothing."""

@@ -1,0 +1,167 @@
+"""The address `/claims`: "Do the claims hold?", the scorecard of the runs in the folder or of those that came along.
+
+A document like `/concepts`: made on the server, without a session and without a script beside that of every page.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+from starlette.routing import Route
+
+from lpr_lab.dashboard import about, shell, theme
+from lpr_lab.dashboard.query import Query
+from lpr_lab.errors import LprError
+from lpr_lab.experiments.scorecard.build import scorecard
+from lpr_lab.runs.run import run_folders
+from lpr_lab.runs.scorecard.table import saved_bases
+from lpr_lab.storage import file_stamp
+from lpr_lab.text.languages import language_name
+from lpr_lab.views.html.templates import render
+from lpr_lab.views.numbers import NOT_MEASURED, count, percent, points
+
+PATH = about.CLAIMS
+TITLE = "Do the claims hold?"
+DEFAULT = "small-world"
+_GLYPHS = {"holds": "✓", "fails": "✕", "not decidable here": "?"}
+
+
+def claims_route(runs_dir: Path) -> Route:
+    """Return the route of `/claims`; `?base=` chooses a scorecard."""
+
+    async def answer(request: Request) -> HTMLResponse:
+        base = Query.parse(dict(request.query_params)).base or DEFAULT
+        stamps = await run_in_threadpool(_stamps, runs_dir)
+        return HTMLResponse(await run_in_threadpool(render_claims, runs_dir, base, stamps))
+
+    return Route(PATH, answer, methods=["GET"])
+
+
+def _stamps(runs_dir: Path) -> tuple[Any, ...]:
+    """Return what changes when a run of the folder begins or ends."""
+    try:
+        folders = sorted(run_folders(runs_dir))
+    except LprError:
+        return ()
+    return tuple((folder.name, file_stamp(folder / "results.json")) for folder in folders)
+
+
+@lru_cache(maxsize=8)
+def render_claims(runs_dir: Path, base: str = DEFAULT, stamps: tuple[Any, ...] = ()) -> Markup:
+    """Return the page.
+
+    Args:
+        runs_dir: the folder of runs.
+        base: whose scorecard.
+        stamps: of the runs, so that the page is made anew when one of them is another.
+    """
+    parts: dict[str, Any] = {"bases": sorted({DEFAULT, base, *saved_bases()}), "base": base, "path": PATH}
+    try:
+        card, source = scorecard(base, runs_dir)
+    except LprError as error:
+        top, body = shell.head(TITLE, "Nothing was measured on this base yet."), shell.card("No scorecard", str(error))
+    else:
+        counts = ", ".join(f"{number} {word}" for word, number in card["verdicts"].items())
+        top = shell.head(TITLE, f"Of {len(card['claims'])} claims of the two papers, on {base}: {counts}.")
+        body = render("dashboard/claims_card.html.j2", **_values(card, source, runs_dir))
+    page = {"head": theme.head(), "header": shell.header(""), "top": top, "footer": about.footer(), "title": TITLE}
+    return render("dashboard/claims.html.j2", body=body, **page, **parts)
+
+
+def _values(card: Mapping[str, Any], source: str, runs_dir: Path) -> dict[str, Any]:
+    here = {folder.name for folder in run_folders(runs_dir)}
+    arms = {arm["arm"]: arm for arm in card["arms"]}
+    return {
+        "card": card,
+        "source": source,
+        "gate": _gate(card.get("gate")),
+        "languages": [
+            (role, ", ".join(language_name(code) for code in codes))
+            for role, codes in card["languages"].items()
+            if codes
+        ],
+        "instrument": [{**check, **_numbers(check)} for check in card["instrument"]],
+        "claims": [_claim(row, arms, here) for row in card["claims"]],
+        "arms": [_arm(arm, here) for arm in card["arms"]],
+        "glyphs": _GLYPHS,
+        "environment": _environment(card.get("environment") or {}),
+    }
+
+
+def _claim(row: Mapping[str, Any], arms: Mapping[str, Any], here: set[str]) -> dict[str, Any]:
+    parts = [{**part, **_numbers(part), "range": _range(part["above"], part["below"])} for part in row["parts"]]
+    needed = dict.fromkeys(name for part in row["parts"] for name in part["arms"])
+    of_arms = [(name, _links(arms[name]["runs"].items(), here)) for name in needed if name in arms]
+    of_checks = [run for check in row["checks"] for run in check["runs"]]
+    return {**row, "parts": parts, "of_arms": of_arms, "num_checked": len(set(of_checks))}
+
+
+def _arm(arm: Mapping[str, Any], here: set[str]) -> dict[str, Any]:
+    cells = [arm["arm"], str(arm["seeds"])]
+    for name in ("expanded", "reviewed", "unreviewed"):
+        number = arm.get(name)
+        cells.append(NOT_MEASURED if number is None else _with_interval(number))
+    for name in ("weight_original", "weight_expanded"):
+        number = arm.get(name)
+        cells.append(NOT_MEASURED if number is None or number["value"] is None else f"{number['value']:.2f}")
+    cells += [
+        count(arm["trained_parameters"]) if "trained_parameters" in arm else NOT_MEASURED,
+        f"{arm['seconds']:.0f} s",
+    ]
+    return {"cells": cells, "runs": _links(arm["runs"].items(), here)}
+
+
+def _links(runs: Any, here: set[str]) -> list[Markup]:
+    """Return the runs by seed: a link where the run is in this folder, else its seed alone."""
+    linked = Markup('<a href="{}">{}</a>')
+    return [
+        linked.format(Query(run=run).link("/"), seed) if run in here else Markup("{}").format(seed)
+        for seed, run in runs
+    ]
+
+
+def _numbers(of: Mapping[str, Any]) -> dict[str, str]:
+    ends = NOT_MEASURED if of["low"] is None else f"{points(of['low'])} to {points(of['high'])}"
+    return {"points": points(of["value"]), "interval": ends}
+
+
+def _with_interval(of: Mapping[str, Any]) -> str:
+    known = _numbers(of)
+    return known["points"] if of["low"] is None else f"{known['points']} ({known['interval']})"
+
+
+def _range(above: float | None, below: float | None) -> str:
+    """Return where a number has to lie, in words.
+
+    >>> _range(None, 0.0), _range(-1.0, 1.0), _range(0.95, None)
+    ('below 0', 'between -1 and 1', 'above 0.95')
+    """
+    if above is not None and below is not None:
+        return f"between {above:g} and {below:g}"
+    return f"above {above:g}" if above is not None else f"below {below:g}"
+
+
+def _gate(gate: Mapping[str, Any] | None) -> str:
+    if gate is None:
+        return ""
+    found = [
+        f"{language_name(code)} {row['below_ngram_percent']:.0f} % below a 5-gram model, {percent(row['swaps_found'])} "
+        "of swapped words found"
+        for code, row in gate["languages"].items()
+    ]
+    passes = "passes" if gate["passes"] else "does not pass"
+    return f"The base {passes} the competence gate: {'; '.join(found)}."
+
+
+def _environment(env: Mapping[str, Any]) -> list[tuple[str, str]]:
+    packages: Mapping[str, str] = env.get("packages") or {}
+    kept: Sequence[str] = ("torch", "transformers", "peft")
+    rows = [("Python", str(env.get("python", ""))), ("Processor", str(env.get("processor", "")))]
+    rows += [(name, str(packages[name])) for name in kept if packages.get(name)]
+    commit = (env.get("git") or {}).get("commit", "")
+    return [row for row in [*rows, ("Commit", str(commit)[:12])] if row[1]]

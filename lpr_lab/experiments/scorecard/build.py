@@ -1,0 +1,161 @@
+"""The scorecard of a base, made from the runs in a folder; torch-free."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lpr_lab.errors import LprError
+from lpr_lab.experiments.config import completed
+from lpr_lab.experiments.scorecard.plan import ARMS, Card, card_for, experiment_of
+from lpr_lab.model.bases.made import made_folder
+from lpr_lab.runs.find import list_runs
+from lpr_lab.runs.run import Run
+from lpr_lab.runs.scorecard import table
+from lpr_lab.runs.scorecard.claims import CLAIMS
+from lpr_lab.runs.scorecard.find import key_of
+from lpr_lab.runs.scorecard.instrument import check_instrument
+from lpr_lab.runs.scorecard.parts import MIN_SEEDS
+from lpr_lab.runs.scorecard.verdict import row_of
+from lpr_lab.storage import read_json_object
+
+EXACT_KIND = "exact_checks"
+"""Kind of the run that checks the exact claims on a base."""
+_BY_RUN = ("seed", "parent")
+"""Settings in which runs of one arm differ."""
+AGAIN = 100
+"""First seed of an arm that repeats another one."""
+
+
+def find_arms(card: Card, runs: Sequence[Run]) -> dict[str, dict[int, Run]]:
+    """Return the finished runs of each arm of a card, by seed, in the order of the plan; the newest of a seed.
+
+    Args:
+        card: what all arms share.
+        runs: newest first.
+    """
+    by_key: dict[str, list[Run]] = {}
+    for run in runs:
+        try:
+            if run.problem is None and run.status.recorded_state == "finished" and run.config.get("base") == card.base:
+                by_key.setdefault(_key(completed(run.config)), []).append(run)
+        except LprError:
+            continue
+    found: dict[str, dict[int, Run]] = {}
+    for name, arm in ARMS.items():
+        parent = next(iter(found.get(arm.after, {}).values()), None) if arm.after else None
+        if arm.after and (parent is None or not parent.paths.has_checkpoint):
+            continue
+        own: dict[int, Run] = {}
+        for run in by_key.get(_key(completed(experiment_of(card, name, 0, parent).to_config())), []):
+            seed = int(run.config["seed"]) - arm.first_seed
+            if 0 <= seed < AGAIN:
+                own.setdefault(seed, run)
+        if own:
+            found[name] = dict(sorted(own.items()))
+    return found
+
+
+def build(card: Card, root: str | Path) -> dict[str, Any]:
+    """Return the scorecard of the runs in a folder, JSON-able (see `runs.scorecard.table`)."""
+    runs = list_runs(root)
+    arms = find_arms(card, runs)
+    checks = [*_of_exact_runs(card, runs), *_of_trained_runs(arms)]
+    rows = [table.row_json(row_of(claim, arms, checks), rerun(card, claim.number)) for claim in CLAIMS]
+    newest = max((run for own in arms.values() for run in own.values()), key=lambda run: run.created, default=None)
+    return {
+        "schema_version": table.SCHEMA_VERSION,
+        "base": card.base,
+        "corpus": card.corpus,
+        "languages": {name: list(getattr(card, name)) for name in ("original", "unreviewed", "expanded", "further")},
+        "budget": {
+            name: getattr(card, name)
+            for name in (
+                "stage1_tokens",
+                "stage2_tokens",
+                "block_tokens",
+                "blocks_per_step",
+                "eval_tokens_per_language",
+            )
+        },
+        "seeds_asked_for": card.seeds,
+        "min_seeds": MIN_SEEDS,
+        "gate": gate_of(card.base),
+        "environment": {} if newest is None else _environment(newest),
+        "instrument": [check.to_json() for check in check_instrument(arms)],
+        "claims": rows,
+        "verdicts": table.count_verdicts(rows),
+        "arms": table.arms_json(arms),
+        "hours": round(
+            sum(sum(run.phases.seconds.values()) for own in arms.values() for run in own.values()) / 3600, 2
+        ),
+    }
+
+
+def scorecard(base: str, root: str | Path) -> tuple[dict[str, Any], str]:
+    """Return the scorecard of a base, and where it is from: runs in a folder, else what came with the code.
+
+    Raises:
+        MissingError: neither runs nor a committed one.
+    """
+    card = build(card_for(base), root)
+    if card["arms"]:
+        return card, f"the runs in {root}"
+    return table.read_saved(base), "the results that came with the code; their runs are not here"
+
+
+def rerun(card: Card, number: int) -> str:
+    """Return the command that makes what a claim is decided from."""
+    return f"lpr-lab scorecard run --base {card.base} --only {number}"
+
+
+def gate_of(base: str) -> dict[str, Any] | None:
+    """Return what the competence gate found of a base that was made here; None for another one."""
+    path = made_folder(base) / "gate.json"
+    return read_json_object(path) if path.is_file() else None
+
+
+def _key(config: dict[str, Any]) -> str:
+    return key_of({name: value for name, value in config.items() if name not in _BY_RUN})
+
+
+def _of_exact_runs(card: Card, runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Return the exact checks of the newest run that made them on this base."""
+    for run in runs:
+        if run.problem is None and run.kind == EXACT_KIND and run.config.get("base") == card.base and run.results:
+            return [{**check, "runs": [run.id]} for check in run.results["checks"]]
+    return []
+
+
+def _of_trained_runs(arms: dict[str, dict[int, Run]]) -> list[dict[str, Any]]:
+    """Return what all trained runs recorded of the start and of the base after training, as two checks."""
+    started, kept = [], []
+    for run in (run for own in arms.values() for run in own.values()):
+        exact = run.results.get("exactness") or {}
+        claims = {claim["name"]: claim for claim in run.results.get("claims") or ()}
+        if "starts_equal" in claims and not run.config.get("baseline"):
+            started.append((run, float(exact["start_difference"]), bool(claims["starts_equal"]["holds"])))
+        if "base_untouched" in claims:
+            kept.append((run, float(exact["base_difference"]), bool(claims["base_untouched"]["holds"])))
+    texts = {1: "Before training, in every run that starts from copies: largest difference of a logit from the base's."}
+    texts[2] = (
+        "After training, in every run: largest difference of a logit between the base inside and the base before."
+    )
+    return [
+        {
+            "claim": number,
+            "text": texts[number],
+            "measured": max(difference for _, difference, _ in found),
+            "holds": all(holds for *_, holds in found),
+            "runs": [run.id for run, *_ in found],
+        }
+        for number, found in ((1, started), (2, kept))
+        if found
+    ]
+
+
+def _environment(run: Run) -> dict[str, Any]:
+    env = run.documents.read("env")
+    return {key: env[key] for key in _KEPT if key in env}
+
+
+_KEPT = ("python", "processor", "num_processors", "threads", "device", "packages", "git")

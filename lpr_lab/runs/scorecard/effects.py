@@ -1,0 +1,207 @@
+"""Numbers of arms over several seeds, with an interval over seeds and documents together.
+
+Each seed gives one paired number: all its runs were scored on the same documents, with the same order of text. The
+interval of their mean is Student's t over the seeds, with a standard error that adds what other documents would change:
+
+    error² = variance over seeds / seeds + variance over resampled documents of the mean over seeds
+
+Both are counted in full, so the interval is rather too wide than too narrow. With one seed there is none.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lpr_lab.errors import ComparisonRefusedError, LprError
+from lpr_lab.measure.controls.equal_gain import GainPoint, common_gain, difference_at_gain
+from lpr_lab.measure.significance import CONFIDENCE, student_quantile
+from lpr_lab.runs.compare.paired_changes import Resampled, resampled_of
+from lpr_lab.runs.model_ref import ModelRef
+from lpr_lab.runs.run import Run
+from lpr_lab.runs.scorecard.parts import Part, Term
+
+DATASET = "heldout"
+Arms = Mapping[str, Mapping[int, Run]]
+"""Runs by arm and seed."""
+
+
+class NotMeasuredError(LprError):
+    """A run has not what a part of a claim asks for."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What one seed says: a number, and the same in every resample of the documents (none where there are none)."""
+
+    value: float
+    resamples: np.ndarray | None = None
+    documents: int = 0
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A number over seeds with its 95 % interval.
+
+    Attributes:
+        value: mean over the seeds; NaN where nothing was measured.
+        low, high: of the interval; NaN with fewer than two seeds.
+        by_seed: the number of every seed.
+        runs: ids of the runs it comes from.
+        problem: why there is no number, in words; else empty.
+    """
+
+    value: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    by_seed: Mapping[int, float] = field(default_factory=dict)
+    runs: tuple[str, ...] = ()
+    problem: str = ""
+
+    @property
+    def seeds(self) -> int:
+        """How many seeds it rests on."""
+        return len(self.by_seed)
+
+
+def effect_of(part: Part, arms: Arms) -> Effect:
+    """Return the number of a part of a claim; with a `problem` where a run it needs is missing."""
+    missing = [arm for arm in part.arms if not arms.get(arm)]
+    if missing:
+        return Effect(problem=f"not run: {', '.join(missing)}")
+    seeds = sorted(set.intersection(*({*arms[arm]} for arm in part.arms)))
+    if not seeds:
+        return Effect(problem=f"no seed that all of {', '.join(part.arms)} have")
+    runs = tuple(dict.fromkeys(arms[arm][seed].id for seed in seeds for arm in part.arms))
+    try:
+        of_seed = {seed: {arm: arms[arm][seed] for arm in part.arms} for seed in seeds}
+        samples = (
+            _at_gain(part, of_seed) if part.curves else {seed: _sum(part.terms, own) for seed, own in of_seed.items()}
+        )
+    except (NotMeasuredError, ComparisonRefusedError) as error:
+        return Effect(runs=runs, problem=str(error))
+    return combined(samples, runs)
+
+
+def combined(samples: Mapping[int, Sample], runs: Sequence[str] = ()) -> Effect:
+    """Return the mean over seeds and its interval (see the module)."""
+    values = np.array([sample.value for sample in samples.values()])
+    by_seed = {seed: sample.value for seed, sample in samples.items()}
+    mean, count = float(values.mean()), len(values)
+    if count < 2:
+        return Effect(mean, by_seed=by_seed, runs=tuple(runs))
+    variance = float(values.var(ddof=1)) / count
+    drawn = [sample.resamples for sample in samples.values() if sample.resamples is not None]
+    if len(drawn) == count:
+        documents = min(sample.documents for sample in samples.values())
+        variance += float(np.mean(drawn, axis=0).var()) * documents / max(documents - 1, 1)
+    half = student_quantile(0.5 + CONFIDENCE / 2, count - 1) * math.sqrt(variance)
+    return Effect(mean, mean - half, mean + half, by_seed, tuple(runs))
+
+
+def languages_of(run: Run, role: str) -> tuple[str, ...]:
+    """Return the languages that a term means by a role, in a run."""
+    config = run.config
+    original, unreviewed = config.get("original") or (), config.get("unreviewed") or ()
+    known = {
+        "reviewed": original,
+        "unreviewed": unreviewed,
+        "original": (*original, *unreviewed),
+        "earlier": config.get("earlier") or (),
+        "expanded": config.get("expanded") or (),
+    }
+    return tuple(known[role])
+
+
+def _sum(terms: Sequence[Term], runs: Mapping[str, Run]) -> Sample:
+    parts = [(term.weight, _of(term, runs[term.arm])) for term in terms]
+    value = sum(weight * one.value for weight, one in parts)
+    if any(one.resamples is None for _, one in parts):
+        return Sample(value)
+    resamples = np.sum([weight * one.resamples for weight, one in parts if one.resamples is not None], axis=0)
+    return Sample(value, resamples, min(one.documents for _, one in parts))
+
+
+def _of(term: Term, run: Run) -> Sample:
+    if term.measure == "bits":
+        return _bits(run, term)
+    return Sample({"weight": _weight, "hump": _hump, "classifier": _accuracy}[term.measure](run, term))
+
+
+def _bits(run: Run, term: Term) -> Sample:
+    """Return the mean change of bits per byte over a role's languages, in per cent of the base's."""
+    languages = languages_of(run, term.role)
+    if not languages:
+        raise NotMeasuredError(f"these runs have no {term.role} languages")
+    found = resampled_of(ModelRef(run, term.stage))
+    missing = [code for code in languages if (code, DATASET) not in found]
+    if missing:
+        raise NotMeasuredError(f"run {run.id} was not scored document by document in {', '.join(missing)}")
+    own: list[Resampled] = [found[code, DATASET] for code in languages]
+    resamples = np.mean([one.resamples for one in own], axis=0)
+    return Sample(float(np.mean([one.change for one in own])), resamples, min(len(one.ids) for one in own))
+
+
+def _weight(run: Run, term: Term) -> float:
+    """Return the mean weight of expert 0 over layers and a role's languages."""
+    load = run.tables.read("expert_load")
+    if load is None:
+        raise NotMeasuredError(f"run {run.id} counted no experts")
+    stage = term.stage or str(load["stage"].iloc[-1])
+    rows = load[(load["expert"] == 0) & (load["stage"] == stage) & (load["dataset"] == DATASET)]
+    rows = rows[rows["language"].isin(languages_of(run, term.role))]
+    if rows.empty:
+        raise NotMeasuredError(f"run {run.id} counted no experts in the stage {stage}")
+    return float(rows.groupby("language")["mass"].mean().mean())
+
+
+def _hump(run: Run, term: Term) -> float:
+    """Return the similarity of the middle third of the layers less that of the others."""
+    similarity = np.array(run.phases.get("plan", {}).get("similarity") or [])
+    third = len(similarity) // 3
+    if not third:
+        raise NotMeasuredError(f"run {run.id} measured no similarity")
+    middle = similarity[third : len(similarity) - third]
+    ends = np.concatenate([similarity[:third], similarity[-third:]])
+    return float(middle.mean() - ends.mean())
+
+
+def _accuracy(run: Run, term: Term) -> float:
+    """Return the share of tokens that routing classifiers call rightly, the mean over layers and languages."""
+    table = run.tables.read("classifiers")
+    if table is None:
+        raise NotMeasuredError(f"run {run.id} has no routing classifier")
+    rows = table[table["dataset"] == DATASET] if "dataset" in table else table
+    return float(rows["accuracy"].mean())
+
+
+def num_layers(runs: Sequence[Run]) -> int:
+    """Return the number of layers of a base, from the plan of an expansion of it; 0 where none of the runs has one."""
+    return next((len(run.phases["plan"]["new_experts"]) for run in runs if "plan" in run.phases), 0)
+
+
+def _at_gain(part: Part, of_seed: Mapping[int, Mapping[str, Run]]) -> dict[int, Sample]:
+    """Return by seed how much more the first curve forgot than the second, at the middle of what both reached."""
+    points = {
+        seed: [[_gain_point(runs[arm]) for arm in curve] for curve in part.curves] for seed, runs in of_seed.items()
+    }
+    spans = [common_gain({"one": one, "other": other}) for one, other in points.values()]
+    low, high = max(low for low, _ in spans), min(high for _, high in spans)
+    if low > high:
+        raise ComparisonRefusedError(f"no gain that both reached with every seed ({low:.2f} to {high:.2f} %)")
+    found = {}
+    for seed, (one, other) in points.items():
+        apart = difference_at_gain(one, other, (low + high) / 2)
+        # Of the interval over documents only the width is known here; a normal sample of that width stands for it.
+        error = (apart.high - apart.low) / 4 if apart.has_interval else 0.0
+        drawn = np.random.default_rng(0).normal(apart.value, error, 1000)
+        found[seed] = Sample(apart.value, drawn, min(point.n_documents for point in (*one, *other)))
+    return found
+
+
+def _gain_point(run: Run) -> GainPoint:
+    gain, forgetting = (_bits(run, Term("", role)) for role in ("expanded", "original"))
+    assert gain.resamples is not None and forgetting.resamples is not None
+    documents = min(gain.documents, forgetting.documents)
+    return GainPoint(run.id, -gain.value, forgetting.value, -gain.resamples, forgetting.resamples, documents)

@@ -1,0 +1,133 @@
+"""The scorecard as one JSON-able table, and the small file that is committed of it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lpr_lab import storage
+from lpr_lab.errors import MissingError
+from lpr_lab.runs.compare.costs import costs_of
+from lpr_lab.runs.run import Run
+from lpr_lab.runs.scorecard.effects import Arms, Effect, NotMeasuredError, _of, combined
+from lpr_lab.runs.scorecard.parts import Term
+from lpr_lab.runs.scorecard.verdict import FAILS, HOLDS, UNDECIDED, Row
+
+RESULTS = Path(__file__).parent / "results"
+"""Committed scorecards, one file per base."""
+SCHEMA_VERSION = 1
+_ARM_NUMBERS = {
+    "expanded": Term("", "expanded"),
+    "reviewed": Term("", "reviewed"),
+    "unreviewed": Term("", "unreviewed"),
+    "weight_expanded": Term("", "expanded", measure="weight"),
+    "weight_original": Term("", "original", measure="weight"),
+}
+
+
+def effect_json(effect: Effect) -> dict[str, Any]:
+    """Return an effect JSON-able; what is not known is None."""
+    return {
+        "value": _number(effect.value),
+        "low": _number(effect.low),
+        "high": _number(effect.high),
+        "seeds": effect.seeds,
+        "by_seed": {str(seed): _number(value) for seed, value in effect.by_seed.items()},
+    }
+
+
+def row_json(row: Row, command: str) -> dict[str, Any]:
+    """Return a row of the table JSON-able.
+
+    Args:
+        row: see `verdict.row_of`.
+        command: that makes what the row is decided from.
+    """
+    claim = row.claim
+    parts = [
+        {
+            "text": one.part.text,
+            "above": one.part.above,
+            "below": one.part.below,
+            "arms": list(one.part.arms),
+            "verdict": one.verdict,
+            "why": one.why,
+            **effect_json(one.effect),
+        }
+        for one in row.parts
+    ]
+    facts = {"number": claim.number, "claim": claim.text, "paper": claim.paper, "kind": claim.kind}
+    return {
+        **facts,
+        "verdict": row.verdict,
+        "why": row.why,
+        "parts": parts,
+        "checks": list(row.checks),
+        "command": command,
+    }
+
+
+def arms_json(arms: Arms) -> list[dict[str, Any]]:
+    """Return every arm that was run: what it gained and forgot over its seeds, its cost, and its runs by seed."""
+    return [_arm_json(name, own) for name, own in arms.items() if own]
+
+
+def _arm_json(name: str, own: Mapping[int, Run]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for number, term in _ARM_NUMBERS.items():
+        try:
+            effect = combined({seed: _of(term, run) for seed, run in own.items()})
+        except NotMeasuredError:
+            continue
+        found[number] = {key: value for key, value in effect_json(effect).items() if key in ("value", "low", "high")}
+    costs = costs_of(next(iter(own.values())))
+    kept = ("trained_parameters", "active_parameters", "file_bytes")
+    seconds = [sum(run.phases.seconds.values()) for run in own.values()]
+    return {
+        "arm": name,
+        "seeds": len(own),
+        "runs": {str(seed): run.id for seed, run in own.items()},
+        **found,
+        **{key: costs[key] for key in kept if key in costs},
+        "seconds": round(sum(seconds) / len(seconds), 1),
+    }
+
+
+def count_verdicts(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Return how many claims hold, fail and cannot be decided."""
+    return {word: sum(row["verdict"] == word for row in rows) for word in (HOLDS, FAILS, UNDECIDED)}
+
+
+def save(card: Mapping[str, Any], folder: Path = RESULTS) -> Path:
+    """Write a scorecard as the committed one of its base; returns the file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{_name(str(card['base']))}.json"
+    storage.write_json(path, dict(card))
+    return path
+
+
+def read_saved(base: str, folder: Path = RESULTS) -> dict[str, Any]:
+    """Return the committed scorecard of a base.
+
+    Raises:
+        MissingError: there is none.
+    """
+    path = folder / f"{_name(base)}.json"
+    if not path.is_file():
+        raise MissingError(
+            f"There is no scorecard of {base!r}, and no run of one. Make it: lpr-lab scorecard run --base {base}"
+        )
+    return storage.read_json_object(path)
+
+
+def saved_bases(folder: Path = RESULTS) -> list[str]:
+    """Return the bases that have a committed scorecard."""
+    return sorted(path.stem for path in folder.glob("*.json"))
+
+
+def _name(base: str) -> str:
+    return "".join(character if character.isalnum() or character in "-._" else "-" for character in base).strip(".-")
+
+
+def _number(value: float) -> float | None:
+    return round(value, 5) if math.isfinite(value) else None

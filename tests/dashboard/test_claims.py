@@ -1,0 +1,70 @@
+"""The page "Do the claims hold?": a document made on the server, from runs or from what came with the code."""
+
+import httpx
+import pytest
+
+from helpers.sample_scorecard import scorecard_runs
+from lpr_lab.dashboard import about, claims, serve
+from lpr_lab.experiments.scorecard import build
+from lpr_lab.runs.scorecard import table
+from lpr_lab.runs.scorecard.claims import CLAIMS
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs")
+    card = scorecard_runs(root)
+    return root, build.build(card, root)
+
+
+@pytest.fixture
+def page(made, monkeypatch):
+    root, card = made
+    monkeypatch.setattr(claims, "scorecard", lambda base, runs_dir: (card, f"the runs in {runs_dir}"))
+    claims.render_claims.cache_clear()
+    yield claims.render_claims(root)
+    claims.render_claims.cache_clear()
+
+
+def test_every_claim_stands_there_below_the_instrument_with_its_verdict_and_command(page, made):
+    _, card = made
+    assert page.index("The instrument before its readings") < page.index("The claims") < page.index("The arms")
+    for row in card["claims"]:
+        assert f'id="claim-{row["number"]}"' in page and row["command"] in page
+    assert f"{card['verdicts']['holds']} holds" in page
+
+
+def test_runs_that_are_here_are_linked_and_others_only_named(page, made, tmp_path):
+    _, card = made
+    runs = [run for arm in card["arms"] for run in arm["runs"].values()]
+    assert all(f'href="/?run={run}"' in page for run in runs)
+    claims.render_claims.cache_clear()
+    assert not any(run in claims.render_claims(tmp_path) for run in runs)
+
+
+def test_what_was_written_into_a_scorecard_stays_text(made, monkeypatch, tmp_path):
+    _, card = made
+    bad = {**card, "claims": [{**card["claims"][7], "claim": "<script>boom</script>"}]}
+    monkeypatch.setattr(claims, "scorecard", lambda base, runs_dir: (bad, "<b>"))
+    claims.render_claims.cache_clear()
+    page = claims.render_claims(tmp_path)
+    claims.render_claims.cache_clear()
+    assert "<script>boom" not in page and "&lt;script&gt;boom" in page
+
+
+def test_a_base_without_a_scorecard_says_how_to_make_one(tmp_path):
+    assert "lpr-lab scorecard run --base nothing" in claims.render_claims(tmp_path, "nothing")
+
+
+def test_the_page_is_served_and_every_page_leads_to_it(made, monkeypatch):
+    root, card = made
+    monkeypatch.setattr(claims, "scorecard", lambda base, runs_dir: (card, "runs"))
+    address = serve(root, port=None, open_browser=False, block=False)
+    answer = httpx.get(f"{address}{about.CLAIMS}", timeout=60)
+    assert answer.status_code == 200 and answer.text.count("<article") == len(CLAIMS)
+    assert about.CLAIMS in about.footer()
+
+
+def test_a_saved_scorecard_shows_where_there_are_no_runs(tmp_path):
+    if table.saved_bases():
+        assert "came with the code" in claims.render_claims(tmp_path, table.saved_bases()[0])

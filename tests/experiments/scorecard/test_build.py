@@ -1,0 +1,58 @@
+"""The scorecard of a folder of runs: which runs belong to which arm, and the table that is shown, saved and read."""
+
+import json
+
+import pytest
+
+from helpers.sample_scorecard import scorecard_runs
+from lpr_lab.errors import MissingError
+from lpr_lab.experiments.scorecard import build
+from lpr_lab.runs.find import list_runs
+from lpr_lab.runs.scorecard import table
+from lpr_lab.runs.scorecard.claims import CLAIMS
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs")
+    return root, scorecard_runs(root)
+
+
+def test_runs_belong_to_an_arm_by_their_settings_and_other_seeds_of_an_arm_are_another_arm(made):
+    root, card = made
+    arms = build.find_arms(card, list_runs(root))
+    assert {name: list(own) for name, own in arms.items()} == {
+        name: [0, 1, 2] for name in ("moe_lpr", "review_without_lpr", "full_replay", "moe_lpr again")
+    }
+    assert {run.config["seed"] for run in arms["moe_lpr again"].values()} == {100, 101, 102}
+
+
+def test_the_table_has_every_claim_with_its_verdict_its_runs_and_the_command_that_makes_them(made):
+    root, card = made
+    found = build.build(card, root)
+    rows = {row["number"]: row for row in found["claims"]}
+    assert list(rows) == [claim.number for claim in CLAIMS] and sum(found["verdicts"].values()) == len(CLAIMS)
+    assert rows[10]["parts"][0]["verdict"] == "holds" and rows[10]["parts"][0]["seeds"] == 3
+    assert rows[15]["verdict"] == "not decidable here" and "no_copy" in rows[15]["why"]
+    assert all(f"--only {number}" in row["command"] for number, row in rows.items())
+    of_arm = next(arm for arm in found["arms"] if arm["arm"] == "moe_lpr")
+    assert set(of_arm["runs"].values()) <= {run.id for run in list_runs(root)} and of_arm["expanded"]["value"] < 0
+
+
+def test_a_saved_scorecard_is_read_where_there_are_no_runs(made, tmp_path, monkeypatch):
+    root, card = made
+    path = table.save(build.build(card, root), tmp_path)
+    assert json.loads(path.read_text(encoding="utf-8"))["claims"] and path.stat().st_size < 200_000
+    assert table.saved_bases(tmp_path) == ["small-world"]
+    assert table.read_saved("small-world", tmp_path)["verdicts"] == build.build(card, root)["verdicts"]
+    with pytest.raises(MissingError, match="--base other"):
+        table.read_saved("other", tmp_path)
+
+
+def test_what_came_with_the_code_is_as_the_code_writes_it():
+    for base in table.saved_bases():
+        card = table.read_saved(base)
+        assert card["schema_version"] == table.SCHEMA_VERSION and card["base"] == base
+        assert [row["number"] for row in card["claims"]] == [claim.number for claim in CLAIMS]
+        assert card["verdicts"] == table.count_verdicts(card["claims"])
+        assert not any("/" in str(value) for value in card["environment"].get("packages", {}).values())
