@@ -67,7 +67,8 @@ def render_claims(runs_dir: Path, base: str = DEFAULT, stamps: tuple[Any, ...] =
         top, body = shell.head(TITLE, "Nothing was measured on this base yet."), shell.card("No scorecard", str(error))
     else:
         counts = ", ".join(f"{number} {word}" for word, number in card["verdicts"].items())
-        top = shell.head(TITLE, f"Of {len(card['claims'])} claims of the two papers, on {base}: {counts}.")
+        finding = f"Of {len(card['claims'])} claims of the two papers, on {base}: {counts}."
+        top = shell.head(TITLE, finding, query=Query(base=base))
         body = render("dashboard/claims_card.html.j2", **_values(card, source, runs_dir))
     page = {"head": theme.head(), "header": shell.header(""), "top": top, "footer": about.footer(), "title": TITLE}
     return render("dashboard/claims.html.j2", body=body, **page, **parts)
