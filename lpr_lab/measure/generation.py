@@ -4,23 +4,29 @@ Both continue the same prompt, token by token, with the same decoding and the sa
 with its adapter off. Each side keeps its own key-value cache, so a step computes one new token per side and nothing
 twice. Text is released by whole characters (`measure.streaming`): no script stutters, and no replacement character
 ever stands for one that is still being written.
+
+Either side can be steered (`model.steering`): experts forced, banned or scaled while it writes. Afterwards
+`trace_continuation` says where each token went, as it went when it was written.
 """
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicCache
 
 from lpr_lab.errors import UsageError, one_of
+from lpr_lab.measure.routing import trace_log_prob, trace_tokens
 from lpr_lab.measure.streaming import CharacterStream
+from lpr_lab.measure.trace import RoutingTrace
 from lpr_lab.model.mixture import all_layers
 from lpr_lab.model.peft import PeftModel
-from lpr_lab.model.stages import stage_names, use_stage
+from lpr_lab.model.stages import selected_stage, stage_names, use_stage
+from lpr_lab.model.steering import steer
 from lpr_lab.model.tuned.pair import Tuned
 from lpr_lab.text.graphemes import token_bytes
 from lpr_lab.text.packing import in_mode, separator_token_id
@@ -107,6 +113,7 @@ class _Side:
     temperature: float
     generator: torch.Generator
     cache: DynamicCache
+    steering: Mapping[str, Any] | None = None
     ids: list[int] = field(default_factory=list)
     stream: CharacterStream = field(default_factory=CharacterStream)
     finished: bool = False
@@ -117,7 +124,7 @@ class _Side:
         if self.finished:
             return
         started = time.monotonic()
-        with self.model.selected() as model:
+        with self.model.selected() as model, _steered(model, self.steering):
             # Of a prompt only the last position is asked for: the head is the dearest layer of a small model.
             logits = model(
                 input_ids=self.next_input, past_key_values=self.cache, use_cache=True, logits_to_keep=1
@@ -157,6 +164,8 @@ def generate_pair(
     right: str = EXPANDED,
     left_model: PeftModel | Tuned | None = None,
     right_model: PeftModel | Tuned | None = None,
+    left_steering: Mapping[str, Any] | None = None,
+    right_steering: Mapping[str, Any] | None = None,
 ) -> Iterator[PairStep]:
     """Continue a prompt on two sides in lockstep; yields after every token.
 
@@ -173,14 +182,18 @@ def generate_pair(
         right: the same for the right.
         left_model: writes on the left instead of `model`; it must have the same tokenizer.
         right_model: the same for the right.
+        left_steering: what `steer` is told while the left side writes: `force`, `ban` and `scale`, by name.
+        right_steering: the same for the right.
 
     Raises:
-        UsageError: an empty prompt, one with half of a character, a stage there is not, or limits that make no sense.
-            Raised at once, not at the first step.
+        UsageError: an empty prompt, one with half of a character, a stage there is not, limits that make no sense, or
+            steering that `steer` refuses or that a base or a baseline cannot follow. Raised at once, not at the first
+            step.
 
     Examples:
         >>> for step in generate_pair(model, tokenizer, "Η Αθήνα είναι"):  # doctest: +SKIP
         ...     print(step.left.text, "|", step.right.text)
+        >>> steps = generate_pair(model, tokenizer, "Η Αθήνα", right_steering={"scale": (0, 4.0)})  # doctest: +SKIP
     """
     if not check_text(prompt, "The prompt").strip():
         raise UsageError("The prompt is empty; type some text to continue.")
@@ -195,14 +208,79 @@ def generate_pair(
         require_embeddings(writer.tuned if isinstance(writer, Tuned) else writer, tokenizer, ids)
     end = tokenizer.eos_token_id
     stops = {separator, end} if isinstance(end, int) else {separator}
+    for (writer, stage), told in zip(models, (left_steering, right_steering), strict=True):
+        _refuse_steering(writer, stage, told)
     sides = []
-    for named, stage in models:
+    for (named, stage), told in zip(models, (left_steering, right_steering), strict=True):
         writer, stage = _writer(named, stage)
         tensor = torch.tensor([ids], device=next(writer.parameters()).device)
         generator = torch.Generator(device=tensor.device).manual_seed(seed)
         cache = DynamicCache(config=writer.config)
-        sides.append(_Side(_ModelAtStage(writer, stage), tensor, temperature, generator, cache))
+        sides.append(_Side(_ModelAtStage(writer, stage), tensor, temperature, generator, cache, told))
     return _steps(sides, tokenizer, stops, max_new_tokens)
+
+
+def trace_continuation(
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str,
+    written: GenerationState,
+    language: str | None = None,
+    *,
+    stage: str = EXPANDED,
+    steering: Mapping[str, Any] | None = None,
+) -> RoutingTrace:
+    """Trace a prompt with what one side of `generate_pair` wrote, token by token as it was written, under its steering.
+
+    One forward pass over the tokens themselves: the same routing as while they were written, up to rounding.
+
+    Args:
+        model: the expanded model that wrote.
+        tokenizer: the base model's.
+        prompt: what was continued.
+        written: the side, `step.left` or `step.right`.
+        language: ISO 639-1 code, kept with the trace.
+        stage: who wrote, as in `generate_pair`. The base is traced with expert 0 forced, which computes the base.
+        steering: what the side was told.
+
+    Returns:
+        A trace of prompt and continuation; `base_log_prob` is the base's.
+
+    Raises:
+        UsageError: as `generate_pair`.
+    """
+    one_of("stage", stage, [BASE, EXPANDED, *stage_names(model)])
+    _refuse_steering(model, stage, steering)
+    words = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    ids = [separator_token_id(tokenizer), *words, *written.ids]
+    pieces = [None, *token_bytes(tokenizer, words, prompt), *token_bytes(tokenizer, list(written.ids))]
+    text = b"".join(filter(None, pieces)).decode(errors="replace")
+    named = selected_stage(model) if stage in (BASE, EXPANDED) else stage
+    told = {"force": 0} if stage == BASE else steering
+    with torch.no_grad(), in_mode(model, training=False), model.disable_adapter():
+        as_base = trace_log_prob(model, ids)
+    with use_stage(model, named), _steered(model, told):
+        traced = trace_tokens(model, ids, pieces, text, language, base=False)
+    traced.base_log_prob = as_base
+    traced.model |= {"steering": dict(told)} if told else {}
+    return traced
+
+
+def _steered(model: PeftModel | PreTrainedModel, told: Mapping[str, Any] | None) -> AbstractContextManager[None]:
+    return steer(cast("PeftModel", model), **told) if told else nullcontext()
+
+
+def _refuse_steering(model: PeftModel | Tuned, stage: str, told: Mapping[str, Any] | None) -> None:
+    """Refuse what cannot be steered before anything is written."""
+    if not told:
+        return
+    unknown = sorted(set(told) - {"force", "ban", "scale"})
+    if unknown:
+        raise UsageError(f"Steering has {unknown[0]!r}; expected force, ban or scale.")
+    if stage == BASE or isinstance(model, Tuned):
+        raise UsageError("The base and baselines have no experts to steer; steer an expanded model or a stage of it.")
+    with use_stage(model, selected_stage(model) if stage == EXPANDED else stage), steer(model, **told):
+        pass
 
 
 def _or_base(stage: str) -> str | None:

@@ -84,6 +84,31 @@ def trace(
         >>> result.original_weight.mean(axis=0)  # doctest: +SKIP
     """
     ids, pieces = ids_of_text(model, tokenizer, text)
+    return trace_tokens(model, ids, pieces, text, language, stages=stages, base=base)
+
+
+@torch.no_grad()
+def trace_tokens(
+    model: PeftModel,
+    ids: list[int],
+    pieces: list[bytes | None],
+    text: str,
+    language: str | None = None,
+    *,
+    stages: Sequence[str] | None = None,
+    base: bool = True,
+) -> RoutingTrace:
+    """Trace tokens as they are, for instance those that a model wrote, which another spelling of the text would change.
+
+    Args:
+        model: an expanded model.
+        ids: vocabulary ids, the separator first.
+        pieces: the bytes each stands for; None for special tokens.
+        text: what they spell.
+        language: see `trace`.
+        stages: the same.
+        base: the same.
+    """
     tensor = torch.tensor([ids], device=next(model.parameters()).device)
     token_facts = {
         "text": text,
@@ -123,8 +148,9 @@ def trace_changed(
     *,
     force: int | Mapping[int, int] | None = None,
     ban: int | Mapping[int, int | Collection[int]] | None = None,
+    scale: tuple[int, float] | Mapping[int, tuple[int, float]] | None = None,
 ) -> RoutingTrace:
-    """Trace a text again with experts forced or banned (`model.steering.steer`), at the stage it was traced at.
+    """Trace a text again with experts forced, banned or scaled (`model.steering.steer`), at the stage it was traced at.
 
     Args:
         model: the expanded model that `known` is of.
@@ -132,6 +158,7 @@ def trace_changed(
         known: the trace of the model as it is.
         force: an expert for all layers, or {decoder layer: expert}.
         ban: an expert for all layers, or {decoder layer: expert or experts}.
+        scale: (expert, strength) for all layers, or {decoder layer: (expert, strength)}.
 
     Returns:
         The changed run. Its `base_log_prob` is the log-probability of the model as it is, so that the difference of
@@ -141,11 +168,16 @@ def trace_changed(
         UsageError: see `steer`.
     """
     stage = known.stage or selected_stage(model)
-    with use_stage(model, stage), steer(model, force=force, ban=ban):
+    with use_stage(model, stage), steer(model, force=force, ban=ban, scale=scale):
         changed = trace(model, tokenizer, known.text, known.language, stages=[stage], base=False)
     changed.base_log_prob = known.log_prob
     changed.model |= {"changed": True}
     return changed
+
+
+def trace_log_prob(model: PeftModel, ids: Sequence[int]) -> np.ndarray:
+    """Return log p(token | what came before) in nats, float [T], by a model as it stands; NaN for the first token."""
+    return _log_prob(model, torch.tensor([list(ids)], device=next(model.parameters()).device))
 
 
 def _trace_at(model: PeftModel, tensor: torch.Tensor, stage: str, token_facts: dict[str, Any]) -> RoutingTrace:

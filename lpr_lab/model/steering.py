@@ -1,4 +1,4 @@
-"""Forces or bans experts temporarily, to see how the output depends on the routing.
+"""Forces, bans or scales experts temporarily, to see how the output depends on the routing.
 
 Steering changes router logits between the router and the choice of experts, inside a block and nowhere else: weights,
 stages and files stay as they are. What a forced or banned layer records (`record_routing`, `trace`) is what it did.
@@ -6,6 +6,7 @@ stages and files stay as they are. What a forced or banned layer records (`recor
 Letters: B rows of a batch, S tokens of each, T = B·S, E experts of a layer.
 """
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -21,12 +22,18 @@ PerRow = tuple[int | None, ...]
 
 
 class Steering:
-    """What the layers of one block are told: which expert is forced, which are banned, layer by layer."""
+    """What the layers of one block are told, layer by layer: which expert is forced, which are banned, which scaled."""
 
-    def __init__(self, force: Mapping[int, int | PerRow], ban: Mapping[int, frozenset[int]]) -> None:
+    def __init__(
+        self,
+        force: Mapping[int, int | PerRow],
+        ban: Mapping[int, frozenset[int]],
+        scale: Mapping[int, tuple[int, float]],
+    ) -> None:
         self._force = {layer: forced for layer, forced in force.items() if isinstance(forced, int)}
         self._by_row = {layer: forced for layer, forced in force.items() if not isinstance(forced, int)}
         self._ban = dict(ban)
+        self._scale = dict(scale)
 
     def steer(self, layer: int, router_logits: torch.Tensor, rows: int) -> torch.Tensor:
         """Return the logits [T, E] of a layer with all closed ways at minus infinity: their weight is exactly 0.
@@ -37,6 +44,10 @@ class Steering:
             rows: B.
         """
         num_experts = router_logits.shape[-1]
+        if layer in self._scale:
+            expert, strength = self._scale[layer]
+            router_logits = router_logits.clone()
+            router_logits[:, expert] += math.log(strength)
         if layer in self._by_row:
             forced = self._of_tokens(layer, len(router_logits), rows, router_logits.device).unsqueeze(-1)
             closed = (forced >= 0) & (torch.arange(num_experts, device=forced.device) != forced)
@@ -88,11 +99,14 @@ def steer(
     *,
     force: int | Mapping[int, int | Sequence[int | None]] | None = None,
     ban: int | Mapping[int, int | Collection[int]] | None = None,
+    scale: tuple[int, float] | Mapping[int, tuple[int, float]] | None = None,
 ) -> Iterator[None]:
     """Change the routing of every forward pass made inside the block; afterwards all is as before.
 
     A forced expert has weight 1 for every token. A banned one has weight 0, and the others share its weight by their
-    router probabilities. A routing classifier steps aside in layers where an expert is forced or expert 0 is banned.
+    router probabilities. The router's probability of a scaled one is multiplied by a strength before experts are
+    chosen: above 1 it is chosen more and weighs more, below 1 less. A routing classifier steps aside in layers where an
+    expert is forced or expert 0 is banned, and keeps its say where one is scaled.
     Forcing expert 0 everywhere computes the base model.
 
     Args:
@@ -100,10 +114,13 @@ def steer(
         force: an expert for all layers that have a router, or {decoder layer: expert}. In place of the expert, one for
             each row of the batch, None in rows that are left as they are: many changes in one forward pass.
         ban: an expert for all layers that have a router, or {decoder layer: expert or experts}.
+        scale: (expert, strength) for all layers that have a router, or {decoder layer: (expert, strength)}; a strength
+            is above 0, and 1 changes nothing.
 
     Raises:
         UsageError: nothing to change, a layer without a router, an expert that a layer does not have, an expert both
-            forced and banned, a layer with no expert left, or a block inside another. In the forward pass: a batch of
+            forced and banned or scaled, a layer with no expert left, a strength that is none, or a block inside
+            another. In the forward pass: a batch of
             another number of rows than experts were said for.
 
     Examples:
@@ -118,8 +135,9 @@ def steer(
         layer: given if isinstance(given, int) else tuple(given) for layer, given in _by_layer(force, experts).items()
     }
     banned = {layer: _as_set(given) for layer, given in _by_layer(ban, experts).items()}
-    _refuse_what_cannot_be(forced, banned, experts)
-    context.steering = Steering(forced, banned)
+    scaled = _by_layer(scale, experts)
+    _refuse_what_cannot_be(forced, banned, scaled, experts)
+    context.steering = Steering(forced, banned, scaled)
     try:
         yield
     finally:
@@ -141,12 +159,16 @@ def _experts_in(forced: int | PerRow) -> frozenset[int]:
 
 
 def _refuse_what_cannot_be(
-    forced: Mapping[int, int | PerRow], banned: Mapping[int, frozenset[int]], experts: Mapping[int, int]
+    forced: Mapping[int, int | PerRow],
+    banned: Mapping[int, frozenset[int]],
+    scaled: Mapping[int, tuple[int, float]],
+    experts: Mapping[int, int],
 ) -> None:
     named = {layer: _experts_in(given) for layer, given in forced.items()}
-    if not any(named.values()) and not any(banned.values()):
-        raise UsageError("There is nothing to change: say force=expert or ban={layer: expert}.")
-    for layer, asked in [*named.items(), *banned.items()]:
+    weaker = {layer: frozenset({expert}) for layer, (expert, _) in scaled.items()}
+    if not any(named.values()) and not any(banned.values()) and not weaker:
+        raise UsageError("There is nothing to change: say force=expert, ban={layer: expert} or scale=(expert, 0.5).")
+    for layer, asked in [*named.items(), *banned.items(), *weaker.items()]:
         if layer not in experts:
             layers = ", ".join(map(str, experts)) or "none"
             raise UsageError(f"Layer {layer} has no router at this stage; those that have one are {layers}.")
@@ -154,8 +176,16 @@ def _refuse_what_cannot_be(
         if unknown:
             raise UsageError(f"Layer {layer} has experts 0 to {experts[layer] - 1}; there is no expert {unknown[0]}.")
     for layer, asked in banned.items():
-        both = named.get(layer, frozenset()) & asked
+        both = asked & (named.get(layer, frozenset()) | weaker.get(layer, frozenset()))
         if both:
-            raise UsageError(f"Expert {min(both)} of layer {layer} is both forced and banned.")
+            how = "forced" if both & named.get(layer, frozenset()) else "scaled"
+            raise UsageError(f"Expert {min(both)} of layer {layer} is both {how} and banned.")
         if len(asked) == experts[layer]:
             raise UsageError(f"All {experts[layer]} experts of layer {layer} are banned; leave at least one.")
+    for layer, (_, strength) in scaled.items():
+        if not 0 < strength < math.inf:
+            raise UsageError(
+                f"The strength in layer {layer} is {strength}; expected a number above 0. Ban it for none."
+            )
+        if layer in forced:
+            raise UsageError(f"In layer {layer} an expert is forced, so nothing is left to scale.")

@@ -4,10 +4,12 @@ import pytest
 import torch
 
 from lpr_lab.errors import UsageError
-from lpr_lab.measure.generation import generate_pair
+from lpr_lab.measure.generation import generate_pair, trace_continuation
 from lpr_lab.method.upcycle import upcycle
-from lpr_lab.model.adapter import moe_layers
+from lpr_lab.model.adapter import forward_context, moe_layers
+from lpr_lab.model.capture import record_routing
 from lpr_lab.model.stages import enter_stage, select_stage, selected_stage, stage_names, use_stage
+from lpr_lab.model.steering import steer
 
 
 @pytest.fixture(scope="module")
@@ -112,3 +114,58 @@ def test_what_cannot_be_generated_is_refused_before_the_first_step(expanded, tin
 def test_a_prompt_with_half_of_a_character_is_refused_with_its_place(expanded, tiny_tokenizer):
     with pytest.raises(UsageError, match=r"prompt .*position 5 .*U\+D83D"):
         generate_pair(expanded, tiny_tokenizer, "Γεια\ud83d")
+
+
+# ------------------------------------------------------------------------------------------------------- steered
+
+STEERING = {"forced": {"force": {0: 1}}, "banned": {"ban": {2: [1, 3]}}, "scaled": {"scale": (0, 5.0)}}
+
+
+@pytest.mark.parametrize("told", STEERING.values(), ids=STEERING)
+def test_a_steered_side_is_what_the_steered_model_generates_on_its_own_and_the_other_side_is_free(
+    expanded, tiny_tokenizer, told
+):
+    *_, last = generate_pair(expanded, tiny_tokenizer, "The baker", 8, left="expanded", right_steering=told)
+    assert list(last.left.ids) == alone(expanded, tiny_tokenizer, "The baker", 8)[: len(last.left.ids)]
+    with steer(expanded, **told):
+        assert list(last.right.ids) == alone(expanded, tiny_tokenizer, "The baker", 8)[: len(last.right.ids)]
+    assert forward_context(expanded).steering is None
+
+
+def test_all_on_the_original_expert_writes_what_the_base_writes(expanded, tiny_tokenizer):
+    *_, last = generate_pair(expanded, tiny_tokenizer, "The baker", 8, right_steering={"force": 0})
+    assert last.left.ids == last.right.ids
+
+
+@pytest.mark.parametrize(("stage", "told"), [("expanded", STEERING["scaled"]), ("G1 expand", None)])
+def test_the_trace_of_a_continuation_is_the_routing_while_it_was_written(expanded, tiny_tokenizer, stage, told):
+    prompt = "The baker"
+    with record_routing(expanded) as record:
+        seen, written = [], None
+        for step in generate_pair(expanded, tiny_tokenizer, prompt, 6, right=stage, right_steering=told):
+            written = step.right
+            seen.append({layer: routing.expert_weights[-1] for layer, routing in record.routing.items()})
+    assert written is not None
+    traced = trace_continuation(expanded, tiny_tokenizer, prompt, written, "en", stage=stage, steering=told)
+    assert traced.token_ids[-len(written.ids) :] == list(written.ids)
+    start = traced.num_tokens - len(written.ids) - 1
+    for place, weights in enumerate(seen[: len(written.ids)]):
+        for row, layer in enumerate(traced.layers.tolist()):
+            found = traced.expert_weights[row, start + place, : len(weights[layer])]
+            assert found == pytest.approx(weights[layer].numpy(), abs=1e-5)
+    base = trace_continuation(expanded, tiny_tokenizer, prompt, written, stage="base")
+    assert base.log_prob is not None and traced.base_log_prob is not None
+    assert base.log_prob[1:] == pytest.approx(traced.base_log_prob[1:], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"left_steering": {"force": 0}}, "no experts to steer"),
+        ({"right_steering": {"push": 0}}, "expected force, ban or scale"),
+        ({"right_steering": {"force": {1: 0}}}, "Layer 1 has no router"),
+    ],
+)
+def test_steering_that_cannot_be_is_refused_before_the_first_step(expanded, tiny_tokenizer, options, said):
+    with pytest.raises(UsageError, match=said):
+        generate_pair(expanded, tiny_tokenizer, "The", **options)

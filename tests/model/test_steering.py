@@ -140,3 +140,32 @@ def test_an_expert_can_be_forced_row_by_row_and_other_rows_stay_as_they_are(mode
         logits(model)
     with pytest.raises(UsageError, match="both forced and banned"), steer(model, force={1: [None, 1]}, ban={1: 1}):
         pass
+
+
+def test_a_scaled_expert_s_probability_is_multiplied_before_the_choice(model):
+    with record_routing(model) as record:
+        logits(model)
+        free = record.routing[0].router_logits.softmax(-1)
+    with steer(model, scale={0: (1, 3.0)}), record_routing(model) as record:
+        logits(model)
+        scaled = record.routing[0].router_logits.softmax(-1)
+    wanted = free.clone()
+    wanted[:, 1] *= 3
+    torch.testing.assert_close(scaled, wanted / wanted.sum(-1, keepdim=True))
+    before = logits(model)
+    with steer(model, scale=(0, 1.0)):
+        assert torch.equal(logits(model), before)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"scale": (0, 0.0)}, "above 0"),
+        ({"scale": (9, 2.0)}, "no expert 9"),
+        ({"scale": {0: (1, 2.0)}, "force": {0: 1}}, "nothing is left to scale"),
+        ({"scale": {0: (1, 2.0)}, "ban": {0: 1}}, "both scaled and banned"),
+    ],
+)
+def test_a_strength_that_cannot_be_is_refused(model, asked, said):
+    with pytest.raises(UsageError, match=said), steer(model, **asked):
+        pass
