@@ -13,8 +13,16 @@ from lpr_lab.runs.run import RUN_ID_PATTERN
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,80}")
 _STAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,80}")
 _TAG = re.compile(r"[^\s,<>\"'&]{1,40}")
+_CAUSE = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}\.[0-9]{1,9})?")
 _MAX_LISTED = 512
-_PATTERNS = {"run": RUN_ID_PATTERN, "run2": RUN_ID_PATTERN, "stage": _STAGE, "stage2": _STAGE, "tag": _TAG}
+_PATTERNS = {
+    "run": RUN_ID_PATTERN,
+    "run2": RUN_ID_PATTERN,
+    "stage": _STAGE,
+    "stage2": _STAGE,
+    "tag": _TAG,
+    "cause": _CAUSE,
+}
 _LISTS = ("langs", "runs")
 _ROWS = {"experts": re.compile(r"[0-9A-Za-z.,+ -]{0,8000}"), "similarity": re.compile(r"[0-9A-Za-z.,+ -]{0,20000}")}
 """Numbers one after the other, as they came: the page Plan reads them and says what is wrong with them."""
@@ -51,6 +59,8 @@ class Query:
     layer: int | None = None
     expert: int | None = None
     tok: int | None = None
+    cause: str = ""
+    """Of the causal map the expert that layers are switched to, or `expert.layer.token` for one of its cells."""
     mode: str = ""
     """`reading` or `tokens`."""
     view: str = ""

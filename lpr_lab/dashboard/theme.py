@@ -106,8 +106,12 @@ def head() -> Markup:
     ours = ("shell.css", "plan.css", "routing.css", "compare.css")
     style = colours + read_static("token_strip.css") + _inside("run_overview.css")
     style += "".join(read_static(name, _STATIC) for name in ours)
-    style += "".join(map(_inside, ("expert_panels.css", "live.css", "continuations.css")))
+    style += "".join(map(_inside, ("expert_panels.css", "live.css", "continuations.css", "causal.css")))
     script = "\n".join(
-        [tokens.script(), *(read_static(name, _STATIC) for name in ("plan.js", "widgets.js", "shell.js"))]
+        [
+            tokens.script(),
+            read_static("causal.js"),
+            *(read_static(name, _STATIC) for name in ("plan.js", "widgets.js", "shell.js")),
+        ]
     )
     return Markup(f"<style>{style}</style><script>{script}</script>")  # noqa: S704, from files of ours

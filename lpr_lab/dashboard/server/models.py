@@ -76,7 +76,7 @@ class ModelCache:
 
     def is_loaded(self, run: Run) -> bool:
         """Whether asking for this run's model would be instant."""
-        return _key(run) in self._held
+        return model_key(run) in self._held
 
     def loaded_bytes(self) -> int:
         """Return what the models held take."""
@@ -94,7 +94,7 @@ class ModelCache:
             LprError: not enough memory.
         """
         with self._lock:
-            key = _key(run)
+            key = model_key(run)
             if key not in self._held:
                 self._make_room(_expected_bytes(run))
                 self._held[key] = self._load(run)
@@ -139,7 +139,8 @@ class ModelCache:
         return Loaded(run.id, model, tokenizer, device, time.monotonic() - started, _bytes_of(model))
 
 
-def _key(run: Run) -> Key:
+def model_key(run: Run) -> Key:
+    """Return what tells the model of a run from every other, also from one that was made again."""
     try:
         return run.path, run.paths.checkpoint.stat().st_mtime_ns
     except OSError:

@@ -23,7 +23,7 @@
   // What Python drew: all of the address but what a token strip chooses by itself.
   function subject() {
     const query = new URLSearchParams(location.search);
-    for (const key of Object.values(inPlace)) if (key !== "stage") query.delete(key);
+    for (const key of [...Object.values(inPlace), "cause"]) if (key !== "stage") query.delete(key);
     query.sort();
     return query.toString();
   }
@@ -115,6 +115,7 @@
   function refresh(element) {
     for (const plan of element.querySelectorAll(".lpr-plan")) window.lprPlan(plan);
     for (const strip of element.querySelectorAll(".lpr-strip")) window.lprTokenStrip(strip);
+    for (const map of element.querySelectorAll(".lpr-causal")) window.lprCausal(map);
     const marked = element.querySelector("[data-query]");
     if (marked) setQuery(marked.dataset.query, true);
     const question = element.querySelector("h1");
@@ -130,6 +131,12 @@
       query.set("experts", event.detail);
       query.set("rule", "own");
       setQuery(query.toString().replaceAll("%2C", ","));
+      trigger("click");
+    });
+    // Something was chosen that Python shall answer, or that only the address has to say.
+    element.addEventListener("lpr:address", (event) => setQuery(event.detail));
+    element.addEventListener("lpr:ask", (event) => {
+      setQuery(event.detail);
       trigger("click");
     });
     // A link that only changes what this page shows: change the address, then let Python redraw.

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.cache import cached
 from lpr_lab.dashboard.pages.routing import render
+from lpr_lab.dashboard.pages.routing.causal import show_causal
 from lpr_lab.dashboard.pages.routing.texts import OWN, examples, read, show_own, unknown
 from lpr_lab.dashboard.query import Query
 from lpr_lab.dashboard.server.models import why_no_model
@@ -193,6 +194,9 @@ def compose(context: PageContext, runs_dir: Path) -> dict[str, Any]:
         "what_if": hidden,
         "expert": gr.skip(),
         "changed": "",
+        "causal": hidden,
+        "causal_map": "",
+        "causal_cell": "",
     }
     run = context.run
     if run is None:
@@ -250,6 +254,7 @@ def show_stage(context: PageContext, run: Run, name: str, stages: RoutingTrace, 
         "also": gr.update(visible=other.untraced is not None),
         "what_if": gr.update(visible=can_run and len(trace.layers) > 0),
         "expert": gr.update(choices=expert_choices(experts), value=0),
+        **show_causal(run, trace, context.query, can_run=can_run),
     }
 
 

@@ -8,6 +8,7 @@ import gradio as gr
 from markupsafe import Markup
 
 from lpr_lab.dashboard import shell
+from lpr_lab.dashboard.pages.routing.causal import HEADING, ask_cell, work_out
 from lpr_lab.dashboard.pages.routing.compose import QUESTION, compose
 from lpr_lab.dashboard.pages.routing.own_texts import OwnControls, delete_own, keep_own, rename_own, trace_own
 from lpr_lab.dashboard.pages.routing.texts import say_unreadable
@@ -19,7 +20,8 @@ from lpr_lab.dashboard.shell import FILES, MODEL, PICK, html_block, in_order, is
 SHOWN = (
     *("top", "picker", "kept", "stage", "other", "also"),
     *("own", "text", "language", "go", "why", "keeping", "note", "name", "keep", "replace", "rename", "delete"),
-    *("sure", "never_mind", "strip", "what_if", "expert", "changed", "languages", "overview", "plot", "table"),
+    *("sure", "never_mind", "strip", "causal", "causal_map", "causal_cell", "what_if", "expert", "changed"),
+    *("languages", "overview", "plot", "table"),
 )
 """The components that the address decides, after the picker of runs, in the order of `Page.draw`."""
 
@@ -32,7 +34,7 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     made.connect_stages()
     traced = made.connect_own_text()
     compared, tried = made.connect_second_run(), made.connect_what_if()
-    made.connect_stopping(traced, compared, tried)
+    made.connect_stopping(traced, compared, tried, made.connect_causal())
 
 
 class Page:
@@ -45,6 +47,7 @@ class Page:
         self.own = OwnControls()
         self.parts |= self.own.parts
         self.parts["strip"] = html_block(elem_id="lpr-text")
+        self._add_causal()
         self._add_what_if()
         for name in ("changed", "languages", "overview"):
             self.parts[name] = html_block()
@@ -65,6 +68,16 @@ class Page:
                 self.also = gr.Button("Trace it with that run", scale=0)
                 self.also_stop = gr.Button("Cancel", scale=0, visible=False)
                 self.also_line = html_block(status(""))
+
+    def _add_causal(self) -> None:
+        with gr.Column(visible=False, elem_classes="lpr-what-if") as self.parts["causal"]:
+            html_block(HEADING)
+            with gr.Row(elem_classes="lpr-actions"):
+                self.work_it_out = gr.Button("Work it out", scale=0)
+                self.causal_stop = gr.Button("Stop", scale=0, visible=False)
+                self.causal_line = html_block(status(""))
+            self.parts["causal_map"] = html_block(elem_id="lpr-causal")
+            self.parts["causal_cell"] = html_block()
 
     def _add_what_if(self) -> None:
         with gr.Column(visible=False, elem_classes="lpr-what-if") as self.parts["what_if"]:
@@ -117,7 +130,16 @@ class Page:
         change = queued(self.change, *_waiting(gr.skip()))
         return gr.on([self.try_it.click, self.layers.submit], change, inputs, shown, **MODEL)
 
-    def connect_stopping(self, traced: Any, compared: Any, tried: Any) -> None:
+    def connect_causal(self) -> Any:
+        """Work out the causal map, and answer what is asked of its cells; returns the event of the map."""
+        shown = [self.causal_line, self.parts["causal_map"], self.parts["causal_cell"], self.causal_stop]
+        waiting = _waiting(gr.skip(), gr.skip())
+        worked = self.work_it_out.click(queued(self.work_out, *waiting), None, shown, **MODEL)
+        asked = {**MODEL, "trigger_mode": "always_last"}
+        self.parts["causal_map"].click(queued(self.ask_cell, *waiting), None, shown, **asked)
+        return worked
+
+    def connect_stopping(self, traced: Any, compared: Any, tried: Any, worked: Any) -> None:
         """Let the reader cancel what is computed; another run or text cancels all of it."""
         stops = (
             (self.own.stop, traced, self.own.line),
@@ -127,11 +149,13 @@ class Page:
         for stop, work, line in stops:
             halted = stop.click(None, None, None, cancels=[work], **FILES)
             halted.then(self.cancelled, None, [line, stop, *self.outputs], **FILES)
+        halted = self.causal_stop.click(None, None, None, cancels=[worked], **FILES)
+        halted.then(stopped, None, [self.causal_line, self.causal_stop], **FILES)
         # What was asked for a text is not shown under another one.
-        lines = [part for stop, _, line in stops for part in (line, stop)]
+        lines = [part for stop, _, line in stops for part in (line, stop)] + [self.causal_line, self.causal_stop]
         texts = ((self.parts[name], self.choose_text) for name in ("picker", "kept"))
         for control, choose in ((self.run, self.choose_run), *texts):
-            given_up = control.input(None, None, None, cancels=[traced, compared, tried], **PICK)
+            given_up = control.input(None, None, None, cancels=[traced, compared, tried, worked], **PICK)
             given_up.then(in_order(choose), [control], self.outputs, **PICK)
             given_up.then(silence, None, lines, **FILES)
 
@@ -157,17 +181,17 @@ class Page:
 
     def choose_run(self, chosen: str, request: gr.Request) -> list[Any]:
         """Draw another run."""
-        return self.draw(request, run=chosen, tok="", stage="", stage2="", run2="")
+        return self.draw(request, run=chosen, tok="", stage="", stage2="", run2="", cause="")
 
     def choose_text(self, chosen: str, request: gr.Request) -> list[Any]:
         """Draw another text."""
-        return self.draw(request, text=chosen, lang="", tok="")
+        return self.draw(request, text=chosen, lang="", tok="", cause="")
 
     def choose_stage(self, chosen: str, request: gr.Request) -> list[Any]:
         """Draw another stage; it is not compared with itself."""
         query = Query.parse(dict(request.query_params))
         other = "" if query.stage2 == chosen and not query.run2 else query.stage2
-        return self.draw(request, stage=chosen, stage2=other)
+        return self.draw(request, stage=chosen, stage2=other, cause="")
 
     def choose_other(self, chosen: str, request: gr.Request) -> list[Any]:
         """Draw what has changed since another stage or run."""
@@ -197,6 +221,16 @@ class Page:
         for line in trace_beside(self.runs_dir, dict(request.query_params)):
             yield line, gr.update(visible=is_busy(line))
 
+    def work_out(self, request: gr.Request) -> Iterator[tuple[Any, ...]]:
+        """Work out the causal map of the text."""
+        for step in work_out(self.runs_dir, dict(request.query_params)):
+            yield *step, gr.update(visible=is_busy(step[0]))
+
+    def ask_cell(self, request: gr.Request) -> Iterator[tuple[Any, ...]]:
+        """Say what the model expects at a cell of the map."""
+        for step in ask_cell(self.runs_dir, dict(request.query_params)):
+            yield *step, gr.update(visible=False)
+
     def change(self, kind: str, expert: int, where: str, request: gr.Request) -> Iterator[tuple[Any, ...]]:
         """Run the text with an expert forced or banned."""
         for step in try_change(self.runs_dir, kind, expert, where, dict(request.query_params)):
@@ -218,8 +252,13 @@ class Page:
 
 
 def silence() -> list[Any]:
-    """Clear the status lines of all three computations, and hide their buttons."""
-    return [one for _ in range(3) for one in (status(""), gr.update(visible=False))]
+    """Clear the status lines of all four computations, and hide their buttons."""
+    return [one for _ in range(4) for one in (status(""), gr.update(visible=False))]
+
+
+def stopped() -> list[Any]:
+    """Say that a causal map was stopped, and hide the button that stops it."""
+    return [status("Stopped; nothing was kept."), gr.update(visible=False)]
 
 
 WHAT_IF = Markup(

@@ -1,0 +1,68 @@
+"""A causal map as HTML: all numbers are in it, what is long is announced, and no text becomes markup."""
+
+import base64
+import html
+import json
+import re
+
+import numpy as np
+
+from helpers.words import words
+from lpr_lab.measure.causal.causal_map import CausalMap, Cell, NextTokens
+from lpr_lab.views.html import causal as view
+from lpr_lab.views.html.causal import render_causal, render_next_tokens
+
+
+def made(tokens: int = 4, piece: bytes = b"<b>x") -> CausalMap:
+    change = np.random.default_rng(0).normal(size=(2, 3, tokens))
+    change[:, :, 0] = np.nan
+    change[0, 2] = np.nan
+    return CausalMap(
+        text=piece.decode() * (tokens - 1),
+        language="en",
+        stage="G1 review",
+        token_ids=list(range(tokens)),
+        token_bytes=[None, *[piece] * (tokens - 1)],
+        layers=np.array([0, 3]),
+        num_experts=np.array([2, 3]),
+        bits=np.array([np.nan, *np.full(tokens - 1, 2.0)]),
+        change=change,
+    )
+
+
+def data_of(text: str) -> dict:
+    (found,) = re.findall(r'data-map="([^"]*)"', text)
+    return json.loads(html.unescape(found))
+
+
+def test_the_numbers_of_every_expert_are_in_it_by_token_and_layer():
+    causal = made()
+    data = data_of(render_causal(causal, 1))
+    assert (data["layers"], data["tokens"]) == ([0, 3], ["<b>x"] * 3)
+    for expert in (0, 1, 2):
+        packed = base64.b64decode(data["experts"][str(expert)]["change"])
+        numbers = np.frombuffer(packed, "<f4").reshape(3, 2)
+        np.testing.assert_allclose(numbers, causal.change[:, expert, 1:].T, rtol=1e-6)
+
+
+def test_no_text_becomes_markup_and_an_expert_that_is_not_there_gives_way_to_the_first():
+    text = render_causal(made(), 7)
+    assert "<b>" not in text and 'data-expert="0"' in text
+    assert render_causal(made(), 0, Cell(3, 0, 2)).count('data-cell="3.2"') == 1
+
+
+def test_what_is_too_long_is_said(monkeypatch):
+    monkeypatch.setattr(view, "MAX_TOKENS", 5)
+    monkeypatch.setattr(view, "MAX_ROWS", 10)
+    text = render_causal(made(12))
+    assert len(data_of(text)["tokens"]) == 4
+    assert "Drawn are the first 4 tokens; 7 more" in words(text) and "to_frame" in text and "Save as CSV" not in text
+    monkeypatch.setattr(view, "MAX_ROWS", 1000)
+    assert "Save as CSV" in render_causal(made(12))
+
+
+def test_both_distributions_stand_beside_one_another_and_the_text_s_own_token_is_marked():
+    found = NextTokens(Cell(3, 1, 2), [2, 9], [b"a", None], np.array([0.75, 0.1]), np.array([0.25, 0.5]), (0.415, 2.0))
+    text = words(render_next_tokens(made(), found))
+    assert "0.41 bits as it is, 2.00 with expert 1 in layer 3: 1.58 more" in text.replace("0.42", "0.41")
+    assert "a ← the text 75% 25%" in text and "◆ 10% 50%" in text
