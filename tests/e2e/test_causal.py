@@ -2,6 +2,7 @@
 
 import base64
 import re
+import threading
 
 import numpy as np
 import pandas as pd

@@ -7,27 +7,11 @@ import re
 
 import numpy as np
 
+from helpers.sample_causal import make_causal, make_next
 from helpers.words import words
-from lpr_lab.measure.causal.causal_map import CausalMap, Cell, NextTokens
+from lpr_lab.measure.causal.causal_map import Cell
 from lpr_lab.views.html import causal as view
 from lpr_lab.views.html.causal import render_causal, render_next_tokens
-
-
-def made(tokens: int = 4, piece: bytes = b"<b>x") -> CausalMap:
-    change = np.random.default_rng(0).normal(size=(2, 3, tokens))
-    change[:, :, 0] = np.nan
-    change[0, 2] = np.nan
-    return CausalMap(
-        text=piece.decode() * (tokens - 1),
-        language="en",
-        stage="G1 review",
-        token_ids=list(range(tokens)),
-        token_bytes=[None, *[piece] * (tokens - 1)],
-        layers=np.array([0, 3]),
-        num_experts=np.array([2, 3]),
-        bits=np.array([np.nan, *np.full(tokens - 1, 2.0)]),
-        change=change,
-    )
 
 
 def data_of(text: str) -> dict:
@@ -36,7 +20,7 @@ def data_of(text: str) -> dict:
 
 
 def test_the_numbers_of_every_expert_are_in_it_by_token_and_layer():
-    causal = made()
+    causal = make_causal()
     data = data_of(render_causal(causal, 1))
     assert (data["layers"], data["tokens"]) == ([0, 3], ["<b>x"] * 3)
     for expert in (0, 1, 2):
@@ -46,23 +30,22 @@ def test_the_numbers_of_every_expert_are_in_it_by_token_and_layer():
 
 
 def test_no_text_becomes_markup_and_an_expert_that_is_not_there_gives_way_to_the_first():
-    text = render_causal(made(), 7)
+    text = render_causal(make_causal(), 7)
     assert "<b>" not in text and 'data-expert="0"' in text
-    assert render_causal(made(), 0, Cell(3, 0, 2)).count('data-cell="3.2"') == 1
+    assert render_causal(make_causal(), 0, Cell(3, 0, 2)).count('data-cell="3.2"') == 1
 
 
 def test_what_is_too_long_is_said(monkeypatch):
     monkeypatch.setattr(view, "MAX_TOKENS", 5)
     monkeypatch.setattr(view, "MAX_ROWS", 10)
-    text = render_causal(made(12))
+    text = render_causal(make_causal(12))
     assert len(data_of(text)["tokens"]) == 4
     assert "Drawn are the first 4 tokens; 7 more" in words(text) and "to_frame" in text and "Save as CSV" not in text
     monkeypatch.setattr(view, "MAX_ROWS", 1000)
-    assert "Save as CSV" in render_causal(made(12))
+    assert "Save as CSV" in render_causal(make_causal(12))
 
 
 def test_both_distributions_stand_beside_one_another_and_the_text_s_own_token_is_marked():
-    found = NextTokens(Cell(3, 1, 2), [2, 9], [b"a", None], np.array([0.75, 0.1]), np.array([0.25, 0.5]), (0.415, 2.0))
-    text = words(render_next_tokens(made(), found))
-    assert "0.41 bits as it is, 2.00 with expert 1 in layer 3: 1.58 more" in text.replace("0.42", "0.41")
+    text = words(render_next_tokens(make_causal(), make_next()))
+    assert "0.50 bits as it is, 2.00 with expert 1 in layer 3: 1.50 more" in text
     assert "a ← the text 75% 25%" in text and "◆ 10% 50%" in text

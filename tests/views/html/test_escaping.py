@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from markupsafe import Markup
 
+from helpers.sample_causal import make_causal, make_next
 from helpers.sample_experts import ROLES, STAGES, expert_tables
 from helpers.sample_runs import make_run, make_trace, results
 from helpers.sample_tasks import answers
@@ -21,7 +22,17 @@ from lpr_lab.runs.continuations import Continuation, Pair
 from lpr_lab.runs.live import Snapshot
 from lpr_lab.runs.run import Run
 from lpr_lab.views import html
-from lpr_lab.views.html import comparison, continuations, expert_panels, layers, live, run_overview, tasks, tokens
+from lpr_lab.views.html import (
+    causal,
+    comparison,
+    continuations,
+    expert_panels,
+    layers,
+    live,
+    run_overview,
+    tasks,
+    tokens,
+)
 
 EVIL = """</script><script>boom()</script><img src=x onerror=boom()>"' onclick='boom()' x="{{ boom }}<!--"""
 
@@ -87,6 +98,10 @@ SNAPSHOT = Snapshot(
 )
 
 DRAWN = {
+    "causal.render_causal": lambda run: causal.render_causal(make_causal(piece=EVIL.encode()), query=EVIL),
+    "causal.render_next_tokens": lambda run: causal.render_next_tokens(
+        make_causal(piece=EVIL.encode()), make_next(EVIL.encode())
+    ),
     "comparison.render_comparison": lambda run: comparison.render_comparison(
         compare_runs([run, run]), [run, run], links=[EVIL, EVIL]
     ),
