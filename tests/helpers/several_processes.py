@@ -19,7 +19,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from helpers.processes import TESTS, run_program, together
+from helpers.processes import TESTS, run_ranks
 from helpers.tiny_corpus import TinyCorpus, steps_of_four_blocks
 from lpr_lab.method import baselines
 from lpr_lab.method.expand import expand
@@ -108,10 +108,10 @@ def _share_held(optimizer: torch.optim.Optimizer) -> float:
 
 
 def run_jobs(folder: Path, jobs: list[dict[str, Any]], processes: int, *, is_divided: bool) -> None:
-    """Run jobs by several processes under torchrun, each with the whole model or all with a part of it."""
+    """Run jobs by several processes together, each with the whole model or all with a part of it."""
     program = TESTS / "helpers" / "several_processes.py"
     variables = DIVIDED if is_divided else {}
-    run_program(program, str(folder), json.dumps(jobs), under=together(processes), timeout=800, variables=variables)
+    run_ranks(program, str(folder), json.dumps(jobs), processes=processes, timeout=800, variables=variables)
 
 
 def results_of(folder: Path, job: dict[str, Any]) -> Any:

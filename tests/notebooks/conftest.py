@@ -2,7 +2,19 @@
 
 import pytest
 
+from helpers import warm
 from helpers.tiny_notebooks import write_materials
+
+
+@pytest.fixture(autouse=True)
+def warm_kernels(request, monkeypatch):
+    """Start kernels with the libraries imported; those of commands in processes of their own start as ever."""
+    if request.node.get_closest_marker("notebook"):
+        import torch
+        from jupyter_client.provisioning import local_provisioner
+
+        if not torch.cuda.is_available():
+            monkeypatch.setattr(local_provisioner, "launch_kernel", warm.launch_kernel)
 
 
 @pytest.fixture

@@ -2,9 +2,8 @@
 
 import io
 import json
-import subprocess
-import sys
 
+import papermill
 import pytest
 
 from helpers.tiny_notebooks import copy_run
@@ -17,7 +16,6 @@ from lpr_lab.runs.find import list_runs
 from lpr_lab.runs.run import Run
 
 NOTEBOOK = "06_eval_retention.ipynb"
-PAPERMILL = (sys.executable, "-m", "papermill", "--no-progress-bar")
 SMALL = {"eval_tokens_per_language": 512, "bootstrap": 200, "precision": "fp32"}
 
 
@@ -57,12 +55,8 @@ def test_the_newest_expansion_is_measured_against_its_base_and_the_dashboard_sho
 def test_kept_scores_of_two_stages_are_compared_by_plain_papermill(finished_runs, tmp_path, monkeypatch):
     monkeypatch.setenv("LPR_LAB_RUNS", str(finished_runs))
     executed = tmp_path / "out.ipynb"
-    subprocess.run(
-        [*PAPERMILL, notebooks_dir() / NOTEBOOK, executed, "-r", "before", "G1 expand", "-r", "scores", "kept"],
-        check=True,
-        capture_output=True,
-        timeout=300,
-    )
+    values = {"before": "G1 expand", "scores": "kept"}
+    papermill.execute_notebook(str(notebooks_dir() / NOTEBOOK), str(executed), values, progress_bar=False)
     run = next(run for run in list_runs(finished_runs) if run.kind == "evaluation" and run.config["scores"] == "kept")
     assert run.status.state == "finished" and run.results["before"] == "G1 expand"
     assert list(dict.fromkeys(run.tables.read("documents")["stage"])) == ["G1 expand", "G1 review"]

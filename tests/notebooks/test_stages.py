@@ -1,10 +1,10 @@
 """The notebooks of the method's stages from first cell to last, on a tiny random model and a few sentences."""
 
 import io
-import os
 import subprocess
 import sys
 
+import papermill
 import pytest
 
 from lpr_lab.experiments.notebooks.run import notebooks_dir, run_notebook
@@ -65,18 +65,25 @@ def test_the_last_stage_alone_makes_all_that_comes_before_it(tmp_path, texts):
     assert run.parents == (made["stage1"].id,) and made["stage1"].parents == (made["upcycle"].id,)
 
 
-def test_plain_papermill_gives_the_same_results_twice(tmp_path, texts):
-    """Its command line, without any of our tooling around it."""
+def test_plain_papermill_gives_the_same_results_twice(tmp_path, texts, monkeypatch):
+    """Its command line and its function, without any of our tooling around them."""
+    monkeypatch.setenv("PYTHONPATH", str(environment.CHECKOUT))
+    notebook = str(notebooks_dir() / "00_quickstart.ipynb")
     values = {"base": texts["base"], "corpus": texts["corpus"], "stage1_tokens": 1024, "eval_tokens_per_language": 256}
+
+    monkeypatch.setenv("LPR_LAB_RUNS", str(tmp_path / "one"))
+    command = [sys.executable, "-m", "papermill", notebook, str(tmp_path / "one.ipynb"), "--no-progress-bar"]
+    command += ["-p", "seed", "1", "-y", "{original: [en], expanded: [el], precision: fp32}"]
+    command += [part for key, value in values.items() for part in ("-p", key, str(value))]
+    subprocess.run(command, check=True, capture_output=True)
+
+    monkeypatch.setenv("LPR_LAB_RUNS", str(tmp_path / "two"))
+    values |= {"seed": 1, "original": ["en"], "expanded": ["el"], "precision": "fp32"}
+    papermill.execute_notebook(notebook, str(tmp_path / "two.ipynb"), values, progress_bar=False)
+
     found = []
     for name in ("one", "two"):
-        runs = tmp_path / name
-        command = [sys.executable, "-m", "papermill", "notebooks/00_quickstart.ipynb", str(tmp_path / f"{name}.ipynb")]
-        command += ["-p", "seed", "1", "-y", "{original: [en], expanded: [el], precision: fp32}", "--no-progress-bar"]
-        command += [part for key, value in values.items() for part in ("-p", key, str(value))]
-        environ = {**os.environ, "LPR_LAB_RUNS": str(runs), "PYTHONPATH": str(environment.CHECKOUT)}
-        subprocess.run(command, cwd=environment.CHECKOUT, env=environ, check=True, capture_output=True)
-        (run,) = list_runs(runs)
+        (run,) = list_runs(tmp_path / name)
         assert run.status.state == "finished" and run.config["seed"] == 1
         found.append((run.path / "results.json").read_bytes())
     assert found[0] == found[1]

@@ -18,7 +18,7 @@ from lpr_lab.experiments import pipeline, recipes
 from lpr_lab.experiments.config import StageBudget
 from lpr_lab.runs.status import StatusFile
 
-BUDGET = StageBudget(tokens=240 * 2 * 32, block_tokens=32, blocks_per_step=2, learning_rate=1e-2)
+BUDGET = StageBudget(tokens=120 * 2 * 32, block_tokens=32, blocks_per_step=2, learning_rate=1e-2)
 STEPS = BUDGET.num_steps
 
 
@@ -52,6 +52,7 @@ def disturbed(root, after, act):
 
 @pytest.mark.slow
 def test_two_processes_that_are_interrupted_and_then_lose_one_end_bit_identical(materials, tmp_path, capfd):
+    before = set(psutil.Process().children(recursive=True))
     whole = train(materials, tmp_path / "whole", 2)
     assert set(whole.run.status.done_phases) == {"prepare", "fit_routers", "expand", "save"}
     assert whole.run.status.state == "running"  # it is this process's until it is finished
@@ -88,7 +89,7 @@ def test_two_processes_that_are_interrupted_and_then_lose_one_end_bit_identical(
     assert all(expected[name].equal(found[name]) for name in expected)
     logged = again.run.metrics.read()
     assert sorted(logged[logged["name"] == "loss"]["step"]) == list(range(1, STEPS + 1))
-    assert not psutil.Process().children(recursive=True)
+    assert set(psutil.Process().children(recursive=True)) <= before
 
 
 @pytest.mark.slow
