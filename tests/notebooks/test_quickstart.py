@@ -78,7 +78,8 @@ def test_a_baseline_goes_through_the_same_notebook_to_its_end(tmp_path, tiny_par
 @pytest.mark.notebook
 def test_ctrl_c_in_stage_1_and_the_same_command_again_complete_the_demo(tmp_path, tiny_parameters):
     parameters = tmp_path / "parameters.json"
-    parameters.write_text(json.dumps(tiny_parameters | {"stage1_tokens": 196608, "precision": "fp32"}))
+    short = {"stage1_tokens": 192 * 2 * 32, "settings": {"stage1": {"block_tokens": 32, "blocks_per_step": 2}}}
+    parameters.write_text(json.dumps(tiny_parameters | short | {"precision": "fp32"}))
     command = [sys.executable, "-m", "lpr_lab", "demo", "--no-app", "-f", str(parameters), "--json"]
     environ = {**os.environ, "PYTHONPATH": str(environment.CHECKOUT), "LPR_LAB_RUNS": str(tmp_path / "runs")}
 

@@ -16,7 +16,7 @@ from lpr_lab.experiments.processes.configurations import configuration_file
 from lpr_lab.runs import environment
 from lpr_lab.runs.live import Follower
 
-BUDGET = StageBudget(tokens=240 * 2 * 32, block_tokens=32, blocks_per_step=2, learning_rate=1e-2)
+BUDGET = StageBudget(tokens=120 * 2 * 32, block_tokens=32, blocks_per_step=2, learning_rate=1e-2)
 PARAMETERS = 'recipe = "route_first"\nrun_dir = ""  # set by lpr-lab run'
 TRAIN = """
 from lpr_lab.experiments import pipeline, recipes
@@ -54,7 +54,7 @@ def start(notebook, *options, under=()):
 def test_a_command_that_is_killed_leaves_no_rank_and_the_same_command_goes_on(notebook):
     root = notebook.parent / "runs"
     first = start(notebook, "--processes", "2")
-    wait_until(lambda: (run := only_run(root)) and steps_done(run, "expand") >= 40)
+    wait_until(lambda: (run := only_run(root)) and steps_done(run, "expand") >= 20)
     run, ranks = only_run(root), ranks_below(first.pid)
     seen = Follower(run).snapshot()
     assert (seen.state, seen.stage, seen.num_steps) == ("running", "expand", BUDGET.num_steps)
