@@ -92,8 +92,9 @@ def folder(tiny_model, tiny_tokenizer, sentences, tmp_path):
 
 
 @pytest.mark.slow
-def test_no_verb_imports_it_where_four_bits_are_not_asked_for(folder):
+def test_no_verb_imports_it_unless_four_bits_are_asked_for(folder):
     assert not is_imported_after(VERBS, folder)
+    assert is_imported_after(IN_FOUR_BITS, folder)
 
 
 @pytest.mark.parametrize("command", [["--help"], ["runs", "list"], ["run", "--help"]])
