@@ -4,10 +4,12 @@ YAML 1.1 reads `no` as false, `1:30` as 90 and a bare date as a date; a language
 that are text are always written in quotes, and on reading only `true` and `false` are booleans (YAML 1.2).
 """
 
+import copy
 import json
 import math
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -90,11 +92,21 @@ def parse_yaml(text: str, name: str) -> Any:
 
 
 def read_yaml(path: Path) -> Any:
-    """Read a YAML file, naming it when it is missing or damaged."""
+    """Read a YAML file, naming it when it is missing or damaged.
+
+    A file is parsed once for as long as it stays as it is; what is returned is the caller's to change.
+    """
     try:
-        return parse_yaml(path.read_text(encoding="utf-8"), str(path))
+        found = path.stat()
+        return copy.deepcopy(_parsed_file(path, (found.st_mtime_ns, found.st_size, found.st_ino)))
     except FileNotFoundError as error:
         raise MissingError(f"{path} is missing.") from error
+
+
+@lru_cache(maxsize=256)
+def _parsed_file(path: Path, stamp: tuple[int, ...]) -> Any:
+    try:
+        return parse_yaml(path.read_text(encoding="utf-8"), str(path))
     except UnicodeDecodeError as error:
         raise DamagedError(f"{path} is not UTF-8 text ({error}).") from error
 

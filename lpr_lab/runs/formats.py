@@ -10,6 +10,7 @@ import os
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,7 +113,17 @@ def json_records(table: "pd.DataFrame") -> list[dict[str, Any]]:
 
 
 def read_table(path: Path) -> "pd.DataFrame":
-    """Read such a CSV: a quoted column stays text, also when it holds `nan`, `no` or the digits of a hash."""
+    """Read such a CSV: a quoted column stays text, also when it holds `nan`, `no` or the digits of a hash.
+
+    A file is parsed once for as long as it stays as it is; the table is the caller's to change.
+    """
+    found = path.stat()
+    # pandas copies on write: who changes this table does not change the one that is kept
+    return _parsed_table(path, (found.st_mtime_ns, found.st_size, found.st_ino)).copy(deep=False)
+
+
+@lru_cache(maxsize=64)
+def _parsed_table(path: Path, stamp: tuple[int, ...]) -> "pd.DataFrame":
     import pandas as pd
 
     try:

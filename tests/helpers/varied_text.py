@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,13 @@ SYLLABLES = {
 }
 
 
-def varied_documents(language: str, count: int, seed: int = 0) -> Iterator[str]:
-    """Yield documents of a few lines of made-up words, of which a third are shared in whole or in part."""
+@cache
+def varied_documents(language: str, count: int, seed: int = 0) -> tuple[str, ...]:
+    """Return documents of a few lines of made-up words, of which a third are shared in whole or in part."""
+    return tuple(_varied_documents(language, count, seed))
+
+
+def _varied_documents(language: str, count: int, seed: int) -> Iterator[str]:
     generator = np.random.default_rng([seed, len(language), ord(language[0])])
     syllables, space = SYLLABLES[language], "" if language == "th" else " "
 

@@ -176,3 +176,15 @@ def test_a_checkpoint_counts_only_when_sealed(tmp_path):
     write_json(run.paths.checkpoint / "MANIFEST.json", {"files": {}})
     assert run.paths.has_checkpoint
     assert run.paths.stage("expand") == run.path / "stages" / "expand"
+
+
+def test_a_table_that_was_read_and_changed_by_its_reader_reads_as_it_is_and_as_it_becomes(tmp_path):
+    run = make(tmp_path)
+    run.tables.write("x", pd.DataFrame({"step": [1, 2]}))
+    mine = run.tables.read("x")
+    mine["step"] = 0
+    mine.loc[0, "step"] = 7
+    mine["other"] = 3
+    assert run.tables.read("x").to_dict("list") == {"step": [1, 2]}
+    run.tables.write("x", pd.DataFrame({"step": [3, 4]}))
+    assert list(run.tables.read("x")["step"]) == [3, 4]

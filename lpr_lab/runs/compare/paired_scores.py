@@ -86,18 +86,26 @@ def _scores(model: ModelRef) -> dict[Key, dict[str, Any]] | None:
         return None
     found: dict[Key, dict[str, Any]] = {}
     newest = (stages_of(model.run) or [""])[-1]
-    stage, stages = model.stage or newest, model.run.tables.read("stages")
+    stage = model.stage or newest
+    of_stage = _bits_of_stage(model.run, stage)
     for row in change.to_dict("records"):
         key = (str(row["language"]), str(row["dataset"]))
         bits = {baseline_of(model.run): row["before"], newest: row["after"]}.get(stage)
-        if stages is not None:
-            part = stages[(stages["stage"] == stage) & (stages["language"] == key[0]) & (stages["dataset"] == key[1])]
-            bits = bits if part.empty else part["bits_per_byte"].iloc[0]
+        bits = of_stage.get(key, bits)
         if bits is None:
             continue
         known = {name: row[name] for name in ("role", "n_documents")}
         found[key] = {**known, "test_set": str(row.get("test_set") or ""), "bits": float(bits)}
     return found
+
+
+def _bits_of_stage(run: Run, stage: str) -> dict[Key, float]:
+    """Return bits per byte of one stage by language and data set; none where stages were not scored."""
+    stages = run.tables.read("stages")
+    if stages is None:
+        return {}
+    rows = stages[stages["stage"] == stage].drop_duplicates(["language", "dataset"])
+    return dict(zip(zip(rows["language"], rows["dataset"], strict=True), rows["bits_per_byte"], strict=True))
 
 
 def _changes(before: ModelRef, after: ModelRef, new: dict[Key, Any], old: dict[Key, Any]) -> tuple[Table, Table | None]:

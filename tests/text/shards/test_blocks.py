@@ -33,9 +33,10 @@ def assert_same(mapped, packed):
     assert len(mapped) == len(packed)
     assert torch.equal(mapped.is_text, packed.is_text)
     for index in range(len(packed)):
+        found, expected = mapped[index], packed[index]
         for name in FIELDS:
-            assert mapped[index][name].dtype == torch.int64
-            assert torch.equal(mapped[index][name], packed[index][name]), (index, name)
+            assert found[name].dtype == torch.int64
+            assert torch.equal(found[name], expected[name]), (index, name)
 
 
 @pytest.mark.parametrize("block_tokens", [7, 64, 100_000])
