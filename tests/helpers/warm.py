@@ -102,6 +102,10 @@ def _become(arguments: list[str], env: dict[str, str], cwd: str, output: str | N
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), stream.fileno())
     warnings._processoptions(env.get("PYTHONWARNINGS", "").split(","))  # type: ignore[attr-defined]
     sys.path[:0] = [path for path in env.get("PYTHONPATH", "").split(os.pathsep) if path and path not in sys.path]
+    import torch
+
+    # A fork leaves torch a pool of threads to replace, and the first threads that need it must not race to do so.
+    torch.set_num_threads(int(env.get("OMP_NUM_THREADS", "1")))
     if arguments[0] == "-m":
         sys.argv = arguments[1:]
         runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
