@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -66,8 +65,9 @@ def run_watched(
             cwd=working_directory,
         )
         try:
-            while child.poll() is None:
-                time.sleep(_POLL_SECONDS)
+            while child.returncode is None:
+                with suppress(subprocess.TimeoutExpired):  # it is awaited, so that a short one takes no longer
+                    child.wait(_POLL_SECONDS)
                 arrived = sum(map(_bytes_below, folders)) - before
                 bar.update(max(min(arrived, total_bytes or arrived) - bar.n, 0))
         finally:

@@ -30,7 +30,7 @@ def test_a_child_does_not_outlive_an_interruption(tmp_path, monkeypatch):
     def interrupt(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(fetching.time, "sleep", interrupt)
+    monkeypatch.setattr(time, "sleep", interrupt)
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, "import time; time.sleep(60)")
