@@ -29,7 +29,7 @@ def test_a_bare_no_is_norwegian_and_an_exponent_is_a_number():
     assert read == {"languages": ["el", "no", "nan"], "lr": 1e-4, "since": "2026-11-22", "flag": True, "nothing": None}
 
 
-@pytest.mark.parametrize("text", ["a: [", "a: &x [1]\nb: *x", "!!python/object/apply:os.getcwd []", "\x00", "[" * 2000])
+@pytest.mark.parametrize("text", ["a: [", "a: &x [1]\nb: *x", "!!python/object/apply:os.getcwd []", "\x00", "[" * 1000])
 def test_what_is_not_plain_yaml_is_refused_in_one_sentence(text):
     with pytest.raises(DamagedError, match=r"settings\.yaml .*YAML") as caught:
         parse_yaml(text, "settings.yaml")

@@ -5,17 +5,17 @@ import re
 import httpx
 import pytest
 
-from lpr_lab.dashboard import about, serve, shell
+from lpr_lab.dashboard import about, shell
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    return serve(tmp_path_factory.mktemp("served"), port=None, open_browser=False, block=False)
+def config(address):
+    return httpx.get(f"{address}/config", timeout=60).text
 
 
 @pytest.mark.parametrize("path", shell.PAGES.values())
-def test_every_page_says_what_this_is_and_leads_to_concepts_and_papers(address, path):
-    pages = httpx.get(f"{address}{path}", timeout=60).text + httpx.get(f"{address}/config", timeout=60).text
+def test_every_page_says_what_this_is_and_leads_to_concepts_and_papers(address, config, path):
+    pages = httpx.get(f"{address}{path}", timeout=60).text + config
     for link in (about.PATH, *about.PAPERS.values()):
         assert link in pages
     assert about.SENTENCE[:40] in pages

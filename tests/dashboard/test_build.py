@@ -87,19 +87,18 @@ def test_beyond_this_machine_the_printed_address_holds_a_token_and_nothing_is_se
             server.terminate()
 
 
-def test_models_wait_for_one_another_and_files_do_not(tmp_path):
-    demo = build(tmp_path)
-    by_queue = {fn.queue: fn for fn in demo.fns.values()}
+def test_models_wait_for_one_another_and_files_do_not(built):
+    by_queue = {fn.queue: fn for fn in built.fns.values()}
     assert set(by_queue) == {True, False}
-    for fn in demo.fns.values():
+    for fn in built.fns.values():
         if fn.queue and fn.fn is not None:
             # They wait in our own line, which says how many come before; gradio lets all of them in.
             assert fn.concurrency_limit is None and (fn.fn.__name__ == "answer" or fn.fn.__wrapped__)
 
 
 @pytest.mark.slow
-def test_only_the_named_endpoints_are_public(tmp_path):
-    public = {fn.api_name for fn in build(tmp_path).fns.values() if fn.api_visibility != "private"}
+def test_only_the_named_endpoints_are_public(built):
+    public = {fn.api_name for fn in built.fns.values() if fn.api_visibility != "private"}
     assert public == {"list_runs", "trace_text", "expert_load", "retention", "generate_pair", "plan"}
 
 
@@ -123,11 +122,6 @@ def test_a_visit_describes_no_component_anew_and_visitors_share_nothing(tmp_path
     key = next(key for key, config in first.config_values.items() if "value" in config["props"])
     first.config_values[key]["props"]["value"] = "mine"
     assert second.config_values[key] == SessionState(demo).config_values[key] == plain[key]
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    return serve(tmp_path_factory.mktemp("runs"), port=None, open_browser=False, block=False)
 
 
 def lower(headers) -> dict[str, str]:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.sample_runs import make_plan_run, make_run
-from lpr_lab.dashboard import api, build, serve, shell
+from lpr_lab.dashboard import api, serve, shell
 from lpr_lab.dashboard import parameters as p
 from lpr_lab.dashboard.pages.compare import page as compare
 from lpr_lab.dashboard.pages.plan import page as plan
@@ -282,20 +282,20 @@ def test_an_unforeseen_failure_of_an_endpoint_has_a_sentence_too(folder, monkeyp
         api._in_sentences(broken)()
 
 
-def test_every_number_box_of_the_pages_hands_on_what_was_typed(tmp_path):
+def test_every_number_box_of_the_pages_hands_on_what_was_typed(built):
     from gradio.components import Number, Slider
 
-    boxes = [one for one in build(tmp_path).blocks.values() if isinstance(one, Number | Slider)]
+    boxes = [one for one in built.blocks.values() if isinstance(one, Number | Slider)]
     assert len(boxes) >= 6
     for box in boxes:
         for value in (-5, 1e300, "x", None, math.nan, True, [1]):
             assert box.preprocess(value) is value or math.isnan(value), box.label
 
 
-def test_a_choice_that_the_page_no_longer_offers_reaches_the_handler_also_after_the_choices_changed(tmp_path):
+def test_a_choice_that_the_page_no_longer_offers_reaches_the_handler_also_after_the_choices_changed(built):
     from gradio.components import CheckboxGroup, Dropdown, Radio
 
-    found = [one for one in build(tmp_path).blocks.values() if isinstance(one, CheckboxGroup | Dropdown | Radio)]
+    found = [one for one in built.blocks.values() if isinstance(one, CheckboxGroup | Dropdown | Radio)]
     assert len(found) > 15
     for one in found:
         renewed = type(one)(**{**one.constructor_args, "choices": ["a"]})  # as gradio does for each visitor

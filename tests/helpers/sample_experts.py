@@ -1,6 +1,7 @@
 """Tables of what experts do, for tests of views and dashboard: counted by the real functions from made-up routing."""
 
 from collections.abc import Sequence
+from functools import cache
 from itertools import combinations
 
 import numpy as np
@@ -30,6 +31,11 @@ def choices(language: str, stage: str, num_experts: int, tokens: int = 60, seed:
 
 def expert_tables(sizes: Sequence[int] = (2, 2, 4, 2), stages: Sequence[str] = STAGES) -> dict[str, pd.DataFrame]:
     """Return all six tables for layers of the given numbers of experts."""
+    return {name: table.copy() for name, table in _expert_tables(tuple(sizes), tuple(stages)).items()}
+
+
+@cache
+def _expert_tables(sizes: tuple[int, ...], stages: tuple[str, ...]) -> dict[str, pd.DataFrame]:
     load, probability, pairs, agreement, told, tokens = [], [], {}, [], [], []
     for layer, size in enumerate(sizes):
         for stage in stages:

@@ -116,8 +116,15 @@ def test_both_stages_train_what_they_may_and_what_is_saved_gives_the_same_logits
         assert torch.equal(files.load_expansion(tmp_path / "run")(ids).logits, model(ids).logits)
 
 
-@pytest.mark.parametrize("what", [True, "experts"])
-@pytest.mark.parametrize("stage", ["expand", "review"])
+@pytest.mark.parametrize(
+    ("stage", "what"),
+    [
+        ("expand", True),
+        ("review", "experts"),
+        pytest.param("expand", "experts", marks=pytest.mark.slow),
+        pytest.param("review", True, marks=pytest.mark.slow),
+    ],
+)
 def test_activation_checkpointing_gives_the_same_gradients(stage, what, family, tiny_model, stages):
     """Also where a layer that runs again must see the running mean, the routing and the dropout of the first time."""
     found, num_passes = [], []

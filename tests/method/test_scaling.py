@@ -48,7 +48,7 @@ def test_the_blocks_of_these_tests_are_ragged(tiny_tokenizer, sentences):
     assert len(set(tokens.values())) == 5, tokens  # and half of the blocks of a review have no original token at all
 
 
-@pytest.mark.parametrize("blocks_per_forward", [2, 1])
+@pytest.mark.parametrize("blocks_per_forward", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("stage", STAGES)
 def test_gradients_do_not_depend_on_gradient_accumulation(stage, blocks_per_forward, folder, tmp_path):
     expected = gradients(stage, folder, tmp_path / "whole", blocks_per_forward=4)

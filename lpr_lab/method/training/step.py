@@ -20,6 +20,7 @@ from lpr_lab.method.training.optimizer import named_parameters
 from lpr_lab.method.training.schedule import BlockSchedule
 from lpr_lab.method.training.terms import Forward, Term
 from lpr_lab.model.capture import RoutingRecord, decoder_of
+from lpr_lab.model.machine import seed_device
 from lpr_lab.model.parallel.sharding import clip_gradients, exchanging, without_exchange
 from lpr_lab.text.blocks import Batch
 from lpr_lab.text.packing import model_inputs
@@ -159,7 +160,7 @@ class Stepper:
 
     def _seed(self, step: int, index: int) -> None:
         """Make dropout and the like the same whenever a micro-batch is run, also after a resume."""
-        torch.manual_seed(hash((self.seed, step, self.processes.process_index, index)) % 2**63)
+        seed_device(self.device, hash((self.seed, step, self.processes.process_index, index)) % 2**63)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.is_bf16)

@@ -84,7 +84,9 @@ def test_a_packing_that_breaks_off_or_is_none_is_named(tmp_path, ending, packing
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("packing", PACK)
+@pytest.mark.parametrize(
+    "packing", ["", ".gz", *(pytest.param(name, marks=pytest.mark.slow) for name in list(PACK)[2:])]
+)
 @pytest.mark.parametrize("ending", [".jsonl", ".txt", ".csv", ".json"])
 def test_a_bad_byte_far_into_a_large_file_is_counted_from_its_beginning(tmp_path, ending, packing):
     rows = [{"text": f"Κείμενο {i} {'α' * 50}", "id": str(i)} for i in range(4_000)]

@@ -177,7 +177,10 @@ def _blind(run) -> Latest:
     return latest_of(run, replace(GREEK, hidden=True, swapped=True), was_blind=True)
 
 
-@pytest.mark.parametrize("then", ["left", "right", "tie", "both bad"])
+@pytest.mark.parametrize(
+    "then",
+    ["left", "tie", pytest.param("right", marks=pytest.mark.slow), pytest.param("both bad", marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("first", ["left", "tie", "both bad", ""], ids=lambda choice: choice or "revealed")
 @pytest.mark.parametrize("where", ["same window", "another window", "after a reload", "turned round", "again, blind"])
 def test_a_pair_is_judged_once_and_not_after_it_was_revealed(runs_dir, run, first, then, where):
