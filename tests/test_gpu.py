@@ -5,6 +5,7 @@ The GPU is pretended where there is none (`pretend_gpu`), and real under the mar
 
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -48,7 +49,8 @@ def test_the_pretence_shows_who_reads_memory_that_nothing_was_written_to():
 
 
 @pytest.fixture
-def settings(tiny_model, tiny_tokenizer, sentences, tmp_path):
+def settings(tiny_model, tiny_tokenizer, sentences, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "show", partial(pipeline.show, max_new_tokens=4))  # four steps show what more would
     tiny_model("llama").save_pretrained(tmp_path / "base")
     tiny_tokenizer.save_pretrained(tmp_path / "base")
     write_corpus(tmp_path / "corpus.jsonl", sentences, ("en", "es", "el", "tr"))

@@ -14,13 +14,24 @@ import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 GPU, CPU = torch.device("cuda", 0), torch.device("cpu")
 
 # Copies go from one place to the other, and what indexes a tensor of the GPU may lie on the processor.
 _COPIES = ("aten::copy_", "aten::_to_copy")
 _BY_INDEX = ("aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_")
+
+
+def _tensors_in(value: object) -> Iterator[torch.Tensor]:
+    """Yield the tensors in what is given to an operation: torch's own walk, for any tree, takes most of the time."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for part in value:
+            yield from _tensors_in(part)
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from _tensors_in(part)
 
 
 class _Places:
@@ -52,7 +63,7 @@ class _Operations(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        tensors = list(_tensors_in((args, kwargs)))
         there = [tensor for tensor in tensors if self.places.holds(tensor)]
         name = func.name().split(".")[0]
         may_meet = name in _COPIES or (name in _BY_INDEX and self.places.holds(tensors[0]))
@@ -68,9 +79,8 @@ class _Operations(TorchDispatchMode):
             is_there = bool(there) if tensors else self.places.within
         outputs = func(*args, **kwargs)
         if is_there and name != "aten::_local_scalar_dense":
-            for leaf in tree_leaves(outputs):
-                if isinstance(leaf, torch.Tensor):
-                    self.places.put(leaf)
+            for tensor in _tensors_in(outputs):
+                self.places.put(tensor)
         return outputs
 
 
@@ -102,14 +112,15 @@ class _Calls(TorchFunctionMode):
         to_gpu = wanted is not None and torch.device(wanted).type == "cuda"
         if to_gpu:
             kwargs["device"] = CPU
-        before, given = self.places.within, tree_leaves((args, kwargs))
-        self.places.within = any(isinstance(leaf, torch.Tensor) and self.places.holds(leaf) for leaf in given)
+        before = self.places.within
+        self.places.within = any(self.places.holds(tensor) for tensor in _tensors_in((args, kwargs)))
         try:
             result = func(*args, **kwargs)
         finally:
             self.places.within = before
         if to_gpu:
-            tree_map_only(torch.Tensor, self.places.put, result)
+            for tensor in _tensors_in(result):
+                self.places.put(tensor)
         return result
 
     def _leave(self, func, args, kwargs):

@@ -19,6 +19,7 @@ _WIDTHS = {
     "decoder_layers": 2, "decoder_attention_heads": 4, "decoder_ffn_dim": 48,
     "vocab_size_per_layer_input": 64, "hidden_size_per_layer_input": 8, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8,
     "v_head_dim": 8, "q_lora_rank": 16, "kv_lora_rank": 16, "num_kv_shared_layers": 0,
+    "mamba_chunk_size": 16,
 }  # fmt: skip
 _IDS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 _VARIANTS: tuple[dict[str, Any], ...] = (
