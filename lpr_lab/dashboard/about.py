@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 from starlette.routing import Route
 
+from lpr_lab.dashboard import page_data
 from lpr_lab.runs.environment import folder_of
 from lpr_lab.views import theme
 from lpr_lab.views.html.templates import render
@@ -34,10 +35,11 @@ _DOCUMENTS = ("concepts", "glossary")
 _STATIC = Path(__file__).with_name("static")
 
 
-def footer() -> Markup:
-    """Return the foot of every page: what this is in a sentence, and where to read on."""
+def footer(page: str = "") -> Markup:
+    """Return the foot of a page: what it shows as Python and files, what this is in a sentence, where to read on."""
     links = {"Do the claims hold?": CLAIMS, "How the method works": PATH, "Glossary": f"{PATH}#glossary"} | PAPERS
-    return render("dashboard/footer.html.j2", sentence=SENTENCE, links=links)
+    data = f"{page_data.PATH}/{page.lower()}" if page else ""
+    return render("dashboard/footer.html.j2", sentence=SENTENCE, links=links, data=data)
 
 
 def concepts_route() -> Route:

@@ -43,6 +43,7 @@ from lpr_lab.measure.significance import change_of
 from lpr_lab.runs.find import list_runs
 from lpr_lab.runs.model_ref import why_no_routing
 from lpr_lab.runs.run import Run
+from lpr_lab.runs.summary import run_facts
 
 ASKED_RULE = Choice("The rule", tuple(name for name in RULES if name != "own"))
 GIVEN_PROMPT = Text("The prompt", TRACED.most)
@@ -61,7 +62,7 @@ class Endpoints:
             One object per run: id, title, kind, state, created, base, original, expanded, parents, has_weights; for
             one that cannot be read, id and problem.
         """
-        return [_facts(run) for run in list_runs(self._runs_dir)]
+        return [run_facts(run) for run in list_runs(self._runs_dir)]
 
     def trace_text(self, run: str, text: str, language: str = "") -> dict:
         """Trace which experts each token of a text goes to, in every layer, through a run's expanded model.
@@ -84,16 +85,7 @@ class Endpoints:
             from lpr_lab.measure.routing import trace
 
             found = trace(loaded.model, loaded.tokenizer, text, language or None)
-        return {
-            "tokens": found.tokens,
-            "bytes": [None if piece is None else piece.hex() for piece in found.token_bytes],
-            "layers": found.layers.tolist(),
-            "experts": found.expert_ids.tolist(),
-            "weights": _plain(found.expert_weights.round(4).tolist()),
-            "original_weight": _plain(found.original_weight.round(4).tolist()),
-            "log_prob": None if found.log_prob is None else _plain(found.log_prob.tolist()),
-            "base_log_prob": None if found.base_log_prob is None else _plain(found.base_log_prob.tolist()),
-        }
+        return found.to_plain()
 
     def expert_load(self, run: str, language: str = "", layer: int = -1) -> list:
         """Tell how much each expert worked on held-out text, as measured when the run was made.
@@ -248,27 +240,6 @@ def _when_its_turn_comes(fn: Callable[..., Any]) -> Callable[..., Any]:
             raise gr.Error(str(error), print_exception=False) from error
 
     return call
-
-
-def _facts(run: Run) -> dict[str, Any]:
-    if run.problem is not None:
-        return {"id": run.id, "problem": run.problem}
-    try:
-        source = {**run.config, **{key: value for key, value in run.results.items() if value}}
-    except LprError as error:
-        return {"id": run.id, "problem": str(error)}
-    return {
-        "id": run.id,
-        "title": run.title,
-        "kind": run.kind,
-        "state": run.status.state,
-        "created": run.created,
-        "base": source.get("base"),
-        "original": source.get("original") or [],
-        "expanded": source.get("expanded") or [],
-        "parents": list(run.parents),
-        "has_weights": run.paths.has_checkpoint,
-    }
 
 
 def _run_or_newest(runs_dir: Path, run_id: str) -> tuple[Run, list[Run]]:

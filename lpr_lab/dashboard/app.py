@@ -9,6 +9,7 @@ from gradio.components.navbar import Navbar
 from starlette.middleware import Middleware
 
 from lpr_lab.dashboard import about, api, claims, not_found, shell, theme
+from lpr_lab.dashboard.page_data import data_route
 from lpr_lab.dashboard.pages.runs.report import report_route
 from lpr_lab.dashboard.server.assets import assets_route
 from lpr_lab.dashboard.server.guard import Guard
@@ -23,7 +24,7 @@ def assemble(runs_dir: Path) -> gr.Blocks:
     with gr.Blocks(title="lpr_lab", analytics_enabled=False, fill_width=True, delete_cache=(600, 3600)) as demo:
         _without_navbar()
         PAGES["Runs"].page(demo, runs_dir)
-        shell.html_block(about.footer())
+        shell.html_block(about.footer("Runs"))
         api.add(runs_dir)
     for name, path in shell.PAGES.items():
         if name == "Runs":
@@ -31,7 +32,7 @@ def assemble(runs_dir: Path) -> gr.Blocks:
         with demo.route(name, path):
             _without_navbar()
             PAGES[name].page(demo, runs_dir)
-            shell.html_block(about.footer())
+            shell.html_block(about.footer(name))
     for block in demo.blocks.values():
         if isinstance(block, gr.Number | gr.Slider | gr.Radio | gr.Dropdown | gr.CheckboxGroup):
             shell.hand_on_as_chosen(block)
@@ -68,6 +69,12 @@ def launch_options(
         "app_kwargs": {
             "middleware": [Middleware(Guard, hosts=hosts, token=token)],
             "exception_handlers": {404: not_found.answer},
-            "routes": [report_route(runs_dir), about.concepts_route(), claims.claims_route(runs_dir), assets_route()],
+            "routes": [
+                report_route(runs_dir),
+                data_route(runs_dir),
+                about.concepts_route(),
+                claims.claims_route(runs_dir),
+                assets_route(),
+            ],
         },
     }

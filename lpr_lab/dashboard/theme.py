@@ -98,7 +98,7 @@ def _inside(sheet: str) -> str:
 
 @cache
 def head() -> Markup:
-    """Return what goes into the head of every page: our style sheet and our two scripts.
+    """Return what goes into the head of every page: our style sheet and our scripts.
 
     Not through gradio's `css` argument, which rewrites rules and drops those it does not know, such as `@container`.
     """
@@ -111,7 +111,7 @@ def head() -> Markup:
         [
             tokens.script(),
             read_static("causal.js"),
-            *(read_static(name, _STATIC) for name in ("plan.js", "widgets.js", "shell.js")),
+            *(read_static(name, _STATIC) for name in ("plan.js", "widgets.js", "take.js", "shell.js")),
         ]
     )
     return Markup(f"<style>{style}</style><script>{script}</script>")  # noqa: S704, from files of ours

@@ -5,11 +5,14 @@ Letters: L layers that have a router, T tokens, K chosen experts per token. No t
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lpr_lab.errors import UsageError, one_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(kw_only=True)
@@ -124,6 +127,51 @@ class RoutingTrace:
         for row in range(len(self.layers)):
             np.add.at(mass[row], chosen[row].ravel(), weights[row].ravel())
         return mass / max(int(self.is_text.sum()), 1)
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Return one row per layer and token: what the token strip draws, as a table.
+
+        Columns: layer, position, token, and for every choice its expert and weight (`expert_1` is the best); then
+        original_weight, and of the token (so the same in every layer) log_prob and base_log_prob, NaN where unknown.
+        """
+        import pandas as pd
+
+        layers, choices = len(self.layers), self.expert_ids.shape[2]
+        columns: dict[str, Any] = {
+            "layer": np.repeat(self.layers, self.num_tokens),
+            "position": np.tile(np.arange(self.num_tokens), layers),
+            "token": self.tokens * layers,
+        }
+        for choice in range(choices):
+            columns[f"expert_{choice + 1}"] = self.expert_ids[:, :, choice].ravel()
+            columns[f"weight_{choice + 1}"] = self.expert_weights[:, :, choice].ravel()
+        columns["original_weight"] = self.original_weight.ravel()
+        for name, values in (("log_prob", self.log_prob), ("base_log_prob", self.base_log_prob)):
+            columns[name] = np.tile(np.full(self.num_tokens, np.nan) if values is None else values, layers)
+        return pd.DataFrame(columns)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return the trace as values that JSON has, weights rounded to four digits.
+
+        Returns:
+            tokens (text, or the bytes of a lone piece), bytes (hexadecimal; None for special tokens), layers, experts
+            [layer][token][choice], weights alike, original_weight [layer][token], log_prob and base_log_prob [token],
+            None where a token has none.
+        """
+
+        def numbers(values: np.ndarray | None) -> Any:
+            return None if values is None else [None if not np.isfinite(one) else one for one in values.tolist()]
+
+        return {
+            "tokens": self.tokens,
+            "bytes": [None if piece is None else piece.hex() for piece in self.token_bytes],
+            "layers": self.layers.tolist(),
+            "experts": self.expert_ids.tolist(),
+            "weights": self.expert_weights.round(4).tolist(),
+            "original_weight": self.original_weight.round(4).tolist(),
+            "log_prob": numbers(self.log_prob),
+            "base_log_prob": numbers(self.base_log_prob),
+        }
 
 
 @dataclass(frozen=True)

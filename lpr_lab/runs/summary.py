@@ -1,4 +1,4 @@
-"""A finished run summarised in five sentences, for terminals and notebooks."""
+"""A finished run summarised in five sentences, for terminals and notebooks; and the facts that a list of runs has."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 from lpr_lab.errors import LprError
 from lpr_lab.measure.significance import ADAPTATION, UNCLEAR, change_of
 from lpr_lab.runs.claims import diverged
+from lpr_lab.runs.run import Run
 from lpr_lab.text.languages import get_language
 
 _DATASETS = {"heldout": "held-out text", "dev": "text like that of training"}
@@ -114,3 +115,25 @@ def _claims(claims: Sequence[Mapping[str, Any]]) -> str:
     broken = [claim["name"].replace("_", " ") for claim in claims if not claim["holds"]]
     held = f"{len(claims) - len(broken)} of the {len(claims)} things the method promises hold"
     return f"{held}; not: {', '.join(broken)}." if broken else f"All {len(claims)} things the method promises hold."
+
+
+def run_facts(run: Run) -> dict[str, Any]:
+    """Return what a list of runs says of one, as plain values; of one that cannot be read, its id and the problem."""
+    if run.problem is not None:
+        return {"id": run.id, "problem": run.problem}
+    try:
+        source = {**run.config, **{key: value for key, value in run.results.items() if value}}
+    except LprError as error:
+        return {"id": run.id, "problem": str(error)}
+    return {
+        "id": run.id,
+        "title": run.title,
+        "kind": run.kind,
+        "state": run.status.state,
+        "created": run.created,
+        "base": source.get("base"),
+        "original": source.get("original") or [],
+        "expanded": source.get("expanded") or [],
+        "parents": list(run.parents),
+        "has_weights": run.paths.has_checkpoint,
+    }

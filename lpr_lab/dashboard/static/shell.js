@@ -16,6 +16,7 @@
       // The first drawing only completes the address that was asked for.
       const isStep = shown !== null && [...steps, "expert"].some((key) => before.get(key) !== after.get(key));
       history[isStep ? "pushState" : "replaceState"](history.state, "", target);
+      document.dispatchEvent(new Event("lpr:address"));
     }
     if (drawn) shown = subject();
     carryOver();

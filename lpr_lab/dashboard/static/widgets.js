@@ -80,7 +80,7 @@
     const done = await copied(code.textContent);
     if (!done) getSelection().selectAllChildren(code);
     button.textContent = done ? "Copied" : "Press Ctrl+C";
-    say(done ? `Copied: ${code.textContent}` : "It could not be copied. The command is selected: press Ctrl+C.");
+    say(done ? `Copied: ${button.dataset.copy || code.textContent}` : "It could not be copied. The command is selected: press Ctrl+C.");
     button.focus();
     setTimeout(() => (button.textContent = "Copy"), 2000);
   });

@@ -23,7 +23,7 @@ from lpr_lab.dashboard.server.models import why_no_model
 from lpr_lab.dashboard.shell import PageContext
 from lpr_lab.errors import LprError
 from lpr_lab.runs.continuations import Pair, exactness, pair_id, pairs
-from lpr_lab.runs.model_ref import BASE, EXPANDED, analysed_run
+from lpr_lab.runs.model_ref import BASE, EXPANDED, ModelRef, analysed_run
 from lpr_lab.runs.run import Run
 from lpr_lab.text.languages import language_name
 from lpr_lab.views.html.continuations import describe_settings, finding, render_pair
@@ -49,28 +49,44 @@ def compose(context: PageContext, runs_dir: Path) -> dict[str, Any]:
         return blank | {"top": shell.head(QUESTION, more=more, query=context.query)}
 
 
-def _compose(context: PageContext, run: Run) -> dict[str, Any]:
-    kept = pairs(run)
-    original, expanded = shell.languages_of(run)
-    record = kept.get(context.query.text)
-    if context.query.text and record is None:
-        said = f"This run keeps no pair “{context.query.text}”. Showing another one, if there is any."
-        context = replace(context, notice=context.notice + shell.notice("warn", said))
-    language = str(record.get("language") or "") if record else context.query.lang
+def shown_pair(context: PageContext, run: Run) -> dict[str, Any] | None:
+    """Return the kept pair that the page shows at its address, as the run keeps it; None where it shows none."""
+    return _asked(context, run, _sides(context, run))[0]
+
+
+def _sides(context: PageContext, run: Run) -> tuple[ModelRef, ModelRef]:
     others = comparable(run, context.runs)
     asked = zip(choices_in(context.query), (BASE, EXPANDED), strict=True)
     left, right = (speaker(choice, run, others, default) for choice, default in asked)
-    names = left.name(run), right.name(run)
-    if record is None:
-        language, prompt = choose_prompt((*expanded, *original), language)
-        same = [one for one in kept.values() if (one.get("language") or language) == language]
-        same = [one for one in same if Pair.from_record(one).names == names]
-        if analysed_run(run):  # it was made for its pairs, whoever wrote them
-            same = [one for one in kept.values() if one.get("language") in ("", language)] or list(kept.values())
-        record = next((one for one in reversed(same) if one["prompt"] == prompt), same[-1] if same else None)
-    else:
-        prompt = str(record["prompt"])
-    prompt = str(record["prompt"]) if record else prompt
+    return left, right
+
+
+def _asked(context: PageContext, run: Run, sides: tuple[ModelRef, ModelRef]) -> tuple[dict[str, Any] | None, str, str]:
+    """Return the pair that the address names, else the newest of its language and models; then language and prompt."""
+    kept = pairs(run)
+    original, expanded = shell.languages_of(run)
+    record = kept.get(context.query.text)
+    if record is not None:
+        return record, str(record.get("language") or ""), str(record["prompt"])
+    names = sides[0].name(run), sides[1].name(run)
+    language, prompt = choose_prompt((*expanded, *original), context.query.lang)
+    same = [one for one in kept.values() if (one.get("language") or language) == language]
+    same = [one for one in same if Pair.from_record(one).names == names]
+    if analysed_run(run):  # it was made for its pairs, whoever wrote them
+        same = [one for one in kept.values() if one.get("language") in ("", language)] or list(kept.values())
+    record = next((one for one in reversed(same) if one["prompt"] == prompt), same[-1] if same else None)
+    return record, language, str(record["prompt"]) if record else prompt
+
+
+def _compose(context: PageContext, run: Run) -> dict[str, Any]:
+    kept = pairs(run)
+    original, expanded = shell.languages_of(run)
+    if context.query.text and context.query.text not in kept:
+        said = f"This run keeps no pair “{context.query.text}”. Showing another one, if there is any."
+        context = replace(context, notice=context.notice + shell.notice("warn", said))
+    others = comparable(run, context.runs)
+    left, right = _sides(context, run)
+    record, language, prompt = _asked(context, run, (left, right))
     reason = why_no_model(run)
     choices = side_choices(run, others)
     found = {

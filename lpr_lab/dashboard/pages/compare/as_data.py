@@ -1,0 +1,62 @@
+"""What page `/compare` shows, as JSON and as a cell of Python."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lpr_lab.dashboard.page_data import PageData, opening
+from lpr_lab.dashboard.pages.compare.compose import shown_pair
+from lpr_lab.dashboard.shell import PageContext
+from lpr_lab.errors import MissingError
+from lpr_lab.runs.continuations import NAMES, Pair, pair_id
+from lpr_lab.runs.run import Run
+from lpr_lab.views import Table
+
+
+def as_data(context: PageContext, run: Run, runs_dir: Path) -> PageData:
+    """Return the pair of continuations that is shown. Of a pair that is being judged blind nothing is kept yet.
+
+    Where base and expanded model of this run wrote it, at temperature 0 or from a seed, the cell writes both again;
+    others are read as they are kept.
+
+    Raises:
+        MissingError: no pair is shown.
+    """
+    record = shown_pair(context, run)
+    if record is None:
+        raise MissingError("No pair of continuations is shown, so there is nothing to take along.")
+    pair = Pair.from_record(record)
+    can_write = run.paths.has_checkpoint and pair.names == NAMES and record.get("max_new_tokens")
+    cell = _writing(record, run, runs_dir) if can_write else _reading(record, run, runs_dir)
+    return PageData(cell, {"continuations": lambda: _table(pair)}, {"pair": lambda: record})
+
+
+def _reading(record: dict[str, Any], run: Run, runs_dir: Path) -> str:
+    return (
+        "import pandas as pd\n\nfrom lpr_lab.runs.continuations import Pair, pairs\n"
+        f"{opening(run, runs_dir)}pair = Pair.from_record(pairs(run)[{pair_id(record)!r}])\n"
+        f"{_AS_TABLE.format(names='pair.names', prompt='pair.prompt')}"
+    )
+
+
+def _writing(record: dict[str, Any], run: Run, runs_dir: Path) -> str:
+    given = [repr(record["prompt"]), f"max_new_tokens={record['max_new_tokens']}"]
+    given += [f"temperature={record.get('temperature') or 0.0}", f"seed={record.get('seed') or 0}"]
+    return (
+        f"import pandas as pd\n\nimport lpr_lab as lab\n{opening(run, runs_dir)}"
+        "model, tokenizer = lab.load_trained(run.path), lab.load_tokenizer(run.path)\n"
+        f"*_, pair = lab.generate_pair(model, tokenizer, {', '.join(given)})\n"
+        f"{_AS_TABLE.format(names=repr(NAMES), prompt=repr(record['prompt']))}"
+    )
+
+
+_AS_TABLE = (
+    "texts = [pair.left.text, pair.right.text]\n"
+    'pd.DataFrame({{"model": {names}, "prompt": {prompt}, "continuation": texts}})\n'
+)
+
+
+def _table(pair: Pair) -> Table:
+    texts = [pair.left.text, pair.right.text]
+    return pd.DataFrame({"model": pair.names, "prompt": pair.prompt, "continuation": texts})

@@ -1,0 +1,52 @@
+"""What page `/` shows, as tables and as a cell of Python: the chosen run's numbers, and the runs there are."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lpr_lab.dashboard.page_data import PageData, opening
+from lpr_lab.dashboard.pages.runs.compare import chosen_runs
+from lpr_lab.dashboard.shell import PageContext
+from lpr_lab.runs.compare.differences import compare_runs
+from lpr_lab.runs.run import Run
+from lpr_lab.runs.summary import run_facts
+from lpr_lab.views import Table
+
+
+def as_data(context: PageContext, run: Run, runs_dir: Path) -> PageData:
+    """Return the training's numbers or a sweep's points first, then every table that the run keeps, and all runs."""
+    metrics, kept = run.metrics.read(), run.tables.names()
+    tables: dict[str, Callable[[], Any]] = {}
+    if "summary" in kept:
+        cell = f'{opening(run, runs_dir)}run.tables.read("summary")\n'
+        tables["summary"] = partial(run.tables.read, "summary")
+    elif not metrics.empty:
+        cell = f"{opening(run, runs_dir)}run.metrics.read()\n"
+        tables["training"] = lambda: metrics
+    elif kept:
+        cell = f"{opening(run, runs_dir)}run.tables.read({kept[0]!r})\n"
+    else:
+        cell = (
+            "import pandas as pd\n\nfrom lpr_lab.runs.find import list_runs\n"
+            "from lpr_lab.runs.summary import run_facts\n\n"
+            f"pd.DataFrame([run_facts(run) for run in list_runs({str(runs_dir.resolve())!r})])\n"
+        )
+        tables["runs"] = partial(_list, context.runs)
+    tables |= {name: partial(run.tables.read, name) for name in kept if name not in tables}
+    compared = chosen_runs(context)
+    if len(compared) > 1:
+        tables["differences_in_settings"] = partial(_settings, compared)
+    return PageData(cell, tables | {"runs": partial(_list, context.runs)})
+
+
+def _list(runs: list[Run]) -> Table:
+    return pd.DataFrame([run_facts(run) for run in runs])
+
+
+def _settings(runs: list[Run]) -> Table:
+    ids = [run.id for run in runs]
+    rows = [{"setting": row.name, **dict(zip(ids, row.texts, strict=True))} for row in compare_runs(runs).settings]
+    return pd.DataFrame(rows)

@@ -1,0 +1,14 @@
+"""Runs a cell of Python as a notebook does."""
+
+import ast
+from typing import Any
+
+
+def last_value(cell: str) -> Any:
+    """Run a cell as a notebook does, in names of its own; returns what its last line is."""
+    tree = ast.parse(cell)
+    last = tree.body.pop()
+    assert isinstance(last, ast.Expr)
+    names: dict[str, Any] = {}
+    exec(compile(tree, "cell", "exec"), names)
+    return eval(compile(ast.Expression(last.value), "cell", "eval"), names)
