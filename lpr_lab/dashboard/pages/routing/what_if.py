@@ -77,7 +77,7 @@ def try_change(runs_dir: Path, way: str, expert: int, layers: str, params: dict[
         from lpr_lab.measure.routing import trace_changed
 
         started = time.monotonic()
-        change = {way: dict.fromkeys(wanted, expert)}
+        change: dict[str, Any] = {way: dict.fromkeys(wanted, expert)}
         with MODELS.use(context.run) as loaded:
             changed = trace_changed(loaded.model, loaded.tokenizer, known, **change)
     except (LprError, ValueError) as error:
