@@ -66,12 +66,21 @@ def render_claims(runs_dir: Path, base: str = DEFAULT, stamps: tuple[Any, ...] =
     except LprError as error:
         top, body = shell.head(TITLE, "Nothing was measured on this base yet."), shell.card("No scorecard", str(error))
     else:
-        counts = ", ".join(f"{number} {word}" for word, number in card["verdicts"].items())
+        counts = ", ".join(_counted(number, word) for word, number in card["verdicts"].items())
         finding = f"Of {len(card['claims'])} claims of the two papers, on {base}: {counts}."
         top = shell.head(TITLE, finding, query=Query(base=base))
         body = render("dashboard/claims_card.html.j2", **_values(card, source, runs_dir))
     page = {"head": theme.head(), "header": shell.header(""), "top": top, "footer": about.footer(), "title": TITLE}
     return render("dashboard/claims.html.j2", body=body, **page, **parts)
+
+
+def _counted(number: int, verdict: str) -> str:
+    """Return how many claims have a verdict, as part of a sentence.
+
+    >>> _counted(2, "holds"), _counted(1, "holds"), _counted(9, "not decidable here")
+    ('2 hold', '1 holds', '9 not decidable here')
+    """
+    return f"{number} {verdict.removesuffix('s') if number != 1 else verdict}"
 
 
 def _values(card: Mapping[str, Any], source: str, runs_dir: Path) -> dict[str, Any]:
