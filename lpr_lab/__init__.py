@@ -30,6 +30,8 @@ _VERBS = {
     "allocate": "lpr_lab.method.allocation",
     "measure_similarity": "lpr_lab.method.similarity",
     "SimilarityTable": "lpr_lab.method.similarity_table",
+    "measure_layer_scores": "lpr_lab.method.scores.measure",
+    "LayerScores": "lpr_lab.method.scores.table",
     "upcycle": "lpr_lab.method.upcycle",
     "count_parameters": "lpr_lab.method.upcycle",
     "StageBudget": "lpr_lab.method.training.budget",
@@ -105,6 +107,8 @@ if TYPE_CHECKING:
     from lpr_lab.method.losses import classifier_loss, group_loss, lm_loss, load_balancing_loss, lpr_loss, router_z_loss
     from lpr_lab.method.review import review
     from lpr_lab.method.router_statistics import RouterStatistics
+    from lpr_lab.method.scores.measure import measure_layer_scores
+    from lpr_lab.method.scores.table import LayerScores
     from lpr_lab.method.settings import FitSettings
     from lpr_lab.method.similarity import measure_similarity
     from lpr_lab.method.similarity_table import SimilarityTable

@@ -16,6 +16,7 @@ TORCH_FREE = (
     "lpr_lab.runs.run",
     "lpr_lab.measure.trace",
     "lpr_lab.method.allocation",
+    "lpr_lab.method.scores.table",
     "lpr_lab.method.similarity_table",
     "lpr_lab.progress",
     "lpr_lab.storage",

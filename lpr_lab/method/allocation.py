@@ -1,7 +1,8 @@
 """How many new experts each layer gets.
 
 MoE-LPR gives every layer the same number (`uniform`). LayerMoE gives a layer more, the less alike languages look in it
-(`allocate`). A list of numbers is an allocation too. No torch here: plans are made wherever a similarity is at hand.
+(`allocate`); any other score of layers divides a budget as well (`scores`). A list of numbers is an allocation too. No
+torch here: plans are made wherever a similarity or scores are at hand.
 
 Letters: L layers.
 """
@@ -16,6 +17,7 @@ from fractions import Fraction
 from typing import TypeVar
 
 from lpr_lab.errors import UsageError, one_of
+from lpr_lab.method.scores.table import LayerScores
 from lpr_lab.method.similarity_table import SimilarityTable
 
 RULES = ("largest_remainder", "round_up", "round_up_added")
@@ -34,7 +36,12 @@ ORDERS: dict[str, Callable[[Sequence[float], int], Iterable[int]]] = {
     "last": lambda similarity, seed: reversed(range(len(similarity))),
     "random": _shuffled,
 }
-"""Which layers get more of the budget: given each layer's similarity and a seed, the layers, largest share first."""
+"""Which layers get more of the budget: given each layer's similarity and a seed, the layers, largest share first. Of
+scores, an order is given one over the score."""
+OWN = "similarity"
+"""The order that is not a control: by what was measured."""
+_LAST = Fraction(1, 10**12)
+"""The share of a layer without a score, beside the smallest share of all others: it comes after them."""
 
 Number = TypeVar("Number", int, Fraction)
 
@@ -77,26 +84,29 @@ def uniform(num_layers: int, per_layer: int = 1) -> Allocation:
 
 
 def allocate(
-    similarity: SimilarityTable | Sequence[float],
+    similarity: SimilarityTable | LayerScores | Sequence[float],
     budget: float,
     rule: str = "largest_remainder",
     *,
     min_new: int = 0,
     max_new: int | None = None,
-    by: str = "similarity",
+    by: str | None = None,
     parameters_per_expert: Sequence[int] | None = None,
     seed: int = 0,
 ) -> Allocation:
-    """Divide a budget of new experts over the layers, in inverse proportion to similarity (LayerMoE).
+    """Divide a budget of new experts over the layers, in inverse proportion to similarity (LayerMoE) or by a score.
 
     >>> allocate([0.2, 0.4, 0.4, 0.2], budget=6).new_experts
     (2, 1, 1, 2)
+    >>> allocate(LayerScores(kind="gradient", values=(3, 1, 0)), budget=4).new_experts
+    (3, 1, 0)
     >>> allocate([0.2, 0.4, 0.4, 0.2], budget=6, max_new=1)
     Traceback (most recent call last):
     lpr_lab.errors.UsageError: A budget of 6 does not fit 4 layers with 0 to 1 new experts each, which take 0 to 4.
 
     Args:
-        similarity: from `measure_similarity`, or one number > 0 per layer.
+        similarity: from `measure_similarity`, or one number > 0 per layer; or `LayerScores`, in proportion to which the
+            budget is divided.
         budget: new experts in all, a whole number; with `parameters_per_expert`, parameters; for the round-up rules,
             the paper's delta.
         rule: `largest_remainder` spends a budget of experts exactly. `round_up` is the paper's formula,
@@ -104,8 +114,9 @@ def allocate(
             the same value as the number of *new* experts, as the paper does in a second expansion.
         min_new: every layer gets at least so many new experts.
         max_new: and at most so many; None for no limit.
-        by: `similarity`, or a control that gives the same shares to other layers: `inverse` the largest to the most
-            similar layer, `first` and `last` the largest to the first or last layer, `random` in random order.
+        by: what was measured (`similarity`, or the kind of the scores), which is also meant by None; or a control that
+            gives the same shares to other layers: `inverse` the largest to the most similar layer or that of the lowest
+            score, `first` and `last` the largest to the first or last layer, `random` in random order.
         parameters_per_expert: parameters of one new expert, per layer (`SimilarityTable.expert_parameters`). The
             budget is then in parameters, and at most it is spent: what is left would not pay for one more expert in
             any layer that was rounded down.
@@ -116,10 +127,10 @@ def allocate(
         ones differ by at most one, in favour of the earlier.
 
     Raises:
-        UsageError: a similarity that is not positive, a budget that does not fit, or an unknown rule or control.
+        UsageError: a similarity that is not positive, a budget that does not fit, an unknown rule or control, or one
+            that is by something else than was measured.
     """
     one_of("rule", rule, RULES)
-    one_of("by", by, ORDERS)
     if min_new < 0 or (max_new is not None and max_new < min_new):
         raise UsageError(f"min_new = {min_new} and max_new = {max_new}; expected 0 <= min_new <= max_new.")
     shares = _shares(similarity, by, seed)
@@ -135,11 +146,11 @@ def allocate(
 
 
 def delta_for(
-    similarity: SimilarityTable | Sequence[float],
+    similarity: SimilarityTable | LayerScores | Sequence[float],
     budget: int,
     rule: str = "round_up",
     *,
-    by: str = "similarity",
+    by: str | None = None,
     seed: int = 0,
 ) -> float:
     """Return a delta whose rounding up comes to a budget of new experts.
@@ -192,8 +203,22 @@ def _float_between(low: Fraction, high: Fraction) -> float | None:
     return next((value for value in near if low < Fraction(value) <= high), None)
 
 
-def _shares(similarity: SimilarityTable | Sequence[float], by: str, seed: int) -> list[Fraction]:
-    """Return each layer's share of the budget, (1/S_i) / sum of 1/S_k, in exact arithmetic: a tie is then a tie."""
+def _shares(similarity: SimilarityTable | LayerScores | Sequence[float], by: str | None, seed: int) -> list[Fraction]:
+    """Return each layer's share of the budget, in exact arithmetic: a tie is then a tie.
+
+    Of scores that is the share of their sum; similarity S_i has the score 1/S_i.
+    """
+    has_scores = isinstance(similarity, LayerScores)
+    own, scores = (similarity.kind, _of_scores(similarity)) if has_scores else (OWN, _of_similarity(similarity))
+    by = own if by is None else by
+    one_of("by", by, (own, *(name for name in ORDERS if name != OWN)), f"What was measured is {own}.")
+    total = sum(scores)
+    shares = [score / total for score in scores]
+    layers = ORDERS[OWN if by == own else by]([float(1 / score) for score in scores], seed)
+    return [share for _, share in sorted(zip(layers, sorted(shares, reverse=True), strict=True))]
+
+
+def _of_similarity(similarity: SimilarityTable | Sequence[float]) -> list[Fraction]:
     given = similarity.similarity if isinstance(similarity, SimilarityTable) else similarity
     values = [float(value) for value in given]
     wrong = [f"layer {layer}: {value:.4g}" for layer, value in enumerate(values) if not 0 < value < math.inf]
@@ -202,11 +227,13 @@ def _shares(similarity: SimilarityTable | Sequence[float], by: str, seed: int) -
             f"Experts are divided in proportion to 1 / similarity, so every layer needs one above 0; got "
             f"{', '.join(wrong) or 'none'}. Measure more tokens, another state, or give the allocation as a list."
         )
-    inverse = [1 / Fraction(value) for value in values]
-    total = sum(inverse)
-    shares = [value / total for value in inverse]
-    layers = ORDERS[by](values, seed)
-    return [share for _, share in sorted(zip(layers, sorted(shares, reverse=True), strict=True))]
+    return [1 / Fraction(value) for value in values]
+
+
+def _of_scores(scores: LayerScores) -> list[Fraction]:
+    """Return scores above 0: one that is not becomes a very small one, so that a layer without any comes last."""
+    least = _LAST * min(Fraction(value) for value in scores.values if value > 0)
+    return [max(Fraction(value), least) for value in scores.values]
 
 
 def _largest_remainder(

@@ -22,6 +22,21 @@ class SimilaritySettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScoreSettings:
+    """Of `measure_layer_scores`."""
+
+    tokens_per_language: int = 8192
+    neuron_share: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.tokens_per_language < 1 or not 0 < self.neuron_share <= 1:
+            raise UsageError(
+                f"score_tokens = {self.tokens_per_language}, score_neuron_share = {self.neuron_share}; expected 1 or "
+                "more, and above 0 up to 1."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class UpcycleSettings:
     """Of `upcycle`; said outright, also what a further expansion would take from the first."""
 

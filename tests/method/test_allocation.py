@@ -165,7 +165,7 @@ def test_layers_may_stay_dense():
 @for_any(SIMILARITIES, st.floats(1, 300))
 def test_rounding_up_overshoots_delta_by_less_than_one_expert_per_layer(similarity, delta):
     added = allocate(similarity, delta, rule="round_up_added")
-    assert delta <= added.total < delta + len(similarity)
+    assert delta <= added.total < Fraction(delta) + len(similarity)
     assert min(added.new_experts) >= 1
 
 

@@ -62,22 +62,8 @@ def language_neurons(
         raise UsageError(f"neuron_share = {neuron_share}; expected above 0 and up to 1.")
     mlps = [mlp.path for mlp in find_decoder_mlps(model)]
     languages = [*original, *expanded]
-    rates = torch.stack(
-        [
-            _firing_rates(
-                model,
-                mlps,
-                tokenizer,
-                corpus,
-                language,
-                split="replay" if language in original else "train",
-                tokens=tokens_per_language,
-                precision=precision,
-                seed=seed,
-            )
-            for language in languages
-        ]
-    )
+    reading = {"tokens_per_language": tokens_per_language, "precision": precision, "seed": seed}
+    rates = firing_rates(model, tokenizer, corpus, original=original, expanded=expanded, **reading)
     wanted = max(1, round(neuron_share * rates[0].numel()))
     chosen = specific_neurons(rates, range(len(original), len(languages)), wanted)
     if not bool(chosen.any()):
@@ -112,6 +98,32 @@ def specific_neurons(rates: torch.Tensor, wanted_languages: Sequence[int], numbe
     chosen = torch.zeros(order.numel(), dtype=torch.bool)
     chosen[order.argsort(stable=True)[:number]] = True
     return chosen.view(rates.shape[1:])
+
+
+def firing_rates(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    corpus: Corpus,
+    *,
+    original: Sequence[str],
+    expanded: Sequence[str],
+    tokens_per_language: int = 4096,
+    precision: str = "auto",
+    seed: int = 0,
+) -> torch.Tensor:
+    """Return how often each neuron's activation is above zero on each language's text: float64 [languages, L, F].
+
+    The original languages come first; for arguments and text see `language_neurons`.
+    """
+    mlps = [mlp.path for mlp in find_decoder_mlps(model)]
+    splits = {**dict.fromkeys(original, "replay"), **dict.fromkeys(expanded, "train")}
+    reading = {"tokens": tokens_per_language, "precision": precision, "seed": seed}
+    return torch.stack(
+        [
+            _firing_rates(model, mlps, tokenizer, corpus, language, split=split, **reading)
+            for language, split in splits.items()
+        ]
+    )
 
 
 def _firing_rates(
