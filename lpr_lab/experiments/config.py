@@ -13,11 +13,13 @@ from lpr_lab.errors import UsageError, did_you_mean, one_of
 from lpr_lab.measure.settings import EvaluateSettings, SelfDivergenceSettings, TaskSettings
 from lpr_lab.measure.tasks.kinds import NAMES as TASKS
 from lpr_lab.method.allocation import RULES
+from lpr_lab.method.scores.table import KINDS as SCORES
 from lpr_lab.method.settings import (
     ExpandSettings,
     FinetuneSettings,
     FitSettings,
     ReviewSettings,
+    ScoreSettings,
     SimilaritySettings,
     UpcycleSettings,
     num_classifiers,
@@ -33,7 +35,9 @@ OF_BASELINES = ("finetune", "interpolate")
 STAGES = ("stage1", "stage2")
 OLD_ONLY = "old_only"
 CONTROLS = ("", OLD_ONLY)
-ALLOCATIONS = ("uniform", "similarity", "inverse", "first", "last", "random")
+BY_SIMILARITY = ("uniform", "similarity", "inverse", "first", "last", "random")
+"""What a measured similarity is enough for."""
+ALLOCATIONS = (*BY_SIMILARITY, *SCORES)
 
 
 _RATE_FACTORS = {"lora": 10, "lora_moe": 10}
@@ -47,6 +51,7 @@ def _own(settings: type) -> dict[str, str]:
 
 _FLAT: dict[str, dict[str, str]] = {
     "similarity": {"similarity_tokens": "tokens_per_language", "similarity_state": "state"},
+    "scores": {"score_tokens": "tokens_per_language", "score_neuron_share": "neuron_share"},
     "upcycle": _own(UpcycleSettings),
     "fit": {f"fit_{name}": name for name in ("solver", "divide", "tokens_per_language")},
     "expand": _own(ExpandSettings),
@@ -101,13 +106,15 @@ class Experiment:
     new_experts_per_layer: int = 1
     """On average over the layers: the budget."""
     allocation: str | tuple[int, ...] = "uniform"
-    """How the budget is divided: uniform, similarity (LayerMoE), the controls inverse, first, last, random; or new
-    experts layer by layer, and then that is the budget."""
+    """How the budget is divided: uniform, similarity (LayerMoE), the controls inverse, first, last, random; by a score
+    of layers, neurons, gradient or predicted_gain (see `method.scores`); or new experts layer by layer, and then that
+    is the budget."""
     allocation_rule: str = "largest_remainder"
     """Or the paper's `round_up` (see `method.allocation.allocate`)."""
     delta: float | None = None
     """The papers' budget, for rounding up; None for the one that comes to `new_experts_per_layer`."""
     similarity: SimilaritySettings = field(default_factory=SimilaritySettings)
+    scores: ScoreSettings = field(default_factory=ScoreSettings)
     classifiers: int | float | tuple[int, ...] = 0
     """Routing classifiers: in so many of the layers where original and expanded languages are most alike, in such a
     share of all layers (below 1), or in these layers."""
@@ -145,6 +152,7 @@ class Experiment:
             )
         if isinstance(self.allocation, str):
             one_of("allocation", self.allocation, ALLOCATIONS, "A list gives the new experts layer by layer.")
+            self._check_score()
         one_of("allocation_rule", self.allocation_rule, RULES)
         one_of("base_dtype", self.base_dtype, BASE_DTYPES)
         one_of("control", self.control, CONTROLS)
@@ -180,6 +188,21 @@ class Experiment:
             raise UsageError(
                 f"allocation = {self.allocation!r} plans an expansion; sparse_moe takes 'uniform', or new experts "
                 "layer by layer."
+            )
+
+    def _check_score(self) -> None:
+        """Refuse what a score of layers cannot be measured on, before anything is loaded."""
+        if self.allocation not in SCORES:
+            return
+        if self.parent:
+            raise UsageError(
+                f"allocation = {self.allocation!r} is measured on a dense base, and this experiment goes on from the "
+                f"run {self.parent}; take similarity, uniform, or a list."
+            )
+        if self.quantization and self.allocation != "neurons":
+            raise UsageError(
+                f"allocation = {self.allocation!r} needs gradients of the base's weights, and quantization = "
+                f"{self.quantization!r} packs them; take similarity or neurons, or leave the base whole."
             )
 
     @property

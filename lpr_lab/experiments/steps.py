@@ -17,6 +17,8 @@ from lpr_lab.method.closed_form import RouterFits, fit_routers, local_review
 from lpr_lab.method.expand import expand
 from lpr_lab.method.review import review
 from lpr_lab.method.router_statistics import RouterStatistics
+from lpr_lab.method.scores.measure import measure_layer_scores
+from lpr_lab.method.scores.table import KINDS, LayerScores
 from lpr_lab.method.settings import num_classifiers
 from lpr_lab.method.similarity import measure_similarity
 from lpr_lab.method.similarity_table import SimilarityTable
@@ -63,15 +65,17 @@ def plan(
     tokenizer: PreTrainedTokenizerBase,
     corpus: Corpus,
 ) -> Allocation:
-    """Return how many new experts each layer gets, measuring similarity where the plan depends on it.
+    """Return how many new experts each layer gets, measuring similarity, or a score, where the plan depends on it.
 
     What was planned is recorded in the run, and an interrupted run keeps to it.
     """
     if "plan" in run.phases:
         return Allocation(tuple(run.phases["plan"]["new_experts"]))
     num_layers = model.config.get_text_config().num_hidden_layers
-    table, classifiers = None, experiment.classifiers
-    by_rule = isinstance(experiment.allocation, str) and experiment.allocation != "uniform"
+    table, scores, classifiers = None, None, experiment.classifiers
+    if experiment.allocation in KINDS:
+        scores = _scores(experiment, run, model, tokenizer, corpus)
+    by_rule = isinstance(experiment.allocation, str) and experiment.allocation != "uniform" and scores is None
     if by_rule or (classifiers and not isinstance(classifiers, tuple)):
         table = measure_similarity(
             model,
@@ -85,7 +89,7 @@ def plan(
         )
         run.tables.write("similarity", table.to_frame())
     facts: dict[str, Any] = {"allocation": experiment.allocation}
-    allocation = _allocation(experiment, num_layers, table, facts)
+    allocation = _allocation(experiment, num_layers, scores or table, facts)
     facts["new_experts"] = list(allocation.new_experts)
     if table is not None:
         facts["similarity"] = [round(float(value), 6) for value in table.similarity]
@@ -100,8 +104,33 @@ def plan(
     return allocation
 
 
+def _scores(
+    experiment: Experiment,
+    run: Run,
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    corpus: Corpus,
+) -> LayerScores:
+    """Measure the score of layers that the experiment's plan divides by, and keep it in the run."""
+    assert isinstance(experiment.allocation, str)
+    scores = measure_layer_scores(
+        model,  # pyright: ignore  # a dense base, or it is refused
+        tokenizer,
+        corpus,
+        experiment.allocation,
+        original=experiment.original,
+        expanded=experiment.expanded,
+        **vars(experiment.scores),
+        precision=experiment.precision,
+        seed=experiment.seed,
+    )
+    run.tables.write("scores", scores.to_frame())
+    run.phases.record("scores", scores.to_json())
+    return scores
+
+
 def _allocation(
-    experiment: Experiment, num_layers: int, table: SimilarityTable | None, facts: dict[str, Any]
+    experiment: Experiment, num_layers: int, table: SimilarityTable | LayerScores | None, facts: dict[str, Any]
 ) -> Allocation:
     """Divide the budget over the layers; where it is rounded up, by which delta goes into `facts`."""
     if not isinstance(experiment.allocation, str):

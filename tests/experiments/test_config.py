@@ -10,10 +10,11 @@ from lpr_lab.errors import UsageError
 from lpr_lab.experiments import recipes
 from lpr_lab.experiments.config import NAMES, Experiment
 from lpr_lab.measure.settings import EvaluateSettings, TaskSettings
-from lpr_lab.method.settings import ExpandSettings, ReviewSettings, SimilaritySettings, UpcycleSettings
+from lpr_lab.method.settings import ExpandSettings, ReviewSettings, ScoreSettings, SimilaritySettings, UpcycleSettings
 
 VERBS = [
     (lab.measure_similarity, SimilaritySettings),
+    (lab.measure_layer_scores, ScoreSettings),
     (lab.upcycle, UpcycleSettings),
     (lab.expand, ExpandSettings),
     (lab.review, ReviewSettings),

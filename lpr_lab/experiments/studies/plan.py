@@ -12,9 +12,11 @@ import numpy as np
 import pandas as pd
 
 from lpr_lab.errors import UsageError, one_of
-from lpr_lab.experiments.config import ALLOCATIONS
+from lpr_lab.experiments.config import ALLOCATIONS, BY_SIMILARITY
 from lpr_lab.method.allocation import Allocation, allocate, delta_for
-from lpr_lab.method.settings import num_classifiers
+from lpr_lab.method.scores.measure import measure_layer_scores
+from lpr_lab.method.scores.table import KINDS, LayerScores
+from lpr_lab.method.settings import ScoreSettings, num_classifiers
 from lpr_lab.method.similarity import measure_similarity
 from lpr_lab.method.similarity_table import SimilarityTable
 from lpr_lab.model.bases.load import load_base
@@ -106,12 +108,41 @@ def measure(settings: PlanSettings, run: Run) -> SimilarityTable:
     return table
 
 
-def allocations(settings: PlanSettings, table: SimilarityTable) -> dict[str, Allocation]:
-    """Return what the same budget buys under each allocation, by name."""
+def measure_scores(settings: PlanSettings, run: Run) -> LayerScores | None:
+    """Measure the score that the plan is to divide by, unless this run has; None where it divides by similarity."""
+    if settings.allocation not in KINDS:
+        return None
+    with run.working("scores"):
+        if run.phases.is_done("scores"):
+            return LayerScores.from_json(run.phases["scores"])
+        model, tokenizer = load_base(settings.base)
+        corpus = load_corpus(settings.corpus, languages=[*settings.original, *settings.expanded])
+        scores = measure_layer_scores(
+            model,
+            tokenizer,
+            corpus,
+            settings.allocation,
+            original=settings.original,
+            expanded=settings.expanded,
+            tokens_per_language=min(settings.tokens_per_language, ScoreSettings().tokens_per_language),
+            precision=settings.precision,
+            seed=settings.seed,
+        )
+        run.tables.write("scores", scores.to_frame())
+        run.phases.record("scores", scores.to_json())
+        run.phases.mark_done("scores")
+    return scores
+
+
+def allocations(
+    settings: PlanSettings, table: SimilarityTable, scores: LayerScores | None = None
+) -> dict[str, Allocation]:
+    """Return what the same budget buys under each allocation, by name; by a score only where it was measured."""
     even = [1.0] * len(table.layers)
+    measured = {} if scores is None else {scores.kind: scores}
 
     def divided(name: str) -> Allocation:
-        curve, by = (even, "similarity") if name == "uniform" else (table, name)
+        curve, by = (even, "similarity") if name == "uniform" else (measured.get(name, table), name)
         budget: float = settings.budget
         if settings.rule != "largest_remainder" and settings.budget_in == "experts":
             budget = settings.delta or delta_for(curve, settings.budget, settings.rule, by=by, seed=settings.seed)
@@ -126,7 +157,7 @@ def allocations(settings: PlanSettings, table: SimilarityTable) -> dict[str, All
             seed=settings.seed,
         )
 
-    return {name: divided(name) for name in ALLOCATIONS}
+    return {name: divided(name) for name in (*BY_SIMILARITY, *measured)}
 
 
 def compare(table: SimilarityTable, plans: dict[str, Allocation], top_k: int) -> pd.DataFrame:
@@ -170,10 +201,12 @@ def classifier_layers(settings: PlanSettings, table: SimilarityTable, plan: Allo
     return table.most_similar_layers(min(wanted, len(mixtures)), among=mixtures)
 
 
-def finish(settings: PlanSettings, run: Run, table: SimilarityTable) -> dict[str, Any]:
+def finish(
+    settings: PlanSettings, run: Run, table: SimilarityTable, scores: LayerScores | None = None
+) -> dict[str, Any]:
     """Write `plan.yaml`, the tables and the results with their claims, and mark the run finished."""
     with run.working("finish"):
-        plans = allocations(settings, table)
+        plans = allocations(settings, table, scores)
         plan = plans[settings.allocation]
         comparison = compare(table, plans, settings.top_k)
         run.tables.write("allocations", comparison)
@@ -199,6 +232,7 @@ def finish(settings: PlanSettings, run: Run, table: SimilarityTable) -> dict[str
             "tokens": dict(zip(table.languages, table.num_tokens, strict=True)),
             "state": table.state,
             "similarity": table.similarity.tolist(),
+            **({} if scores is None else {"scores": {scores.kind: list(scores.values)}}),
             "new_experts": list(plan.new_experts),
             "classifier_layers": list(classifier_layers(settings, table, plan)),
             "allocations": comparison.to_dict("records"),

@@ -6,6 +6,7 @@ import pytest
 from lpr_lab.errors import UsageError
 from lpr_lab.experiments.studies import plan as planning
 from lpr_lab.experiments.studies.plan import PlanSettings
+from lpr_lab.method.scores.table import LayerScores
 from lpr_lab.method.similarity_table import SimilarityTable
 
 SIMILARITY = [0.2, 0.1, 0.2, 0.4, 0.5, 0.4, 0.3, 0.2, 0.6]
@@ -30,6 +31,13 @@ def test_every_allocation_gets_the_same_budget(table, budget):
     assert {plan.total for plan in plans.values()} == {20}
     assert set(plans) == {"uniform", "similarity", "inverse", "first", "last", "random"}
     assert max(plans["uniform"].new_experts) - min(plans["uniform"].new_experts) == 1
+
+
+def test_a_score_that_was_measured_is_one_more_allocation_of_the_same_budget(table):
+    scores = LayerScores(kind="gradient", values=(1.0, 3.0, *(0.5,) * 7))
+    plans = planning.allocations(PlanSettings(budget=15, allocation="gradient"), table, scores)
+    assert plans["gradient"].new_experts[:2] == (2, 6) and plans["gradient"].total == plans["similarity"].total == 15
+    assert len(plans) == 7
 
 
 def test_the_comparison_says_where_experts_go_and_which_routers_have_a_choice(table):
