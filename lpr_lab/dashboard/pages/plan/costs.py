@@ -9,6 +9,7 @@ from lpr_lab.dashboard.query import Query
 from lpr_lab.errors import UsageError
 from lpr_lab.method.allocation import allocate
 from lpr_lab.method.costs.memory import LEARNT_BYTES
+from lpr_lab.method.scores.table import KINDS
 
 RULES = {
     "similarity": "Where languages differ",
@@ -16,6 +17,9 @@ RULES = {
     "inverse": "Where they are alike",
     "first": "First layers",
     "last": "Last layers",
+    "neurons": "Where neurons know a language",
+    "gradient": "Where gradients are long",
+    "predicted_gain": "Where a step gains most",
     "own": "By hand",
 }
 ROUNDING = {"largest_remainder": "Spend it exactly", "round_up": "Round up, as the paper"}
@@ -44,9 +48,17 @@ def make_plan(facts: BaseFacts, query: Query) -> Plan | None:
     if layers is None:
         return None
     similarity = facts.similarity if facts.similarity and len(facts.similarity.values) == layers else None
+    scores = facts.scores.get(query.rule)
+    scores = scores if scores and len(scores.values) == layers else None
     by_hand, problem = _by_hand(query.experts, layers) if query.rule in ("own", "") else (None, "")
     rule = "own" if by_hand else query.rule if query.rule in RULES and query.rule != "own" else "similarity"
-    if similarity is None and rule not in ("own", "uniform"):
+    if rule in KINDS and scores is None:
+        problem = (
+            f"“{RULES[rule]}” needs a score that no run on this base was planned by; measure it with "
+            f"-p allocation={rule} of the notebook 02_plan_experts."
+        )
+        rule = "similarity" if similarity else "uniform"
+    elif similarity is None and scores is None and rule not in ("own", "uniform"):
         if query.rule and query.rule != "own":
             problem = f"“{RULES[rule]}” needs similarity, which no run on this base has measured."
         rule = "uniform"
@@ -62,8 +74,9 @@ def make_plan(facts: BaseFacts, query: Query) -> Plan | None:
             problem = f"{error} This is the plan for {budget}."
     if by_hand:
         return Plan(by_hand, "own", rounding, budget, top_k, tokens)
-    shares = similarity.values if similarity and rule != "uniform" else (1.0,) * layers
-    by = "similarity" if rule == "uniform" else rule
+    even = rule == "uniform" or (similarity is None and scores is None)
+    shares = (1.0,) * layers if even else scores or similarity.values  # pyright: ignore  # one of them is there
+    by = "similarity" if even else rule
     try:
         experts = allocate(shares, budget, rounding, max_new=MAX_PER_LAYER, by=by).new_experts
     except UsageError as error:

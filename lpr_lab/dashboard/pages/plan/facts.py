@@ -4,11 +4,12 @@ No model is loaded for any of it; what no run has found is unknown and said to b
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lpr_lab.dashboard.parameters import MAX_LAYERS
 from lpr_lab.errors import LprError
+from lpr_lab.method.scores.table import KINDS, LayerScores
 from lpr_lab.runs.run import Run
 
 FEW_TOKENS = 10_000
@@ -54,6 +55,7 @@ class BaseFacts:
         expert_parameters: parameters of one new expert, layer by layer.
         base_parameters: of the dense model.
         router_row: parameters of a router per expert.
+        scores: by kind, scores of layers that runs were planned by (`method.scores`).
     """
 
     base: str
@@ -63,6 +65,7 @@ class BaseFacts:
     router_row: float | None = None
     similarity: Similarity | None = None
     speed: Speed | None = None
+    scores: Mapping[str, LayerScores] = field(default_factory=dict)
 
 
 def base_of(run: Run) -> str:
@@ -76,7 +79,8 @@ def facts_of(run: Run, runs: Iterable[Run]) -> BaseFacts:
     facts = BaseFacts(base)
     if not base:
         return facts
-    for other in [run, *(other for other in runs if other.id != run.id)]:
+    candidates = [run, *(other for other in runs if other.id != run.id)]
+    for other in candidates:
         if other.problem is not None:
             continue
         try:
@@ -86,7 +90,20 @@ def facts_of(run: Run, runs: Iterable[Run]) -> BaseFacts:
             continue  # a damaged run tells nothing; its own page says why
         if None not in (facts.expert_parameters, facts.base_parameters, facts.similarity, facts.speed):
             break
-    return facts
+    return replace(facts, scores=_scores(base, candidates))
+
+
+def _scores(base: str, runs: Iterable[Run]) -> dict[str, LayerScores]:
+    """Return the scores that runs on a base were planned by, of each kind the first that is found."""
+    found: dict[str, LayerScores] = {}
+    for run in runs:
+        try:
+            kind = run.config.get("allocation") if run.problem is None and base_of(run) == base else None
+            if isinstance(kind, str) and kind in KINDS and kind not in found and run.phases.get("scores"):
+                found[kind] = LayerScores.from_json(run.phases["scores"])
+        except LprError:
+            continue  # its own page says why
+    return found
 
 
 def _with(facts: BaseFacts, run: Run) -> BaseFacts:

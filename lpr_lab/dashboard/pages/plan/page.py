@@ -19,6 +19,7 @@ from lpr_lab.dashboard.parameters import Text
 from lpr_lab.dashboard.query import Query
 from lpr_lab.dashboard.shell import FILES, PICK, PageContext, html_block, in_order, notice
 from lpr_lab.errors import LprError
+from lpr_lab.method.scores.table import KINDS
 from lpr_lab.runs.run import Run
 from lpr_lab.views.numbers import count
 
@@ -87,7 +88,12 @@ def _controls(facts: BaseFacts, plan: Plan | None) -> dict[str, Any]:
     if plan is None:
         hidden = gr.update(visible=False)
         return dict.fromkeys(("rule", "rounding", "budget", "top_k", "tokens"), hidden)
-    rules = [(text, name) for name, text in RULES.items() if _fits(facts) or name in ("uniform", "own")]
+    always = ("uniform", "own")
+    rules = [
+        (text, name)
+        for name, text in RULES.items()
+        if name in always or (name in facts.scores if name in KINDS else _fits(facts))
+    ]
     return {
         "rule": gr.update(choices=rules, value=plan.rule, visible=True),
         "rounding": gr.update(value=plan.rounding, visible=True),

@@ -18,6 +18,7 @@ from lpr_lab.dashboard.query import Query
 from lpr_lab.experiments.notebooks.parameters import read_notebook, resolve
 from lpr_lab.experiments.notebooks.run import notebooks_dir
 from lpr_lab.method.allocation import allocate
+from lpr_lab.method.scores.table import LayerScores
 from lpr_lab.model.bases.embedded import learning_rates
 from lpr_lab.runs.run import Run
 
@@ -89,6 +90,23 @@ def test_a_typed_similarity_that_cannot_be_is_refused(text, said):
 def test_a_rule_divides_as_the_library_does(rule):
     made = make_plan(FACTS, Query(rule=rule, budget=7))
     assert made is not None and made.experts == allocate((0.2, 0.4, 0.4, 0.2), 7, by=rule).new_experts
+
+
+def test_a_score_that_a_run_was_planned_by_divides_as_the_library_does_and_is_offered():
+    scores = LayerScores(kind="gradient", values=(1.0, 1.0, 4.0, 2.0))
+    for facts in (replace(FACTS, scores={"gradient": scores}), BaseFacts("b", 4, scores={"gradient": scores})):
+        made = make_plan(facts, Query(rule="gradient", budget=8))
+        assert made is not None and made.experts == (1, 1, 4, 2) and made.rule == "gradient" and not made.problem
+    unmeasured = make_plan(FACTS, Query(rule="neurons", budget=8))
+    assert unmeasured is not None and unmeasured.rule == "similarity" and "allocation=neurons" in unmeasured.problem
+
+
+def test_scores_are_found_in_the_runs_that_were_planned_by_them(runs_dir):
+    made = make_plan_run(runs_dir)
+    scores = LayerScores(kind="gradient", values=(1.0,) * 30)
+    run = Run.create(runs_dir, kind="plan", slug="x", title="x", config={**made.config, "allocation": "gradient"})
+    run.phases.record("scores", scores.to_json())
+    assert facts_of(made, [made, run]).scores == {"gradient": scores}
 
 
 def test_evenly_the_paper_s_rounding_and_by_hand():
