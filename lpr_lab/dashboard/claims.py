@@ -18,6 +18,7 @@ from lpr_lab.dashboard import about, shell, theme
 from lpr_lab.dashboard.query import Query
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.scorecard.build import scorecard
+from lpr_lab.experiments.scorecard.plan import CARDS
 from lpr_lab.runs.run import run_folders
 from lpr_lab.runs.scorecard.table import saved_bases
 from lpr_lab.storage import file_stamp
@@ -60,27 +61,28 @@ def render_claims(runs_dir: Path, base: str = DEFAULT, stamps: tuple[Any, ...] =
         base: whose scorecard.
         stamps: of the runs, so that the page is made anew when one of them is another.
     """
-    parts: dict[str, Any] = {"bases": sorted({DEFAULT, base, *saved_bases()}), "base": base, "path": PATH}
+    parts: dict[str, Any] = {"bases": list(dict.fromkeys([*CARDS, *saved_bases(), base])), "base": base, "path": PATH}
     try:
         card, source = scorecard(base, runs_dir)
     except LprError as error:
         top, body = shell.head(TITLE, "Nothing was measured on this base yet."), shell.card("No scorecard", str(error))
     else:
-        counts = ", ".join(_counted(number, word) for word, number in card["verdicts"].items())
-        finding = f"Of {len(card['claims'])} claims of the two papers, on {base}: {counts}."
+        finding = f"Of {len(card['claims'])} claims of the two papers {_counted(card['verdicts'])}, on {base}."
         top = shell.head(TITLE, finding, query=Query(base=base))
         body = render("dashboard/claims_card.html.j2", **_values(card, source, runs_dir))
     page = {"head": theme.head(), "header": shell.header(""), "top": top, "footer": about.footer(), "title": TITLE}
     return render("dashboard/claims.html.j2", body=body, **page, **parts)
 
 
-def _counted(number: int, verdict: str) -> str:
-    """Return how many claims have a verdict, as part of a sentence.
+def _counted(verdicts: Mapping[str, int]) -> str:
+    """Return how many claims have which verdict.
 
-    >>> _counted(2, "holds"), _counted(1, "holds"), _counted(9, "not decidable here")
-    ('2 hold', '1 holds', '9 not decidable here')
+    >>> _counted({"holds": 1, "fails": 2, "not decidable here": 0})
+    '1 holds, 2 fail and 0 are not decidable here'
     """
-    return f"{number} {verdict.removesuffix('s') if number != 1 else verdict}"
+    holds, fails, undecided = verdicts.values()
+    words = [f"{holds} {'holds' if holds == 1 else 'hold'}", f"{fails} {'fails' if fails == 1 else 'fail'}"]
+    return f"{', '.join(words)} and {undecided} {'is' if undecided == 1 else 'are'} not decidable here"
 
 
 def _values(card: Mapping[str, Any], source: str, runs_dir: Path) -> dict[str, Any]:

@@ -41,6 +41,8 @@ def test_without_runs_it_is_the_one_that_came_with_the_code_and_without_that_it_
     monkeypatch.setattr(table, "read_saved", lambda base: read(base, tmp_path / "results"))
     done = call("scorecard", "show", "--runs-dir", str(tmp_path / "none"))
     assert done.exit_code == 0 and "came with the code" in done.stdout
+    never = call("scorecard", "show", "--base", "gemma3-270m", "--runs-dir", str(tmp_path / "none"))
+    assert never.exit_code == 0 and "not run: moe_lpr" in never.stdout and "22 not decidable" in never.stdout
     other = call("scorecard", "show", "--base", "other", "--runs-dir", str(tmp_path / "none"))
     assert other.exit_code == 3 and "scorecard run --base other" in other.stderr
 

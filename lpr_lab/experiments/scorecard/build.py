@@ -6,7 +6,7 @@ from typing import Any
 
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.config import completed
-from lpr_lab.experiments.scorecard.plan import ARMS, Card, card_for, experiment_of
+from lpr_lab.experiments.scorecard.plan import ARMS, CARDS, Card, card_for, experiment_of
 from lpr_lab.model.bases.made import made_folder
 from lpr_lab.runs.find import list_runs
 from lpr_lab.runs.run import Run
@@ -94,12 +94,16 @@ def build(card: Card, root: str | Path) -> dict[str, Any]:
 def scorecard(base: str, root: str | Path) -> tuple[dict[str, Any], str]:
     """Return the scorecard of a base, and where it is from: runs in a folder, else what came with the code.
 
+    Of a base that has a card of its own and was never run, every row says so.
+
     Raises:
-        MissingError: neither runs nor a committed one.
+        MissingError: neither runs nor a committed one, of any other base.
     """
     card = build(card_for(base), root)
     if card["arms"]:
         return card, f"the runs in {root}"
+    if base in CARDS and base not in table.saved_bases():
+        return card, "no run: none was made on this base yet"
     return table.read_saved(base), "the results that came with the code; their runs are not here"
 
 

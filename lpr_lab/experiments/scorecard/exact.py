@@ -129,11 +129,17 @@ def of_training(card: Card) -> list[Check]:
     expected = _logits(model, probe)
     layers = model.config.get_text_config().num_hidden_layers
     settings = TrainSettings(
-        tokens=_STEPS * 256, block_tokens=128, blocks_per_step=2, learning_rate=1e-3, router_learning_rate=1e-2,
+        tokens=_STEPS * 256,
+        block_tokens=128,
+        blocks_per_step=2,
+        blocks_per_forward=2,
+        learning_rate=1e-3,
+        router_learning_rate=1e-2,
         precision="fp32",
-    )  # fmt: skip
+    )
     taught, kept = list(card.expanded), list(card.original)
-    expanded = upcycle(model, [1] * layers)
+    # With constants, by which a classifier can be made to say one thing of every token.
+    expanded = upcycle(model, [1] * layers, router_bias=True)
     with tempfile.TemporaryDirectory() as folder:
 
         def stage1(name: str) -> None:

@@ -62,8 +62,8 @@ CARDS: Mapping[str, Card] = {
         eval_tokens_per_language=4096,
         seeds=3,
     ),
-    "gemma-3-270m": Card(
-        base="gemma-3-270m",
+    "gemma3-270m": Card(
+        base="gemma3-270m",
         corpus="demo",
         original=("en", "es"),
         expanded=("el", "hu", "tr"),

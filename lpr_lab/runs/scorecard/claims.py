@@ -52,7 +52,12 @@ CLAIMS: tuple[Claim, ...] = (
         "eq. 4-8",
         EXACT,
     ),
-    Claim(4, "Without original tokens the LPR loss is 0; its gradient reaches routers alone.", "eq. 9-11", EXACT),
+    Claim(
+        4,
+        "Without original tokens the LPR loss is 0; with all weight on expert 0 it is at its floor.",
+        "eq. 9-11",
+        EXACT,
+    ),
     Claim(
         5,
         "The allocation rule gives the published lists; mean unit vectors give the mean over all pairs.",
