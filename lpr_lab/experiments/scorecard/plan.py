@@ -117,7 +117,9 @@ ARMS: Mapping[str, Arm] = {
     "2 experts": Arm(recipe="moe_lpr", settings={"new_experts_per_layer": 2}),
     "5 experts": Arm(recipe="moe_lpr", settings={"new_experts_per_layer": 5}),
     "full_replay, third of the rate": Arm(recipe="full_replay", settings=_AS_THE_REVIEW, rate=1 / 3),
+    "full_replay, tenth of the rate": Arm(recipe="full_replay", settings=_AS_THE_REVIEW, rate=1 / 10),
     "moe_lpr, third of the rate": Arm(recipe="moe_lpr", rate=1 / 3),
+    "moe_lpr, three times the rate": Arm(recipe="moe_lpr", rate=3.0),
     "layer_moe": Arm(recipe="layer_moe"),
     "layer_moe, no classifier": Arm(recipe="layer_moe", settings={"classifiers": 0}),
     "lora_moe": Arm(recipe="lora_moe"),
@@ -132,8 +134,6 @@ ARMS: Mapping[str, Arm] = {
     "lora_64": Arm(recipe="lora_64"),
     "layer_moe, inverse": Arm(recipe="layer_moe", settings={"classifiers": 0, "allocation": "inverse"}),
     "layer_moe, random": Arm(recipe="layer_moe", settings={"classifiers": 0, "allocation": "random"}),
-    "lora, third of the rate": Arm(recipe="lora", rate=1 / 3),
-    "full, third of the rate": Arm(recipe="full", rate=1 / 3),
 }
 """In the order in which they are trained: what most claims need comes first."""
 
@@ -165,7 +165,8 @@ def experiment_of(card: Card, name: str, seed: int, parent: Any = None) -> Exper
 
 def _settings(card: Card, arm: Arm) -> dict[str, Any]:
     batch = {"block_tokens": card.block_tokens, "blocks_per_step": card.blocks_per_step}
-    stage1, stage2 = card.stage1_tokens, round(card.stage2_tokens * arm.stage2)
+    one_step = card.block_tokens * card.blocks_per_step
+    stage1, stage2 = card.stage1_tokens, max(round(card.stage2_tokens * arm.stage2), one_step)
     rate = {}
     if arm.rate != 1:
         suits = recipes.RECIPES[arm.recipe](base=card.base).resolved().stage1.learning_rate

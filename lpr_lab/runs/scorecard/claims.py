@@ -133,7 +133,10 @@ CLAIMS: tuple[Claim, ...] = (
             ),
             Part(
                 "MoE-LPR forgets less than full_replay at equal gain.",
-                curves=((LPR, f"{LPR}, third of the rate"), (FULL, f"{FULL}, third of the rate")),
+                curves=(
+                    (f"{LPR}, third of the rate", LPR, f"{LPR}, three times the rate"),
+                    (f"{FULL}, tenth of the rate", f"{FULL}, third of the rate", FULL),
+                ),
                 below=0.0,
             ),
         ),

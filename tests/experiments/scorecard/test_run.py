@@ -27,7 +27,8 @@ def test_arms_differ_in_their_settings_and_share_text_and_evaluation():
 
 def test_a_learning_rate_is_a_share_of_what_suits_the_recipe():
     card = card_for()
-    whole, third = (experiment_of(card, f"lora{more}", 0).resolved().stage1 for more in ("", ", third of the rate"))
+    names = ("full_replay", "full_replay, third of the rate")
+    whole, third = (experiment_of(card, name, 0).resolved().stage1 for name in names)
     assert third.learning_rate == pytest.approx(whole.learning_rate / 3)
 
 
