@@ -57,3 +57,14 @@ def test_a_part_has_no_flat_name_of_its_own():
 def test_another_precision_for_the_base_is_refused_by_name():
     with pytest.raises(UsageError, match="half"):
         recipes.moe_lpr(base_dtype="half")
+
+
+def test_unreviewed_languages_are_scored_as_original_ones_and_no_training_reads_them():
+    experiment = recipes.moe_lpr(original=("en",), unreviewed=("es",), expanded=("el",))
+    assert experiment.languages == ("en", "es", "el") and experiment.originals == ("en", "es")
+    assert experiment.original == ("en",) and experiment.taught == ("el",)
+    before = {name: value for name, value in recipes.moe_lpr().to_config().items() if name != "unreviewed"}
+    assert Experiment.from_config(before).unreviewed == ()
+    for wrong in ({"original": ("en", "es")}, {"expanded": ("es",)}):
+        with pytest.raises(UsageError, match="es cannot be both"):
+            experiment.with_settings(**wrong)
