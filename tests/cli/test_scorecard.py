@@ -37,8 +37,7 @@ def test_without_runs_it_is_the_one_that_came_with_the_code_and_without_that_it_
 ):
     root, card = made
     table.save(build.build(card, root), tmp_path / "results")
-    read = table.read_saved
-    monkeypatch.setattr(table, "read_saved", lambda base: read(base, tmp_path / "results"))
+    monkeypatch.setattr(table, "RESULTS", tmp_path / "results")
     done = call("scorecard", "show", "--runs-dir", str(tmp_path / "none"))
     assert done.exit_code == 0 and "came with the code" in done.stdout
     never = call("scorecard", "show", "--base", "gemma3-270m", "--runs-dir", str(tmp_path / "none"))

@@ -98,21 +98,22 @@ def count_verdicts(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     return {word: sum(row["verdict"] == word for row in rows) for word in (HOLDS, FAILS, UNDECIDED)}
 
 
-def save(card: Mapping[str, Any], folder: Path = RESULTS) -> Path:
+def save(card: Mapping[str, Any], folder: Path | None = None) -> Path:
     """Write a scorecard as the committed one of its base; returns the file."""
+    folder = folder or RESULTS
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{_name(str(card['base']))}.json"
     storage.write_json(path, dict(card))
     return path
 
 
-def read_saved(base: str, folder: Path = RESULTS) -> dict[str, Any]:
+def read_saved(base: str, folder: Path | None = None) -> dict[str, Any]:
     """Return the committed scorecard of a base.
 
     Raises:
         MissingError: there is none.
     """
-    path = folder / f"{_name(base)}.json"
+    path = (folder or RESULTS) / f"{_name(base)}.json"
     if not path.is_file():
         raise MissingError(
             f"There is no scorecard of {base!r}, and no run of one. Make it: lpr-lab scorecard run --base {base}"
@@ -120,9 +121,9 @@ def read_saved(base: str, folder: Path = RESULTS) -> dict[str, Any]:
     return storage.read_json_object(path)
 
 
-def saved_bases(folder: Path = RESULTS) -> list[str]:
+def saved_bases(folder: Path | None = None) -> list[str]:
     """Return the bases that have a committed scorecard."""
-    return sorted(path.stem for path in folder.glob("*.json"))
+    return sorted(path.stem for path in (folder or RESULTS).glob("*.json"))
 
 
 def _name(base: str) -> str:
