@@ -30,7 +30,8 @@ def test_every_claim_stands_there_below_the_instrument_with_its_verdict_and_comm
     _, card = made
     assert page.index("The instrument before its readings") < page.index("The claims") < page.index("The arms")
     for row in card["claims"]:
-        assert f'id="claim-{row["number"]}"' in page and row["command"] in page
+        assert f'id="claim-{row["number"]}"' in page and f'href="#claim-{row["number"]}"' in page
+        assert row["command"] in page
     assert f"{card['verdicts']['not decidable here']} are not decidable here" in page
 
 
