@@ -118,7 +118,7 @@ def _arm(arm: Mapping[str, Any], here: set[str]) -> dict[str, Any]:
     for name in ("expanded", "reviewed", "unreviewed"):
         number = arm.get(name)
         cells.append(NOT_MEASURED if number is None else _with_interval(number))
-    for name in ("weight_original", "weight_expanded"):
+    for name in ("weight_reviewed", "weight_unreviewed", "weight_expanded"):
         number = arm.get(name)
         cells.append(NOT_MEASURED if number is None or number["value"] is None else f"{number['value']:.2f}")
     cells += [

@@ -118,6 +118,7 @@ ARMS: Mapping[str, Arm] = {
     "5 experts": Arm(recipe="moe_lpr", settings={"new_experts_per_layer": 5}),
     "full_replay, third of the rate": Arm(recipe="full_replay", settings=_AS_THE_REVIEW, rate=1 / 3),
     "full_replay, tenth of the rate": Arm(recipe="full_replay", settings=_AS_THE_REVIEW, rate=1 / 10),
+    "full_replay, thirtieth of the rate": Arm(recipe="full_replay", settings=_AS_THE_REVIEW, rate=1 / 30),
     "moe_lpr, third of the rate": Arm(recipe="moe_lpr", rate=1 / 3),
     "moe_lpr, three times the rate": Arm(recipe="moe_lpr", rate=3.0),
     "layer_moe": Arm(recipe="layer_moe"),

@@ -134,8 +134,8 @@ CLAIMS: tuple[Claim, ...] = (
             Part(
                 "MoE-LPR forgets less than full_replay at equal gain.",
                 curves=(
-                    (f"{LPR}, third of the rate", LPR, f"{LPR}, three times the rate"),
-                    (f"{FULL}, tenth of the rate", f"{FULL}, third of the rate", FULL),
+                    (f"{LPR}, third of the rate", LPR),
+                    (f"{FULL}, thirtieth of the rate", f"{FULL}, tenth of the rate"),
                 ),
                 below=0.0,
             ),

@@ -20,8 +20,9 @@ _ARM_NUMBERS = {
     "expanded": Term("", "expanded"),
     "reviewed": Term("", "reviewed"),
     "unreviewed": Term("", "unreviewed"),
+    "weight_reviewed": Term("", "reviewed", measure="weight"),
+    "weight_unreviewed": Term("", "unreviewed", measure="weight"),
     "weight_expanded": Term("", "expanded", measure="weight"),
-    "weight_original": Term("", "original", measure="weight"),
 }
 
 
