@@ -45,9 +45,11 @@ def finished(materials, tmp_path_factory):
 @pytest.mark.parametrize(
     "recipe",
     [
-        "route_first",
         "moe_lpr",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("layer_moe", "local_review", "guided_review")),
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("route_first", "layer_moe", "local_review", "guided_review")
+        ),
     ],
 )
 def test_a_run_tells_the_whole_story(finished, recipe):
