@@ -156,21 +156,24 @@ def test_ctrl_c_ends_with_130_and_a_run_to_go_on_with(runs, tmp_path):
 
 def test_app_says_where_it_listens_only_when_it_does_and_ctrl_c_ends_it_well(runs, monkeypatch):
     asked = {}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
 
     def serve(folder, **options):
         asked.update(options, folder=folder)
-        return "http://127.0.0.1:7999"
+        return f"http://127.0.0.1:{port}"
 
     def wait(self, timeout=None):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("lpr_lab.dashboard.serve", serve)
     monkeypatch.setattr("threading.Event.wait", wait)
-    done = call("app", "--port", "7999", "--no-browser")
+    done = call("app", "--port", str(port), "--no-browser")
     assert done.exit_code == 0, done.stderr
-    assert done.stderr == "Dashboard: http://127.0.0.1:7999/  (Ctrl-C stops it)\n"
+    assert done.stderr == f"Dashboard: http://127.0.0.1:{port}/  (Ctrl-C stops it)\n"
     here = {"host": "127.0.0.1", "token": None, "mcp": False}
-    assert asked == {"folder": runs, "port": 7999, "page": "", "open_browser": False, "block": False, **here}
+    assert asked == {"folder": runs, "port": port, "page": "", "open_browser": False, "block": False, **here}
 
 
 # Doctor
