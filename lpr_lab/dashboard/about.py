@@ -21,6 +21,7 @@ from lpr_lab.views.static import read_static
 
 PATH = "/concepts"
 CLAIMS = "/claims"
+TOUR = "/tour"
 """The scorecard, see `claims`."""
 PAPERS = {
     "MoE-LPR (paper)": "https://arxiv.org/abs/2408.11396",
@@ -37,7 +38,12 @@ _STATIC = Path(__file__).with_name("static")
 
 def footer(page: str = "") -> Markup:
     """Return the foot of a page: what it shows as Python and files, what this is in a sentence, where to read on."""
-    links = {"Do the claims hold?": CLAIMS, "How the method works": PATH, "Glossary": f"{PATH}#glossary"} | PAPERS
+    links = {
+        "Two-minute tour": TOUR,
+        "Do the claims hold?": CLAIMS,
+        "How the method works": PATH,
+        "Glossary": f"{PATH}#glossary",
+    } | PAPERS
     data = f"{page_data.PATH}/{page.lower()}" if page else ""
     return render("dashboard/footer.html.j2", sentence=SENTENCE, links=links, data=data)
 

@@ -71,7 +71,7 @@ def render_claims(runs_dir: Path, base: str = DEFAULT, stamps: tuple[Any, ...] =
         top = shell.head(TITLE, finding, query=Query(base=base))
         body = render("dashboard/claims_card.html.j2", **_values(card, source, runs_dir))
     page = {"head": theme.head(), "header": shell.header(""), "top": top, "footer": about.footer(), "title": TITLE}
-    return render("dashboard/claims.html.j2", body=body, **page, **parts)
+    return render("dashboard/document.html.j2", body=body, **page, **parts)
 
 
 def _counted(verdicts: Mapping[str, int]) -> str:
