@@ -1,15 +1,16 @@
 """Everything an experiment is made with, in one frozen object that a run directory stores as `config.yaml`.
 
 The verbs' own settings are composed here. Recipes, notebooks, presets and `config.yaml` name every setting flat, as in
-`lpr_coef`; `_FLAT` is the one place that says which part has it.
+`lpr_coef`; `flat_names.FLAT` is the one place that says which part has it.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from lpr_lab.errors import UsageError, did_you_mean, one_of
+from lpr_lab.errors import UsageError, one_of
+from lpr_lab.experiments.flat_names import FLAT, names_of, refuse_unknown
 from lpr_lab.measure.settings import EvaluateSettings, SelfDivergenceSettings, TaskSettings
 from lpr_lab.measure.tasks.kinds import NAMES as TASKS
 from lpr_lab.method.allocation import RULES
@@ -43,32 +44,6 @@ ALLOCATIONS = (*BY_SIMILARITY, *SCORES)
 _RATE_FACTORS = {"lora": 10, "lora_moe": 10}
 """Low-rank updates learn best at about ten times the rate of whole weights, whatever their rank (LoRA Without Regret,
 Thinking Machines 2025)."""
-
-
-def _own(settings: type) -> dict[str, str]:
-    return {field.name: field.name for field in fields(settings)}
-
-
-_FLAT: dict[str, dict[str, str]] = {
-    "similarity": {"similarity_tokens": "tokens_per_language", "similarity_state": "state"},
-    "scores": {"score_tokens": "tokens_per_language", "score_neuron_share": "neuron_share"},
-    "upcycle": _own(UpcycleSettings),
-    "fit": {f"fit_{name}": name for name in ("solver", "divide", "tokens_per_language")},
-    "expand": _own(ExpandSettings),
-    "review": _own(ReviewSettings),
-    "finetune": {"baseline": "kind", "finetune_replay_share": "replay_share"}
-    | {
-        name: name
-        for name in (
-            *("lora_rank", "lora_experts", "added_blocks", "frozen_share", "neuron_share", "calibration_tokens"),
-            "interpolation_weight",
-        )
-    },
-    "evaluate": {"eval_tokens_per_language": "tokens_per_language", "bootstrap": "bootstrap"},
-    "self_divergence": {"self_samples": "count", "self_sample_tokens": "tokens"},
-    "asked": {"tasks": "tasks", "task_items": "items_per_language", "task_prompts": "prompts_per_language"},
-}
-"""Per part of an experiment, the flat name of each setting and the name that the part itself has for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,7 +245,7 @@ class Experiment:
         """Return every setting by its flat name."""
         values: dict[str, Any] = {}
         for name, value in vars(self).items():
-            names = _FLAT.get(name)
+            names = FLAT.get(name)
             values |= {flat: getattr(value, own) for flat, own in names.items()} if names else {name: value}
         return values
 
@@ -280,11 +255,11 @@ class Experiment:
         Raises:
             UsageError: an unknown setting, with the closest known one.
         """
-        _refuse_unknown(settings, NAMES)
+        refuse_unknown(settings, NAMES)
         settings = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
         parts = {
             part: {own: settings.pop(flat) for flat, own in names.items() if flat in settings}
-            for part, names in _FLAT.items()
+            for part, names in FLAT.items()
         }
         return replace(self, **settings, **{part: replace(getattr(self, part), **own) for part, own in parts.items()})
 
@@ -303,7 +278,7 @@ class Experiment:
         Raises:
             UsageError: an unknown setting, with the closest known one, or a value of another type than it has.
         """
-        _refuse_unknown(config, NAMES)
+        refuse_unknown(config, NAMES)
         return changed(Experiment.begin(**{name: config[name] for name in BEGINNING if name in config}), config)
 
     @staticmethod
@@ -314,7 +289,7 @@ class Experiment:
 
 BEGINNING = ("recipe", "steps", "baseline")
 """What `Experiment.begin` takes, by its flat names."""
-NAMES = tuple(flat for own in fields(Experiment) for flat in _FLAT.get(own.name, [own.name]))
+NAMES = tuple(flat for own in fields(Experiment) for flat in FLAT.get(own.name, [own.name]))
 """Every setting by its flat name."""
 
 
@@ -327,16 +302,16 @@ def changed(experiment: Experiment, settings: Mapping[str, Any]) -> Experiment:
     >>> changed(Experiment(recipe="mine", steps=("expand",)), {"stage1": {"weight_decay": 0.1}}).stage1.weight_decay
     0.1
     """
-    _refuse_unknown(settings, NAMES)
+    refuse_unknown(settings, NAMES)
     values = {}
     for name, value in settings.items():
         if name in STAGES and isinstance(value, Mapping):
-            _refuse_unknown(value, _own(StageBudget), f"{name}.")
+            refuse_unknown(value, names_of(StageBudget), f"{name}.")
             given = {key: _of_its_type(StageBudget, key, one, f"{name}.{key}") for key, one in value.items()}
             values[name] = replace(getattr(experiment, name), **given)
         else:
-            part = next((part for part, names in _FLAT.items() if name in names), None)
-            owner, own = (type(getattr(experiment, part)), _FLAT[part][name]) if part else (Experiment, name)
+            part = next((part for part, names in FLAT.items() if name in names), None)
+            owner, own = (type(getattr(experiment, part)), FLAT[part][name]) if part else (Experiment, name)
             values[name] = _of_its_type(owner, own, value, name)
     return experiment.with_settings(**values)
 
@@ -356,12 +331,6 @@ def _of_its_type(settings: type, field_name: str, value: Any, name: str) -> Any:
         except ValidationError:
             pass
     raise UsageError(f"Setting {name} = {value!r}; expected {getattr(kind, '__name__', kind)}.")
-
-
-def _refuse_unknown(names: Iterable[str], known: Iterable[str], within: str = "") -> None:
-    for name in names:
-        if name not in known:
-            raise UsageError(f"There is no setting {within + name!r}.{did_you_mean(name, known)}")
 
 
 def completed(config: Mapping[str, Any]) -> dict[str, Any]:
