@@ -182,21 +182,25 @@ def num_layers(runs: Sequence[Run]) -> int:
 
 
 def _at_gain(part: Part, of_seed: Mapping[int, Mapping[str, Run]]) -> dict[int, Sample]:
-    """Return by seed how much more the first curve forgot than the second, at the middle of what both reached."""
-    points = {
-        seed: [[_gain_point(runs[arm]) for arm in curve] for curve in part.curves] for seed, runs in of_seed.items()
-    }
-    spans = [common_gain({"one": one, "other": other}) for one, other in points.values()]
-    low, high = max(low for low, _ in spans), min(high for _, high in spans)
-    if low > high:
-        raise ComparisonRefusedError(f"no gain that both reached with every seed ({low:.2f} to {high:.2f} %)")
-    found = {}
-    for seed, (one, other) in points.items():
+    """Return by seed how much more the first curve forgot than the second, at the middle of what both gained with it.
+
+    Seeds with which no gain was reached by both are left out.
+    """
+    found, refused = {}, ""
+    for seed, runs in of_seed.items():
+        one, other = ([_gain_point(runs[arm]) for arm in curve] for curve in part.curves)
+        try:
+            low, high = common_gain({part.curves[0][-1]: one, part.curves[1][-1]: other})
+        except ComparisonRefusedError as error:
+            refused = str(error)
+            continue
         apart = difference_at_gain(one, other, (low + high) / 2)
         # Of the interval over documents only the width is known here; a normal sample of that width stands for it.
-        error = (apart.high - apart.low) / 4 if apart.has_interval else 0.0
-        drawn = np.random.default_rng(0).normal(apart.value, error, 1000)
+        width = (apart.high - apart.low) / 4 if apart.has_interval else 0.0
+        drawn = np.random.default_rng(0).normal(apart.value, width, 1000)
         found[seed] = Sample(apart.value, drawn, min(point.n_documents for point in (*one, *other)))
+    if not found:
+        raise ComparisonRefusedError(refused)
     return found
 
 
