@@ -1,8 +1,19 @@
 """What tests of whole runs share."""
 
+import sys
+from functools import partial
+
 import pytest
 
 from helpers.tiny_corpus import write_corpus
+
+
+@pytest.fixture(autouse=True)
+def short_continuations(monkeypatch):
+    """Whole runs continue their prompts by four tokens, which shows what 32 would."""
+    pipeline = sys.modules.get("lpr_lab.experiments.pipeline")
+    if pipeline is not None:
+        monkeypatch.setattr(pipeline, "show", partial(pipeline.show, max_new_tokens=4))
 
 
 @pytest.fixture(scope="module")
