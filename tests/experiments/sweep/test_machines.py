@@ -15,9 +15,9 @@ from lpr_lab.experiments import pipeline, recipes
 from lpr_lab.experiments.config import StageBudget
 experiment = recipes.named(recipe, **{settings})
 run = pipeline.start(experiment, run_dir)
-pipeline.train(pipeline.prepare(experiment, run))
 if rate > 1:
     raise ValueError("seven")
+pipeline.train(pipeline.prepare(experiment, run))
 run.finish({{"loss": rate}})
 """
 
