@@ -9,7 +9,19 @@ a command needs it, so that `--help` answers at once.
 
 import typer
 
-from lpr_lab.cli import commands, control, harness, import_routing, report, runs, scorecard, small_world, sweep, watch
+from lpr_lab.cli import (
+    bake_off,
+    commands,
+    control,
+    harness,
+    import_routing,
+    report,
+    runs,
+    scorecard,
+    small_world,
+    sweep,
+    watch,
+)
 from lpr_lab.cli.common import Group
 
 app = typer.Typer(
@@ -29,6 +41,7 @@ app.command("export", hidden=True)(report.export_command)
 app.command("harness", context_settings=harness.CONTEXT)(harness.harness_command)
 app.add_typer(control.app, name="control")
 app.add_typer(scorecard.app, name="scorecard")
+app.command("bake-off")(bake_off.bake_off_command)
 app.command("small-world")(small_world.small_world_command)
 app.command("import-routing")(import_routing.import_routing_command)
 app.command("app")(commands.app_command)
