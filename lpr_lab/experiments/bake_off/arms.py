@@ -8,20 +8,16 @@ on held-out text.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lpr_lab.experiments.config import BY_SIMILARITY
 from lpr_lab.method.allocation import Allocation, allocate, uniform
-from lpr_lab.method.scores.measure import measure_layer_scores
 from lpr_lab.method.scores.table import KINDS, LayerScores
-from lpr_lab.method.similarity import measure_similarity
 from lpr_lab.method.similarity_table import STATES
-from lpr_lab.text.corpus import Corpus
 
 MORE, ORACLE, ATTENTION, PROBE = "uniform_more", "oracle", "similarity_attention", "layer_"
 MEASURED = "measured_gain"
+TEST, DEV = "heldout", "dev"
+"""The splits that arms are judged on, and the probes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,21 +39,6 @@ class BakeOff:
     stage2_tokens: int = 4096
     eval_tokens: int = 2048
     """Test text of each language."""
-
-
-def measured_curves(
-    settings: BakeOff, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, corpus: Corpus
-) -> dict[str, list[float]]:
-    """Measure what the rules divide by: similarity in both states, and every score of layers."""
-    both: dict[str, Any] = {"original": settings.original, "expanded": settings.expanded}
-    both |= {"tokens_per_language": settings.score_tokens}
-    curves = {}
-    for state in STATES:
-        table = measure_similarity(model, tokenizer, corpus, state=state, batch_blocks=8, **both)
-        curves[state] = table.similarity.tolist()
-    for kind in KINDS:
-        curves[kind] = list(measure_layer_scores(model, tokenizer, corpus, kind, **both).values)
-    return curves
 
 
 def above_zero(similarity: Sequence[float]) -> list[float]:

@@ -13,8 +13,8 @@ from typing import Any
 
 from lpr_lab import storage
 from lpr_lab.errors import UsageError
-from lpr_lab.experiments.bake_off.arms import MEASURED, ORACLE, PROBE, BakeOff, measured_curves, planned
-from lpr_lab.experiments.bake_off.world import DEV, World
+from lpr_lab.experiments.bake_off.arms import DEV, MEASURED, ORACLE, PROBE, BakeOff, planned
+from lpr_lab.experiments.bake_off.world import World, measured_curves
 from lpr_lab.runs import environment
 
 ENVIRONMENT = ("python", "processor", "threads", "device", "packages", "git")

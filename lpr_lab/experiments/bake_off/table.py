@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lpr_lab.experiments.bake_off.arms import MEASURED
-from lpr_lab.experiments.bake_off.world import TEST
+from lpr_lab.experiments.bake_off.arms import MEASURED, TEST
 from lpr_lab.measure.significance import Difference, bootstrap_interval, student_interval
 
 REFERENCE = "uniform"

@@ -9,11 +9,15 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lpr_lab.experiments.bake_off.arms import BakeOff
+from lpr_lab.experiments.bake_off.arms import DEV, TEST, BakeOff
 from lpr_lab.measure.bits import document_nats
 from lpr_lab.measure.documents import choose_tests
 from lpr_lab.method.expand import expand
 from lpr_lab.method.review import review
+from lpr_lab.method.scores.measure import measure_layer_scores
+from lpr_lab.method.scores.table import KINDS
+from lpr_lab.method.similarity import measure_similarity
+from lpr_lab.method.similarity_table import STATES
 from lpr_lab.method.training.train import TrainSettings
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.bases.embedded import learning_rates
@@ -21,8 +25,6 @@ from lpr_lab.model.bases.load import load_base
 from lpr_lab.text.corpus import Corpus
 from lpr_lab.text.load import load_corpus
 from lpr_lab.text.packing import PackedBlocks, pack
-
-TEST, DEV = "heldout", "dev"
 
 
 @dataclass(frozen=True)
@@ -71,3 +73,18 @@ class World:
             both = {"original": settings.original, "expanded": settings.expanded}
             review(model, *text, **both, out=f"{folder}/review", settings=budget)
         return self.scored(model)
+
+
+def measured_curves(
+    settings: BakeOff, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, corpus: Corpus
+) -> dict[str, list[float]]:
+    """Measure what the rules divide by: similarity in both states, and every score of layers."""
+    both: dict[str, Any] = {"original": settings.original, "expanded": settings.expanded}
+    both |= {"tokens_per_language": settings.score_tokens}
+    curves = {}
+    for state in STATES:
+        table = measure_similarity(model, tokenizer, corpus, state=state, batch_blocks=8, **both)
+        curves[state] = table.similarity.tolist()
+    for kind in KINDS:
+        curves[kind] = list(measure_layer_scores(model, tokenizer, corpus, kind, **both).values)
+    return curves
