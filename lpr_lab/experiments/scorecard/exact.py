@@ -169,6 +169,7 @@ def _all_original(expanded: Any, probe: torch.Tensor, expected: torch.Tensor) ->
     classifiers = [layer.classifier for layer in moe_layers(expanded) if layer.classifier is not None]
     kept = [[parameter.clone() for parameter in one.parameters()] for one in classifiers]
     for one in classifiers:
+        assert one.bias is not None
         one.weight.zero_()
         one.bias.copy_(torch.tensor([1.0, 0.0]))
     found = float((_logits(expanded, probe) - expected).abs().max())

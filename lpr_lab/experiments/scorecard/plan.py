@@ -168,7 +168,7 @@ def _settings(card: Card, arm: Arm) -> dict[str, Any]:
     batch = {"block_tokens": card.block_tokens, "blocks_per_step": card.blocks_per_step}
     one_step = card.block_tokens * card.blocks_per_step
     stage1, stage2 = card.stage1_tokens, max(round(card.stage2_tokens * arm.stage2), one_step)
-    rate = {}
+    rate: dict[str, Any] = {}
     if arm.rate != 1:
         suits = recipes.RECIPES[arm.recipe](base=card.base).resolved().stage1.learning_rate
         assert suits is not None
