@@ -183,6 +183,8 @@ LANGUAGE = Text("The language", 35, may_be_empty=True)
 PER_LAYER = Number("New experts of a layer", 0, MAX_PER_LAYER)
 
 WAY = Choice("What to do", ("force", "ban"))
+STEERING = Choice("What to do with the expert", ("", "force", "ban", "scale"))
+STRENGTH = Number("Strength", 0.1, 10, is_whole=False)
 LAYERS = Text("Layers", 200, may_be_empty=True)
 _ANY = 10**9 - 1
 """What a run really has is known only to its page."""

@@ -23,6 +23,7 @@ from lpr_lab.errors import UsageError, one_of
 from lpr_lab.measure.routing import trace_log_prob, trace_tokens
 from lpr_lab.measure.streaming import CharacterStream
 from lpr_lab.measure.trace import RoutingTrace
+from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.mixture import all_layers
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import selected_stage, stage_names, use_stage
@@ -264,6 +265,12 @@ def trace_continuation(
     traced.base_log_prob = as_base
     traced.model |= {"steering": dict(told)} if told else {}
     return traced
+
+
+def layer_experts(model: PeftModel, stage: str = EXPANDED) -> dict[int, int]:
+    """Return how many experts each layer with a router has at a stage, by decoder layer."""
+    with use_stage(model, selected_stage(model) if stage == EXPANDED else stage):
+        return {layer.layer: layer.num_experts for layer in moe_layers(model)}
 
 
 def _steered(model: PeftModel | PreTrainedModel, told: Mapping[str, Any] | None) -> AbstractContextManager[None]:

@@ -12,6 +12,8 @@ from lpr_lab.runs.model_ref import BASE, EXPANDED, analysed_run
 from lpr_lab.runs.run import Run
 
 NAMES = (BASE, EXPANDED)
+STEERED = " · "
+"""Between the name of a side and what was done to its experts while it wrote."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class Pair:
     Attributes:
         prompt, language: what was continued.
         left, right: the continuations.
-        names: the models that wrote them: `base`, `expanded`, a stage, or a stage of another run.
+        names: the models that wrote them: `base`, `expanded`, a stage, or a stage of another run; after `STEERED` what
+            was done to its experts.
         diverged_at: the first token in which they differ, counted from 0; None while they agree.
         seconds: for both.
         is_running: whether they are still being written.

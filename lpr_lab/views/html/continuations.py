@@ -3,16 +3,19 @@
 The same panes in app and notebooks.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from markupsafe import Markup, escape
 
 from lpr_lab.measure.text_checks import foreign_share, repetition, script_of
+from lpr_lab.measure.trace import RoutingTrace
 from lpr_lab.model.tuned.names import FINETUNE
-from lpr_lab.runs.continuations import Continuation, Exactness, Pair, split_at_fork
+from lpr_lab.runs.continuations import STEERED, Continuation, Exactness, Pair, split_at_fork
 from lpr_lab.runs.model_ref import BASE, EXPANDED
 from lpr_lab.text.languages import direction_of
 from lpr_lab.views.html.templates import render, with_style
+from lpr_lab.views.html.tokens import StripChoices, render_token_strip
 from lpr_lab.views.numbers import percent
 
 BLIND = ("A", "B")
@@ -20,7 +23,9 @@ BLIND = ("A", "B")
 
 def title_of(name: str) -> str:
     """Return what a side is called for people."""
-    return {BASE: "Base model", EXPANDED: "Expanded model", FINETUNE: "Tuned model"}.get(name, name)
+    called, dot, steered = name.partition(STEERED)
+    titles = {BASE: "Base model", EXPANDED: "Expanded model", FINETUNE: "Tuned model"}
+    return titles.get(called, called) + dot + steered
 
 
 def finding(pair: Pair) -> Markup:
@@ -83,6 +88,8 @@ def _note(name: str, pair: Pair) -> str:
         return (
             "what it was tuned from" if FINETUNE in pair.names else "the same weights, with the expansion switched off"
         )
+    if STEERED in name:
+        return "its choice of experts was changed while it wrote"
     if name == EXPANDED:
         return "with its new experts and routers"
     if name == FINETUNE:
@@ -98,6 +105,19 @@ def _exactness_badge(checked: Exactness | None) -> tuple[str, str]:
         said = "Checked in this run against the base on its own: no logit differs by more than"
         return "exact", f"{said} {checked.difference:.0e}."
     return "not exact", f"With the expansion off a logit differs from the base by {checked.difference:.1e}."
+
+
+def render_strips(traces: Sequence[tuple[str, RoutingTrace | None]]) -> Markup:
+    """Return the strips of what two sides wrote, beside one another.
+
+    Args:
+        traces: for each side its title, and where its tokens went; None for a model without experts.
+    """
+    strips = [
+        (title, "" if trace is None else render_token_strip(trace, StripChoices(colour="gain"), linked=False))
+        for title, trace in traces
+    ]
+    return render("views/html/written_strips.html.j2", strips=strips)
 
 
 def facts(said: Continuation, pair: Pair) -> list[str]:

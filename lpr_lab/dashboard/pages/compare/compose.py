@@ -36,9 +36,9 @@ def compose(context: PageContext, runs_dir: Path) -> dict[str, Any]:
     run = context.run
     hide = gr.update(visible=False)
     blank: dict[str, Any] = dict.fromkeys(("language", "left", "right", "blind", "prompt", "settings"), hide)
-    blank |= dict.fromkeys(("why", "pair", "hint", "tally", "kept"), "")
+    blank |= dict.fromkeys(("why", "pair", "hint", "tally", "kept", "strips"), "")
     blank |= dict.fromkeys(("tokens", "temperature", "seed"), gr.skip())
-    blank |= {"go": gr.update(interactive=False), "votes": hide, "reveal": hide, "latest": None}
+    blank |= {"go": gr.update(interactive=False), "votes": hide, "reveal": hide, "trace": hide, "latest": None}
     if run is None:
         top = shell.head(QUESTION, more=context.notice, query=context.query)
         return blank | {"top": top, "pair": shell.no_runs(runs_dir)}

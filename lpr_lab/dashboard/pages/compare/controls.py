@@ -6,6 +6,7 @@ import gradio as gr
 
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.pages.compare.sides import RUN
+from lpr_lab.dashboard.pages.compare.steering import SteeringControls
 from lpr_lab.dashboard.parameters import NEW_TOKENS, PROMPT, TEMPERATURE
 from lpr_lab.dashboard.shell import html_block, status
 from lpr_lab.measure.preference import CHOICES
@@ -37,6 +38,7 @@ class Controls:
             self.blind = gr.Checkbox(
                 label="Blind: random sides, no names until you have judged", visible=False, elem_classes="lpr-check"
             )
+        self.steering = SteeringControls()
         self.prompt = gr.Textbox(
             label="Prompt, continued by both",
             lines=2,
@@ -60,6 +62,9 @@ class Controls:
             }
         with gr.Row(elem_classes="lpr-actions"):
             self.reveal = gr.Button("Reveal who is who", variant="primary", scale=0, min_width=110, visible=False)
+            self.trace = gr.Button("Show where the tokens went", scale=0, min_width=110, visible=False)
+            self.trace_line = html_block(status(""))
+        self.strips = html_block()
         self.tally = html_block()
         self.kept = html_block()
 
@@ -67,4 +72,4 @@ class Controls:
     def parts(self) -> dict[str, Any]:
         """What `compare.compose` fills, by name."""
         names = "run language left right blind prompt tokens temperature seed settings go line hint why pair votes "
-        return {name: getattr(self, name) for name in (names + "reveal tally kept").split()}
+        return {name: getattr(self, name) for name in (names + "reveal tally kept trace strips").split()}

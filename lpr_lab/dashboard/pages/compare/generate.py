@@ -17,6 +17,7 @@ from lpr_lab.dashboard.pages.compare.sides import (
     speaker,
 )
 from lpr_lab.dashboard.pages.compare.state import Latest, done, halted, show_growing
+from lpr_lab.dashboard.pages.compare.steering import SIDES, Wish, Written, named, refuse_without_experts, wish_of
 from lpr_lab.dashboard.parameters import NEW_TOKENS, PROMPT, SEED, TEMPERATURE
 from lpr_lab.dashboard.server.models import MODELS
 from lpr_lab.dashboard.shell import status
@@ -45,27 +46,31 @@ def generate(
     if run is None:
         yield status("There is no run."), same, same, same
         return
+    others = comparable(run, context.runs)
+    left = speaker(asked.get("left") or BASE, run, others, BASE)
+    right = speaker(asked.get("right") or EXPANDED, run, others, EXPANDED)
     try:
         prompt = PROMPT.read(asked["prompt"])
         settings = {"max_new_tokens": NEW_TOKENS.read(asked["tokens"])}
         settings |= {"temperature": TEMPERATURE.read(asked["temperature"]), "seed": SEED.read(asked["seed"])}
+        wishes = tuple(wish_of(asked, side) for side in SIDES)
+        for side, wish in zip((left, right), wishes, strict=True):
+            refuse_without_experts(side, wish)
     except UsageError as error:
         yield status(str(error), bad=True), same, same, same
         return
-    others = comparable(run, context.runs)
-    left = speaker(asked.get("left") or BASE, run, others, BASE)
-    right = speaker(asked.get("right") or EXPANDED, run, others, EXPANDED)
     blind = bool(asked.get("blind"))
     # From the system's own randomness: the seed of the sampling is on the page, this one is nowhere.
     swapped = blind and secrets.randbelow(2) == 1
-    names = left.name(run), right.name(run)
+    names = named(left.name(run), wishes[0]), named(right.name(run), wishes[1])
     pair = Pair(prompt, asked["language"] or "", names=names, is_running=True, swapped=swapped, hidden=blind)
     latest = Latest(run.id, pair, settings, was_blind=blind)
     said = status("Loading the model, once…" if not MODELS.is_loaded(run) else "Writing…", busy=True)
     yield said, *show_growing(pair, run), latest
     try:
-        for grown in _write(pair, (left, right), run, settings):
-            latest, pair = replace(latest, pair=grown), grown
+        for grown, written in _write(pair, (left, right), wishes, run, settings):
+            told = {f"{side}_steering": one.steering for side, one in zip(SIDES, written, strict=True) if one.steering}
+            latest, pair = replace(latest, pair=grown, written=written, settings=settings | told), grown
             longest = max(pair.left.tokens or 0, pair.right.tokens or 0)
             line = status(f"Writing: {longest} of at most {settings['max_new_tokens']} tokens each…", busy=True)
             if pair.is_running:
@@ -82,16 +87,27 @@ def generate(
     yield done(latest, run, context.query)
 
 
-def _write(pair: Pair, speakers: tuple[ModelRef, ModelRef], run: Run, settings: dict[str, Any]) -> Iterator[Pair]:
-    """Yield the pair as it grows, some times a second, and whole at the end."""
-    from lpr_lab.measure.generation import generate_pair
+def _write(
+    pair: Pair,
+    speakers: tuple[ModelRef, ModelRef],
+    wishes: tuple[Wish | None, ...],
+    run: Run,
+    settings: dict[str, Any],
+) -> Iterator[tuple[Pair, tuple[Written, Written]]]:
+    """Yield the pair as it grows with who wrote it, some times a second, and whole at the end."""
+    from lpr_lab.measure.generation import generate_pair, layer_experts
 
     with ExitStack() as held:
         mine = held.enter_context(MODELS.use(run))
         models = [held.enter_context(MODELS.use(side.run)).model for side in speakers]
-        named = dict(zip(("left", "right"), (side.stage or EXPANDED for side in speakers), strict=True))
+        stages = dict(zip(("left", "right"), (side.stage or EXPANDED for side in speakers), strict=True))
         given = dict(zip(("left_model", "right_model"), models, strict=True))
-        steps = generate_pair(mine.model, mine.tokenizer, pair.prompt, **settings, **named, **given)
+        told = [
+            None if wish is None else wish.told(layer_experts(model, stage))
+            for wish, model, stage in zip(wishes, models, stages.values(), strict=True)
+        ]
+        steered = {f"{side}_steering": one for side, one in zip(SIDES, told, strict=True)}
+        steps = generate_pair(mine.model, mine.tokenizer, pair.prompt, **settings, **stages, **given, **steered)
     shown_at = 0.0
     while True:
         # Held for one step only: a generation that was stopped must not keep the model from the next one.
@@ -106,4 +122,6 @@ def _write(pair: Pair, speakers: tuple[ModelRef, ModelRef], run: Run, settings: 
         pair = replace(pair, **grown, is_running=not step.finished)
         if step.finished or time.monotonic() - shown_at >= 1 / UPDATES_PER_SECOND:
             shown_at = time.monotonic()
-            yield pair
+            states = zip(speakers, (step.left, step.right), told, strict=True)
+            left, right = (Written(side.run, side.stage, state.ids, one) for side, state, one in states)
+            yield pair, (left, right)

@@ -17,6 +17,8 @@ from lpr_lab.dashboard.pages.compare.sides import (
     is_typed,
 )
 from lpr_lab.dashboard.pages.compare.state import QUESTION, Latest, halted, hint, hint_of, judge, may_judge
+from lpr_lab.dashboard.pages.compare.steering import ASKED as STEERING
+from lpr_lab.dashboard.pages.compare.steering import trace_written
 from lpr_lab.dashboard.parameters import SEED
 from lpr_lab.dashboard.query import Query
 from lpr_lab.dashboard.server.model_queue import queued
@@ -28,12 +30,12 @@ from lpr_lab.runs.model_ref import BASE, EXPANDED
 
 SHOWN = (
     *("top", "run", "language", "left", "right", "blind", "prompt", "tokens", "temperature", "seed", "settings", "go"),
-    *("line", "hint", "why", "pair", "votes", "reveal", "tally", "kept", "latest"),
+    *("line", "hint", "why", "pair", "votes", "reveal", "trace", "strips", "tally", "kept", "latest"),
 )
 """The components that the address decides, in the order of `Page.draw`."""
 ADDRESS = ("left", "right", "blind", "seed", "tokens", "prompt")
 """The components that are written into the address, or change how long a generation takes."""
-ASKED = ("prompt", "language", "tokens", "temperature", "seed", "left", "right", "blind")
+ASKED = ("prompt", "language", "tokens", "temperature", "seed", "left", "right", "blind", *STEERING)
 """The components that a generation reads."""
 
 
@@ -46,6 +48,7 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     writing = made.connect_generation()
     made.connect_pickers(writing)
     made.connect_judging()
+    made.connect_strips()
 
 
 class Page:
@@ -56,13 +59,13 @@ class Page:
         self.top = html_block(shell.head(QUESTION))
         self.controls = Controls()
         self.latest = gr.State(None)
-        self.parts = {"top": self.top, **self.controls.parts, "latest": self.latest}
+        self.parts = {"top": self.top, **self.controls.parts, **self.controls.steering.parts, "latest": self.latest}
         self.shown = [self.parts[name] for name in SHOWN]
         made = self.controls
         self.outputs = [made.line, self.top, made.pair, self.latest]
         """What a generation shows as it gets on."""
         self.buttons = [made.go, made.stop, made.votes]
-        self.after = [*self.buttons, made.reveal, made.kept, made.hint]
+        self.after = [*self.buttons, made.reveal, made.trace, made.kept, made.hint]
         self.known = [self.latest, made.tokens, made.prompt]
 
     # Connections
@@ -76,7 +79,8 @@ class Page:
     def connect_generation(self) -> Any:
         """Let both sides write, and let the reader stop them; returns the event, for others to cancel."""
         made, asked = self.controls, [self.parts[name] for name in ASKED]
-        begin = gr.on([made.go.click, made.prompt.submit], working, None, self.buttons, **FILES)
+        cleared = [*self.buttons, made.trace, made.trace_line, made.strips]
+        begin = gr.on([made.go.click, made.prompt.submit], working, None, cleared, **FILES)
         # Not "once": a generation that was just stopped still counts as pending for a moment, and the next one would be
         # dropped without a word. The button is off while one is being written, so there are never two from one page.
         write = queued(self.write, waiting, refused)
@@ -105,6 +109,12 @@ class Page:
         """Keep what the reader prefers; the empty choice only reveals the sides."""
         for choice, button in (*self.controls.choices.items(), ("", self.controls.reveal)):
             button.click(self.prefer(choice), [self.latest], self.shown, **FILES)
+
+    def connect_strips(self) -> None:
+        """Show where the tokens went that both sides wrote."""
+        made = self.controls
+        trace = queued(self.trace, lambda said: (status(said, busy=True), gr.skip()), refused_strips)
+        made.trace.click(trace, [self.latest], [made.trace_line, made.strips], **MODEL)
 
     # Handlers
 
@@ -149,6 +159,13 @@ class Page:
         """Write both continuations."""
         yield from generate(self.runs_dir, dict(zip(ASKED, given, strict=True)), dict(request.query_params))
 
+    def trace(self, now: Latest | None) -> Iterator[tuple[Any, Any]]:
+        """Trace what both sides wrote."""
+        if now is None or now.written is None or now.pair.hidden:
+            yield status("There is nothing here to trace; let both sides write first.", bad=True), gr.skip()
+            return
+        yield from trace_written(now.pair, now.written)
+
     def rest(self, now: Latest | None, limit: Any, prompt: str, request: gr.Request) -> tuple[Any, ...]:
         """Return buttons, kept pairs and hint while nothing is being written."""
         context = self._context(request)
@@ -161,6 +178,7 @@ class Page:
             gr.update(interactive=False),
             gr.update(visible=may_judge(now, run)),
             gr.update(visible=whole and hidden),
+            gr.update(visible=whole and not hidden and now is not None and now.written is not None),
             render.kept_pairs(pairs(run), context.query) if run is not None else "",
             hint(run, limit, prompt, latest=now) if run is not None and can_write else "",
         )
@@ -182,6 +200,9 @@ class Page:
         def handle(now: Latest | None, request: gr.Request) -> list[Any]:
             found = judge(self.runs_dir, now, choice, dict(request.query_params))
             hide = {"reveal": gr.update(visible=False)} if found else {}
+            shown = found.get("latest")
+            if shown is not None and shown.written is not None:
+                hide["trace"] = gr.update(visible=True)
             return [(found | hide).get(name, gr.skip()) for name in SHOWN]
 
         return handle
@@ -191,13 +212,19 @@ class Page:
 
 
 def working() -> tuple[Any, ...]:
-    """Return the buttons while a pair is being written."""
-    return gr.update(interactive=False), gr.update(interactive=True), gr.update(visible=False)
+    """Return the buttons while a pair is being written, and nothing of what was traced of another."""
+    buttons = gr.update(interactive=False), gr.update(interactive=True), gr.update(visible=False)
+    return *buttons, gr.update(visible=False), status(""), ""
 
 
 def waiting(said: str) -> tuple[Any, ...]:
     """Return what a generation shows while others use the models."""
     return status(said, busy=True), shell.head(QUESTION, said), "", None
+
+
+def refused_strips(said: str) -> tuple[Any, ...]:
+    """Return what tracing shows where too many wait for the models."""
+    return status(said, bad=True), gr.skip()
 
 
 def refused(said: str) -> tuple[Any, ...]:

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.pages.compare import render
 from lpr_lab.dashboard.pages.compare.sides import PREFERENCES, reveal, revealed, speed_of, vote, why_not_judged
+from lpr_lab.dashboard.pages.compare.steering import Written
 from lpr_lab.dashboard.parameters import NEW_TOKENS
 from lpr_lab.dashboard.query import Query
 from lpr_lab.dashboard.server.models import MODELS
@@ -33,6 +34,8 @@ class Latest:
     settings: dict[str, Any]
     was_blind: bool = False
     is_kept: bool = False
+    written: tuple[Written, Written] | None = None
+    """What is needed to trace both; None for a pair that was kept earlier."""
 
     @property
     def record(self) -> dict[str, Any]:
