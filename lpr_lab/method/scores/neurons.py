@@ -20,7 +20,7 @@ def neurons_per_layer(rates: torch.Tensor, num_original: int, neuron_share: floa
         neuron_share: which share of all neurons counts as specific, those of the lowest entropy; each belongs to the
             language that it fires for most often.
 
-    >>> rates = torch.tensor([[[0.5, 0.0], [0.5, 0.5]], [[0.5, 0.4], [0.4, 0.4]]])  # two languages, two layers
+    >>> rates = torch.tensor([[[0.5, 0.0], [0.5, 0.5]], [[0.5, 0.9], [0.4, 0.4]]])  # two languages, two layers
     >>> neurons_per_layer(rates, 1, 0.25)  # one neuron of the four: the one that fires for the second language alone
     (1.0, 0.0)
     """
