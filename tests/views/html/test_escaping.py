@@ -108,6 +108,7 @@ DRAWN = {
     "continuations.render_pair": lambda run: [
         continuations.render_pair(pair) for pair in (PAIR, replace(PAIR, is_running=True), replace(PAIR, hidden=True))
     ],
+    "continuations.render_strips": lambda run: continuations.render_strips([(EVIL, make_trace(EVIL)), (EVIL, None)]),
     "expert_panels.render_languages": lambda run: expert_panels.render_languages(
         [EVIL], {EVIL: EVIL}, np.array([[0.5, 0.5]]), links=expert_panels.LanguageLinks(link, link)
     ),
