@@ -62,7 +62,8 @@ def rank_correlation(one: Sequence[float], other: Sequence[float]) -> float:
     0.5
     """
     ranks = [np.argsort(np.argsort(np.asarray(values), kind="stable"), kind="stable") for values in (one, other)]
-    return round(float(np.corrcoef(*ranks)[0, 1]), 10)
+    correlations = np.atleast_2d(np.corrcoef(np.stack(ranks)))
+    return round(float(correlations[0, 1]), 10)
 
 
 Pairs = list[tuple[Mapping[str, Sequence[float]], Mapping[str, Sequence[float]]]]

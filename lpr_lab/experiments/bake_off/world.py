@@ -70,7 +70,7 @@ class World:
             budget = TrainSettings(tokens=settings.stage1_tokens, seed=seed, **rates)
             expand(model, *text, languages=settings.expanded, out=f"{folder}/expand", settings=budget)
             budget = TrainSettings(tokens=settings.stage2_tokens, seed=seed, **rates)
-            both = {"original": settings.original, "expanded": settings.expanded}
+            both: dict[str, Any] = {"original": settings.original, "expanded": settings.expanded}
             review(model, *text, **both, out=f"{folder}/review", settings=budget)
         return self.scored(model)
 

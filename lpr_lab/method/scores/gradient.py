@@ -11,6 +11,7 @@ half of the text and the gradients from the other, and a layer where the halves 
 Both are first order: they know nothing of curvature, nor of what a router makes of the step.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -38,10 +39,7 @@ Halves = list[list[tuple[torch.Tensor, torch.Tensor]]]
 
 def length_of_gradient(halves: Halves) -> tuple[float, ...]:
     """Return the Euclidean length of each layer's gradient on both halves together."""
-    return tuple(
-        float(sum(((a + b) / 2).double().square().sum() for a, b in layer).sqrt())  # pyright: ignore
-        for layer in halves
-    )
+    return tuple(math.sqrt(sum(float(((a + b) / 2).double().square().sum()) for a, b in layer)) for layer in halves)
 
 
 def predicted_gain(halves: Halves) -> tuple[float, ...]:
@@ -51,10 +49,7 @@ def predicted_gain(halves: Halves) -> tuple[float, ...]:
     >>> predicted_gain([[(one, two)]])  # (3 - 1 + 1 - 1) / 2
     (1.0,)
     """
-    return tuple(
-        float(sum((a * b.sign() + b * a.sign()).double().sum() for a, b in layer)) / 2  # pyright: ignore
-        for layer in halves
-    )
+    return tuple(float(sum((a * b.sign() + b * a.sign()).double().sum() for a, b in layer)) / 2 for layer in halves)
 
 
 def mlp_gradients(

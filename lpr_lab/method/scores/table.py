@@ -69,7 +69,8 @@ class LayerScores:
         Raises:
             DamagedError: something is missing or of another kind.
         """
+        given: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in values.items()}
         try:
-            return LayerScores(**{name: tuple(one) if isinstance(one, list) else one for name, one in values.items()})
+            return LayerScores(**given)
         except (TypeError, UsageError) as error:
             raise DamagedError(f"These are no scores of layers ({error}); measure them again.") from error

@@ -100,7 +100,7 @@ def test_the_arm_of_what_is_trained_in_one_stage_reads_originals_alone_too(recip
         BlockSchedule, "batch", lambda self, step: read.extend(code for code, _ in self.at(step)) or batch(self, step)
     )
     arm = arms.make_old_only(run)
-    assert set(read) == {"en", "es"} and find_old_only(run, [arm, run]).id == arm.id
+    assert set(read) == {"en", "es"} and find_old_only(run, [arm, run]) == arm
     assert list(excess_forgetting(run, arm)["language"]) == ["en", "es", "mean"]
 
 

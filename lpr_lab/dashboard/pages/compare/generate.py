@@ -101,13 +101,13 @@ def _write(
         mine = held.enter_context(MODELS.use(run))
         models = [held.enter_context(MODELS.use(side.run)).model for side in speakers]
         stages = dict(zip(("left", "right"), (side.stage or EXPANDED for side in speakers), strict=True))
-        given = dict(zip(("left_model", "right_model"), models, strict=True))
+        given: dict[str, Any] = dict(zip(("left_model", "right_model"), models, strict=True))
         told = [
             None if wish is None else wish.told(layer_experts(model, stage))
             for wish, model, stage in zip(wishes, models, stages.values(), strict=True)
         ]
-        steered = {f"{side}_steering": one for side, one in zip(SIDES, told, strict=True)}
-        steps = generate_pair(mine.model, mine.tokenizer, pair.prompt, **settings, **stages, **given, **steered)
+        given |= {f"{side}_steering": one for side, one in zip(SIDES, told, strict=True)}
+        steps = generate_pair(mine.model, mine.tokenizer, pair.prompt, **settings, **stages, **given)
     shown_at = 0.0
     while True:
         # Held for one step only: a generation that was stopped must not keep the model from the next one.
