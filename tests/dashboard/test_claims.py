@@ -57,6 +57,7 @@ def test_a_base_without_a_scorecard_says_how_to_make_one(tmp_path):
     assert "lpr-lab scorecard run --base nothing" in claims.render_claims(tmp_path, "nothing")
 
 
+@pytest.mark.slow
 def test_the_page_is_served_and_every_page_leads_to_it(made, monkeypatch):
     root, card = made
     monkeypatch.setattr(claims, "scorecard", lambda base, runs_dir: (card, "runs"))

@@ -148,7 +148,7 @@ def trained(context: RunContext) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().clone() for name, tensor in context.model.tuned.state_dict().items()}
 
 
-@pytest.mark.parametrize("recipe", slow(("ssu", "interpolate", "lora"), ("interpolate",)))
+@pytest.mark.parametrize("recipe", slow(("ssu", "interpolate", "lora"), ()))
 def test_a_baseline_that_was_cut_goes_on_and_ends_bit_identical(materials, tmp_path, recipe, monkeypatch):
     made = experiment(materials, recipe)
     whole = pipeline.prepare(made, pipeline.start(made, root=tmp_path / "whole"))

@@ -55,6 +55,7 @@ def test_all_arms_but_two_kinds_have_the_same_number_of_experts():
     assert set(totals.values()) == {6} and ORACLE in totals
 
 
+@pytest.mark.slow
 def test_points_are_made_once_and_the_planted_layer_wins(world, tmp_path):
     file = tmp_path / "found.json"
     found = run.bake_off(world.settings, file, told=lambda _: None)

@@ -277,6 +277,7 @@ def test_checking_parameters_does_not_wait_for_papermill():
     assert done.stdout.split() == ["False", "False"]
 
 
+@pytest.mark.slow
 def test_papermill_comes_without_the_grammar_of_addresses_and_leaves_it_to_others():
     code = (
         "import sys, lpr_lab.experiments.notebooks.kernel\n"

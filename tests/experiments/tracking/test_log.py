@@ -71,6 +71,7 @@ def test_trackio_has_every_step_once_in_the_run_directory_also_for_a_second_run(
             assert [(log["step"], log["loss"]) for log in logs] == expected
 
 
+@pytest.mark.slow
 def test_mlflow_has_every_step_once_and_the_settings_in_plain_files(run):
     import mlflow
 
