@@ -23,7 +23,7 @@ demo: $(READY) ## expand a real model by three languages, then open the dashboar
 app: $(READY) ## open the dashboard on ./runs
 	@$(BIN)/python app.py
 
-test: $(READY) ## the quick tests: no network, no GPU, about four minutes
+test: $(READY) ## the quick tests: no network, no GPU, three to four minutes
 	@$(BIN)/python -m pytest -q $(SIDE_BY_SIDE)
 
 test-all: $(READY) ## every test that needs no GPU; fetches the embedded model when it is not in the cache
