@@ -5,7 +5,7 @@ belongs to an arm by its settings alone, so one that was made otherwise counts a
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lpr_lab.errors import one_of
@@ -37,6 +37,18 @@ class Card:
     """How many the card asks for."""
 
 
+_SMOLLM2 = Card(
+    base="smollm2-135m",
+    corpus="demo",
+    original=("en", "es"),
+    expanded=("el", "hu", "tr"),
+    further=("de",),
+    stage1_tokens=61_440,
+    stage2_tokens=20_480,
+    eval_tokens_per_language=4096,
+    seeds=3,
+)
+
 CARDS: Mapping[str, Card] = {
     "small-world": Card(
         base="small-world",
@@ -51,28 +63,8 @@ CARDS: Mapping[str, Card] = {
         eval_tokens_per_language=2048,
         similarity_tokens=2048,
     ),
-    "smollm2-135m": Card(
-        base="smollm2-135m",
-        corpus="demo",
-        original=("en", "es"),
-        expanded=("el", "hu", "tr"),
-        further=("de",),
-        stage1_tokens=61_440,
-        stage2_tokens=20_480,
-        eval_tokens_per_language=4096,
-        seeds=3,
-    ),
-    "gemma3-270m": Card(
-        base="gemma3-270m",
-        corpus="demo",
-        original=("en", "es"),
-        expanded=("el", "hu", "tr"),
-        further=("de",),
-        stage1_tokens=61_440,
-        stage2_tokens=20_480,
-        eval_tokens_per_language=4096,
-        seeds=1,
-    ),
+    "smollm2-135m": _SMOLLM2,
+    "gemma3-270m": replace(_SMOLLM2, base="gemma3-270m", seeds=1),
 }
 """By name of the base; of another base, see `card_for`."""
 
@@ -141,9 +133,7 @@ ARMS: Mapping[str, Arm] = {
 
 def card_for(base: str = "small-world", **changes: Any) -> Card:
     """Return the card of a base: its own, or for one that has none that of SmolLM2 with its name; settings replaced."""
-    from dataclasses import replace
-
-    known = CARDS.get(base) or replace(CARDS["smollm2-135m"], base=base, seeds=1)
+    known = CARDS.get(base) or replace(_SMOLLM2, base=base, seeds=1)
     return replace(known, **changes)
 
 
