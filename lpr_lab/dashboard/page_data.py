@@ -36,7 +36,8 @@ class PageData:
 
     Attributes:
         cell: Python whose last line is a table, the first of `tables` where there are any.
-        tables: by the name of their file, the one that the page is about first. Each is made when it is asked for.
+        tables: by the name of their file, the one that the page is about first. Called for the one that is asked for;
+            `ready` gives what was needed anyway.
         documents: what JSON holds and no table does, by the name of its file; made when asked for.
     """
 
@@ -78,6 +79,11 @@ def data_route(runs_dir: Path) -> Route:
 def opening(run: Run, runs_dir: Path) -> str:
     """Return the lines with which every cell begins: they open the run as `run`."""
     return f"from lpr_lab.runs.run import Run\n\nruns = {str(runs_dir.resolve())!r}\nrun = Run.open(runs, {run.id!r})\n"
+
+
+def ready(table: Table) -> Callable[[], Table]:
+    """Return a table that is there already as `PageData.tables` has it."""
+    return lambda: table
 
 
 def _answer(runs_dir: Path, page: str, file: str, params: dict[str, str]) -> Response:

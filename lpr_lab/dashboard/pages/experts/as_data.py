@@ -3,7 +3,7 @@
 from functools import partial
 from pathlib import Path
 
-from lpr_lab.dashboard.page_data import PageData, opening
+from lpr_lab.dashboard.page_data import PageData, opening, ready
 from lpr_lab.dashboard.pages.experts.data import Selection, extra, read
 from lpr_lab.dashboard.shell import PageContext
 from lpr_lab.errors import MissingError
@@ -23,7 +23,7 @@ def as_data(context: PageContext, run: Run, runs_dir: Path) -> PageData:
     if selection is None:
         raise MissingError(f"Run {run.id} has no table of load: it was not measured.")
     tables = {"load": partial(_load, selection)}
-    tables |= {name: partial(_kept, table) for name in FURTHER if (table := extra(selection, name)) is not None}
+    tables |= {name: ready(table) for name in FURTHER if (table := extra(selection, name)) is not None}
     shown = {"dataset": repr(selection.data)}
     if selection.is_counted:
         shown = {"stage": repr(selection.stage), **shown}
@@ -38,7 +38,3 @@ def as_data(context: PageContext, run: Run, runs_dir: Path) -> PageData:
 def _load(selection: Selection) -> Table:
     rows = selection.rows()
     return rows if selection.is_counted else rows.drop(columns=["stage", "chosen"])
-
-
-def _kept(table: Table) -> Table:
-    return table

@@ -4,8 +4,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lpr_lab.dashboard.page_data import PageData, opening
-from lpr_lab.dashboard.pages.retention.page import LIFELONG, sides
+from lpr_lab.dashboard.page_data import PageData, opening, ready
+from lpr_lab.dashboard.pages.retention.page import LIFELONG, shown_dataset, sides
 from lpr_lab.dashboard.shell import PageContext
 from lpr_lab.errors import ComparisonRefusedError, MissingError
 from lpr_lab.runs.compare.control_runs import excess_forgetting, find_old_only
@@ -14,8 +14,6 @@ from lpr_lab.runs.compare.paired_tasks import compare_tasks
 from lpr_lab.runs.compare.trade_off import trade_off
 from lpr_lab.runs.model_ref import ModelRef
 from lpr_lab.runs.run import Run
-from lpr_lab.views import Table
-from lpr_lab.views.names import datasets
 
 
 def as_data(context: PageContext, run: Run, runs_dir: Path) -> PageData:
@@ -33,22 +31,21 @@ def as_data(context: PageContext, run: Run, runs_dir: Path) -> PageData:
         raise MissingError(f"Run {run.id} has no table of changes: it was not measured.")
     if found.rows is None:
         raise ComparisonRefusedError(found.refusal)
-    names = datasets(found.rows)
-    chosen = context.query.data if context.query.data in names else names[0]
+    chosen = shown_dataset(found.rows, context.query)
     rows = found.rows[found.rows["dataset"] == chosen]
-    tables: dict[str, Any] = {"change": lambda: rows}
+    tables: dict[str, Any] = {"change": ready(rows)}
     here = compare(before, after, chosen)
     if here is not None and here.documents is not None:
-        tables["documents"] = partial(_itself, here.documents)
+        tables["documents"] = ready(here.documents)
     tasks = compare_tasks(before, after)
     if tasks is not None and not tasks.empty:
-        tables["tasks"] = partial(_itself, tasks)
+        tables["tasks"] = ready(tasks)
     control = find_old_only(run, context.runs)
     if control is not None:
         tables["excess_forgetting"] = partial(excess_forgetting, run, control, chosen)
     trade = trade_off(run, context.runs, chosen)
     if trade is not None and len(trade.points):
-        tables["gain_and_forgetting"] = partial(_itself, trade.points)
+        tables["gain_and_forgetting"] = ready(trade.points)
     cell = (
         "from lpr_lab.runs.compare.paired_scores import compare\n"
         "from lpr_lab.runs.model_ref import ModelRef\n"
@@ -64,19 +61,14 @@ def _lifelong(context: PageContext, run: Run, runs_dir: Path) -> PageData:
     table = run.tables.read("retention_by_stage")
     if table is None or table.empty:
         raise MissingError(f"Run {run.id} has no table of its stages: it was not measured.")
-    names = datasets(table)
-    chosen = context.query.data if context.query.data in names else names[0]
+    chosen = shown_dataset(table, context.query)
     cell = (
         f'{opening(run, runs_dir)}stages = run.tables.read("retention_by_stage")\n'
         f'stages[stages["dataset"] == {chosen!r}]\n'
     )
-    return PageData(cell, {"retention_by_stage": lambda: table[table["dataset"] == chosen]})
+    return PageData(cell, {"retention_by_stage": ready(table[table["dataset"] == chosen])})
 
 
 def _written(side: ModelRef, run: Run) -> str:
     opened = "run" if side.run.id == run.id else f"Run.open(runs, {side.run.id!r})"
     return f"ModelRef({opened}, {side.stage!r})"
-
-
-def _itself(table: Table) -> Table:
-    return table

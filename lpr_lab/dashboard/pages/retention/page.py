@@ -21,6 +21,7 @@ from lpr_lab.runs.compare.trade_off import trade_off
 from lpr_lab.runs.lineage import members_of
 from lpr_lab.runs.model_ref import BASE, ModelRef, analysed_run, baseline_of, stages_of, title_of_final
 from lpr_lab.runs.run import Run, short_id
+from lpr_lab.views import Table
 from lpr_lab.views.figures.retention import before_and_after, gain_against_forgetting
 from lpr_lab.views.figures.titles import take_title
 from lpr_lab.views.html.run_overview import lost_text
@@ -45,6 +46,12 @@ def sides(run: Run, query: Query, others: Iterable[Run]) -> tuple[ModelRef, Mode
     if other is not None:
         return ModelRef(other, query.stage2 if query.stage2 in [*stages_of(other)[:-1], BASE] else ""), after
     return ModelRef(run, query.stage2 if query.stage2 in (BASE, *known) else baseline_of(run)), after
+
+
+def shown_dataset(table: Table, query: Query) -> str:
+    """Return the data set that an address asks for; the first of a table where it asks for none that is there."""
+    names = datasets(table)
+    return query.data if query.data in names else names[0]
 
 
 @cached
@@ -81,8 +88,7 @@ def _two_sides(context: PageContext, run: Run) -> dict[str, Any]:
         lead = "These two cannot be compared." + shell.more(render.sides_line(found))
         top = shell.head(QUESTION, lead, context.notice, query=query)
         return pickers | {"top": top, "table": render.refused(found)}
-    names = datasets(found.rows)
-    chosen = context.query.data if context.query.data in names else names[0]
+    names, chosen = datasets(found.rows), shown_dataset(found.rows, context.query)
     rows = found.rows[found.rows["dataset"] == chosen]
     called = before.title(run), after.title(run)
     figure = before_and_after(rows, before=called[0], after=called[1])
@@ -134,8 +140,7 @@ def _lifelong(context: PageContext, run: Run) -> dict[str, Any]:
     table = run.tables.read("retention_by_stage")
     if table is None or table.empty:
         return _not_measured(context, run)
-    names = datasets(table)
-    chosen = context.query.data if context.query.data in names else names[0]
+    names, chosen = datasets(table), shown_dataset(table, context.query)
     rows = table[table["dataset"] == chosen]
     figure = stages.retention_by_stage(rows)
     found = take_title(figure) + "."
@@ -174,8 +179,7 @@ def compose_more(context: PageContext) -> dict[str, Any]:
         found: PairedChange | None = paired_scores.compare(before, after)
         if found is None or found.rows is None:
             return blank
-        names = datasets(found.rows)
-        chosen = context.query.data if context.query.data in names else names[0]
+        chosen = shown_dataset(found.rows, context.query)
         here = paired_scores.compare(before, after, chosen)
         moved = render.moved_documents(here, context.query) if here is not None else ""
         of_forgetting = controls(run, context.runs, chosen) if not analysed_run(run) else ""

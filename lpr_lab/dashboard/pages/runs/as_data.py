@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from lpr_lab.dashboard.page_data import PageData, opening
+from lpr_lab.dashboard.page_data import PageData, opening, ready
 from lpr_lab.dashboard.pages.runs.compare import chosen_runs
 from lpr_lab.dashboard.shell import PageContext
 from lpr_lab.runs.compare.differences import compare_runs
@@ -25,7 +25,7 @@ def as_data(context: PageContext, run: Run, runs_dir: Path) -> PageData:
         tables["summary"] = partial(run.tables.read, "summary")
     elif not metrics.empty:
         cell = f"{opening(run, runs_dir)}run.metrics.read()\n"
-        tables["training"] = lambda: metrics
+        tables["training"] = ready(metrics)
     elif kept:
         cell = f"{opening(run, runs_dir)}run.tables.read({kept[0]!r})\n"
     else:
