@@ -56,6 +56,15 @@ def test_a_text_that_is_too_long_is_counted_and_not_cut(open_page, tiny):
     expect(counter).to_have_text("1 of 2,000 characters")
 
 
+def test_a_text_that_the_page_writes_itself_is_counted(open_page, tiny):
+    page = open_page(f"/compare?run={tiny}")
+    box = page.get_by_label("Prompt, continued by both")
+    expect(page.locator(".lpr-counter:visible").first).to_be_visible()
+    page.wait_for_timeout(300)  # nothing else on the page changes any more
+    box.evaluate("box => (box.value = 'ένα, δύο')")
+    expect(page.locator(".lpr-counter:visible").first).to_have_text("8 of 2,000 characters")
+
+
 def test_changing_the_language_keeps_a_typed_prompt(open_page, tiny):
     page = open_page(f"/compare?run={tiny}&lang=el")
     box = page.get_by_label("Prompt, continued by both")

@@ -47,9 +47,16 @@
     line.dataset.said = was ? "1" : "";
   }
   document.addEventListener("input", (event) => event.target.matches?.("textarea") && count(event.target));
-  let counting = 0;
-  function recount() {
-    for (const box of document.querySelectorAll("[class*=lpr-limit-] textarea")) count(box);
+  // What a script writes into a box is neither an input nor a change of the document: the box itself must say it.
+  const plain = Object.getOwnPropertyDescriptor(HTMLTextAreaElement.prototype, "value");
+  function counted(box) {
+    if (!Object.hasOwn(box, "value"))
+      Object.defineProperty(box, "value", {
+        configurable: true,
+        get: () => plain.get.call(box),
+        set: (text) => (plain.set.call(box, text), count(box)),
+      });
+    count(box);
   }
 
   // ---- commands are copied by a button, and it is said
@@ -105,6 +112,8 @@
 
   function tend(root) {
     for (const fieldset of root.querySelectorAll("fieldset")) group(fieldset);
+    if (root.matches?.("[class*=lpr-limit-] textarea")) counted(root);
+    for (const box of root.querySelectorAll("[class*=lpr-limit-] textarea")) counted(box);
     if (root.matches?.("fieldset") || root.closest?.("fieldset")) group(root.closest("fieldset"));
     // What gradio shows where a plot is not drawn yet has a name but no role that may have one.
     for (const empty of [root, ...root.querySelectorAll(".empty[aria-label]")])
@@ -117,10 +126,7 @@
     line.setAttribute("role", "status");
     document.body.append(line);
     tend(document.body);
-    recount();
     new MutationObserver((changes) => {
-      clearTimeout(counting);
-      counting = setTimeout(recount, 30); // what Python writes into a box is no input
       for (const change of changes) {
         if (change.type === "attributes") tend(change.target); // gradio names radios anew when it draws them again
         for (const node of change.addedNodes) if (node.nodeType === 1) tend(node);
