@@ -88,20 +88,23 @@ def test_what_is_asked_of_a_run(gpu, settings, tmp_path):
     assert made.status.state == "finished"
 
 
-def test_a_stage_that_was_cut_goes_on(gpu, tiny_model, tiny_tokenizer, tiny_corpus, tmp_path):
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_stage_that_was_cut_goes_on(precision, gpu, tiny_model, tiny_tokenizer, tiny_corpus, tmp_path):
     model = lab.upcycle(tiny_model("llama").to("cuda"), (1, 3))
-    two_steps = lab.TrainSettings(tokens=2 * 4 * 32, block_tokens=32, blocks_per_step=4, blocks_per_forward=2)
+    two_steps = lab.TrainSettings(
+        tokens=2 * 4 * 32, block_tokens=32, blocks_per_step=4, blocks_per_forward=2, precision=precision
+    )
     where = {"languages": ["el"], "out": tmp_path / "1"}
     for minutes in (1e-9, None):
         done = lab.expand(model, tiny_tokenizer, tiny_corpus, settings=replace(two_steps, max_minutes=minutes), **where)
-    assert done["steps"] == 2 and on_gpu(model)
+    assert done["steps"] == 2 and on_gpu(model) and done["precision"] == precision
 
 
 @pytest.mark.parametrize("baseline", ["full", "lora", "sparse_moe", "lora_moe", "llama_pro"])
 def test_the_baselines_of_the_papers(baseline, gpu, tiny_model, tiny_tokenizer, tiny_corpus, tmp_path):
     options = {"sparse_moe": {"allocation": [1, 2]}, "llama_pro": {"num_blocks": 1}}.get(baseline, {})
     model = getattr(lab.baselines, baseline)(tiny_model("llama").to("cuda"), **options)
-    one_step = lab.TrainSettings(tokens=4 * 32, block_tokens=32, blocks_per_step=4)
+    one_step = lab.TrainSettings(tokens=4 * 32, block_tokens=32, blocks_per_step=4, precision="bf16")
     lab.baselines.finetune(
         model, tiny_tokenizer, tiny_corpus, original=["en"], expanded=["el"], out=tmp_path / "1", settings=one_step
     )

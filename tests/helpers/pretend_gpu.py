@@ -177,12 +177,22 @@ def pretend_gpu() -> Iterator[None]:
         def __new__(cls, device=None):
             return super().__new__(cls)
 
+    class Autocast(torch.autocast):  # what is computed "there" is rounded as it would be there
+        def __init__(self, device_type, *how, **more):
+            super().__init__(CPU.type if device_type == GPU.type else device_type, *how, **more)
+
+    def of_the_processor(ask):
+        return lambda device_type=GPU.type: ask(CPU.type if device_type == GPU.type else device_type)
+
     places = _Places()
     with ExitStack() as stack:
         for target, name, value in (
             (bases, "default_device", lambda: GPU),
             (training, "default_device", lambda: GPU),
             (torch, "Generator", Generator),
+            (torch, "autocast", Autocast),
+            (torch, "is_autocast_enabled", of_the_processor(torch.is_autocast_enabled)),
+            (torch, "get_autocast_dtype", of_the_processor(torch.get_autocast_dtype)),
             (torch.cuda, "get_rng_state", lambda device: torch.get_rng_state()),
             (torch.cuda, "set_rng_state", lambda state, device: None),
         ):

@@ -108,7 +108,10 @@ def test_an_untrained_copy_moves_nothing(tiny_model):
     x = torch.randn(7, tiny_model("llama").config.hidden_size)
     scores = torch.rand(7, 2)
     routing = Routing(scores, torch.tensor([[0, 1]] * 7), scores / scores.sum(-1, keepdim=True))
-    assert torch.equal(mix(x, routing, original, [stack]), original(x))
+    # Gate and way up are one product here and two in the base's MLP: on some processors that rounds otherwise.
+    rounded = (stack.expert(0, x) - original(x)).abs().amax()
+    assert rounded <= 1e-6 * original(x).abs().amax()
+    assert (mix(x, routing, original, [stack]) - original(x)).abs().amax() <= rounded
 
 
 @torch.no_grad()
