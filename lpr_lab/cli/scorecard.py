@@ -59,6 +59,9 @@ def run_command(
     expanded: Annotated[
         list[str] | None, typer.Option(help="Expanded language; repeatable.", show_default="the card's")
     ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32 or bf16, of all arms.", show_default="the card's")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be made, and how long.")] = False,
     runs_dir: RunsDir = None,
     quiet: Quiet = False,
@@ -72,7 +75,7 @@ def run_command(
     from lpr_lab.experiments.scorecard.exact import exact_run
     from lpr_lab.experiments.scorecard.run import make_missing
 
-    card, names = _card(base, original, expanded), _arms(only, arm)
+    card, names = _card(base, original, expanded, precision), _arms(only, arm)
     root = runs_folder(runs_dir)
     with progress_output(quiet):
         if not dry_run and (only is None or min(only) < _FIRST_OF_ORDER):
@@ -113,10 +116,13 @@ _FIRST_OF_ORDER = 8
 """The first claim that needs training."""
 
 
-def _card(base: str, original: list[str] | None, expanded: list[str] | None) -> "Card":
+def _card(base: str, original: list[str] | None, expanded: list[str] | None, precision: str | None) -> "Card":
+    from lpr_lab.errors import one_of
     from lpr_lab.experiments.scorecard.plan import card_for
 
-    given = {"original": tuple(original or ()), "expanded": tuple(expanded or ())}
+    if precision is not None:
+        one_of("precision", precision, ("fp32", "bf16"))
+    given = {"original": tuple(original or ()), "expanded": tuple(expanded or ()), "precision": precision}
     changes: dict[str, Any] = {name: value for name, value in given.items() if value}
     return card_for(base, **changes | ({"unreviewed": ()} if original else {}))
 

@@ -77,6 +77,7 @@ def build(card: Card, root: str | Path) -> dict[str, Any]:
                 "eval_tokens_per_language",
             )
         },
+        "precision": card.precision,
         "seeds_asked_for": card.seeds,
         "min_seeds": MIN_SEEDS,
         "gate": gate_of(card.base),

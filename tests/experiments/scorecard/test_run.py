@@ -21,8 +21,16 @@ def test_arms_differ_in_their_settings_and_share_text_and_evaluation():
     card = card_for()
     configs = {name: experiment_of(card, name, 0).to_config() for name, arm in ARMS.items() if not arm.after}
     assert len({str(config) for config in configs.values()}) == len(configs)
-    for shared in ("base", "corpus", "original", "unreviewed", "expanded", "eval_tokens_per_language"):
+    for shared in ("base", "corpus", "original", "unreviewed", "expanded", "eval_tokens_per_language", "precision"):
         assert len({str(config[shared]) for config in configs.values()}) == 1
+
+
+@pytest.mark.parametrize("base", ["small-world", "smollm2-135m"])
+def test_all_arms_compute_in_one_precision_whatever_the_machine_has(base):
+    card = card_for(base)
+    precisions = {experiment_of(card, name, 0).precision for name, arm in ARMS.items() if not arm.after}
+    assert precisions == {card.precision} <= {"fp32", "bf16"}
+    assert experiment_of(card_for(base, precision="fp32"), "moe_lpr", 0).precision == "fp32"
 
 
 def test_a_learning_rate_is_a_share_of_what_suits_the_recipe():
