@@ -16,9 +16,11 @@ from torch import nn
 
 from lpr_lab.errors import LprError
 from lpr_lab.method.training.compute import as_one_row
+from lpr_lab.method.training.load import choices, least_load
 from lpr_lab.method.training.optimizer import named_parameters
 from lpr_lab.method.training.schedule import BlockSchedule
 from lpr_lab.method.training.terms import Forward, Term
+from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.capture import RoutingRecord, decoder_of
 from lpr_lab.model.machine import seed_device
 from lpr_lab.model.parallel.sharding import clip_gradients, exchanging, without_exchange
@@ -65,6 +67,7 @@ class Stepper:
         # Of the optimizer: a divided model shows others between a forward and a backward pass.
         self._parameters = [parameter for _, parameter in sorted(named_parameters(self.optimizer).items())]
         self._shared = exchanging(self.model)
+        self._layers = moe_layers(self.model)
 
     def gradients(self, step: int) -> tuple[Metrics, dict[str, int]]:
         """Leave the gradients of a step; return its numbers, each term unweighted by name, and what each term saw.
@@ -81,11 +84,14 @@ class Stepper:
         observed = self._observe(step, micro_batches)
         world = self.processes.num_processes
         sums = torch.zeros(len(self.terms), device=self.device)
+        chosen: dict[int, torch.Tensor] = {}
         for index, batch in enumerate(micro_batches):
             is_last = index == len(micro_batches) - 1
             with nullcontext() if is_last else without_exchange(self._shared):
                 self._seed(step, index)
                 made = self._forward(batch)
+                for layer, seen in choices(made.routing, (batch["language_id"] >= 0).flatten()).items():
+                    chosen[layer] = chosen[layer] + seen if layer in chosen else seen
                 totals = [
                     term.total(replace(made, observed=observed.get(term.name))) / max(counts[term.name], 1)
                     for term in self.terms
@@ -105,7 +111,16 @@ class Stepper:
                 "checkpoint."
             )
         num_tokens = int((whole["language_id"] >= 0).sum())
-        return {"loss": total_loss, **values, "grad_norm": norm, "num_tokens": num_tokens}, counts
+        load = least_load(self._whole(chosen), self._layers)
+        return {"loss": total_loss, **values, "grad_norm": norm, **load, "num_tokens": num_tokens}, counts
+
+    def _whole(self, chosen: dict[int, torch.Tensor]) -> dict[int, list[int]]:
+        """Return the choices of the whole step, over all processes, by layer."""
+        if not chosen:
+            return {}
+        sizes = [len(counts) for counts in chosen.values()]
+        parts = self.sum_over_processes(torch.cat([*chosen.values()])).split(sizes)
+        return {layer: part.tolist() for layer, part in zip(chosen, parts, strict=True)}
 
     def _forward(self, batch: Batch) -> Forward:
         """Run the model on a micro-batch, through whatever has ranks share it."""
