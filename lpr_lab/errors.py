@@ -36,6 +36,14 @@ class BusyError(UsageError):
     """Another process works on the very run that was asked for; later it may be free, or finished."""
 
 
+class NotFiniteError(LprError):
+    """A step whose loss or gradient norm is no finite number; `metrics` has `step`, `loss` and `grad_norm`."""
+
+    def __init__(self, message: str, metrics: dict[str, float]):
+        super().__init__(message)
+        self.metrics = metrics
+
+
 class MissingError(LprError):
     """A model, corpus, run or file that is not there, or that cannot be reached."""
 

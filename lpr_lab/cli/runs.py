@@ -25,6 +25,7 @@ def list_command(
     as_json: AsJson = False,
 ) -> None:
     """List runs, newest first, examples last."""
+    from lpr_lab.runs import alerts
     from lpr_lab.runs.find import list_runs
     from lpr_lab.runs.housekeeping import checked_tag, tags_of
 
@@ -40,7 +41,8 @@ def list_command(
     for run in runs:
         state = "unreadable" if run.problem else "example" if run.is_example else run.status.state
         tags = "".join(f"  #{word}" for word in tags_of(run))
-        print(f"{run.id:<{width}}  {state:<11}  {run.problem or run.title}{tags}")
+        raised = "" if run.problem else "".join(f"  ! {alert.rule}" for alert in alerts.read(run))
+        print(f"{run.id:<{width}}  {state:<11}  {run.problem or run.title}{tags}{raised}")
 
 
 @app.command("show")

@@ -37,7 +37,8 @@ from lpr_lab.model.parallel.sharing import together
 from lpr_lab.model.stages import stage_names
 from lpr_lab.model.tuned.names import FINETUNE
 from lpr_lab.model.tuned.pair import Tuned
-from lpr_lab.runs import environment
+from lpr_lab.progress import remark
+from lpr_lab.runs import alerts, environment
 from lpr_lab.runs.find import start_run
 from lpr_lab.runs.run import Run
 from lpr_lab.text import sample_texts
@@ -236,6 +237,9 @@ def finish(context: RunContext) -> dict[str, Any]:
     with run.working("finish"):
         results = results_of(run, experiment)
         run.documents.write("results", results)
+        for alert in alerts.of_results(results):
+            alerts.add(run, alert)
+            remark(alerts.line(alert))
         for step in experiment.steps:
             storage.remove_directory(run.paths.stage(step))
         run.finish()

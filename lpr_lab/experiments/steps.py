@@ -25,7 +25,8 @@ from lpr_lab.method.similarity_table import SimilarityTable
 from lpr_lab.method.training.train import TrainSettings, train_settings
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.tuned.pair import Tuned
-from lpr_lab.runs import environment
+from lpr_lab.progress import remark
+from lpr_lab.runs import alerts, environment
 from lpr_lab.runs.run import Run
 from lpr_lab.text.corpus import Corpus
 
@@ -317,16 +318,21 @@ def _settings(experiment: Experiment, budget: StageBudget, model: Any) -> TrainS
 
 def _logger(context: RunContext, stage: str, settings: TrainSettings) -> Callable[[dict[str, float]], None]:
     """Return a function that logs every step; its first call drops what an interrupted attempt logged beyond it."""
-    run, fresh = context.run, True
+    run: Run = context.run
+    watch: alerts.Watch | None = None
     if context.writes:
         run.phases.expect(settings.num_steps, settings.max_minutes)
 
     def log(metrics: dict[str, float]) -> None:
-        nonlocal fresh
-        if fresh:
+        nonlocal watch
+        if watch is None:
             run.metrics.truncate(stage, int(metrics["step"]) - 1)
-            fresh = False
+            watch = alerts.resume(run, stage, int(metrics["step"]))
         run.metrics.log({"t": metrics["seconds"], **metrics}, stage=stage)
         context.track(metrics)
+        for alert in watch.update(metrics):
+            alerts.add(run, alert)
+            if alert.rule != "divergence":  # which the training loop says itself
+                remark(alerts.line(alert))
 
     return log

@@ -7,10 +7,12 @@ and only the first writes into the run.
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
 
 from torch.distributed import DistBackendError, DistNetworkError
 
-from lpr_lab.errors import LprError
+from lpr_lab.errors import LprError, NotFiniteError
 from lpr_lab.experiments.processes.number import started
 from lpr_lab.experiments.steps import STEPS, RunContext
 from lpr_lab.experiments.tracking.log import tracking
@@ -18,6 +20,7 @@ from lpr_lab.method.baselines.files import restore_trained, save_trained
 from lpr_lab.model.machine import peak_memory
 from lpr_lab.model.parallel.processes import join_processes
 from lpr_lab.progress import announce
+from lpr_lab.runs import alerts
 from lpr_lab.runs.run import Run
 
 
@@ -45,7 +48,7 @@ def _train_steps(context: RunContext) -> None:
                     run.phases.record_processes(step, started())
                 _load_step_before(context, step)
                 with tracking(run, step, context.trackers if context.writes else ()) as context.track:
-                    facts = STEPS[step](context, folder)
+                    facts = _trained(context, step, folder)
                 if context.writes:
                     run.phases.record(step, {**facts, "peak_memory_bytes": peak_memory()})
                     # Kept until the run is finished, so that the next step can start from it after an interruption.
@@ -59,6 +62,17 @@ def _train_steps(context: RunContext) -> None:
             save_trained(context.model, run.paths.checkpoint, facts, tokenizer=context.tokenizer)
             run.phases.mark_done("save")
         wait_for_all()
+
+
+def _trained(context: RunContext, step: str, folder: Path) -> dict[str, Any]:
+    """Make a step; one that ends because a number is not finite leaves an alert."""
+    try:
+        return STEPS[step](context, folder)
+    except NotFiniteError as error:
+        if context.writes:
+            for alert in alerts.Watch(step).update(error.metrics):
+                alerts.add(context.run, alert)
+        raise
 
 
 @contextmanager

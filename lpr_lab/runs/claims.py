@@ -13,9 +13,10 @@ import pandas as pd
 
 from lpr_lab.measure.significance import BETTER, Difference, change_of
 from lpr_lab.model.rounding import logit_tolerance
+from lpr_lab.runs.alerts import FORGETTING_PERCENT
 
 MIN_GAIN_PERCENT = 8.0
-MAX_FORGETTING_PERCENT = 3.0
+MAX_FORGETTING_PERCENT = FORGETTING_PERCENT
 MIN_ORIGINAL_WEIGHT = 0.9
 MIN_SEPARATION = 0.4
 MIN_RETURN = 0.01

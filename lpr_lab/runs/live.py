@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lpr_lab.errors import DamagedError
+from lpr_lab.runs.alerts import Alert, read
 from lpr_lab.runs.run import Run
 from lpr_lab.runs.status import Status
 from lpr_lab.runs.tail import Curve, Tail
@@ -43,6 +44,7 @@ class Snapshot:
         heartbeat_seconds, step_seconds: since the last heartbeat, since the last logged step.
         log: the last lines that were printed.
         error: the tail of the error of a failed run.
+        alerts: that the run raised itself, oldest first.
     """
 
     run: str
@@ -63,6 +65,7 @@ class Snapshot:
     step_seconds: float | None = None
     log: tuple[str, ...] = ()
     error: str | None = None
+    alerts: tuple[Alert, ...] = ()
 
     @property
     def is_over(self) -> bool:
@@ -172,6 +175,7 @@ class Follower:
             "heartbeat_seconds": status.heartbeat_age_seconds if status.recorded_state == "running" else None,
             "log": last_lines(self._run.paths.log),
             "error": status.error_tail,
+            "alerts": tuple(read(self._run)),
         }
         if self._trained is None:
             return Snapshot(**facts)

@@ -4,12 +4,13 @@
       run.json         what it is                    status.json      state (see `status.py`)
       config.yaml      every setting, resolved       config.input.yaml  what the person gave
       env.json data.json   made with, made from      metrics.jsonl    one line per number while training
+      alerts.jsonl     what it raised itself
       results.json     the final numbers             tables/ figures/ traces/ generations/ prompts/
       stages/<stage>/checkpoint-<step>/  checkpoint/ while training; the sealed result
       notebook.ipynb   the executed copy             logs/run.log  notes.md  tags.json  tracking/
 
-Everything but `metrics.jsonl` and `generations/` (which only grow) is replaced whole. Nothing here imports torch, and
-pandas only when a table is asked for: the dashboard and `lpr-lab runs list` read with this module.
+Everything but `metrics.jsonl`, `alerts.jsonl` and `generations/` (which only grow) is replaced whole. Nothing here
+imports torch, and pandas only when a table is asked for: the dashboard and `lpr-lab runs list` read with this module.
 """
 
 import errno

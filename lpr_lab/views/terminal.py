@@ -12,7 +12,7 @@ from rich.text import Text
 
 from lpr_lab.runs.live import Snapshot, snapshots
 from lpr_lab.runs.run import Run
-from lpr_lab.views.html.live import facts, number, sparkline, status_line, to_text, warning
+from lpr_lab.views.html.live import facts, number, sparkline, status_line, to_text, warnings
 
 EXIT_CODES = {"finished": 0, "failed": 1, "interrupted": 130}
 _STYLES = {"running": "bold", "finished": "bold green", "failed": "bold red", "interrupted": "bold yellow"}
@@ -43,8 +43,7 @@ def draw(snapshot: Snapshot, console: Console) -> Group:
     """Return the stage as a rich renderable."""
     state = Text(status_line(snapshot), style=_STYLES.get(snapshot.state, "bold yellow"))
     parts: list[Any] = [Text.assemble((snapshot.title, "bold"), ("  " + snapshot.run, "dim")), state]
-    if warning(snapshot):
-        parts.append(Text(warning(snapshot), style="bold yellow"))
+    parts += [Text(warning, style="bold yellow") for warning in warnings(snapshot)]
     if snapshot.is_training and snapshot.num_steps and snapshot.step is not None:
         bar = Table.grid()
         bar.add_row(ProgressBar(total=snapshot.num_steps, completed=snapshot.step, width=min(console.width, 72)))

@@ -14,7 +14,7 @@ from accelerate import PartialState
 from accelerate.utils import reduce
 from torch import nn
 
-from lpr_lab.errors import LprError
+from lpr_lab.errors import NotFiniteError
 from lpr_lab.method.training.compute import as_one_row
 from lpr_lab.method.training.load import choices, least_load
 from lpr_lab.method.training.optimizer import named_parameters
@@ -76,7 +76,7 @@ class Stepper:
             step: counted from 0.
 
         Raises:
-            LprError: loss or gradient is not finite; the message names the step and its blocks.
+            NotFiniteError: loss or gradient is not finite; the message names the step and its blocks.
         """
         whole = self.schedule.batch(step)
         counts = {term.name: term.count(whole) for term in self.terms}
@@ -105,10 +105,11 @@ class Stepper:
         total_loss = sum(term.coefficient * values[term.name] for term in self.terms)
         norm = clip_gradients(self._parameters, self.max_grad_norm)
         if not math.isfinite(total_loss) or not math.isfinite(norm):
-            raise LprError(
+            raise NotFiniteError(
                 f"Step {step + 1} gave loss {total_loss} with gradient norm {norm} on blocks {self.schedule.at(step)}; "
                 "nothing was updated. Lower the learning rate or look at these blocks, then run again from the last "
-                "checkpoint."
+                "checkpoint.",
+                {"step": step + 1, "loss": total_loss, "grad_norm": norm},
             )
         num_tokens = int((whole["language_id"] >= 0).sum())
         load = least_load(self._whole(chosen), self._layers)

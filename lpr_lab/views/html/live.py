@@ -20,6 +20,7 @@ from markupsafe import Markup
 
 from lpr_lab.errors import LprError, UsageError
 from lpr_lab.progress import hidden, in_notebook
+from lpr_lab.runs.alerts import line
 from lpr_lab.runs.files import PRINTED_TO
 from lpr_lab.runs.live import Follower, Snapshot, snapshots
 from lpr_lab.runs.run import Run
@@ -87,6 +88,12 @@ def warning(snapshot: Snapshot) -> str:
     )
 
 
+def warnings(snapshot: Snapshot) -> list[str]:
+    """Return in sentences that the training diverges and every alert that the run raised."""
+    raised = [line(alert) for alert in snapshot.alerts if alert.rule != "divergence" or not snapshot.is_diverging]
+    return [*filter(None, [warning(snapshot)]), *raised]
+
+
 def number(value: float | None) -> str:
     """Return a loss with four digits, or an en-dash where it was not finite."""
     return NOT_MEASURED if value is None else f"{value:.4g}"
@@ -114,7 +121,7 @@ def to_html(snapshot: Snapshot) -> Markup:
         snapshot=snapshot,
         status=status_line(snapshot),
         done="" if snapshot.is_over else _done(snapshot),
-        warning=warning(snapshot),
+        warnings=warnings(snapshot),
         share=snapshot.share if snapshot.is_training else None,
         facts=facts(snapshot),
         losses=[(name, number(value), _curve(snapshot.values(name), name)) for name, value in snapshot.losses.items()],
@@ -126,7 +133,7 @@ def to_text(snapshot: Snapshot) -> str:
     """Return the stage as one line of text."""
     pairs = [f"{name.lower()} {text}" for name, text in facts(snapshot)]
     pairs += [f"{name} {number(value)}" for name, value in snapshot.losses.items()] if snapshot.is_training else []
-    return " · ".join(filter(None, [status_line(snapshot), warning(snapshot), *pairs]))
+    return " · ".join(filter(None, [status_line(snapshot), *warnings(snapshot), *pairs]))
 
 
 # ------------------------------------------------------------------------------------------------- in notebooks

@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from lpr_lab.errors import LprError
 from lpr_lab.model.bases.embedded import EMBEDDED
+from lpr_lab.runs import alerts
 from lpr_lab.runs.claims import main_dataset
 from lpr_lab.runs.compare.differences import flatten, source_name
 from lpr_lab.runs.continuations import Pair, exactness, pairs, typed_by_reader
@@ -55,6 +56,7 @@ def status(run: Run) -> Markup:
         where = (status.stage or "its start").replace("_", " ")
         said = f"This run is not finished: it is {status.state}, at {where}. What follows is what there is so far."
         notes, error_tail = [said], status.error_tail
+    notes += [f"The run raised an alert. {alerts.line(alert)}" for alert in alerts.read(run)]
     return render("views/report/status.html.j2", notes=notes, error_tail=error_tail)
 
 

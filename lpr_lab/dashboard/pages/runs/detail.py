@@ -3,12 +3,13 @@
 from markupsafe import Markup
 
 from lpr_lab.dashboard import shell
-from lpr_lab.dashboard.pages.runs.live import snapshot_of
+from lpr_lab.dashboard.pages.runs.live import AT_WORK, snapshot_of
 from lpr_lab.dashboard.pages.runs.report import report_link
 from lpr_lab.dashboard.pages.runs.sweep import command_of, render_sweep
 from lpr_lab.dashboard.query import Query
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.sweep.grid import KIND as SWEEP
+from lpr_lab.runs import alerts
 from lpr_lab.runs.compare.differences import flatten
 from lpr_lab.runs.lineage import ancestors_of, children_of
 from lpr_lab.runs.model_ref import tuned_as
@@ -36,7 +37,7 @@ PAGES_OF_KIND: dict[str, dict[str, str]] = {
 def render_detail(run: Run, runs: list[Run]) -> Markup:
     """Return everything about one run but its curves."""
     try:
-        made = [_title(run), _state(run), run_overview.render_tiles(run), render_sweep(run, runs)]
+        made = [_title(run), _state(run), _alerts(run), run_overview.render_tiles(run), render_sweep(run, runs)]
         made += [_section(run_overview.claims_finding(run), run_overview.render_claims(run)), _lineage(run, runs)]
         made += [_section(run_overview.phases_finding(run), run_overview.render_phases(run)), *_settings(run)]
         made += [_folded("Text it was made from", run_overview.render_texts(run)), _notes(run)]
@@ -74,6 +75,13 @@ def _state(run: Run) -> Markup:
         case "queued":
             return shell.notice("info", "Not started yet.")
     return shell.notice("info", run.note) if run.note else Markup("")
+
+
+def _alerts(run: Run) -> Markup:
+    """Return what the run raised itself; of one at work the card that follows it says so."""
+    if run.status.state in AT_WORK and not run.is_example:
+        return Markup("")
+    return Markup("").join(shell.notice("warn", alerts.line(alert)) for alert in alerts.read(run))
 
 
 def _last_step(run: Run) -> str:

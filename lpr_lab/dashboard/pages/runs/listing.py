@@ -11,6 +11,7 @@ from lpr_lab.dashboard.shell import BITS_PER_BYTE, PageContext
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.sweep.grid import KIND as SWEEP
 from lpr_lab.measure.significance import ADAPTATION, UNCLEAR
+from lpr_lab.runs import alerts
 from lpr_lab.runs.housekeeping import tags_of
 from lpr_lab.runs.model_ref import analysed_run
 from lpr_lab.runs.run import Run
@@ -187,12 +188,22 @@ def _row(run: Run, context: PageContext) -> dict[str, Any]:
         "is_chosen": context.run is not None and context.run.id == run.id,
         "query": context.query.urlencode(run=run.id, text="", tok=None),
         "toggle": toggle(context, run),
-        "badges": Markup("{}{}").format(shell.example_badge(run), shell.tag_chips(run)),
+        "badges": Markup("{}{}{}").format(shell.example_badge(run), shell.tag_chips(run), _alert_badge(run)),
         "facts": f"{recipe.replace('_', ' ')} · {shell.age(run.created)}",
         "state": shell.state_badge(run.status.state),
         "languages": shell.language_chips(original, "original") + shell.language_chips(expanded, "expanded"),
         "numbers": {role: _number(run, role, numbers.get(role)) for role in ("expanded", "original")},
     }
+
+
+def _alert_badge(run: Run) -> Markup:
+    """Return how many alerts the run raised, with their sentences; nothing where there are none."""
+    raised = alerts.read(run)
+    if not raised:
+        return Markup("")
+    many = f"{len(raised)} alert{'s' if len(raised) != 1 else ''}"
+    badge = Markup('<span class="lpr-badge lpr-alert" title="{}"><i aria-hidden="true">▲</i> {}</span>')
+    return badge.format(" ".join(map(alerts.line, raised)), many)
 
 
 def _number(run: Run, role: str, value: float | None) -> Markup:
