@@ -8,6 +8,8 @@ from lpr_lab.views import Table, theme
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+"""Tell runs apart for eyes that colours do not."""
 MAX_POINTS = 2000
 """Per curve; more are thinned evenly."""
 
@@ -47,6 +49,57 @@ def training_curves(metrics: Table, name: str = "lm_loss", template: str = "lpr"
         figure.update_xaxes(title="tokens", zeroline=False, row=1, col=column)
         finding.append(f"{stage.replace('_', ' ')} {part['value'].iloc[0]:.3g} → {part['value'].iloc[-1]:.3g}")
     figure.update_layout(template=template, title=f"{name}: {', '.join(finding)}", height=320)
+    figure.update_yaxes(title=name, col=1)
+    figure.update_annotations(font_size=13)
+    return figure
+
+
+def compared_curves(metrics: Table, name: str = "lm_loss", template: str = "lpr") -> "go.Figure":
+    """Draw one number of several runs over one another, a panel per stage, each over the tokens of its own stage.
+
+    So runs of different lengths line up by tokens, and a stage that only some of them have stands in its own panel.
+
+    Args:
+        metrics: columns run (as the legend calls it), step, tokens, stage, name, value.
+        name: which number, one of `metric_names(metrics)`.
+        template: `lpr` or `lpr_dark`.
+    """
+    from plotly.subplots import make_subplots
+
+    theme.register()
+    rows = metrics[(metrics["name"] == name) & metrics["value"].notna()]
+    stages = list(dict.fromkeys(rows["stage"]))
+    if not stages:
+        raise UsageError(f"No {name!r} was recorded; there are {', '.join(metric_names(metrics)) or 'no numbers yet'}.")
+    titles = [stage.replace("_", " ") for stage in stages]
+    figure = make_subplots(rows=1, cols=len(stages), shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.03)
+    runs = list(dict.fromkeys(metrics["run"]))
+    drawn: set[str] = set()
+    for column, stage in enumerate(stages, start=1):
+        for place, run in enumerate(runs):
+            part = rows[(rows["stage"] == stage) & (rows["run"] == run)].sort_values("step")
+            if part.empty:
+                continue
+            part = part.iloc[:: max(1, len(part) // MAX_POINTS)]
+            # Blue and orange are the original expert and the new ones in every picture, so no run takes them.
+            colour = theme.EXPERT_COLOURS[2:][place % len(theme.EXPERT_COLOURS[2:])]
+            figure.add_scatter(
+                x=part["tokens"],
+                y=part["value"],
+                mode="lines" if len(part) > 1 else "markers",
+                name=run,
+                legendgroup=run,
+                showlegend=run not in drawn,
+                line={"color": colour, "dash": DASHES[place % len(DASHES)], "width": 2},
+                marker={"color": colour, "symbol": theme.SYMBOLS[place % len(theme.SYMBOLS)]},
+                hovertemplate=f"%{{fullData.name}}: {name} %{{y:.4g}} after %{{x:,}} tokens<extra></extra>",
+                row=1,
+                col=column,
+            )
+            drawn.add(run)
+        figure.update_xaxes(title="tokens", zeroline=False, row=1, col=column)
+    figure.update_layout(template=template, title=f"{name} of {len(drawn)} runs, stage by stage", height=360)
+    figure.update_layout(legend={"orientation": "h", "y": -0.25, "yanchor": "top"})
     figure.update_yaxes(title=name, col=1)
     figure.update_annotations(font_size=13)
     return figure

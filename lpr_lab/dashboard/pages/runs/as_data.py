@@ -11,6 +11,7 @@ from lpr_lab.dashboard.page_data import PageData, opening, ready
 from lpr_lab.dashboard.pages.runs.compare import chosen_runs
 from lpr_lab.dashboard.shell import PageContext
 from lpr_lab.runs.compare.differences import compare_runs
+from lpr_lab.runs.compare.training import training_of
 from lpr_lab.runs.run import Run
 from lpr_lab.runs.summary import run_facts
 from lpr_lab.views import Table
@@ -20,7 +21,17 @@ def as_data(context: PageContext, run: Run, runs_dir: Path) -> PageData:
     """Return the training's numbers or a sweep's points first, then every table that the run keeps, and all runs."""
     metrics, kept = run.metrics.read(), run.tables.names()
     tables: dict[str, Callable[[], Any]] = {}
-    if "summary" in kept:
+    compared = chosen_runs(context)
+    if len(compared) > 1 and not (together := training_of(compared)).empty:
+        names = ", ".join(repr(one.id) for one in compared)
+        cell = (
+            "from lpr_lab.runs.compare.training import training_of\n"
+            f"{opening(run, runs_dir)}\ntraining_of([Run.open(runs, name) for name in ({names})])\n"
+        )
+        tables["training_compared"] = ready(together)
+        if not metrics.empty:
+            tables["training"] = ready(metrics)
+    elif "summary" in kept:
         cell = f'{opening(run, runs_dir)}run.tables.read("summary")\n'
         tables["summary"] = partial(run.tables.read, "summary")
     elif not metrics.empty:
@@ -36,7 +47,6 @@ def as_data(context: PageContext, run: Run, runs_dir: Path) -> PageData:
         )
         tables["runs"] = partial(_list, context.runs)
     tables |= {name: partial(run.tables.read, name) for name in kept if name not in tables}
-    compared = chosen_runs(context)
     if len(compared) > 1:
         tables["differences_in_settings"] = partial(_settings, compared)
     return PageData(cell, tables | {"runs": partial(_list, context.runs)})

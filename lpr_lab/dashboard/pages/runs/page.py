@@ -5,46 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from markupsafe import Markup
 
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.cache import cached
-from lpr_lab.dashboard.pages.runs.compare import render_comparison
+from lpr_lab.dashboard.pages.runs.compare import chosen_runs, render_comparison
+from lpr_lab.dashboard.pages.runs.curves import curves
 from lpr_lab.dashboard.pages.runs.detail import render_detail
 from lpr_lab.dashboard.pages.runs.listing import finding, render_list
-from lpr_lab.dashboard.pages.runs.live import at_work, metrics_of, page_state_of, render_live
-from lpr_lab.dashboard.pages.runs.sweep import figure_of
+from lpr_lab.dashboard.pages.runs.live import at_work, page_state_of, render_live
 from lpr_lab.dashboard.shell import FILES, PICK, PageContext, html_block, in_order
-from lpr_lab.runs.run import Run
-from lpr_lab.views.figures.titles import take_title
-from lpr_lab.views.figures.training import metric_names, training_curves
 
 QUESTION = "What have I run, and what are the results?"
 EVERY_SECONDS = 3
 """How often the page of a run at work is brought up to date."""
-
-
-def curves(run: Run | None, name: str | None, *, picked: bool = False) -> tuple[Any, Any, str | Markup, Any]:
-    """Return the updates of card, picker of numbers, finding and plot; all hidden while nothing was recorded.
-
-    With `picked`, `name` is what the picker shows: it is left alone, for meanwhile the reader may have picked another.
-    """
-    metrics, settings = metrics_of(run), figure_of(run)
-    if settings is not None:
-        title = _subfinding(take_title(settings).replace("<br>", " "))
-        return gr.update(visible=True), gr.update(visible=False), title, settings
-    if metrics is None:
-        return gr.update(visible=False), gr.skip(), "", gr.update(value=None)
-    names = metric_names(metrics)
-    shown = name if name in names else names[0]
-    figure = training_curves(metrics, shown)
-    choice = {} if picked and shown == name else {"value": shown}
-    picker = gr.update(choices=names, visible=True, **choice)
-    return gr.update(visible=True), picker, _subfinding(take_title(figure)), figure
-
-
-def _subfinding(text: str) -> Markup:
-    return Markup('<h2 class="lpr-subfinding">{}</h2>').format(text)
 
 
 # ------------------------------------------------------------------------------------------------------- controls
@@ -72,7 +45,8 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
         return chosen_curves(shell.page_context(runs_dir, request.query_params), runs_dir)
 
     def follow_curves(name: str, request: gr.Request) -> tuple[Any, Any, str, Any]:
-        return curves(shell.page_context(runs_dir, request.query_params).run, name, picked=True)
+        context = shell.page_context(runs_dir, request.query_params)
+        return curves(context.run, name, picked=True, compared=chosen_runs(context))
 
     def choose_number(name: str, request: gr.Request) -> list[Any]:
         context = shell.page_context(runs_dir, {**dict(request.query_params), "view": name})
@@ -107,7 +81,7 @@ def compose(context: PageContext, runs_dir: Path) -> list[str]:
 @partial(cached, seconds=4)
 def chosen_curves(context: PageContext, runs_dir: Path) -> tuple[Any, Any, str, Any]:
     """Return the curves of the number that the address asks for; see `curves`."""
-    return curves(context.run, context.query.view)
+    return curves(context.run, context.query.view, compared=chosen_runs(context))
 
 
 def draw(context: PageContext, runs_dir: Path) -> list[Any]:
