@@ -94,6 +94,8 @@ def _write_tables(context: RunContext, report: Report, counter: ExpertCounter | 
     run.tables.write("retention", scores[scores["model"].isin(["base", "expanded"])])
     run.tables.write("stages", _by_stage(scores, stages))
     run.tables.write("documents", _by_stage(report.documents(), stages))
+    if len(report.slice_scores):
+        run.tables.write("slices", _by_stage(report.slice_scores, stages))
     run.tables.write("change", report.changes())
     run.tables.write("change_by_stage", _changes_by_stage(report, stages))
     parent_stage = _parent_stage(context)

@@ -14,7 +14,7 @@ difference between them is paired and its interval comes from resampling documen
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
@@ -26,6 +26,8 @@ from lpr_lab.measure.documents import choose_tests, fingerprint_of, lost_texts
 from lpr_lab.measure.expert_counts import ExpertCounter, TextSource
 from lpr_lab.measure.forgetting import ScoredDocuments, bootstrap_draws, change_rows, document_rows
 from lpr_lab.measure.significance import bootstrap_interval
+from lpr_lab.measure.slices.scores import SCORE_COLUMNS, joined, slice_changes, slice_scores
+from lpr_lab.measure.slices.tokenized import is_scored, owners_of, tokenized
 from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.capture import RoutingRecord, record_routing
 from lpr_lab.model.forward import inference, read_blocks
@@ -39,6 +41,7 @@ from lpr_lab.model.tuned.pair import Tuned, model_and_base
 from lpr_lab.progress import progress
 from lpr_lab.text.blocks import Batch
 from lpr_lab.text.corpus import Corpus
+from lpr_lab.text.languages import find_language
 from lpr_lab.text.packing import NO_TARGET, PackedBlocks, pack, refuse_if_documents_mix
 from lpr_lab.text.round_trip import LostText
 from lpr_lab.text.vocabulary import require_embeddings
@@ -59,6 +62,8 @@ class Report:
     lost: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=LOST_COLUMNS))
     """Test sets of which the tokenizer loses something: n_bytes, lost_bytes (not counted in bits per byte), lost_share,
     characters (those lost most often). Empty for a tokenizer that gives back the text."""
+    slice_scores: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=SCORE_COLUMNS))
+    """Of digits, names and other slices (`measure.slices`), document by document: slice, tokens, and as `documents`."""
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per language, test set and model: bits per byte (lower is better) with its interval."""
@@ -83,6 +88,15 @@ class Report:
         """
         paired = [test for test in self.sets if {before, after} <= set(test.nats)]
         return change_rows(paired, [self._draws(test) for test in paired], before, after)
+
+    def slices(self, before: str = "base", after: str = "expanded") -> pd.DataFrame:
+        """Return the paired change of digits, names and other slices by language and test set (`slices.scores`).
+
+        Args:
+            before: `base`, `expanded`, or a stage that was scored.
+            after: the same.
+        """
+        return slice_changes(self.slice_scores, before, after, bootstrap=self.bootstrap, seed=self.seed)
 
     def documents(self) -> pd.DataFrame:
         """Return one row per document and model: language, role, dataset, test_set, document, bytes, bits_per_byte.
@@ -157,6 +171,7 @@ def evaluate(
     counter = ExpertCounter([newest], load_only=True) if experts is None else experts
     seen = Observed()
     sets: list[ScoredDocuments] = []
+    sliced: list[pd.DataFrame] = []
     passes = 2 + len(stages) if is_compared else 1
     total = passes * sum(blocks.input_ids.numel() for blocks in packed)
     on_processor = next(model.parameters()).device.type == "cpu"
@@ -174,12 +189,17 @@ def evaluate(
             source = TextSource(language, "original" if language in original else "expanded", split)
             options: dict[str, Any] = {"batch_blocks": batch_blocks, "precision": precision, "bar": bar}
             options["seen"] = None if sets else seen
-            nats = readers.nats(blocks, source, **options)
+            of_tokens = readers.nats(blocks, source, **options)
+            owner = owners_of(blocks)
+            nats = {name: np.bincount(owner, values, len(documents)) for name, values in of_tokens.items()}
             sizes = np.maximum(np.array(loss.num_bytes) - np.array(loss.lost_bytes), 1)
             ids = tuple(document.id for document in documents)
             sets.append(ScoredDocuments(*source, fingerprint_of(documents, loss), sizes, nats, ids))
+            known, texts = find_language(language), tokenized(documents, blocks, tokenizer)
+            if known is not None and texts is not None:
+                sliced.append(slice_scores(sets[-1], texts, of_tokens, known))
     settings = {"precision": gathered(seen.precision)[0], "block_tokens": block_tokens, "bootstrap": bootstrap}
-    return Report(sets, bootstrap, seed, counter.load(newest), settings, _lost_rows(sets, losses))
+    return Report(sets, bootstrap, seed, counter.load(newest), settings, _lost_rows(sets, losses), joined(sliced))
 
 
 @dataclass(frozen=True)
@@ -201,20 +221,20 @@ class _Readers:
     counts_stages: bool
 
     def nats(self, blocks: PackedBlocks, source: TextSource, **options: Any) -> dict[str, np.ndarray]:
-        """Return by name of the reader what each document cost it, in nats."""
+        """Return by name of the reader what each token cost it, in nats."""
         model = self.model
         with base_of(model, self.base) as dense:
-            nats = {"base": document_nats(dense, blocks, **options)}
+            nats = {"base": token_nats(dense, blocks, **options)}
         if not isinstance(model, PeftModel) and self.base is None:
             return nats
         with record_routing(model) if moe_layers(model) else nullcontext(RoutingRecord()) as record:
             count = self.counter.watch(record, self.newest, source)
-            nats["expanded"] = document_nats(model, blocks, after_batch=count, **options)
+            nats["expanded"] = token_nats(model, blocks, after_batch=count, **options)
         self.counter.gather(self.newest, source)
         for stage in self.stages:
             with use_stage(cast("PeftModel", model), stage), record_routing(model) as record:
                 count = self.counter.watch(record, stage, source) if self.counts_stages else None
-                nats[stage] = document_nats(model, blocks, after_batch=count, **options)
+                nats[stage] = token_nats(model, blocks, after_batch=count, **options)
             if self.counts_stages:
                 self.counter.gather(stage, source)
         return nats
@@ -234,6 +254,28 @@ def base_of(model: PeftModel | PreTrainedModel, base: PreTrainedModel | None) ->
     """Give the base inside the block: the one given, a model without its adapter, or the plain model itself."""
     with model.disable_adapter() if isinstance(model, PeftModel) else nullcontext():
         yield model if base is None else base
+
+
+def token_nats(
+    model: torch.nn.Module,
+    blocks: PackedBlocks,
+    *,
+    after_batch: Callable[[Batch], object] | None = None,
+    **options: Any,
+) -> np.ndarray:
+    """Return the negative log-likelihood of every token in nats, documents one after the other, float64 [tokens].
+
+    Separators are not scored and have no place in it. Arguments are those of `document_nats`, which sums the same.
+    """
+    places = torch.arange(blocks.input_ids.numel()).view_as(blocks.input_ids)
+    documents = blocks.document_index.flatten()
+
+    def after(batch: Batch) -> None:
+        if after_batch is not None:
+            after_batch({**batch, "document_index": documents[batch["document_index"]]})
+
+    alone = replace(blocks, document_index=places, num_documents=places.numel())  # each position a document of its own
+    return document_nats(model, alone, after_batch=after, **options)[is_scored(blocks).flatten().numpy()]
 
 
 def document_nats(

@@ -83,11 +83,12 @@ def _likelihood(found: Sequence[str], counts: Counter[str]) -> float:
 def script_share(text: str, language: Language) -> float:
     """Return the share of a text's letters that belong to its language's script; 0 for a text without letters."""
     letters = len(_LETTERS.findall(text))
-    return len(_script_pattern(language.script).findall(text)) / letters if letters else 0.0
+    return len(letters_of(language.script).findall(text)) / letters if letters else 0.0
 
 
 @cache
-def _script_pattern(script: str) -> regex.Pattern[str]:
+def letters_of(script: str) -> regex.Pattern[str]:
+    """Return the pattern of one letter of a script, by the names of `languages`."""
     letters = _SCRIPTS.get(script, rf"\p{{Script={script}}}")
     return regex.compile(rf"(?=\p{{L}}){letters}")
 

@@ -33,7 +33,7 @@ def test_the_newest_expansion_is_measured_against_its_base_and_the_dashboard_sho
     run = run_it(finished_runs, **SMALL, tasks=["choice"], task_items=4)
     subject = expansion(finished_runs)
     assert (run.kind, run.status.state, run.parents) == ("evaluation", "finished", (subject.id,))
-    tables = {"retention", "change", "documents", "stages", "load", "original_weight"}
+    tables = {"retention", "change", "documents", "slices", "stages", "load", "original_weight"}
     assert tables | {"tasks", "task_items", "task_changes"} == set(run.tables.names())
     assert run.results["tasks"]["scores"][0]["chance"] == 0.25
     assert set(run.figures.read()) == {"retention", "trade_off"}

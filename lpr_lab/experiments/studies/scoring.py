@@ -16,9 +16,11 @@ from lpr_lab.experiments.studies.subjects import languages_in, load_model
 from lpr_lab.measure.bits import Report, evaluate
 from lpr_lab.measure.documents import choose_documents, fingerprint_of
 from lpr_lab.measure.routing import original_weight_by_language
+from lpr_lab.measure.slices.scores import joined
 from lpr_lab.model.stages import use_stage
 from lpr_lab.model.tuned.pair import Tuned
 from lpr_lab.runs.compare import paired_scores
+from lpr_lab.runs.compare.paired_slices import paired_slice_scores
 from lpr_lab.runs.model_ref import BASE, ModelRef, stages_of
 from lpr_lab.runs.run import Run
 from lpr_lab.text.corpus import Corpus
@@ -63,6 +65,7 @@ def score(before: ModelRef, after: ModelRef, settings: EvaluationSettings, run: 
         answers = Answers(settings, corpus, options["original"])
         answers.ask(model, tokenizer, {BASE: BASE, "expanded": last, **dict.fromkeys(earlier, first)}, earlier)
     nats = [{BASE: test.nats["base"], **test.nats, last: test.nats["expanded"]} for test in report.sets]
+    sliced = [_called(report.slice_scores, {"base": BASE, first: first, "expanded": last})]
     if other is not None:
         stage = before.stage or stages_of(before.run)[-1]
         with use_stage(other[0], stages_of(before.run)[-1] if stage == BASE else stage):
@@ -75,11 +78,12 @@ def score(before: ModelRef, after: ModelRef, settings: EvaluationSettings, run: 
             )
         key = "base" if stage == BASE else "expanded"
         nats = [{**found, first: test.nats[key]} for found, test in zip(nats, again.sets, strict=True)]
+        sliced = [sliced[0][sliced[0]["model"] != first], _called(again.slice_scores, {key: first})]
     names = dict.fromkeys([BASE, first, last])
     sets = [
         replace(test, nats={name: found[name] for name in names}) for test, found in zip(report.sets, nats, strict=True)
     ]
-    _write(run, Report(sets, settings.bootstrap, settings.seed), first, last)
+    _write(run, Report(sets, settings.bootstrap, settings.seed, slice_scores=joined(sliced)), first, last)
     answers.write(run, first, last)
     if len(report.lost):
         run.tables.write("lost_text", report.lost)
@@ -110,7 +114,12 @@ def take_kept(before: ModelRef, after: ModelRef, settings: EvaluationSettings, r
     pairs = paired_scores.paired(before, after, [key for key, take in zip(keys, wanted, strict=True) if take])
     if pairs is not None:
         sets = [replace(test, nats={first: test.nats["before"], last: test.nats["after"]}) for test in pairs]
-        _write(run, Report(sets, settings.bootstrap, settings.seed), first, last)
+        report = Report(sets, settings.bootstrap, settings.seed)
+        if (slices := paired_slice_scores(before, after)) is not None:
+            known = {(test.language, test.dataset) for test in sets}
+            take = [key in known for key in zip(slices["language"], slices["dataset"], strict=True)]
+            report.slice_scores = _called(slices[take], {"before": first, "after": last})
+        _write(run, report, first, last)
         return
     run.tables.write("change", rows)
     plain = rows[["language", "role", "dataset", "n_documents"]]
@@ -132,9 +141,17 @@ def _refuse_other_documents(settings: EvaluationSettings, corpus: Corpus, *token
                 )
 
 
+def _called(scores: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
+    """Return scores of the models that have a name here, under it."""
+    known = scores[scores["model"].isin(names)]
+    return known.assign(model=known["model"].map(names))
+
+
 def _write(run: Run, report: Report, first: str, last: str) -> None:
     frame = report.to_frame()
     run.tables.write("retention", frame)
     run.tables.write("stages", frame.rename(columns={"model": "stage"}))
     run.tables.write("documents", report.documents().rename(columns={"model": "stage"}))
+    if len(report.slice_scores):
+        run.tables.write("slices", report.slice_scores.rename(columns={"model": "stage"}))
     run.tables.write("change", report.changes(before=first, after=last))

@@ -34,7 +34,8 @@ class PairedChange:
         rows: as `Report.changes()`; where no paired scores were kept there is no interval, and so no clear difference.
         refusal: why these must not be compared, in sentences; then there are no rows.
         missing: languages that only one of them was scored on.
-        documents: columns language, role, dataset, document, bytes, before, after, change_percent, or None.
+        documents: columns language, role, dataset, document, bytes, before, after, change_percent, points, or None.
+            Points are what a document adds to the change of its language and data set; they sum to that change.
         different: (language, data set, hash of the test set before, after) where these differ.
     """
 
@@ -190,7 +191,9 @@ def _by_document(pairs: list[Any]) -> Table:
         of = {"language": test.language, "role": test.role, "dataset": test.dataset}
         ratio = test.nats["after"] / test.nats["before"]
         values = {"before": test.nats["before"] / size, "after": test.nats["after"] / size}
+        points = 100 * (test.nats["after"] - test.nats["before"]) / test.nats["before"].sum()
         part = {"document": test.ids, "bytes": test.num_bytes, **values, "change_percent": 100 * (ratio - 1)}
+        part |= {"points": points}
         parts.append(pd.DataFrame(part).assign(**of))
     return pd.concat(parts, ignore_index=True)
 
