@@ -197,6 +197,7 @@ ADDRESS: dict[str, Number] = {
     "layer": Number("Layer", 0, _ANY),
     "expert": EXPERT,
     "tok": Number("Token", 0, _ANY),
+    "doc": Number("Document", 0, _ANY),
 }
 """The numbers of addresses, by key."""
 

@@ -59,6 +59,8 @@ class Query:
     layer: int | None = None
     expert: int | None = None
     tok: int | None = None
+    doc: int | None = None
+    """Document of a test set, by its place there."""
     cause: str = ""
     """Of the causal map the expert that layers are switched to, or `expert.layer.token` for one of its cells."""
     mode: str = ""

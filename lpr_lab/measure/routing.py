@@ -5,7 +5,7 @@ Letters: L layers with a router, T tokens, E experts, K chosen per token.
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -123,6 +123,34 @@ def trace_tokens(
     results = [_trace_at(model, tensor, stage, token_facts) for stage in stages or [selected_stage(model)]]
     results[-1].stages = {result.stage: result for result in results[:-1]}
     return results[-1]
+
+
+def trace_unrouted(
+    model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, text: str, language: str | None = None
+) -> RoutingTrace:
+    """Trace a text with a model that has no layer of experts, such as a baseline: a trace of no layers.
+
+    Its log-probabilities are there, of the model as it stands and of its base.
+    """
+    ids, pieces = ids_of_text(cast("PeftModel", model), tokenizer, text)
+    with torch.no_grad(), in_mode(model, training=False):
+        log_prob = trace_log_prob(cast("PeftModel", model), ids)
+        with cast("PeftModel", model).disable_adapter():
+            base_log_prob = trace_log_prob(cast("PeftModel", model), ids)
+    nothing, shape = np.zeros(0, np.int64), (0, len(ids))
+    return RoutingTrace(
+        text=text,
+        language=language,
+        token_ids=ids,
+        token_bytes=pieces,
+        layers=nothing,
+        num_experts=nothing,
+        expert_ids=np.zeros((*shape, 1), np.int64),
+        expert_weights=np.zeros((*shape, 1), np.float32),
+        original_weight=np.zeros(shape, np.float32),
+        log_prob=log_prob,
+        base_log_prob=base_log_prob,
+    )
 
 
 def trace_stages(model: PeftModel, tokenizer: PreTrainedTokenizerBase, known: RoutingTrace) -> RoutingTrace:

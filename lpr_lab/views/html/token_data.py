@@ -31,6 +31,7 @@ def strip_data(trace: RoutingTrace, shown: int, change: RoutingChange | None = N
     """
     weights = np.clip(trace.expert_weights[:, :shown], 0, 1)
     names = ["as it is", "changed"] if trace.model.get("changed") else ["base", "expanded"]
+    names = list(trace.model.get("compared") or names)
     return {
         "layers": [int(layer) for layer in trace.layers],
         "experts": [int(count) for count in trace.num_experts],

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from lpr_lab.dashboard.page_data import PageData, opening, ready
-from lpr_lab.dashboard.pages.retention.page import LIFELONG, shown_dataset, sides
+from lpr_lab.dashboard.pages.retention.document import token_table, trace_between
+from lpr_lab.dashboard.pages.retention.page import LIFELONG, compared_causes, shown_dataset, sides
 from lpr_lab.dashboard.shell import PageContext
 from lpr_lab.errors import ComparisonRefusedError, MissingError
 from lpr_lab.runs.compare.control_runs import excess_forgetting, find_old_only
@@ -37,6 +38,19 @@ def as_data(context: PageContext, run: Run, runs_dir: Path) -> PageData:
     here = compare(before, after, chosen)
     if here is not None and here.documents is not None:
         tables["documents"] = ready(here.documents)
+    both = compared_causes(context, run, chosen)
+    more = ""
+    if both is not None:
+        behind, found = both
+        if behind.slices is not None:
+            tables["slices"] = ready(behind.slices)
+            more = f"slices = compare_slices(before, after, {chosen!r}, {behind.language!r})\n"
+        if behind.documents is not None:
+            tables["documents_by_change"] = ready(behind.documents)
+        row = behind.document(context.query.doc)
+        trace = None if row is None else trace_between(behind, str(row["document"]), found.before, found.after)
+        if trace is not None:
+            tables["tokens"] = partial(token_table, trace)
     tasks = compare_tasks(before, after)
     if tasks is not None and not tasks.empty:
         tables["tasks"] = ready(tasks)
@@ -48,11 +62,12 @@ def as_data(context: PageContext, run: Run, runs_dir: Path) -> PageData:
         tables["gain_and_forgetting"] = ready(trade.points)
     cell = (
         "from lpr_lab.runs.compare.paired_scores import compare\n"
-        "from lpr_lab.runs.model_ref import ModelRef\n"
+        + ("from lpr_lab.runs.compare.paired_slices import compare_slices\n" if more else "")
+        + "from lpr_lab.runs.model_ref import ModelRef\n"
         f"{opening(run, runs_dir)}"
         f"before = {_written(before, run)}\nafter = {_written(after, run)}\n"
         "change = compare(before, after).rows\n"
-        f'change[change["dataset"] == {chosen!r}]\n'
+        f'{more}change[change["dataset"] == {chosen!r}]\n'
     )
     return PageData(cell, tables)
 

@@ -1,6 +1,6 @@
 """Page `/retention`: its components, event handlers, and what they show for an address."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,10 @@ from markupsafe import Markup
 
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.cache import cached
-from lpr_lab.dashboard.pages.retention import render
+from lpr_lab.dashboard.pages.retention import causes, document, render
+from lpr_lab.dashboard.pages.retention.causes import Causes
 from lpr_lab.dashboard.pages.retention.controls import controls
+from lpr_lab.dashboard.pages.retention.document_controls import DocumentControls
 from lpr_lab.dashboard.query import Query
 from lpr_lab.dashboard.shell import FILES, PICK, PageContext, html_block, in_order
 from lpr_lab.errors import LprError
@@ -58,7 +60,8 @@ def shown_dataset(table: Table, query: Query) -> str:
 def compose(context: PageContext, runs_dir: Path) -> dict[str, Any]:
     """Return what each part of the page shows."""
     nothing: dict[str, Any] = {"plot": gr.update(visible=False, value=None), "title": "", "table": ""}
-    nothing |= {"before": gr.update(visible=False), "after": gr.update(visible=False), "data": gr.update(visible=False)}
+    nothing |= dict.fromkeys(("before", "after", "data", "why", "lang", "doc", "read"), gr.update(visible=False))
+    nothing |= {"causes": "", "why_not": ""}
     if context.run is None:
         top = shell.head(QUESTION, more=context.notice, query=context.query)
         return nothing | {"top": top, "table": shell.no_runs(runs_dir)}
@@ -96,12 +99,44 @@ def _two_sides(context: PageContext, run: Run) -> dict[str, Any]:
     from_base = before.run.id == run.id and before.stage == BASE
     more = shell.more(render.worst(rows), render.sides_line(found), lost_text(run)) + render.DEFINITIONS
     query = _view(context, before, after, chosen)
-    return pickers | {
-        "top": shell.head(QUESTION, render.finding(rows, from_base=from_base) + more, context.notice, query=query),
-        "data": gr.update(choices=[(dataset_name(name), name) for name in names], value=chosen, visible=True),
-        "title": _hidden_title(f"Before and after, {dataset_name(chosen)}"),
-        "plot": gr.update(value=figure, visible=True),
-        "table": render.change_table(rows, *called, from_base=from_base),
+    return (
+        pickers
+        | _causes(context, run, query)
+        | {
+            "top": shell.head(QUESTION, render.finding(rows, from_base=from_base) + more, context.notice, query=query),
+            "data": gr.update(choices=[(dataset_name(name), name) for name in names], value=chosen, visible=True),
+            "title": _hidden_title(f"Before and after, {dataset_name(chosen)}"),
+            "plot": gr.update(value=figure, visible=True),
+            "table": render.change_table(rows, *called, from_base=from_base),
+        }
+    )
+
+
+def compared_causes(context: PageContext, run: Run, dataset: str) -> tuple[Causes, PairedChange] | None:
+    """Return what is behind the change of one language between the two that are compared; None where they are not."""
+    before, after = sides(run, context.query, context.runs)
+    found = paired_scores.compare(before, after, dataset)
+    if found is None or found.rows is None or found.rows.empty:
+        return None
+    behind = causes.causes_of(found, dataset, context.query)
+    return None if behind is None else (behind, found)
+
+
+def _causes(context: PageContext, run: Run, query: Query) -> dict[str, Any]:
+    """Return the parts that say where the change of one language comes from."""
+    both = compared_causes(context, run, query.data)
+    if both is None:
+        return {}
+    behind, found = both
+    choices, known = causes.document_choices(behind), behind.document(query.doc) is not None
+    reason = document.why_no_tokens(found.before, found.after) if choices else ""
+    return {
+        "why": gr.update(visible=True),
+        "lang": gr.update(choices=causes.language_choices(found.rows), value=behind.language, visible=True),
+        "causes": causes.render_causes(behind, found, query),
+        "doc": gr.update(choices=choices, value=query.doc if known else "", visible=bool(choices)),
+        "read": gr.update(visible=bool(choices) and not reason, interactive=known),
+        "why_not": document.no_tokens(run, reason) if reason else "",
     }
 
 
@@ -201,6 +236,40 @@ def compose_more(context: PageContext) -> dict[str, Any]:
     }
 
 
+def shown_tokens(context: PageContext) -> str | Markup:
+    """Return the tokens of the document that an address asks for, where it was read; else nothing."""
+    both = _chosen(context)
+    if both is None:
+        return ""
+    try:
+        return document.render_document(both[0], both[1].before, both[1].after, context.query)
+    except (LprError, KeyError, ValueError) as error:
+        return shell.notice("bad", str(error))
+
+
+def read_chosen(context: PageContext) -> Iterator[tuple[Any, ...]]:
+    """Read the document that an address asks for; yields a status line, its tokens, and the button that cancels."""
+    both = _chosen(context)
+    if both is None:
+        yield shell.status("Choose a document first.", bad=True), "", gr.update(visible=False)
+        return
+    for line, shown in document.read_document(both[0], both[1].before, both[1].after, context.query):
+        yield line, shown, gr.update(visible=shell.is_busy(line))
+
+
+def _chosen(context: PageContext) -> tuple[Causes, PairedChange] | None:
+    if context.run is None or context.run.kind == LIFELONG or context.query.doc is None:
+        return None
+    try:
+        before, after = sides(context.run, context.query, context.runs)
+        found = paired_scores.compare(before, after)
+        if found is None or found.rows is None:
+            return None
+        return compared_causes(context, context.run, shown_dataset(found.rows, context.query))
+    except (LprError, KeyError, ValueError):
+        return None  # the page says what is wrong
+
+
 def page(demo: gr.Blocks, runs_dir: Path) -> None:
     """Build the page and connect its events."""
     html_block(shell.header("Retention"))
@@ -213,6 +282,7 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     title = html_block()
     plot = gr.Plot(show_label=False, visible=False, elem_classes="lpr-plot lpr-card")
     table = html_block()
+    why = DocumentControls()
     tasks = html_block()
     moved = html_block()
     checks = html_block()
@@ -221,11 +291,13 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     points = html_block()
 
     upper = {"before": before, "after": after, "data": dataset, "title": title, "plot": plot, "table": table}
+    upper |= why.parts
     lower = {"tasks": tasks, "moved": moved, "controls": checks, "among": among, "scatter": scatter, "points": points}
 
     def draw(params: dict[str, Any]) -> list[Any]:
         context = shell.page_context(runs_dir, params)
         found = compose(context, runs_dir)
+        found = {**found, "tokens": shown_tokens(context)}
         return [found["top"], shell.show_runs(context), *(found[name] for name in upper)]
 
     def load(request: gr.Request) -> list[Any]:
@@ -237,11 +309,20 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
         return [found[name] for name in lower]
 
     def choose_run(chosen: str, request: gr.Request) -> list[Any]:
-        nothing = {"run2": "", "stage": "", "stage2": ""}
+        nothing = {"run2": "", "stage": "", "stage2": "", "doc": ""}
         return draw({**dict(request.query_params), **nothing, "run": chosen})
 
     def choose_data(chosen: str, request: gr.Request) -> list[Any]:
-        return draw({**dict(request.query_params), "data": chosen})
+        return draw({**dict(request.query_params), "data": chosen, "doc": ""})
+
+    def choose_language(chosen: str, request: gr.Request) -> list[Any]:
+        return draw({**dict(request.query_params), "lang": chosen, "doc": ""})
+
+    def choose_document(chosen: Any, request: gr.Request) -> list[Any]:
+        return draw({**dict(request.query_params), "doc": "" if chosen is None else chosen})
+
+    def read(request: gr.Request) -> Iterator[tuple[Any, ...]]:
+        yield from read_chosen(shell.page_context(runs_dir, dict(request.query_params)))
 
     def choose_before(chosen: str, request: gr.Request) -> list[Any]:
         return draw({**dict(request.query_params), **_earlier(chosen)})
@@ -251,8 +332,13 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
 
     words, more = [top, run, *upper.values()], list(lower.values())
     events = [demo.load(load, None, words, **FILES)]
+    reading = why.connect(read)
     for control, choose in ((run, choose_run), (dataset, choose_data), (before, choose_before), (after, choose_after)):
-        events.append(control.input(in_order(choose), [control], words, **PICK))
+        given_up = control.input(None, None, None, cancels=[reading], **PICK)
+        events.append(given_up.then(in_order(choose), [control], words, **PICK))
+    for control, choose in ((why.language, choose_language), (why.document, choose_document)):
+        given_up = control.input(None, None, None, cancels=[reading], **PICK)
+        given_up.then(in_order(choose), [control], words, **PICK)
     # Afterwards, so that words do not wait for the tables of other runs.
     for event in events:
         event.then(load_more, [run, before, after, dataset], more, **FILES)
