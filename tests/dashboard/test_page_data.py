@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 from helpers.cells import last_value
 from helpers.sample_experts import write_expert_tables
 from helpers.sample_runs import make_run
-from helpers.sample_scores import write_lifelong, write_scores
+from helpers.sample_scores import write_lifelong, write_scores, write_slices
 from lpr_lab.dashboard import page_data
 from lpr_lab.dashboard.shell import PAGES
 from lpr_lab.errors import MissingError
@@ -38,7 +38,7 @@ VIEWS = {
     "runs": [{}],
     "routing": [{}, {"text": "el"}, {"text": "mixed", "layer": "3", "tok": "2"}],
     "experts": [{}, {"data": "dev"}, {"langs": "el,en"}],
-    "retention": [{}, {"data": "dev"}, {"stage2": "G1 expand"}],
+    "retention": [{}, {"data": "dev"}, {"stage2": "G1 expand"}, {"lang": "el", "doc": "3"}],
     "compare": [{}, {"lang": "el"}],
     "plan": [{}, {"rule": "uniform"}, {"rule": "inverse", "budget": "7"}, {"round": "round_up"}],
 }
@@ -51,6 +51,7 @@ def test_every_page_has_its_views_here():
 @pytest.mark.parametrize(("page", "query"), [(page, query) for page, views in VIEWS.items() for query in views])
 def test_the_cell_of_a_view_gives_its_first_table_to_the_last_digit(page, query, run, ask):
     write_scores(run)
+    write_slices(run)
     index = ask(page, "index.json", **query).json()
     assert ask(page, "view.py", **query).text == index["cell"]
     same(last_value(index["cell"]), first_table(ask, page, **query))

@@ -30,8 +30,12 @@ def make_expansion(
     new_experts: tuple[int, ...] = (1, 1),
     classifiers: tuple[int, ...] = (),
     classifier_input: str = "token",
+    **settings: Any,
 ) -> tuple[Run, PeftModel]:
-    """Return a run with the stages `G1 expand` and `G1 review`, its base in a folder beside the runs; and its model."""
+    """Return a run with the stages `G1 expand` and `G1 review`, its base in a folder beside the runs; and its model.
+
+    Further keywords are settings of the run.
+    """
     folder = root / "bases" / "tiny"
     base.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -41,7 +45,7 @@ def make_expansion(
     shake(model)
     enter_stage(model, "review", classifiers=classifiers, classifier_input=classifier_input)
     shake(model)
-    config = {"base": str(folder), "corpus": "tiny", "original": ["en"], "expanded": ["el", "hu"]}
+    config = {"base": str(folder), "corpus": "tiny", "original": ["en"], "expanded": ["el", "hu"]} | settings
     run = Run.create(root / "runs", kind="expand", slug="el hu", title="A small expansion", config=config)
     save_expansion(model, run.paths.checkpoint)
     run.finish({})

@@ -60,3 +60,7 @@ class DocumentControls:
         halted = self.stop.click(None, None, None, cancels=[reading], **FILES)
         halted.then(lambda: [status("Cancelled."), gr.update(visible=False)], None, [self.line, self.stop], **FILES)
         return reading
+
+    def silence(self, event: Any) -> None:
+        """Clear what is said of one document when another one is chosen."""
+        event.then(lambda: [status(""), gr.update(visible=False)], None, [self.line, self.stop], **FILES)

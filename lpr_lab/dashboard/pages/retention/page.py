@@ -336,9 +336,11 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     for control, choose in ((run, choose_run), (dataset, choose_data), (before, choose_before), (after, choose_after)):
         given_up = control.input(None, None, None, cancels=[reading], **PICK)
         events.append(given_up.then(in_order(choose), [control], words, **PICK))
+        why.silence(given_up)
     for control, choose in ((why.language, choose_language), (why.document, choose_document)):
         given_up = control.input(None, None, None, cancels=[reading], **PICK)
         given_up.then(in_order(choose), [control], words, **PICK)
+        why.silence(given_up)
     # Afterwards, so that words do not wait for the tables of other runs.
     for event in events:
         event.then(load_more, [run, before, after, dataset], more, **FILES)
