@@ -3,6 +3,7 @@
 Two models that were measured on different documents are refused, if possible before any work.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from lpr_lab.experiments.studies.asking import Answers
 from lpr_lab.experiments.studies.scoring_settings import EvaluationSettings
 from lpr_lab.experiments.studies.subjects import languages_in, load_model
 from lpr_lab.measure.bits import Report, evaluate
-from lpr_lab.measure.documents import choose_documents, fingerprint_of
+from lpr_lab.measure.documents import choose_documents, fingerprint_of, lost_texts
 from lpr_lab.measure.routing import original_weight_by_language
 from lpr_lab.measure.slices.scores import joined
 from lpr_lab.model.stages import use_stage
@@ -125,6 +126,34 @@ def take_kept(before: ModelRef, after: ModelRef, settings: EvaluationSettings, r
     plain = rows[["language", "role", "dataset", "n_documents"]]
     scores = [plain.assign(stage=name, bits_per_byte=rows[key]) for name, key in ((first, "before"), (last, "after"))]
     run.tables.write("stages", pd.concat(scores, ignore_index=True))
+
+
+def measured_text(
+    config: Mapping[str, Any], dataset: str, language: str, test_set: str, document: str, tokenizer: Any
+) -> str:
+    """Return the text of a document that a run was measured on, as it was measured: runs keep no text of others.
+
+    Args:
+        config: of the run.
+        dataset: name of the split.
+        language: code.
+        test_set: hash of the test set, as tables have it.
+        document: its id.
+        tokenizer: the model's, which says where a long document was cut.
+
+    Raises:
+        ComparisonRefusedError: the corpus has another test set now than the one that was measured.
+    """
+    corpus = corpus_of(config, [language])
+    budget = int(config.get("eval_tokens_per_language") or 4096)
+    chosen = choose_documents(corpus.documents(dataset, language), budget, MAX_DOCUMENT_TOKENS, tokenizer)
+    loss = lost_texts(tokenizer, [(dataset, language, chosen)])[0]
+    if not test_set or not fingerprint_of(chosen, loss).startswith(test_set):
+        raise ComparisonRefusedError(
+            f"The corpus {config.get('corpus')} gives another test set now than the one that was measured, so its "
+            "documents are not those of the table."
+        )
+    return next(one.text for one in chosen if one.id == document)
 
 
 def _refuse_other_documents(settings: EvaluationSettings, corpus: Corpus, *tokenizers: Any) -> None:

@@ -22,7 +22,7 @@ WITH_CAPITALS = ("Latin", "Greek", "Cyrillic", "Armenian")
 ALL_NOUNS_CAPITAL = ("de", "ltz_Latn")
 """Languages in which it does not, because every noun has one."""
 
-_DIGIT = regex.compile(r"\p{Nd}")
+_DIGIT = regex.compile(r"\d")  # of any script
 _MARK = regex.compile(r"[\p{P}\p{S}]")
 _WORDLIKE = regex.compile(r"[\p{L}\p{M}\p{N}]")
 _WORD = regex.compile(r"[\p{L}\p{M}\p{N}'’]+")

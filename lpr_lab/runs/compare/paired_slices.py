@@ -4,7 +4,7 @@ The slices are those of `measure.slices`; two models are compared on the same to
 """
 
 from lpr_lab.runs.compare.paired_scores import Table
-from lpr_lab.runs.model_ref import ModelRef, stages_of
+from lpr_lab.runs.model_ref import BASE, ModelRef, stages_of
 
 _SET = ["language", "dataset", "test_set", "slice"]
 
@@ -33,15 +33,18 @@ def compare_slices(before: ModelRef, after: ModelRef, dataset: str = "", languag
         scores = scores[scores[name] == value] if value else scores
     config = after.run.config
     drawn = int(config.get("bootstrap") or 1000), int(config.get("seed") or 0)
-    return slice_changes(scores, "before", "after", bootstrap=drawn[0], seed=drawn[1])
+    first = BASE if before.stage == BASE else "before"  # from the base a fall on an original language is no gain
+    scores = scores.replace({"model": {"before": first}})
+    return slice_changes(scores, first, "after", bootstrap=drawn[0], seed=drawn[1])
 
 
 def paired_slice_scores(before: ModelRef, after: ModelRef) -> Table | None:
     """Return the scores of slices under the names `before` and `after`, or None where a run kept none of these two."""
     import pandas as pd
 
-    sides = [_of_model(model, name) for model, name in ((before, "before"), (after, "after"))]
-    if any(side is None or side.empty for side in sides):
+    found = [_of_model(model, name) for model, name in ((before, "before"), (after, "after"))]
+    sides = [side for side in found if side is not None and not side.empty]
+    if len(sides) < 2:
         return None
     old, new = (_by_set(side) for side in sides)
     same = [key for key in new if key in old and old[key] == new[key]]

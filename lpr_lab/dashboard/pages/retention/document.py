@@ -127,26 +127,11 @@ def read_document(causes: Causes, before: ModelRef, after: ModelRef, query: Quer
 
 
 def text_of(run: Run, causes: Causes, document: str, tokenizer: Any) -> str:
-    """Return the text of a measured document from the run's corpus.
+    """Return the text of a measured document from the run's corpus."""
+    from lpr_lab.experiments.studies.scoring import measured_text
 
-    Raises:
-        ComparisonRefusedError: the corpus has another test set now than the one that was measured.
-    """
-    from lpr_lab.experiments.corpus import corpus_of
-    from lpr_lab.experiments.studies.scoring import MAX_DOCUMENT_TOKENS
-    from lpr_lab.measure.documents import choose_documents, fingerprint_of, lost_texts
-
-    corpus = corpus_of(run.config, [causes.language])
-    budget = int(run.config.get("eval_tokens_per_language") or 4096)
-    known = corpus.documents(causes.dataset, causes.language)
-    chosen = choose_documents(known, budget, MAX_DOCUMENT_TOKENS, tokenizer)
-    loss = lost_texts(tokenizer, [(causes.dataset, causes.language, chosen)])[0]
-    if not fingerprint_of(chosen, loss).startswith(str(causes.row["test_set"])):
-        raise ComparisonRefusedError(
-            f"The corpus {run.config.get('corpus')} gives another test set now than the one that was measured, so its "
-            "documents are not those of the table."
-        )
-    return next(one.text for one in chosen if one.id == document)
+    test_set = str(causes.row["test_set"])
+    return measured_text(run.config, causes.dataset, causes.language, test_set, document, tokenizer)
 
 
 def _traced(run: Run, loaded: Any, text: str, language: str) -> "RoutingTrace":
