@@ -59,9 +59,7 @@ def run_command(
     expanded: Annotated[
         list[str] | None, typer.Option(help="Expanded language; repeatable.", show_default="the card's")
     ] = None,
-    precision: Annotated[
-        str | None, typer.Option(help="fp32 or bf16, of all arms.", show_default="the card's")
-    ] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32 or bf16, of all arms.", show_default="the card's")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be made, and how long.")] = False,
     runs_dir: RunsDir = None,
     quiet: Quiet = False,

@@ -22,6 +22,23 @@ KINDS = {".npy": "vLLM", ".json": "SGLang", ".csv": "llama.cpp"}
 MAX_BYTES = 500_000_000
 
 
+def require_served(file: str | Path) -> str:
+    """Return who wrote a file, by its name, before anything else is opened.
+
+    Raises:
+        UsageError: no such file, of another kind, or too large.
+    """
+    path = Path(file)
+    if not path.is_file():
+        raise UsageError(f"There is no file {path}.")
+    kind = KINDS.get(path.suffix.lower())
+    if kind is None:
+        raise UsageError(f"{path.name} ends with none of {', '.join(f'{end} ({who})' for end, who in KINDS.items())}.")
+    if path.stat().st_size > MAX_BYTES:
+        raise UsageError(f"{path.name} has {path.stat().st_size:,} bytes; expected at most {MAX_BYTES:,}.")
+    return kind
+
+
 def read_served(file: str | Path, layers: int, top_k: int) -> np.ndarray:
     """Return the chosen experts of every layer and token, int [N, T, K].
 
@@ -33,14 +50,7 @@ def read_served(file: str | Path, layers: int, top_k: int) -> np.ndarray:
     Raises:
         UsageError: no such file, of another kind, damaged, or of another model.
     """
-    path = Path(file)
-    if not path.is_file():
-        raise UsageError(f"There is no file {path}.")
-    kind = KINDS.get(path.suffix.lower())
-    if kind is None:
-        raise UsageError(f"{path.name} ends with none of {', '.join(f'{end} ({who})' for end, who in KINDS.items())}.")
-    if path.stat().st_size > MAX_BYTES:
-        raise UsageError(f"{path.name} has {path.stat().st_size:,} bytes; expected at most {MAX_BYTES:,}.")
+    path, kind = Path(file), require_served(file)
     read = {"vLLM": _read_array, "SGLang": _read_answer, "llama.cpp": _read_trace}[kind]
     found = read(path, layers, top_k)
     if found.shape[0] != layers or found.shape[2] != top_k:

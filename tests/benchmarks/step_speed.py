@@ -41,7 +41,7 @@ from lpr_lab.text.packing import PackedBlocks
 BLOCK_TOKENS, BLOCKS = 256, 4
 LANGUAGES = ("en", "el")
 ALWAYS = ExitStack()
-"""Compute options, which last as long as this process."""
+"""Compute options, which last as long as a part."""
 
 
 def random_schedule(vocabulary: int, blocks_per_step: int) -> BlockSchedule:
@@ -339,6 +339,11 @@ def profile(rows: list[Row]) -> None:
     save("step_speed", rows)
 
 
+def bf16_blocks() -> int:
+    """Return the blocks of a bf16 step: without instructions for it, a processor takes an order of magnitude longer."""
+    return BLOCKS if resolve_precision("auto") == "bf16" else 1
+
+
 PARTS = {
     "ways_to_compute": lambda rounds, rows: ways_to_compute(rounds, rows),
     "profile": lambda _, rows: profile(rows),
@@ -349,8 +354,7 @@ PARTS = {
     "closed_form": lambda rounds, rows: review_without_backpropagation(max(2, rounds // 2), rows),
     "growth": lambda rounds, rows: growth(rounds, BLOCKS, rows),
     "growth_of_large_steps": lambda rounds, rows: growth(max(2, rounds // 2), 4 * BLOCKS, rows),
-    # Without instructions for it, a processor takes an order of magnitude longer in bf16.
-    "bf16": lambda rounds, rows: stages(max(2, rounds // 2), "bf16", 1, rows),
+    "bf16": lambda rounds, rows: stages(max(2, rounds // 2), "bf16", bf16_blocks(), rows),
 }
 
 
@@ -359,8 +363,8 @@ def main(rounds: int, parts: Sequence[str]) -> None:
     rows: list[Row] = []
     for part in parts or PARTS:
         PARTS[part](rounds, rows)
+        ALWAYS.close()  # else the models of every part are held to the end: 23 GB
         gc.collect()
-    ALWAYS.close()
 
 
 if __name__ == "__main__":

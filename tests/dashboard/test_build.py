@@ -178,3 +178,14 @@ def test_a_visitors_choices_are_answered_in_order_and_those_of_others_meanwhile(
 
     asyncio.run(visit())
     assert answered == ["theirs", "first", "second", "third"]
+
+
+def test_one_answer_draws_all_that_a_choice_changes(runs_dir):
+    """Of two answers to one choice one can arrive before, the other after that to the next: half of a page for each."""
+    found = {}
+    for one in build(runs_dir).config["dependencies"]:
+        if one["trigger_mode"] == "multiple" and one["outputs"]:
+            for target in (target for target in one["targets"] if target[0] is not None):  # what follows names none
+                found.setdefault(tuple(target), []).append(one["outputs"])
+    assert len(found) > 10
+    assert {target: len(answers) for target, answers in found.items() if len(answers) > 1} == {}

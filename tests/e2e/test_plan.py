@@ -54,6 +54,19 @@ def test_keys_change_a_layer_the_costs_follow_and_the_focus_stays(open_page, pla
     expect(page.get_by_text("1 of 12 layer gets no new expert")).to_be_visible()
 
 
+def test_what_is_said_of_a_refused_value_goes_when_the_control_shows_another(open_page, planned):
+    page = open_page("/plan?budget=24&topk=2", at=planned[0])
+    box = page.get_by_label("At work on a token (top-k)")
+    box.fill("1")
+    box.press("Enter")
+    refused = page.get_by_text("Top-k is 1; expected")
+    expect(refused).to_be_visible()
+    layer(page, 0).focus()
+    page.keyboard.press("ArrowUp")
+    expect(box).to_have_value("2")
+    expect(refused).to_have_count(0)
+
+
 def test_a_copied_address_and_the_back_button_restore_the_plan(open_page, planned):
     address, run = planned
     numbers = "3,0,0,1,0,0,0,0,0,0,0,2"

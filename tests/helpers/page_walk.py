@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
 from lpr_lab.runs.own_texts import is_own
 from lpr_lab.runs.run import Run
@@ -87,6 +88,16 @@ PRESS = """
 }
 """
 
+FOCUS = """
+(found, chance) => {
+    const e = found[Math.floor(chance * found.length)];
+    if (!e) return "";
+    e.focus();
+    e.select?.();
+    return e.getAttribute("aria-label") || e.textContent.slice(0, 40) || e.tagName;
+}
+"""
+
 PAGE = """
 () => {
     const shown = (e) => e.checkVisibility();
@@ -103,9 +114,10 @@ PAGE = """
     const read = (e, ...names) => names.map((name) => e.getAttribute(name));
     const marks = marked.map((e) => [e.textContent, ...read(e, "aria-label", "aria-checked", "aria-valuetext")]);
     const off = [...document.querySelectorAll("button:disabled")].filter(shown).map((e) => e.textContent.trim());
-    // Charts draw themselves when they come into view, and a list that is open is nobody's choice yet.
+    // Charts draw themselves when they come into view, a list that is open is nobody's choice yet, and what is read out
+    // is about the last act.
     const plain = document.head.appendChild(document.createElement("style"));
-    plain.textContent = ".js-plotly-plot, ul[role=listbox] { display: none !important; }";
+    plain.textContent = ".js-plotly-plot, ul[role=listbox], .lpr-live { display: none !important; }";
     const text = main.innerText;
     plain.remove();
     return { text, controls, marks, off, title: document.title };
@@ -280,6 +292,15 @@ class Walk:
         """
         return str(found.evaluate_all(PRESS, self.random.random()))
 
+    def _key(self, found: Locator, keys: str) -> str:
+        """Press a key on one of them, found and focused in one go: drawing anew takes away what was found."""
+        said = str(found.evaluate_all(FOCUS, self.random.random()))
+        if not said:
+            return ""
+        key = self.random.choice(keys.split())
+        self.page.keyboard.press(key)
+        return f"{key} on {said}"
+
     def _radio(self) -> str:
         return self._press(self.page.locator("fieldset:visible .wrap input[type=radio]:not(:checked):enabled"))
 
@@ -293,7 +314,12 @@ class Walk:
         box = self._any(self.page.locator(".block input[role=listbox]:visible, .block [role=combobox]:visible"))
         if box is None:
             return ""
-        box.click()
+        try:
+            box.click()
+        except PlaywrightTimeoutError:
+            if box.count():
+                raise
+            return ""  # drawn anew without it
         option = self._any(self.page.locator("ul[role=listbox] [role=option]:not([aria-selected=true])"))
         if option is None:
             self.page.keyboard.press("Escape")
@@ -314,7 +340,7 @@ class Walk:
 
     def _token_key(self) -> str:
         stop = self.page.locator("#lpr-text [role=option][tabindex='0']:visible")
-        return self._key(stop.first, "ArrowRight ArrowLeft ArrowUp ArrowDown Home End Enter Escape")
+        return self._key(stop, "ArrowRight ArrowLeft ArrowUp ArrowDown Home End Enter Escape")
 
     def _layer_key(self) -> str:
         return self._key(self.page.locator("#lpr-text .lpr-profile"), "ArrowRight ArrowLeft PageDown Home End")
@@ -332,27 +358,17 @@ class Walk:
         return "a token"
 
     def _stepper(self) -> str:
-        layer = self._any(self.page.get_by_role("spinbutton", name=re.compile("^Layer")))
-        done = "" if layer is None else self._key(layer, "ArrowUp ArrowDown ArrowRight 3 Home")
+        layers = self.page.get_by_role("spinbutton", name=re.compile("^Layer"))
+        done = self._key(layers, "ArrowUp ArrowDown ArrowRight 3 Home")
         self.page.wait_for_timeout(STEPPER_PAUSE_MS)
         return done
 
     def _number(self) -> str:
-        box = self._any(self.page.locator("input[type=number]:visible:not([aria-label^=number]):enabled"))
-        if box is None:
-            return ""
-        value = str(self.random.randint(1, 9))
-        box.fill(value)
-        box.press("Enter")
-        return value
-
-    def _key(self, target: Locator, keys: str) -> str:
-        if not target.count():
-            return ""
-        key = self.random.choice(keys.split())
-        target.focus()
-        self.page.keyboard.press(key)
-        return key
+        boxes = self.page.locator("input[type=number]:visible:not([aria-label^=number]):enabled")
+        done = self._key(boxes, " ".join("123456789"))  # what was in it is selected, so the digit replaces it
+        if done:
+            self.page.keyboard.press("Enter")
+        return done
 
     def _link(self) -> str:
         return self._press(self.page.locator("a[data-pick]:visible"))

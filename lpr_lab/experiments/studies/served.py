@@ -7,7 +7,7 @@ import numpy as np
 
 from lpr_lab.errors import UsageError
 from lpr_lab.measure.routing import ids_of_text, trace_tokens
-from lpr_lab.measure.served import KINDS, read_served
+from lpr_lab.measure.served import read_served, require_served
 from lpr_lab.measure.trace import RoutingTrace
 from lpr_lab.model.formats.save_load import load_expansion, load_tokenizer
 from lpr_lab.runs import own_texts
@@ -50,6 +50,7 @@ def import_routing(
         UsageError: a file of another model, of another text, or with an expert that a layer does not have.
         MissingError: the run has no weights.
     """
+    server = require_served(file)
     model, tokenizer = load_expansion(run.path), load_tokenizer(run.path)
     ids, pieces = ids_of_text(model, tokenizer, text)
     if not separator:
@@ -64,7 +65,7 @@ def import_routing(
             "the separator. Give prompt and continuation together, and say whether the separator was there."
         )
     ours = _first_tokens(known, tokens)
-    trace = _as_trace(chosen, ours, KINDS[Path(file).suffix.lower()])
+    trace = _as_trace(chosen, ours, server)
     both = np.sort(chosen, axis=2) == np.sort(ours.expert_ids, axis=2)
     text_id = own_texts.new_id()
     own_texts.keep_text(run, text_id, name or Path(file).name, trace)

@@ -78,6 +78,17 @@ def ask(file: Path, rows: list[list[int]], texts: list[str] | None = None, lengt
 
 def _open(file: str, context: int) -> Any:
     llama_cpp = import_module("llama_cpp")
+    bindings = import_module("llama_cpp.llama_cpp")
+    defaults = bindings.llama_model_default_params
+
+    def plain() -> Any:
+        # Weights as the file has them: repacked for AMX, eight-bit ones end the process (llama.cpp's issue 20824), and
+        # the check should say the same on every processor.
+        parameters = defaults()
+        parameters.use_extra_bufts = False
+        return parameters
+
+    bindings.llama_model_default_params = plain  # of this process, which is there for one file
     return llama_cpp.Llama(
         file,
         n_ctx=context,

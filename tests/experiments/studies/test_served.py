@@ -1,6 +1,7 @@
 """The routing of a served export is that of our own trace on the same text, and opens on the page."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from helpers.small_expansion import make_expansion
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.pages.routing.compose import compose
 from lpr_lab.errors import UsageError
+from lpr_lab.experiments.studies import served as studied
 from lpr_lab.experiments.studies.served import import_routing
 from lpr_lab.model.formats.export import export
 from lpr_lab.runs.own_texts import own_texts
@@ -73,6 +75,14 @@ def test_another_text_another_model_and_an_expert_too_many_are_refused(served, t
     with pytest.raises(UsageError, match="expert"):
         import_routing(run, file, TEXT)
     assert own_texts(run) == before
+
+
+@pytest.mark.parametrize("name", ["none.npy", "routed.txt"])
+def test_a_file_that_cannot_be_one_is_refused_before_a_model_is_loaded(served, tmp_path, monkeypatch, name):
+    (tmp_path / "routed.txt").write_text("0,1", encoding="utf-8")
+    monkeypatch.setattr(studied, "load_expansion", lambda *given: pytest.fail("loaded"))
+    with pytest.raises(UsageError, match=re.escape(name)):
+        import_routing(served[0], tmp_path / name, "A text.")
 
 
 def test_the_command_prints_how_often_both_agree_and_where_to_look(served, tmp_path):

@@ -180,6 +180,9 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     def load(request: gr.Request) -> list[Any]:
         return draw(runs_dir, dict(request.query_params))
 
+    def step(request: gr.Request) -> list[Any]:
+        return ["", *load(request)]
+
     def choose(name: str) -> Any:
         def chosen(value: Any, request: gr.Request) -> list[Any]:
             return change(runs_dir, name, value, dict(request.query_params))
@@ -194,8 +197,9 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
         control.input(choose(name), [control], [made.said, *made.shown], **PICK)
     for name, control in (("budget", made.budget), ("topk", made.top_k), ("tokens", made.tokens)):
         gr.on([control.submit, control.blur], choose(name), [control], [made.said, *made.shown], **PICK)
-    made.editor.click(in_order(load), None, made.shown, **PICK)
-    made.use.click(divide, [made.typed], [made.line, *made.shown], **FILES)
+    # Drawing puts back what a control showed before a value was refused: what was said of that value goes with it.
+    made.editor.click(in_order(step), None, [made.said, *made.shown], **PICK)
+    made.use.click(divide, [made.typed], [made.line, made.said, *made.shown], **FILES)
 
 
 # ------------------------------------------------------------------------------------------------- event handlers
@@ -231,7 +235,7 @@ def change(runs_dir: Path, name: str, value: Any, params: dict[str, Any]) -> lis
 
 
 def divide_by(runs_dir: Path, text: Any, params: dict[str, Any]) -> list[Any]:
-    """Return a message, then what is shown when the budget is divided by a typed similarity."""
+    """Return what is said of a typed similarity and of other controls, then what the budget divided by it shows."""
     try:
         values = parse_similarity(TYPED.read(text))
         context = shell.page_context(runs_dir, params)
@@ -239,7 +243,7 @@ def divide_by(runs_dir: Path, text: Any, params: dict[str, Any]) -> list[Any]:
         if values and layers not in (None, len(values)):
             raise ValueError(f"That is {len(values)} numbers, and the base has {layers} layers.")
     except (ValueError, LprError) as error:
-        return [shell.status(str(error), bad=True), *(gr.skip() for _ in SHOWN)]
+        return [shell.status(str(error), bad=True), gr.skip(), *(gr.skip() for _ in SHOWN)]
     said = f"{len(values)} layers." if values else "Back to what was measured."
     changes = {"similarity": ",".join(f"{value:.6g}" for value in values), "rule": "similarity", "experts": ""}
-    return [shell.status(said), *draw(runs_dir, {**params, **changes})]
+    return [shell.status(said), "", *draw(runs_dir, {**params, **changes})]

@@ -303,7 +303,7 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     def load(request: gr.Request) -> list[Any]:
         return draw(dict(request.query_params))
 
-    def load_more(about: str, was: str, now: str, measured_on: str) -> list[Any]:
+    def load_more(about: str, was: str, now: str, measured_on: str, request: gr.Request) -> list[Any]:
         params = {"run": about or "", "stage": now or "", "data": measured_on or "", **_earlier(was or BASE)}
         found = compose_more(shell.page_context(runs_dir, params))
         return [found[name] for name in lower]
@@ -343,4 +343,4 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
         why.silence(given_up)
     # Afterwards, so that words do not wait for the tables of other runs.
     for event in events:
-        event.then(load_more, [run, before, after, dataset], more, **FILES)
+        event.then(in_order(load_more), [run, before, after, dataset], more, **FILES)

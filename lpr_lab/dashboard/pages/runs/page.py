@@ -38,29 +38,31 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     def show(request: gr.Request) -> list[Any]:
         return draw(shell.page_context(runs_dir, request.query_params), runs_dir)
 
-    def follow(before: str, request: gr.Request) -> list[Any]:
-        return keep_up(shell.page_context(runs_dir, request.query_params), runs_dir, before)
+    def follow(before: str, name: str, request: gr.Request) -> list[Any]:
+        context = shell.page_context(runs_dir, request.query_params)
+        return [*keep_up(context, runs_dir, before), *curves(context.run, name, picked=True, compared=chosen_runs(context))]
 
     def show_curves(request: gr.Request) -> tuple[Any, Any, str, Any]:
         return chosen_curves(shell.page_context(runs_dir, request.query_params), runs_dir)
 
-    def follow_curves(name: str, request: gr.Request) -> tuple[Any, Any, str, Any]:
-        context = shell.page_context(runs_dir, request.query_params)
-        return curves(context.run, name, picked=True, compared=chosen_runs(context))
-
     def choose_number(name: str, request: gr.Request) -> list[Any]:
-        context = shell.page_context(runs_dir, {**dict(request.query_params), "view": name})
+        return whole({**dict(request.query_params), "view": name})
+
+    def choose_run(request: gr.Request) -> list[Any]:
+        return whole(request.query_params)
+
+    def whole(asked: Any) -> list[Any]:
+        context = shell.page_context(runs_dir, asked)
         return [*draw(context, runs_dir), *chosen_curves(context, runs_dir)]
 
-    # Two events, so that the text does not wait for curves.
+    # Two events, so that the first text does not wait for curves. Later one answer draws both: between two, that to
+    # another choice may come.
     text, drawn = [top, listing, compared, detail, following, clock, drawn_for], [card, number, said, plot]
     demo.load(show, None, text, **FILES)
     demo.load(show_curves, None, drawn, **FILES)
-    clock.tick(follow, [drawn_for], text, **FILES)
-    clock.tick(in_order(follow_curves), [number], drawn, **FILES)
+    clock.tick(in_order(follow), [drawn_for, number], [*text, *drawn], **FILES)
     for links in (listing, compared, detail):
-        links.click(in_order(show), None, text, **PICK)
-        links.click(in_order(show_curves), None, drawn, **PICK)
+        links.click(in_order(choose_run), None, [*text, *drawn], **PICK)
     number.input(in_order(choose_number), [number], [*text, *drawn], **PICK)
 
 
