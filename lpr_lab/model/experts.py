@@ -281,40 +281,68 @@ def _mix_sorted(
 ) -> torch.Tensor:
     num_tokens, top_k = routing.expert_ids.shape
     chosen = routing.expert_ids.reshape(-1)
-    order = chosen.argsort(stable=True)
-    back = torch.empty_like(order)
-    back[order] = torch.arange(len(order), device=order.device)
-    rows = _TakeRows.apply(x, order, back, top_k)
     num_experts = 1 + sum(stack.num_experts for stack in stacks)
     tokens_per_expert = torch.bincount(chosen, minlength=num_experts)
+    step = _rows_at_once(x)
+    rows_per_expert = (tokens_per_expert + step - 1) // step * step
     # One number leaves the device per stack and layer: where the rows of each part end.
     parts = [1, *(stack.num_experts for stack in stacks)]
-    sizes = torch.stack([part.sum() for part in tokens_per_expert.split(parts)]).tolist()
-    counts = tokens_per_expert.split(parts)[1:]
+    sizes = torch.stack([part.sum() for part in rows_per_expert.split(parts)]).tolist()
+    counts = rows_per_expert.split(parts)[1:]
+    order = chosen.argsort(stable=True)
+    extra = rows_per_expert - tokens_per_expert
+    places = torch.arange(len(order), device=order.device) + (extra.cumsum(0) - extra)[chosen[order]]
+    back = torch.empty_like(order).index_copy_(0, order, places)
+    taken = order.new_zeros(sum(sizes)).index_copy_(0, places, order)  # what is put in is some token; nobody reads it
+    rows = _TakeRows.apply(x, taken, back, top_k)
     pieces = rows.split(sizes)
     outputs = [_run(original, pieces[0], checkpoint=checkpoint).to(x.dtype)]
     for stack, piece, count in zip(stacks, pieces[1:], counts, strict=True):
         grouped = partial(stack.grouped, lean=checkpoint is None)
         outputs.append(_run(grouped, piece, count, checkpoint=checkpoint).to(x.dtype))
     # Undo the sort and sum each token's K rows: no index_add, so the same result every time.
-    unsorted = _TakeRows.apply(torch.cat(outputs), back, order, 1).view(num_tokens, top_k, -1)
+    unsorted = _PutBack.apply(torch.cat(outputs), back).view(num_tokens, top_k, -1)
     return (unsorted * routing.expert_weights.unsqueeze(-1)).sum(1).to(x.dtype)
 
 
-class _TakeRows(torch.autograd.Function):
-    """Repeat every row K times and put the copies in an order; its gradient takes them back instead of adding by index.
+def _rows_at_once(x: torch.Tensor) -> int:
+    """Return what the rows of each expert are rounded up to.
 
-    Torch does not know that an index is a permutation, so the gradient of `x[order]` adds row by row.
+    In bf16 a processor's products are compiled for their sizes (oneDNN), some milliseconds each. How many tokens an
+    expert gets is another number every time, so hardly any product would find its code (docs/performance.md).
+    """
+    return 32 if x.device.type == "cpu" and _compute_dtype(x) == torch.bfloat16 else 1
+
+
+class _TakeRows(torch.autograd.Function):
+    """Put K copies of every row in an order, with others put in; its gradient takes them back, not adding by index.
+
+    Torch does not know that no row is taken more than K times, so the gradient of `x[order]` adds row by row.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, order: torch.Tensor, back: torch.Tensor, repeats: int) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, taken: torch.Tensor, back: torch.Tensor, repeats: int) -> torch.Tensor:
         ctx.save_for_backward(back)
         ctx.repeats = repeats
-        return x.index_select(0, order if repeats == 1 else order // repeats)
+        return x.index_select(0, taken // repeats)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
         (back,) = ctx.saved_tensors
         grad = grads[0].index_select(0, back)
-        return grad if ctx.repeats == 1 else grad.view(-1, ctx.repeats, grad.shape[-1]).sum(1), None, None, None
+        return grad.view(-1, ctx.repeats, grad.shape[-1]).sum(1), None, None, None
+
+
+class _PutBack(torch.autograd.Function):
+    """Take the rows at places that differ; the gradient of all other rows is 0."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(places)
+        ctx.num_rows = len(rows)
+        return rows.index_select(0, places)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:
+        (places,) = ctx.saved_tensors
+        return grads[0].new_zeros(ctx.num_rows, grads[0].shape[-1]).index_copy_(0, places, grads[0]), None

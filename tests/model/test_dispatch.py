@@ -130,6 +130,36 @@ def test_a_token_that_is_generated_gets_what_it_gets_among_others(tiny_model, fa
     torch.testing.assert_close(mixed, mix(x.expand(2, -1), among, original, stacks)[:1], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("case", CASES)
+def test_rows_that_are_put_in_change_neither_outputs_nor_gradients(tiny_model, family, case, monkeypatch):
+    monkeypatch.setattr("lpr_lab.model.experts._rows_at_once", lambda x: 4)
+    groups, chosen = CASES[case]
+    original = first_mlp(tiny_model(family))
+    stacks = stacks_of(original, groups)
+    x = torch.randn(len(chosen), tiny_model(family).config.hidden_size)
+    ids = torch.tensor(chosen)
+    for mine, loops in zip(*(outcome(way, x, ids, original, stacks) for way in (mix, mix_by_loop)), strict=True):
+        torch.testing.assert_close(mine, loops, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_in_bf16_experts_get_rows_by_the_dozen_so_that_products_find_their_compiled_code(tiny_model, autocast):
+    """Only on a processor, and only in bf16: elsewhere no row is put in."""
+    original, seen = first_mlp(tiny_model("llama")), set()
+    stacks = stacks_of(original, (3,))
+    if not autocast:
+        original = original.to(torch.bfloat16)
+    original.register_forward_pre_hook(lambda _, given: seen.add(len(given[0])))
+    torch.manual_seed(0)
+    for number in range(50, 62):
+        ids = torch.rand(number, 4).topk(2).indices
+        x = torch.randn(number, 32, dtype=torch.float32 if autocast else torch.bfloat16)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            mix(x, Routing(torch.zeros(number, 4), ids, torch.full(ids.shape, 0.5)), original, stacks)
+    assert len(seen) <= 2 and all(rows % 32 == 0 for rows in seen)
+
+
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("case", ["every expert has tokens", "experts without tokens", "as many experts as chosen"])
 def test_bf16_stays_within_its_own_rounding(tiny_model, case, device):
