@@ -40,7 +40,8 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
 
     def follow(before: str, name: str, request: gr.Request) -> list[Any]:
         context = shell.page_context(runs_dir, request.query_params)
-        return [*keep_up(context, runs_dir, before), *curves(context.run, name, picked=True, compared=chosen_runs(context))]
+        followed = curves(context.run, name, picked=True, compared=chosen_runs(context))
+        return [*keep_up(context, runs_dir, before), *followed]
 
     def show_curves(request: gr.Request) -> tuple[Any, Any, str, Any]:
         return chosen_curves(shell.page_context(runs_dir, request.query_params), runs_dir)
