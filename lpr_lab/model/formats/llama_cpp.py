@@ -78,7 +78,7 @@ def ask(file: Path, rows: list[list[int]], texts: list[str] | None = None, lengt
 
 def _open(file: str, context: int) -> Any:
     llama_cpp = import_module("llama_cpp")
-    bindings = import_module("llama_cpp.llama_cpp")
+    bindings: Any = import_module("llama_cpp.llama_cpp")
     defaults = bindings.llama_model_default_params
 
     def plain() -> Any:
