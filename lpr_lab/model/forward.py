@@ -26,6 +26,7 @@ def inference(model: nn.Module, precision: str = "auto", *, cache_rounded: bool 
     device = next(model.parameters()).device.type
     autocast = torch.autocast(device, torch.bfloat16, enabled=is_bf16, cache_enabled=cache_rounded)
     with in_mode(model, training=False), torch.no_grad(), autocast:
+        torch.clear_autocast_cache()  # inside another block, weights may have learned since they were rounded
         yield
 
 

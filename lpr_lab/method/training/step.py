@@ -5,8 +5,8 @@ and ranks. So gradients do not depend on how a step is split, up to rounding.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -178,5 +178,13 @@ class Stepper:
         """Make dropout and the like the same whenever a micro-batch is run, also after a resume."""
         seed_device(self.device, hash((self.seed, step, self.processes.process_index, index)) % 2**63)
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.is_bf16)
+    @contextmanager
+    def _autocast(self) -> Iterator[None]:
+        """Round products to bfloat16 inside the block, from the weights as they are now.
+
+        Autocast keeps weights that learn as it rounded them until its outermost block ends. That may be one around the
+        whole stage, and then every step would compute with the weights of the first.
+        """
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.is_bf16):
+            torch.clear_autocast_cache()
+            yield

@@ -104,17 +104,38 @@ def test_baselines_see_replay_in_its_share_and_the_expanded_languages_equally(
     assert {code: languages.count(code) for code in ("en", "el", "tr")} == {"en": 10, "el": 15, "tr": 15}
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("row", ROWS)
-def test_a_baseline_that_was_cut_and_resumed_ends_bit_identical(row, tiny_model, tiny_tokenizer, tiny_corpus, tmp_path):
+def test_a_baseline_that_was_cut_and_resumed_ends_bit_identical(
+    row, precision, tiny_model, tiny_tokenizer, tiny_corpus, tmp_path
+):
+    settings = dataclasses.replace(SETTINGS, precision=precision)
     whole = ROWS[row](tiny_model())
-    expected = finetune(whole, tiny_tokenizer, tiny_corpus, tmp_path / "whole")
-    cut = dataclasses.replace(SETTINGS, max_minutes=1e-9)
+    expected = finetune(whole, tiny_tokenizer, tiny_corpus, tmp_path / "whole", settings)
+    cut = dataclasses.replace(settings, max_minutes=1e-9)
     assert finetune(ROWS[row](tiny_model()), tiny_tokenizer, tiny_corpus, tmp_path / "cut", cut)["steps"] == 1
     resumed = ROWS[row](tiny_model())
-    result = finetune(resumed, tiny_tokenizer, tiny_corpus, tmp_path / "cut")
+    result = finetune(resumed, tiny_tokenizer, tiny_corpus, tmp_path / "cut", settings)
     assert result["terms"] == expected["terms"]
     other = dict(resumed.named_parameters())
     assert all(torch.equal(parameter, other[name]) for name, parameter in whole.named_parameters())
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_a_step_in_bf16_computes_with_what_the_step_before_made_of_the_weights(
+    row, tiny_model, tiny_tokenizer, tiny_corpus, tmp_path
+):
+    """Autocast keeps weights that it rounded until its outermost block ends, which may be that of a whole stage."""
+    lost = {}
+    for precision in ("fp32", "bf16"):
+        rows = []
+        settings = dataclasses.replace(SETTINGS, tokens=12 * 4 * 32, precision=precision)
+        model = ROWS[row](tiny_model())
+        finetune(model, tiny_tokenizer, tiny_corpus, tmp_path / precision, settings, log=rows.append)
+        lost[precision] = [metrics["loss"] for metrics in rows]
+    fell = lost["fp32"][0] - min(lost["fp32"])
+    assert fell > 0.01
+    assert lost["bf16"] == pytest.approx(lost["fp32"], abs=0.25 * fell)
 
 
 def test_resume_refuses_another_start(tiny_model, tiny_tokenizer, tiny_corpus, tmp_path):
