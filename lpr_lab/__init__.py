@@ -57,6 +57,7 @@ _VERBS = {
     "evaluate_tasks": "lpr_lab.measure.tasks.evaluate",
     "trace": "lpr_lab.measure.routing",
     "causal_map": "lpr_lab.measure.causal.compute",
+    "expert_contexts": "lpr_lab.measure.contexts.compute",
     "classifier_accuracy": "lpr_lab.measure.classifiers",
     "steer": "lpr_lab.model.steering",
     "generate_pair": "lpr_lab.measure.generation",
@@ -93,6 +94,7 @@ if TYPE_CHECKING:
     from lpr_lab.measure.bits import evaluate
     from lpr_lab.measure.causal.compute import causal_map
     from lpr_lab.measure.classifiers import classifier_accuracy
+    from lpr_lab.measure.contexts.compute import expert_contexts
     from lpr_lab.measure.controls.self_divergence import self_divergence
     from lpr_lab.measure.controls.self_samples import draw_samples
     from lpr_lab.measure.extract import extract

@@ -1,0 +1,78 @@
+"""The tokens of held-out text by which an expert is known: where it weighs most, and where leaving it out shows most.
+
+The tables hold places and numbers, no text, so a run may keep them; the tokens are held beside them in memory. No torch
+here: the dashboard reads this.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from lpr_lab.errors import MissingError
+from lpr_lab.text.graphemes import text_spans
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WEIGHT, BITS = "weight", "bits"
+CONTEXT_COLUMNS = (
+    "stage dataset language layer expert by rank document position token_id bytes weight bits change_bits".split()
+)
+NEIGHBOUR_COLUMNS = "stage dataset layer expert rank other_layer other_expert correlation n_tokens".split()
+
+
+class InSentence(NamedTuple):
+    """A token and the tokens around it, as text; bytes that make no whole character show as such: `⟨E0 A6⟩`."""
+
+    before: str
+    token: str
+    after: str
+
+
+@dataclass(frozen=True)
+class ExpertContexts:
+    """What experts do in held-out text.
+
+    Attributes:
+        contexts: one row per token that an expert is known by. `by` says which list it stands in: `weight`, the most
+            weight first, or `bits`, the largest change first, whatever its sign. `rank` counts from 1 within stage,
+            dataset, language, layer, expert and list; each document gives one token at most. `position` is the token's
+            place in its document as `trace` counts, the separator being 0, and `bytes` its UTF-8 as hex digits.
+            `weight` is the expert's, `bits` what the token costs with the model as it is, and `change_bits` how many
+            more it costs without the expert; NaN for experts that were not left out.
+        neighbours: the experts whose weights rise and fall with those of an expert, the closest first: Pearson's
+            correlation over all text tokens that were read, every language together.
+        tokens: (language, document id) -> the bytes of each of its tokens, the separator (None) first; ids may stand in
+            several languages. Not for a run's folder.
+    """
+
+    contexts: "pd.DataFrame"
+    neighbours: "pd.DataFrame"
+    tokens: Mapping[tuple[str, str], list[bytes | None]]
+
+    def of(self, layer: int, expert: int, by: str = WEIGHT) -> "pd.DataFrame":
+        """Return the contexts of one expert in one list, language by language.
+
+        Raises:
+            MissingError: there are none, because the layer has no such expert, no token went there, or its bits were
+                not asked for.
+        """
+        table = self.contexts
+        found = table[(table["layer"] == layer) & (table["expert"] == expert) & (table["by"] == by)]
+        if found.empty:
+            why = "leave it out: effects_of=[(layer, expert)]" if by == BITS else "no token went there"
+            raise MissingError(f"Layer {layer}, expert {expert} has no contexts by {by}; {why}.")
+        return found.reset_index(drop=True)
+
+    def in_sentence(self, language: str, document: str, position: int, width: int = 12) -> InSentence:
+        """Return a token with up to `width` tokens on either side.
+
+        Raises:
+            MissingError: the document was not read, or has no such token.
+        """
+        pieces = self.tokens.get((language, document))
+        if pieces is None or not 1 <= position < len(pieces):
+            raise MissingError(f"Token {position} of document {document!r} ({language}) was not read.")
+        start = max(1, position - width)
+        parts = pieces[start:position], [pieces[position]], pieces[position + 1 : position + 1 + width]
+        return InSentence(*("".join(span.text for span in text_spans(part)) for part in parts))
