@@ -54,18 +54,24 @@ class ExpertContexts:
         """Return the contexts of one expert in one list, language by language.
 
         Raises:
-            MissingError: there are none, because the layer has no such expert, no token went there, or its bits were
-                not asked for.
+            MissingError: there are none, because the layer has no such expert, no token went there, it was not left
+                out, or leaving it out changed nothing.
         """
         table = self.contexts
-        found = table[(table["layer"] == layer) & (table["expert"] == expert) & (table["by"] == by)]
+        mine = table[(table["layer"] == layer) & (table["expert"] == expert)]
+        found = mine[mine["by"] == by]
         if found.empty:
-            why = "leave it out: effects_of=[(layer, expert)]" if by == BITS else "no token went there"
-            raise MissingError(f"Layer {layer}, expert {expert} has no contexts by {by}; {why}.")
+            why = "no token went there, or there is no such expert"
+            if by == BITS and not mine.empty:
+                was_left_out = mine["change_bits"].notna().any()
+                why = (
+                    "leaving it out changed no token" if was_left_out else "leave it out: effects_of=[(layer, expert)]"
+                )
+            raise MissingError(f"Layer {layer}, expert {expert} has no contexts by {by}: {why}.")
         return found.reset_index(drop=True)
 
     def in_sentence(self, language: str, document: str, position: int, width: int = 12) -> InSentence:
-        """Return a token with up to `width` tokens on either side.
+        """Return a token with `width` tokens on either side, and those more that complete a character at the ends.
 
         Raises:
             MissingError: the document was not read, or has no such token.
@@ -73,6 +79,15 @@ class ExpertContexts:
         pieces = self.tokens.get((language, document))
         if pieces is None or not 1 <= position < len(pieces):
             raise MissingError(f"Token {position} of document {document!r} ({language}) was not read.")
-        start = max(1, position - width)
-        parts = pieces[start:position], [pieces[position]], pieces[position + 1 : position + 1 + width]
+        start, end = max(1, position - width), min(len(pieces), position + 1 + width)
+        while start > 1 and _continues(pieces[start]):
+            start -= 1
+        while end < len(pieces) and _continues(pieces[end]):
+            end += 1
+        parts = pieces[start:position], [pieces[position]], pieces[position + 1 : end]
         return InSentence(*("".join(span.text for span in text_spans(part)) for part in parts))
+
+
+def _continues(piece: bytes | None) -> bool:
+    """Whether a token begins inside a character of UTF-8."""
+    return bool(piece) and piece[0] & 0xC0 == 0x80

@@ -155,6 +155,30 @@ def test_a_token_that_is_a_piece_of_a_character_shows_its_bytes_in_every_script(
     assert shown.after.endswith(text[1:])
 
 
+@pytest.mark.parametrize("width", [1, 2, 3, 5])
+def test_a_window_ends_between_characters_also_where_tokens_do_not(width):
+    text = "Πρέπει να πάω"
+    pieces = [bytes([value]) for value in text.encode()]
+    whole = ExpertContexts(None, None, {("el", "x"): [None, *pieces]}).in_sentence(
+        "el", "x", 1 + len("Πρέ".encode()), width
+    )
+    before, after = whole.before, whole.after.partition("⟩")[2]  # the rest of the token's own character
+    assert before and "⟨" not in before + after and text.startswith(f"{before}π{after}", text.index(before))
+
+
+def test_an_expert_whose_absence_changes_nothing_is_told_from_one_that_was_not_left_out(
+    tiny_model, tiny_tokenizer, tiny_corpus
+):
+    model = upcycle(tiny_model("llama"), (1, 1))  # copies of the original: without one, the other does the same
+    found = expert_contexts(model, tiny_tokenizer, tiny_corpus, effects_of=[(0, 1)], **OPTIONS)
+    assert abs(found.of(0, 1)["change_bits"]).max() < 1e-4
+    none = ExpertContexts(found.contexts[found.contexts["by"] == WEIGHT], found.neighbours, found.tokens)
+    with pytest.raises(MissingError, match="changed no token"):
+        none.of(0, 1, BITS)
+    with pytest.raises(MissingError, match="effects_of"):
+        none.of(1, 1, BITS)
+
+
 def test_an_earlier_stage_is_read_as_that_stage(tiny_model, tiny_tokenizer, tiny_corpus):
     model = shaken(tiny_model("llama"))
     first = stage_names(model)[0]
