@@ -82,13 +82,16 @@ class Watch:
             found["not_finite"] = f"{' and '.join(broken)} was not a finite number at step {step}."
         if metrics.get("diverged"):
             found["divergence"] = f"The training diverges: its loss is {metrics['loss']:.4g} at step {step}."
-        load = metrics.get("least_load")
-        self.low = self.low + 1 if load is not None and load < self.bounds.least_load else 0
+        self.count_low(metrics.get("least_load"))
         if self.low >= self.bounds.steps:
             found["collapse"] = self._collapse(metrics)
         new = {rule: text for rule, text in found.items() if rule not in self.raised}
         self.raised |= set(new)
         return [Alert(rule=rule, stage=self.stage, step=step, text=text) for rule, text in new.items()]
+
+    def count_low(self, load: float | None) -> None:
+        """Take in the least load of one step: one more in a row that is too low, or the end of the row."""
+        self.low = self.low + 1 if load is not None and load < self.bounds.least_load else 0
 
     def _collapse(self, metrics: Mapping[str, float]) -> str:
         where = ""
@@ -153,7 +156,7 @@ def resume(run: Run, stage: str, step: int, bounds: Bounds | None = None) -> Wat
         if row["stage"] == stage and row["name"] == "least_load" and row["step"] < step and row["value"] is not None:
             earlier[row["step"]] = row["value"]
     for load in earlier.values():
-        watch.low = watch.low + 1 if load < watch.bounds.least_load else 0
+        watch.count_low(load)
     return watch
 
 

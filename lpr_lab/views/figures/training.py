@@ -22,15 +22,7 @@ def training_curves(metrics: Table, name: str = "lm_loss", template: str = "lpr"
         name: which number, one of `metric_names(metrics)`.
         template: `lpr` or `lpr_dark`.
     """
-    from plotly.subplots import make_subplots
-
-    theme.register()
-    rows = metrics[(metrics["name"] == name) & metrics["value"].notna()]
-    stages = list(dict.fromkeys(rows["stage"]))
-    if not stages:
-        raise UsageError(f"No {name!r} was recorded; there are {', '.join(metric_names(metrics)) or 'no numbers yet'}.")
-    titles = [stage.replace("_", " ") for stage in stages]
-    figure = make_subplots(rows=1, cols=len(stages), shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.03)
+    rows, stages, figure = _panels(metrics, name)
     finding = []
     for column, stage in enumerate(stages, start=1):
         part = rows[rows["stage"] == stage].sort_values("step")
@@ -64,15 +56,7 @@ def compared_curves(metrics: Table, name: str = "lm_loss", template: str = "lpr"
         name: which number, one of `metric_names(metrics)`.
         template: `lpr` or `lpr_dark`.
     """
-    from plotly.subplots import make_subplots
-
-    theme.register()
-    rows = metrics[(metrics["name"] == name) & metrics["value"].notna()]
-    stages = list(dict.fromkeys(rows["stage"]))
-    if not stages:
-        raise UsageError(f"No {name!r} was recorded; there are {', '.join(metric_names(metrics)) or 'no numbers yet'}.")
-    titles = [stage.replace("_", " ") for stage in stages]
-    figure = make_subplots(rows=1, cols=len(stages), shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.03)
+    rows, stages, figure = _panels(metrics, name)
     runs = list(dict.fromkeys(metrics["run"]))
     drawn: set[str] = set()
     for column, stage in enumerate(stages, start=1):
@@ -149,3 +133,17 @@ def metric_names(metrics: Table) -> list[str]:
     """Return the names of the recorded numbers, losses first."""
     names = list(dict.fromkeys(metrics["name"]))
     return sorted(names, key=lambda name: (name != "lm_loss", "loss" not in name, name in ("seconds", "lr"), name))
+
+
+def _panels(metrics: Table, name: str) -> tuple[Table, list[str], "go.Figure"]:
+    """Return what was recorded of a number, the stages that have any, and an empty figure with a panel for each."""
+    from plotly.subplots import make_subplots
+
+    theme.register()
+    rows = metrics[(metrics["name"] == name) & metrics["value"].notna()]
+    stages = list(dict.fromkeys(rows["stage"]))
+    if not stages:
+        raise UsageError(f"No {name!r} was recorded; there are {', '.join(metric_names(metrics)) or 'no numbers yet'}.")
+    titles = [stage.replace("_", " ") for stage in stages]
+    figure = make_subplots(rows=1, cols=len(stages), shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.03)
+    return rows, stages, figure
