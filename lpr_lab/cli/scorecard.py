@@ -97,10 +97,11 @@ def save_command(
     ] = None,
     runs_dir: RunsDir = None,
 ) -> None:
-    """Write the scorecard of the runs in the folder as a small JSON file, with its environment and without weights."""
+    """Write the scorecard of the runs in the folder as a small JSON file, and beside it those runs without weights."""
     from lpr_lab.errors import MissingError
-    from lpr_lab.experiments.scorecard.build import build
+    from lpr_lab.experiments.scorecard.build import build, runs_of
     from lpr_lab.experiments.scorecard.plan import card_for
+    from lpr_lab.runs.scorecard.kept_runs import pack
     from lpr_lab.runs.scorecard.table import RESULTS, save
 
     root = runs_folder(runs_dir)
@@ -108,6 +109,21 @@ def save_command(
     if not card["arms"]:
         raise MissingError(f"{root} has no run of this scorecard. Make them: lpr-lab scorecard run --base {base}")
     print(save(card, out or RESULTS))
+    print(pack(runs_of(card_for(base), root), base, out or RESULTS))
+
+
+@app.command("unpack")
+def unpack_command(base: Base = "small-world", runs_dir: RunsDir = None) -> None:
+    """Put the runs that came with a saved scorecard into the folder, without weights, to look at or to add others to.
+
+    `lpr-lab scorecard run` then makes only what is missing beside them.
+    """
+    from lpr_lab.runs.scorecard.kept_runs import unpack
+
+    root = runs_folder(runs_dir)
+    new, there = unpack(base, root)
+    print(*new, sep="\n", end="\n" if new else "")
+    say(f"{len(new)} runs put into {root}" + (f", {len(there)} were there before." if there else "."))
 
 
 _FIRST_OF_ORDER = 8

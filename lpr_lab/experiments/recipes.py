@@ -184,6 +184,11 @@ def further(run: Run | str | Path, **changes: Any) -> Experiment:
         raise UsageError("A further group needs its languages, for example recipes.further(run, expanded=('el',)).")
     if not run.paths.has_checkpoint:
         raise MissingError(f"Run {run.id} has no weights to go on from; finish it first, or make it again.")
+    return settings_of_further(run, **changes)
+
+
+def settings_of_further(run: Run, **changes: Any) -> Experiment:
+    """Return what `further` does, also of a run whose weights are not here: to find runs that went on from it."""
     before = Experiment.from_config(run.config)
     own: dict[str, Any] = {
         "parent": run.id,

@@ -66,3 +66,14 @@ def test_it_is_saved_as_a_small_file(of_the_runs, tmp_path):
     done = call("scorecard", "save", "--out", str(tmp_path), "--runs-dir", str(of_the_runs))
     assert done.exit_code == 0 and (tmp_path / "small-world.json").is_file()
     assert call("scorecard", "save", "--runs-dir", str(tmp_path / "none")).exit_code == 3
+
+
+def test_its_runs_are_kept_beside_it_and_put_back_into_a_folder(of_the_runs, tmp_path, monkeypatch):
+    call("scorecard", "save", "--out", str(tmp_path / "results"), "--runs-dir", str(of_the_runs))
+    monkeypatch.setattr("lpr_lab.runs.scorecard.kept_runs.RESULTS", tmp_path / "results")
+    done = call("scorecard", "unpack", "--runs-dir", str(tmp_path / "runs"))
+    assert done.exit_code == 0 and len(done.stdout.split()) == 12
+    shown = call("scorecard", "show", "--json", "--runs-dir", str(tmp_path / "runs"))
+    assert json.loads(shown.stdout)["source"].endswith("runs")
+    again = call("scorecard", "unpack", "--runs-dir", str(tmp_path / "runs"))
+    assert again.exit_code == 0 and not again.stdout and "12 were there" in again.stderr

@@ -43,7 +43,7 @@ def find_arms(card: Card, runs: Sequence[Run]) -> dict[str, dict[int, Run]]:
     found: dict[str, dict[int, Run]] = {}
     for name, arm in ARMS.items():
         parent = next(iter(found.get(arm.after, {}).values()), None) if arm.after else None
-        if arm.after and (parent is None or not parent.paths.has_checkpoint):
+        if arm.after and parent is None:
             continue
         own: dict[int, Run] = {}
         for run in by_key.get(_key(completed(experiment_of(card, name, 0, parent).to_config())), []):
@@ -53,6 +53,13 @@ def find_arms(card: Card, runs: Sequence[Run]) -> dict[str, dict[int, Run]]:
         if own:
             found[name] = dict(sorted(own.items()))
     return found
+
+
+def runs_of(card: Card, root: str | Path) -> list[Run]:
+    """Return every run in a folder that the scorecard of a card is made of."""
+    runs = list_runs(root)
+    of_arms = [run for own in find_arms(card, runs).values() for run in own.values()]
+    return [*_exact_runs(card, runs)[:1], *of_arms]
 
 
 def build(card: Card, root: str | Path) -> dict[str, Any]:
@@ -123,12 +130,19 @@ def _key(config: dict[str, Any]) -> str:
     return key_of({name: value for name, value in config.items() if name not in _BY_RUN})
 
 
+def _exact_runs(card: Card, runs: Sequence[Run]) -> list[Run]:
+    """Return the runs that made the exact checks on this base, newest first."""
+    return [
+        run
+        for run in runs
+        if run.problem is None and run.kind == EXACT_KIND and run.config.get("base") == card.base and run.results
+    ]
+
+
 def _of_exact_runs(card: Card, runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Return the exact checks of the newest run that made them on this base."""
-    for run in runs:
-        if run.problem is None and run.kind == EXACT_KIND and run.config.get("base") == card.base and run.results:
-            return [{**check, "runs": [run.id]} for check in run.results["checks"]]
-    return []
+    """Return what the newest of them checked."""
+    newest = _exact_runs(card, runs)[:1]
+    return [{**check, "runs": [run.id]} for run in newest for check in run.results["checks"]]
 
 
 def _of_trained_runs(arms: dict[str, dict[int, Run]]) -> list[dict[str, Any]]:

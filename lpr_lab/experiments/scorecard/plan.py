@@ -153,7 +153,7 @@ def experiment_of(card: Card, name: str, seed: int, parent: Any = None) -> Exper
     arm = ARMS[name]
     if arm.after:
         assert parent is not None, f"the arm {name!r} goes on from a run of {arm.after!r}"
-        return recipes.further(parent, expanded=card.further, seed=seed)
+        return recipes.settings_of_further(parent, expanded=card.further, seed=seed)
     return recipes.RECIPES[arm.recipe](**_settings(card, arm) | {"seed": arm.first_seed + seed})
 
 

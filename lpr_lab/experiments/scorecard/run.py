@@ -77,8 +77,9 @@ def make_missing(
         name, seed = job
         say(f"{number + 1} of {len(todo)}: {name}, seed {seed}{_left(time.monotonic() - began, number, len(todo))}")
         parent = made.runs.get((ARMS[name].after, seed))
-        if ARMS[name].after and parent is None:
-            made.failed[job] = f"its parent, {ARMS[name].after} with seed {seed}, is not there"
+        if ARMS[name].after and (parent is None or not parent.paths.has_checkpoint):
+            without = "not there" if parent is None else "here without weights"
+            made.failed[job] = f"its parent, {ARMS[name].after} with seed {seed}, is {without}"
             continue
         try:
             experiment = experiment_of(card, name, seed, parent)

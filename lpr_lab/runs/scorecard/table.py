@@ -103,7 +103,7 @@ def save(card: Mapping[str, Any], folder: Path | None = None) -> Path:
     """Write a scorecard as the committed one of its base; returns the file."""
     folder = folder or RESULTS
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{_name(str(card['base']))}.json"
+    path = folder / f"{file_name(str(card['base']))}.json"
     storage.write_json(path, dict(card))
     return path
 
@@ -114,7 +114,7 @@ def read_saved(base: str, folder: Path | None = None) -> dict[str, Any]:
     Raises:
         MissingError: there is none.
     """
-    path = (folder or RESULTS) / f"{_name(base)}.json"
+    path = (folder or RESULTS) / f"{file_name(base)}.json"
     if not path.is_file():
         raise MissingError(
             f"There is no scorecard of {base!r}, and no run of one. Make it: lpr-lab scorecard run --base {base}"
@@ -127,7 +127,8 @@ def saved_bases(folder: Path | None = None) -> list[str]:
     return sorted(path.stem for path in (folder or RESULTS).glob("*.json"))
 
 
-def _name(base: str) -> str:
+def file_name(base: str) -> str:
+    """Return a base as the name of a file."""
     return "".join(character if character.isalnum() or character in "-._" else "-" for character in base).strip(".-")
 
 

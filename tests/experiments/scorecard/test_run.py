@@ -8,6 +8,7 @@ from lpr_lab.experiments import pipeline
 from lpr_lab.experiments.config import Experiment
 from lpr_lab.experiments.scorecard.plan import ARMS, card_for, experiment_of, jobs
 from lpr_lab.experiments.scorecard.run import make_missing
+from lpr_lab.storage import remove_directory
 
 
 @pytest.mark.parametrize("name", [name for name, arm in ARMS.items() if not arm.after])
@@ -64,6 +65,12 @@ def test_runs_that_are_there_are_not_made_again_and_an_interrupted_one_goes_on(m
     assert not again.new and {job: run.id for job, run in again.runs.items()} == {
         job: run.id for job, run in made.runs.items()
     }
+    remove_directory(made.runs["moe_lpr", 0].paths.checkpoint)
+    light = make_missing(card, ["second group"], 1, tmp_path, say=said.append)
+    assert ("second group", 0) in light.runs, "what was made from it is found though its weights are gone"
+    remove_directory(made.runs["second group", 0].path)
+    lost = make_missing(card, ["second group"], 1, tmp_path, say=said.append)
+    assert "without weights" in lost.failed["second group", 0]
     changes = made.runs["moe_lpr", 0].results["change"]
     assert {row["language"]: row["role"] for row in changes} == {"en": "original", "es": "original", "el": "expanded"}
 

@@ -1,0 +1,96 @@
+"""The runs behind a committed scorecard, without weights: all that its numbers are computed from, in one archive.
+
+With them anyone can compute an interval again, and put runs that another machine made into the same table. What a run
+trained and what it read are not among them.
+"""
+
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+from lpr_lab.errors import DamagedError, MissingError
+from lpr_lab.runs.run import RUN_ID_PATTERN, Run
+from lpr_lab.runs.scorecard.table import RESULTS, file_name
+from lpr_lab.storage import friendly_disk_errors, staged_directory
+
+_DOCUMENTS = (
+    "run.json",
+    "status.json",
+    "config.yaml",
+    "config.input.yaml",
+    "env.json",
+    "data.json",
+    "phases.json",
+    "results.json",
+)
+_TABLES = ("documents", "change", "stages", "expert_load", "classifiers")
+KEPT = frozenset((*_DOCUMENTS, *(f"tables/{name}.csv" for name in _TABLES)))
+"""Files of a run that are kept."""
+_LONG_AGO = (1980, 1, 1, 0, 0, 0)
+"""When every file was written, for an archive of the same runs to be the same bytes; the first time that zip knows."""
+
+
+def pack(runs: Iterable[Run], base: str, folder: Path | None = None) -> Path:
+    """Write runs, without weights, as the archive that belongs to a base's committed scorecard; returns the file."""
+    folder = folder or RESULTS
+    folder.mkdir(parents=True, exist_ok=True)
+    path = _archive(base, folder)
+    aside = path.with_name(f".{path.name}")
+    with friendly_disk_errors(f"writing {path.name}", path):
+        with zipfile.ZipFile(aside, "w") as archive:
+            for run in sorted(runs, key=lambda run: run.id):
+                for name in sorted(name for name in KEPT if (run.path / name).is_file()):
+                    facts = zipfile.ZipInfo(f"{run.id}/{name}", _LONG_AGO)
+                    facts.compress_type = zipfile.ZIP_DEFLATED
+                    archive.writestr(facts, (run.path / name).read_bytes(), compresslevel=9)
+        aside.replace(path)
+    return path
+
+
+def unpack(base: str, root: Path, folder: Path | None = None) -> tuple[list[str], list[str]]:
+    """Put the runs of a base's committed scorecard into a folder of runs.
+
+    Args:
+        base: whose scorecard.
+        root: the folder of runs.
+        folder: where the archive is; the package's own when not given.
+
+    Returns:
+        The ids of the runs that were put there, and of those that were there before and stay as they are.
+
+    Raises:
+        MissingError: that scorecard came without its runs.
+        DamagedError: the archive cannot be read, or holds what `pack` does not write; then nothing was put anywhere.
+    """
+    path = _archive(base, folder or RESULTS)
+    if not path.is_file():
+        raise MissingError(
+            f"There are no runs of a scorecard of {base!r} to unpack. Make them: lpr-lab scorecard run --base {base}"
+        )
+    try:
+        with zipfile.ZipFile(path) as archive:
+            contents: dict[str, dict[str, bytes]] = {}
+            for name in archive.namelist():
+                run_id, rest = _checked(name, path)
+                contents.setdefault(run_id, {})[rest] = archive.read(name)
+    except zipfile.BadZipFile as error:
+        raise DamagedError(f"{path} is not readable as an archive ({error}).") from error
+    there = [run_id for run_id in contents if (root / run_id).exists()]
+    new = [run_id for run_id in contents if run_id not in there]
+    for run_id in new:
+        with staged_directory(root / run_id) as stage:
+            for name, content in contents[run_id].items():
+                (stage / name).parent.mkdir(exist_ok=True)
+                (stage / name).write_bytes(content)
+    return new, there
+
+
+def _checked(name: str, path: Path) -> tuple[str, str]:
+    run_id, _, rest = PurePosixPath(name).as_posix().partition("/")
+    if not RUN_ID_PATTERN.fullmatch(run_id) or rest not in KEPT:
+        raise DamagedError(f"{path} holds {name!r}, which no run of a scorecard has; nothing was unpacked.")
+    return run_id, rest
+
+
+def _archive(base: str, folder: Path) -> Path:
+    return folder / f"{file_name(base)}.runs.zip"
