@@ -33,7 +33,7 @@ class StageBudget:
     """Blocks of one optimiser step over all ranks (512 in the papers)."""
     blocks_per_forward: int | None = None
     """Blocks that fit into memory at once; the rest is gradient accumulation. None: the most up to 4 that divides a
-    step. It changes no result, unless load balancing is counted per micro-batch."""
+    step. Halved when memory runs out. It changes no result, unless load balancing is counted per micro-batch."""
     learning_rate: float | None = None
     """Peak learning rate of experts, and of all that is no router; None for what suits the base (see
     `model.bases.embedded.learning_rates`). 5e-5 in the papers, with 45,000 steps."""

@@ -162,8 +162,9 @@ def load_checkpoint(
 ) -> Progress:
     """Restore everything a checkpoint holds; refuse when anything is missing or was made with other settings.
 
-    Sums round by the number of threads and processes, the processor and the versions of libraries. Where those differ a
-    stage goes on, and `say` is told that it will not end bit-identical to one that was not interrupted.
+    Sums round by the number of threads and processes, how a step is split, the processor and the versions of libraries.
+    Where those differ a stage goes on, and `say` is told that it will not end bit-identical to one that was not
+    interrupted. Only where a term counts by micro-batch (`terms.SCOPES`) is how a step is split a setting as any other.
 
     Args:
         path: of the checkpoint.
@@ -180,16 +181,17 @@ def load_checkpoint(
     state = storage.read_json_object(path / "state.json")
     then = dict(state["facts"])
     processes_then = then.pop("world_size", None)  # where versions kept it that could not go on with another number
+    (facts, split), (then, split_then) = _without_split(facts), _without_split(then)
     differing = [key for key in sorted(set(facts) | set(then)) if facts.get(key) != then.get(key)]
     if differing:
         raise UsageError(
             f"{path} was made with other settings ({', '.join(differing)}), so continuing it would mix two "
             "experiments. Use a new output folder, or the settings it was made with."
         )
-    here = environment()
+    here = environment() | split
     changed = [
         f"{key} {before} then, {here[key]} now"
-        for key, before in ({"processes": processes_then} | state["environment"]).items()
+        for key, before in ({"processes": processes_then} | split_then | state["environment"]).items()
         if key in here and before is not None and here[key] != before
     ]
     if changed:
@@ -210,6 +212,16 @@ def load_checkpoint(
         group["lr"] = rate  # a scheduler remembers the rate, but only `step` writes it into the optimizer
     restore_rng(state["rng"])
     return Progress.from_json(state["progress"])
+
+
+def _without_split(facts: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return facts without how a step is split, and that; in the former where a term counts by micro-batch."""
+    settings = dict(facts.get("settings") or {})
+    counted = any(term.get("scope") == "micro_batch" for term in (facts.get("terms") or {}).values())
+    if counted or "blocks_per_forward" not in settings:
+        return facts, {}
+    split = {"blocks_per_forward": settings.pop("blocks_per_forward")}
+    return {**facts, "settings": settings}, split
 
 
 def starting_fingerprint(model: PeftModel | PreTrainedModel) -> str:

@@ -95,6 +95,7 @@ class Loop:
         stepper.update()
         self.scheduler.step()
         done.step += 1
+        done.observed["blocks_per_forward"] = stepper.blocks_per_forward
         done.tokens += int(metrics.pop("num_tokens"))
         done.counts = {name: done.counts.get(name, 0) + count for name, count in counts.items()}
         done.seconds += time.monotonic() - started

@@ -1,7 +1,8 @@
 """One optimiser step: forward and backward passes of its micro-batches, over all processes, then the update.
 
 Each term of the loss is a sum over tokens divided by how many such tokens the *whole* step has, over all micro-batches
-and ranks. So gradients do not depend on how a step is split, up to rounding.
+and ranks. So gradients do not depend on how a step is split, up to rounding, and a step for which memory runs out is
+made again in smaller pieces.
 """
 
 import math
@@ -12,9 +13,10 @@ from dataclasses import dataclass, replace
 import torch
 from accelerate import PartialState
 from accelerate.utils import reduce
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import nn
 
-from lpr_lab.errors import NotFiniteError
+from lpr_lab.errors import LprError, NotFiniteError
 from lpr_lab.method.training.compute import as_one_row
 from lpr_lab.method.training.load import choices, least_load
 from lpr_lab.method.training.optimizer import named_parameters
@@ -40,7 +42,7 @@ class Stepper:
         optimizer: over what learns.
         record: the routing of the latest forward pass.
         processes: those that share each step.
-        blocks_per_forward: blocks of one micro-batch.
+        blocks_per_forward: blocks of one micro-batch; halved when memory does not hold them.
         max_grad_norm: the clip.
         seed: of dropout.
         is_bf16: whether matrix products are rounded to bfloat16 (autocast).
@@ -77,7 +79,45 @@ class Stepper:
 
         Raises:
             NotFiniteError: loss or gradient is not finite; the message names the step and its blocks.
+            LprError: memory runs out, and the step cannot be made in smaller pieces.
         """
+        while True:
+            try:
+                return self._gradients(step)
+            except RuntimeError as error:
+                if not should_reduce_batch_size(error):
+                    raise
+                smaller = self._smaller(step, error)
+            # Only here: until its block ends, the error holds what the step had made.
+            self.optimizer.zero_grad(set_to_none=True)
+            clear_device_cache(garbage_collection=True)
+            self.processes.print(
+                f"Step {step + 1} does not fit into memory in micro-batches of {self.blocks_per_forward} blocks; it is "
+                f"made again, and others from now on, with {smaller}. blocks_per_forward={smaller} saves the attempt."
+            )
+            self.blocks_per_forward = smaller
+
+    def _smaller(self, step: int, error: RuntimeError) -> int:
+        """Return how many blocks to try after memory ran out; refuse where that would not be the same training."""
+        size, failed = self.blocks_per_forward, f"Step {step + 1} does not fit into memory"
+        if size == 1:
+            raise LprError(
+                f"{failed} with a single block at a time. Take shorter blocks (block_tokens), "
+                "activation_checkpointing=True, fewer new experts, or a device with more memory."
+            ) from error
+        if self.processes.num_processes > 1:
+            raise LprError(
+                f"{failed} of one of {self.processes.num_processes} processes, which must all split it alike. Run "
+                f"again with blocks_per_forward={-(-size // 2)} or less; it is {size} now."
+            ) from error
+        if any(term.form.get("scope") == "micro_batch" for term in self.terms):
+            raise LprError(
+                f"{failed}, and load balancing is counted per micro-batch, so a smaller one would be another loss. Set "
+                f"blocks_per_forward below {size}, or load_balancing_scope='step'."
+            ) from error
+        return -(-size // 2)
+
+    def _gradients(self, step: int) -> tuple[Metrics, dict[str, int]]:
         whole = self.schedule.batch(step)
         counts = {term.name: term.count(whole) for term in self.terms}
         micro_batches = self._micro_batches(whole)

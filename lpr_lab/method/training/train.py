@@ -132,7 +132,8 @@ def train(
 
     Returns:
         steps, tokens, seconds, tokens_per_second, stopped_by (`tokens` or `max_minutes`); `precision` and
-        `computed_with` as they were seen in the first step of the last session; `diverged`, None or where and why
+        `computed_with` as they were seen in the first step of the last session, and the `blocks_per_forward` of its
+        last one, which are fewer than asked for where memory did not hold them; `diverged`, None or where and why
         (see `divergence`);
         last metrics, and `terms`: for each its coefficient, its variant and how many tokens it saw over all sessions of
         the stage.
