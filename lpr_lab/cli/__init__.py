@@ -15,6 +15,7 @@ from lpr_lab.cli import (
     control,
     harness,
     import_routing,
+    languages,
     report,
     runs,
     scorecard,
@@ -41,6 +42,7 @@ app.command("export", hidden=True)(report.export_command)
 app.command("harness", context_settings=harness.CONTEXT)(harness.harness_command)
 app.add_typer(control.app, name="control")
 app.add_typer(scorecard.app, name="scorecard")
+app.add_typer(languages.app, name="languages")
 app.command("bake-off")(bake_off.bake_off_command)
 app.command("small-world")(small_world.small_world_command)
 app.command("import-routing")(import_routing.import_routing_command)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lpr_lab.experiments.bake_off.arms import MEASURED, TEST
-from lpr_lab.measure.significance import Difference, bootstrap_interval, student_interval
+from lpr_lab.measure.significance import Difference, bootstrap_interval, rank_correlation, student_interval
 
 REFERENCE = "uniform"
 _RESAMPLES = 1000
@@ -53,17 +53,6 @@ def score_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
         correlation = None if gains is None or name == MEASURED else rank_correlation(turned, gains)
         rows.append({"score": name, "values": values, "rank_correlation": correlation})
     return rows
-
-
-def rank_correlation(one: Sequence[float], other: Sequence[float]) -> float:
-    """Return Spearman's rank correlation; ties are ranked in order.
-
-    >>> rank_correlation([1, 2, 3], [10, 30, 20])
-    0.5
-    """
-    ranks = [np.argsort(np.argsort(np.asarray(values), kind="stable"), kind="stable") for values in (one, other)]
-    correlations = np.atleast_2d(np.corrcoef(np.stack(ranks)))
-    return round(float(correlations[0, 1]), 10)
 
 
 Pairs = list[tuple[Mapping[str, Sequence[float]], Mapping[str, Sequence[float]]]]

@@ -37,7 +37,7 @@ def find_arms(card: Card, runs: Sequence[Run]) -> dict[str, dict[int, Run]]:
     for run in runs:
         try:
             if run.problem is None and run.status.recorded_state == "finished" and run.config.get("base") == card.base:
-                by_key.setdefault(_key(completed(run.config)), []).append(run)
+                by_key.setdefault(settings_key(completed(run.config)), []).append(run)
         except LprError:
             continue
     found: dict[str, dict[int, Run]] = {}
@@ -46,7 +46,7 @@ def find_arms(card: Card, runs: Sequence[Run]) -> dict[str, dict[int, Run]]:
         if arm.after and parent is None:
             continue
         own: dict[int, Run] = {}
-        for run in by_key.get(_key(completed(experiment_of(card, name, 0, parent).to_config())), []):
+        for run in by_key.get(settings_key(completed(experiment_of(card, name, 0, parent).to_config())), []):
             seed = int(run.config["seed"]) - arm.first_seed
             if 0 <= seed < AGAIN:
                 own.setdefault(seed, run)
@@ -88,7 +88,7 @@ def build(card: Card, root: str | Path) -> dict[str, Any]:
         "seeds_asked_for": card.seeds,
         "min_seeds": MIN_SEEDS,
         "gate": gate_of(card.base),
-        "environment": {} if newest is None else _environment(newest),
+        "environment": {} if newest is None else environment_of(newest),
         "instrument": [check.to_json() for check in check_instrument(arms)],
         "claims": rows,
         "verdicts": table.count_verdicts(rows),
@@ -126,7 +126,8 @@ def gate_of(base: str) -> dict[str, Any] | None:
     return read_json_object(path) if path.is_file() else None
 
 
-def _key(config: dict[str, Any]) -> str:
+def settings_key(config: dict[str, Any]) -> str:
+    """Return the settings that all runs of one arm share, as one text."""
     return key_of({name: value for name, value in config.items() if name not in _BY_RUN})
 
 
@@ -172,7 +173,8 @@ def _of_trained_runs(arms: dict[str, dict[int, Run]]) -> list[dict[str, Any]]:
     ]
 
 
-def _environment(run: Run) -> dict[str, Any]:
+def environment_of(run: Run) -> dict[str, Any]:
+    """Return what a run was made with, without what changes nothing in its numbers."""
     env = run.documents.read("env")
     return {key: env[key] for key in _KEPT if key in env}
 

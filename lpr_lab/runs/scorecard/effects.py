@@ -115,7 +115,7 @@ def languages_of(run: Run, role: str) -> tuple[str, ...]:
 
 
 def _sum(terms: Sequence[Term], runs: Mapping[str, Run]) -> Sample:
-    parts = [(term.weight, _of(term, runs[term.arm])) for term in terms]
+    parts = [(term.weight, sample_of(term, runs[term.arm])) for term in terms]
     value = sum(weight * one.value for weight, one in parts)
     if any(one.resamples is None for _, one in parts):
         return Sample(value)
@@ -123,7 +123,8 @@ def _sum(terms: Sequence[Term], runs: Mapping[str, Run]) -> Sample:
     return Sample(value, resamples, min(one.documents for _, one in parts))
 
 
-def _of(term: Term, run: Run) -> Sample:
+def sample_of(term: Term, run: Run) -> Sample:
+    """Return the number of one arm that a term asks for, from one run."""
     if term.measure == "bits":
         return _bits(run, term)
     return Sample({"weight": _weight, "hump": _hump, "classifier": _accuracy}[term.measure](run, term))

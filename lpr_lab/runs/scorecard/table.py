@@ -9,7 +9,7 @@ from lpr_lab import storage
 from lpr_lab.errors import MissingError
 from lpr_lab.runs.compare.costs import costs_of
 from lpr_lab.runs.run import Run
-from lpr_lab.runs.scorecard.effects import Arms, Effect, NotMeasuredError, _of, combined
+from lpr_lab.runs.scorecard.effects import Arms, Effect, NotMeasuredError, combined, sample_of
 from lpr_lab.runs.scorecard.parts import Term
 from lpr_lab.runs.scorecard.verdict import FAILS, HOLDS, UNDECIDED, Row
 
@@ -77,7 +77,7 @@ def _arm_json(name: str, own: Mapping[int, Run]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for number, term in _ARM_NUMBERS.items():
         try:
-            effect = combined({seed: _of(term, run) for seed, run in own.items()})
+            effect = combined({seed: sample_of(term, run) for seed, run in own.items()})
         except NotMeasuredError:
             continue
         found[number] = {key: value for key, value in effect_json(effect).items() if key in ("value", "low", "high")}

@@ -1,0 +1,57 @@
+"""Trains what is missing of the table of languages, one run after the other, and goes on where it was stopped."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from lpr_lab.errors import LprError
+from lpr_lab.experiments.config import Experiment
+from lpr_lab.experiments.each_language.facts import language_facts
+from lpr_lab.experiments.each_language.plan import ARM, PHASE, card_of
+from lpr_lab.experiments.scorecard.run import Texts, make_missing
+from lpr_lab.progress import hidden
+from lpr_lab.text.languages import language_name
+
+
+def make_languages(
+    base: str,
+    codes: Sequence[str],
+    root: str | Path,
+    *,
+    seeds: int = 1,
+    say: Callable[[str], None],
+    dry_run: bool = False,
+) -> dict[str, str]:
+    """Train the runs of languages that are not there yet; return by language why one could not be.
+
+    Args:
+        base: name, hub id or folder.
+        codes: languages, each taught alone.
+        root: the folder of runs.
+        seeds: how many runs of each.
+        say: told a line before and after every run.
+        dry_run: only say what would be made.
+
+    Raises:
+        KeyboardInterrupt: after what was under way was saved; the same call goes on.
+    """
+    failed = {}
+    for number, code in enumerate(codes, 1):
+        name = f"{language_name(code)} ({number} of {len(codes)})"
+
+        def told(text: str, name: str = name) -> None:
+            say(f"{name}: {text}")
+
+        made = make_missing(card_of(base, code), [ARM], seeds, root, say=told, dry_run=dry_run)
+        for (_, seed), why in made.failed.items():
+            failed[code] = f"seed {seed}: {why}"
+        for run in made.runs.values():
+            if PHASE in run.phases or dry_run:
+                continue
+            try:
+                experiment = Experiment.from_config(run.config)
+                with hidden():
+                    run.phases.record(PHASE, language_facts(experiment, Texts().of(experiment)))
+            except LprError as error:
+                failed[code] = str(error)
+                told(f"Not measured: {error}")
+    return failed

@@ -1,0 +1,137 @@
+"""One language at a time: the runs, what the base makes of each language, and the table."""
+
+import json
+import math
+
+import pytest
+
+from helpers.cli_calls import call
+from helpers.sample_scorecard import arm_run, tiny_card
+from lpr_lab.errors import MissingError
+from lpr_lab.experiments.each_language import make, plan, table
+from lpr_lab.experiments.scorecard.plan import card_for, experiment_of
+from lpr_lab.measure.significance import rank_correlation, rank_correlation_interval
+
+
+def language_run(root, code, change, seed=0, **facts):
+    """Make a finished run of one language of the small world that changed by so much, as a share."""
+    config = experiment_of(plan.card_of("small-world", code), plan.ARM, seed).to_config()
+    run = arm_run(root, seed + len(code), {"G1 expand": {code: change, "en": 0.01, "es": 0.02}}, config=config)
+    run.phases.record(plan.PHASE, facts)
+    return run
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs")
+    language_run(root, "hu", -0.05, tokens_per_byte=0.6, similarity=0.2)
+    language_run(root, "hu", -0.07, seed=1, tokens_per_byte=0.6, similarity=0.2)
+    return root
+
+
+def test_every_language_gets_the_same_budget_and_recipe_and_differs_in_nothing_else():
+    codes = plan.languages_of("smollm2-135m")
+    assert {"el", "hi", "zh"} <= set(codes) and not {"en", "es"} & set(codes)
+    configs = [experiment_of(plan.card_of("smollm2-135m", code), plan.ARM, 0).to_config() for code in codes]
+    assert {tuple(config.pop("expanded")) for config in configs} == {(code,) for code in codes}
+    assert all(config == configs[0] for config in configs)
+    assert configs[0]["stage1"]["tokens"] == 20_480  # what one of three languages has in the scorecard
+
+
+def test_a_row_has_what_its_runs_say_with_an_interval_over_seeds(runs):
+    found = table.build_table("small-world", runs)
+    (row,) = found["rows"]
+    assert (row["language"], row["name"], row["script"], row["seeds"]) == ("hu", "Hungarian", "Latin", 2)
+    assert row["gain"]["value"] == pytest.approx(-6, abs=0.5)
+    assert row["gain"]["low"] < row["gain"]["value"] < row["gain"]["high"]
+    assert row["cost"]["value"] == pytest.approx(1.5, abs=0.5)
+    assert (row["tokens_per_byte"], row["similarity"]) == (0.6, 0.2)
+    assert found["scripts"] == [
+        {"script": "Latin", "languages": 1, "gain": row["gain"]["value"], "cost": row["cost"]["value"]}
+    ]
+
+
+def test_with_one_seed_the_interval_is_over_documents(tmp_path):
+    language_run(tmp_path, "hu", -0.05)
+    (row,) = table.build_table("small-world", tmp_path)["rows"]
+    assert row["seeds"] == 1 and row["gain"]["low"] < row["gain"]["value"] < row["gain"]["high"]
+
+
+def test_a_run_with_another_budget_or_several_languages_has_no_row(tmp_path):
+    card = plan.card_of("small-world", "hu")
+    other = experiment_of(card_for("small-world", expanded=("hu",)), plan.ARM, 0).to_config()
+    arm_run(tmp_path, 0, {"G1 expand": {"hu": -0.05}}, config=other)
+    several = experiment_of(card_for("small-world"), plan.ARM, 0).to_config()
+    arm_run(tmp_path, 0, {"G1 expand": {"hu": -0.05}}, config=several)
+    assert card.stage1_tokens != other["stage1"]["tokens"]
+    assert not table.build_table("small-world", tmp_path)["rows"]
+
+
+def test_relations_over_languages_have_an_interval_from_five_on():
+    def row(number):
+        facts = {"tokens_per_byte": 0.1 * number, "similarity": 0.5, "base_bits_per_byte": None}
+        return {**facts, "script": "Latin", "gain": {"value": -float(number)}, "cost": {"value": 0.1}}
+
+    four = table.relations([row(number) for number in range(4)])
+    six = table.relations([row(number) for number in range(6)])
+    of_four, of_six = (
+        next(one for one in found if (one["of"], one["with"]) == ("gain", "tokens_per_byte")) for found in (four, six)
+    )
+    assert of_four["value"] == of_six["value"] == -1 and of_four["low"] is None and of_six["high"] < 0
+    assert next(one for one in six if one["with"] == "similarity")["value"] is None  # all the same
+    assert not [one for one in six if one["with"] == "base_bits_per_byte"]
+
+
+def test_rank_correlation_shares_ranks_of_equal_values():
+    assert rank_correlation([1, 1, 2, 3], [1, 1, 2, 3]) == 1
+    assert rank_correlation([3, 1, 1, 2], [3, 1, 2, 1.5]) == pytest.approx(3 / math.sqrt(4.5 * 5))
+    assert math.isnan(rank_correlation([1, 1, 1], [1, 2, 3]))
+
+
+def test_the_interval_of_a_rank_correlation_covers_it_in_about_95_of_100_samples():
+    import numpy as np
+
+    rng, true, covered = np.random.default_rng(0), 0.6, 0
+    for _ in range(300):
+        one = rng.normal(size=20)
+        other = true * one + math.sqrt(1 - true**2) * rng.normal(size=20)
+        found = rank_correlation_interval(one, other)
+        covered += found.low <= 6 / math.pi * math.asin(true / 2) <= found.high
+    assert 0.9 <= covered / 300 <= 0.99
+
+
+def test_the_command_shows_saves_and_unpacks_it(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(table, "RESULTS", tmp_path / "results")
+    of_runs = ("--base", "small-world", "--runs-dir", str(runs))
+    shown = call("languages", "show", *of_runs)
+    assert shown.exit_code == 0 and "Hungarian" in shown.stdout and str(runs) in shown.stdout
+    assert call("languages", "save", *of_runs).exit_code == 0
+    elsewhere = ("--base", "small-world", "--runs-dir", str(tmp_path / "none"))
+    saved = call("languages", "show", "--json", *elsewhere)
+    assert json.loads(saved.stdout)["rows"] == table.build_table("small-world", runs)["rows"]
+    assert call("languages", "unpack", *elsewhere).exit_code == 0
+    assert json.loads(call("languages", "show", "--json", *elsewhere).stdout)["source"].endswith("none")
+    none = call("languages", "show", "--base", "gemma3-270m", "--runs-dir", str(runs))
+    assert none.exit_code == 3 and "lpr-lab languages run --base gemma3-270m" in none.stderr
+
+
+def test_without_runs_and_without_a_saved_table_it_says_how_to_make_one(tmp_path):
+    with pytest.raises(MissingError, match="languages run"):
+        table.language_table("small-world", tmp_path, tmp_path)
+
+
+@pytest.mark.slow
+def test_each_language_is_taught_alone_and_once_and_the_base_is_measured_on_it(materials, tmp_path, monkeypatch):
+    card = tiny_card(materials)
+    monkeypatch.setattr(plan, "card_for", lambda base, **changes: card)
+    said: list[str] = []
+    failed = make.make_languages(card.base, ["el", "tr", "fi"], tmp_path, say=said.append)
+    assert set(failed) == {"fi"}, "of which the corpus has no text"
+    found = table.build_table(card.base, tmp_path)
+    assert [row["language"] for row in found["rows"]] == ["el", "tr"]
+    for row in found["rows"]:
+        assert row["tokens_per_byte"] > 0 and -1 <= row["similarity"] <= 1 and row["base_bits_per_byte"] > 0
+        assert math.isfinite(row["gain"]["value"]) and math.isfinite(row["cost"]["value"])
+    runs = sorted(tmp_path.glob("2*"))
+    assert not make.make_languages(card.base, ["el", "tr"], tmp_path, say=said.append)
+    assert sorted(tmp_path.glob("2*")) == runs
