@@ -17,6 +17,7 @@ from starlette.routing import Route
 from lpr_lab.dashboard import about, shell, theme
 from lpr_lab.dashboard.query import Query
 from lpr_lab.errors import LprError
+from lpr_lab.experiments.each_language.table import FACTS, language_table
 from lpr_lab.experiments.scorecard.build import scorecard
 from lpr_lab.experiments.scorecard.plan import CARDS
 from lpr_lab.runs.run import run_folders
@@ -70,6 +71,7 @@ def render_claims(runs_dir: Path, base: str = DEFAULT, stamps: tuple[Any, ...] =
         finding = f"Of {len(card['claims'])} claims of the two papers {_counted(card['verdicts'])}, on {base}."
         top = shell.head(TITLE, finding, query=Query(base=base))
         body = render("dashboard/claims_card.html.j2", **_values(card, source, runs_dir))
+    body += _each_language(base, runs_dir)
     page = {"head": theme.head(), "header": shell.header(""), "top": top, "footer": about.footer(), "title": TITLE}
     return render("dashboard/document.html.j2", body=body, **page, **parts)
 
@@ -119,13 +121,52 @@ def _arm(arm: Mapping[str, Any], here: set[str]) -> dict[str, Any]:
         number = arm.get(name)
         cells.append(NOT_MEASURED if number is None else _with_interval(number))
     for name in ("weight_reviewed", "weight_unreviewed", "weight_expanded"):
-        number = arm.get(name)
-        cells.append(NOT_MEASURED if number is None or number["value"] is None else f"{number['value']:.2f}")
+        cells.append(_plain((arm.get(name) or {"value": None})["value"]))
     cells += [
         count(arm["trained_parameters"]) if "trained_parameters" in arm else NOT_MEASURED,
         f"{arm['seconds']:.0f} s",
     ]
     return {"cells": cells, "runs": _links(arm["runs"].items(), here)}
+
+
+def _each_language(base: str, runs_dir: Path) -> Markup:
+    """Return the table of languages that a base was taught one at a time; empty where there is none."""
+    try:
+        table, source = language_table(base, runs_dir)
+    except LprError:
+        return Markup()
+    here = {folder.name for folder in run_folders(runs_dir)}
+    rows = [
+        {
+            "name": row["name"],
+            "script": row["script"],
+            "cells": [_with_interval(row[name]) if name in row else NOT_MEASURED for name in ("gain", "cost")]
+            + [_plain(row["weight"]["value"] if "weight" in row else None)]
+            + [_plain(row[name]) for name in FACTS],
+            "runs": _links(row["runs"].items(), here),
+        }
+        for row in sorted(table["rows"], key=lambda row: row["gain"]["value"] if "gain" in row else 0.0)
+    ]
+    related = [
+        f"{'The change of a language' if one['of'] == 'gain' else 'The change of original languages'} and "
+        f"{FACTS[one['with']]}: rank correlation {_correlation(one)} over {one['languages']} languages"
+        for one in table["relations"]
+        if one["value"] is not None
+    ]
+    words = {"base": base, "recipe": table["recipe"].replace("_", " "), "tokens": f"{table['tokens']:,}"}
+    original = ", ".join(map(language_name, table["original"]))
+    return render(
+        "dashboard/each_language.html.j2", rows=rows, relations=related, source=source, original=original, **words
+    )
+
+
+def _correlation(one: Mapping[str, Any]) -> str:
+    interval = "no interval" if one["low"] is None else f"{one['low']:+.2f} to {one['high']:+.2f}"
+    return f"{one['value']:+.2f} ({interval})"
+
+
+def _plain(value: float | None) -> str:
+    return NOT_MEASURED if value is None else f"{value:.2f}"
 
 
 def _links(runs: Any, here: set[str]) -> list[Markup]:

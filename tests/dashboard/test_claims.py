@@ -3,8 +3,9 @@
 import httpx
 import pytest
 
-from helpers.sample_scorecard import scorecard_runs
+from helpers.sample_scorecard import language_run, scorecard_runs
 from lpr_lab.dashboard import about, claims, serve
+from lpr_lab.experiments.each_language.table import build_table
 from lpr_lab.experiments.scorecard import build
 from lpr_lab.runs.scorecard import table
 from lpr_lab.runs.scorecard.claims import CLAIMS
@@ -55,6 +56,17 @@ def test_what_was_written_into_a_scorecard_stays_text(made, monkeypatch, tmp_pat
 
 def test_a_base_without_a_scorecard_says_how_to_make_one(tmp_path):
     assert "lpr-lab scorecard run --base nothing" in claims.render_claims(tmp_path, "nothing")
+
+
+def test_languages_that_were_taught_alone_stand_there_with_their_numbers(tmp_path):
+    assert "One language at a time" not in claims.render_claims(tmp_path)
+    root = tmp_path / "runs"
+    for code, change, tokens in (("hu", -0.05, 0.61), ("tr", -0.02, 0.58)):
+        language_run(root, code, change, tokens_per_byte=tokens, similarity=0.21)
+    page = claims.render_claims(root)
+    table = build_table("small-world", root)
+    assert page.index("Hungarian") < page.index("Turkish") and "0.61" in page and "rank correlation" in page
+    assert all(f'href="/?run={run}"' in page for row in table["rows"] for run in row["runs"].values())
 
 
 @pytest.mark.slow

@@ -23,6 +23,7 @@ def arm_run(
     stages: dict[str, dict[str, float]],
     noise: float = 0.002,
     config: dict[str, Any] | None = None,
+    roles: dict[str, str] = ROLES,
     **further: Any,
 ) -> Run:
     """Make a finished run.
@@ -33,11 +34,12 @@ def arm_run(
         stages: stage to the change of each language's bits per byte, as a share, such as {"G1 expand": {"hu": -0.05}}.
         noise: standard deviation over seeds of a language's change, as a share.
         config: all settings; `CONFIG` and the seed when not given.
+        roles: of every language that is scored.
         further: of what phases found, by phase.
     """
     run = Run.create(root, kind="expansion", slug="x", title="x", config=config or {**CONFIG, "seed": seed})
     rng, sets = np.random.default_rng(seed), []
-    for code, role in ROLES.items():
+    for code, role in roles.items():
         fixed = np.random.default_rng(len(code) + ord(code[0]))  # the same documents in every run
         sizes = fixed.integers(80, 900, 30)
         base = fixed.normal(2.2, 0.25, 30).clip(1) * np.log(2) * sizes
@@ -79,6 +81,18 @@ def scorecard_runs(root: Path) -> Any:
             config = experiment_of(card, name, seed).to_config()
             arm_run(root, config["seed"] + 7 * len(name), of_arm, config=config, plan={"new_experts": [1] * 5})
     return card
+
+
+def language_run(root: Path, code: str, change: float, seed: int = 0, **facts: float) -> Run:
+    """Make a finished run of one language of the small world that changed by so much, as a share."""
+    from lpr_lab.experiments.each_language.plan import ARM, PHASE, card_of
+    from lpr_lab.experiments.scorecard.plan import experiment_of
+
+    config = experiment_of(card_of("small-world", code), ARM, seed).to_config()
+    changes = {"G1 expand": {code: change, "en": 0.01, "es": 0.02}}
+    run = arm_run(root, seed + len(code), changes, config=config, roles={**ROLES, code: "expanded"})
+    run.phases.record(PHASE, facts)
+    return run
 
 
 def tiny_card(materials: Path) -> Any:

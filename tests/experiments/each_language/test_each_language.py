@@ -6,19 +6,11 @@ import math
 import pytest
 
 from helpers.cli_calls import call
-from helpers.sample_scorecard import arm_run, tiny_card
+from helpers.sample_scorecard import arm_run, language_run, tiny_card
 from lpr_lab.errors import MissingError
 from lpr_lab.experiments.each_language import make, plan, table
 from lpr_lab.experiments.scorecard.plan import card_for, experiment_of
 from lpr_lab.measure.significance import rank_correlation, rank_correlation_interval
-
-
-def language_run(root, code, change, seed=0, **facts):
-    """Make a finished run of one language of the small world that changed by so much, as a share."""
-    config = experiment_of(plan.card_of("small-world", code), plan.ARM, seed).to_config()
-    run = arm_run(root, seed + len(code), {"G1 expand": {code: change, "en": 0.01, "es": 0.02}}, config=config)
-    run.phases.record(plan.PHASE, facts)
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +87,7 @@ def test_the_interval_of_a_rank_correlation_covers_it_in_about_95_of_100_samples
     for _ in range(300):
         one = rng.normal(size=20)
         other = true * one + math.sqrt(1 - true**2) * rng.normal(size=20)
-        found = rank_correlation_interval(one, other)
+        found = rank_correlation_interval(one.tolist(), other.tolist())
         covered += found.low <= 6 / math.pi * math.asin(true / 2) <= found.high
     assert 0.9 <= covered / 300 <= 0.99
 
