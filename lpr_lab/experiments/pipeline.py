@@ -33,6 +33,7 @@ from lpr_lab.method.baselines.kinds import count_tuned
 from lpr_lab.method.training.compute import on_device
 from lpr_lab.method.upcycle import count_parameters
 from lpr_lab.model.adapter import expansion_config
+from lpr_lab.model.bases.fingerprint import base_fingerprint
 from lpr_lab.model.parallel.sharing import together
 from lpr_lab.model.stages import stage_names
 from lpr_lab.model.tuned.names import FINETUNE
@@ -144,8 +145,11 @@ def prepare(
         facts: dict[str, Any] = {"largest_logit": float(base_logits.abs().max())}
         if isinstance(made, Tuned):
             facts |= {"parameters": count_tuned(made), "base_dtype": str(made.base.dtype).removeprefix("torch.")}
+            facts["base_fingerprint"] = base_fingerprint(made.base, torch.bfloat16)
         else:
-            facts |= {"parameters": count_parameters(made), "base_dtype": expansion_config(made).base_dtype}
+            config = expansion_config(made)
+            facts |= {"parameters": count_parameters(made), "base_dtype": config.base_dtype}
+            facts["base_fingerprint"] = config.base_fingerprint_bfloat16  # the same in whatever precision it was loaded
         if isinstance(made, Tuned) or not expansion_config(made).groups[-1]:  # what is new was never trained
             facts["start_difference"] = float((logits_of(made, probe, "") - base_logits).abs().max())
         run.phases.record("baseline" if isinstance(made, Tuned) else "upcycle", facts)

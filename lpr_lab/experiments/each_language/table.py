@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from lpr_lab import storage
-from lpr_lab.errors import LprError, MissingError
+from lpr_lab.errors import MissingError
 from lpr_lab.experiments.config import completed
 from lpr_lab.experiments.each_language.plan import ARM, PHASE, card_of
-from lpr_lab.experiments.scorecard.build import environment_of, settings_key
+from lpr_lab.experiments.scorecard.build import environment_of, finished_of, settings_key
 from lpr_lab.experiments.scorecard.plan import card_for, experiment_of
 from lpr_lab.measure.significance import bootstrap_interval, rank_correlation_interval
 from lpr_lab.runs.find import list_runs
@@ -49,19 +49,15 @@ def find_languages(base: str, runs: Sequence[Run]) -> dict[str, dict[int, Run]]:
     """
     found: dict[str, dict[int, Run]] = defaultdict(dict)
     keys: dict[str, str] = {}
-    for run in runs:
-        try:
-            if run.problem is not None or run.status.recorded_state != "finished" or run.config.get("base") != base:
-                continue
-            code = next(iter(run.config.get("expanded") or ()), "")
-            if run.config.get("recipe") != ARM or len(run.config["expanded"]) != 1:
-                continue
-            if code not in keys:
-                keys[code] = settings_key(completed(experiment_of(card_of(base, code), ARM, 0).to_config()))
-            if settings_key(completed(run.config)) == keys[code]:
-                found[code].setdefault(int(run.config["seed"]), run)
-        except LprError:
+    for run in finished_of(base, runs):
+        codes = run.config.get("expanded") or ()
+        if run.config.get("recipe") != ARM or len(codes) != 1:
             continue
+        (code,) = codes
+        if code not in keys:
+            keys[code] = settings_key(completed(experiment_of(card_of(base, code), ARM, 0).to_config()))
+        if settings_key(completed(run.config)) == keys[code]:
+            found[code].setdefault(int(run.config["seed"]), run)
     return {code: dict(sorted(own.items())) for code, own in sorted(found.items())}
 
 

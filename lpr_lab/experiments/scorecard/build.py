@@ -26,20 +26,34 @@ AGAIN = 100
 """First seed of an arm that repeats another one."""
 
 
+def base_of(run: Run) -> str:
+    """Return the fingerprint of the base that a run started from; empty where it recorded none."""
+    return str((run.phases.get("upcycle") or run.phases.get("baseline") or {}).get("base_fingerprint") or "")
+
+
+def on_one_base(runs: Sequence[Run], fingerprint: str = "") -> list[Run]:
+    """Return the runs on one base: two bases may share a name where each machine makes its own, as the small world.
+
+    Args:
+        runs: newest first.
+        fingerprint: of the base; that of the newest run that recorded one when not given.
+
+    Runs that recorded none are among them.
+    """
+    fingerprint = fingerprint or next(filter(None, map(base_of, runs)), "")
+    return [run for run in runs if base_of(run) in ("", fingerprint)]
+
+
 def find_arms(card: Card, runs: Sequence[Run]) -> dict[str, dict[int, Run]]:
     """Return the finished runs of each arm of a card, by seed, in the order of the plan; the newest of a seed.
 
     Args:
         card: what all arms share.
-        runs: newest first.
+        runs: newest first; those on another base than the newest are left out.
     """
     by_key: dict[str, list[Run]] = {}
-    for run in runs:
-        try:
-            if run.problem is None and run.status.recorded_state == "finished" and run.config.get("base") == card.base:
-                by_key.setdefault(settings_key(completed(run.config)), []).append(run)
-        except LprError:
-            continue
+    for run in finished_of(card.base, runs):
+        by_key.setdefault(settings_key(completed(run.config)), []).append(run)
     found: dict[str, dict[int, Run]] = {}
     for name, arm in ARMS.items():
         parent = next(iter(found.get(arm.after, {}).values()), None) if arm.after else None
@@ -53,6 +67,19 @@ def find_arms(card: Card, runs: Sequence[Run]) -> dict[str, dict[int, Run]]:
         if own:
             found[name] = dict(sorted(own.items()))
     return found
+
+
+def finished_of(base: str, runs: Sequence[Run]) -> list[Run]:
+    """Return the runs of a base that ended and can be read; of several bases of that name those of the newest run's."""
+    found = []
+    for run in runs:
+        try:
+            if run.problem is None and run.status.recorded_state == "finished" and run.config.get("base") == base:
+                base_of(run)
+                found.append(run)
+        except LprError:
+            continue
+    return on_one_base(found)
 
 
 def runs_of(card: Card, root: str | Path) -> list[Run]:

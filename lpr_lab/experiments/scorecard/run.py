@@ -14,11 +14,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from lpr_lab.errors import LprError
 from lpr_lab.experiments import pipeline
 from lpr_lab.experiments.config import Experiment, completed
 from lpr_lab.experiments.corpus import corpus_of
+from lpr_lab.experiments.scorecard.build import base_of, finished_of, on_one_base
 from lpr_lab.experiments.scorecard.plan import ARMS, Card, experiment_of, jobs
+from lpr_lab.model.bases.fingerprint import base_fingerprint
+from lpr_lab.model.bases.load import load_base
 from lpr_lab.progress import hidden
 from lpr_lab.runs.find import list_runs
 from lpr_lab.runs.run import Run
@@ -60,7 +65,7 @@ def make_missing(
     An arm that cannot be trained is noted, and the others are made.
     """
     say = say or _to_stderr
-    there = finished_by_key(list_runs(root), completed)
+    there = finished_by_key(_on_this_base(card.base, list_runs(root)), completed)
     made, texts = Made(), Texts()
     todo = []
     for job in jobs(card, names, seeds):
@@ -89,6 +94,15 @@ def make_missing(
             made.failed[job] = str(error)
             say(f"Given up: {error}")
     return made
+
+
+def _on_this_base(name: str, runs: list[Run]) -> list[Run]:
+    """Return the runs without those that started from another base of that name, as one made on another machine."""
+    if not any(base_of(run) for run in finished_of(name, runs)):
+        return runs
+    with hidden():
+        model, _ = load_base(name)
+    return on_one_base(finished_of(name, runs), base_fingerprint(model, torch.bfloat16))
 
 
 class Texts:

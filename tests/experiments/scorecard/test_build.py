@@ -1,6 +1,8 @@
 """The scorecard of a folder of runs: which runs belong to which arm, and the table that is shown, saved and read."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 
@@ -56,3 +58,14 @@ def test_what_came_with_the_code_is_as_the_code_writes_it():
         assert [row["number"] for row in card["claims"]] == [claim.number for claim in CLAIMS]
         assert card["verdicts"] == table.count_verdicts(card["claims"])
         assert not any("/" in str(value) for value in card["environment"].get("packages", {}).values())
+
+
+def test_runs_on_another_base_of_the_same_name_are_left_out(made, tmp_path):
+    root, card = made
+    root = Path(shutil.copytree(root, tmp_path / "runs"))
+    newest, *others = list_runs(root)
+    for run, base in [(newest, "b" * 64), *((run, "a" * 64) for run in others[:4])]:
+        run.phases.record("upcycle", {"base_fingerprint": base})
+    kept = {run.id for own in build.find_arms(card, list_runs(root)).values() for run in own.values()}
+    assert newest.id in kept and not kept & {run.id for run in others[:4]}
+    assert kept >= {run.id for run in others[4:]}, "runs from before bases were recorded stay"

@@ -65,6 +65,10 @@ def test_runs_that_are_there_are_not_made_again_and_an_interrupted_one_goes_on(m
     assert not again.new and {job: run.id for job, run in again.runs.items()} == {
         job: run.id for job, run in made.runs.items()
     }
+    facts = made.runs["full", 0].phases["baseline"]
+    made.runs["full", 0].phases.record("baseline", {**facts, "base_fingerprint": "another"})
+    assert ("full", 0) not in make_missing(card, ["full"], 1, tmp_path, say=said.append, dry_run=True).runs
+    made.runs["full", 0].phases.record("baseline", facts)
     remove_directory(made.runs["moe_lpr", 0].paths.checkpoint)
     light = make_missing(card, ["second group"], 1, tmp_path, say=said.append)
     assert ("second group", 0) in light.runs, "what was made from it is found though its weights are gone"
