@@ -3,7 +3,7 @@
 A document like `/concepts`: made on the server, without a session and without a script beside that of every page.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,43 @@ from lpr_lab.runs.scorecard.table import saved_bases
 from lpr_lab.storage import file_stamp
 from lpr_lab.text.languages import language_name
 from lpr_lab.views.html.templates import render
-from lpr_lab.views.numbers import NOT_MEASURED, count, percent, points
+from lpr_lab.views.numbers import NOT_MEASURED, count, percent, points, size
 
 PATH = about.CLAIMS
 TITLE = "Do the claims hold?"
 DEFAULT = "small-world"
+_CHANGES = {
+    "expanded": "Expanded",
+    "reviewed": "Reviewed originals",
+    "unreviewed": "Unreviewed originals",
+    "kl_self": "KL to the base, %",
+    "choice_expanded": "Right continuations, expanded",
+    "choice_original": "Right continuations, originals",
+}
+_WEIGHTS = {
+    "weight_reviewed": "Expert 0 on reviewed",
+    "weight_unreviewed": "Expert 0 on unreviewed",
+    "weight_expanded": "Expert 0 on expanded",
+}
+_COSTS: Mapping[str, Callable[[float], str]] = {
+    "trained_parameters": count,
+    "active_parameters": count,
+    "file_bytes": size,
+    "tokens_per_second": count,
+    "peak_memory_bytes": size,
+    "seconds": lambda value: f"{value:.0f} s",
+}
+_ARM_COLUMNS = (
+    "Seeds",
+    *_CHANGES.values(),
+    *_WEIGHTS.values(),
+    "Trained parameters",
+    "Active parameters",
+    "File",
+    "Tokens a second",
+    "Peak memory",
+    "A run took",
+)
 _GLYPHS = {"holds": "✓", "fails": "✕", "not decidable here": "?"}
 
 
@@ -102,6 +134,7 @@ def _values(card: Mapping[str, Any], source: str, runs_dir: Path) -> dict[str, A
         "instrument": [{**check, **_numbers(check)} for check in card["instrument"]],
         "claims": [_claim(row, arms, here) for row in card["claims"]],
         "arms": [_arm(arm, here) for arm in card["arms"]],
+        "arm_columns": _ARM_COLUMNS,
         "glyphs": _GLYPHS,
         "environment": _environment(card.get("environment") or {}),
     }
@@ -117,16 +150,16 @@ def _claim(row: Mapping[str, Any], arms: Mapping[str, Any], here: set[str]) -> d
 
 def _arm(arm: Mapping[str, Any], here: set[str]) -> dict[str, Any]:
     cells = [arm["arm"], str(arm["seeds"])]
-    for name in ("expanded", "reviewed", "unreviewed"):
-        number = arm.get(name)
-        cells.append(NOT_MEASURED if number is None else _with_interval(number))
-    for name in ("weight_reviewed", "weight_unreviewed", "weight_expanded"):
+    for name in _CHANGES:
+        cells.append(_with_interval(arm[name]) if arm.get(name) else NOT_MEASURED)
+    for name in _WEIGHTS:
         cells.append(_plain((arm.get(name) or {"value": None})["value"]))
-    cells += [
-        count(arm["trained_parameters"]) if "trained_parameters" in arm else NOT_MEASURED,
-        f"{arm['seconds']:.0f} s",
-    ]
+    cells += [_cost(arm.get(name), said) for name, said in _COSTS.items()]
     return {"cells": cells, "runs": _links(arm["runs"].items(), here)}
+
+
+def _cost(value: float | None, said: Callable[[float], str]) -> str:
+    return NOT_MEASURED if value is None else said(value)
 
 
 def _each_language(base: str, runs_dir: Path) -> Markup:

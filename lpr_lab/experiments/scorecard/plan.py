@@ -37,6 +37,12 @@ class Card:
     """How many the card asks for."""
     precision: str = "fp32"
     """What all arms compute in, on every machine: `auto` would compare runs of two precisions."""
+    self_samples: int = 16
+    """Of the base, for the distance from it on its own ground (KL_self)."""
+    self_sample_tokens: int = 64
+    tasks: tuple[str, ...] = ()
+    """Asked of every stage beside bits per byte."""
+    task_items: int = 25
 
 
 _SMOLLM2 = Card(
@@ -50,6 +56,7 @@ _SMOLLM2 = Card(
     eval_tokens_per_language=4096,
     seeds=3,
     precision="bf16",  # as the papers train, and several times as quick where it is native
+    tasks=("choice",),
 )
 
 CARDS: Mapping[str, Card] = {
@@ -128,6 +135,8 @@ ARMS: Mapping[str, Arm] = {
     "lape": Arm(recipe="lape"),
     "interpolate": Arm(recipe="interpolate"),
     "lora_64": Arm(recipe="lora_64"),
+    "lora_64, tenth of the rate": Arm(recipe="lora_64", rate=1 / 10),
+    "lora_moe, tenth of the rate": Arm(recipe="lora_moe", rate=1 / 10),
     "layer_moe, inverse": Arm(recipe="layer_moe", settings={"classifiers": 0, "allocation": "inverse"}),
     "layer_moe, random": Arm(recipe="layer_moe", settings={"classifiers": 0, "allocation": "random"}),
 }
@@ -177,6 +186,10 @@ def _settings(card: Card, arm: Arm) -> dict[str, Any]:
         "eval_tokens_per_language": card.eval_tokens_per_language,
         "similarity_tokens": card.similarity_tokens,
         "precision": card.precision,
+        "self_samples": card.self_samples,
+        "self_sample_tokens": card.self_sample_tokens,
+        "tasks": card.tasks,
+        "task_items": card.task_items,
         **arm.settings,
     }
 

@@ -9,7 +9,7 @@ Both are counted in full, so the interval is rather too wide than too narrow. Wi
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -127,7 +127,7 @@ def sample_of(term: Term, run: Run) -> Sample:
     """Return the number of one arm that a term asks for, from one run."""
     if term.measure == "bits":
         return _bits(run, term)
-    return Sample({"weight": _weight, "hump": _hump, "classifier": _accuracy}[term.measure](run, term))
+    return Sample(_MEASURES[term.measure](run, term))
 
 
 def _bits(run: Run, term: Term) -> Sample:
@@ -175,6 +175,38 @@ def _accuracy(run: Run, term: Term) -> float:
         raise NotMeasuredError(f"run {run.id} has no routing classifier")
     rows = table[table["dataset"] == DATASET] if "dataset" in table else table
     return float(rows["accuracy"].mean())
+
+
+def _kl(run: Run, term: Term) -> float:
+    """Return KL_self of a stage over all samples, in per cent of what they cost the base."""
+    table = run.tables.read("self_divergence")
+    if table is None:
+        raise NotMeasuredError(f"run {run.id} drew no samples of its base")
+    rows = table[(table["model"] == (term.stage or table["model"].iloc[-1])) & (table["language"] == "all")]
+    return float(rows["kl_percent"].iloc[0])
+
+
+def _choice(run: Run, term: Term) -> float:
+    """Return how many points more continuations are chosen rightly than by the base, the mean over languages."""
+    table = run.tables.read("task_changes")
+    if table is None:
+        raise NotMeasuredError(f"run {run.id} was asked no tasks")
+    stage = term.stage or str(table["stage"].iloc[-1])
+    rows = table[(table["task"] == "choice") & (table["stage"] == stage)]
+    rows = rows[rows["language"].isin(languages_of(run, term.role))]
+    if rows.empty:
+        raise NotMeasuredError(f"run {run.id} was asked no choices in its {term.role} languages")
+    return float(rows["change_points"].mean())
+
+
+_MEASURES: Mapping[str, Callable[[Run, Term], float]] = {
+    "weight": _weight,
+    "hump": _hump,
+    "classifier": _accuracy,
+    "kl": _kl,
+    "choice": _choice,
+}
+"""By name, beside `bits`, which alone has documents to resample."""
 
 
 def num_layers(runs: Sequence[Run]) -> int:

@@ -23,7 +23,7 @@ _DOCUMENTS = (
     "phases.json",
     "results.json",
 )
-_TABLES = ("documents", "change", "stages", "expert_load", "classifiers")
+_TABLES = ("documents", "change", "stages", "expert_load", "classifiers", "self_divergence", "tasks", "task_changes")
 KEPT = frozenset((*_DOCUMENTS, *(f"tables/{name}.csv" for name in _TABLES)))
 """Files of a run that are kept."""
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)

@@ -23,6 +23,9 @@ _ARM_NUMBERS = {
     "weight_reviewed": Term("", "reviewed", measure="weight"),
     "weight_unreviewed": Term("", "unreviewed", measure="weight"),
     "weight_expanded": Term("", "expanded", measure="weight"),
+    "kl_self": Term("", "original", measure="kl"),
+    "choice_expanded": Term("", "expanded", measure="choice"),
+    "choice_original": Term("", "original", measure="choice"),
 }
 
 
@@ -82,7 +85,7 @@ def _arm_json(name: str, own: Mapping[int, Run]) -> dict[str, Any]:
             continue
         found[number] = {key: value for key, value in effect_json(effect).items() if key in ("value", "low", "high")}
     costs = costs_of(next(iter(own.values())))
-    kept = ("trained_parameters", "active_parameters", "file_bytes")
+    kept = ("trained_parameters", "active_parameters", "file_bytes", "tokens_per_second", "peak_memory_bytes")
     seconds = [sum(run.phases.seconds.values()) for run in own.values()]
     return {
         "arm": name,

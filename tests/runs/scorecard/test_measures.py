@@ -1,0 +1,44 @@
+"""What a scorecard reads of a run beside bits per byte."""
+
+import pandas as pd
+import pytest
+
+from helpers.sample_scorecard import MOE, arm_run
+from lpr_lab.runs.scorecard.effects import NotMeasuredError, sample_of
+from lpr_lab.runs.scorecard.parts import Term
+
+
+@pytest.fixture
+def run(tmp_path):
+    run = arm_run(tmp_path, 0, MOE)
+    rows = [
+        [model, language, 0.5 * k, k]
+        for k, model in ((4.0, "G1 expand"), (1.0, "G1 review"))
+        for language in ("en", "all")
+    ]
+    columns = ["model", "language", "kl_bits_per_byte", "kl_percent"]
+    run.tables.write("self_divergence", pd.DataFrame(rows, columns=columns))
+    rows = [
+        ["choice", code, stage, change]
+        for stage, by in (("G1 expand", 4), ("G1 review", 2))
+        for code, change in (("hu", by), ("en", -by), ("es", -3 * by))
+    ]
+    run.tables.write("task_changes", pd.DataFrame(rows, columns=["task", "language", "stage", "change_points"]))
+    return run
+
+
+def test_the_distance_from_the_base_is_that_of_the_last_stage_over_all_samples(run):
+    assert sample_of(Term("", "original", measure="kl"), run).value == 1.0
+    assert sample_of(Term("", "original", measure="kl", stage="G1 expand"), run).value == 4.0
+
+
+def test_right_continuations_are_the_mean_over_a_roles_languages(run):
+    assert sample_of(Term("", "expanded", measure="choice"), run).value == 2
+    assert sample_of(Term("", "original", measure="choice"), run).value == -4
+    assert sample_of(Term("", "original", measure="choice", stage="G1 expand"), run).value == -8
+
+
+@pytest.mark.parametrize("measure", ["kl", "choice"])
+def test_a_run_that_was_not_asked_says_so(measure, tmp_path):
+    with pytest.raises(NotMeasuredError, match=r"drew no samples|was asked no"):
+        sample_of(Term("", "original", measure=measure), arm_run(tmp_path, 0, MOE))
