@@ -128,6 +128,9 @@ ARMS: Mapping[str, Arm] = {
     "lora_moe": Arm(recipe="lora_moe"),
     # Third: kin of the method, and what is not in the paper's table.
     "route_first": Arm(recipe="route_first"),
+    "route_first, tokens alone": Arm(recipe="route_first", settings={"router_input": "token"}),
+    "route_first, no bias": Arm(recipe="route_first", settings={"router_bias": False}),
+    "route_first, 2 experts": Arm(recipe="route_first", settings={"new_experts_per_layer": 2}),
     "local_review": Arm(recipe="local_review"),
     "guided_review": Arm(recipe="guided_review"),
     "full_replay_1": Arm(recipe="full_replay_1"),
