@@ -12,11 +12,14 @@ PHASE = "language"
 
 
 def card_of(base: str, code: str) -> Card:
-    """Return what the runs of languages share: the scorecard's card, with one language's part of its budget."""
+    """Return what the runs of languages share: the scorecard's card, with one language's part of its budget.
+
+    They are asked for bits per byte alone, which is all that the table has.
+    """
     card = card_for(base)
     step = card.block_tokens * card.blocks_per_step
     tokens = max(card.stage1_tokens // len(card.expanded) // step, 1) * step
-    return replace(card, expanded=(code,), further=(), stage1_tokens=tokens)
+    return replace(card, expanded=(code,), further=(), stage1_tokens=tokens, self_samples=0, tasks=())
 
 
 def languages_of(base: str) -> tuple[str, ...]:
