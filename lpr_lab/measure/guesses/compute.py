@@ -17,8 +17,9 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from lpr_lab.errors import UnsupportedModelError, UsageError, one_of
+from lpr_lab.measure.guesses.count_tokens import count_token_languages
 from lpr_lab.measure.guesses.lens import MODELS, Guesses, LogitLens
-from lpr_lab.measure.guesses.token_languages import TokenLanguages, count_token_languages
+from lpr_lab.measure.guesses.token_languages import TokenLanguages
 from lpr_lab.measure.routing import ids_of_text
 from lpr_lab.model.adapter import expansion_config
 from lpr_lab.model.bases.families import decoder_layers, final_norm

@@ -3,7 +3,8 @@
 import pytest
 
 from lpr_lab.errors import UsageError
-from lpr_lab.measure.guesses.token_languages import TokenLanguages, count_token_languages, script_of_token
+from lpr_lab.measure.guesses.count_tokens import count_token_languages
+from lpr_lab.measure.guesses.token_languages import TokenLanguages, script_of_token
 
 
 @pytest.mark.parametrize(
