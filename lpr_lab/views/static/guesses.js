@@ -123,8 +123,8 @@ if (!window.lprGuesses) {
       const [place, token] = [Number(cell.dataset.p), Number(cell.dataset.t)];
       const names = ["expanded", "base"];
       const weight = view.fresh[token * view.width + place];
-      const title = make("h3", `Layer ${view.data.layers[place]}, after token ${token + 1} `);
-      title.append(make("bdi", `“${view.data.tokens[token]}”`));
+      const title = make("h3", `Layer ${view.data.layers[place]}, after token ${token + 1} “`);
+      title.append(make("bdi", view.data.tokens[token]), "”");
       const routing = Number.isFinite(weight) ? `The new experts have ${(100 * weight).toFixed(1)}% of the weight on this token here.` : "This layer has no router.";
       const table = make("table", "", { class: "lpr-table lpr-plain" });
       const line = make("tr");
@@ -148,7 +148,7 @@ if (!window.lprGuesses) {
       })));
       const scroll = make("div", "", { class: "lpr-scroll", tabindex: "0", role: "region", "aria-label": "The five likeliest next tokens of both models" });
       scroll.append(table);
-      panel.replaceChildren(title, make("p", routing, { class: "lpr-subfinding" }), scroll);
+      panel.replaceChildren(title, make("p", routing), scroll);
     }
     function row(name, cells) {
       const line = make("tr");
