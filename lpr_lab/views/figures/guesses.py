@@ -62,8 +62,9 @@ def guesses_by_layer(table: Table, roles: Mapping[str, str], template: str = "lp
         title=guesses_finding(table),
         barmode="stack",
         bargap=0.15,
-        height=170 + 18 * len(layers),
-        legend={"orientation": "h", "y": -0.12},
+        height=240 + 18 * len(layers),
+        margin={"b": 130},
+        legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"},
     )
     figure.update_xaxes(range=[0, 100], title="best guesses, %", showgrid=False)
     figure.update_yaxes(type="category", categoryarray=layers, autorange="reversed", showgrid=False, dtick=5)
