@@ -230,5 +230,6 @@ def _numbers(values: np.ndarray) -> Any:
     """Return nested lists, NaN as None."""
     if values.dtype.kind != "f":
         return values.tolist()
-    rounded = values.astype(float).round(6)
-    return np.where(np.isnan(rounded), None, rounded).tolist()
+    rounded = values.astype(float).round(6).astype(object)
+    rounded[np.isnan(values)] = None
+    return rounded.tolist()
