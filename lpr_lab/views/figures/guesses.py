@@ -48,9 +48,9 @@ def guesses_by_layer(table: Table, roles: Mapping[str, str], template: str = "lp
             bar = go.Bar(
                 y=[str(layer) for layer in mine.index],
                 x=100 * mine.to_numpy(),
-                name=kind,
+                name=f"{kind}, base" if model == "base" else kind,  # a report has the numbers as a table, by name
                 legendgroup=kind,
-                showlegend=column == 1,
+                showlegend=model == "expanded",
                 orientation="h",
                 marker={"color": colour, "pattern": {"shape": pattern, "fgopacity": 0.6}},
                 hovertemplate=f"{model}, layer %{{y}}: %{{x:.0f}}% {kind}<extra></extra>",

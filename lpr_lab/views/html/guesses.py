@@ -18,6 +18,7 @@ from lpr_lab.measure.guesses.lens import MODELS, Guesses, LogitLens, finding_in_
 from lpr_lab.text.languages import LANGUAGES, language_name
 from lpr_lab.views.html.templates import render
 from lpr_lab.views.html.token_data import chip_label
+from lpr_lab.views.names import ROLES
 
 MAX_TOKENS = 128
 """Tokens drawn; what is beyond is announced, not hidden."""
@@ -67,10 +68,14 @@ def render_guesses(
         said=finding_in_words(lens, choice.model),
         group=uuid.uuid4().hex[:8],
         note=note,
-        has_roles=bool(roles),
+        examples=[(code, role) for role in ROLES if (code := _first(roles, role))],
         num_shown=shown,
         num_left_out=lens.num_tokens - shown,
     )
+
+
+def _first(roles: Mapping[str, str], role: str) -> str:
+    return next((code for code, own in roles.items() if own == role), "")
 
 
 def _data(lens: LogitLens, roles: Mapping[str, str], shown: int) -> dict[str, Any]:

@@ -26,5 +26,7 @@ def test_rare_kinds_are_put_together():
     rows = [("base", 0, code, "", 0.1) for code in "en es el hu tr zh ar hi bn ru".split()]
     rows += [("expanded", 0, "en", "", 1.0)]
     table = pd.DataFrame(rows, columns=["model", "layer", "language", "script", "share"])
-    assert len({bar.name for bar in guesses_by_layer(table, ROLES).data}) == 9
+    bars = guesses_by_layer(table, ROLES).data
+    assert len({bar.legendgroup for bar in bars}) == 9 and len({bar.name for bar in bars}) == 18
+    assert [bar.name for bar in bars if bar.showlegend] == [bar.legendgroup for bar in bars if bar.showlegend]
     assert guesses_finding(table) == "Best guesses halfway, in layer 0: base 10% English, expanded 100% English"

@@ -57,4 +57,5 @@ def test_what_is_too_long_is_said(monkeypatch):
     text = render_guesses(make_lens(12), {})
     data = data_of(text)
     assert data["shown"] == 5 and len(data["tokens"]) == 6 and len(data["follows"]) == 5
-    assert "Drawn are the first 5 tokens; 7 more" in words(text) and "an expanded one" not in words(text)
+    assert "Drawn are the first 5 tokens; 7 more" in words(text) and "an expanded language" not in words(text)
+    assert "en an original language el an expanded language" in words(render_guesses(make_lens(), ROLES))
