@@ -80,7 +80,9 @@ def test_every_cell_says_what_the_library_says_and_a_chosen_one_shows_five_of_bo
         expect(page).to_have_url(re.compile(f"guess={name}"))
         found = known.guesses[name]
         np.testing.assert_allclose(
-            shares(page, "(?:letter|script|Greek|English|Hungarian),"), found.probs[:, :, 0].T, atol=6e-4
+            shares(page, "(?:space|character|token|scripts?|Greek|English|Hungarian),"),
+            found.probs[:, :, 0].T,
+            atol=6e-4,
         )
         np.testing.assert_allclose(shares(page, "new experts"), known.new_weight.T, atol=6e-4)
         right = [

@@ -4,13 +4,14 @@ Letters: L decoder layers, T tokens, K guesses that are kept of each state, best
 that was read last, so what is guessed there is the token after it. No torch here: the dashboard reads this.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lpr_lab.measure.guesses.token_languages import TokenLanguages, script_of_token
+from lpr_lab.measure.guesses.token_languages import TokenLanguages, kind_without_script, script_of_token
 from lpr_lab.measure.trace import RoutingTrace
 from lpr_lab.text.graphemes import text_spans
 from lpr_lab.text.languages import language_name
@@ -106,6 +107,13 @@ class LogitLens:
     def script_of(self, token_id: int) -> str:
         """Return the script of a guessed token's letters, or an empty text."""
         return script_of_token(self.vocabulary[token_id])
+
+    def kind_of(self, token_id: int) -> str:
+        """Return in words what a guessed token is of: its language, else its script, else what it is instead."""
+        code, script = self.language_of(token_id), self.script_of(token_id)
+        if code:
+            return language_name(code)
+        return f"{script} script" if script else kind_without_script(self.vocabulary[token_id])
 
     def is_for(self, trace: RoutingTrace) -> bool:
         """Whether this is of what a trace shows: its text, in its tokens, at its stage."""
@@ -206,15 +214,8 @@ def finding_in_words(lens: LogitLens, name: str) -> str:
 
 def _languages_said(lens: LogitLens, name: str, row: int) -> str:
     """Return what the best guesses of one layer are of, the largest part first."""
-    parts: dict[str, int] = {}
-    for token_id in lens.guesses[name].best[row].tolist():
-        code, script = lens.language_of(token_id), lens.script_of(token_id)
-        kind = (
-            language_name(code) if code else f"{script} script, language open" if script else "without a whole letter"
-        )
-        parts[kind] = parts.get(kind, 0) + 1
-    ranked = sorted(parts.items(), key=lambda part: -part[1])[:3]
-    shares = ", ".join(f"{count / lens.num_tokens:.0%} {kind}" for kind, count in ranked)
+    parts = Counter(map(lens.kind_of, lens.guesses[name].best[row].tolist()))
+    shares = ", ".join(f"{count / lens.num_tokens:.0%} {kind}" for kind, count in parts.most_common(3))
     return f"its best guesses are {shares}"
 
 

@@ -69,6 +69,20 @@ def script_of_token(piece: bytes | None) -> str:
     return found.pop() or "" if len(found) == 1 else ""
 
 
+def kind_without_script(piece: bytes | None) -> str:
+    """Return in words what a token is of which `script_of_token` says nothing.
+
+    >>> kind_without_script(b", 14"), kind_without_script("κ".encode()[:1]), kind_without_script("aα".encode())
+    ('sign or space', 'part of a character', 'letters of several scripts')
+    """
+    if piece is None:
+        return "special token"
+    text = piece.decode("utf-8", errors="ignore")
+    if regex.search(r"\p{L}", text):
+        return "letters of several scripts" if _letters().search(text) else "letters of another script"
+    return "sign or space" if text.encode() == piece else "part of a character"
+
+
 @cache
 def _scripts_of(code: str) -> tuple[str, ...]:
     (language,) = get_languages([code])

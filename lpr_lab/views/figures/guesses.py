@@ -85,4 +85,4 @@ def guesses_finding(table: Table) -> str:
 
 
 def _kind(language: str, script: str) -> str:
-    return language_name(language) if language else f"{script} script, language open" if script else "no whole letter"
+    return language_name(language) if language else f"{script} script" if script else "no whole letter"

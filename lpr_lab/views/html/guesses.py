@@ -15,7 +15,7 @@ import numpy as np
 from markupsafe import Markup
 
 from lpr_lab.measure.guesses.lens import MODELS, Guesses, LogitLens, finding_in_words
-from lpr_lab.text.languages import LANGUAGES, language_name
+from lpr_lab.text.languages import LANGUAGES
 from lpr_lab.views.html.templates import render
 from lpr_lab.views.html.token_data import chip_label
 from lpr_lab.views.names import ROLES
@@ -109,11 +109,9 @@ def _guesses(found: Guesses, ids: np.ndarray, shown: int) -> dict[str, str]:
 
 def _word(lens: LogitLens, token_id: int, roles: Mapping[str, str]) -> list[str]:
     """Return label, mark, the mark in words, and role of a guessed token."""
-    label = chip_label(lens.vocabulary[token_id])
     code, script = lens.language_of(token_id), lens.script_of(token_id)
-    if code:
-        return [label, code, language_name(code), roles.get(code, "")]
-    return [label, _SCRIPT_CODES.get(script, script), f"{script} script" if script else "no whole letter", ""]
+    mark = code or _SCRIPT_CODES.get(script, script)
+    return [chip_label(lens.vocabulary[token_id]), mark, lens.kind_of(token_id), roles.get(code, "")]
 
 
 def _pack(values: np.ndarray, kind: str) -> str:

@@ -4,7 +4,7 @@ import pytest
 
 from lpr_lab.errors import UsageError
 from lpr_lab.measure.guesses.count_tokens import count_token_languages
-from lpr_lab.measure.guesses.token_languages import TokenLanguages, script_of_token
+from lpr_lab.measure.guesses.token_languages import TokenLanguages, kind_without_script, script_of_token
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,21 @@ from lpr_lab.measure.guesses.token_languages import TokenLanguages, script_of_to
 )
 def test_a_script_is_said_of_whole_letters_of_one_script(piece, script):
     assert script_of_token(piece) == script
+
+
+@pytest.mark.parametrize(
+    ("piece", "kind"),
+    [
+        (None, "special token"),
+        (b"\xce", "part of a character"),
+        (b" 14,", "sign or space"),
+        (b"", "sign or space"),
+        ("aα".encode(), "letters of several scripts"),
+        ("ᚠ".encode(), "letters of another script"),
+    ],
+)
+def test_what_has_no_script_is_named_otherwise(piece, kind):
+    assert kind_without_script(piece) == kind
 
 
 def test_a_script_that_one_language_alone_has_says_the_language():

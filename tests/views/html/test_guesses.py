@@ -42,7 +42,7 @@ def test_the_numbers_of_both_models_are_in_it_by_token_and_layer(name):
 def test_a_guess_is_marked_by_its_language_where_that_is_known_and_else_by_its_script():
     said = data_of(render_guesses(make_lens(), ROLES))["words"]
     assert said[1] == ["·the", "en", "English", "original"] and said[2] == ["και", "el", "Greek", "expanded"]
-    assert said[3][1:] == ["", "no whole letter", ""] and said[4][1:] == ["Latn", "Latin script", ""]
+    assert said[3][1:] == ["", "part of a character", ""] and said[4][1:] == ["Latn", "Latin script", ""]
     assert said[5][1:] == ["Hani", "Han script", ""]
 
 
