@@ -68,7 +68,7 @@ def cell(page: Page, layer: int, token: int):
 def shares(page: Page, what: str) -> np.ndarray:
     """The percentages that the cells' labels say of something, [tokens, layers]; NaN where nothing is said."""
     labels = page.locator("#lpr-guesses td[data-p]").evaluate_all("all => all.map(e => e.getAttribute('aria-label'))")
-    found = [re.search(rf"{what} ?(\d+\.\d)%", label) for label in labels]
+    found = [re.search(rf"{what} ?[<>]?(\d+\.\d)%", label) for label in labels]
     return np.array([float(one[1]) / 100 if one else np.nan for one in found]).reshape(-1, 3)
 
 
@@ -84,7 +84,7 @@ def test_every_cell_says_what_the_library_says_and_a_chosen_one_shows_five_of_bo
             found.probs[:, :, 0].T,
             atol=6e-4,
         )
-        np.testing.assert_allclose(shares(page, "new experts"), known.new_weight.T, atol=6e-4)
+        np.testing.assert_allclose(shares(page, "new experts"), known.new_weight.T, atol=1.1e-3)
         right = [
             known.token_ids[t + 1 : t + 2] == [found.best[p, t]] for t in range(known.num_tokens) for p in range(3)
         ]
@@ -101,7 +101,7 @@ def test_every_cell_says_what_the_library_says_and_a_chosen_one_shows_five_of_bo
         said = [rows.nth(i).locator("td").nth(column).inner_text() for i in range(7)]
         numbers = [float(re.search(r"(\d+\.\d)%", text)[1]) / 100 for text in said]
         expected = [*found.probs[2, 4], found.next_prob[2, 4], found.final_prob[2, 4]]
-        assert numbers == pytest.approx(expected, abs=6e-4)
+        assert numbers == pytest.approx(expected, abs=1.1e-3)
         assert f"rank {found.next_rank[2, 4]}" in said[5] and f"rank {found.final_rank[2, 4]}" in said[6]
     again = open_page(page.url.removeprefix(served[0]), at=served[0])
     expect(cell(again, 2, 4)).to_have_attribute("aria-selected", "true")

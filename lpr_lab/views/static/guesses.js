@@ -8,7 +8,13 @@ if (!window.lprGuesses) {
     const drawn = new WeakMap();
     const { unpack, make } = window.lprCells;
     const OTHER = { base: "expanded", expanded: "base" };
-    const share = (value) => (value > 0 && value < 0.001 ? "<0.1" : (100 * value).toFixed(value < 0.1 ? 1 : 0)) + "%";
+    // Never rounded to all or nothing: with one digit, or with none where that says enough.
+    function exactly(share, digits = 1) {
+      if (share > 0 && share < 0.001) return "<0.1%";
+      if (share > 0.999 && share < 1) return ">99.9%";
+      return (100 * share).toFixed(digits) + "%";
+    }
+    const share = (value) => exactly(value, value < 0.1 || (value > 0.99 && value < 1) ? 1 : 0);
 
     // Draw a grid, unless it stands there already as its attributes say.
     window.lprGuesses = function (box) {
@@ -95,10 +101,10 @@ if (!window.lprGuesses) {
       const [label, mark, said, role] = best.word;
       const weight = view.fresh[token * view.width + place];
       const right = isNext(view, best, token);
-      const parts = [`layer ${view.data.layers[place]}, after token ${token + 1} “${view.data.tokens[token]}”: “${label}”, ${said}, ${(100 * best.p).toFixed(1)}%`];
+      const parts = [`layer ${view.data.layers[place]}, after token ${token + 1} “${view.data.tokens[token]}”: “${label}”, ${said}, ${exactly(best.p)}`];
       if (right) parts.push("it really follows");
       if (other.id !== best.id) parts.push(`${OTHER[name]} guesses “${other.word[0]}”`);
-      if (Number.isFinite(weight)) parts.push(`new experts ${(100 * weight).toFixed(1)}%`);
+      if (Number.isFinite(weight)) parts.push(`new experts ${exactly(weight)}`);
       const cell = make("td", "", {
         tabindex: "-1", "data-p": place, "data-t": token, "aria-label": parts.join("; "), class: "lpr-guess-" + (role || "open"),
         style: `--a:${best.p.toFixed(3)};--w:${(Number.isFinite(weight) ? weight : 0).toFixed(3)}`,
@@ -125,7 +131,7 @@ if (!window.lprGuesses) {
       const weight = view.fresh[token * view.width + place];
       const title = make("h3", `Layer ${view.data.layers[place]}, after token ${token + 1} “`);
       title.append(make("bdi", view.data.tokens[token]), "”");
-      const routing = Number.isFinite(weight) ? `The new experts have ${(100 * weight).toFixed(1)}% of the weight on this token here.` : "This layer has no router.";
+      const routing = Number.isFinite(weight) ? `The new experts have ${exactly(weight)} of the weight on this token here.` : "This layer has no router.";
       const table = make("table", "", { class: "lpr-table lpr-plain" });
       const line = make("tr");
       line.append(make("th", "Rank", { scope: "col" }), make("th", "Expanded", { scope: "col" }), make("th", "Base", { scope: "col" }));
@@ -134,11 +140,11 @@ if (!window.lprGuesses) {
       for (let i = 0; i < view.data.top; i++) {
         table.tBodies[0].append(row(String(i + 1), names.map((name) => {
           const guess = guesses(view, name, place, token)[i];
-          return [guess.word[0], `${guess.word[2]}, ${(100 * guess.p).toFixed(1)}%${isNext(view, guess, token) ? ", really follows" : ""}`];
+          return [guess.word[0], `${guess.word[2]}, ${exactly(guess.p)}${isNext(view, guess, token) ? ", really follows" : ""}`];
         })));
       }
       const rank = (key, name) => asked(view.models[name][key], view, place, token);
-      const ranked = ({ p, rank: at }) => `${(100 * p).toFixed(1)}%, rank ${at.toLocaleString("en")}`;
+      const ranked = ({ p, rank: at }) => `${exactly(p)}, rank ${at.toLocaleString("en")}`;
       if (view.data.tokens[token + 1] !== undefined && token < view.data.follows.length) {
         table.tBodies[0].append(row("Really follows", names.map((name) => [view.data.tokens[token + 1], ranked(rank("next", name))])));
       }
