@@ -122,6 +122,22 @@ def test_the_files_and_the_cell_of_the_view_give_the_same_numbers(open_page, ser
     np.testing.assert_allclose(record["guesses"]["expanded"]["probs"], known.expanded.probs, atol=1e-5)
 
 
+def test_a_text_of_one_s_own_is_read_too_and_another_text_hides_its_guesses(open_page, served):
+    at, run, _ = served
+    page = open_page(f"/routing?run={run.id}&text=own", at=at)
+    page.get_by_label("Your text, in any language").fill("A letter came.")
+    page.get_by_role("button", name="Trace this text").click()
+    expect(page.get_by_text("not kept.")).to_be_visible()
+    page.get_by_role("button", name="Read every layer").click()
+    grid = page.locator("#lpr-guesses").get_by_role("grid")
+    expect(grid).to_be_visible()
+    expect(page).to_have_url(re.compile(r"text=own-\w+.*guess=expanded"))
+    expect(grid.locator("tbody th").nth(2)).to_contain_text("A")
+    page.get_by_label("Greek", exact=True).check()
+    expect(grid).to_have_count(0)
+    assert "guess" not in page.url
+
+
 def test_the_grid_is_one_tab_stop_walked_by_arrows_and_enter_chooses(open_page, served, known):
     page = read_layers(open_page, served, "el")
     page.locator("#lpr-guesses").get_by_role("radio", name="Expanded model").focus()
