@@ -57,6 +57,7 @@ _VERBS = {
     "evaluate_tasks": "lpr_lab.measure.tasks.evaluate",
     "trace": "lpr_lab.measure.routing",
     "causal_map": "lpr_lab.measure.causal.compute",
+    "logit_lens": "lpr_lab.measure.guesses.compute",
     "expert_contexts": "lpr_lab.measure.contexts.compute",
     "classifier_accuracy": "lpr_lab.measure.classifiers",
     "steer": "lpr_lab.model.steering",
@@ -99,6 +100,7 @@ if TYPE_CHECKING:
     from lpr_lab.measure.controls.self_samples import draw_samples
     from lpr_lab.measure.extract import extract
     from lpr_lab.measure.generation import generate_pair
+    from lpr_lab.measure.guesses.compute import logit_lens
     from lpr_lab.measure.routing import trace
     from lpr_lab.measure.tasks.evaluate import evaluate_tasks
     from lpr_lab.method import baselines, paper_settings

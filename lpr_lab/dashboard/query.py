@@ -14,6 +14,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,80}")
 _STAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,80}")
 _TAG = re.compile(r"[^\s,<>\"'&]{1,40}")
 _CAUSE = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}\.[0-9]{1,9})?")
+_GUESS = re.compile(r"(base|expanded)(\.[0-9]{1,9}\.[0-9]{1,9})?")
 _MAX_LISTED = 512
 _PATTERNS = {
     "run": RUN_ID_PATTERN,
@@ -22,6 +23,7 @@ _PATTERNS = {
     "stage2": _STAGE,
     "tag": _TAG,
     "cause": _CAUSE,
+    "guess": _GUESS,
 }
 _LISTS = ("langs", "runs")
 _ROWS = {"experts": re.compile(r"[0-9A-Za-z.,+ -]{0,8000}"), "similarity": re.compile(r"[0-9A-Za-z.,+ -]{0,20000}")}
@@ -63,6 +65,8 @@ class Query:
     """Document of a test set, by its place there."""
     cause: str = ""
     """Of the causal map the expert that layers are switched to, or `expert.layer.token` for one of its cells."""
+    guess: str = ""
+    """Whose guesses of every layer are shown, or `model.layer.token` for one cell: `expanded.12.5`."""
     mode: str = ""
     """`reading` or `tokens`."""
     view: str = ""

@@ -106,11 +106,11 @@ def head() -> Markup:
     ours = ("shell.css", "plan.css", "routing.css", "compare.css")
     style = colours + read_static("token_strip.css") + _inside("run_overview.css")
     style += "".join(read_static(name, _STATIC) for name in ours)
-    style += "".join(map(_inside, ("expert_panels.css", "live.css", "continuations.css", "causal.css")))
+    style += "".join(map(_inside, ("expert_panels.css", "live.css", "continuations.css", "causal.css", "guesses.css")))
     script = "\n".join(
         [
             tokens.script(),
-            read_static("causal.js"),
+            *map(read_static, ("cells.js", "causal.js", "guesses.js")),
             *(read_static(name, _STATIC) for name in ("plan.js", "widgets.js", "take.js", "shell.js")),
         ]
     )

@@ -24,7 +24,7 @@
   // What Python drew: all of the address but what a token strip chooses by itself.
   function subject() {
     const query = new URLSearchParams(location.search);
-    for (const key of [...Object.values(inPlace), "cause"]) if (key !== "stage") query.delete(key);
+    for (const key of [...Object.values(inPlace), "cause", "guess"]) if (key !== "stage") query.delete(key);
     query.sort();
     return query.toString();
   }
@@ -117,6 +117,7 @@
     for (const plan of element.querySelectorAll(".lpr-plan")) window.lprPlan(plan);
     for (const strip of element.querySelectorAll(".lpr-strip")) window.lprTokenStrip(strip);
     for (const map of element.querySelectorAll(".lpr-causal")) window.lprCausal(map);
+    for (const grid of element.querySelectorAll(".lpr-guesses")) window.lprGuesses(grid);
     const marked = element.querySelector("[data-query]");
     if (marked) setQuery(marked.dataset.query, true);
     const question = element.querySelector("h1");

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import regex
 
-from lpr_lab.errors import UsageError
+from lpr_lab.errors import UnsupportedModelError, UsageError
 from lpr_lab.experiments.corpus import corpus_of
 from lpr_lab.experiments.expert_tables import count_experts
 from lpr_lab.experiments.studies.predecessors import begun_from, runs_folder
@@ -22,11 +22,12 @@ from lpr_lab.experiments.studies.subjects import find_subject, has_default_setti
 from lpr_lab.measure import experts
 from lpr_lab.measure.causal.languages import causal_by_language
 from lpr_lab.measure.expert_counts import ExpertCounter
+from lpr_lab.measure.guesses.compute import logit_lens
 from lpr_lab.measure.routing import original_weight_by_language, trace
 from lpr_lab.measure.trace import RoutingTrace, layers_in
 from lpr_lab.model.adapter import expansion_config
 from lpr_lab.model.stages import stage_names
-from lpr_lab.progress import progress
+from lpr_lab.progress import progress, remark
 from lpr_lab.runs.claims import MIN_ORIGINAL_WEIGHT, MIN_SEPARATION, Claim, as_records
 from lpr_lab.runs.find import start_run
 from lpr_lab.runs.formats import json_records
@@ -156,6 +157,9 @@ def measure(analysis: Analysis) -> None:
                 tokens_per_language=settings.causal_tokens,
             )
             run.tables.write("causal", caused[caused["layer"].isin(wanted)])
+        guessed = _guesses(analysis, corpus, model, tokenizer)
+        if guessed is not None:
+            run.tables.write("guesses", guessed)
         load = _plain_load(tables["expert_load"], stage_names(model)[-1])
         run.tables.write("load", load)
         run.tables.write("original_weight", original_weight_by_language(load))
@@ -254,6 +258,23 @@ def _plain_load(counted: pd.DataFrame, stage: str) -> pd.DataFrame:
     slots = load.groupby(["language", "dataset", "layer"])["chosen"].transform("sum")
     columns = ["language", "role", "dataset", "layer", "expert", "share", "mass", "n_tokens", "first"]
     return load.assign(share=load["chosen"] / slots)[columns]
+
+
+def _guesses(analysis: Analysis, corpus: Corpus, model: Any, tokenizer: Any) -> pd.DataFrame | None:
+    """Return in which languages every layer, also one without a router, would go on with one of our sample texts.
+
+    It is that of the last language that has one; expanded languages come last. None where there is no such text, or
+    the model cannot be read layer by layer.
+    """
+    texts = [code for code in analysis.roles if code in TEXTS]
+    if not texts:
+        return None
+    options = {"languages": list(analysis.roles), "corpus": corpus}
+    try:
+        return logit_lens(model, tokenizer, TEXTS[texts[-1]], texts[-1], **options).languages_by_layer()
+    except UnsupportedModelError as error:
+        remark(f"No guesses by layer: {error}")
+        return None
 
 
 def _texts(analysis: Analysis, corpus: Corpus) -> dict[str, tuple[str, str]]:

@@ -23,6 +23,7 @@ from lpr_lab.model.peft import BaseTunerLayer
 _PLAIN_NAMES = (("dense_h_to_4h", "dense_4h_to_h"), ("c_fc", "c_proj"), ("fc1", "fc2"), ("up_proj", "down_proj"))
 _ACTIVATION_NAMES = ("act_fn", "activation_fn", "act", "activation")
 _MLP_NAMES = ("mlp", "feed_forward", "ffn")
+_FINAL_NORM_NAMES = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
 _MIXTURE_FIELDS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 
 
@@ -103,6 +104,28 @@ def decoder_layers(model: PreTrainedModel) -> list[nn.Module]:
         UnsupportedModelError: as `find_decoder_mlps`, where there is no decoder stack.
     """
     return [*_decoder_layers(model, model.config.name_or_path or type(model).__name__)[1]]
+
+
+def final_norm(model: PreTrainedModel) -> nn.Module:
+    """Return the norm between the last decoder layer and the head of a causal LM.
+
+    It is found by name, beside the decoder layers. Whether the head reads what it gives is for the caller to see.
+
+    Raises:
+        UnsupportedModelError: there is none; the message lists what stands beside the layers.
+    """
+    name = model.config.name_or_path or type(model).__name__
+    path, _ = _decoder_layers(model, name)
+    around, _, own = path.rpartition(".")
+    beside = {key: child for key, child in model.get_submodule(around).named_children() if key != own}
+    for candidate in _FINAL_NORM_NAMES:
+        if candidate in beside:
+            return beside[candidate]
+    raise UnsupportedModelError(
+        f"{name} ({type(model).__name__}) has no norm after its last layer, so states of earlier layers cannot be put "
+        f"through its head: expected one of {', '.join(_FINAL_NORM_NAMES)} beside the layers, found "
+        f"{', '.join(beside) or 'nothing'}."
+    )
 
 
 def _decoder_layers(model: PreTrainedModel, name: str) -> tuple[str, nn.ModuleList]:

@@ -5,14 +5,8 @@ if (!window.lprCausal) {
   (function () {
     "use strict";
     const drawn = new WeakMap();
-    const unpack = (text) => new Float32Array(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
+    const { unpack, make } = window.lprCells;
     const signed = (value) => (value < 0 ? "−" : "+") + Math.abs(value).toFixed(2);
-    const make = (name, text = "", attributes = {}) => {
-      const element = document.createElement(name);
-      element.textContent = text;
-      for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
-      return element;
-    };
 
     // Draw a map, unless it stands there already as its attributes say.
     window.lprCausal = function (box) {
@@ -89,14 +83,9 @@ if (!window.lprCausal) {
     }
     function go(view, cell, key) {
       const last = [view.data.layers.length - 1, view.data.tokens.length - 1];
-      const here = [Number(cell.dataset.p), Number(cell.dataset.t)];
-      const by = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1], Home: [-here[0], 0], End: [last[0], 0], PageDown: [0, 10], PageUp: [0, -10] }[key];
-      if (!by) return false;
-      const bound = (value, low, high) => Math.min(Math.max(value, low), high);
-      const target = cellAt(view, bound(here[0] + by[0], 0, last[0]), bound(here[1] + by[1], -1, last[1]));
-      cell.tabIndex = -1;
-      target.tabIndex = 0;
-      target.focus();
+      const place = window.lprCells.step([Number(cell.dataset.p), Number(cell.dataset.t)], key, last, -1);
+      if (!place) return false;
+      window.lprCells.focus(cell, cellAt(view, ...place));
       return true;
     }
     function ask(view, cell) {
@@ -138,7 +127,7 @@ if (!window.lprCausal) {
       });
     }
     document.addEventListener("change", (event) => {
-      const view = event.target.closest?.(".lpr-causal-choices") ? of(event.target) : null;
+      const view = event.target.closest?.(".lpr-segments") ? of(event.target) : null;
       if (!view) return;
       view.box.dataset.expert = event.target.value;
       view.box.dataset.cell = "";

@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from helpers.sample_causal import make_causal, make_next
 from helpers.sample_experts import ROLES, STAGES, expert_tables
+from helpers.sample_lens import make_lens
 from helpers.sample_runs import make_run, make_trace, results
 from helpers.sample_tasks import answers
 from lpr_lab.measure.tasks.scores import change_rows
@@ -27,6 +28,7 @@ from lpr_lab.views.html import (
     comparison,
     continuations,
     expert_panels,
+    guesses,
     layers,
     live,
     run_overview,
@@ -119,6 +121,9 @@ DRAWN = {
     "expert_panels.render_pairs": lambda run: expert_panels.render_pairs(_pairs_of_experts()),
     "expert_panels.render_vocabulary": lambda run: expert_panels.render_vocabulary(
         _tokens_of_evil(), {EVIL: EVIL} | ROLES
+    ),
+    "guesses.render_guesses": lambda run: guesses.render_guesses(
+        make_lens(piece=EVIL.encode()), {EVIL: EVIL}, note=EVIL, query=EVIL
     ),
     "layers.render_grid": lambda run: layers.render_grid(*_change(), EVIL),
     "layers.render_profile": lambda run: layers.render_profile(make_trace(EVIL, num_layers=3)),

@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 
 from lpr_lab.dashboard.page_data import PageData, opening
+from lpr_lab.dashboard.pages.routing.guesses import guesses_as_data
 from lpr_lab.dashboard.pages.routing.texts import read
 from lpr_lab.dashboard.shell import PageContext
 from lpr_lab.errors import LprError, MissingError
@@ -12,7 +13,7 @@ from lpr_lab.runs.run import Run
 
 
 def as_data(context: PageContext, run: Run, runs_dir: Path) -> PageData:
-    """Return the routing of the text that is shown, at the stage that is shown.
+    """Return the routing of the text that is shown, at the stage that is shown; first the guesses of layers, if shown.
 
     A text that a run keeps is read from there; one that was typed is traced anew by the cell.
 
@@ -42,4 +43,7 @@ def as_data(context: PageContext, run: Run, runs_dir: Path) -> PageData:
             "model, tokenizer = lab.load_trained(run.path), lab.load_tokenizer(run.path)\n"
             f"trace = lab.trace(model, tokenizer, {trace.text!r}, {trace.language!r}){chosen}\ntrace.to_frame()\n"
         )
-    return PageData(cell, tables, {"trace": trace.to_plain})
+    documents = {"trace": trace.to_plain}
+    if (shown := guesses_as_data(run, trace, context.query, runs_dir)) is not None:
+        return PageData(shown.cell, {**shown.tables, **tables}, {**shown.documents, **documents})
+    return PageData(cell, tables, documents)

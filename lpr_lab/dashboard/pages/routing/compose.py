@@ -12,6 +12,7 @@ from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.cache import cached
 from lpr_lab.dashboard.pages.routing import render
 from lpr_lab.dashboard.pages.routing.causal import show_causal
+from lpr_lab.dashboard.pages.routing.guesses import show_guesses
 from lpr_lab.dashboard.pages.routing.texts import OWN, examples, read, show_own, unknown
 from lpr_lab.dashboard.query import Query
 from lpr_lab.dashboard.server.models import why_no_model
@@ -197,6 +198,8 @@ def compose(context: PageContext, runs_dir: Path) -> dict[str, Any]:
         "causal": hidden,
         "causal_map": "",
         "causal_cell": "",
+        "guesses": hidden,
+        "guesses_grid": "",
     }
     run = context.run
     if run is None:
@@ -255,6 +258,7 @@ def show_stage(context: PageContext, run: Run, name: str, stages: RoutingTrace, 
         "what_if": gr.update(visible=can_run and len(trace.layers) > 0),
         "expert": gr.update(choices=expert_choices(experts), value=0),
         **show_causal(run, trace, context.query, can_run=can_run),
+        **show_guesses(run, trace, context.query, can_run=can_run),
     }
 
 

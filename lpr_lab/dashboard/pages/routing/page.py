@@ -10,6 +10,7 @@ from markupsafe import Markup
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.pages.routing.causal import HEADING, ask_cell, work_out
 from lpr_lab.dashboard.pages.routing.compose import QUESTION, compose
+from lpr_lab.dashboard.pages.routing.guesses import GuessControls, read_layers
 from lpr_lab.dashboard.pages.routing.own_texts import OwnControls, delete_own, keep_own, rename_own, trace_own
 from lpr_lab.dashboard.pages.routing.texts import say_unreadable
 from lpr_lab.dashboard.pages.routing.what_if import trace_beside, try_change
@@ -20,7 +21,8 @@ from lpr_lab.dashboard.shell import FILES, MODEL, PICK, html_block, in_order, is
 SHOWN = (
     *("top", "picker", "kept", "stage", "other", "also"),
     *("own", "text", "language", "go", "why", "keeping", "note", "name", "keep", "replace", "rename", "delete"),
-    *("sure", "never_mind", "strip", "causal", "causal_map", "causal_cell", "what_if", "expert", "changed"),
+    *("sure", "never_mind", "strip", "causal", "causal_map", "causal_cell"),
+    *("guesses", "guesses_grid", "what_if", "expert", "changed"),
     *("languages", "overview", "plot", "table"),
 )
 """The components that the address decides, after the picker of runs, in the order of `Page.draw`."""
@@ -34,7 +36,8 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     made.connect_stages()
     traced = made.connect_own_text()
     compared, tried = made.connect_second_run(), made.connect_what_if()
-    made.connect_stopping(traced, compared, tried, made.connect_causal())
+    layers_read = made.guesses.connect(queued(made.read_layers, *_waiting(gr.skip())))
+    made.connect_stopping(traced, compared, tried, made.connect_causal(), layers_read)
 
 
 class Page:
@@ -48,6 +51,8 @@ class Page:
         self.parts |= self.own.parts
         self.parts["strip"] = html_block(elem_id="lpr-text")
         self._add_causal()
+        self.guesses = GuessControls()
+        self.parts |= self.guesses.parts
         self._add_what_if()
         for name in ("changed", "languages", "overview"):
             self.parts[name] = html_block()
@@ -139,7 +144,7 @@ class Page:
         self.parts["causal_map"].click(queued(self.ask_cell, *waiting), None, shown, **asked)
         return worked
 
-    def connect_stopping(self, traced: Any, compared: Any, tried: Any, worked: Any) -> None:
+    def connect_stopping(self, traced: Any, compared: Any, tried: Any, worked: Any, layers_read: Any) -> None:
         """Let the reader cancel what is computed; another run or text cancels all of it."""
         stops = (
             (self.own.stop, traced, self.own.line),
@@ -153,9 +158,10 @@ class Page:
         halted.then(stopped, None, [self.causal_line, self.causal_stop], **FILES)
         # What was asked for a text is not shown under another one.
         lines = [part for stop, _, line in stops for part in (line, stop)] + [self.causal_line, self.causal_stop]
+        lines += [self.guesses.line, self.guesses.stop]
         texts = ((self.parts[name], self.choose_text) for name in ("picker", "kept"))
         for control, choose in ((self.run, self.choose_run), *texts):
-            given_up = control.input(None, None, None, cancels=[traced, compared, tried, worked], **PICK)
+            given_up = control.input(None, None, None, cancels=[traced, compared, tried, worked, layers_read], **PICK)
             given_up.then(in_order(choose), [control], self.outputs, **PICK)
             given_up.then(silence, None, lines, **FILES)
 
@@ -181,17 +187,17 @@ class Page:
 
     def choose_run(self, chosen: str, request: gr.Request) -> list[Any]:
         """Draw another run."""
-        return self.draw(request, run=chosen, tok="", stage="", stage2="", run2="", cause="")
+        return self.draw(request, run=chosen, tok="", stage="", stage2="", run2="", cause="", guess="")
 
     def choose_text(self, chosen: str, request: gr.Request) -> list[Any]:
         """Draw another text."""
-        return self.draw(request, text=chosen, lang="", tok="", cause="")
+        return self.draw(request, text=chosen, lang="", tok="", cause="", guess="")
 
     def choose_stage(self, chosen: str, request: gr.Request) -> list[Any]:
         """Draw another stage; it is not compared with itself."""
         query = Query.parse(dict(request.query_params))
         other = "" if query.stage2 == chosen and not query.run2 else query.stage2
-        return self.draw(request, stage=chosen, stage2=other, cause="")
+        return self.draw(request, stage=chosen, stage2=other, cause="", guess="")
 
     def choose_other(self, chosen: str, request: gr.Request) -> list[Any]:
         """Draw what has changed since another stage or run."""
@@ -226,6 +232,11 @@ class Page:
         for step in work_out(self.runs_dir, dict(request.query_params)):
             yield *step, gr.update(visible=is_busy(step[0]))
 
+    def read_layers(self, request: gr.Request) -> Iterator[tuple[Any, ...]]:
+        """Read what every layer would say next."""
+        for step in read_layers(self.runs_dir, dict(request.query_params)):
+            yield *step, gr.update(visible=is_busy(step[0]))
+
     def ask_cell(self, request: gr.Request) -> Iterator[tuple[Any, ...]]:
         """Say what the model expects at a cell of the map."""
         for step in ask_cell(self.runs_dir, dict(request.query_params)):
@@ -252,8 +263,8 @@ class Page:
 
 
 def silence() -> list[Any]:
-    """Clear the status lines of all four computations, and hide their buttons."""
-    return [one for _ in range(4) for one in (status(""), gr.update(visible=False))]
+    """Clear the status lines of all five computations, and hide their buttons."""
+    return [one for _ in range(5) for one in (status(""), gr.update(visible=False))]
 
 
 def stopped() -> list[Any]:
