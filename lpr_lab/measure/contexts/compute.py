@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from transformers import PreTrainedTokenizerBase
 
-from lpr_lab.errors import UsageError, one_of
+from lpr_lab.errors import ComparisonRefusedError, UsageError, one_of
 from lpr_lab.measure.contexts.expert_contexts import (
     CONTEXT_COLUMNS,
     EFFECT_COLUMNS,
@@ -142,17 +142,45 @@ def context_tokens(
     model: PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     corpus: Corpus,
+    contexts: pd.DataFrame,
     *,
     languages: Sequence[str],
     split: str = "heldout",
     tokens_per_language: int = 4096,
     max_document_tokens: int = 256,
 ) -> Tokens:
-    """Return the tokens of the documents that `expert_contexts` reads with these arguments, without a forward pass.
+    """Return the tokens of the documents that `expert_contexts` read with these arguments, without a forward pass.
 
-    For whoever kept the tables, which hold no text, and wants the sentences again.
+    For whoever kept its tables, which hold no text, and wants the sentences again.
+
+    Args:
+        model: see `expert_contexts`, as of all arguments but one.
+        tokenizer: see there.
+        corpus: see there.
+        contexts: the table of that name that was kept.
+        languages: see there.
+        split: see there.
+        tokens_per_language: see there.
+        max_document_tokens: see there.
+
+    Raises:
+        ComparisonRefusedError: a token of the table isn't at its place: the corpus has other text now.
+        UsageError: see `expert_contexts`.
     """
     texts = _texts(model, tokenizer, corpus, languages, split, tokens_per_language, max_document_tokens)
+    found = {
+        (text.language, document.id): ids[kept].tolist()
+        for text in texts
+        for document, ids, kept in zip(text.documents, text.blocks.input_ids, text.blocks.is_text, strict=True)
+    }
+    for row in contexts[["language", "document", "position", "token_id"]].drop_duplicates().itertuples(index=False):
+        language, document, position, token_id = row
+        ids = found.get((language, document), [])
+        if position > len(ids) or ids[position - 1] != token_id:
+            raise ComparisonRefusedError(
+                f"Token {position} of document {document!r} ({language}) is not the one that was read: the corpus "
+                f"{corpus.name} has other text now. Find the contexts anew."
+            )
     return pieces_of(tokenizer, texts)
 
 

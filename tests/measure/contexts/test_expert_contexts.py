@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lpr_lab.errors import MissingError, UsageError
+from lpr_lab.errors import ComparisonRefusedError, MissingError, UsageError
 from lpr_lab.measure.contexts.compute import context_steps, context_tokens, expert_contexts
 from lpr_lab.measure.contexts.expert_contexts import BITS, CONTEXT_COLUMNS, EFFECT_COLUMNS, WEIGHT, ExpertContexts
 from lpr_lab.measure.contexts.reading import Place
@@ -121,7 +121,10 @@ def test_tokens_are_found_again_without_a_forward_pass(read, tiny_tokenizer, tin
     model, found, _ = read
     monkeypatch.setattr(model, "forward", lambda *_, **__: pytest.fail("it read"))
     options = {name: value for name, value in OPTIONS.items() if name != "precision"}
-    assert context_tokens(model, tiny_tokenizer, tiny_corpus, **options) == found.tokens
+    assert context_tokens(model, tiny_tokenizer, tiny_corpus, found.contexts, **options) == found.tokens
+    moved = found.contexts.assign(token_id=found.contexts["token_id"] + 1)
+    with pytest.raises(ComparisonRefusedError, match="other text"):
+        context_tokens(model, tiny_tokenizer, tiny_corpus, moved, **options)
 
 
 def test_neighbours_are_the_highest_correlations_of_weights_over_all_tokens(read):
