@@ -113,6 +113,15 @@
   // ---- our HTML inside gradio
   // Its nodes stay while what they hold is exchanged, so listeners are added once, to the component's own element or to
   // the document, and nothing that was read from a node is kept.
+  // Where the reader is to be taken once it is drawn: what the address names behind its #, or a link that was followed.
+  let goal = location.hash.slice(1);
+  function goThere(element) {
+    const place = goal && element.querySelector("#" + CSS.escape(goal));
+    if (!place) return;
+    goal = "";
+    place.scrollIntoView({ block: "start" });
+    place.focus({ preventScroll: true });
+  }
   function refresh(element) {
     for (const plan of element.querySelectorAll(".lpr-plan")) window.lprPlan(plan);
     for (const strip of element.querySelectorAll(".lpr-strip")) window.lprTokenStrip(strip);
@@ -123,6 +132,7 @@
     const page = document.querySelector("a[data-page][aria-current]");
     if (question && page) document.title = page.textContent + " · lpr_lab";
     carryOver();
+    goThere(element);
   }
   function attach(element, watch, trigger) {
     refresh(element);
@@ -150,7 +160,10 @@
       const link = event.target.closest("[data-pick]");
       if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
       event.preventDefault();
+      const isHere = "?" + link.dataset.pick === location.search;
+      goal = link.dataset.goto ?? "";
       setQuery(link.dataset.pick);
+      if (isHere) goThere(document);
       trigger("click");
     });
   }
