@@ -8,13 +8,13 @@
   const inPlace = { layer: "layer", tok: "tok", mode: "mode", colour: "view", expert: "expert", stage: "stage" };
   const usual = { mode: "reading", colour: "original" };
 
-  function setQuery(query, drawn = false) {
+  function setQuery(query, { drawn = false, followed = false } = {}) {
     const target = location.pathname + (query ? "?" + query : "");
     if (target !== location.pathname + location.search) {
       const before = new URLSearchParams(location.search);
       const after = new URLSearchParams(query);
       // The first drawing only completes the address that was asked for.
-      const isStep = shown !== null && [...steps, "expert"].some((key) => before.get(key) !== after.get(key));
+      const isStep = followed || shown !== null && [...steps, "expert"].some((key) => before.get(key) !== after.get(key));
       history[isStep ? "pushState" : "replaceState"](history.state, "", target);
       document.dispatchEvent(new Event("lpr:address"));
     }
@@ -127,7 +127,7 @@
     for (const strip of element.querySelectorAll(".lpr-strip")) window.lprTokenStrip(strip);
     for (const map of element.querySelectorAll(".lpr-causal")) window.lprCausal(map);
     const marked = element.querySelector("[data-query]");
-    if (marked) setQuery(marked.dataset.query, true);
+    if (marked) setQuery(marked.dataset.query, { drawn: true });
     const question = element.querySelector("h1");
     const page = document.querySelector("a[data-page][aria-current]");
     if (question && page) document.title = page.textContent + " · lpr_lab";
@@ -162,7 +162,7 @@
       event.preventDefault();
       const isHere = "?" + link.dataset.pick === location.search;
       goal = link.dataset.goto ?? "";
-      setQuery(link.dataset.pick);
+      setQuery(link.dataset.pick, { followed: Boolean(goal) });
       if (isHere) goThere(document);
       trigger("click");
     });
