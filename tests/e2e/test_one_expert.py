@@ -96,9 +96,11 @@ def check_list(page: Page, title: str, found, by: str) -> None:
         around = found.in_sentence(row["language"], row["document"], row["position"], 16)
         assert token == around.token or not around.token.strip()
         assert sentence.startswith(around.before) and sentence.endswith(around.after)
-        change = "" if row["change_bits"] != row["change_bits"] else f"{signed(row['change_bits'], 2)} without it | "
-        where = f"token {row['position'] + 1} of {row['document']}"
-        assert facts == f"weight {percent(row['weight'])} | {row['bits']:.2f} bits | {change}{where}"
+        first = (
+            f"weight {percent(row['weight'])}" if by == WEIGHT else f"{signed(row['change_bits'], 2)} bits without it"
+        )
+        where = f"token {row['position'] + 1} of document {row['document']}"
+        assert facts == f"{first} | costs {row['bits']:.2f} bits | {where}"
 
 
 def test_contexts_are_found_by_mouse_and_say_what_the_library_says(open_page, at, fresh, made):

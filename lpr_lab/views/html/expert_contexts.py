@@ -59,13 +59,12 @@ def _context(found: ExpertContexts, row: Mapping[Any, Any]) -> dict[str, Any]:
     if (row["language"], row["document"]) in found.tokens:
         before, token, after = found.in_sentence(row["language"], row["document"], row["position"], WIDTH)
         around = visible(before), visible(token) if token.strip() else label, visible(after)
-    change = row["change_bits"]
     return {
         "label": label,
         "around": around,
         "weight": percent(row["weight"]),
         "bits": f"{row['bits']:.2f}",
-        "change": "" if change != change else signed(change, 2),
+        "change": signed(row["change_bits"], 2),
         "document": row["document"],
         "position": row["position"] + 1,  # as the page Routing counts
     }
@@ -82,7 +81,7 @@ def effect_in_words(effects: Table) -> str:
     if max(abs(most["change_bits"]), abs(least["change_bits"])) < _NOTHING:
         return "Without it the text costs the same in every language: the rest of its layer does as well."
     said = f"Without it a token of {_named(most)}"
-    return said if most is least else f"{said}, and one of {_named(least)}"
+    return f"{said}." if most is least else f"{said}, and one of {_named(least)}."
 
 
 def _named(row: Mapping[Any, Any]) -> str:

@@ -79,7 +79,8 @@ def test_with_weights_it_says_what_finding_them_takes(runs_dir, counted, weights
 def test_tokens_stand_in_their_sentence_with_their_numbers_and_bytes_as_bytes(runs_dir, kept, weights):
     shown = compose(runs_dir, **HERE)
     text = words(shown["contexts"])
-    assert "T h e sea was calm." in text and "weight 90%" in text and "3.25 bits" in text and "−0.50 without it" in text
+    assert "T h e sea was calm." in text and "weight 90%" in text and "costs 3.25 bits" in text
+    assert "−0.50 bits without it" in text and "token 3 of document d" in text
     assert "⟨CE⟩" in text or "⟨97⟩" in text
     assert 'dir="auto" lang="el"' in shown["contexts"] and "<mark>" in shown["contexts"]
     assert not shown["find"]["visible"] and not shown["leave_out"]["visible"]
