@@ -140,6 +140,7 @@ def _contexts(selection: Selection, query: Query, found: ExpertContexts | None, 
     effects = of_expert(found.effects, *place)
     effects = effects[effects["language"].isin(roles)]
     near = of_expert(found.neighbours, *place)
+    near = near[near["correlation"] > 0]  # the closest of few may still be unlike it
 
     def choose(layer: int, expert: int | None) -> dict[str, str]:
         return link_to(selection, query, layer, expert or 0)
@@ -152,7 +153,7 @@ def _contexts(selection: Selection, query: Query, found: ExpertContexts | None, 
         said=effect_in_words(effects) if len(effects) else "",
         effects=render_effects(effects, roles) if len(effects) else "",
         by_bits=render_contexts(found, *place, roles, BITS) if len(effects) else "",
-        near=render_neighbours(near, choose) if len(near) else "",
+        near=render_neighbours(near, choose),
     )
 
 
