@@ -122,7 +122,9 @@ DRAWN = {
     "expert_contexts.render_contexts": lambda run: [
         expert_contexts.render_contexts(_contexts(), 2, 1, {EVIL: EVIL}, by) for by in ("weight", "bits")
     ],
-    "expert_contexts.render_effects": lambda run: expert_contexts.render_effects(_contexts().effects, {EVIL: EVIL}),
+    "expert_contexts.render_effects": lambda run: expert_contexts.render_effects(
+        _contexts().effects.head(1), {EVIL: EVIL}
+    ),
     "expert_contexts.render_neighbours": lambda run: expert_contexts.render_neighbours(_contexts().neighbours, link),
     "expert_panels.render_languages": lambda run: expert_panels.render_languages(
         [EVIL], {EVIL: EVIL}, np.array([[0.5, 0.5]]), links=expert_panels.LanguageLinks(link, link)
