@@ -1,6 +1,7 @@
 """Cache rendered pages by file modification time.
 
-Only for functions of a `PageContext`, whose result depends on the address, the files and the unsaved texts.
+Only for functions of a `PageContext`, whose result depends on the address, the files and what
+`server` holds in memory.
 """
 
 import threading
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lpr_lab.dashboard.server.causal_maps import CAUSAL
+from lpr_lab.dashboard.server.context_tokens import CONTEXT_TOKENS
 from lpr_lab.dashboard.server.lenses import LENSES
 from lpr_lab.dashboard.server.models import MODELS
 from lpr_lab.dashboard.server.unsaved_texts import UNSAVED
@@ -78,7 +80,13 @@ def fingerprint(context: PageContext) -> tuple[Any, ...]:
         name for name in (context.run.id if context.run else "", context.query.run2, *context.query.compared) if name
     }
     typed = UNSAVED.stamp(context.query.text)
-    return (typed, CAUSAL.stamp(), LENSES.stamp(), *(_state_of(run, in_full=run.id in mine) for run in context.runs))
+    return (
+        typed,
+        CAUSAL.stamp(),
+        CONTEXT_TOKENS.stamp(),
+        LENSES.stamp(),
+        *(_state_of(run, in_full=run.id in mine) for run in context.runs),
+    )
 
 
 def _state_of(run: Run, in_full: bool) -> tuple[Any, ...]:

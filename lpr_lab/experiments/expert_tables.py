@@ -80,19 +80,32 @@ def measure_experts(run: Run, use: Callable[[], AbstractContextManager[HasModel]
     Raises:
         UsageError: the run does not say which corpus it was made from.
     """
+    roles = scored_roles(run)
+    yield Progress(0, 1, "Reading the run's text")
+    corpus = corpus_of(run.config, list(roles))
+    with use() as held:
+        counter, tokenizer = ExpertCounter(stage_names(held.model)), held.tokenizer
+    yield from count_experts(counter, corpus, roles, use, tokens_per_language=scored_tokens(run))
+    write_expert_tables(run, counter, tokenizer)
+
+
+def scored_roles(run: Run) -> dict[str, str]:
+    """Return the languages that a run is scored in, and whether each is `original` or `expanded`.
+
+    Raises:
+        UsageError: the run does not say which corpus it was made from.
+    """
     config = run.config
     if not {"corpus", "original", "expanded"} <= set(config):
         raise UsageError(f"Run {run.id} does not say which text it was made from, so its experts cannot be counted.")
     originals = [*config["original"], *config.get("unreviewed", ())]
     languages = [*originals, *config.get("earlier", ()), *config["expanded"]]
-    yield Progress(0, 1, "Reading the run's text")
-    corpus = corpus_of(config, languages)
-    roles = {code: "original" if code in originals else "expanded" for code in languages}
-    with use() as held:
-        counter, tokenizer = ExpertCounter(stage_names(held.model)), held.tokenizer
-    budget = int(config.get("eval_tokens_per_language", 4096))
-    yield from count_experts(counter, corpus, roles, use, tokens_per_language=budget)
-    write_expert_tables(run, counter, tokenizer)
+    return {code: "original" if code in originals else "expanded" for code in languages}
+
+
+def scored_tokens(run: Run) -> int:
+    """Return up to how many tokens of each language a run is scored on."""
+    return int(run.config.get("eval_tokens_per_language") or 4096)
 
 
 def count_experts(

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from lpr_lab.measure.significance import bootstrap_interval, change_verdict
+from lpr_lab.measure.significance import bootstrap_interval, change_verdict, resample
 
 COLUMNS = [
     "language",
@@ -100,12 +100,8 @@ def change_rows(
 
 
 def bootstrap_draws(test: ScoredDocuments, resamples: int = 1000, seed: int = 0) -> np.ndarray:
-    """Return document indices of each bootstrap resample, int [resamples, documents].
-
-    One generator per test set, so that adding a language does not move the intervals of the others.
-    """
-    generator = np.random.default_rng([seed, int(test.fingerprint[:8], 16)])
-    return generator.integers(0, len(test.num_bytes), (resamples, len(test.num_bytes)))
+    """Return document indices of each bootstrap resample, int [resamples, documents]; see `significance.resample`."""
+    return resample(test.fingerprint, len(test.num_bytes), resamples, seed)
 
 
 def document_rows(sets: Iterable[ScoredDocuments]) -> pd.DataFrame:

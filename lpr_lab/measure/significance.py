@@ -132,6 +132,20 @@ def clear_best(count: int, difference: Callable[[int, int], Difference], *, less
 # ------------------------------------------------------------------------------------------------------ intervals
 
 
+def resample(fingerprint: str, size: int, resamples: int, seed: int) -> np.ndarray:
+    """Return indices of the documents (or items) of each bootstrap resample, int [resamples, size].
+
+    One generator per test set, so that adding a language does not move the intervals of the others.
+
+    Args:
+        fingerprint: hexadecimal, of the test set.
+        size: how many documents it has.
+        resamples: how often they are drawn.
+        seed: of the drawing.
+    """
+    return np.random.default_rng([seed, int(fingerprint[:8], 16)]).integers(0, size, (resamples, size))
+
+
 def bootstrap_interval(resampled: np.ndarray, size: int) -> tuple[float, float]:
     """Return the 95 % interval of a statistic from its bootstrap; of a single document it is without bounds.
 

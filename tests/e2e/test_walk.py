@@ -15,10 +15,12 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from helpers.page_walk import WATCH, Walk, check_controls, check_routing, check_strip, query_of, settle, state_of
+from helpers.sample_contexts import sample_contexts
 from helpers.sample_experts import write_expert_tables
 from helpers.sample_runs import HOSTILE, MIXED, SENTENCES, make_plan_run, make_run, make_trace
 from helpers.sample_scores import write_lifelong, write_scores, write_slices
 from lpr_lab.dashboard import serve
+from lpr_lab.runs.expert_contexts import write_contexts
 from lpr_lab.runs.find import list_runs
 from lpr_lab.runs.own_texts import keep_text
 from lpr_lab.runs.run import Run
@@ -65,6 +67,7 @@ def folder(tmp_path_factory) -> Path:
         run.traces.write("mixed", make_trace(MIXED, num_layers=num_layers))
         run.traces.write("hostile", make_trace(HOSTILE.replace("\x07", ""), num_layers=num_layers))
         write_expert_tables(run)
+        write_contexts(run, sample_contexts(left_out=seed == 0))
         write_scores(run, seed=seed)
         write_slices(run, seed=seed)
         keep_text(run, f"own-{seed:032x}", "Kept", staged("A text that somebody kept.", "en", seed, 2))

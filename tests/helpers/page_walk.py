@@ -373,6 +373,13 @@ class Walk:
     def _link(self) -> str:
         return self._press(self.page.locator("a[data-pick]:visible"))
 
+    def _way(self) -> str:
+        """From a token to its expert, and from an expert to the token it came from or to a text of one's own."""
+        done = self._press(self.page.locator("#lpr-text a.lpr-way:visible, #lpr-expert .lpr-ctx-ways a:visible"))
+        if done:
+            self.page.wait_for_load_state("domcontentloaded")
+        return done
+
     def _leave(self) -> str:
         others = [path for path in STEPS if path != self.path]
         self.visits = [path for path in self.visits if path != self.path] or self.random.sample(others, len(others))
@@ -401,9 +408,9 @@ STEPS = {
     "/": ["link", "link", "dropdown"],
     "/routing": [
         *("radio", "radio", "radio", "dropdown", "strip_look", "token", "token", "cell", "token_key", "layer_key"),
-        *("cell_key", "hover"),
+        *("cell_key", "hover", "way"),
     ],
-    "/experts": ["radio", "dropdown", "box", "link"],
+    "/experts": ["radio", "dropdown", "box", "link", "way"],
     "/retention": ["radio", "dropdown", "link"],
     "/compare": ["radio", "dropdown", "blind", "link"],
     "/plan": ["radio", "dropdown", "stepper", "stepper", "number"],

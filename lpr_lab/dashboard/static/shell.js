@@ -8,13 +8,13 @@
   const inPlace = { layer: "layer", tok: "tok", mode: "mode", colour: "view", expert: "expert", stage: "stage" };
   const usual = { mode: "reading", colour: "original" };
 
-  function setQuery(query, drawn = false) {
+  function setQuery(query, { drawn = false, followed = false } = {}) {
     const target = location.pathname + (query ? "?" + query : "");
     if (target !== location.pathname + location.search) {
       const before = new URLSearchParams(location.search);
       const after = new URLSearchParams(query);
       // The first drawing only completes the address that was asked for.
-      const isStep = shown !== null && [...steps, "expert"].some((key) => before.get(key) !== after.get(key));
+      const isStep = followed || shown !== null && [...steps, "expert"].some((key) => before.get(key) !== after.get(key));
       history[isStep ? "pushState" : "replaceState"](history.state, "", target);
       document.dispatchEvent(new Event("lpr:address"));
     }
@@ -113,17 +113,27 @@
   // ---- our HTML inside gradio
   // Its nodes stay while what they hold is exchanged, so listeners are added once, to the component's own element or to
   // the document, and nothing that was read from a node is kept.
+  // Where the reader is to be taken once it is drawn: what the address names behind its #, or a link that was followed.
+  let goal = location.hash.slice(1);
+  function goThere(element) {
+    const place = goal && element.querySelector("#" + CSS.escape(goal));
+    if (!place) return;
+    goal = "";
+    place.scrollIntoView({ block: "start" });
+    place.focus({ preventScroll: true });
+  }
   function refresh(element) {
     for (const plan of element.querySelectorAll(".lpr-plan")) window.lprPlan(plan);
     for (const strip of element.querySelectorAll(".lpr-strip")) window.lprTokenStrip(strip);
     for (const map of element.querySelectorAll(".lpr-causal")) window.lprCausal(map);
     for (const grid of element.querySelectorAll(".lpr-guesses")) window.lprGuesses(grid);
     const marked = element.querySelector("[data-query]");
-    if (marked) setQuery(marked.dataset.query, true);
+    if (marked) setQuery(marked.dataset.query, { drawn: true });
     const question = element.querySelector("h1");
     const page = document.querySelector("a[data-page][aria-current]");
     if (question && page) document.title = page.textContent + " · lpr_lab";
     carryOver();
+    goThere(element);
   }
   function attach(element, watch, trigger) {
     refresh(element);
@@ -151,7 +161,10 @@
       const link = event.target.closest("[data-pick]");
       if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
       event.preventDefault();
-      setQuery(link.dataset.pick);
+      const isHere = "?" + link.dataset.pick === location.search;
+      goal = link.dataset.goto ?? "";
+      setQuery(link.dataset.pick, { followed: Boolean(goal) });
+      if (isHere) goThere(document);
       trigger("click");
     });
   }

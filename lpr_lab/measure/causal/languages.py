@@ -14,10 +14,10 @@ from lpr_lab.errors import UsageError
 from lpr_lab.measure.causal.causal_map import CausalMap
 from lpr_lab.measure.causal.compute import BATCH_TOKENS, causal_steps
 from lpr_lab.measure.documents import choose_tests, fingerprint_of
-from lpr_lab.measure.significance import bootstrap_interval
+from lpr_lab.measure.significance import bootstrap_interval, resample
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.progress import progress
-from lpr_lab.text.corpus import Corpus, Document
+from lpr_lab.text.corpus import Corpus
 
 COLUMNS = "language role dataset layer expert change_bits ci_low ci_high n_documents n_tokens".split()
 
@@ -75,15 +75,9 @@ def causal_by_language(
                 *_, last = causal_steps(model, tokenizer, document.text, language, **options)
                 maps.append(last.result)
                 bar.update(1)
-            draws = _draws(documents, bootstrap, seed)
+            draws = resample(fingerprint_of(documents), len(documents), bootstrap, seed)
             rows += [[language, roles[language], split, *row] for row in _rows(maps, draws)]
     return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def _draws(documents: Sequence[Document], bootstrap: int, seed: int) -> np.ndarray:
-    """Return document indices of each resample; one generator per test set, as for scores (`measure.forgetting`)."""
-    generator = np.random.default_rng([seed, int(fingerprint_of(documents)[:8], 16)])
-    return generator.integers(0, len(documents), (bootstrap, len(documents)))
 
 
 def _rows(maps: Sequence[CausalMap], draws: np.ndarray) -> list[list[int | float]]:

@@ -19,6 +19,10 @@ CONTEXT_COLUMNS = (
     "stage dataset language layer expert by rank document position token_id bytes weight bits change_bits".split()
 )
 NEIGHBOUR_COLUMNS = "stage dataset layer expert rank other_layer other_expert correlation n_tokens".split()
+EFFECT_COLUMNS = "stage dataset language layer expert change_bits ci_low ci_high n_documents n_tokens".split()
+
+Tokens = Mapping[tuple[str, str], list[bytes | None]]
+"""(language, document id) -> bytes of each token, the separator (None) first; ids may stand in several languages."""
 
 
 class InSentence(NamedTuple):
@@ -42,13 +46,15 @@ class ExpertContexts:
             more it costs without the expert; NaN for experts that were not left out.
         neighbours: the experts whose weights rise and fall with those of an expert, the closest first: Pearson's
             correlation over all text tokens that were read, every language together.
-        tokens: (language, document id) -> the bytes of each of its tokens, the separator (None) first; ids may stand in
-            several languages. Not for a run's folder.
+        effects: of each expert that was left out, language by language: how many bits more a token costs without it,
+            the mean over all text tokens, with its 95 % interval over documents. No rows where none was left out.
+        tokens: of all documents that were read. Not for a run's folder.
     """
 
     contexts: "pd.DataFrame"
     neighbours: "pd.DataFrame"
-    tokens: Mapping[tuple[str, str], list[bytes | None]]
+    effects: "pd.DataFrame"
+    tokens: Tokens
 
     def of(self, layer: int, expert: int, by: str = WEIGHT) -> "pd.DataFrame":
         """Return the contexts of one expert in one list, language by language.

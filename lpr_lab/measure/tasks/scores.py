@@ -17,6 +17,7 @@ from lpr_lab.measure.significance import (
     NOT_WORSE,
     Difference,
     bootstrap_interval,
+    resample,
     share_interval,
 )
 from lpr_lab.measure.tasks.kinds import TASKS
@@ -61,8 +62,7 @@ class ScoredItems:
 
     def draws(self, resamples: int, seed: int) -> np.ndarray:
         """Return item indices of each bootstrap resample, int [resamples, items]; the same for every model."""
-        generator = np.random.default_rng([seed, int(self.fingerprint[:8], 16)])
-        return generator.integers(0, len(self.ids), (resamples, len(self.ids)))
+        return resample(self.fingerprint, len(self.ids), resamples, seed)
 
 
 @dataclass

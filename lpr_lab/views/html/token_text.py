@@ -39,6 +39,11 @@ class Piece(NamedTuple):
     is_shared: bool
 
 
+def visible(text: str) -> str:
+    """Return a text with control characters as their pictures."""
+    return text.translate(_PICTURES)
+
+
 def pieces_of(trace: RoutingTrace, shown: int, *, reverse: bool) -> list[Piece]:
     """Return the text of the first tokens in pieces.
 
@@ -58,7 +63,7 @@ def pieces_of(trace: RoutingTrace, shown: int, *, reverse: bool) -> list[Piece]:
 
 
 def _piece(span: TextSpan, new: list[int], weight: np.ndarray, total: int, reverse: bool) -> Piece:
-    text = escape(span.text.translate(_PICTURES))
+    text = escape(visible(span.text))
     if "\r" in text:  # as it is, it would be read as a line feed
         text = text.replace("\r", Markup("&#13;"))
     kind = "special" if span.kind == "special" else "newline" if span.text and not span.text.strip("\r\n") else ""

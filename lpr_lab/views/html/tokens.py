@@ -77,6 +77,7 @@ def render_token_strip(
     *,
     change: RoutingChange | None = None,
     change_from: str = "",
+    experts: str = "",
     linked: bool = True,
     standalone: bool = False,
 ) -> Markup:
@@ -87,6 +88,7 @@ def render_token_strip(
         choices: what it shows at first; what the trace does not have is left out.
         change: how this trace differs from another one of the same text, for the colouring of that name.
         change_from: what it differs from, such as `G1 expand`.
+        experts: address of the page of this model's experts, where every token then leads to its own; empty for none.
         linked: choices are announced, so that the page's address follows; not for a second strip on a page.
         standalone: bring style and script along, for notebooks and files; the app has them once per page.
     """
@@ -101,6 +103,7 @@ def render_token_strip(
         "views/html/tokens.html.j2",
         state=_attributes(first) | {"linked": "yes" if linked else "no"},
         data=json.dumps(data, ensure_ascii=False),
+        experts=experts,
         colourings=colourings_of(trace, change is not None) if has_router else {},
         group=uuid.uuid4().hex[:8],
         language=language,

@@ -99,6 +99,15 @@ if (!window.lprTokenStrip?.of) {
         const split = list.map((w, e) => `expert ${e} ${e ? "new" : "original"} ${percent(w)}`).filter((_, e) => list[e] > 0);
         return `token ${token + 1} of ${count}, ${name(token)}${where}, ${state.layerName()}: ${split.join(", ")}`;
       }
+      // The way to an expert's own address, which remembers the token that it begins at; null where there is no such page.
+      function wayTo(expert, token, text) {
+        if (!strip.dataset.experts || state.layer === null) return null;
+        const [page, query] = strip.dataset.experts.split("?");
+        const asked = new URLSearchParams(query);
+        const chosen = { layer: state.layer, expert, ...(token === null ? {} : { tok: token, mode: strip.dataset.mode }) };
+        for (const [key, value] of Object.entries(chosen)) asked.set(key, value);
+        return Object.assign(document.createElement("a"), { className: "lpr-way", href: `${page}?${asked}#lpr-expert`, textContent: text });
+      }
       function line(term, value) {
         const dt = Object.assign(document.createElement("dt"), { textContent: term });
         const dd = Object.assign(document.createElement("dd"), { textContent: value });
@@ -120,6 +129,14 @@ if (!window.lprTokenStrip?.of) {
           ...line("Vocabulary id", String(id))
         );
         if (layers.length) facts.append(...line("Original expert", `${percent(own[0])}, ${state.layerName()}`));
+        if (state.expert) facts.append(...line("Expert " + state.expert, `${percent(own[state.expert])}, ${state.layerName()}`));
+        const first = state.layer === null ? 0 : numbers.first(state.row(), token);
+        const way = wayTo(first, token, `expert ${first}, ${percent(own[first])}`);
+        if (way) {
+          const [dt, dd] = line("Went to", "");
+          dd.append(way);
+          facts.append(dt, dd);
+        }
         if (numbers.hasProbs) {
           const list = numbers.probs(state.row(), token).map((p, e) => `${e}: ${percent(p)}`);
           facts.append(...line("Router", `${list.join(", ")}, ${state.layerName()}`));
@@ -166,6 +183,8 @@ if (!window.lprTokenStrip?.of) {
         const all = Object.assign(document.createElement("button"), { type: "button", textContent: "Show all" });
         all.dataset.all = "";
         picked.replaceChildren(`Layer ${state.layer}, ${kind}: ${found} of ${text.length} tokens went there. `, all);
+        const way = wayTo(state.expert, state.token, "What this expert does");
+        if (way) picked.append(" ", way);
       }
       function drawChips() {
         tokens.forEach(([label, , , , part, parts], token) => {

@@ -1,12 +1,16 @@
 """Contexts of experts are those that a trace of each document gives, one document at a time."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from lpr_lab.errors import MissingError, UsageError
-from lpr_lab.measure.contexts.compute import Place, context_steps, expert_contexts, neighbours, strongest
-from lpr_lab.measure.contexts.expert_contexts import BITS, CONTEXT_COLUMNS, WEIGHT, ExpertContexts
+from lpr_lab.errors import ComparisonRefusedError, MissingError, UsageError
+from lpr_lab.measure.contexts.compute import context_steps, context_tokens, expert_contexts
+from lpr_lab.measure.contexts.expert_contexts import BITS, CONTEXT_COLUMNS, EFFECT_COLUMNS, WEIGHT, ExpertContexts
+from lpr_lab.measure.contexts.reading import Place
+from lpr_lab.measure.contexts.rows import neighbours, strongest
 from lpr_lab.measure.documents import choose_documents
 from lpr_lab.measure.routing import trace
 from lpr_lab.method.upcycle import upcycle
@@ -100,6 +104,29 @@ def test_leaving_an_expert_out_changes_something_and_the_model_stands_as_before(
     assert np.array_equal(again.log_prob, one.log_prob, equal_nan=True)
 
 
+def test_what_a_language_costs_without_an_expert_is_the_mean_over_its_tokens_with_an_interval_over_documents(read):
+    _, found, traces = read
+    assert list(found.effects.columns) == EFFECT_COLUMNS
+    assert found.effects[["language", "layer", "expert"]].to_numpy().tolist() == [
+        [code, *LEFT_OUT] for code in LANGUAGES
+    ]
+    for row in found.effects.itertuples():
+        changes = [change[1:] for _, _, change in traces[row.language]]
+        assert row.change_bits == pytest.approx(np.concatenate(changes).mean(), abs=1e-4)
+        assert (row.n_documents, row.n_tokens) == (len(changes), sum(map(len, changes)))
+        assert row.ci_low < row.change_bits < row.ci_high
+
+
+def test_tokens_are_found_again_without_a_forward_pass(read, tiny_tokenizer, tiny_corpus, monkeypatch):
+    model, found, _ = read
+    monkeypatch.setattr(model, "forward", lambda *_, **__: pytest.fail("it read"))
+    options = {name: value for name, value in OPTIONS.items() if name != "precision"}
+    assert context_tokens(model, tiny_tokenizer, tiny_corpus, found.contexts, **options) == found.tokens
+    moved = found.contexts.assign(token_id=found.contexts["token_id"] + 1)
+    with pytest.raises(ComparisonRefusedError, match="other text"):
+        context_tokens(model, tiny_tokenizer, tiny_corpus, moved, **options)
+
+
 def test_neighbours_are_the_highest_correlations_of_weights_over_all_tokens(read):
     _, found, traces = read
     every = [one for of in traces.values() for _, one, _ in of]
@@ -149,7 +176,7 @@ def test_tokens_join_to_the_documents_and_stand_in_their_sentence(read):
 @pytest.mark.parametrize("text", ["مرحبا بالعالم", "สวัสดีชาวโลก", "Καλημέρα κόσμε"])
 def test_a_token_that_is_a_piece_of_a_character_shows_its_bytes_in_every_script(text):
     pieces = [bytes([value]) for value in text.encode()]
-    found = ExpertContexts(None, None, {("ar", "x"): [None, *pieces]})
+    found = ExpertContexts(None, None, None, {("ar", "x"): [None, *pieces]})
     shown = found.in_sentence("ar", "x", 1, width=len(pieces))
     assert shown.token == f"⟨{pieces[0].hex().upper()}⟩" and shown.before == ""
     assert shown.after.endswith(text[1:])
@@ -159,7 +186,7 @@ def test_a_token_that_is_a_piece_of_a_character_shows_its_bytes_in_every_script(
 def test_a_window_ends_between_characters_also_where_tokens_do_not(width):
     text = "Πρέπει να πάω"
     pieces = [bytes([value]) for value in text.encode()]
-    whole = ExpertContexts(None, None, {("el", "x"): [None, *pieces]}).in_sentence(
+    whole = ExpertContexts(None, None, None, {("el", "x"): [None, *pieces]}).in_sentence(
         "el", "x", 1 + len("Πρέ".encode()), width
     )
     before, after = whole.before, whole.after.partition("⟩")[2]  # the rest of the token's own character
@@ -172,7 +199,7 @@ def test_an_expert_whose_absence_changes_nothing_is_told_from_one_that_was_not_l
     model = upcycle(tiny_model("llama"), (1, 1))  # copies of the original: without one, the other does the same
     found = expert_contexts(model, tiny_tokenizer, tiny_corpus, effects_of=[(0, 1)], **OPTIONS)
     assert abs(found.of(0, 1)["change_bits"]).max() < 1e-4
-    none = ExpertContexts(found.contexts[found.contexts["by"] == WEIGHT], found.neighbours, found.tokens)
+    none = replace(found, contexts=found.contexts[found.contexts["by"] == WEIGHT])
     with pytest.raises(MissingError, match="changed no token"):
         none.of(0, 1, BITS)
     with pytest.raises(MissingError, match="effects_of"):
@@ -191,12 +218,15 @@ def test_an_earlier_stage_is_read_as_that_stage(tiny_model, tiny_tokenizer, tiny
     assert selected_stage(model) != first
 
 
-def test_stopping_between_two_passes_leaves_no_trace(tiny_model, tiny_tokenizer, tiny_corpus):
+def test_stopping_between_two_batches_leaves_no_trace(tiny_model, tiny_tokenizer, tiny_corpus):
     model = shaken(tiny_model("llama"))
     before = trace(model, tiny_tokenizer, "A letter came.", base=False).log_prob
     steps = context_steps(model, tiny_tokenizer, tiny_corpus, effects_of=[LEFT_OUT], **OPTIONS)
     step = next(steps)
-    assert (step.done, step.total, step.result) == (1, 4, None)
+    documents = [
+        len(choose_documents(tiny_corpus.documents("dev", code), 900, 90, tiny_tokenizer)) for code in LANGUAGES
+    ]
+    assert (step.done, step.total, step.result) == (1, 2 * sum(-(-number // 4) for number in documents), None)
     steps.close()
     assert np.array_equal(before, trace(model, tiny_tokenizer, "A letter came.", base=False).log_prob, equal_nan=True)
 

@@ -12,10 +12,12 @@ import pytest
 from markupsafe import Markup
 
 from helpers.sample_causal import make_causal, make_next
+from helpers.sample_contexts import sample_contexts
 from helpers.sample_experts import ROLES, STAGES, expert_tables
 from helpers.sample_lens import make_lens
 from helpers.sample_runs import make_run, make_trace, results
 from helpers.sample_tasks import answers
+from lpr_lab.measure.contexts.expert_contexts import ExpertContexts
 from lpr_lab.measure.tasks.scores import change_rows
 from lpr_lab.measure.trace import routing_change
 from lpr_lab.runs.compare.differences import compare_runs, flatten
@@ -27,6 +29,7 @@ from lpr_lab.views.html import (
     causal,
     comparison,
     continuations,
+    expert_contexts,
     expert_panels,
     guesses,
     layers,
@@ -84,6 +87,13 @@ def _left_out():
     return pd.DataFrame([{"task": EVIL, "language": EVIL, "reason": EVIL}])
 
 
+def _contexts() -> ExpertContexts:
+    """Return contexts whose language, document, token and what stands around it are hostile."""
+    found, around = sample_contexts(), [None, *3 * [EVIL.encode()]]
+    rows = found.contexts.assign(language=EVIL, document=EVIL, position=2, bytes=EVIL.encode().hex())
+    return replace(found, contexts=rows, effects=found.effects.assign(language=EVIL), tokens={(EVIL, EVIL): around})
+
+
 def link(*_) -> dict[str, str]:
     return {"href": EVIL, "data-pick": EVIL}
 
@@ -111,6 +121,13 @@ DRAWN = {
         continuations.render_pair(pair) for pair in (PAIR, replace(PAIR, is_running=True), replace(PAIR, hidden=True))
     ],
     "continuations.render_strips": lambda run: continuations.render_strips([(EVIL, make_trace(EVIL)), (EVIL, None)]),
+    "expert_contexts.render_contexts": lambda run: [
+        expert_contexts.render_contexts(_contexts(), 2, 1, {EVIL: EVIL}, by) for by in ("weight", "bits")
+    ],
+    "expert_contexts.render_effects": lambda run: expert_contexts.render_effects(
+        _contexts().effects.head(1), {EVIL: EVIL}
+    ),
+    "expert_contexts.render_neighbours": lambda run: expert_contexts.render_neighbours(_contexts().neighbours, link),
     "expert_panels.render_languages": lambda run: expert_panels.render_languages(
         [EVIL], {EVIL: EVIL}, np.array([[0.5, 0.5]]), links=expert_panels.LanguageLinks(link, link)
     ),

@@ -1,6 +1,5 @@
 """Page `/experts`: its components, event handlers, and what they show for an address."""
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,19 +9,18 @@ from markupsafe import Markup
 
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.cache import cached
-from lpr_lab.dashboard.pages.experts import render
-from lpr_lab.dashboard.pages.experts.data import ALONE, Selection, extra, read, why_not_counted
+from lpr_lab.dashboard.pages.experts import expert, render
+from lpr_lab.dashboard.pages.experts.counting import can_count, count_now, not_counted
+from lpr_lab.dashboard.pages.experts.data import ALONE, Selection, extra, read
+from lpr_lab.dashboard.pages.experts.expert_controls import ExpertControls
 from lpr_lab.dashboard.server.model_queue import queued
-from lpr_lab.dashboard.server.models import MODELS, why_no_model
 from lpr_lab.dashboard.shell import FILES, MODEL, PICK, PageContext, html_block, in_order, status
 from lpr_lab.errors import LprError
-from lpr_lab.runs.model_ref import why_no_routing
-from lpr_lab.runs.run import Run
 from lpr_lab.text.languages import language_name
 from lpr_lab.views.figures.experts import agreement, information, original_probability
 from lpr_lab.views.figures.titles import take_title
 from lpr_lab.views.names import dataset_name
-from lpr_lab.views.numbers import NOT_MEASURED, duration
+from lpr_lab.views.numbers import NOT_MEASURED
 
 QUESTION = "Which experts work, and for which languages?"
 CONTROLS = ("stage", "stage2", "data", "number", "languages", "layer")
@@ -30,7 +28,7 @@ SECTIONS = ("told", "kept", "prob")
 """What stands below the panels: a heading, a figure and its numbers each."""
 _FIGURES = tuple(f"{name}_plot" for name in SECTIONS)
 PARTS = (
-    *("tiles", "stages", "panels", "one"),
+    *("tiles", "stages", "panels", "one", *expert.PARTS),
     *(f"{name}{part}" for name in SECTIONS for part in ("", "_plot", "_table")),
 )
 
@@ -40,6 +38,7 @@ def compose(context: PageContext, runs_dir: Path) -> dict[str, Any]:
     """Return what each part of the page shows."""
     shown: dict[str, Any] = dict.fromkeys(CONTROLS, gr.update(visible=False))
     shown |= {name: gr.update(visible=False, value=None) if name in _FIGURES else "" for name in PARTS}
+    shown |= expert.hidden()
     shown |= {"missing": "", "count": gr.update(visible=False), "stop": gr.update(visible=False)}
     run = context.run
     if run is None:
@@ -51,7 +50,7 @@ def compose(context: PageContext, runs_dir: Path) -> dict[str, Any]:
         selection = read(run, context.query)
         if selection is None:
             top = shell.head(QUESTION, NOT_MEASURED, context.notice, query=context.query)
-            return shown | {"top": top, **_not_counted(run, nothing=True)}
+            return shown | {"top": top, **not_counted(run, nothing=True)}
         return shown | _pickers(selection) | _drawn(selection, context)
     except (LprError, KeyError, ValueError) as error:
         reason = str(error) if isinstance(error, LprError) else f"A table of this run has another form ({error!r})."
@@ -94,6 +93,7 @@ def _drawn(selection: Selection, context: PageContext) -> dict[str, Any]:
         "stages": render.stage_table(selection),
         "panels": render.load_section(selection, query),
         "one": render.layer_section(selection, query),
+        **expert.show_expert(selection, query),
     }
     told = render.information(selection)
     if told is not None:
@@ -118,7 +118,7 @@ def _drawn(selection: Selection, context: PageContext) -> dict[str, Any]:
         found["kept_table"] = render.twin(by_role, {role: f"{role} languages" for role in by_role.columns})
     found |= _probability(selection)
     if not selection.is_counted:
-        found |= _not_counted(selection.run, nothing=False)
+        found |= not_counted(selection.run, nothing=False)
     return found
 
 
@@ -133,7 +133,7 @@ def _probability(selection: Selection) -> dict[str, Any]:
     )
     if table is None:
         said = f"{note} Not measured in this run, which was made before it was counted."
-        can = why_no_model(selection.run) is None and "corpus" in selection.run.config
+        can = can_count(selection.run)
         found: dict[str, Any] = {
             "prob": _heading("The router's probability of expert 0", said + " Count now adds it." * can)
         }
@@ -158,71 +158,6 @@ def _heading(title: str, note: str) -> Markup:
     return heading.format(title, shell.caption(note))
 
 
-def _not_counted(run: Run, *, nothing: bool) -> dict[str, Any]:
-    """Return what stands where something was not measured: why, and how to measure it."""
-    if dense := why_no_routing(run):
-        hidden = gr.update(visible=False)
-        return {"panels" if nothing else "missing": shell.card("No experts" if nothing else "Not counted", dense)} | {
-            "count": hidden,
-            "stop": hidden,
-        }
-    reason = why_not_counted(run)
-    can = why_no_model(run) is None and "corpus" in run.config
-    if can:
-        seconds = _expected_seconds(run)
-        about = f", about {duration(seconds)} if this machine is as quick as then" if seconds else ""
-        how = (
-            f"{reason} It can be done now{about}: the model reads the run's test texts once per stage; texts that are "
-            "not in the cache are fetched first. Nothing else in the run changes."
-        )
-        card = shell.missing("Not counted yet", how)
-    elif run.status.state in ("running", "queued"):
-        card = shell.missing("Not counted yet", reason)
-    elif there := shell.elsewhere(run, "/experts"):
-        card = shell.card("Not counted here", there)
-    else:
-        more = "" if run.is_example or "weights" in reason else f" {why_no_model(run) or ''}"
-        how = f"{reason}{more} A new run counts all of it; the same command goes on with one that was interrupted."
-        card = shell.missing("Not measured", how, "lpr-lab demo")
-    count = gr.update(visible=can, interactive=True)
-    return {"panels" if nothing else "missing": card, "count": count, "stop": gr.update(visible=can, interactive=False)}
-
-
-def _expected_seconds(run: Run) -> float | None:
-    """Return how long measuring took when the run was made: two passes over the same text, one of them the base's."""
-    seconds = run.phases.seconds.get("measure")
-    return float(seconds) / 2 if seconds else None
-
-
-def count_now(runs_dir: Path, params: dict[str, Any]) -> Iterator[tuple[str, bool]]:
-    """Count what experts do for a run that lacks it; yields (status line, whether the page should be drawn again)."""
-    run = shell.page_context(runs_dir, params).run
-    if run is None:
-        yield status("There is no run to count for."), False
-        return
-    reason = why_no_model(run)
-    if reason is not None:
-        yield status(f"{reason} Nothing was counted.", bad=True), False
-        return
-    yield status("Loading the model…" if not MODELS.is_loaded(run) else "Counting…", busy=True), False
-    started = time.monotonic()
-    try:
-        from lpr_lab.experiments.expert_tables import measure_experts
-
-        for step in measure_experts(run, lambda: MODELS.use(run)):
-            spent = time.monotonic() - started
-            # By tokens: texts of languages are of different length.
-            left = f", {duration(spent / step.share * (1 - step.share))} left" if step.done > 1 and step.share else ""
-            yield status(f"Counting {step.done} of {step.total}: {step.doing}{left}", busy=True), False
-    except LprError as error:
-        yield status(str(error), bad=True), False
-        return
-    except OSError as error:
-        yield status(f"The tables could not be written ({error.strerror or error}).", bad=True), False
-        return
-    yield status(f"Counted in {duration(time.monotonic() - started)}; kept with the run."), True
-
-
 # ------------------------------------------------------------------------------------------------------- controls
 
 
@@ -242,6 +177,8 @@ class Controls:
         self.body: dict[str, Any] = {name: html_block() for name in ("tiles", "stages", "panels")}
         layer = gr.Dropdown([], label="Layer", visible=False, elem_classes="lpr-narrow")
         self.body["one"] = html_block()
+        self.expert = ExpertControls()
+        self.body |= self.expert.parts
         for name in SECTIONS:
             self.body[name] = html_block()
             self.body[f"{name}_plot"] = gr.Plot(show_label=False, visible=False, elem_classes="lpr-plot lpr-card")
@@ -269,10 +206,16 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     def load(request: gr.Request) -> list[Any]:
         return draw(runs_dir, dict(request.query_params))
 
+    def load_expert(request: gr.Request) -> list[Any]:
+        return draw_expert(runs_dir, dict(request.query_params))
+
     def choose(key: str) -> Any:
         def chosen(value: Any, request: gr.Request) -> list[Any]:
             text = ",".join(value) if isinstance(value, list) else str(value)
-            return draw(runs_dir, {**dict(request.query_params), key: text})
+            params = {**dict(request.query_params), key: text}
+            if key == "run":  # the token that the reader came from is not in another run's text
+                params |= {"text": "", "tok": ""}
+            return draw(runs_dir, params)
 
         return in_order(chosen)
 
@@ -285,13 +228,14 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     keys = {"number": "view", "languages": "langs"}
     for name, control in {"run": made.run, **made.pickers}.items():
         control.input(choose(keys.get(name, name)), [control], made.shown, **PICK)
-    for links in (made.body["panels"], made.body["one"]):
+    for links in (made.body["panels"], made.body["one"], made.body["contexts"]):
         links.click(in_order(load), None, made.shown, **PICK)
     work = made.count.click(queued(counting, waiting, refused), None, [made.line, *made.shown], **MODEL)
     # Also after cancelling, once the step that was under way has ended: until then the browser takes no new click.
     work.then(resting, None, [made.count, made.stop], **FILES)
     halted = made.stop.click(None, None, None, cancels=[work], **FILES)
     halted.then(stopped, None, [made.stop, made.line], **FILES)
+    made.expert.connect(runs_dir, load_expert)
 
 
 # ------------------------------------------------------------------------------------------------- event handlers
@@ -303,6 +247,12 @@ def draw(runs_dir: Path, params: dict[str, Any]) -> list[Any]:
     shown = compose(context, runs_dir)
     names = (*CONTROLS, *PARTS, "missing", "count", "stop")
     return [shown["top"], shell.show_runs(context), *(shown[name] for name in names)]
+
+
+def draw_expert(runs_dir: Path, params: dict[str, Any]) -> list[Any]:
+    """Return what the components of the chosen expert show, in the order of their names."""
+    shown = compose(shell.page_context(runs_dir, params), runs_dir)
+    return [shown[name] for name in expert.PARTS]
 
 
 def _skipped(more: int = 0) -> list[Any]:

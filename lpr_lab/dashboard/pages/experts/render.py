@@ -17,6 +17,8 @@ from lpr_lab.views.names import dataset_name
 from lpr_lab.views.numbers import NOT_MEASURED, count, percent
 
 NUMBER_CHOICES = {"mass": "Weight", "chosen": "Tokens (top-k)", "first": "First choices"}
+ANCHOR = "lpr-expert"
+"""Id of the section of one expert: what leads to an expert leads there."""
 ABOUT_AS_EVEN = 0.05
 """Layers whose evenness differs by less are not told apart in words."""
 
@@ -135,7 +137,7 @@ def load_section(selection: Selection, query: Query) -> Markup:
         top_k=selection.top_k,
         panels=drawn,
         table=expert_panels.render_load_table(
-            rows, selection.number, link=lambda layer, e: _to_routing(selection, layer, e or 0)
+            rows, selection.number, link=lambda layer, e: link_to(selection, query, layer, e or 0)
         ),
     )
 
@@ -144,6 +146,12 @@ def _choose(query: Query) -> dict[str, str]:
     """Return the attributes of a link that draws this page anew."""
     params = query.urlencode()
     return {"href": f"/experts?{params}", "data-pick": params}
+
+
+def link_to(selection: Selection, query: Query, layer: int, expert: int) -> dict[str, str]:
+    """Return the attributes of a link to an expert: this page drawn anew, and the reader taken to its section."""
+    chosen = _choose(selection.query(query, layer=layer, expert=expert))
+    return {**chosen, "href": f"{chosen['href']}#{ANCHOR}", "data-goto": ANCHOR}
 
 
 def _load_title(selection: Selection, rows: Table) -> str:
@@ -162,7 +170,7 @@ def _load_title(selection: Selection, rows: Table) -> str:
     return f"{said}; at {selection.stage2} it was {before:.2f} on average"
 
 
-def _to_routing(selection: Selection, layer: int, expert: int, language: str = "") -> dict[str, str]:
+def _to_routing(selection: Selection, layer: int, expert: int, language: str) -> dict[str, str]:
     stage = "" if selection.stage == selection.stages[-1] else selection.stage
     query = Query(run=selection.run.id, lang=language, text=language, layer=layer, expert=expert, stage=stage)
     return {"href": query.link("/routing")}

@@ -123,7 +123,8 @@ def show_trace(
         {**vars(query), **_in_address(choices), "run": run.id, "text": name, "lang": trace.language or ""}
     )
     sentence = render.finding(trace, render.role_of(run, trace.language)) + render.detail(trace)
-    strip = render_token_strip(trace, choices, change=other.change, change_from=other.name)
+    experts = Query(run=run.id, stage=query.stage, text=name, lang=query.lang).link("/experts")
+    strip = render_token_strip(trace, choices, change=other.change, change_from=other.name, experts=experts)
     moved = Markup("")
     if other.change is not None and other.before is not None:
         words = render.what_moved(other.change, other.before, trace, other.name)

@@ -55,7 +55,9 @@ def trace_own(runs_dir: Path, text: str, language: str | None, params: dict[str,
         with MODELS.use(run) as loaded:
             trace = trace_text(loaded.model, loaded.tokenizer, text, language or None, base=False)
         took = time.monotonic() - asked
-        name, query = new_id(), Query(run=run.id, mode=context.query.mode)
+        asks = context.query
+        name = new_id()
+        query = Query(run=run.id, mode=asks.mode, layer=asks.layer, expert=asks.expert)
         edited = context.query.text if is_own(context.query.text) and context.query.text in run.traces.names() else ""
         UNSAVED.put(run, name, trace, edited)
         count = int(trace.is_text.sum())

@@ -11,6 +11,7 @@ from helpers.sample_experts import HOSTILE_TOKEN, write_expert_tables
 from helpers.sample_runs import load_table, make_run
 from helpers.words import words
 from lpr_lab.dashboard import shell
+from lpr_lab.dashboard.pages.experts import counting
 from lpr_lab.dashboard.pages.experts import page as experts
 from lpr_lab.dashboard.pages.experts.data import ALONE, read
 from lpr_lab.dashboard.query import Query
@@ -90,11 +91,17 @@ def test_cells_lead_to_the_text_of_that_language_at_that_layer_and_expert(runs_d
     shown = compose(runs_dir, layer="2", stage="G1 expand")
     link = f'href="/routing?run={counted.id}&amp;stage=G1+expand&amp;lang=el&amp;text=el&amp;layer=2&amp;expert=3"'
     assert link in shown["one"]
-    assert f'href="/routing?run={counted.id}&amp;stage=G1+expand&amp;layer=2&amp;expert=3"' in shown["panels"]
+
+
+def test_every_number_of_the_table_by_layer_leads_to_the_address_of_its_expert(runs_dir, counted):
+    shown = compose(runs_dir, layer="2", stage="G1 expand")
+    there = f"run={counted.id}&amp;stage=G1+expand&amp;layer=2&amp;expert=3"
+    assert f'href="/experts?{there}#lpr-expert" data-pick="{there}" data-goto="lpr-expert"' in shown["panels"]
 
 
 def test_panels_choose_the_layer_on_this_page(runs_dir, counted):
-    picks = re.findall(r'data-pick="([^"]*)"', compose(runs_dir, langs="el")["panels"])
+    panels = compose(runs_dir, langs="el")["panels"].partition("<table")[0]
+    picks = re.findall(r'data-pick="([^"]*)"', panels)
     assert len(picks) == 4 and all("langs=el" in pick for pick in picks)
     assert [re.findall(r"layer=(\d)", pick) for pick in picks] == [["0"], ["1"], ["2"], ["3"]]
 
@@ -143,7 +150,7 @@ def test_the_example_that_came_with_the_code_is_shown_from_its_load_alone():
 
 
 def test_a_run_with_weights_can_be_counted_now(runs_dir, run, monkeypatch):
-    monkeypatch.setattr(experts, "why_no_model", lambda run: None)
+    monkeypatch.setattr(counting, "why_no_model", lambda run: None)
     shown = compose(runs_dir)
     assert shown["count"]["visible"] and shown["stop"]["visible"]
     assert re.search(r" now, .*48 s ", words(shown["missing"]))
@@ -201,7 +208,7 @@ def test_a_run_made_before_it_was_measured_says_so_and_shows_the_rest(runs_dir, 
 
 
 def test_where_there_are_weights_it_can_be_counted_later(runs_dir, counted, monkeypatch):
-    monkeypatch.setattr(experts, "why_no_model", lambda run: None)
+    monkeypatch.setattr(counting, "why_no_model", lambda run: None)
     assert not compose(runs_dir)["count"]["visible"]
     (counted.path / "tables" / "original_probability.csv").unlink()
     shown = compose(runs_dir)
@@ -220,9 +227,9 @@ def test_counting_reports_steps_and_ends_with_the_page_drawn_again(runs_dir, run
             yield Progress(done, 3, f"el, dev text, stage {done}")
         write_expert_tables(run)
 
-    monkeypatch.setattr(experts, "why_no_model", lambda run: None)
+    monkeypatch.setattr(counting, "why_no_model", lambda run: None)
     monkeypatch.setattr(expert_tables, "measure_experts", steps)
-    said = list(experts.count_now(runs_dir, {"run": run.id}))
+    said = list(counting.count_now(runs_dir, {"run": run.id}))
     assert "Counting 2 of 3: el, dev text, stage 2" in words(said[3][0])
     assert said[-1][1] and "Counted in 0 s; kept with the run." in words(said[-1][0])
     assert not any(again for _, again in said[:-1])
@@ -230,14 +237,14 @@ def test_counting_reports_steps_and_ends_with_the_page_drawn_again(runs_dir, run
 
 
 def test_counting_without_weights_is_refused_in_a_sentence(runs_dir, run):
-    ((line, again),) = experts.count_now(runs_dir, {"run": run.id})
+    ((line, again),) = counting.count_now(runs_dir, {"run": run.id})
     assert "no weights" in words(line) and "Nothing was counted" in words(line) and not again
 
 
 def test_what_goes_wrong_while_counting_is_said(runs_dir, monkeypatch):
     run = make_run(runs_dir, config={"recipe": "x"})
-    monkeypatch.setattr(experts, "why_no_model", lambda run: None)
-    *_, (line, _) = experts.count_now(runs_dir, {"run": run.id})
+    monkeypatch.setattr(counting, "why_no_model", lambda run: None)
+    *_, (line, _) = counting.count_now(runs_dir, {"run": run.id})
     assert "which text" in words(line)
 
 
