@@ -31,7 +31,10 @@ def list_command(
         ),
     ] = None,
     sort: Annotated[
-        str, typer.Option(metavar="NAME", help="Order by a setting or result; `-NAME`, as `--sort=-seed`, for the largest first.")
+        str,
+        typer.Option(
+            metavar="NAME", help="Order by a setting or result; `-NAME`, as `--sort=-seed`, for the largest first."
+        ),
     ] = "",
     runs_dir: RunsDir = None,
     as_json: AsJson = False,
@@ -138,7 +141,8 @@ def tag_command(
 def note_command(
     run_id: Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or `latest`.", autocompletion=complete_run)],
     text: Annotated[
-        str | None, typer.Argument(metavar="TEXT", help="A few lines, or `-` to read them; without, show what is noted.")
+        str | None,
+        typer.Argument(metavar="TEXT", help="A few lines, or `-` to read them; without, show what is noted."),
     ] = None,
     remove: Annotated[bool, typer.Option("--remove", help="Remove the notes.")] = False,
     runs_dir: RunsDir = None,

@@ -32,9 +32,9 @@ def read_notes(run: Run) -> str:
 
 
 def first_line(text: str) -> str:
-    """Return the first line of notes, shortened, as a list has room for.
+    r"""Return the first line of notes, shortened, as a list has room for.
 
-    >>> first_line("Best so far.\\nTry a longer review.")
+    >>> first_line("Best so far.\nTry a longer review.")
     'Best so far. …'
     """
     line, _, rest = text.strip().partition("\n")

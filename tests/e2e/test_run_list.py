@@ -24,7 +24,13 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("listed") / "runs"
     made = []
     for place, (title, change) in enumerate(zip(TITLES, CHANGES, strict=True)):
-        config = {"base": "b", "original": ["en"], "expanded": ["el"], "seed": place % 2, "learning_rate": 0.001 * place}
+        config = {
+            "base": "b",
+            "original": ["en"],
+            "expanded": ["el"],
+            "seed": place % 2,
+            "learning_rate": 0.001 * place,
+        }
         run = Run.create(folder, kind="expansion", slug="x", title=title, config=config)
         summary = {"heldout": {"expanded": {"mean_change_percent": change}}} if change else {}
         run.finish({"schema_version": 1, **config, "summary": summary})

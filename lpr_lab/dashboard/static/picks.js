@@ -67,7 +67,10 @@
       box.setAttribute("aria-checked", String(inside));
       box.setAttribute("aria-disabled", String(!inside && now.length >= Number(box.dataset.most)));
     }
-    for (const list of root.querySelectorAll("[data-choose]")) list.value = wished.get(list.dataset.choose) ?? list.dataset.chosen;
+    for (const list of root.querySelectorAll("[data-choose]")) {
+      list.value = wished.get(list.dataset.choose) ?? list.dataset.chosen;
+      if (list.selectedIndex < 0) list.value = ""; // the address names what no run has
+    }
   }
 
   function listen(element, ask) {

@@ -1,4 +1,4 @@
-"""Which runs the list of page `/` shows and in which order: by kind, state, tag, and any setting or number of results."""
+"""Which runs the list of page `/` shows, in which order: by kind, state, tag, any setting and number of results."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +36,7 @@ Option = tuple[str, str]
 
 @dataclass(frozen=True)
 class Offered:
-    """A value that the list can be narrowed to: the address then, what it says, whether it is, how many runs have it."""
+    """A value that the list can be narrowed to: the address then, its text, whether it is now, how many have it."""
 
     query: str
     text: str
@@ -121,7 +121,9 @@ def _turned(sort: str) -> str:
 def _options(names: dict[str, bool], without: tuple[str, ...] = ()) -> list[tuple[str, list[Option]]]:
     """Return groups of names to choose from: first what differs between runs."""
     groups = {
-        "Settings that differ": [name for name in names if names[name] and not _is_result(name) and name not in _LABELS],
+        "Settings that differ": [
+            name for name in names if names[name] and not _is_result(name) and name not in _LABELS
+        ],
         "Results": [name for name in names if _is_result(name)],
         "Settings that all share": [name for name in names if not names[name] and name not in _LABELS],
         "Runs": [name for name in _LABELS if name in names and name not in without],

@@ -38,7 +38,14 @@ PAGES_OF_KIND: dict[str, dict[str, str]] = {
 def render_detail(run: Run, runs: list[Run]) -> Markup:
     """Return everything about one run but its curves."""
     try:
-        made = [_title(run), _notes(run), _state(run), _alerts(run), run_overview.render_tiles(run), render_sweep(run, runs)]
+        made = [
+            _title(run),
+            _notes(run),
+            _state(run),
+            _alerts(run),
+            run_overview.render_tiles(run),
+            render_sweep(run, runs),
+        ]
         made += [_section(run_overview.claims_finding(run), run_overview.render_claims(run)), _lineage(run, runs)]
         made += [_section(run_overview.phases_finding(run), run_overview.render_phases(run)), *_settings(run)]
         made += [_folded("Text it was made from", run_overview.render_texts(run))]

@@ -79,8 +79,8 @@ def test_what_is_listed_can_be_taken_along_as_a_table_and_as_python(made, runs_d
     assert table["tags"].tolist()[0] == "best" and table["seed"].tolist() == [2, 2]
     lines = taken.cell.strip().splitlines()
     scope: dict = {}
-    exec("\n".join(lines[:-1]), scope)  # noqa: S102, our own cell
-    assert eval(lines[-1], scope)["title"].tolist() == ["Run 20", "Run 10"]  # noqa: S307
+    exec("\n".join(lines[:-1]), scope)
+    assert eval(lines[-1], scope)["title"].tolist() == ["Run 20", "Run 10"]
 
 
 def test_three_hundred_runs_are_listed_in_a_moment_once_their_files_were_read(runs_dir, made):
@@ -108,8 +108,8 @@ def test_notes_and_tags_are_saved_from_the_page_and_seen_everywhere(made, runs_d
     *_, seen = shown(runs_dir, run, Seen())
     said, seen = save(runs_dir, "Two\nlines <b>", "best άριστο", seen)
     assert "Saved" in said and read_notes(run) == "Two\nlines <b>" and read_tags(run) == ("best", "άριστο")
-    head, html, _, detail = page(runs_dir, run=run.id)
-    assert "Two …" in html and "Two\nlines &lt;b&gt;" in detail and "lpr-tag\">best" in html
+    _, html, _, detail = page(runs_dir, run=run.id)
+    assert "Two …" in html and "Two\nlines &lt;b&gt;" in detail and 'lpr-tag">best' in html
     assert "Saved" in save(runs_dir, "", "", seen)[0] and not read_notes(run) and not read_tags(run)
 
 
