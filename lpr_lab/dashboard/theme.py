@@ -111,7 +111,10 @@ def head() -> Markup:
         [
             tokens.script(),
             read_static("causal.js"),
-            *(read_static(name, _STATIC) for name in ("plan.js", "widgets.js", "take.js", "picks.js", "shell.js")),
+            *(
+                read_static(name, _STATIC)
+                for name in ("plan.js", "widgets.js", "take.js", "picks.js", "lines.js", "shell.js")
+            ),
         ]
     )
     return Markup(f"<style>{style}</style><script>{script}</script>")  # noqa: S704, from files of ours
