@@ -24,6 +24,7 @@ _PATTERNS = {
     "stage2": _STAGE,
     "tag": _TAG,
     "cause": _CAUSE,
+    "sitting": re.compile(r"[0-9a-f]{32}"),
     **dict.fromkeys(("where", "sort", "by"), _PRINTED),
 }
 _LISTS = ("langs", "runs")
@@ -71,6 +72,8 @@ class Query:
     view: str = ""
     """What colour says in the token strip, or which number the curves show."""
     seed: int | None = None
+    sitting: str = ""
+    """Id of a sitting of blind judgements."""
     kind: str = ""
     """Runs of one kind only."""
     state: str = ""

@@ -113,7 +113,7 @@ def head() -> Markup:
             read_static("causal.js"),
             *(
                 read_static(name, _STATIC)
-                for name in ("plan.js", "widgets.js", "take.js", "picks.js", "lines.js", "shell.js")
+                for name in ("plan.js", "widgets.js", "take.js", "picks.js", "lines.js", "sitting.js", "shell.js")
             ),
         ]
     )

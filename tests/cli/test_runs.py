@@ -150,3 +150,18 @@ def test_a_note_is_written_read_shown_and_removed(runs):
     assert call("runs", "note", run.id, "x", "--remove").exit_code == 2
     assert json.loads(call("runs", "note", run.id, "--remove", "--json").stdout) == {"id": run.id, "notes": ""}
     assert call("runs", "note", make_run(runs / "examples").id, "x").exit_code == 2
+
+
+def test_texts_are_imported_from_a_file_of_lines_and_listed_by_group(runs, tmp_path):
+    run = make_run(runs)
+    file = tmp_path / "lines.txt"
+    file.write_bytes("Μια μέρα\r\n\nفي يوم\n".encode())
+    assert "2 texts" in call("runs", "texts", run.id, str(file), "--group", "Days", "-l", "el").stderr
+    listed = call("runs", "texts", run.id).stdout.splitlines()
+    assert listed[0] == "Days" and [line.split("  ")[-1] for line in listed[1:]] == ["Μια μέρα", "في يوم"]
+    facts = json.loads(call("runs", "texts", run.id, "--json").stdout)
+    assert {fact["text"] for fact in facts} == {"Μια μέρα", "في يوم"} and not any(fact["is_traced"] for fact in facts)
+    file.write_bytes(b"fine\n\xff\n")
+    refused = call("runs", "texts", run.id, str(file))
+    assert refused.exit_code == 2 and "Line 2 is not UTF-8" in refused.stderr
+    assert call("runs", "texts", run.id, str(tmp_path / "gone")).exit_code == 3

@@ -116,6 +116,7 @@
   function refresh(element) {
     for (const plan of element.querySelectorAll(".lpr-plan")) window.lprPlan(plan);
     for (const strip of element.querySelectorAll(".lpr-strip")) window.lprTokenStrip(strip);
+    for (const frame of element.querySelectorAll(".lpr-sitting")) window.lprSitting(frame);
     for (const map of element.querySelectorAll(".lpr-causal")) window.lprCausal(map);
     const marked = element.querySelector("[data-query]");
     if (marked) setQuery(window.lprPicks.answered(marked.dataset.query), true);
