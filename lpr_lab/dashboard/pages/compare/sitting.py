@@ -113,6 +113,8 @@ def write_on(runs_dir: Path, sitting_id: str, params: Any) -> Iterator[tuple[str
             yield status(f"{said} “Go on” tries it again.", bad=True), find(context, sitting_id)
             return
         yield status(""), find(context, sitting_id)
+    # Also where nothing was left to write: another event, or another window, may have written what this one waited for.
+    yield status(""), find(context, sitting_id)
 
 
 def _to_write(sitting: Sitting) -> int | None:

@@ -210,7 +210,8 @@ def head_of(context: PageContext, question: str) -> Markup:
 
 
 def _waiting(said: str) -> list[Any]:
-    return [status(said, busy=True), gr.update(visible=True), *(gr.skip() for _ in SHOWN)]
+    shown = [gr.update(visible=False) if name == "go_on" else gr.skip() for name in SHOWN]
+    return [status(said, busy=True), gr.update(visible=True), *shown]
 
 
 def _refused(said: str) -> list[Any]:
