@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from markupsafe import Markup
 
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.pages.routing.causal import HEADING, ask_cell, work_out
@@ -20,6 +19,7 @@ from lpr_lab.dashboard.pages.routing.own_texts import (
     trace_own,
 )
 from lpr_lab.dashboard.pages.routing.texts import say_unreadable
+from lpr_lab.dashboard.pages.routing.what_if import HEADING as WHAT_IF
 from lpr_lab.dashboard.pages.routing.what_if import trace_beside, try_change
 from lpr_lab.dashboard.query import Query
 from lpr_lab.dashboard.server.model_queue import queued
@@ -288,13 +288,6 @@ def silence() -> list[Any]:
 def stopped() -> list[Any]:
     """Say that a causal map was stopped, and hide the button that stops it."""
     return [status("Stopped; nothing was kept."), gr.update(visible=False)]
-
-
-WHAT_IF = Markup(
-    '<section class="lpr-section"><h2>Try</h2><p class="lpr-subfinding">What if its tokens went elsewhere?</p>'
-    '<p class="lpr-caption">The text is run again with the choice of experts changed. Nothing is saved.</p>'
-    "</section>"
-)
 
 
 def _waiting(*rest: Any) -> tuple[Callable[[str], tuple[Any, ...]], Callable[[str], tuple[Any, ...]]]:
