@@ -103,7 +103,7 @@ def read_yaml(path: Path) -> Any:
         raise MissingError(f"{path} is missing.") from error
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=4096)
 def _parsed_file(path: Path, stamp: tuple[int, ...]) -> Any:
     try:
         return parse_yaml(path.read_text(encoding="utf-8"), str(path))

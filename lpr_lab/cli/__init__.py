@@ -16,6 +16,7 @@ from lpr_lab.cli import (
     harness,
     import_routing,
     languages,
+    own_texts,
     report,
     runs,
     scorecard,
@@ -36,6 +37,7 @@ app.command("demo")(commands.demo)
 app.command("run")(commands.run_command)
 app.command("sweep")(sweep.sweep_command)
 app.command("watch")(watch.watch_command)
+runs.app.command("texts")(own_texts.texts_command)
 app.add_typer(runs.app, name="runs")
 app.command("report")(report.report_command)
 app.command("export", hidden=True)(report.export_command)

@@ -174,13 +174,14 @@ def facts_of(run: "Run") -> dict[str, Any]:
     """Return the facts of a run and its state, JSON-able."""
     from lpr_lab.runs import alerts
     from lpr_lab.runs.housekeeping import read_tags
+    from lpr_lab.runs.notes import read_notes
 
     facts = {"id": run.id, "path": str(run.path), "example": run.is_example, "problem": run.problem}
     if run.problem:
         return facts
     status = run.status
     facts |= {"kind": run.kind, "title": run.title, "created": run.created, "state": status.state}
-    facts |= {"tags": list(read_tags(run)), "note": run.note or None}
+    facts |= {"tags": list(read_tags(run)), "notes": read_notes(run), "note": run.note or None}
     facts |= {"alerts": [alerts.line(alert) for alert in alerts.read(run)]}
     return facts | {"stage": status.stage, "done": list(status.done_phases), "error": status.error_tail}
 

@@ -1,4 +1,4 @@
-"""`lpr-lab runs`: list, show, compare, tag and remove runs."""
+"""`lpr-lab runs`: list, show, compare, tag, note and remove runs."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -14,13 +14,28 @@ if TYPE_CHECKING:
     from lpr_lab.runs.compare.differences import Row, RunDifferences
     from lpr_lab.runs.run import Run
 
-app = typer.Typer(help="List, show, compare, tag and remove runs.", no_args_is_help=True)
+app = typer.Typer(help="List, show, compare, tag, note on and remove runs.", no_args_is_help=True)
 
 
 @app.command("list")
 def list_command(
     kind: Annotated[str | None, typer.Option(help="Only runs of this kind.")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="Only runs with this tag; repeatable.")] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CONDITION",
+            help="Only runs with such a setting or result, as `seed=1` or "
+            "`results.summary.heldout.expanded.mean_change_percent<=-5`; repeatable, two values of one setting are "
+            "either or.",
+        ),
+    ] = None,
+    sort: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="Order by a setting or result; `-NAME`, as `--sort=-seed`, for the largest first."
+        ),
+    ] = "",
     runs_dir: RunsDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -28,10 +43,13 @@ def list_command(
     from lpr_lab.runs import alerts
     from lpr_lab.runs.find import list_runs
     from lpr_lab.runs.housekeeping import checked_tag, tags_of
+    from lpr_lab.runs.selection import order, read_conditions, select
 
     folder = runs_folder(runs_dir)
     wanted = {checked_tag(word) for word in tag or ()}
     runs = [run for run in list_runs(folder) if kind in (None, run.kind) and wanted <= set(tags_of(run))]
+    conditions = read_conditions(";".join(where or ()))
+    runs = order(select(runs, conditions) if conditions else runs, sort)
     if as_json:
         print(json.dumps([facts_of(run) for run in runs], ensure_ascii=False))
         return
@@ -117,6 +135,35 @@ def tag_command(
         print(*now, sep="\n")
     else:
         say(f"Run {run.id} has no tags.")
+
+
+@app.command("note")
+def note_command(
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or `latest`.", autocompletion=complete_run)],
+    text: Annotated[
+        str | None,
+        typer.Argument(metavar="TEXT", help="A few lines, or `-` to read them; without, show what is noted."),
+    ] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Remove the notes.")] = False,
+    runs_dir: RunsDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Note something on a run, in place of what was noted: for its page, the list and the report."""
+    from lpr_lab.errors import UsageError
+    from lpr_lab.runs.notes import read_notes, write_notes
+
+    run = open_run(runs_folder(runs_dir), run_id)
+    if remove and text is not None:
+        raise UsageError("Give a text or --remove, not both.")
+    if text == "-":
+        text = typer.get_text_stream("stdin", encoding="utf-8", errors="surrogateescape").read()
+    now = read_notes(run) if text is None and not remove else write_notes(run, text or "")
+    if as_json:
+        print(json.dumps({"id": run.id, "notes": now}, ensure_ascii=False))
+    elif now:
+        print(now)
+    else:
+        say(f"Run {run.id} has no notes.")
 
 
 @app.command("rm")

@@ -106,7 +106,7 @@ def serve(
     except OSError as error:
         raise UsageError(f"Port {port} is in use; choose another with --port, or stop what serves there.") from error
     address = str(address).rstrip("/")
-    threading.Thread(target=_warm_up, daemon=True).start()
+    threading.Thread(target=_warm_up, args=[Path(runs_dir)], daemon=True).start()
     if open_browser and _has_screen():
         webbrowser.open(address_with(f"{address}/{page.lstrip('/')}", token))
     if block:
@@ -119,14 +119,18 @@ def _has_screen() -> bool:
     return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
-def _warm_up() -> None:
-    """Import what the first page will need, while the browser is still opening."""
+def _warm_up(runs_dir: Path) -> None:
+    """Import and read what the first page will need, while the browser is still opening."""
     import pandas
     import plotly.graph_objects
 
+    from lpr_lab.runs.find import list_runs
+    from lpr_lab.runs.selection import values_of
     from lpr_lab.views import theme
 
     theme.register()
+    for run in list_runs(runs_dir):
+        values_of(run)
     del pandas, plotly
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lpr_lab.errors import UsageError, did_you_mean
+from lpr_lab.runs.own_texts import MAX_CHARACTERS
 from lpr_lab.text.unicode import check_text
 
 MAX_PER_LAYER, MAX_LAYERS = 99, 512
@@ -172,7 +173,7 @@ SEED = Number("Seed", 0, 2**32 - 1)
 NEW_TOKENS = Number("New tokens", 1, 256, "tokens for each side")
 TEMPERATURE = Number("Temperature", 0, 2, is_whole=False)
 PROMPT = Text("The prompt", 2000)
-TRACED = Text("The text", 4000)
+TRACED = Text("The text", MAX_CHARACTERS)
 TOP_K = Number("Top-k", 2, MAX_PER_LAYER, "experts at work on a token")
 STAGE_TOKENS = Number("Tokens of stage 1", 1, 10**12)
 BUDGET = Number("New experts in all", 1, MAX_PER_LAYER * MAX_LAYERS)

@@ -13,6 +13,8 @@ from lpr_lab.runs.run import RUN_ID_PATTERN
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,80}")
 _STAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,80}")
 _TAG = re.compile(r"[^\s,<>\"'&]{1,40}")
+_PRINTED = re.compile(r"[^\x00-\x1f\x7f]{1,4000}")
+"""Names and values of settings, which may be in any script; the list of runs reads them."""
 _CAUSE = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}\.[0-9]{1,9})?")
 _GUESS = re.compile(r"(base|expanded)(\.[0-9]{1,9}\.[0-9]{1,9})?")
 _MAX_LISTED = 512
@@ -24,6 +26,8 @@ _PATTERNS = {
     "tag": _TAG,
     "cause": _CAUSE,
     "guess": _GUESS,
+    "sitting": re.compile(r"[0-9a-f]{32}"),
+    **dict.fromkeys(("where", "sort", "by"), _PRINTED),
 }
 _LISTS = ("langs", "runs")
 _ROWS = {"experts": re.compile(r"[0-9A-Za-z.,+ -]{0,8000}"), "similarity": re.compile(r"[0-9A-Za-z.,+ -]{0,20000}")}
@@ -72,12 +76,20 @@ class Query:
     view: str = ""
     """What colour says in the token strip, or which number the curves show."""
     seed: int | None = None
+    sitting: str = ""
+    """Id of a sitting of blind judgements."""
     kind: str = ""
     """Runs of one kind only."""
     state: str = ""
     """Runs in one state only."""
     tag: str = ""
     """Runs with one tag only."""
+    where: str = ""
+    """Conditions on settings and results of runs (see `lpr_lab.runs.selection`)."""
+    sort: str = ""
+    """What runs are ordered by, `-` before it for the largest first."""
+    by: str = ""
+    """The setting or result whose values the list of runs offers."""
     runs: str = ""
     """Ids of runs to compare, with commas between them."""
     experts: str = ""

@@ -259,9 +259,9 @@ def age(timestamp: str | None) -> str:
     return "" if seconds is None else f"{duration(seconds)} ago"
 
 
-def languages_of(run: Run) -> tuple[list[str], list[str]]:
-    """Return a run's original and expanded languages, from its results or else its settings."""
-    source = run.results or run.config
+def languages_of(run: Run, results: dict[str, Any] | None = None) -> tuple[list[str], list[str]]:
+    """Return a run's original and expanded languages, from its results, read or given, or else its settings."""
+    source = (run.results if results is None else results) or run.config
     pick = [source.get(role) or run.config.get(role) or [] for role in ("original", "expanded")]
     return [str(code) for code in pick[0]], [str(code) for code in pick[1]]
 

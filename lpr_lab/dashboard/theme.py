@@ -111,7 +111,10 @@ def head() -> Markup:
         [
             tokens.script(),
             *map(read_static, ("cells.js", "causal.js", "guesses.js")),
-            *(read_static(name, _STATIC) for name in ("plan.js", "widgets.js", "take.js", "shell.js")),
+            *(
+                read_static(name, _STATIC)
+                for name in ("plan.js", "widgets.js", "take.js", "picks.js", "lines.js", "sitting.js", "shell.js")
+            ),
         ]
     )
     return Markup(f"<style>{style}</style><script>{script}</script>")  # noqa: S704, from files of ours

@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 from lpr_lab.errors import LprError, UsageError
 from lpr_lab.runs.find import list_runs, point_latest_at_newest
 from lpr_lab.runs.lineage import children_of
+from lpr_lab.runs.notes import why_read_only
 from lpr_lab.runs.run import Run
 from lpr_lab.storage import friendly_disk_errors
 
@@ -63,8 +64,8 @@ def tag(run: Run, words: Iterable[str], *, remove: bool = False) -> tuple[str, .
     Raises:
         UsageError: a word that is no tag or, when removing, not on the run; or an example, which is read only.
     """
-    if run.is_example:
-        raise UsageError(f"Run {run.id} is an example and read only; tag one of your own.")
+    if reason := why_read_only(run):
+        raise UsageError(f"{reason} Tag a run of your own.")
     given = [checked_tag(word) for word in words]
     tags = read_tags(run)
     if remove and (unknown := [word for word in given if word not in tags]):
@@ -73,6 +74,21 @@ def tag(run: Run, words: Iterable[str], *, remove: bool = False) -> tuple[str, .
     kept = sorted({*tags} - {*given} if remove else {*tags, *given})
     run.documents.write("tags", {"schema_version": 1, "tags": kept})
     return tuple(kept)
+
+
+def retag(run: Run, wanted: Iterable[str], seen: Iterable[str]) -> tuple[str, ...]:
+    """Give a run the tags that somebody wants who saw these; returns those that it has now.
+
+    Only what they changed is changed, so that tags which others put on it meanwhile stay.
+
+    Raises:
+        UsageError: as `tag`.
+    """
+    wanted, before = {checked_tag(word) for word in wanted}, set(seen)
+    gone = [word for word in read_tags(run) if word in before - wanted]
+    if added := wanted - before:
+        tag(run, added)
+    return tag(run, gone, remove=True) if gone else read_tags(run)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@
       results.json     the final numbers             tables/ figures/ traces/ generations/ prompts/
       stages/<stage>/checkpoint-<step>/  checkpoint/ while training; the sealed result
       notebook.ipynb   the executed copy             logs/run.log  notes.md  tags.json  tracking/
+      own_texts.json sittings/  imported by people, judged by people
 
 Everything but `metrics.jsonl`, `alerts.jsonl` and `generations/` (which only grow) is replaced whole. Nothing here
 imports torch, and pandas only when a table is asked for: the dashboard and `lpr-lab runs list` read with this module.

@@ -130,3 +130,38 @@ def test_a_difference_shows_what_differs_and_all_when_asked(runs):
     assert {"name": "language", "values": ["no", "nn"]} in rows
     assert call("runs", "diff", one.id, one.id).exit_code == 2
     assert call("runs", "diff", one.id, "20260101-000000Z-none-0000").exit_code == 3
+
+
+def test_runs_are_listed_by_settings_and_in_their_order(runs):
+    made = [make_run(runs, config={"seed": seed, "language": "no"}) for seed in (2, 10, 1)]
+    where = ("--where", "seed>=2", "--sort", "seed")
+    assert [line.split()[0] for line in call("runs", "list", *where).stdout.splitlines()] == [made[0].id, made[1].id]
+    turned = json.loads(call("runs", "list", "--sort=-seed", "--json").stdout)
+    assert [fact["id"] for fact in turned] == [made[1].id, made[0].id, made[2].id]
+    refused = call("runs", "list", "--where", "seed")
+    assert refused.exit_code == 2 and "is no condition" in refused.stderr
+
+
+def test_a_note_is_written_read_shown_and_removed(runs):
+    run = make_run(runs)
+    assert call("runs", "note", run.id, "Το καλύτερο.\nTwo.").stdout == "Το καλύτερο.\nTwo.\n"
+    assert call("runs", "note", run.id).stdout == "Το καλύτερο.\nTwo.\n"
+    assert json.loads(call("runs", "show", run.id, "--json").stdout)["notes"] == "Το καλύτερο.\nTwo."
+    assert call("runs", "note", run.id, "x", "--remove").exit_code == 2
+    assert json.loads(call("runs", "note", run.id, "--remove", "--json").stdout) == {"id": run.id, "notes": ""}
+    assert call("runs", "note", make_run(runs / "examples").id, "x").exit_code == 2
+
+
+def test_texts_are_imported_from_a_file_of_lines_and_listed_by_group(runs, tmp_path):
+    run = make_run(runs)
+    file = tmp_path / "lines.txt"
+    file.write_bytes("Μια μέρα\r\n\nفي يوم\n".encode())
+    assert "2 texts" in call("runs", "texts", run.id, str(file), "--group", "Days", "-l", "el").stderr
+    listed = call("runs", "texts", run.id).stdout.splitlines()
+    assert listed[0] == "Days" and [line.split("  ")[-1] for line in listed[1:]] == ["Μια μέρα", "في يوم"]
+    facts = json.loads(call("runs", "texts", run.id, "--json").stdout)
+    assert {fact["text"] for fact in facts} == {"Μια μέρα", "في يوم"} and not any(fact["is_traced"] for fact in facts)
+    file.write_bytes(b"fine\n\xff\n")
+    refused = call("runs", "texts", run.id, str(file))
+    assert refused.exit_code == 2 and "Line 2 is not UTF-8" in refused.stderr
+    assert call("runs", "texts", run.id, str(tmp_path / "gone")).exit_code == 3

@@ -309,7 +309,7 @@ def test_a_text_is_kept_under_its_name_edited_renamed_and_deleted(open_page, tin
     expect(page).to_have_url(re.compile(re.search("own-[0-9a-f]{32}", kept)[0]))
     expect(page.locator("#lpr-text .lpr-text")).to_have_text("The first words, and more of them.")
     page.get_by_label("Its name").fill("An end")
-    page.get_by_role("button", name="Rename").click()
+    page.get_by_role("button", name="Save changes").click()
     expect(page.get_by_label("Texts kept by readers")).to_have_value("An end")
     page.get_by_role("button", name="Delete…").click()
     page.get_by_role("button", name="Leave it").click()
@@ -319,6 +319,37 @@ def test_a_text_is_kept_under_its_name_edited_renamed_and_deleted(open_page, tin
     expect(page.get_by_label("Texts kept by readers")).to_have_count(0)
     other.reload()
     expect(other.get_by_text("it was never kept, or somebody deleted it")).to_be_visible()
+
+
+def test_a_file_of_lines_is_imported_into_a_group_and_a_line_that_is_not_utf8_is_named(open_page, axe, tiny):
+    page = open_page(f"/routing?run={tiny}&text=own")
+    page.get_by_role("button", name="Import a file of texts, one a line").click()
+    file, box = page.get_by_label("Open a file"), page.get_by_label("Texts, one a line", exact=True)
+    file.set_input_files({"name": "bad.txt", "mimeType": "text/plain", "buffer": b"good\n\xff bad"})
+    expect(page.get_by_role("alert").filter(has_text="Line 2 of the file is not UTF-8")).to_be_visible()
+    expect(box).to_have_value("")
+    lines = "Μια θάλασσα.\r\n\nبحر <b>\n"
+    file.set_input_files({"name": "good.txt", "mimeType": "text/plain", "buffer": lines.encode()})
+    expect(box).to_be_focused()
+    assert box.input_value().split() == lines.split()
+    page.get_by_label("Group", exact=True).fill("Seas")
+    page.get_by_role("button", name="Import", exact=True).click()
+    expect(page.get_by_role("status").filter(has_text="2 texts kept with this run")).to_be_visible()
+    expect(page.get_by_label("Texts kept by readers")).to_have_value("Seas: Μια θάλασσα. (not traced)")
+    expect(page.get_by_label("Your text, in any language")).to_have_value("Μια θάλασσα.")
+    assert not axe(page)
+    page.get_by_role("button", name="Trace this text").click()
+    expect(page.locator("#lpr-text .lpr-text")).to_have_text("Μια θάλασσα.")
+    page.get_by_role("button", name=re.compile("^Replace “")).click()
+    expect(page.get_by_label("Texts kept by readers")).to_have_value("Seas: Μια θάλασσα.")
+    page.set_viewport_size({"width": 360, "height": 780})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    for _ in range(2):
+        page.get_by_label("Texts kept by readers").click()
+        page.get_by_role("option").first.click()
+        page.get_by_role("button", name="Delete…").click()
+        page.get_by_role("button", name="Delete for everybody").click()
+        expect(page.get_by_role("status").filter(has_text="Deleted.")).to_be_visible()
 
 
 def test_two_readers_do_not_see_each_others_text(open_page, tiny):

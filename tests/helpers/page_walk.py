@@ -88,6 +88,16 @@ PRESS = """
 }
 """
 
+CHOOSE = """
+(found, [which, what]) => {
+    const list = found[Math.floor(which * found.length)];
+    if (!list) return "";
+    list.selectedIndex = Math.floor(what * list.options.length);
+    list.dispatchEvent(new Event("change", { bubbles: true }));
+    return list.dataset.choose + " " + (list.value || "nothing");
+}
+"""
+
 FOCUS = """
 (found, chance) => {
     const e = found[Math.floor(chance * found.length)];
@@ -371,7 +381,11 @@ class Walk:
         return done
 
     def _link(self) -> str:
-        return self._press(self.page.locator("a[data-pick]:visible"))
+        return self._press(self.page.locator("a[data-pick]:visible, a[data-tick]:visible"))
+
+    def _list(self) -> str:
+        lists = self.page.locator("select[data-choose]:visible")
+        return str(lists.evaluate_all(CHOOSE, [self.random.random(), self.random.random()]))
 
     def _way(self) -> str:
         """From a token to its expert, and from an expert to the token it came from or to a text of one's own."""
@@ -405,7 +419,7 @@ STAY = 14
 """Steps on a page before the walk goes on to another one; pages take turns."""
 
 STEPS = {
-    "/": ["link", "link", "dropdown"],
+    "/": ["link", "link", "dropdown", "list"],
     "/routing": [
         *("radio", "radio", "radio", "dropdown", "strip_look", "token", "token", "cell", "token_key", "layer_key"),
         *("cell_key", "hover", "way"),

@@ -4,7 +4,7 @@
   // What one looks at on every page; the rest belongs to the page, which is found again as it was left.
   const shared = ["run", "run2", "stage", "stage2", "base", "lang", "langs", "layer", "expert"];
   // What one goes back from; the others change too often to be steps of their own.
-  const steps = ["run", "run2", "runs", "text", "lang", "langs", "data", "stage", "stage2", "rule"];
+  const steps = ["run", "run2", "runs", "where", "sort", "text", "lang", "langs", "data", "stage", "stage2", "rule"];
   const inPlace = { layer: "layer", tok: "tok", mode: "mode", colour: "view", expert: "expert", stage: "stage" };
   const usual = { mode: "reading", colour: "original" };
 
@@ -125,10 +125,12 @@
   function refresh(element) {
     for (const plan of element.querySelectorAll(".lpr-plan")) window.lprPlan(plan);
     for (const strip of element.querySelectorAll(".lpr-strip")) window.lprTokenStrip(strip);
+    for (const frame of element.querySelectorAll(".lpr-sitting")) window.lprSitting(frame);
     for (const map of element.querySelectorAll(".lpr-causal")) window.lprCausal(map);
     for (const grid of element.querySelectorAll(".lpr-guesses")) window.lprGuesses(grid);
     const marked = element.querySelector("[data-query]");
-    if (marked) setQuery(marked.dataset.query, { drawn: true });
+    if (marked) setQuery(window.lprPicks.answered(marked.dataset.query), { drawn: true });
+    window.lprPicks.show(element);
     const question = element.querySelector("h1");
     const page = document.querySelector("a[data-page][aria-current]");
     if (question && page) document.title = page.textContent + " · lpr_lab";
@@ -151,19 +153,11 @@
       setQuery(event.detail);
       trigger("click");
     });
-    // A link that only changes what this page shows: change the address, then let Python redraw.
-    element.addEventListener("keydown", (event) => {
-      if (event.key !== " " || !event.target.matches?.("[role=checkbox]")) return;
-      event.preventDefault();
-      event.target.click();
-    });
-    element.addEventListener("click", (event) => {
-      const link = event.target.closest("[data-pick]");
-      if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
-      event.preventDefault();
-      const isHere = "?" + link.dataset.pick === location.search;
-      goal = link.dataset.goto ?? "";
-      setQuery(link.dataset.pick, { followed: Boolean(goal) });
+    // Something that only changes what this page shows: change the address, then let Python redraw.
+    window.lprPicks.listen(element, (query, there = "") => {
+      const isHere = "?" + query === location.search;
+      goal = there;
+      setQuery(query, { followed: Boolean(goal) });
       if (isHere) goThere(document);
       trigger("click");
     });

@@ -111,7 +111,7 @@ def strips(run: Run, *, own_texts: bool = False) -> Iterator[tuple[str, Markup]]
     """
     source = run.results or run.config
     order = [str(code) for role in ("original", "earlier", "expanded") for code in source.get(role) or ()]
-    kept = {text.id: text.name for text in kept_texts(run)} if own_texts else {}
+    kept = {text.id: text.label for text in kept_texts(run) if text.is_traced} if own_texts else {}
     there = [name for name in run.traces.names() if not is_own(name)] + list(kept)
     for name in [*(code for code in order if code in there), *(name for name in there if name not in order)]:
         try:

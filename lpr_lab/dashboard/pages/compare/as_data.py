@@ -7,10 +7,12 @@ import pandas as pd
 
 from lpr_lab.dashboard.page_data import PageData, opening
 from lpr_lab.dashboard.pages.compare.compose import shown_pair
+from lpr_lab.dashboard.server.sittings import SITTINGS
 from lpr_lab.dashboard.shell import PageContext
 from lpr_lab.errors import MissingError
 from lpr_lab.runs.continuations import NAMES, Pair, pair_id
 from lpr_lab.runs.run import Run
+from lpr_lab.runs.sittings import kept_sitting
 from lpr_lab.views import Table
 
 
@@ -23,6 +25,8 @@ def as_data(context: PageContext, run: Run, runs_dir: Path) -> PageData:
     Raises:
         MissingError: no pair is shown.
     """
+    if context.query.sitting:
+        return _sitting(context, run, runs_dir)
     record = shown_pair(context, run)
     if record is None:
         raise MissingError("No pair of continuations is shown, so there is nothing to take along.")
@@ -30,6 +34,27 @@ def as_data(context: PageContext, run: Run, runs_dir: Path) -> PageData:
     can_write = run.paths.has_checkpoint and pair.names == NAMES and record.get("max_new_tokens")
     cell = _writing(record, run, runs_dir) if can_write else _reading(record, run, runs_dir)
     return PageData(cell, {"continuations": lambda: _table(pair)}, {"pair": lambda: record})
+
+
+def _sitting(context: PageContext, run: Run, runs_dir: Path) -> PageData:
+    """Return the sitting of the address, prompt by prompt, once it is over.
+
+    Raises:
+        MissingError: it is not there, or goes on.
+    """
+    found = SITTINGS.get(run, context.query.sitting)
+    if found is None:
+        raise MissingError("This sitting is no longer held, and the run does not keep it.")
+    if not found.is_over:
+        raise MissingError("This sitting goes on; who wrote what is told at its end.")
+    read = f"Sitting.from_json({found.to_json()!r})"
+    cell = f"from lpr_lab.runs.sittings import Sitting\n\n{read}.to_frame()\n"
+    if kept_sitting(run, found.id) is not None:
+        cell = (
+            f"from lpr_lab.runs.sittings import kept_sitting\n{opening(run, runs_dir)}"
+            f"kept_sitting(run, {found.id!r}).to_frame()\n"
+        )
+    return PageData(cell, {"sitting": found.to_frame}, {"sitting": found.to_json})
 
 
 def _reading(record: dict[str, Any], run: Run, runs_dir: Path) -> str:

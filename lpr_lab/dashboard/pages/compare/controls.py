@@ -1,11 +1,13 @@
 """The components of page `/compare`."""
 
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.pages.compare.sides import RUN
+from lpr_lab.dashboard.pages.compare.sitting_controls import Sittings
 from lpr_lab.dashboard.pages.compare.steering import SteeringControls
 from lpr_lab.dashboard.parameters import NEW_TOKENS, PROMPT, TEMPERATURE
 from lpr_lab.dashboard.shell import html_block, status
@@ -27,7 +29,7 @@ def side_choices(run: Run, others: list[Run]) -> list[tuple[str, str]]:
 class Controls:
     """The widgets, made in the order in which the page shows them."""
 
-    def __init__(self) -> None:
+    def __init__(self, runs_dir: Path) -> None:
         with gr.Row(elem_classes="lpr-controls"):
             self.run = shell.run_picker()
             self.language = gr.Radio([], label="Language of the prompt", visible=False, elem_classes="lpr-grow")
@@ -55,6 +57,7 @@ class Controls:
             self.line = html_block(status(""))
         self.hint = html_block()
         self.why = html_block()
+        self.sittings = Sittings(runs_dir)
         self.pair = html_block(elem_id="lpr-pair")
         with gr.Row(visible=False, elem_classes="lpr-actions") as self.votes:
             self.choices = {

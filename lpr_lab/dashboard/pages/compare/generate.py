@@ -5,7 +5,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from lpr_lab.dashboard.pages.compare.state import Latest, done, halted, show_gro
 from lpr_lab.dashboard.pages.compare.steering import SIDES, Wish, Written, named, refuse_without_experts, wish_of
 from lpr_lab.dashboard.parameters import NEW_TOKENS, PROMPT, SEED, TEMPERATURE
 from lpr_lab.dashboard.server.models import MODELS
-from lpr_lab.dashboard.shell import status
+from lpr_lab.dashboard.shell import PageContext, status
 from lpr_lab.errors import LprError, UsageError
 from lpr_lab.runs.continuations import Continuation, Pair
 from lpr_lab.runs.model_ref import BASE, EXPANDED, ModelRef
@@ -46,31 +46,25 @@ def generate(
     if run is None:
         yield status("There is no run."), same, same, same
         return
-    others = comparable(run, context.runs)
-    left = speaker(asked.get("left") or BASE, run, others, BASE)
-    right = speaker(asked.get("right") or EXPANDED, run, others, EXPANDED)
     try:
-        prompt = PROMPT.read(asked["prompt"])
-        settings = {"max_new_tokens": NEW_TOKENS.read(asked["tokens"])}
-        settings |= {"temperature": TEMPERATURE.read(asked["temperature"]), "seed": SEED.read(asked["seed"])}
-        wishes = tuple(wish_of(asked, side) for side in SIDES)
-        for side, wish in zip((left, right), wishes, strict=True):
-            refuse_without_experts(side, wish)
+        prompt, told = PROMPT.read(asked["prompt"]), read_asked(context, run, asked)
     except UsageError as error:
         yield status(str(error), bad=True), same, same, same
         return
     blind = bool(asked.get("blind"))
     # From the system's own randomness: the seed of the sampling is on the page, this one is nowhere.
     swapped = blind and secrets.randbelow(2) == 1
-    names = named(left.name(run), wishes[0]), named(right.name(run), wishes[1])
-    pair = Pair(prompt, asked["language"] or "", names=names, is_running=True, swapped=swapped, hidden=blind)
+    settings = told.settings
+    pair = Pair(prompt, asked["language"] or "", names=told.names, is_running=True, swapped=swapped, hidden=blind)
     latest = Latest(run.id, pair, settings, was_blind=blind)
     said = status("Loading the model, once…" if not MODELS.is_loaded(run) else "Writing…", busy=True)
     yield said, *show_growing(pair, run), latest
     try:
-        for grown, written in _write(pair, (left, right), wishes, run, settings):
-            told = {f"{side}_steering": one.steering for side, one in zip(SIDES, written, strict=True) if one.steering}
-            latest, pair = replace(latest, pair=grown, written=written, settings=settings | told), grown
+        for grown, written in write(pair, told, run):
+            done_to = {
+                f"{side}_steering": one.steering for side, one in zip(SIDES, written, strict=True) if one.steering
+            }
+            latest, pair = replace(latest, pair=grown, written=written, settings=settings | done_to), grown
             longest = max(pair.left.tokens or 0, pair.right.tokens or 0)
             line = status(f"Writing: {longest} of at most {settings['max_new_tokens']} tokens each…", busy=True)
             if pair.is_running:
@@ -87,16 +81,39 @@ def generate(
     yield done(latest, run, context.query)
 
 
-def _write(
-    pair: Pair,
-    speakers: tuple[ModelRef, ModelRef],
-    wishes: tuple[Wish | None, ...],
-    run: Run,
-    settings: dict[str, Any],
-) -> Iterator[tuple[Pair, tuple[Written, Written]]]:
+@dataclass(frozen=True)
+class Told:
+    """What the controls ask for, read: who writes, steered how, and the settings of the sampling."""
+
+    names: tuple[str, str]
+    speakers: tuple[ModelRef, ModelRef]
+    wishes: tuple[Wish | None, ...]
+    settings: dict[str, Any]
+
+
+def read_asked(context: PageContext, run: Run, asked: dict[str, Any]) -> Told:
+    """Return what the controls ask for, but for the prompt.
+
+    Raises:
+        UsageError: a value that is refused.
+    """
+    others = comparable(run, context.runs)
+    left = speaker(asked.get("left") or BASE, run, others, BASE)
+    right = speaker(asked.get("right") or EXPANDED, run, others, EXPANDED)
+    settings = {"max_new_tokens": NEW_TOKENS.read(asked["tokens"])}
+    settings |= {"temperature": TEMPERATURE.read(asked["temperature"]), "seed": SEED.read(asked["seed"])}
+    wishes = tuple(wish_of(asked, side) for side in SIDES)
+    for side, wish in zip((left, right), wishes, strict=True):
+        refuse_without_experts(side, wish)
+    names = named(left.name(run), wishes[0]), named(right.name(run), wishes[1])
+    return Told(names, (left, right), wishes, settings)
+
+
+def write(pair: Pair, asked: Told, run: Run) -> Iterator[tuple[Pair, tuple[Written, Written]]]:
     """Yield the pair as it grows with who wrote it, some times a second, and whole at the end."""
     from lpr_lab.measure.generation import generate_pair, layer_experts
 
+    speakers, wishes, settings = asked.speakers, asked.wishes, asked.settings
     with ExitStack() as held:
         mine = held.enter_context(MODELS.use(run))
         models = [held.enter_context(MODELS.use(side.run)).model for side in speakers]

@@ -16,6 +16,8 @@ from lpr_lab.dashboard.pages.compare.sides import (
     address_of,
     is_typed,
 )
+from lpr_lab.dashboard.pages.compare.sitting_controls import SHOWN as SITTING
+from lpr_lab.dashboard.pages.compare.sitting_controls import head_of
 from lpr_lab.dashboard.pages.compare.state import QUESTION, Latest, halted, hint, hint_of, judge, may_judge
 from lpr_lab.dashboard.pages.compare.steering import ASKED as STEERING
 from lpr_lab.dashboard.pages.compare.steering import trace_written
@@ -33,6 +35,8 @@ SHOWN = (
     *("line", "hint", "why", "pair", "votes", "reveal", "trace", "strips", "tally", "kept", "latest"),
 )
 """The components that the address decides, in the order of `Page.draw`."""
+SETS = ("box", "source", "prompts")
+"""What offers sets of prompts for a sitting."""
 ADDRESS = ("left", "right", "blind", "seed", "tokens", "prompt")
 """The components that are written into the address, or change how long a generation takes."""
 ASKED = ("prompt", "language", "tokens", "temperature", "seed", "left", "right", "blind", *STEERING)
@@ -43,12 +47,13 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     """Build the page and connect its events."""
     html_block(shell.header("Compare"))
     made = Page(runs_dir)
-    demo.load(made.load, None, made.shown, **FILES)
+    demo.load(made.load, None, made.everything, **FILES)
     made.connect_address()
     writing = made.connect_generation()
     made.connect_pickers(writing)
     made.connect_judging()
     made.connect_strips()
+    made.connect_sittings()
 
 
 class Page:
@@ -57,10 +62,13 @@ class Page:
     def __init__(self, runs_dir: Path) -> None:
         self.runs_dir = runs_dir
         self.top = html_block(shell.head(QUESTION))
-        self.controls = Controls()
+        self.controls = Controls(runs_dir)
         self.latest = gr.State(None)
         self.parts = {"top": self.top, **self.controls.parts, **self.controls.steering.parts, "latest": self.latest}
+        self.sittings = self.controls.sittings
         self.shown = [self.parts[name] for name in SHOWN]
+        self.everything = [*self.shown, *(getattr(self.sittings, name) for name in SETS), *self.sittings.outputs]
+        """`shown`, and all of sittings."""
         made = self.controls
         self.outputs = [made.line, self.top, made.pair, self.latest]
         """What a generation shows as it gets on."""
@@ -99,11 +107,12 @@ class Page:
         pickers = (made.run, self.choose_run, []), (made.language, self.choose_language, [made.prompt])
         for control, choose, more in pickers:
             given_up = control.input(None, None, None, cancels=[writing], **PICK)
-            chosen = given_up.then(in_order(choose), [control, *more], self.shown, **PICK)
+            chosen = given_up.then(in_order(choose), [control, *more], self.everything, **PICK)
             chosen.then(self.rest, self.known, self.after, **FILES)
-        given_up = made.kept.click(None, None, None, cancels=[writing], **PICK)
-        drawn = given_up.then(in_order(self.load), None, self.shown, **PICK)
-        drawn.then(self.rest, self.known, self.after, **FILES)
+        for links in (made.kept, self.sittings.parts["kept"]):
+            given_up = links.click(None, None, None, cancels=[writing], **PICK)
+            drawn = given_up.then(in_order(self.load), None, self.everything, **PICK)
+            drawn.then(self.rest, self.known, self.after, **FILES)
 
     def connect_judging(self) -> None:
         """Keep what the reader prefers; the empty choice only reveals the sides."""
@@ -116,7 +125,22 @@ class Page:
         trace = queued(self.trace, lambda said: (status(said, busy=True), gr.skip()), refused_strips)
         made.trace.click(trace, [self.latest], [made.trace_line, made.strips], **MODEL)
 
+    def connect_sittings(self) -> None:
+        """Let the reader judge a set of prompts in one sitting."""
+        asked = {name: self.parts[name] for name in ASKED}
+        self.sittings.connect(asked, self.draw_everything, self.everything)
+
     # Handlers
+
+    def draw_everything(self, params: dict[str, Any]) -> list[Any]:
+        """Return what `everything` shows for the parameters of an address."""
+        context, found = shell.page_context(self.runs_dir, params), self.draw(params)
+        of_sittings = self.sittings.fill(context)
+        if of_sittings["at"]:
+            nothing = dict.fromkeys(("pair", "tally", "kept", "strips"), "")
+            hide = dict.fromkeys(("votes", "reveal", "trace"), gr.update(visible=False))
+            found |= {**nothing, **hide, "top": head_of(context, QUESTION), "latest": None}
+        return [*found.values(), *(of_sittings[name] for name in (*SETS, *SITTING))]
 
     def draw(self, params: dict[str, Any]) -> dict[str, Any]:
         """Return what every component of `SHOWN` shows for an address, by name."""
@@ -126,20 +150,21 @@ class Page:
 
     def load(self, request: gr.Request) -> list[Any]:
         """Draw the page for its address."""
-        return list(self.draw(dict(request.query_params)).values())
+        return self.draw_everything(dict(request.query_params))
 
     def choose_run(self, chosen: str, request: gr.Request) -> list[Any]:
         """Draw another run."""
-        nothing = {"text": "", "run2": "", "stage": "", "stage2": ""}
-        return list(self.draw({**dict(request.query_params), **nothing, "run": chosen}).values())
+        nothing = {"text": "", "run2": "", "stage": "", "stage2": "", "sitting": ""}
+        return self.draw_everything({**dict(request.query_params), **nothing, "run": chosen})
 
     def choose_language(self, code: str, prompt: str, request: gr.Request) -> list[Any]:
         """Draw another language; a prompt of the reader's own stays."""
-        params = {**dict(request.query_params), "lang": code, "text": ""}
-        run, found = shell.page_context(self.runs_dir, params).run, self.draw(params)
+        params = {**dict(request.query_params), "lang": code, "text": "", "sitting": ""}
+        run, drawn = shell.page_context(self.runs_dir, params).run, self.draw_everything(params)
         if run is not None and is_typed(prompt, run):
-            found |= {"prompt": gr.skip(), "line": status("Your prompt stays; only its language is another.")}
-        return list(found.values())
+            drawn[SHOWN.index("prompt")] = gr.skip()
+            drawn[SHOWN.index("line")] = status("Your prompt stays; only its language is another.")
+        return drawn
 
     def set_address(self, request: gr.Request, *given: Any) -> Markup | str:
         """Return the line that tells how long a generation takes, and sets the address to what was chosen."""

@@ -66,14 +66,21 @@ def preferences(run: Run, records: list[dict[str, Any]]) -> Markup:
 
 def _tally(count: Tally) -> tuple[str, str]:
     """Return the verdict on two sides, and what it rests on."""
+    total = count.decided + count.ties + count.both_bad
+    rest = f"ties {count.ties}, both bad {count.both_bad}; {count.blind} of {total} blind."
+    return verdict(count), f"{decided(count)}; {rest}"
+
+
+def verdict(count: Tally) -> str:
+    """Return which side is preferred, in words, where that is clear."""
+    return f"{title_of(count.preferred)} is preferred" if count.preferred else UNCLEAR
+
+
+def decided(count: Tally) -> str:
+    """Return how often each side was preferred, the p of the sign test, and the interval of the share of wins."""
     names = [title_of(side) for side in count.sides]
-    verdict = f"{title_of(count.preferred)} is preferred" if count.preferred else UNCLEAR
     low, high = count.win_share(1)
     share = f"; {names[1]} wins {percent(count.wins[1] / count.decided)} of them" if count.decided else ""
     ends = f", 95% interval {percent(low)} to {percent(high)}" if count.decided else ""
-    total = count.decided + count.ties + count.both_bad
     p = f"{count.p:.2g}" if count.p < 0.1 else f"{count.p:.2f}"
-    return verdict, (
-        f"{names[0]} {count.wins[0]}, {names[1]} {count.wins[1]} (n = {count.decided}, p = {p}){share}{ends}; ties "
-        f"{count.ties}, both bad {count.both_bad}; {count.blind} of {total} blind."
-    )
+    return f"{names[0]} {count.wins[0]}, {names[1]} {count.wins[1]} (n = {count.decided}, p = {p}){share}{ends}"

@@ -186,7 +186,7 @@ def compose(context: PageContext, runs_dir: Path) -> dict[str, Any]:
         "language": gr.skip(),
         "keeping": hidden,
         "note": "",
-        **dict.fromkeys(("name", "keep", "replace", "rename", "delete", "sure", "never_mind"), hidden),
+        **dict.fromkeys(("name", "group", "keep", "replace", "rename", "delete", "sure", "never_mind"), hidden),
         "why": "",
         "go": gr.update(interactive=False),
         "languages": "",
@@ -230,6 +230,7 @@ def compose(context: PageContext, runs_dir: Path) -> dict[str, Any]:
         parts["why"] = shell.notice("info", shell.no_model(run, reason, "/routing", "A new text"))
     if stages is None:
         lead = "Type a sentence in any language." if reason is None else ""
+        lead = "This text is kept with the run and was not traced yet." if is_own(name) else lead
         strip = "" if choices or reason is None else _no_trace(run)
         return parts | {"top": shell.head(QUESTION, lead, context.notice, query=context.query), "strip": strip}
     return parts | show_stage(context, run, name, stages, can_run=reason is None)

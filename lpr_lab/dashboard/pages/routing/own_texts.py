@@ -1,12 +1,14 @@
-"""Texts that a reader types on page `/routing`: trace, keep, rename and delete them."""
+"""Texts that a reader types or imports on page `/routing`: trace, keep, group, edit and delete them."""
 
 import logging
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.pages.routing.compose import QUESTION, show_trace
@@ -16,7 +18,19 @@ from lpr_lab.dashboard.server.models import MODELS
 from lpr_lab.dashboard.server.unsaved_texts import UNSAVED
 from lpr_lab.dashboard.shell import html_block, status
 from lpr_lab.errors import LprError, UsageError
-from lpr_lab.runs.own_texts import delete_text, is_own, keep_text, new_id, rename_text
+from lpr_lab.runs.own_texts import (
+    MAX_CHARACTERS,
+    MAX_LINES,
+    add_texts,
+    delete_text,
+    imported_text,
+    is_kept,
+    is_own,
+    keep_text,
+    new_id,
+    read_lines,
+    rename_text,
+)
 from lpr_lab.runs.run import Run
 from lpr_lab.text.languages import LANGUAGES
 
@@ -56,9 +70,8 @@ def trace_own(runs_dir: Path, text: str, language: str | None, params: dict[str,
             trace = trace_text(loaded.model, loaded.tokenizer, text, language or None, base=False)
         took = time.monotonic() - asked
         asks = context.query
-        name = new_id()
-        query = Query(run=run.id, mode=asks.mode, layer=asks.layer, expert=asks.expert)
-        edited = context.query.text if is_own(context.query.text) and context.query.text in run.traces.names() else ""
+        name, query = new_id(), Query(run=run.id, mode=asks.mode, layer=asks.layer, expert=asks.expert)
+        edited = asks.text if is_kept(run, asks.text) else ""
         UNSAVED.put(run, name, trace, edited)
         count = int(trace.is_text.sum())
         done = f"{count} tokens in {took:.1f} s on {device}"
@@ -79,7 +92,18 @@ def trace_own(runs_dir: Path, text: str, language: str | None, params: dict[str,
 # ------------------------------------------------------------------------------------- keep, rename, delete
 
 
-def keep_own(runs_dir: Path, name: str, params: dict[str, Any], *, replace: bool = False) -> tuple[str, dict[str, Any]]:
+@dataclass(frozen=True)
+class Called:
+    """What the boxes say of a text: how it is called, its group, and its words as they stand in the box."""
+
+    name: str
+    group: str = ""
+    text: str = ""
+
+
+def keep_own(
+    runs_dir: Path, called: Called, params: dict[str, Any], *, replace: bool = False
+) -> tuple[str, dict[str, Any]]:
     """Keep the typed text that is shown, or put it in place of the kept one that it was made from.
 
     Returns:
@@ -91,20 +115,45 @@ def keep_own(runs_dir: Path, name: str, params: dict[str, Any], *, replace: bool
         if held is None:
             raise LprError("This text is no longer held; trace it again, then keep it.")
         kept = held.edited if replace and held.edited else text_id
-        keep_text(run, kept, name, held.trace)
+        keep_text(run, kept, called.name, held.trace, called.group)
     except (LprError, OSError) as error:
         return status(f"Not kept: {error}", bad=True), params
     UNSAVED.drop(text_id)
     return status("Kept with this run, for everybody to see."), {**params, "text": kept}
 
 
-def rename_own(runs_dir: Path, name: str, params: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Give the kept text that is shown another name; returns as `keep_own`."""
+def rename_own(runs_dir: Path, called: Called, params: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Give the kept text that is shown another name and group, and other words where it was not traced yet.
+
+    Returns as `keep_own`.
+    """
     try:
-        rename_text(*_shown(runs_dir, params), name)
+        run, text_id = _shown(runs_dir, params)
+        is_traced = imported_text(run, text_id) is None
+        text = None if is_traced else TRACED.read(called.text)
+        rename_text(run, text_id, called.name, called.group, text)
     except (LprError, OSError) as error:
-        return status(f"Not renamed: {error}", bad=True), params
-    return status("Renamed."), params
+        return status(f"Not saved: {error}", bad=True), params
+    return status("Name and group saved." if is_traced else "Saved."), params
+
+
+def import_own(
+    runs_dir: Path, lines: str, group: str, language: str | None, params: dict[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """Keep one text for each line with the run, in a group; returns as `keep_own`, with the first of them shown."""
+    try:
+        run = shell.page_context(runs_dir, params).run
+        if run is None:
+            raise LprError("There is no run to keep texts with.")
+        texts = read_lines(lines)
+        made = add_texts(run, texts, group, LANGUAGE.read(language or ""))
+    except (LprError, OSError) as error:
+        return shell.problem(f"Nothing was imported: {error}"), params
+    left = len(texts) - len(made)
+    said = f"{len(made)} text{'s' if len(made) != 1 else ''} kept with this run, for everybody to see"
+    said += f"; {left} that the group has already {'were' if left != 1 else 'was'} left out." if left else "."
+    shown = {"text": made[0].id, "lang": "", "tok": ""} if made else {}
+    return status(said), {**params, **shown}
 
 
 def delete_own(runs_dir: Path, params: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -127,6 +176,14 @@ def _shown(runs_dir: Path, params: dict[str, Any]) -> tuple[Run, str]:
 
 
 # ------------------------------------------------------------------------------------------------- the widgets
+
+
+_FILE = Markup(
+    '<label class="lpr-file">Open a file <input type="file" accept=".txt,text/plain" data-lines=".lpr-import textarea">'
+    '</label><p class="lpr-caption" role="alert" data-said></p><p class="lpr-caption">UTF-8, one text a line, at most '
+    "{} texts of {:,} characters each; empty lines are left out. It is read in your browser into the box below; only "
+    "“Import” keeps the texts with the run.</p>"
+)
 
 
 class OwnControls:
@@ -153,12 +210,23 @@ class OwnControls:
                 self.note = html_block()
                 with gr.Row(elem_classes="lpr-actions"):
                     self.name = gr.Textbox(label="Its name", max_lines=1, scale=0, min_width=240)
+                    self.group = gr.Textbox(label="Its group", max_lines=1, scale=0, min_width=180)
                     self.keep = gr.Button("Keep this text", scale=0)
                     self.replace = gr.Button("Replace the kept one", scale=0)
-                    self.rename = gr.Button("Rename", scale=0)
+                    self.rename = gr.Button("Save changes", scale=0)
                     self.delete = gr.Button("Delete…", scale=0)
                     self.sure = gr.Button("Delete for everybody", variant="stop", scale=0, visible=False)
                     self.never_mind = gr.Button("Leave it", scale=0, visible=False)
+            with gr.Accordion("Import a file of texts, one a line", open=False, elem_classes="lpr-import"):
+                html_block(_FILE.format(MAX_LINES, MAX_CHARACTERS))
+                self.lines = gr.Textbox(label="Texts, one a line", lines=4, max_lines=12, elem_classes="lpr-prompt")
+                with gr.Row(elem_classes="lpr-actions"):
+                    self.into = gr.Textbox(label="Group", max_lines=1, scale=0, min_width=180)
+                    self.spoken = gr.Dropdown(
+                        [("Not said", ""), *known], value="", label="Language of the texts", scale=0, min_width=240
+                    )
+                    self.bring = gr.Button("Import", scale=0)
+                    self.brought = html_block(status(""))
         self.kept_line = html_block(status(""))  # outside: what was deleted is no longer shown above it
 
     @property
@@ -173,5 +241,5 @@ class OwnControls:
     @property
     def parts(self) -> dict[str, Any]:
         """What `compose` fills, by name."""
-        names = "text language go why keeping note name keep replace rename delete sure never_mind"
+        names = "text language go why keeping note name group keep replace rename delete sure never_mind"
         return {"own": self.column, **{name: getattr(self, name) for name in names.split()}}

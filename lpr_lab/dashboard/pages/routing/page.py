@@ -5,14 +5,22 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from markupsafe import Markup
 
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.pages.routing.causal import HEADING, ask_cell, work_out
 from lpr_lab.dashboard.pages.routing.compose import QUESTION, compose
 from lpr_lab.dashboard.pages.routing.guesses import GuessControls, read_layers
-from lpr_lab.dashboard.pages.routing.own_texts import OwnControls, delete_own, keep_own, rename_own, trace_own
+from lpr_lab.dashboard.pages.routing.own_texts import (
+    Called,
+    OwnControls,
+    delete_own,
+    import_own,
+    keep_own,
+    rename_own,
+    trace_own,
+)
 from lpr_lab.dashboard.pages.routing.texts import say_unreadable
+from lpr_lab.dashboard.pages.routing.what_if import HEADING as WHAT_IF
 from lpr_lab.dashboard.pages.routing.what_if import trace_beside, try_change
 from lpr_lab.dashboard.query import Query
 from lpr_lab.dashboard.server.model_queue import queued
@@ -20,8 +28,8 @@ from lpr_lab.dashboard.shell import FILES, MODEL, PICK, html_block, in_order, is
 
 SHOWN = (
     *("top", "picker", "kept", "stage", "other", "also"),
-    *("own", "text", "language", "go", "why", "keeping", "note", "name", "keep", "replace", "rename", "delete"),
-    *("sure", "never_mind", "strip", "causal", "causal_map", "causal_cell"),
+    *("own", "text", "language", "go", "why", "keeping", "note", "name", "group", "keep", "replace", "rename"),
+    *("delete", "sure", "never_mind", "strip", "causal", "causal_map", "causal_cell"),
     *("guesses", "guesses_grid", "what_if", "expert", "changed"),
     *("languages", "overview", "plot", "table"),
 )
@@ -112,9 +120,11 @@ class Page:
         traced = gr.on([own.go.click, own.text.submit], trace, [own.text, own.language], outputs, **MODEL)
         # Not after a cancelling: whatever was chosen instead is being drawn then.
         traced.success(self.settle, None, self.outputs, **FILES)
-        own.keep.click(self.named(keep_own), [own.name], said, **FILES)
-        own.replace.click(self.named(keep_own, replace=True), [own.name], said, **FILES)
-        own.rename.click(self.named(rename_own), [own.name], said, **FILES)
+        called = [own.name, own.group, own.text]
+        own.keep.click(self.named(keep_own), called, said, **FILES)
+        own.replace.click(self.named(keep_own, replace=True), called, said, **FILES)
+        own.rename.click(self.named(rename_own), called, said, **FILES)
+        own.bring.click(self.bring, [own.lines, own.into, own.spoken], [own.brought, *said[1:]], **FILES)
         own.sure.click(self.delete, None, said, **FILES)
         asking = [own.delete, own.sure, own.never_mind]
         own.delete.click(lambda: [gr.update(visible=v) for v in (False, True, True)], None, asking, **FILES)
@@ -248,13 +258,18 @@ class Page:
             yield *step, gr.update(visible=is_busy(step[0]))
 
     def named(self, act: Callable[..., tuple[str, dict[str, Any]]], **options: Any) -> Callable[..., list[Any]]:
-        """Return the handler of a button that keeps or renames the text under the name that was typed."""
+        """Return the handler of a button that keeps or renames the text under the name and group that were typed."""
 
-        def handle(name: str, request: gr.Request) -> list[Any]:
-            said, params = act(self.runs_dir, name, dict(request.query_params), **options)
+        def handle(name: str, group: str, text: str, request: gr.Request) -> list[Any]:
+            said, params = act(self.runs_dir, Called(name, group, text), dict(request.query_params), **options)
             return [said, *self.draw_for(params)]
 
         return handle
+
+    def bring(self, lines: str, group: str, language: str | None, request: gr.Request) -> list[Any]:
+        """Keep one text for each line."""
+        said, params = import_own(self.runs_dir, lines, group, language, dict(request.query_params))
+        return [said, *self.draw_for(params)]
 
     def delete(self, request: gr.Request) -> list[Any]:
         """Delete the text."""
@@ -270,13 +285,6 @@ def silence() -> list[Any]:
 def stopped() -> list[Any]:
     """Say that a causal map was stopped, and hide the button that stops it."""
     return [status("Stopped; nothing was kept."), gr.update(visible=False)]
-
-
-WHAT_IF = Markup(
-    '<section class="lpr-section"><h2>Try</h2><p class="lpr-subfinding">What if its tokens went elsewhere?</p>'
-    '<p class="lpr-caption">The text is run again with the choice of experts changed. Nothing is saved.</p>'
-    "</section>"
-)
 
 
 def _waiting(*rest: Any) -> tuple[Callable[[str], tuple[Any, ...]], Callable[[str], tuple[Any, ...]]]:

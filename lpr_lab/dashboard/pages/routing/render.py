@@ -26,6 +26,10 @@ WHO_SEES_KEPT = shell.caption(
     "Kept with this run: everybody who can open this dashboard can see, rename and delete this text. To change its "
     "words, change them above and trace it again."
 )
+NOT_TRACED = shell.caption(
+    "Kept with this run and not traced yet: trace it to see where its tokens go, then put the trace in its place. What "
+    "is changed above is saved by “Save changes”."
+)
 
 
 def role_of(run: Run | None, code: str | None) -> str | None:

@@ -13,7 +13,7 @@ from lpr_lab.dashboard.query import Query
 from lpr_lab.dashboard.server.unsaved_texts import UNSAVED, trace_of
 from lpr_lab.dashboard.shell import PageContext
 from lpr_lab.measure.trace import RoutingTrace
-from lpr_lab.runs.own_texts import is_own, own_texts, suggested_name
+from lpr_lab.runs.own_texts import imported_text, is_own, own_texts, suggested_name
 from lpr_lab.runs.run import Run
 from lpr_lab.text.languages import LANGUAGES, language_name
 
@@ -34,6 +34,8 @@ def read(run: Run, query: Query) -> tuple[str, RoutingTrace | None]:
     """Return the name of the text the address asks for, else of the first expanded language, and its trace."""
     if query.text and (found := trace_of(run, query.text)) is not None:
         return query.text, found
+    if imported_text(run, query.text) is not None:
+        return query.text, None
     names = [name for _, name in examples(run)]
     _, expanded = shell.languages_of(run)
     name = next((name for name in (query.lang, *expanded, *names) if name in names), "")
@@ -65,22 +67,26 @@ def show_own(run: Run, name: str, stages: RoutingTrace | None) -> dict[str, Any]
     """Return the parts that are there for texts of readers: those that are kept, and what can be done with this one."""
     texts = own_texts(run)
     kept = next((text for text in texts if text.id == name), None)
-    choices = [(text.name, text.id) for text in texts]
+    choices = [(text.label if text.is_traced else f"{text.label} (not traced)", text.id) for text in texts]
     parts: dict[str, Any] = {
         "kept": gr.update(choices=choices, value=kept.id if kept else None, visible=bool(choices)),
     }
-    if stages is None or not is_own(name):
+    if not is_own(name) or (stages is None and kept is None):
         return parts
     held = UNSAVED.get(run, name)
     edited = next((text for text in texts if held is not None and text.id == held.edited), None)
-    called = kept.name if kept else edited.name if edited else suggested_name(stages.text)
+    words = kept if stages is None else stages
+    assert words is not None
+    text, language = words.text, words.language
+    called = kept or edited
     writable = not run.is_example
     return parts | {
-        "text": gr.update(value=stages.text),
-        "language": gr.update(value=stages.language or ""),
+        "text": gr.update(value=text),
+        "language": gr.update(value=language or ""),
         "keeping": gr.update(visible=writable),
-        "note": render.WHO_SEES_KEPT if kept else render.WHO_SEES_TYPED,
-        "name": gr.update(value=called, visible=True),
+        "note": render.WHO_SEES_TYPED if not kept else render.WHO_SEES_KEPT if kept.is_traced else render.NOT_TRACED,
+        "name": gr.update(value=called.name if called else suggested_name(text), visible=True),
+        "group": gr.update(value=called.group if called else "", visible=True),
         "keep": gr.update(visible=kept is None),
         "replace": gr.update(visible=edited is not None, value=f"Replace “{edited.name}”" if edited else ""),
         "rename": gr.update(visible=kept is not None),

@@ -21,6 +21,12 @@ from lpr_lab.runs.own_texts import is_own
 from lpr_lab.views.html import templates
 from lpr_lab.views.html.tokens import StripChoices, render_token_strip
 
+HEADING = Markup(
+    '<section class="lpr-section"><h2>Try</h2><p class="lpr-subfinding">What if its tokens went elsewhere?</p>'
+    '<p class="lpr-caption">The text is run again with the choice of experts changed. Nothing is saved.</p>'
+    "</section>"
+)
+
 
 def trace_beside(runs_dir: Path, params: dict[str, Any]) -> Iterator[str]:
     """Trace the shown text with the second run, and keep a sample there; yields status lines, the last one empty."""

@@ -1,5 +1,7 @@
 """Comparison of runs: the settings in which they differ, and the results of each."""
 
+from collections.abc import Sequence
+
 from markupsafe import Markup
 
 from lpr_lab.dashboard import shell
@@ -20,19 +22,29 @@ def chosen_runs(context: PageContext) -> list[Run]:
     return [readable[name] for name in dict.fromkeys(context.query.compared) if name in readable][:MOST]
 
 
-def toggle(context: PageContext, run: Run) -> Markup:
-    """Return the box that puts a run into the comparison or takes it out."""
-    chosen = [one.id for one in chosen_runs(context)]
-    inside = run.id in chosen
-    full = len(chosen) >= MOST and not inside
-    others = [name for name in chosen if name != run.id]
+def toggle(context: PageContext, run: Run, ticked: Sequence[str]) -> Markup:
+    """Return the box that puts a run into the comparison or takes it out.
+
+    It names its run alone (`data-tick`), and the script adds that to what is ticked by then: an address that was
+    written when the page was drawn would leave out what was ticked since.
+
+    Args:
+        context: of the page.
+        run: the box's own.
+        ticked: ids of the runs that are compared.
+    """
+    inside = run.id in ticked
+    full = len(ticked) >= MOST and not inside
+    others = [name for name in ticked if name != run.id]
     query = context.query.urlencode(runs=",".join(others if inside or full else [*others, run.id]))
     box = Markup(
-        '<a class="lpr-box" href="/?{query}" data-pick="{query}" role="checkbox" aria-checked="{inside}" '
-        'aria-disabled="{full}" aria-label="Compare {name}" title="{title}"></a>'
+        '<a class="lpr-box" href="/?{query}" data-tick="{id}" data-most="{most}" role="checkbox" '
+        'aria-checked="{inside}" aria-disabled="{full}" aria-label="Compare {name}" title="{title}"></a>'
     )
     return box.format(
         query=query,
+        id=run.id,
+        most=MOST,
         inside=str(inside).lower(),
         full=str(full).lower(),
         name=f"{run.title}, {short_id(run.id)}",

@@ -13,6 +13,7 @@ from lpr_lab.runs import alerts
 from lpr_lab.runs.compare.differences import flatten
 from lpr_lab.runs.lineage import ancestors_of, children_of
 from lpr_lab.runs.model_ref import tuned_as
+from lpr_lab.runs.notes import read_notes
 from lpr_lab.runs.run import Run
 from lpr_lab.views.html import run_overview
 from lpr_lab.views.html.templates import render
@@ -37,10 +38,17 @@ PAGES_OF_KIND: dict[str, dict[str, str]] = {
 def render_detail(run: Run, runs: list[Run]) -> Markup:
     """Return everything about one run but its curves."""
     try:
-        made = [_title(run), _state(run), _alerts(run), run_overview.render_tiles(run), render_sweep(run, runs)]
+        made = [
+            _title(run),
+            _notes(run),
+            _state(run),
+            _alerts(run),
+            run_overview.render_tiles(run),
+            render_sweep(run, runs),
+        ]
         made += [_section(run_overview.claims_finding(run), run_overview.render_claims(run)), _lineage(run, runs)]
         made += [_section(run_overview.phases_finding(run), run_overview.render_phases(run)), *_settings(run)]
-        made += [_folded("Text it was made from", run_overview.render_texts(run)), _notes(run)]
+        made += [_folded("Text it was made from", run_overview.render_texts(run))]
     except LprError as error:
         made = [_title(run), shell.notice("bad", str(error))]
     article = Markup('<article class="lpr-detail" aria-label="Run {}">{}</article>')
@@ -127,6 +135,6 @@ def _settings(run: Run) -> list[Markup]:
 
 
 def _notes(run: Run) -> Markup:
-    notes = run.documents.notes
-    section = Markup('<section><h3>Notes</h3><p class="lpr-notes">{}</p></section>')
-    return section.format(notes) if notes.strip() else Markup("")
+    notes = read_notes(run)
+    section = Markup('<section class="lpr-noted"><h3>Notes</h3><p class="lpr-notes" dir="auto">{}</p></section>')
+    return section.format(notes) if notes else Markup("")

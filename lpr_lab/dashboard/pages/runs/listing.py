@@ -5,7 +5,8 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from lpr_lab.dashboard import shell
-from lpr_lab.dashboard.pages.runs.compare import toggle
+from lpr_lab.dashboard.pages.runs.choosing import asked_values, is_narrowed, render_choosing, shown_runs
+from lpr_lab.dashboard.pages.runs.compare import chosen_runs, toggle
 from lpr_lab.dashboard.pages.runs.sweep import points_of
 from lpr_lab.dashboard.shell import BITS_PER_BYTE, PageContext
 from lpr_lab.errors import LprError
@@ -14,6 +15,7 @@ from lpr_lab.measure.significance import ADAPTATION, UNCLEAR
 from lpr_lab.runs import alerts
 from lpr_lab.runs.housekeeping import tags_of
 from lpr_lab.runs.model_ref import analysed_run
+from lpr_lab.runs.notes import first_line, read_notes
 from lpr_lab.runs.run import Run
 from lpr_lab.text.languages import language_name
 from lpr_lab.views.html.run_overview import mean_of
@@ -27,9 +29,9 @@ Choice = tuple[str, str, bool, int]
 """Query, label, whether it is the one there is, and how many runs it leaves."""
 
 
-def headline(run: Run) -> dict[str, float]:
+def headline(results: dict[str, Any]) -> dict[str, float]:
     """Return mean change of bits per byte in per cent by role, on held-out text where there is any; empty when none."""
-    summary = run.results.get("summary") or {}
+    summary = results.get("summary") or {}
     by_role = summary.get("heldout") or next(iter(summary.values()), {})
     found = {}
     for role in ("expanded", "original"):
@@ -45,7 +47,7 @@ def finding(context: PageContext) -> Markup:
     if run is None:
         return Markup("")
     try:
-        numbers, (original, expanded) = headline(run), shell.languages_of(run)
+        numbers, (original, expanded) = headline(run.results), shell.languages_of(run)
         base = str((run.results or run.config).get("base") or "The base")
     except LprError as error:
         return escape(str(error))
@@ -112,27 +114,6 @@ def _inventory(context: PageContext) -> str:
     return ", ".join(parts) + "."
 
 
-def shown_runs(context: PageContext) -> list[Run]:
-    """Return the runs of the kind, state and tag that the address asks for; unreadable ones are always there.
-
-    Where nothing is asked for, the points of a sweep stand for themselves only in the sweep's own table.
-    """
-    query = context.query
-    sweeps = set() if query.kind or query.state or query.tag else set(points_of(context.runs))
-    chosen = context.run.id if context.run else ""
-    return [
-        run
-        for run in context.runs
-        if run.problem is not None
-        or (
-            (run.id == chosen or sweeps.isdisjoint(run.parents))
-            and (not query.kind or run.kind == query.kind)
-            and (not query.state or run.status.state == query.state)
-            and (not query.tag or query.tag in tags_of(run))
-        )
-    ]
-
-
 def _filters(context: PageContext) -> dict[str, list[Choice]]:
     """Return the choices of kind, state and tag, where there is one to make."""
     readable = [run for run in context.runs if run.problem is None]
@@ -158,28 +139,32 @@ def render_list(context: PageContext) -> Markup:
     """Return the table of runs; choosing one shows it below."""
     if not context.runs:
         return Markup("")
-    runs, query = shown_runs(context), context.query
+    runs = shown_runs(context)
     hidden = 0 if len(runs) == len(context.runs) else sum(points_of(context.runs).values())
+    ticked = [run.id for run in chosen_runs(context)]
     return render(
         "dashboard/pages/runs/list.html.j2",
         filters=_filters(context),
         with_search=len(context.runs) > SEARCH_FROM,
-        rows=[_row(run, context) for run in runs[:MAX_ROWS]],
+        choosing=render_choosing(context),
+        rows=[_row(run, context, ticked) for run in runs[:MAX_ROWS]],
         num_runs=len(runs),
         most=MAX_ROWS,
-        hidden=0 if query.kind or query.state or query.tag else hidden,
+        is_sorted=bool(context.query.sort),
+        hidden=0 if is_narrowed(context) else hidden,
         unclear=UNCLEAR,
     )
 
 
-def _row(run: Run, context: PageContext) -> dict[str, Any]:
+def _row(run: Run, context: PageContext, ticked: list[str]) -> dict[str, Any]:
     """Return what the template shows of a run; of one that cannot be read, why."""
     if run.problem is not None:
         return {"id": run.id, "problem": run.problem}
     try:
-        numbers = headline(run)
-        original, expanded = shell.languages_of(run)
-        recipe = str((run.results or run.config).get("recipe") or run.kind)
+        results = run.results
+        numbers = headline(results)
+        original, expanded = shell.languages_of(run, results)
+        recipe = str((results or run.config).get("recipe") or run.kind)
     except LprError as error:
         return {"id": run.id, "problem": str(error)}
     return {
@@ -187,12 +172,14 @@ def _row(run: Run, context: PageContext) -> dict[str, Any]:
         "problem": "",
         "is_chosen": context.run is not None and context.run.id == run.id,
         "query": context.query.urlencode(run=run.id, text="", tok=None),
-        "toggle": toggle(context, run),
+        "toggle": toggle(context, run, ticked),
         "badges": Markup("{}{}{}").format(shell.example_badge(run), shell.tag_chips(run), _alert_badge(run)),
         "facts": f"{recipe.replace('_', ' ')} · {shell.age(run.created)}",
+        "asked": [(name, value.text if value else NOT_MEASURED) for name, value in asked_values(context, run)],
+        "notes": first_line(read_notes(run)),
         "state": shell.state_badge(run.status.state),
         "languages": shell.language_chips(original, "original") + shell.language_chips(expanded, "expanded"),
-        "numbers": {role: _number(run, role, numbers.get(role)) for role in ("expanded", "original")},
+        "numbers": {role: _number(results, role, numbers.get(role)) for role in ("expanded", "original")},
     }
 
 
@@ -206,8 +193,8 @@ def _alert_badge(run: Run) -> Markup:
     return badge.format(" ".join(map(alerts.line, raised)), many)
 
 
-def _number(run: Run, role: str, value: float | None) -> Markup:
+def _number(results: dict[str, Any], role: str, value: float | None) -> Markup:
     if value is None:
         return Markup('<span title="not measured">{}</span>').format(NOT_MEASURED)
-    unclear = "" if mean_of(run.results, role).direction else Markup("<small>{}</small>").format(UNCLEAR)
+    unclear = "" if mean_of(results, role).direction else Markup("<small>{}</small>").format(UNCLEAR)
     return Markup("{}{}").format(change(value), unclear)

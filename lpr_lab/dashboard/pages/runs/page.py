@@ -13,6 +13,7 @@ from lpr_lab.dashboard.pages.runs.curves import curves
 from lpr_lab.dashboard.pages.runs.detail import render_detail
 from lpr_lab.dashboard.pages.runs.listing import finding, render_list
 from lpr_lab.dashboard.pages.runs.live import at_work, page_state_of, render_live
+from lpr_lab.dashboard.pages.runs.writing import Seen, WritingControls, fill, save
 from lpr_lab.dashboard.shell import FILES, PICK, PageContext, html_block, in_order
 
 QUESTION = "What have I run, and what are the results?"
@@ -28,6 +29,7 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     html_block(shell.header("Runs"))
     top = html_block(shell.head(QUESTION))
     listing, compared, following, detail = (html_block() for _ in range(4))
+    writing = WritingControls()
     with gr.Column(visible=False, elem_classes="lpr-card lpr-curves") as card:
         number = gr.Dropdown([], label="Training, number by number", elem_classes="lpr-narrow")
         said = html_block()
@@ -36,7 +38,8 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     drawn_for = gr.State("")
 
     def show(request: gr.Request) -> list[Any]:
-        return draw(shell.page_context(runs_dir, request.query_params), runs_dir)
+        context = shell.page_context(runs_dir, request.query_params)
+        return [*draw(context, runs_dir), *fill(context, Seen())]
 
     def follow(before: str, name: str, request: gr.Request) -> list[Any]:
         context = shell.page_context(runs_dir, request.query_params)
@@ -47,24 +50,30 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
         return chosen_curves(shell.page_context(runs_dir, request.query_params), runs_dir)
 
     def choose_number(name: str, request: gr.Request) -> list[Any]:
-        return whole({**dict(request.query_params), "view": name})
+        return whole(shell.page_context(runs_dir, {**dict(request.query_params), "view": name}))
 
-    def choose_run(request: gr.Request) -> list[Any]:
-        return whole(request.query_params)
+    def choose_run(seen: Seen, request: gr.Request) -> list[Any]:
+        context = shell.page_context(runs_dir, request.query_params)
+        return [*whole(context), *fill(context, seen)]
 
-    def whole(asked: Any) -> list[Any]:
-        context = shell.page_context(runs_dir, asked)
+    def write(notes: str, tags: str, seen: Seen, request: gr.Request) -> list[Any]:
+        said, seen = save(runs_dir, notes, tags, seen)
+        return [said, seen, *draw(shell.page_context(runs_dir, request.query_params), runs_dir)]
+
+    def whole(context: PageContext) -> list[Any]:
         return [*draw(context, runs_dir), *chosen_curves(context, runs_dir)]
 
     # Two events, so that the first text does not wait for curves. Later one answer draws both: between two, that to
     # another choice may come.
     text, drawn = [top, listing, compared, detail, following, clock, drawn_for], [card, number, said, plot]
-    demo.load(show, None, text, **FILES)
+    demo.load(show, None, [*text, *writing.parts], **FILES)
     demo.load(show_curves, None, drawn, **FILES)
     clock.tick(in_order(follow), [drawn_for, number], [*text, *drawn], **FILES)
     for links in (listing, compared, detail):
-        links.click(in_order(choose_run), None, [*text, *drawn], **PICK)
+        links.click(in_order(choose_run), [writing.seen], [*text, *drawn, *writing.parts], **PICK)
     number.input(in_order(choose_number), [number], [*text, *drawn], **PICK)
+    saving, shown = [writing.notes, writing.tags, writing.seen], [writing.line, writing.seen, *text]
+    gr.on([writing.save.click, writing.tags.submit], in_order(write), saving, shown, **FILES)
 
 
 # ------------------------------------------------------------------------------------------------- event handlers

@@ -55,7 +55,7 @@ def report_link(runs: Sequence[Run], text: str) -> Markup:
     typed = {"own_texts": 0, "compare_pairs": 0}
     for run in runs:
         try:
-            typed["own_texts"] += len(own_texts(run))
+            typed["own_texts"] += sum(text.is_traced for text in own_texts(run))
             typed["compare_pairs"] += sum(typed_by_reader(run, record) for record in pairs(run).values())
         except LprError:
             continue  # what cannot be read is not exported either; the report says so

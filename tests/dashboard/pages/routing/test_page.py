@@ -14,6 +14,7 @@ from lpr_lab.dashboard.pages.routing import own_texts as routing_own
 from lpr_lab.dashboard.pages.routing import page as routing
 from lpr_lab.dashboard.pages.routing import render, what_if
 from lpr_lab.dashboard.pages.routing import texts as routing_texts
+from lpr_lab.dashboard.pages.routing.own_texts import Called
 from lpr_lab.dashboard.server.unsaved_texts import UNSAVED, UnsavedTexts
 from lpr_lab.measure.trace import layers_in
 from lpr_lab.runs.own_texts import delete_text, keep_text, new_id
@@ -213,17 +214,17 @@ def test_a_typed_text_is_shown_under_its_address_and_nothing_is_written(runs_dir
 def test_keeping_renaming_editing_and_deleting_a_text(runs_dir, run):
     text_id = typed(run)
     query = {"run": run.id, "text": text_id}
-    said, query = routing_own.keep_own(runs_dir, "Morning", query)
+    said, query = routing_own.keep_own(runs_dir, Called("Morning", "Letters"), query)
     assert "Kept" in said and query["text"] == text_id and UNSAVED.get(run, text_id) is None
     parts = parts_of(runs_dir, **query)
-    assert parts["kept"]["choices"] == [("Morning", text_id)] and parts["kept"]["value"] == text_id
+    assert parts["kept"]["choices"] == [("Letters: Morning", text_id)] and parts["kept"]["value"] == text_id
     assert parts["text"]["value"] == "A typed text." and parts["delete"]["visible"] and not parts["keep"]["visible"]
-    routing_own.rename_own(runs_dir, "Evening", query)
+    routing_own.rename_own(runs_dir, Called("Evening", "Letters"), query)
     assert parts_of(runs_dir, **query)["name"]["value"] == "Evening"
     edited = {**query, "text": typed(run, "An edited text.", edited=text_id)}
     parts = parts_of(runs_dir, **edited)
     assert parts["replace"]["visible"] and "Evening" in parts["replace"]["value"]
-    _, query = routing_own.keep_own(runs_dir, "Evening", edited, replace=True)
+    _, query = routing_own.keep_own(runs_dir, Called("Evening", "Letters"), edited, replace=True)
     assert query["text"] == text_id and run.traces.read(text_id).text == "An edited text."
     said, query = routing_own.delete_own(runs_dir, query)
     assert "Deleted" in said and text_id not in run.traces.names()
@@ -251,18 +252,41 @@ def test_a_text_that_is_not_there_is_said_whatever_is_shown_instead(runs_dir, ru
 @pytest.mark.parametrize("act", ["keep", "rename", "delete"])
 def test_what_cannot_be_done_with_a_text_is_a_sentence_and_changes_nothing(runs_dir, run, act):
     gone, query = "own-0123456789abcdef", {"run": run.id, "text": "own-0123456789abcdef"}
-    given = {"keep": ("x",), "rename": ("x",), "delete": ()}[act]
+    given = {"keep": (Called("x"),), "rename": (Called("x"),), "delete": ()}[act]
     said, after = getattr(routing_own, f"{act}_own")(runs_dir, *given, query)
     assert "lpr-bad-line" in said and after == query and gone not in run.traces.names()
     said, _ = getattr(routing_own, f"{act}_own")(runs_dir, *given, {"run": run.id, "text": "el"})
     assert "lpr-bad-line" in said and "el" in run.traces.names()
 
 
+def test_imported_texts_are_listed_by_group_edited_and_take_their_trace(runs_dir, run):
+    query = {"run": run.id, "text": "own"}
+    said, query = routing_own.import_own(runs_dir, "One sea.\r\n\nΔύο θάλασσες.\nOne sea.\n", "Seas", "el", query)
+    assert "2 texts kept" in said and "1 that the group has already was left out" in said
+    parts = parts_of(runs_dir, **query)
+    labels = [label for label, _ in parts["kept"]["choices"]]
+    assert labels == ["Seas: One sea. (not traced)", "Seas: Δύο θάλασσες. (not traced)"]
+    assert (
+        parts["text"]["value"] == "One sea." and parts["language"]["value"] == "el" and "not traced yet" in parts["top"]
+    )
+    assert parts["picker"]["value"] == "own" and parts["rename"]["visible"] and parts["strip"] == ""
+    said, _ = routing_own.rename_own(runs_dir, Called("Sea", "Waters", "A sea."), query)
+    parts = parts_of(runs_dir, **query)
+    assert "Saved" in said and parts["text"]["value"] == "A sea." and parts["group"]["value"] == "Waters"
+    edited = {**query, "text": typed(run, "A sea.", edited=query["text"])}
+    _, after = routing_own.keep_own(runs_dir, Called("Sea", "Waters"), edited, replace=True)
+    assert after["text"] == query["text"] and run.traces.read(query["text"]).text == "A sea."
+    assert [label for label, _ in parts_of(runs_dir, **after)["kept"]["choices"]][-1] == "Waters: Sea"
+    for wrong in ("", "x" * 4001, "a\0b"):
+        said, after = routing_own.import_own(runs_dir, wrong, "Seas", "", query)
+        assert "Nothing was imported" in said and after == query
+
+
 def test_an_example_keeps_nothing(runs_dir, run, monkeypatch):
     monkeypatch.setattr(Run, "is_example", property(lambda self: True, lambda self, value: None), raising=False)
     text_id = typed(run)
     assert parts_of(runs_dir, run=run.id, text=text_id)["keeping"]["visible"] is False
-    said, _ = routing_own.keep_own(runs_dir, "x", {"run": run.id, "text": text_id})
+    said, _ = routing_own.keep_own(runs_dir, Called("x"), {"run": run.id, "text": text_id})
     assert "read only" in said and text_id not in run.traces.names()
 
 
