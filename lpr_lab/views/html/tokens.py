@@ -78,6 +78,7 @@ def render_token_strip(
     change: RoutingChange | None = None,
     change_from: str = "",
     linked: bool = True,
+    grid: bool = True,
     standalone: bool = False,
 ) -> Markup:
     """Return the strip as HTML.
@@ -88,6 +89,7 @@ def render_token_strip(
         change: how this trace differs from another one of the same text, for the colouring of that name.
         change_from: what it differs from, such as `G1 expand`.
         linked: choices are announced, so that the page's address follows; not for a second strip on a page.
+        grid: with the table of layers and experts; without it where several strips stand under one another.
         standalone: bring style and script along, for notebooks and files; the app has them once per page.
     """
     if not trace.num_tokens:
@@ -108,7 +110,7 @@ def render_token_strip(
         num_shown=shown,
         num_left_out=trace.num_tokens - shown,
         profile=render_profile(trace) if has_router else "",
-        grid=render_grid(trace, change, change_from) if has_router else "",
+        grid=render_grid(trace, change, change_from) if has_router and grid else "",
         is_long=shown > LONG,
         standalone=standalone,
         plain=_in_words(trace) if standalone else "",

@@ -14,6 +14,7 @@ from markupsafe import Markup
 from helpers.sample_causal import make_causal, make_next
 from helpers.sample_experts import ROLES, STAGES, expert_tables
 from helpers.sample_runs import make_run, make_trace, results
+from helpers.sample_segments import make_comparison
 from helpers.sample_tasks import answers
 from lpr_lab.measure.tasks.scores import change_rows
 from lpr_lab.measure.trace import routing_change
@@ -30,6 +31,7 @@ from lpr_lab.views.html import (
     layers,
     live,
     run_overview,
+    segments,
     tasks,
     tokens,
 )
@@ -82,6 +84,12 @@ def _left_out():
     return pd.DataFrame([{"task": EVIL, "language": EVIL, "reason": EVIL}])
 
 
+def _segment():
+    found = make_comparison({EVIL: EVIL, "el": EVIL})
+    found.traces[EVIL].language = None  # which no strip is made of otherwise
+    return found
+
+
 def link(*_) -> dict[str, str]:
     return {"href": EVIL, "data-pick": EVIL}
 
@@ -128,6 +136,8 @@ DRAWN = {
     "run_overview.render_settings": lambda run: run_overview.render_settings(flatten(run.config)),
     "run_overview.render_texts": run_overview.render_texts,
     "run_overview.render_tiles": run_overview.render_tiles,
+    "segments.render_layers": lambda run: segments.render_layers(_segment()),
+    "segments.render_segment": lambda run: segments.render_segment(_segment(), {EVIL: EVIL}, {EVIL: EVIL}, query=EVIL),
     "tasks.render_tasks": lambda run: tasks.render_tasks(
         change_rows(answers(), "base", STAGES[1]).assign(task=EVIL, language=EVIL, role=EVIL), EVIL, EVIL, _left_out()
     ),
