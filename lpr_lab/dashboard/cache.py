@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from lpr_lab.dashboard.server.causal_maps import CAUSAL
 from lpr_lab.dashboard.server.models import MODELS
+from lpr_lab.dashboard.server.segments import SEGMENTS
 from lpr_lab.dashboard.server.unsaved_texts import UNSAVED
 from lpr_lab.dashboard.shell import PageContext
 from lpr_lab.runs.run import Run
@@ -77,7 +78,7 @@ def fingerprint(context: PageContext) -> tuple[Any, ...]:
         name for name in (context.run.id if context.run else "", context.query.run2, *context.query.compared) if name
     }
     typed = UNSAVED.stamp(context.query.text)
-    return (typed, CAUSAL.stamp(), *(_state_of(run, in_full=run.id in mine) for run in context.runs))
+    return (typed, CAUSAL.stamp(), SEGMENTS.stamp(), *(_state_of(run, in_full=run.id in mine) for run in context.runs))
 
 
 def _state_of(run: Run, in_full: bool) -> tuple[Any, ...]:

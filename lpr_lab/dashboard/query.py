@@ -63,6 +63,8 @@ class Query:
     """Document of a test set, by its place there."""
     cause: str = ""
     """Of the causal map the expert that layers are switched to, or `expert.layer.token` for one of its cells."""
+    segment: str = ""
+    """Of texts in many languages which one: `sample`, one of the corpus, or `own-…` for one that was pasted."""
     mode: str = ""
     """`reading` or `tokens`."""
     view: str = ""

@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 
 from lpr_lab.dashboard.page_data import PageData, opening
+from lpr_lab.dashboard.pages.routing.segments import segment_data
 from lpr_lab.dashboard.pages.routing.texts import read
 from lpr_lab.dashboard.shell import PageContext
 from lpr_lab.errors import LprError, MissingError
@@ -12,7 +13,7 @@ from lpr_lab.runs.run import Run
 
 
 def as_data(context: PageContext, run: Run, runs_dir: Path) -> PageData:
-    """Return the routing of the text that is shown, at the stage that is shown.
+    """Return the routing of the text that is shown, at the stage that is shown; before it the segment that is compared.
 
     A text that a run keeps is read from there; one that was typed is traced anew by the cell.
 
@@ -22,7 +23,10 @@ def as_data(context: PageContext, run: Run, runs_dir: Path) -> PageData:
     """
     if dense := why_no_routing(run):
         raise MissingError(dense)
+    segment = segment_data(run, context.query, runs_dir)
     name, found = read(run, context.query)
+    if found is None and segment is not None:
+        return segment
     if found is None:
         raise MissingError("No text is shown, so there is nothing to take along.")
     try:
@@ -42,4 +46,7 @@ def as_data(context: PageContext, run: Run, runs_dir: Path) -> PageData:
             "model, tokenizer = lab.load_trained(run.path), lab.load_tokenizer(run.path)\n"
             f"trace = lab.trace(model, tokenizer, {trace.text!r}, {trace.language!r}){chosen}\ntrace.to_frame()\n"
         )
-    return PageData(cell, tables, {"trace": trace.to_plain})
+    documents = {"trace": trace.to_plain}
+    if segment is not None:
+        return PageData(segment.cell, {**segment.tables, **tables}, {**segment.documents, **documents})
+    return PageData(cell, tables, documents)

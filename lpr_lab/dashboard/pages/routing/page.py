@@ -11,6 +11,8 @@ from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.pages.routing.causal import HEADING, ask_cell, work_out
 from lpr_lab.dashboard.pages.routing.compose import QUESTION, compose
 from lpr_lab.dashboard.pages.routing.own_texts import OwnControls, delete_own, keep_own, rename_own, trace_own
+from lpr_lab.dashboard.pages.routing.segment_controls import SegmentControls
+from lpr_lab.dashboard.pages.routing.segments import VIEW
 from lpr_lab.dashboard.pages.routing.texts import say_unreadable
 from lpr_lab.dashboard.pages.routing.what_if import trace_beside, try_change
 from lpr_lab.dashboard.query import Query
@@ -21,6 +23,7 @@ SHOWN = (
     *("top", "picker", "kept", "stage", "other", "also"),
     *("own", "text", "language", "go", "why", "keeping", "note", "name", "keep", "replace", "rename", "delete"),
     *("sure", "never_mind", "strip", "causal", "causal_map", "causal_cell", "what_if", "expert", "changed"),
+    *("segment", "segment_pick", "segment_why", *VIEW),
     *("languages", "overview", "plot", "table"),
 )
 """The components that the address decides, after the picker of runs, in the order of `Page.draw`."""
@@ -35,6 +38,7 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     traced = made.connect_own_text()
     compared, tried = made.connect_second_run(), made.connect_what_if()
     made.connect_stopping(traced, compared, tried, made.connect_causal())
+    made.segments.connect(demo, made.run)
 
 
 class Page:
@@ -49,7 +53,10 @@ class Page:
         self.parts["strip"] = html_block(elem_id="lpr-text")
         self._add_causal()
         self._add_what_if()
-        for name in ("changed", "languages", "overview"):
+        self.parts["changed"] = html_block()
+        self.segments = SegmentControls(runs_dir)
+        self.parts |= self.segments.parts
+        for name in ("languages", "overview"):
             self.parts[name] = html_block()
         self.parts["plot"] = gr.Plot(show_label=False, visible=False, elem_classes="lpr-plot lpr-card")
         self.parts["table"] = html_block()
@@ -181,7 +188,7 @@ class Page:
 
     def choose_run(self, chosen: str, request: gr.Request) -> list[Any]:
         """Draw another run."""
-        return self.draw(request, run=chosen, tok="", stage="", stage2="", run2="", cause="")
+        return self.draw(request, run=chosen, tok="", stage="", stage2="", run2="", cause="", segment="")
 
     def choose_text(self, chosen: str, request: gr.Request) -> list[Any]:
         """Draw another text."""
