@@ -102,7 +102,7 @@ def _stopped() -> list[Any]:
 
 
 def _waiting(count: int) -> tuple[Any, Any]:
-    """Return what shows that one waits, and that too many do; `count` parts between line and button stay as they are."""
+    """Return what shows that one waits, and that too many do; `count` parts before the button stay as they are."""
     return (
         lambda said: (status(said, busy=True), *(gr.skip() for _ in range(count)), gr.update(visible=True)),
         lambda said: (status(said, bad=True), *(gr.skip() for _ in range(count)), gr.update(visible=False)),
