@@ -54,7 +54,7 @@ def divergence_by_layer(table: Table, roles: Mapping[str, str], template: str = 
             hovertemplate=f"{language_name(code)}, layer %{{x}}: 95 % of deals below %{{y:.3f}} bits<extra></extra>",
         )
     y = {"title": f"divergence from {_reference(table)}, bits", "rangemode": "tozero"}
-    return _laid_out(figure, template, divergence_finding(table), y)
+    return _laid_out(figure, table, template, divergence_finding(table), y)
 
 
 def similarity_by_layer(table: Table, roles: Mapping[str, str], template: str = "lpr") -> "go.Figure":
@@ -87,7 +87,9 @@ def similarity_by_layer(table: Table, roles: Mapping[str, str], template: str = 
         line={"color": theme.GREY, "width": 1.5, "dash": "dot"},
         hovertemplate=f"Two tokens of {_reference(table)}, layer %{{x}}: %{{y:.3f}}<extra></extra>",
     )
-    return _laid_out(figure, template, similarity_finding(table), {"title": f"mean cosine with {_reference(table)}"})
+    return _laid_out(
+        figure, table, template, similarity_finding(table), {"title": f"mean cosine with {_reference(table)}"}
+    )
 
 
 def divergence_finding(table: Table) -> str:
@@ -108,16 +110,21 @@ def similarity_finding(table: Table) -> str:
     rows = table[table["language"] != table["reference"]]
     means = rows.groupby("language", sort=False)["similarity"].mean().sort_values()
     least, most = means.index[0], means.index[-1]
-    said = f"Most like {_reference(table)}: {language_name(str(most))} ({means[most]:.2f} in the mean over layers)"
-    return said if most == least else f"{said}; least: {language_name(str(least))} ({means[least]:.2f})"
+    said = f"Most like {_reference(table)}: {language_name(str(most))} ({_cosine(means[most])} in the mean over layers)"
+    return said if most == least else f"{said}; least: {language_name(str(least))} ({_cosine(means[least])})"
 
 
-def _laid_out(figure: "go.Figure", template: str, title: str, y: dict[str, Any]) -> "go.Figure":
+def _cosine(value: float) -> str:
+    return f"{value:.2f}".replace("-", "−")
+
+
+def _laid_out(figure: "go.Figure", table: Table, template: str, title: str, y: dict[str, Any]) -> "go.Figure":
+    every = max(1, int(table["layer"].max()) // 10)  # layers are whole; plotly would label halves of few
     figure.update_layout(
         template=template,
         title=title,
         height=400,
-        xaxis={"title": "layer", "showgrid": False, "zeroline": False},
+        xaxis={"title": "layer", "showgrid": False, "zeroline": False, "dtick": every},
         yaxis=y,
     )
     return figure

@@ -138,8 +138,8 @@ def read_lines(typed: str) -> dict[str, str]:
     found = {code: text for code, text in found.items() if text}
     if not 2 <= len(found) <= MOST_LANGUAGES:
         raise UsageError(
-            f"{len(found)} of the lines hold a text; expected the same text in 2 to {MOST_LANGUAGES} languages, each after "
-            "its code and a colon."
+            f"{len(found)} of the lines hold a text; expected the same text in 2 to {MOST_LANGUAGES} languages, each "
+            "after its code and a colon."
         )
     return found
 
