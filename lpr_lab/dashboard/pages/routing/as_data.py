@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 
 from lpr_lab.dashboard.page_data import PageData, opening
-from lpr_lab.dashboard.pages.routing.segments import segment_data
+from lpr_lab.dashboard.pages.routing.segments.show import segment_data
 from lpr_lab.dashboard.pages.routing.texts import read
 from lpr_lab.dashboard.shell import PageContext
 from lpr_lab.errors import LprError, MissingError

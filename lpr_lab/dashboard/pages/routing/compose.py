@@ -12,7 +12,7 @@ from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.cache import cached
 from lpr_lab.dashboard.pages.routing import render
 from lpr_lab.dashboard.pages.routing.causal import show_causal
-from lpr_lab.dashboard.pages.routing.segments import hidden_segment, show_segment
+from lpr_lab.dashboard.pages.routing.segments.show import hidden_segment, show_segment
 from lpr_lab.dashboard.pages.routing.texts import OWN, examples, read, show_own, unknown
 from lpr_lab.dashboard.query import Query
 from lpr_lab.dashboard.server.models import why_no_model

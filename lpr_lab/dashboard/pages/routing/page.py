@@ -11,8 +11,8 @@ from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.pages.routing.causal import HEADING, ask_cell, work_out
 from lpr_lab.dashboard.pages.routing.compose import QUESTION, compose
 from lpr_lab.dashboard.pages.routing.own_texts import OwnControls, delete_own, keep_own, rename_own, trace_own
-from lpr_lab.dashboard.pages.routing.segment_controls import SegmentControls
-from lpr_lab.dashboard.pages.routing.segments import VIEW
+from lpr_lab.dashboard.pages.routing.segments.controls import SegmentControls
+from lpr_lab.dashboard.pages.routing.segments.show import VIEW
 from lpr_lab.dashboard.pages.routing.texts import say_unreadable
 from lpr_lab.dashboard.pages.routing.what_if import trace_beside, try_change
 from lpr_lab.dashboard.query import Query

@@ -14,8 +14,9 @@ from helpers.small_expansion import make_expansion
 from helpers.tiny_corpus import write_corpus
 from helpers.words import words
 from lpr_lab.dashboard import shell
-from lpr_lab.dashboard.pages.routing import as_data, segment_work, segments
+from lpr_lab.dashboard.pages.routing import as_data
 from lpr_lab.dashboard.pages.routing import page as routing
+from lpr_lab.dashboard.pages.routing.segments import show, work
 from lpr_lab.dashboard.query import Query
 from lpr_lab.dashboard.server.segments import SEGMENTS, Listing, Segments
 from lpr_lab.dashboard.server.unsaved_texts import trace_of
@@ -60,9 +61,9 @@ def test_a_pasted_segment_is_compared_held_at_its_address_and_taken_along_to_the
     import lpr_lab as lab
 
     runs_dir, run, model = world
-    line, view, *_ = last(segment_work.compare_typed(runs_dir, LINES, {"run": run.id}))
+    line, view, *_ = last(work.compare_typed(runs_dir, LINES, {"run": run.id}))
     assert "Done in" in line
-    expected = lab.compare_languages(model, tiny_tokenizer, segment_work.read_lines(LINES))
+    expected = lab.compare_languages(model, tiny_tokenizer, work.read_lines(LINES))
     query = address(view)
     parts = parts_of(runs_dir, **query)
     said = words(parts["segment_view"])
@@ -78,7 +79,7 @@ def test_a_pasted_segment_is_compared_held_at_its_address_and_taken_along_to_the
     pd.testing.assert_frame_equal(again, pd.read_csv(io.StringIO(table.to_csv(index=False))), check_exact=True)
     assert data.documents["segment"]()["texts"]["ar"] == "سمعت البحر."
     # In the box it stands again, and every language's full trace is at its link, with all stages.
-    assert "ar: سمعت البحر." in segments.lines_of(run, Query.parse(query))
+    assert "ar: سمعت البحر." in show.lines_of(run, Query.parse(query))
     links = re.findall(r'href="/routing\?run=[^"]*?text=(own-[0-9a-f]+)', parts["segment_view"])
     full = [trace_of(run, name) for name in dict.fromkeys(links)]
     assert [trace.language for trace in full if trace] == ["en", "el", "ar"]
@@ -87,13 +88,13 @@ def test_a_pasted_segment_is_compared_held_at_its_address_and_taken_along_to_the
 
 def test_segments_of_the_corpus_are_found_and_say_which_language_they_lack(world):
     runs_dir, run, _ = world
-    line, pick, why = last(segment_work.find_segments(runs_dir, {"run": run.id}))
+    line, pick, why = last(work.find_segments(runs_dir, {"run": run.id}))
     assert "13 segments" in line and "heldout text" in why and "same id" in why
     labels = [label for label, _ in pick["choices"]]
     assert labels[0] == "Our own sample text" and labels[-1].endswith("without Turkish")
     assert len(labels) == 14 and not any("without" in label for label in labels[:-1])
     key = pick["choices"][-1][1]
-    line, view, *_ = last(segment_work.compare_chosen(runs_dir, key, {"run": run.id}))
+    line, view, *_ = last(work.compare_chosen(runs_dir, key, {"run": run.id}))
     assert "Done in" in line and address(view)["segment"] == key
     assert "Greek" in words(view) and "Turkish" not in words(view)
     parts = parts_of(runs_dir, run=run.id, segment=key)
@@ -105,10 +106,10 @@ def test_an_address_whose_segment_is_no_longer_held_can_be_compared_again(world)
     parts = parts_of(runs_dir, run=run.id, segment="sample", stage="G1 expand")
     assert "compare it to see it again" in words(parts["segment_view"])
     params = {"run": run.id, "segment": "sample", "stage": "G1 expand"}
-    line, view, *_ = last(segment_work.compare_chosen(runs_dir, None, params))
+    line, view, *_ = last(work.compare_chosen(runs_dir, None, params))
     assert "Done in" in line and "Stage G1 expand" in words(view)
     assert "Turkish" in words(parts_of(runs_dir, **params)["segment_view"])
-    gone = last(segment_work.compare_chosen(runs_dir, None, {"run": run.id, "segment": "own-" + "0" * 32}))
+    gone = last(work.compare_chosen(runs_dir, None, {"run": run.id, "segment": "own-" + "0" * 32}))
     assert "paste them again" in gone[0]
 
 
@@ -117,8 +118,8 @@ def test_a_corpus_without_aligned_text_offers_pasting_only_and_says_why(world, m
     from lpr_lab.measure.segments import aligned
 
     monkeypatch.setattr(aligned, "aligned_segments", lambda *_: [])
-    monkeypatch.setattr(segment_work, "SEGMENTS", Segments())
-    line, _, why = last(segment_work.find_segments(runs_dir, {"run": run.id}))
+    monkeypatch.setattr(work, "SEGMENTS", Segments())
+    line, _, why = last(work.find_segments(runs_dir, {"run": run.id}))
     assert "None was found" in line and "no aligned text" in why and "Paste" in why
 
 
@@ -135,11 +136,11 @@ def test_a_corpus_without_aligned_text_offers_pasting_only_and_says_why(world, m
 )
 def test_lines_that_cannot_be_read_are_refused_with_what_is_wrong(typed, said):
     with pytest.raises(UsageError, match=re.escape(said)):
-        segment_work.read_lines(typed)
+        work.read_lines(typed)
 
 
 def test_lines_hold_any_script_colons_within_and_any_label_of_a_language():
-    assert segment_work.read_lines("eng: At 7:30.\nar：مرحبا: نعم\n\nzh: 你好") == {
+    assert work.read_lines("eng: At 7:30.\nar：مرحبا: نعم\n\nzh: 你好") == {
         "en": "At 7:30.",
         "ar": "مرحبا: نعم",
         "zh": "你好",
@@ -147,7 +148,7 @@ def test_lines_hold_any_script_colons_within_and_any_label_of_a_language():
 
 
 def test_the_box_has_a_line_for_every_language_of_the_run(run):
-    assert segments.lines_of(run, Query()) == "en: \nes: \nel: \nhu: \ntr: "
+    assert show.lines_of(run, Query()) == "en: \nes: \nel: \nhu: \ntr: "
 
 
 def test_a_run_without_weights_offers_nothing(runs_dir, run):
@@ -165,9 +166,9 @@ def test_the_oldest_comparison_gives_way_and_another_model_has_none(run):
 
 def test_a_label_shows_the_beginning_in_the_reference_language(run, monkeypatch):
     held = Segments()
-    monkeypatch.setattr(segments, "SEGMENTS", held)
+    monkeypatch.setattr(show, "SEGMENTS", held)
     texts = {"el": "Καλημέρα.", "en": "Good morning " * 9, "es": "Buenos", "hu": "Jó", "tr": "İyi"}
     held.put_list(run, Listing((Segment("x", "heldout", texts),), "Why."))
-    (_, sample), (label, _) = segments.segment_choices(run)
+    (_, sample), (label, _) = show.segment_choices(run)
     assert sample == "sample" and label.startswith("Good morning") and label.endswith("…")
     assert SEGMENTS.get_list(run) is None

@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from lpr_lab.dashboard import shell
-from lpr_lab.dashboard.pages.routing.segments import (
+from lpr_lab.dashboard.pages.routing.segments.show import (
     SAMPLE,
     VIEW,
     drawn,

@@ -35,7 +35,8 @@ def show_segment(run: Run, query: Query, *, can_run: bool) -> dict[str, Any]:
     if not can_run:
         return parts
     choices = segment_choices(run)
-    known = query.segment if query.segment in [key for _, key in choices] else None
+    keys = [key for _, key in choices]
+    known = query.segment if query.segment in keys else keys[0] if keys and not query.segment else None
     parts["segment_pick"] = gr.update(choices=choices, value=known, visible=bool(choices))
     listing = SEGMENTS.get_list(run)
     parts["segment_why"] = "" if listing is None else shell.caption(listing.reason)

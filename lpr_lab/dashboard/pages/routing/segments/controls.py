@@ -8,15 +8,15 @@ import gradio as gr
 from markupsafe import Markup
 
 from lpr_lab.dashboard import shell
-from lpr_lab.dashboard.pages.routing.segment_work import compare_chosen, compare_typed, find_segments
-from lpr_lab.dashboard.pages.routing.segments import VIEW, lines_of
+from lpr_lab.dashboard.pages.routing.segments.show import VIEW, lines_of
+from lpr_lab.dashboard.pages.routing.segments.work import compare_chosen, compare_typed, find_segments
 from lpr_lab.dashboard.server.model_queue import queued
 from lpr_lab.dashboard.shell import FILES, MODEL, PICK, html_block, is_busy, status
 
 HEADING = Markup(
     '<section class="lpr-section"><h2>One segment in many languages</h2><p class="lpr-caption">The same text in every '
-    "language, routed side by side: how far each is from English, layer by layer, and how much of that is chance. "
-    "Nothing is saved.</p></section>"
+    "language, routed side by side: how far each is from a reference, English where there is one, layer by layer, "
+    "and how much of that is chance. Nothing is saved.</p></section>"
 )
 
 
