@@ -12,8 +12,8 @@ from lpr_lab.text.corpus import Corpus
 
 SPLITS = ("heldout", "dev")
 """Where segments are looked for: text that nothing was trained on, the first split with any."""
-MOST_CHARACTERS = 2000
-"""Of a segment in any language: a longer one is a document, whose tokens nobody reads beside one another."""
+MOST_CHARACTERS = 600
+"""Of a segment in any language: of a longer one nobody reads the tokens in many languages under one another."""
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ def _listed(run: Run) -> Listing:
     if "corpus" not in run.config or len(codes) < 2:
         raise LprError("This run does not say which text and languages it was made from; paste texts below.")
     from lpr_lab.experiments.corpus import corpus_of
-    from lpr_lab.measure.segments.aligned import aligned_segments
+    from lpr_lab.measure.segments.aligned import MOST_CHARACTERS, aligned_segments
 
     corpus = corpus_of(run.config, codes)
     found = tuple(aligned_segments(corpus, codes))
@@ -81,7 +81,7 @@ def _listed(run: Run) -> Listing:
         names = ", ".join(map(language_name, codes))
         reason = (
             f"The corpus {corpus.name} has no aligned text: no two of {names} have a held-out document with the same "
-            "id. Paste texts below."
+            f"id and at most {MOST_CHARACTERS} characters. Paste texts below."
         )
     listing = Listing(found, reason)
     SEGMENTS.put_list(run, listing)
