@@ -59,6 +59,7 @@ _VERBS = {
     "causal_map": "lpr_lab.measure.causal.compute",
     "logit_lens": "lpr_lab.measure.guesses.compute",
     "expert_contexts": "lpr_lab.measure.contexts.compute",
+    "compare_languages": "lpr_lab.measure.segments.compute",
     "classifier_accuracy": "lpr_lab.measure.classifiers",
     "steer": "lpr_lab.model.steering",
     "generate_pair": "lpr_lab.measure.generation",
@@ -102,6 +103,7 @@ if TYPE_CHECKING:
     from lpr_lab.measure.generation import generate_pair
     from lpr_lab.measure.guesses.compute import logit_lens
     from lpr_lab.measure.routing import trace
+    from lpr_lab.measure.segments.compute import compare_languages
     from lpr_lab.measure.tasks.evaluate import evaluate_tasks
     from lpr_lab.method import baselines, paper_settings
     from lpr_lab.method.allocation import Allocation, allocate, uniform

@@ -16,6 +16,7 @@ from lpr_lab.dashboard.server.causal_maps import CAUSAL
 from lpr_lab.dashboard.server.context_tokens import CONTEXT_TOKENS
 from lpr_lab.dashboard.server.lenses import LENSES
 from lpr_lab.dashboard.server.models import MODELS
+from lpr_lab.dashboard.server.segments import SEGMENTS
 from lpr_lab.dashboard.server.unsaved_texts import UNSAVED
 from lpr_lab.dashboard.shell import PageContext
 from lpr_lab.runs.run import Run
@@ -85,6 +86,7 @@ def fingerprint(context: PageContext) -> tuple[Any, ...]:
         CAUSAL.stamp(),
         CONTEXT_TOKENS.stamp(),
         LENSES.stamp(),
+        SEGMENTS.stamp(),
         *(_state_of(run, in_full=run.id in mine) for run in context.runs),
     )
 

@@ -71,6 +71,8 @@ class Query:
     """Of the causal map the expert that layers are switched to, or `expert.layer.token` for one of its cells."""
     guess: str = ""
     """Whose guesses of every layer are shown, or `model.layer.token` for one cell: `expanded.12.5`."""
+    segment: str = ""
+    """Of texts in many languages which one: `sample`, one of the corpus, or `own-…` for one that was pasted."""
     mode: str = ""
     """`reading` or `tokens`."""
     view: str = ""

@@ -106,7 +106,8 @@ def head() -> Markup:
     ours = ("shell.css", "plan.css", "routing.css", "compare.css")
     style = colours + read_static("token_strip.css") + _inside("run_overview.css")
     style += "".join(read_static(name, _STATIC) for name in ours)
-    style += "".join(map(_inside, ("expert_panels.css", "live.css", "continuations.css", "causal.css", "guesses.css")))
+    views = ("expert_panels.css", "live.css", "continuations.css", "causal.css", "guesses.css", "segments.css")
+    style += "".join(map(_inside, views))
     script = "\n".join(
         [
             tokens.script(),

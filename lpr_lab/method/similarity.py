@@ -5,7 +5,8 @@ script. But a mean of dot products of two sets is the dot product of the two mea
 
     mean over u, v of  <u/|u|, v/|v|>   =   < mean of u/|u| , mean of v/|v| >
 
-so one running sum of unit vectors per language and layer is enough, and every pair of languages comes free.
+so one running sum of unit vectors per language and layer is enough, and every pair of languages comes free
+(`model.cosines`).
 
 Letters: B batch, S sequence, T = B·S tokens, D model width, L layers, n languages.
 """
@@ -24,6 +25,7 @@ from lpr_lab.model.adapter import all_layers, expansion_config
 from lpr_lab.model.bases.families import find_decoder_mlps
 from lpr_lab.model.bases.quantized import num_values
 from lpr_lab.model.capture import causal_lm_of, decoder_of, watch_attention_outputs, watch_mlp_inputs
+from lpr_lab.model.cosines import mean_cosines, sum_of_unit_vectors
 from lpr_lab.model.forward import inference, read_batches
 from lpr_lab.model.parallel.sharing import gathered, reading
 from lpr_lab.model.peft import BaseTunerLayer, PeftModel
@@ -124,20 +126,6 @@ def measure_similarity(
     )
 
 
-def mean_cosines(means: np.ndarray, num_tokens: Sequence[int]) -> np.ndarray:
-    """Return the mean cosine over all token pairs, per layer and pair of languages: float64 [L, n, n].
-
-    Args:
-        means: mean unit vectors, float64 [n, L, D].
-        num_tokens: how many unit vectors each mean is made of. Within one language a token is not paired with itself:
-            those N of the N² cosines are 1 and are taken out.
-    """
-    pairs = np.einsum("ald,bld->lab", means, means)
-    for index, count in enumerate(num_tokens):
-        pairs[:, index, index] = (count * pairs[:, index, index] - 1) / (count - 1)
-    return pairs
-
-
 class _UnitSums:
     """The running sum of unit vectors of one language, per layer: L·D numbers, and nothing per token."""
 
@@ -174,11 +162,7 @@ class _UnitSums:
 
     def add(self, layer: int, x: torch.Tensor) -> None:
         """Add the unit vectors of [B, S, D]."""
-        with torch.autocast(x.device.type, enabled=False):
-            rows = x.flatten(0, 1).float()
-            lengths = torch.linalg.vector_norm(rows, dim=-1).clamp(min=torch.finfo(torch.float32).tiny)
-            total = (self._counted.to(rows.device) / lengths) @ rows
-        self._sums[layer] = self._sums.get(layer, torch.zeros(())) + total.double().cpu()
+        self._sums[layer] = self._sums.get(layer, torch.zeros(())) + sum_of_unit_vectors(x, self._counted)
 
     def means(self) -> np.ndarray:
         """Return the mean unit vectors of what all processes read, float64 [L, D]."""

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from measuring import Row, compared, in_turns, save
 
-from lpr_lab.method.similarity import _UnitSums, mean_cosines
+from lpr_lab.method.similarity import _UnitSums
+from lpr_lab.model.cosines import mean_cosines
 
 TOKENS, WIDTH, BLOCK = 50_000, 576, 256
 

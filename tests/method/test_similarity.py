@@ -9,11 +9,12 @@ from torch.nn import functional as F
 
 from helpers.tiny_corpus import TinyCorpus
 from lpr_lab.errors import DamagedError, UnsupportedModelError, UsageError
-from lpr_lab.method.similarity import mean_cosines, measure_similarity
+from lpr_lab.method.similarity import measure_similarity
 from lpr_lab.method.similarity_table import STATES, SimilarityTable
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.capture import decoder_of, watch_attention_outputs, watch_mlp_inputs
+from lpr_lab.model.cosines import mean_cosines
 from lpr_lab.text.packing import pack
 
 OPTIONS = {

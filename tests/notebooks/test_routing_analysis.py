@@ -34,12 +34,15 @@ def test_load_and_traces_are_kept_and_the_dashboard_shows_them(finished_runs):
         "original_probability",
         "causal",
         "guesses",
+        "segment",
     } <= set(run.tables.names())
     assert set(run.tables.read("load")["layer"]) == set(run.tables.read("causal")["layer"]) == {1}
     assert run.traces.names() == ("ar", "ar-1", "el", "el-1", "en", "en-1")
     trace = run.traces.read("el-1")
     assert trace.layers.tolist() == [1] and trace.at("G1 expand").layers.tolist() == [1]
     drawn = {"load_by_layer", "load", "layers", "languages", "original_probability", "information", "causal", "guesses"}
+    drawn |= {"segment_divergence", "segment_similarity"}
+    assert set(run.tables.read("segment")["language"]) >= {"en", "el"}
     assert set(run.figures.read()) == drawn
     assert all(claim["holds"] for claim in run.results["claims"] if claim["is_exact"])
     assert len(run.paths.notebook.read_text()) < 1_000_000

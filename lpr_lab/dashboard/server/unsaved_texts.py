@@ -15,8 +15,8 @@ from lpr_lab.runs.run import Run
 if TYPE_CHECKING:
     from lpr_lab.measure.trace import RoutingTrace
 
-MOST = 24
-"""Traces held, of all visitors together."""
+MOST = 64
+"""Traces held, of all visitors together: one segment in many languages is a trace for each of them."""
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,11 @@ from lpr_lab.method.expand import expand
 from lpr_lab.method.losses import load_balancing_loss, lpr_loss
 from lpr_lab.method.paper_settings import NEW_EXPERTS_G1
 from lpr_lab.method.review import review
-from lpr_lab.method.similarity import mean_cosines
 from lpr_lab.method.training.train import TrainSettings
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.bases.load import load_base
+from lpr_lab.model.cosines import mean_cosines
 from lpr_lab.progress import hidden
 from lpr_lab.runs.find import list_runs, start_run
 from lpr_lab.runs.run import Run

@@ -24,6 +24,7 @@ from lpr_lab.measure.causal.languages import causal_by_language
 from lpr_lab.measure.expert_counts import ExpertCounter
 from lpr_lab.measure.guesses.compute import logit_lens
 from lpr_lab.measure.routing import original_weight_by_language, trace
+from lpr_lab.measure.segments.compute import compare_languages
 from lpr_lab.measure.trace import RoutingTrace, layers_in
 from lpr_lab.model.adapter import expansion_config
 from lpr_lab.model.stages import stage_names
@@ -163,6 +164,10 @@ def measure(analysis: Analysis) -> None:
         load = _plain_load(tables["expert_load"], stage_names(model)[-1])
         run.tables.write("load", load)
         run.tables.write("original_weight", original_weight_by_language(load))
+        samples = {code: TEXTS[code] for code in analysis.roles if code in TEXTS}
+        if len(samples) > 1:
+            compared = compare_languages(model, tokenizer, samples).to_frame()
+            run.tables.write("segment", compared[compared["layer"].isin(wanted)])
         for name, (language, text) in _texts(analysis, corpus).items():
             traced = trace(model, tokenizer, text, language, stages=stage_names(model))
             traced.model |= {"run": analysis.subject.id}

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lpr_lab.errors import UsageError
+from lpr_lab.measure.segments.aligned import aligned_texts
 from lpr_lab.measure.tasks.items import Item, break_before, in_seeded_order, last_words, one_line
 from lpr_lab.measure.tasks.kinds import NUM_CHOICES
 from lpr_lab.text.corpus import Corpus
@@ -96,13 +97,12 @@ def make_choices(
 
 def common_passages(corpus: Corpus, split: str, languages: Sequence[str]) -> dict[str, Mapping[str, Passage]]:
     """Return id -> language -> passage, of those that are long enough in every one of the languages."""
-    found: dict[str, dict[str, Passage]] = {}
-    for code in languages:
-        for document in corpus.documents(split, code):
-            passage = break_passage(document.text)
-            if passage is not None:
-                found.setdefault(document.id, {})[code] = passage
-    return {name: own for name, own in found.items() if len(own) == len(languages)}
+    found: dict[str, Mapping[str, Passage]] = {}
+    for name, texts in aligned_texts(corpus, split, languages).items():
+        own = {code: passage for code, text in texts.items() if (passage := break_passage(text)) is not None}
+        if len(own) == len(languages):
+            found[name] = own
+    return found
 
 
 def _length(own: Mapping[str, Passage]) -> float:

@@ -79,6 +79,7 @@ def render_token_strip(
     change_from: str = "",
     experts: str = "",
     linked: bool = True,
+    grid: bool = True,
     standalone: bool = False,
 ) -> Markup:
     """Return the strip as HTML.
@@ -90,6 +91,7 @@ def render_token_strip(
         change_from: what it differs from, such as `G1 expand`.
         experts: address of the page of this model's experts, where every token then leads to its own; empty for none.
         linked: choices are announced, so that the page's address follows; not for a second strip on a page.
+        grid: with the table of layers and experts; without it where several strips stand under one another.
         standalone: bring style and script along, for notebooks and files; the app has them once per page.
     """
     if not trace.num_tokens:
@@ -111,7 +113,7 @@ def render_token_strip(
         num_shown=shown,
         num_left_out=trace.num_tokens - shown,
         profile=render_profile(trace) if has_router else "",
-        grid=render_grid(trace, change, change_from) if has_router else "",
+        grid=render_grid(trace, change, change_from) if has_router and grid else "",
         is_long=shown > LONG,
         standalone=standalone,
         plain=_in_words(trace) if standalone else "",

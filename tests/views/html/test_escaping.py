@@ -16,6 +16,7 @@ from helpers.sample_contexts import sample_contexts
 from helpers.sample_experts import ROLES, STAGES, expert_tables
 from helpers.sample_lens import make_lens
 from helpers.sample_runs import make_run, make_trace, results
+from helpers.sample_segments import make_comparison
 from helpers.sample_tasks import answers
 from lpr_lab.measure.contexts.expert_contexts import ExpertContexts
 from lpr_lab.measure.tasks.scores import change_rows
@@ -35,6 +36,7 @@ from lpr_lab.views.html import (
     layers,
     live,
     run_overview,
+    segments,
     tasks,
     tokens,
 )
@@ -94,6 +96,12 @@ def _contexts() -> ExpertContexts:
     return replace(found, contexts=rows, effects=found.effects.assign(language=EVIL), tokens={(EVIL, EVIL): around})
 
 
+def _segment():
+    found = make_comparison({EVIL: EVIL, "el": EVIL})
+    found.traces[EVIL].language = None  # which no strip is made of otherwise
+    return found
+
+
 def link(*_) -> dict[str, str]:
     return {"href": EVIL, "data-pick": EVIL}
 
@@ -150,6 +158,8 @@ DRAWN = {
     "run_overview.render_settings": lambda run: run_overview.render_settings(flatten(run.config)),
     "run_overview.render_texts": run_overview.render_texts,
     "run_overview.render_tiles": run_overview.render_tiles,
+    "segments.render_layers": lambda run: segments.render_layers(_segment()),
+    "segments.render_segment": lambda run: segments.render_segment(_segment(), {EVIL: EVIL}, {EVIL: EVIL}, query=EVIL),
     "tasks.render_tasks": lambda run: tasks.render_tasks(
         change_rows(answers(), "base", STAGES[1]).assign(task=EVIL, language=EVIL, role=EVIL), EVIL, EVIL, _left_out()
     ),

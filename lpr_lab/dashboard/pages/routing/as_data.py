@@ -5,6 +5,7 @@ from pathlib import Path
 
 from lpr_lab.dashboard.page_data import PageData, opening
 from lpr_lab.dashboard.pages.routing.guesses import guesses_as_data
+from lpr_lab.dashboard.pages.routing.segments.show import segment_data
 from lpr_lab.dashboard.pages.routing.texts import read
 from lpr_lab.dashboard.shell import PageContext
 from lpr_lab.errors import LprError, MissingError
@@ -13,7 +14,7 @@ from lpr_lab.runs.run import Run
 
 
 def as_data(context: PageContext, run: Run, runs_dir: Path) -> PageData:
-    """Return the routing of the text that is shown, at the stage that is shown; first the guesses of layers, if shown.
+    """Return the routing of the text that is shown, at the stage that is shown; first guesses and segment, if shown.
 
     A text that a run keeps is read from there; one that was typed is traced anew by the cell.
 
@@ -23,7 +24,10 @@ def as_data(context: PageContext, run: Run, runs_dir: Path) -> PageData:
     """
     if dense := why_no_routing(run):
         raise MissingError(dense)
+    segment = segment_data(run, context.query, runs_dir)
     name, found = read(run, context.query)
+    if found is None and segment is not None:
+        return segment
     if found is None:
         raise MissingError("No text is shown, so there is nothing to take along.")
     try:
@@ -44,6 +48,10 @@ def as_data(context: PageContext, run: Run, runs_dir: Path) -> PageData:
             f"trace = lab.trace(model, tokenizer, {trace.text!r}, {trace.language!r}){chosen}\ntrace.to_frame()\n"
         )
     documents = {"trace": trace.to_plain}
-    if (shown := guesses_as_data(run, trace, context.query, runs_dir)) is not None:
-        return PageData(shown.cell, {**shown.tables, **tables}, {**shown.documents, **documents})
+    guesses = guesses_as_data(run, trace, context.query, runs_dir)
+    for shown in (guesses, segment):
+        if shown is not None:
+            tables, documents = {**shown.tables, **tables}, {**shown.documents, **documents}
+    cells = [shown.cell for shown in (guesses, segment) if shown is not None]
+    cell = "\n".join(cells) or cell
     return PageData(cell, tables, documents)

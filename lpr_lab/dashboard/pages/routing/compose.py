@@ -13,6 +13,7 @@ from lpr_lab.dashboard.cache import cached
 from lpr_lab.dashboard.pages.routing import render
 from lpr_lab.dashboard.pages.routing.causal import show_causal
 from lpr_lab.dashboard.pages.routing.guesses import show_guesses
+from lpr_lab.dashboard.pages.routing.segments.show import hidden_segment, show_segment
 from lpr_lab.dashboard.pages.routing.texts import OWN, examples, read, show_own, unknown
 from lpr_lab.dashboard.query import Query
 from lpr_lab.dashboard.server.models import why_no_model
@@ -201,6 +202,7 @@ def compose(context: PageContext, runs_dir: Path) -> dict[str, Any]:
         "causal_cell": "",
         "guesses": hidden,
         "guesses_grid": "",
+        **hidden_segment(),
     }
     run = context.run
     if run is None:
@@ -216,6 +218,7 @@ def compose(context: PageContext, runs_dir: Path) -> dict[str, Any]:
         name, stages = (OWN, None) if asks_own else read(run, context.query)
         parts["overview"], parts["plot"], parts["table"] = overview(run)
         parts["languages"] = render.across_languages(run, sample_traces(run))
+        parts |= show_segment(run, context.query, can_run=reason is None)
     except LprError as error:
         more = context.notice + shell.notice("bad", str(error))
         return parts | {"top": shell.head(QUESTION, more=more, query=context.query), "strip": ""}

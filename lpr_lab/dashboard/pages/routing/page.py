@@ -19,6 +19,8 @@ from lpr_lab.dashboard.pages.routing.own_texts import (
     rename_own,
     trace_own,
 )
+from lpr_lab.dashboard.pages.routing.segments.controls import SegmentControls
+from lpr_lab.dashboard.pages.routing.segments.show import VIEW
 from lpr_lab.dashboard.pages.routing.texts import say_unreadable
 from lpr_lab.dashboard.pages.routing.what_if import HEADING as WHAT_IF
 from lpr_lab.dashboard.pages.routing.what_if import trace_beside, try_change
@@ -31,6 +33,7 @@ SHOWN = (
     *("own", "text", "language", "go", "why", "keeping", "note", "name", "group", "keep", "replace", "rename"),
     *("delete", "sure", "never_mind", "strip", "causal", "causal_map", "causal_cell"),
     *("guesses", "guesses_grid", "what_if", "expert", "changed"),
+    *("segment", "segment_pick", "segment_why", *VIEW),
     *("languages", "overview", "plot", "table"),
 )
 """The components that the address decides, after the picker of runs, in the order of `Page.draw`."""
@@ -46,6 +49,7 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     compared, tried = made.connect_second_run(), made.connect_what_if()
     layers_read = made.guesses.connect(queued(made.read_layers, *_waiting(gr.skip())))
     made.connect_stopping(traced, compared, tried, made.connect_causal(), layers_read)
+    made.segments.connect(demo, made.run)
 
 
 class Page:
@@ -62,7 +66,10 @@ class Page:
         self.guesses = GuessControls()
         self.parts |= self.guesses.parts
         self._add_what_if()
-        for name in ("changed", "languages", "overview"):
+        self.parts["changed"] = html_block()
+        self.segments = SegmentControls(runs_dir)
+        self.parts |= self.segments.parts
+        for name in ("languages", "overview"):
             self.parts[name] = html_block()
         self.parts["plot"] = gr.Plot(show_label=False, visible=False, elem_classes="lpr-plot lpr-card")
         self.parts["table"] = html_block()
@@ -197,7 +204,7 @@ class Page:
 
     def choose_run(self, chosen: str, request: gr.Request) -> list[Any]:
         """Draw another run."""
-        return self.draw(request, run=chosen, tok="", stage="", stage2="", run2="", cause="", guess="")
+        return self.draw(request, run=chosen, tok="", stage="", stage2="", run2="", cause="", guess="", segment="")
 
     def choose_text(self, chosen: str, request: gr.Request) -> list[Any]:
         """Draw another text."""

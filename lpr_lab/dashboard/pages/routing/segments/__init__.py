@@ -1,0 +1,1 @@
+"""One segment in many languages, on page `/routing`. Begin with `controls`."""
