@@ -130,7 +130,7 @@ def test_a_run_with_its_load_only_says_what_was_not_measured_and_how_to_get_it(o
     expect(page.get_by_text("None of the 60 experts is idle")).to_be_visible()
     expect(page.locator(".lpr-ex-panel")).to_have_count(30)
     expect(page.get_by_role("heading", name="Not measured", exact=True)).to_be_visible()
-    expect(page.get_by_text("lpr-lab demo")).to_be_visible()
+    expect(page.locator("section", has_text="Not measured").get_by_text("lpr-lab demo").last).to_be_visible()
     expect(page.get_by_role("button", name="Count now")).to_have_count(0)
 
 
