@@ -152,7 +152,7 @@ def test_it_can_be_stopped_and_leaves_nothing_behind(open_page, at, fresh, monke
     monkeypatch.setattr(finding, "context_steps", slow)
     page = open_page(f"/experts?run={fresh.id}&layer=2&expert=1", at=at)
     page.get_by_role("button", name="Find its contexts").click()
-    expect(page.get_by_role("status").filter(has_text=re.compile(r"1 of \d+ batches"))).to_be_visible()
+    expect(page.get_by_role("status").filter(has_text=re.compile(r"1 of \d+ parts"))).to_be_visible()
     page.get_by_role("button", name="Stop").click()
     expect(page.get_by_role("status").filter(has_text="Stopped; nothing was kept.")).to_be_visible()
     go_on.set()

@@ -193,7 +193,7 @@ def find_now(runs_dir: Path, params: dict[str, Any], *, leave_out: bool) -> Iter
                 break
             spent = time.monotonic() - started
             left = f", {duration(spent / step.done * (step.total - step.done))} left" if step.done > 1 else ""
-            yield status(f"{step.done} of {step.total} batches of text{left}", busy=True)
+            yield status(f"{step.done} of {step.total} parts of the text{left}", busy=True)
     except OSError as error:
         yield status(f"The tables could not be written ({error.strerror or error}).", bad=True)
         return
