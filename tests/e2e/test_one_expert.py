@@ -213,7 +213,7 @@ def test_own_text_is_traced_with_the_expert_picked_and_says_its_weight_token_by_
     page.get_by_role("button", name="Trace this text").click()
     expect(page.get_by_text(re.compile(r"^Layer 2, expert 1: \d+ of \d+ tokens went there"))).to_be_visible()
     expect(page).to_have_url(re.compile(r"layer=2.*expert=1"))
-    expect(page.get_by_role("status").filter(has_text="not kept")).to_be_visible()
+    expect(page.get_by_role("radio", name="G1 expand")).to_be_visible()  # drawn again, with all stages
     page.locator("#lpr-text .lpr-chip[data-i='2']").click()
     expect(page.locator("#lpr-text .lpr-token dt", has_text=re.compile("^Expert 1$"))).to_be_visible()
 

@@ -96,7 +96,8 @@ def why_not(selection: Selection) -> str | Markup:
     """Return why the contexts of a run's experts cannot be found here, in a sentence, or nothing."""
     run = selection.run
     if reason := why_no_model(run):
-        return shell.no_model(run, reason, "/experts", "Finding contexts")
+        there = shell.elsewhere(run, "/experts") or "Finding contexts needs a run with weights."
+        return Markup("{} {}").format(reason, there)
     if not {"corpus", "original", "expanded"} <= set(run.config):
         return "This run does not say which text it was made from, so contexts of its experts cannot be found."
     return ""
