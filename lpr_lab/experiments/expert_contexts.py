@@ -20,7 +20,7 @@ def find_contexts(
     stage: str = "",
     without: tuple[int, int] | None = None,
 ) -> Iterator[ContextStep]:
-    """Find the contexts of all experts, batch by batch, and write them into the run's tables before the last step.
+    """Find the contexts of all experts, part by part, and write them into the run's tables before the last step.
 
     A generator, so that whoever asked can watch and stop: nothing is written before the end.
 

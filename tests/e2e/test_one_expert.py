@@ -152,7 +152,7 @@ def test_it_can_be_stopped_and_leaves_nothing_behind(open_page, at, fresh, monke
     monkeypatch.setattr(finding, "context_steps", slow)
     page = open_page(f"/experts?run={fresh.id}&layer=2&expert=1", at=at)
     page.get_by_role("button", name="Find its contexts").click()
-    expect(page.get_by_role("status").filter(has_text=re.compile(r"1 of \d+ batches"))).to_be_visible()
+    expect(page.get_by_role("status").filter(has_text=re.compile(r"1 of \d+ parts"))).to_be_visible()
     page.get_by_role("button", name="Stop").click()
     expect(page.get_by_role("status").filter(has_text="Stopped; nothing was kept.")).to_be_visible()
     go_on.set()
@@ -213,7 +213,7 @@ def test_own_text_is_traced_with_the_expert_picked_and_says_its_weight_token_by_
     page.get_by_role("button", name="Trace this text").click()
     expect(page.get_by_text(re.compile(r"^Layer 2, expert 1: \d+ of \d+ tokens went there"))).to_be_visible()
     expect(page).to_have_url(re.compile(r"layer=2.*expert=1"))
-    expect(page.get_by_role("status").filter(has_text="not kept")).to_be_visible()
+    expect(page.get_by_role("radio", name="G1 expand")).to_be_visible()  # drawn again, with all stages
     page.locator("#lpr-text .lpr-chip[data-i='2']").click()
     expect(page.locator("#lpr-text .lpr-token dt", has_text=re.compile("^Expert 1$"))).to_be_visible()
 

@@ -33,7 +33,7 @@ from lpr_lab.text.vocabulary import require_embeddings
 
 
 class ContextStep(NamedTuple):
-    """How far it is: forward passes that were made, of how many, and the result after the last."""
+    """How far it is: parts of the text that were read, of how many, and the result after the last."""
 
     done: int
     total: int
@@ -95,7 +95,7 @@ def expert_contexts(
         precision=precision,
     )
     result = None
-    with progress(None, "Reading contexts", "pass") as bar:
+    with progress(None, "Reading contexts", "part") as bar:
         for step in steps:
             bar.total, result = step.total, step.result
             bar.update(step.done - bar.n)
@@ -118,7 +118,7 @@ def context_steps(
     batch_documents: int = 4,
     precision: str = "auto",
 ) -> Iterator[ContextStep]:
-    """Find the same batch by batch, for whoever shows progress or lets a reader stop it.
+    """Find the same part by part, for whoever shows progress or lets a reader stop it.
 
     Arguments and errors are those of `expert_contexts`, and errors come at once. Between two steps the model stands as
     it stood before.
@@ -225,7 +225,7 @@ def _steps(
     split: str,
     k: int,
 ) -> Iterator[ContextStep]:
-    total, done = sum(map(reader.num_batches, texts)) * (1 + len(left_out)), 0
+    total, done = sum(len(reader.parts(text)) for text in texts) * (1 + len(left_out)), 0
     found: list[_Found] = []
     for text in texts:
         for place in (None, *left_out):

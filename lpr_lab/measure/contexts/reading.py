@@ -1,4 +1,4 @@
-"""Reads held-out text: weights of all experts and bits of every text token, batch by batch, with or without one expert.
+"""Reads held-out text: weights of all experts and bits of every text token, part by part, with or without one expert.
 
 Every document is a row of its own, after the separator, as `measure.routing.trace` reads it: the page Routing shows the
 same numbers for the same document.
@@ -25,6 +25,9 @@ from lpr_lab.text.blocks import Batch
 from lpr_lab.text.corpus import Document
 from lpr_lab.text.graphemes import token_bytes
 from lpr_lab.text.packing import NO_TARGET, PackedBlocks, pack, separator_token_id
+
+STEP_TOKENS = 2048
+"""Read between two steps, about: to take a model's losses and routing costs two short passes each time."""
 
 
 class Place(NamedTuple):
@@ -88,19 +91,22 @@ class Reader:
     batch_documents: int
     precision: str
 
-    def num_batches(self, text: Text) -> int:
-        """Return how many forward passes a text takes."""
-        return -(-len(text.documents) // self.batch_documents)
+    def parts(self, text: Text) -> list[range]:
+        """Return the documents that are read between two steps, whole batches of them."""
+        batches = max(1, STEP_TOKENS // (self.batch_documents * text.blocks.block_tokens))
+        size, total = batches * self.batch_documents, len(text.documents)
+        return [range(start, min(start + size, total)) for start in range(0, total, size)]
 
     def read(self, text: Text, without: Place | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield batch by batch the weights [t, C] of all experts on its text tokens, and their bits [t].
+        """Yield part by part the weights [t, C] of all experts on its text tokens, and their bits [t].
 
-        Between two batches the model stands as it stood before.
+        Between two parts the model stands as it stood before.
         """
-        for start in range(0, len(text.documents), self.batch_documents):
-            yield self._batch(text, range(start, min(start + self.batch_documents, len(text.documents))), without)
+        for rows in self.parts(text):
+            yield self._part(text, rows, without)
 
-    def _batch(self, text: Text, rows: range, without: Place | None) -> tuple[np.ndarray, np.ndarray]:
+    def _part(self, text: Text, rows: range, without: Place | None) -> tuple[np.ndarray, np.ndarray]:
+        weights, bits = [], []
         banned = nullcontext() if without is None else steer(self.model, ban={without.layer: without.expert})
 
         def targets(batch: Batch) -> torch.Tensor:
@@ -113,11 +119,12 @@ class Reader:
             next_token_losses(self.model),
             record_routing(self.model) as record,
         ):
-            options = {"batch_blocks": len(rows), "targets": targets}
-            ((batch, losses),) = read_blocks(self.model, text.blocks, rows, **options)
-            is_text = batch["is_text"]
-            bits = losses.cpu()[:, :-1][is_text[:, 1:]].double().numpy() / np.log(2)
-            return self._weights(record, is_text.flatten()), bits
+            options = {"batch_blocks": self.batch_documents, "targets": targets}
+            for batch, losses in read_blocks(self.model, text.blocks, rows, **options):
+                is_text = batch["is_text"]
+                bits.append(losses.cpu()[:, :-1][is_text[:, 1:]].double().numpy() / np.log(2))
+                weights.append(self._weights(record, is_text.flatten()))
+        return np.concatenate(weights), np.concatenate(bits)
 
     def _weights(self, record: RoutingRecord, is_text: torch.Tensor) -> np.ndarray:
         columns = []

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from lpr_lab.errors import ComparisonRefusedError, MissingError, UsageError
+from lpr_lab.measure.contexts import reading
 from lpr_lab.measure.contexts.compute import context_steps, context_tokens, expert_contexts
 from lpr_lab.measure.contexts.expert_contexts import BITS, CONTEXT_COLUMNS, EFFECT_COLUMNS, WEIGHT, ExpertContexts
 from lpr_lab.measure.contexts.reading import Place
@@ -218,7 +219,16 @@ def test_an_earlier_stage_is_read_as_that_stage(tiny_model, tiny_tokenizer, tiny
     assert selected_stage(model) != first
 
 
-def test_stopping_between_two_batches_leaves_no_trace(tiny_model, tiny_tokenizer, tiny_corpus):
+def test_however_many_documents_are_read_at_once_the_same_is_found(read, tiny_tokenizer, tiny_corpus, monkeypatch):
+    model, found, _ = read
+    monkeypatch.setattr(reading, "STEP_TOKENS", 1)
+    again = expert_contexts(model, tiny_tokenizer, tiny_corpus, effects_of=[LEFT_OUT], batch_documents=3, **OPTIONS)
+    assert again.effects["change_bits"].to_numpy() == pytest.approx(found.effects["change_bits"].to_numpy(), abs=1e-5)
+    assert again.of(*LEFT_OUT)["weight"].to_numpy() == pytest.approx(found.of(*LEFT_OUT)["weight"].to_numpy(), abs=1e-5)
+
+
+def test_stopping_between_two_parts_leaves_no_trace(tiny_model, tiny_tokenizer, tiny_corpus, monkeypatch):
+    monkeypatch.setattr(reading, "STEP_TOKENS", 1)
     model = shaken(tiny_model("llama"))
     before = trace(model, tiny_tokenizer, "A letter came.", base=False).log_prob
     steps = context_steps(model, tiny_tokenizer, tiny_corpus, effects_of=[LEFT_OUT], **OPTIONS)

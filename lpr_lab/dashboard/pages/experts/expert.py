@@ -96,7 +96,8 @@ def why_not(selection: Selection) -> str | Markup:
     """Return why the contexts of a run's experts cannot be found here, in a sentence, or nothing."""
     run = selection.run
     if reason := why_no_model(run):
-        return shell.no_model(run, reason, "/experts", "Finding contexts")
+        there = shell.elsewhere(run, "/experts") or "Finding contexts needs a run with weights."
+        return Markup("{} {}").format(reason, there)
     if not {"corpus", "original", "expanded"} <= set(run.config):
         return "This run does not say which text it was made from, so contexts of its experts cannot be found."
     return ""
@@ -193,7 +194,7 @@ def find_now(runs_dir: Path, params: dict[str, Any], *, leave_out: bool) -> Iter
                 break
             spent = time.monotonic() - started
             left = f", {duration(spent / step.done * (step.total - step.done))} left" if step.done > 1 else ""
-            yield status(f"{step.done} of {step.total} batches of text{left}", busy=True)
+            yield status(f"{step.done} of {step.total} parts of the text{left}", busy=True)
     except OSError as error:
         yield status(f"The tables could not be written ({error.strerror or error}).", bad=True)
         return

@@ -164,7 +164,7 @@ def find(runs_dir, *, leave_out: bool = False, **query: str) -> list[str]:
 
 def test_finding_reports_steps_and_keeps_tables_with_the_run_and_sentences_in_memory(runs_dir, counted, finding):
     said = find(runs_dir, run=counted.id, **HERE)
-    assert "1 of 3 batches" in said[1] and re.search(r"2 of 3 batches of text, \d+ s left", said[2])
+    assert "1 of 3 parts" in said[1] and re.search(r"2 of 3 parts of the text, \d+ s left", said[2])
     assert "All experts: done in" in said[-1] and "without the sentences" in said[-1]
     assert finding == [{"dataset": "heldout", "stage": "G1 review", "without": None}]
     shown = compose(runs_dir, **HERE)
