@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -19,6 +20,7 @@ from lpr_lab.runs.run import Run
 
 pytest.importorskip("playwright", reason="the browser tests need playwright (pip install -e '.[dev]')")
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Error as PlaywrightError
 
 PATIENCE_MS = 30_000
 
@@ -170,10 +172,10 @@ def open_page(browser, address, request, tmp_path) -> Iterator:
     yield open_
     for number, context in enumerate(contexts):
         for page in context.pages:
-            assert page.evaluate("window.boom") is None
+            assert _asked(page, "window.boom") is None
             if getattr(request.node, "failed", False):
                 page.screenshot(path=str(tmp_path / f"page-{number}.png"), full_page=True)
-            assert "�" not in page.evaluate("document.body.innerText"), page.url
+            assert "�" not in _asked(page, "document.body.innerText"), page.url
         context.close()
     assert not complaints
 
@@ -195,6 +197,15 @@ def axe():
         }
 
     return check
+
+
+def _asked(page: Page, expression: str) -> Any:
+    """Return what a page evaluates; once more where the last step of a test had it load another one meanwhile."""
+    try:
+        return page.evaluate(expression)
+    except PlaywrightError:
+        page.wait_for_load_state()
+        return page.evaluate(expression)
 
 
 def _is_here(url: str) -> bool:

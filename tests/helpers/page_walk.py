@@ -334,8 +334,13 @@ class Walk:
         if option is None:
             self.page.keyboard.press("Escape")
             return ""
-        said = option.inner_text()
-        option.dispatch_event("mousedown")
+        try:
+            said = option.inner_text(timeout=5000)
+            option.dispatch_event("mousedown", timeout=5000)
+        except PlaywrightTimeoutError:
+            if option.count():
+                raise
+            return ""  # an answer to an earlier step drew the page anew, and the list with it
         box.blur()
         return said.replace("\n", " ")
 
