@@ -172,9 +172,9 @@ def aligned(table: Sequence[Sequence[str]]) -> Iterator[str]:
 
 def facts_of(run: "Run") -> dict[str, Any]:
     """Return the facts of a run and its state, JSON-able."""
-    from lpr_lab.runs import alerts
     from lpr_lab.runs.housekeeping import read_tags
-    from lpr_lab.runs.notes import read_notes
+    from lpr_lab.runs.people.notes import read_notes
+    from lpr_lab.runs.watch import alerts
 
     facts = {"id": run.id, "path": str(run.path), "example": run.is_example, "problem": run.problem}
     if run.problem:

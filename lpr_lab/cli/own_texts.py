@@ -27,7 +27,7 @@ def texts_command(
     the prompts of a sitting.
     """
     from lpr_lab.errors import MissingError
-    from lpr_lab.runs.own_texts import add_texts, by_group, own_texts, read_lines
+    from lpr_lab.runs.people.own_texts import add_texts, by_group, own_texts, read_lines
 
     run = open_run(runs_folder(runs_dir), run_id)
     if file is not None:

@@ -40,10 +40,10 @@ def list_command(
     as_json: AsJson = False,
 ) -> None:
     """List runs, newest first, examples last."""
-    from lpr_lab.runs import alerts
     from lpr_lab.runs.find import list_runs
     from lpr_lab.runs.housekeeping import checked_tag, tags_of
     from lpr_lab.runs.selection import order, read_conditions, select
+    from lpr_lab.runs.watch import alerts
 
     folder = runs_folder(runs_dir)
     wanted = {checked_tag(word) for word in tag or ()}
@@ -150,7 +150,7 @@ def note_command(
 ) -> None:
     """Note something on a run, in place of what was noted: for its page, the list and the report."""
     from lpr_lab.errors import UsageError
-    from lpr_lab.runs.notes import read_notes, write_notes
+    from lpr_lab.runs.people.notes import read_notes, write_notes
 
     run = open_run(runs_folder(runs_dir), run_id)
     if remove and text is not None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lpr_lab.errors import UsageError, did_you_mean
-from lpr_lab.runs.own_texts import MAX_CHARACTERS
+from lpr_lab.runs.people.own_texts import MAX_CHARACTERS
 from lpr_lab.text.unicode import check_text
 
 MAX_PER_LAYER, MAX_LAYERS = 99, 512

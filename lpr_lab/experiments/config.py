@@ -27,7 +27,7 @@ from lpr_lab.method.settings import (
 )
 from lpr_lab.method.training.budget import StageBudget
 from lpr_lab.model.bases.embedded import learning_rates
-from lpr_lab.model.rounding import BASE_DTYPES
+from lpr_lab.model.bases.rounding import BASE_DTYPES
 from lpr_lab.text.languages import language_codes
 
 STEPS = ("fit_routers", "expand", "one_stage", "local_review", "review", "finetune", "interpolate")

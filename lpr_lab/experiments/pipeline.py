@@ -39,9 +39,10 @@ from lpr_lab.model.stages import stage_names
 from lpr_lab.model.tuned.names import FINETUNE
 from lpr_lab.model.tuned.pair import Tuned
 from lpr_lab.progress import remark
-from lpr_lab.runs import alerts, environment
+from lpr_lab.runs import environment
 from lpr_lab.runs.find import start_run
 from lpr_lab.runs.run import Run
+from lpr_lab.runs.watch import alerts
 from lpr_lab.text import sample_texts
 from lpr_lab.text.corpus import Corpus
 from lpr_lab.text.round_trip import check_corpus

@@ -7,7 +7,7 @@ import pandas as pd
 from lpr_lab.experiments.config import Experiment
 from lpr_lab.experiments.expert_tables import original_weight_by_stage
 from lpr_lab.experiments.tasks import task_results
-from lpr_lab.model.rounding import logit_tolerance
+from lpr_lab.model.bases.rounding import logit_tolerance
 from lpr_lab.runs.claims import as_records, check
 from lpr_lab.runs.formats import json_records
 from lpr_lab.runs.run import Run

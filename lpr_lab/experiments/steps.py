@@ -26,8 +26,9 @@ from lpr_lab.method.training.train import TrainSettings, train_settings
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.tuned.pair import Tuned
 from lpr_lab.progress import remark
-from lpr_lab.runs import alerts, environment
+from lpr_lab.runs import environment
 from lpr_lab.runs.run import Run
+from lpr_lab.runs.watch import alerts
 from lpr_lab.text.corpus import Corpus
 
 STATISTICS = "router_statistics.safetensors"

@@ -20,8 +20,8 @@ from lpr_lab.method.baselines.files import restore_trained, save_trained
 from lpr_lab.model.machine import peak_memory
 from lpr_lab.model.parallel.processes import join_processes
 from lpr_lab.progress import announce
-from lpr_lab.runs import alerts
 from lpr_lab.runs.run import Run
+from lpr_lab.runs.watch import alerts
 
 
 def train_steps(context: RunContext) -> None:

@@ -27,8 +27,8 @@ from torch.nn import functional as F
 from transformers.utils.generic import ModelOutput
 
 from lpr_lab.errors import one_of
+from lpr_lab.model.bases.rounding import logit_tolerance
 from lpr_lab.model.capture import causal_lm_of, decoder_within
-from lpr_lab.model.rounding import logit_tolerance
 from lpr_lab.text.packing import NO_TARGET, in_mode
 
 REDUCTIONS = ("sum", "none")

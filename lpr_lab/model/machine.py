@@ -12,7 +12,7 @@ import psutil
 import torch
 
 from lpr_lab.errors import one_of
-from lpr_lab.model.rounding import BASE_DTYPES
+from lpr_lab.model.bases.rounding import BASE_DTYPES
 
 PRECISIONS = ("auto", "fp32", "bf16")
 

@@ -12,8 +12,8 @@ from typing import Any
 import pandas as pd
 
 from lpr_lab.measure.significance import BETTER, Difference, change_of
-from lpr_lab.model.rounding import logit_tolerance
-from lpr_lab.runs.alerts import FORGETTING_PERCENT
+from lpr_lab.model.bases.rounding import logit_tolerance
+from lpr_lab.runs.watch.alerts import FORGETTING_PERCENT
 
 MIN_GAIN_PERCENT = 8.0
 MAX_FORGETTING_PERCENT = FORGETTING_PERCENT

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from lpr_lab.errors import LprError, UsageError
 from lpr_lab.runs.find import list_runs, point_latest_at_newest
 from lpr_lab.runs.lineage import children_of
-from lpr_lab.runs.notes import why_read_only
+from lpr_lab.runs.people.notes import why_read_only
 from lpr_lab.runs.run import Run
 from lpr_lab.storage import friendly_disk_errors
 

@@ -11,8 +11,8 @@ from markupsafe import Markup
 
 from lpr_lab.runs.compare.differences import flatten
 from lpr_lab.runs.compare.paired_tasks import compare_tasks
-from lpr_lab.runs.continuations import Pair
 from lpr_lab.runs.model_ref import ModelRef
+from lpr_lab.runs.people.continuations import Pair
 from lpr_lab.views.figures.titles import with_wrapped_title
 from lpr_lab.views.html.run_overview import render_settings
 from lpr_lab.views.html.tasks import render_tasks, tasks_finding

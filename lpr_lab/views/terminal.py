@@ -10,8 +10,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from lpr_lab.runs.live import Snapshot, snapshots
 from lpr_lab.runs.run import Run
+from lpr_lab.runs.watch.live import Snapshot, snapshots
 from lpr_lab.views.html.live import facts, number, sparkline, status_line, to_text, warnings
 
 EXIT_CODES = {"finished": 0, "failed": 1, "interrupted": 130}

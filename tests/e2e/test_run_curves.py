@@ -4,9 +4,9 @@ import pytest
 from playwright.sync_api import expect
 
 from lpr_lab.dashboard import serve
-from lpr_lab.runs import alerts
-from lpr_lab.runs.alerts import Alert
 from lpr_lab.runs.run import Run, short_id
+from lpr_lab.runs.watch import alerts
+from lpr_lab.runs.watch.alerts import Alert
 
 pytestmark = pytest.mark.e2e
 

@@ -10,7 +10,7 @@ from helpers.page_walk import WATCH, query_of, settle
 from lpr_lab.dashboard import serve
 from lpr_lab.dashboard.pages.runs import page as runs_page
 from lpr_lab.runs.housekeeping import read_tags
-from lpr_lab.runs.notes import read_notes
+from lpr_lab.runs.people.notes import read_notes
 from lpr_lab.runs.run import Run
 
 pytestmark = pytest.mark.e2e

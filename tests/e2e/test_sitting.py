@@ -11,9 +11,9 @@ from playwright.sync_api import Page, expect
 
 from lpr_lab.dashboard.server.sittings import SITTINGS
 from lpr_lab.measure.preference import sign_test
-from lpr_lab.runs.own_texts import add_texts, delete_text, own_texts
+from lpr_lab.runs.people.own_texts import add_texts, delete_text, own_texts
+from lpr_lab.runs.people.sittings import kept_sittings
 from lpr_lab.runs.run import Run
-from lpr_lab.runs.sittings import kept_sittings
 
 pytestmark = pytest.mark.e2e
 
@@ -50,7 +50,7 @@ def written(page: Page, place: int) -> None:
 @pytest.fixture
 def differing(monkeypatch):
     """Let the two never write the same, so that every prompt is judged: random weights may agree."""
-    from lpr_lab.runs.sittings import Sitting
+    from lpr_lab.runs.people.sittings import Sitting
 
     real = Sitting.with_written
     monkeypatch.setattr(Sitting, "with_written", lambda self, place, one, other: real(self, place, one, f"{other}·"))

@@ -22,7 +22,7 @@ from helpers.sample_scores import write_lifelong, write_scores, write_slices
 from lpr_lab.dashboard import serve
 from lpr_lab.runs.expert_contexts import write_contexts
 from lpr_lab.runs.find import list_runs
-from lpr_lab.runs.own_texts import keep_text
+from lpr_lab.runs.people.own_texts import keep_text
 from lpr_lab.runs.run import Run
 
 pytestmark = pytest.mark.e2e

@@ -6,8 +6,8 @@ import pytest
 
 from lpr_lab.errors import NotFiniteError
 from lpr_lab.experiments import steps, training
-from lpr_lab.runs import alerts
 from lpr_lab.runs.run import Run
+from lpr_lab.runs.watch import alerts
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 from playwright.sync_api import Locator, Page, expect
 from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
-from lpr_lab.runs.own_texts import is_own
+from lpr_lab.runs.people.own_texts import is_own
 from lpr_lab.runs.run import Run
 from lpr_lab.views.html.token_data import chip_label
 from lpr_lab.views.numbers import percent

@@ -11,8 +11,8 @@ from lpr_lab.dashboard.pages.compare import page as compare
 from lpr_lab.errors import ComparisonRefusedError, UsageError
 from lpr_lab.experiments.notebooks.run import notebooks_dir, run_notebook
 from lpr_lab.experiments.studies import generations
-from lpr_lab.runs.continuations import Continuation, Pair
 from lpr_lab.runs.find import list_runs
+from lpr_lab.runs.people.continuations import Continuation, Pair
 from lpr_lab.runs.run import Run
 
 PROMPTS = [{"language": "ar", "prompt": "كان يا ما كان"}, {"language": "el", "prompt": "Μια φορά"}, "Once upon a time"]

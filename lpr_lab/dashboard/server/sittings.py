@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lpr_lab.errors import MissingError
+from lpr_lab.runs.people.sittings import Sitting, keep_sitting, kept_sitting
 from lpr_lab.runs.run import Run
-from lpr_lab.runs.sittings import Sitting, keep_sitting, kept_sitting
 
 MOST = 64
 """Sittings held, of all visitors together."""

@@ -17,10 +17,10 @@ from lpr_lab.measure.generation import generate_pair
 from lpr_lab.measure.text_checks import foreign_share, repetition
 from lpr_lab.progress import progress
 from lpr_lab.runs.claims import Claim, as_records
-from lpr_lab.runs.continuations import Continuation, Pair, exactness
 from lpr_lab.runs.find import start_run
 from lpr_lab.runs.formats import json_records
 from lpr_lab.runs.model_ref import BASE, EXPANDED, ModelRef, parse_model_ref, run_id_in
+from lpr_lab.runs.people.continuations import Continuation, Pair, exactness
 from lpr_lab.runs.run import Run
 from lpr_lab.text.sample_texts import PROMPTS
 from lpr_lab.text.unicode import check_text

@@ -10,7 +10,7 @@ from lpr_lab.measure.routing import ids_of_text, trace_tokens
 from lpr_lab.measure.served import read_served, require_served
 from lpr_lab.measure.trace import RoutingTrace
 from lpr_lab.model.formats.save_load import load_expansion, load_tokenizer
-from lpr_lab.runs import own_texts
+from lpr_lab.runs.people import own_texts
 from lpr_lab.runs.run import Run
 
 

@@ -19,10 +19,10 @@ from lpr_lab.method.allocation import Allocation, uniform
 from lpr_lab.method.settings import UpcycleSettings
 from lpr_lab.method.upcycle import count_parameters, upcycle
 from lpr_lab.model.bases.load import load_base
+from lpr_lab.model.bases.rounding import logit_tolerance
 from lpr_lab.model.capture import record_routing
 from lpr_lab.model.formats.save_load import save_expansion
 from lpr_lab.model.init import EXPERT_INITS, ROUTER_INITS
-from lpr_lab.model.rounding import logit_tolerance
 from lpr_lab.runs.claims import Claim, as_records
 from lpr_lab.runs.find import start_run
 from lpr_lab.runs.run import Run

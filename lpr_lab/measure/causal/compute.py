@@ -24,10 +24,10 @@ from lpr_lab.measure.causal.causal_map import CausalMap, Cell, NextTokens
 from lpr_lab.measure.routing import ids_of_text
 from lpr_lab.model.adapter import expansion_config, moe_layers
 from lpr_lab.model.bases.families import decoder_layers
+from lpr_lab.model.bases.rounding import logit_tolerance
 from lpr_lab.model.capture import causal_lm_of
 from lpr_lab.model.head import head_of, hidden_states, next_token_losses
 from lpr_lab.model.peft import PeftModel
-from lpr_lab.model.rounding import logit_tolerance
 from lpr_lab.model.stages import selected_stage, stage_names, use_stage
 from lpr_lab.model.steering import steer
 from lpr_lab.progress import progress

@@ -8,8 +8,8 @@ import torch
 from transformers import PreTrainedModel
 
 from lpr_lab.errors import DamagedError
+from lpr_lab.model.bases.rounding import logit_tolerance
 from lpr_lab.model.peft import PeftModel
-from lpr_lab.model.rounding import logit_tolerance
 from lpr_lab.text.packing import in_mode
 
 

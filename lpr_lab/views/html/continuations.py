@@ -11,8 +11,8 @@ from markupsafe import Markup, escape
 from lpr_lab.measure.text_checks import foreign_share, repetition, script_of
 from lpr_lab.measure.trace import RoutingTrace
 from lpr_lab.model.tuned.names import FINETUNE
-from lpr_lab.runs.continuations import STEERED, Continuation, Exactness, Pair, split_at_fork
 from lpr_lab.runs.model_ref import BASE, EXPANDED
+from lpr_lab.runs.people.continuations import STEERED, Continuation, Exactness, Pair, split_at_fork
 from lpr_lab.text.languages import direction_of
 from lpr_lab.views.html.templates import render, with_style
 from lpr_lab.views.html.tokens import StripChoices, render_token_strip

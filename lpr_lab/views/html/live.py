@@ -20,11 +20,11 @@ from markupsafe import Markup
 
 from lpr_lab.errors import LprError, UsageError
 from lpr_lab.progress import hidden, in_notebook
-from lpr_lab.runs.alerts import line
 from lpr_lab.runs.files import PRINTED_TO
-from lpr_lab.runs.live import Follower, Snapshot, snapshots
 from lpr_lab.runs.run import Run
 from lpr_lab.runs.status import STALLED_AFTER_SECONDS
+from lpr_lab.runs.watch.alerts import line
+from lpr_lab.runs.watch.live import Follower, Snapshot, snapshots
 from lpr_lab.views.html.templates import render, with_style
 from lpr_lab.views.numbers import NOT_MEASURED, count, duration
 

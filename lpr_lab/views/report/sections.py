@@ -8,17 +8,17 @@ from markupsafe import Markup
 
 from lpr_lab.errors import LprError
 from lpr_lab.model.bases.embedded import EMBEDDED
-from lpr_lab.runs import alerts
 from lpr_lab.runs.claims import main_dataset
 from lpr_lab.runs.compare.differences import flatten, source_name
-from lpr_lab.runs.continuations import Pair, exactness, pairs, typed_by_reader
 from lpr_lab.runs.environment import folder_of
 from lpr_lab.runs.lineage import ancestors_of, children_of
 from lpr_lab.runs.model_ref import baseline_of
-from lpr_lab.runs.own_texts import is_own
-from lpr_lab.runs.own_texts import own_texts as kept_texts
+from lpr_lab.runs.people.continuations import Pair, exactness, pairs, typed_by_reader
+from lpr_lab.runs.people.own_texts import is_own
+from lpr_lab.runs.people.own_texts import own_texts as kept_texts
 from lpr_lab.runs.run import Run
 from lpr_lab.runs.summary import divergence_lines, summary_lines
+from lpr_lab.runs.watch import alerts
 from lpr_lab.text.languages import language_name
 from lpr_lab.views.html import expert_panels, run_overview
 from lpr_lab.views.html.continuations import describe_settings, finding, render_pair

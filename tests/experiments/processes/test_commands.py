@@ -14,7 +14,7 @@ from helpers.tiny_corpus import small_settings, write_corpus
 from lpr_lab.experiments.config import StageBudget
 from lpr_lab.experiments.processes.configurations import configuration_file
 from lpr_lab.runs import environment
-from lpr_lab.runs.live import Follower
+from lpr_lab.runs.watch.live import Follower
 
 BUDGET = StageBudget(tokens=120 * 2 * 32, block_tokens=32, blocks_per_step=2, learning_rate=1e-2)
 PARAMETERS = 'recipe = "route_first"\nrun_dir = ""  # set by lpr-lab run'

@@ -16,7 +16,7 @@ from lpr_lab.errors import UsageError
 from lpr_lab.experiments.studies import served as studied
 from lpr_lab.experiments.studies.served import import_routing
 from lpr_lab.model.formats.export import export
-from lpr_lab.runs.own_texts import own_texts
+from lpr_lab.runs.people.own_texts import own_texts
 
 TEXT = "Ταξίδι με πλοίο, one day."
 

@@ -7,8 +7,8 @@ from lpr_lab.experiments.studies import upcycle as upcycling
 from lpr_lab.experiments.studies.plan import PlanSettings
 from lpr_lab.experiments.studies.upcycle import UpcyclingSettings
 from lpr_lab.model.adapter import moe_layers
+from lpr_lab.model.bases.rounding import logit_tolerance
 from lpr_lab.model.formats.save_load import load_expansion
-from lpr_lab.model.rounding import logit_tolerance
 
 
 @pytest.fixture

@@ -22,9 +22,9 @@ from lpr_lab.measure.contexts.expert_contexts import ExpertContexts
 from lpr_lab.measure.tasks.scores import change_rows
 from lpr_lab.measure.trace import routing_change
 from lpr_lab.runs.compare.differences import compare_runs, flatten
-from lpr_lab.runs.continuations import Continuation, Pair
-from lpr_lab.runs.live import Snapshot
+from lpr_lab.runs.people.continuations import Continuation, Pair
 from lpr_lab.runs.run import Run
+from lpr_lab.runs.watch.live import Snapshot
 from lpr_lab.views import html
 from lpr_lab.views.html import (
     causal,

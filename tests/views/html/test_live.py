@@ -10,8 +10,8 @@ from rich.console import Console
 from lpr_lab.errors import UsageError
 from lpr_lab.progress import progress
 from lpr_lab.runs.files import PRINTED_TO
-from lpr_lab.runs.live import Follower, Snapshot
 from lpr_lab.runs.run import Run
+from lpr_lab.runs.watch.live import Follower, Snapshot
 from lpr_lab.views import terminal
 from lpr_lab.views.html import live
 

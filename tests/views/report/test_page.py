@@ -10,8 +10,8 @@ from helpers.sample_runs import HOSTILE, PAIRS, make_run, make_trace, results
 from helpers.sample_scores import write_lifelong, write_scores
 from helpers.sample_tasks import write_answers
 from lpr_lab.errors import UsageError
-from lpr_lab.runs.continuations import Continuation, Pair
-from lpr_lab.runs.own_texts import keep_text, new_id
+from lpr_lab.runs.people.continuations import Continuation, Pair
+from lpr_lab.runs.people.own_texts import keep_text, new_id
 from lpr_lab.runs.run import Run
 from lpr_lab.views.report import charts as report_charts
 from lpr_lab.views.report import page as report

@@ -10,9 +10,9 @@ from lpr_lab.dashboard.pages.compare.compose import shown_pair
 from lpr_lab.dashboard.server.sittings import SITTINGS
 from lpr_lab.dashboard.shell import PageContext
 from lpr_lab.errors import MissingError
-from lpr_lab.runs.continuations import NAMES, Pair, pair_id
+from lpr_lab.runs.people.continuations import NAMES, Pair, pair_id
+from lpr_lab.runs.people.sittings import kept_sitting
 from lpr_lab.runs.run import Run
-from lpr_lab.runs.sittings import kept_sitting
 from lpr_lab.views import Table
 
 
@@ -48,10 +48,10 @@ def _sitting(context: PageContext, run: Run, runs_dir: Path) -> PageData:
     if not found.is_over:
         raise MissingError("This sitting goes on; who wrote what is told at its end.")
     read = f"Sitting.from_json({found.to_json()!r})"
-    cell = f"from lpr_lab.runs.sittings import Sitting\n\n{read}.to_frame()\n"
+    cell = f"from lpr_lab.runs.people.sittings import Sitting\n\n{read}.to_frame()\n"
     if kept_sitting(run, found.id) is not None:
         cell = (
-            f"from lpr_lab.runs.sittings import kept_sitting\n{opening(run, runs_dir)}"
+            f"from lpr_lab.runs.people.sittings import kept_sitting\n{opening(run, runs_dir)}"
             f"kept_sitting(run, {found.id!r}).to_frame()\n"
         )
     return PageData(cell, {"sitting": found.to_frame}, {"sitting": found.to_json})
@@ -59,7 +59,7 @@ def _sitting(context: PageContext, run: Run, runs_dir: Path) -> PageData:
 
 def _reading(record: dict[str, Any], run: Run, runs_dir: Path) -> str:
     return (
-        "import pandas as pd\n\nfrom lpr_lab.runs.continuations import Pair, pairs\n"
+        "import pandas as pd\n\nfrom lpr_lab.runs.people.continuations import Pair, pairs\n"
         f"{opening(run, runs_dir)}pair = Pair.from_record(pairs(run)[{pair_id(record)!r}])\n"
         f"{_AS_TABLE.format(names='pair.names', prompt='pair.prompt')}"
     )

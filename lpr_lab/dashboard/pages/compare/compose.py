@@ -22,8 +22,8 @@ from lpr_lab.dashboard.query import Query
 from lpr_lab.dashboard.server.models import why_no_model
 from lpr_lab.dashboard.shell import PageContext
 from lpr_lab.errors import LprError
-from lpr_lab.runs.continuations import Pair, exactness, pair_id, pairs
 from lpr_lab.runs.model_ref import BASE, EXPANDED, ModelRef, analysed_run
+from lpr_lab.runs.people.continuations import Pair, exactness, pair_id, pairs
 from lpr_lab.runs.run import Run
 from lpr_lab.text.languages import language_name
 from lpr_lab.views.html.continuations import describe_settings, finding, render_pair

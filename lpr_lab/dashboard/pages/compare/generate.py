@@ -22,8 +22,8 @@ from lpr_lab.dashboard.parameters import NEW_TOKENS, PROMPT, SEED, TEMPERATURE
 from lpr_lab.dashboard.server.models import MODELS
 from lpr_lab.dashboard.shell import PageContext, status
 from lpr_lab.errors import LprError, UsageError
-from lpr_lab.runs.continuations import Continuation, Pair
 from lpr_lab.runs.model_ref import BASE, EXPANDED, ModelRef
+from lpr_lab.runs.people.continuations import Continuation, Pair
 from lpr_lab.runs.run import Run
 
 UPDATES_PER_SECOND = 10

@@ -27,8 +27,8 @@ from lpr_lab.dashboard.server.model_queue import queued
 from lpr_lab.dashboard.server.models import why_no_model
 from lpr_lab.dashboard.shell import FILES, MODEL, PICK, PageContext, html_block, in_order, status
 from lpr_lab.errors import UsageError
-from lpr_lab.runs.continuations import pairs
 from lpr_lab.runs.model_ref import BASE, EXPANDED
+from lpr_lab.runs.people.continuations import pairs
 
 SHOWN = (
     *("top", "run", "language", "left", "right", "blind", "prompt", "tokens", "temperature", "seed", "settings", "go"),

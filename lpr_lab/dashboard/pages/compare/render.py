@@ -8,7 +8,7 @@ from lpr_lab.dashboard.pages.compare.sides import Speed, same_texts
 from lpr_lab.dashboard.query import Query
 from lpr_lab.measure.preference import Tally, tally
 from lpr_lab.measure.significance import UNCLEAR
-from lpr_lab.runs.continuations import Pair, pairs
+from lpr_lab.runs.people.continuations import Pair, pairs
 from lpr_lab.runs.run import Run
 from lpr_lab.text.languages import language_name
 from lpr_lab.views.html.continuations import describe_settings, title_of

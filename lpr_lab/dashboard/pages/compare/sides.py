@@ -7,8 +7,8 @@ from typing import Any
 
 from lpr_lab.dashboard.query import Query
 from lpr_lab.errors import LprError
-from lpr_lab.runs.continuations import Pair, pair_id
 from lpr_lab.runs.model_ref import BASE, EXPANDED, ModelRef, stages_of
+from lpr_lab.runs.people.continuations import Pair, pair_id
 from lpr_lab.runs.run import Run
 from lpr_lab.text.sample_texts import PROMPTS
 

@@ -14,10 +14,10 @@ from lpr_lab.dashboard.server.models import MODELS
 from lpr_lab.dashboard.server.sittings import SITTINGS
 from lpr_lab.dashboard.shell import PageContext, status
 from lpr_lab.errors import LprError, MissingError, UsageError
-from lpr_lab.runs.continuations import Pair
-from lpr_lab.runs.own_texts import by_group, own_texts
+from lpr_lab.runs.people.continuations import Pair
+from lpr_lab.runs.people.own_texts import by_group, own_texts
+from lpr_lab.runs.people.sittings import Sitting, begin, delete_sitting, keep_sitting
 from lpr_lab.runs.run import Run
-from lpr_lab.runs.sittings import Sitting, begin, delete_sitting, keep_sitting
 from lpr_lab.text.languages import LANGUAGES, language_name
 from lpr_lab.text.sample_texts import PROMPTS
 

@@ -13,8 +13,8 @@ from lpr_lab.dashboard.server.model_queue import queued
 from lpr_lab.dashboard.server.models import why_no_model
 from lpr_lab.dashboard.shell import FILES, MODEL, PICK, PageContext, html_block, in_order, status
 from lpr_lab.errors import LprError
-from lpr_lab.runs.notes import why_read_only
-from lpr_lab.runs.sittings import LEFT, RIGHT, SAME, Sitting, kept_sitting
+from lpr_lab.runs.people.notes import why_read_only
+from lpr_lab.runs.people.sittings import LEFT, RIGHT, SAME, Sitting, kept_sitting
 
 LABELS = {LEFT: "A is better", SAME: "No difference", RIGHT: "B is better"}
 BROKEN_OFF = (

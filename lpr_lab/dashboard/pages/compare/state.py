@@ -18,7 +18,7 @@ from lpr_lab.dashboard.server.models import MODELS
 from lpr_lab.dashboard.shell import status
 from lpr_lab.errors import LprError
 from lpr_lab.measure.preference import CHOICES
-from lpr_lab.runs.continuations import Pair, exactness, pair_id, pairs
+from lpr_lab.runs.people.continuations import Pair, exactness, pair_id, pairs
 from lpr_lab.runs.run import Run
 from lpr_lab.views.html.continuations import describe_settings, finding, render_pair, title_of
 

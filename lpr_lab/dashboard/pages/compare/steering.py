@@ -12,8 +12,8 @@ from lpr_lab.dashboard.server.models import MODELS
 from lpr_lab.dashboard.shell import status
 from lpr_lab.errors import LprError, UsageError
 from lpr_lab.measure.trace import RoutingTrace, layers_in
-from lpr_lab.runs.continuations import STEERED, Pair
 from lpr_lab.runs.model_ref import BASE, EXPANDED, ModelRef, why_no_routing
+from lpr_lab.runs.people.continuations import STEERED, Pair
 from lpr_lab.runs.run import Run
 from lpr_lab.views.html.continuations import render_strips, title_of
 

@@ -22,7 +22,7 @@ from lpr_lab.dashboard.shell import PageContext
 from lpr_lab.errors import LprError
 from lpr_lab.measure.trace import RoutingChange, RoutingTrace, routing_change
 from lpr_lab.runs.model_ref import why_no_routing
-from lpr_lab.runs.own_texts import is_own
+from lpr_lab.runs.people.own_texts import is_own
 from lpr_lab.runs.run import Run
 from lpr_lab.views.figures.layers import load_heatmap
 from lpr_lab.views.figures.titles import take_title

@@ -18,7 +18,7 @@ from lpr_lab.dashboard.server.models import MODELS
 from lpr_lab.dashboard.server.unsaved_texts import UNSAVED
 from lpr_lab.dashboard.shell import html_block, status
 from lpr_lab.errors import LprError, UsageError
-from lpr_lab.runs.own_texts import (
+from lpr_lab.runs.people.own_texts import (
     MAX_CHARACTERS,
     MAX_LINES,
     add_texts,

@@ -13,7 +13,7 @@ from lpr_lab.dashboard.query import Query
 from lpr_lab.dashboard.server.unsaved_texts import UNSAVED, trace_of
 from lpr_lab.dashboard.shell import PageContext
 from lpr_lab.measure.trace import RoutingTrace
-from lpr_lab.runs.own_texts import imported_text, is_own, own_texts, suggested_name
+from lpr_lab.runs.people.own_texts import imported_text, is_own, own_texts, suggested_name
 from lpr_lab.runs.run import Run
 from lpr_lab.text.languages import LANGUAGES, language_name
 

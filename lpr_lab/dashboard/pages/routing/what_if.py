@@ -17,7 +17,7 @@ from lpr_lab.dashboard.server.unsaved_texts import UNSAVED
 from lpr_lab.dashboard.shell import status
 from lpr_lab.errors import LprError
 from lpr_lab.measure.trace import RoutingTrace, layers_in
-from lpr_lab.runs.own_texts import is_own
+from lpr_lab.runs.people.own_texts import is_own
 from lpr_lab.views.html import templates
 from lpr_lab.views.html.tokens import StripChoices, render_token_strip
 

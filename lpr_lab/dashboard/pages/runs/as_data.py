@@ -14,7 +14,7 @@ from lpr_lab.dashboard.shell import PageContext
 from lpr_lab.runs.compare.differences import compare_runs
 from lpr_lab.runs.compare.training import training_of
 from lpr_lab.runs.housekeeping import tags_of
-from lpr_lab.runs.notes import read_notes
+from lpr_lab.runs.people.notes import read_notes
 from lpr_lab.runs.run import Run
 from lpr_lab.runs.summary import run_facts
 from lpr_lab.views import Table

@@ -9,12 +9,12 @@ from lpr_lab.dashboard.pages.runs.sweep import command_of, render_sweep
 from lpr_lab.dashboard.query import Query
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.sweep.grid import KIND as SWEEP
-from lpr_lab.runs import alerts
 from lpr_lab.runs.compare.differences import flatten
 from lpr_lab.runs.lineage import ancestors_of, children_of
 from lpr_lab.runs.model_ref import tuned_as
-from lpr_lab.runs.notes import read_notes
+from lpr_lab.runs.people.notes import read_notes
 from lpr_lab.runs.run import Run
+from lpr_lab.runs.watch import alerts
 from lpr_lab.views.html import run_overview
 from lpr_lab.views.html.templates import render
 from lpr_lab.views.numbers import count

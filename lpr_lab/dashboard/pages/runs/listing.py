@@ -12,11 +12,11 @@ from lpr_lab.dashboard.shell import BITS_PER_BYTE, PageContext
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.sweep.grid import KIND as SWEEP
 from lpr_lab.measure.significance import ADAPTATION, UNCLEAR
-from lpr_lab.runs import alerts
 from lpr_lab.runs.housekeeping import tags_of
 from lpr_lab.runs.model_ref import analysed_run
-from lpr_lab.runs.notes import first_line, read_notes
+from lpr_lab.runs.people.notes import first_line, read_notes
 from lpr_lab.runs.run import Run
+from lpr_lab.runs.watch import alerts
 from lpr_lab.text.languages import language_name
 from lpr_lab.views.html.run_overview import mean_of
 from lpr_lab.views.html.templates import render

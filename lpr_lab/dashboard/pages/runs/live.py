@@ -11,8 +11,8 @@ from markupsafe import Markup
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.shell import PageContext
 from lpr_lab.errors import LprError
-from lpr_lab.runs.live import Follower, Snapshot
 from lpr_lab.runs.run import Run
+from lpr_lab.runs.watch.live import Follower, Snapshot
 from lpr_lab.views.html import live
 
 if TYPE_CHECKING:

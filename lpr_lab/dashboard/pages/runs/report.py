@@ -17,9 +17,9 @@ from starlette.routing import Route
 
 from lpr_lab.dashboard.query import Query
 from lpr_lab.errors import LprError, MissingError, UsageError
-from lpr_lab.runs.continuations import pairs, typed_by_reader
 from lpr_lab.runs.find import list_runs
-from lpr_lab.runs.own_texts import own_texts
+from lpr_lab.runs.people.continuations import pairs, typed_by_reader
+from lpr_lab.runs.people.own_texts import own_texts
 from lpr_lab.runs.run import Run
 from lpr_lab.views.html.templates import render
 

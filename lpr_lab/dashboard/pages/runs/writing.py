@@ -10,7 +10,7 @@ from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.shell import PageContext, html_block, status
 from lpr_lab.errors import LprError
 from lpr_lab.runs.housekeeping import retag, tags_of
-from lpr_lab.runs.notes import MAX_CHARACTERS, read_notes, why_read_only, write_notes
+from lpr_lab.runs.people.notes import MAX_CHARACTERS, read_notes, why_read_only, write_notes
 from lpr_lab.runs.run import Run
 
 

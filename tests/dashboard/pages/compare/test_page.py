@@ -16,7 +16,7 @@ from lpr_lab.dashboard.pages.compare import render
 from lpr_lab.dashboard.pages.compare import sides as pairs
 from lpr_lab.dashboard.pages.compare.state import Latest, halted, judge
 from lpr_lab.dashboard.query import Query
-from lpr_lab.runs.continuations import Continuation, Exactness, Pair, exactness, pair_id, split_at_fork
+from lpr_lab.runs.people.continuations import Continuation, Exactness, Pair, exactness, pair_id, split_at_fork
 from lpr_lab.runs.run import Run
 from lpr_lab.views.html.continuations import finding, render_pair
 

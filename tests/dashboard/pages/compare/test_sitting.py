@@ -11,9 +11,9 @@ from lpr_lab.dashboard.pages.compare.steering import ASKED as STEERING
 from lpr_lab.dashboard.query import Query
 from lpr_lab.dashboard.server.sittings import SITTINGS, Sittings
 from lpr_lab.errors import MissingError, UsageError
-from lpr_lab.runs.continuations import Continuation
-from lpr_lab.runs.own_texts import add_texts
-from lpr_lab.runs.sittings import keep_sitting, kept_sitting
+from lpr_lab.runs.people.continuations import Continuation
+from lpr_lab.runs.people.own_texts import add_texts
+from lpr_lab.runs.people.sittings import keep_sitting, kept_sitting
 
 ASKED = {"left": "base", "right": "expanded", "tokens": 8, "temperature": 0, "seed": 0, **dict.fromkeys(STEERING, "")}
 HOSTILE = '<script>boom()</script>"'

@@ -10,7 +10,7 @@ from lpr_lab.dashboard.pages.compare import generate as compare
 from lpr_lab.dashboard.pages.compare import steering
 from lpr_lab.dashboard.pages.compare.steering import Wish, wish_of
 from lpr_lab.errors import UsageError
-from lpr_lab.runs.continuations import pairs
+from lpr_lab.runs.people.continuations import pairs
 
 AS_IS = {f"{side}_{part}": value for side in ("left", "right") for part, value in zip(
     ("way", "expert", "strength", "layers"), ("", 0, 4, "all"), strict=True

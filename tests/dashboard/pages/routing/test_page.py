@@ -17,7 +17,7 @@ from lpr_lab.dashboard.pages.routing import texts as routing_texts
 from lpr_lab.dashboard.pages.routing.own_texts import Called
 from lpr_lab.dashboard.server.unsaved_texts import UNSAVED, UnsavedTexts
 from lpr_lab.measure.trace import layers_in
-from lpr_lab.runs.own_texts import delete_text, keep_text, new_id
+from lpr_lab.runs.people.own_texts import delete_text, keep_text, new_id
 from lpr_lab.runs.run import Run
 
 

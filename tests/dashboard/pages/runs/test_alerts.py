@@ -7,10 +7,10 @@ import pytest
 from helpers.cli_calls import call
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.pages.runs.page import compose, render_live
-from lpr_lab.runs import alerts
-from lpr_lab.runs.alerts import Alert
-from lpr_lab.runs.live import Follower
 from lpr_lab.runs.run import Run
+from lpr_lab.runs.watch import alerts
+from lpr_lab.runs.watch.alerts import Alert
+from lpr_lab.runs.watch.live import Follower
 from lpr_lab.views.html import live
 from lpr_lab.views.report import sections
 

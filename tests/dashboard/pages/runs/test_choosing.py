@@ -14,7 +14,7 @@ from lpr_lab.dashboard.pages.runs.choosing import called, shown_runs
 from lpr_lab.dashboard.pages.runs.page import compose
 from lpr_lab.dashboard.pages.runs.writing import Seen, fill, save
 from lpr_lab.runs.housekeeping import read_tags, tag
-from lpr_lab.runs.notes import read_notes, write_notes
+from lpr_lab.runs.people.notes import read_notes, write_notes
 from lpr_lab.runs.run import Run
 
 CHANGE = "results.summary.heldout.expanded.mean_change_percent"

@@ -8,8 +8,8 @@ from lpr_lab.dashboard.pages.runs import live as run_live
 from lpr_lab.dashboard.pages.runs import page
 from lpr_lab.errors import MissingError
 from lpr_lab.runs import status
-from lpr_lab.runs.live import Follower
 from lpr_lab.runs.run import Run
+from lpr_lab.runs.watch.live import Follower
 
 
 @pytest.fixture

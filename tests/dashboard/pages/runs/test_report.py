@@ -12,8 +12,8 @@ from lpr_lab.dashboard import serve, shell
 from lpr_lab.dashboard.pages.runs import report as report_module
 from lpr_lab.dashboard.pages.runs.compare import render_comparison
 from lpr_lab.dashboard.pages.runs.detail import render_detail
-from lpr_lab.runs.continuations import Continuation, Pair
-from lpr_lab.runs.own_texts import keep_text, new_id
+from lpr_lab.runs.people.continuations import Continuation, Pair
+from lpr_lab.runs.people.own_texts import keep_text, new_id
 
 
 @pytest.fixture(scope="module")

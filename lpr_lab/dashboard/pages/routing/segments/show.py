@@ -13,7 +13,7 @@ from lpr_lab.dashboard.query import Query
 from lpr_lab.dashboard.server.segments import SEGMENTS
 from lpr_lab.dashboard.server.unsaved_texts import trace_of
 from lpr_lab.measure.segments.comparison import LanguageComparison, choose_reference
-from lpr_lab.runs.own_texts import is_own
+from lpr_lab.runs.people.own_texts import is_own
 from lpr_lab.runs.run import Run
 from lpr_lab.text.languages import language_name
 from lpr_lab.text.sample_texts import TEXTS

@@ -29,7 +29,7 @@ from lpr_lab.dashboard.server.unsaved_texts import UNSAVED
 from lpr_lab.dashboard.shell import status
 from lpr_lab.errors import LprError, UsageError
 from lpr_lab.measure.segments.comparison import LanguageComparison, choose_reference
-from lpr_lab.runs.own_texts import is_own
+from lpr_lab.runs.people.own_texts import is_own
 from lpr_lab.runs.run import Run
 from lpr_lab.text.languages import get_language, language_name
 

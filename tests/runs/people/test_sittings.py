@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from lpr_lab.errors import DamagedError, MissingError, UsageError
 from lpr_lab.measure.significance import share_interval
-from lpr_lab.runs.run import Run
-from lpr_lab.runs.sittings import (
+from lpr_lab.runs.people.sittings import (
     MAX_PROMPTS,
     Sitting,
     begin,
@@ -21,6 +20,7 @@ from lpr_lab.runs.sittings import (
     kept_sitting,
     kept_sittings,
 )
+from lpr_lab.runs.run import Run
 
 PROMPTS = [(f"Prompt {number}: ελληνικά", "el") for number in range(12)]
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from lpr_lab.errors import DamagedError, LprError, MissingError, UsageError
 from lpr_lab.measure.preference import Tally
-from lpr_lab.runs.continuations import Continuation, Pair
-from lpr_lab.runs.notes import why_read_only
+from lpr_lab.runs.people.continuations import Continuation, Pair
+from lpr_lab.runs.people.notes import why_read_only
 from lpr_lab.runs.run import Run
 from lpr_lab.storage import read_json_object, write_json
 

@@ -7,7 +7,7 @@ from typing import Any
 import regex
 
 from lpr_lab.errors import LprError
-from lpr_lab.model.rounding import logit_tolerance
+from lpr_lab.model.bases.rounding import logit_tolerance
 from lpr_lab.runs.model_ref import BASE, EXPANDED, analysed_run
 from lpr_lab.runs.run import Run
 

@@ -5,9 +5,9 @@ import math
 import pytest
 
 from lpr_lab.errors import UsageError
-from lpr_lab.runs import alerts
-from lpr_lab.runs.alerts import Alert, Bounds, Watch
 from lpr_lab.runs.run import Run
+from lpr_lab.runs.watch import alerts
+from lpr_lab.runs.watch.alerts import Alert, Bounds, Watch
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ import pytest
 
 from lpr_lab.errors import MissingError
 from lpr_lab.runs import status
-from lpr_lab.runs.live import Follower, last_lines, snapshots
 from lpr_lab.runs.run import Run
-from lpr_lab.runs.tail import Curve, Tail
+from lpr_lab.runs.watch.live import Follower, last_lines, snapshots
+from lpr_lab.runs.watch.tail import Curve, Tail
 
 
 @pytest.fixture

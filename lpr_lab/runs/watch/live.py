@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from lpr_lab.errors import DamagedError
-from lpr_lab.runs.alerts import Alert, read
 from lpr_lab.runs.run import Run
 from lpr_lab.runs.status import Status
-from lpr_lab.runs.tail import Curve, Tail
+from lpr_lab.runs.watch.alerts import Alert, read
+from lpr_lab.runs.watch.tail import Curve, Tail
 
 OPEN = ("queued", "running", "stalled")
 LOG_LINES = 5

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from helpers.sample_runs import make_run, make_trace
 from lpr_lab.errors import LprError, MissingError, UsageError
-from lpr_lab.runs.own_texts import (
+from lpr_lab.runs.people.own_texts import (
     MAX_CHARACTERS,
     MAX_LINES,
     MAX_NAME,

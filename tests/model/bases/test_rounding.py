@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from lpr_lab.method.upcycle import upcycle
-from lpr_lab.model.rounding import logit_tolerance
-from lpr_lab.runs.continuations import Exactness
+from lpr_lab.model.bases.rounding import logit_tolerance
+from lpr_lab.runs.people.continuations import Exactness
 
 
 def differences(model, scale, **options):

@@ -5,7 +5,8 @@ import os
 import pytest
 
 from lpr_lab.errors import UsageError
-from lpr_lab.runs import housekeeping, notes
+from lpr_lab.runs import housekeeping
+from lpr_lab.runs.people import notes
 from lpr_lab.runs.run import Run
 from lpr_lab.views.report.page import render_report
 
