@@ -4,6 +4,7 @@ With them anyone can compute an interval again, and put runs that another machin
 trained and what it read are not among them.
 """
 
+import json
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
@@ -11,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from lpr_lab.errors import DamagedError, MissingError
 from lpr_lab.runs.run import RUN_ID_PATTERN, Run
 from lpr_lab.runs.scorecard.table import RESULTS, file_name
-from lpr_lab.storage import friendly_disk_errors, staged_directory
+from lpr_lab.storage import friendly_disk_errors, read_json_object, staged_directory
 
 _DOCUMENTS = (
     "run.json",
@@ -42,7 +43,7 @@ def pack(runs: Iterable[Run], base: str, folder: Path | None = None) -> Path:
                 for name in sorted(name for name in KEPT if (run.path / name).is_file()):
                     facts = zipfile.ZipInfo(f"{run.id}/{name}", _LONG_AGO)
                     facts.compress_type = zipfile.ZIP_DEFLATED
-                    archive.writestr(facts, (run.path / name).read_bytes(), compresslevel=9)
+                    archive.writestr(facts, _content(run.path / name), compresslevel=9)
         aside.replace(path)
     return path
 
@@ -83,6 +84,14 @@ def unpack(base: str, root: Path, folder: Path | None = None) -> tuple[list[str]
                 (stage / name).parent.mkdir(exist_ok=True)
                 (stage / name).write_bytes(content)
     return new, there
+
+
+def _content(path: Path) -> bytes:
+    """Return a file as it is kept; of the status without which process on which machine did the work."""
+    if path.name != "status.json":
+        return path.read_bytes()
+    status = read_json_object(path) | dict.fromkeys(("pid", "host", "boot_id", "start_ticks"))
+    return (json.dumps(status, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def _checked(name: str, path: Path) -> tuple[str, str]:

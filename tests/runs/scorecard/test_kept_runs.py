@@ -1,5 +1,6 @@
 """The runs behind a committed scorecard: kept without weights, unpacked, added to."""
 
+import json
 import zipfile
 
 import pytest
@@ -38,6 +39,10 @@ def test_unpacked_runs_give_the_same_scorecard(made, packed, tmp_path):
 def test_what_a_run_trained_and_what_people_wrote_of_it_is_not_kept(packed):
     with zipfile.ZipFile(packed) as archive:
         assert {name.partition("/")[2] for name in archive.namelist()} <= KEPT
+        kept = json.loads(archive.read(next(name for name in archive.namelist() if name.endswith("status.json"))))
+    assert kept["state"] == "finished" and not {kept[name] for name in ("pid", "host", "boot_id", "start_ticks")} - {
+        None
+    }
 
 
 def test_the_same_runs_make_the_same_bytes(made, packed, tmp_path):
