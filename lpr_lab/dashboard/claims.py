@@ -194,8 +194,8 @@ def _each_language(base: str, runs_dir: Path) -> Markup:
 
 
 def _correlation(one: Mapping[str, Any]) -> str:
-    interval = "no interval" if one["low"] is None else f"{one['low']:+.2f} to {one['high']:+.2f}"
-    return f"{one['value']:+.2f} ({interval})"
+    interval = "no interval" if one["low"] is None else f"{points(one['low'])} to {points(one['high'])}"
+    return f"{points(one['value'])} ({interval})"
 
 
 def _plain(value: float | None) -> str:

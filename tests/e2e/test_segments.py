@@ -67,9 +67,12 @@ def test_the_sample_text_is_compared_at_its_address_with_the_numbers_of_the_libr
     page = compared(open_page, served)
     check(page, known)
     expect(page).to_have_url(re.compile("segment=sample"))
+    chosen = page.get_by_label("Segment", exact=True)
+    expect(chosen).to_have_value("Our own sample text")
+    assert chosen.evaluate("e => [getComputedStyle(e).opacity, e.offsetHeight > 14]") == ["1", True]
     expect(view(page).locator(".lpr-strip")).to_have_count(4)
     expect(view(page).locator("[lang=ar]")).to_have_attribute("dir", "rtl")
-    expect(page.locator(".lpr-segments .js-plotly-plot")).to_have_count(2)
+    expect(page.locator(".lpr-many-languages .js-plotly-plot")).to_have_count(2)
     again = open_page(page.url.removeprefix(served[0]), at=served[0])
     check(again, known)
     link = view(again).get_by_role("link", name="Full trace of the text in Arabic").first
@@ -110,7 +113,7 @@ def test_lines_that_cannot_be_read_and_a_corpus_that_is_not_there_are_said(open_
     page.get_by_role("button", name="Compare these texts").click()
     expect(page.get_by_text("Line 2, “no code here”")).to_be_visible()
     page.get_by_role("button", name="Find segments").click()
-    expect(page.locator(".lpr-segments .lpr-bad-line")).to_contain_text("nowhere")
+    expect(page.locator(".lpr-many-languages .lpr-bad-line")).to_contain_text("nowhere")
 
 
 def test_a_comparison_can_be_stopped_and_leaves_the_model_to_the_next(open_page, served, monkeypatch):
@@ -129,7 +132,7 @@ def test_a_comparison_can_be_stopped_and_leaves_the_model_to_the_next(open_page,
     page.get_by_label(re.compile("Or your own")).fill("en: One.\nel: Ένα.\nhi: एक।")
     page.get_by_role("button", name="Compare these texts").click()
     expect(page.get_by_text("1 of 3 languages…")).to_be_visible()
-    page.locator(".lpr-segments button", has_text="Stop").click()
+    page.locator(".lpr-many-languages button", has_text="Stop").click()
     expect(page.get_by_text("Stopped; nothing was kept.")).to_be_visible()
     go_on.set()
     monkeypatch.undo()
@@ -140,6 +143,6 @@ def test_a_comparison_can_be_stopped_and_leaves_the_model_to_the_next(open_page,
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_is_accessible_fits_a_phone_and_every_script_is_whole(open_page, axe, served, scheme):
     page = compared(open_page, served, viewport={"width": 360, "height": 780}, color_scheme=scheme)
-    expect(page.locator(".lpr-segments .js-plotly-plot")).to_have_count(2)
+    expect(page.locator(".lpr-many-languages .js-plotly-plot")).to_have_count(2)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     assert not axe(page)

@@ -11,6 +11,8 @@ from lpr_lab.errors import MissingError
 from lpr_lab.experiments.each_language import make, plan, table
 from lpr_lab.experiments.scorecard.plan import card_for, experiment_of
 from lpr_lab.measure.significance import rank_correlation, rank_correlation_interval
+from lpr_lab.runs.scorecard.kept_runs import unpack
+from lpr_lab.storage import read_json_object
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +112,14 @@ def test_the_command_shows_saves_and_unpacks_it(runs, tmp_path, monkeypatch):
 def test_without_runs_and_without_a_saved_table_it_says_how_to_make_one(tmp_path):
     with pytest.raises(MissingError, match="languages run"):
         table.language_table("small-world", tmp_path, tmp_path)
+
+
+def test_what_came_with_the_code_is_what_its_runs_say(tmp_path):
+    saved = sorted(table.RESULTS.glob("*.json"))
+    assert saved
+    for path in saved:
+        unpack(path.stem, tmp_path, table.RESULTS)
+        assert table.build_table(path.stem, tmp_path) == read_json_object(path)
 
 
 @pytest.mark.slow

@@ -25,10 +25,11 @@ class SegmentControls:
 
     def __init__(self, runs_dir: Path) -> None:
         self.runs_dir = runs_dir
-        with gr.Column(visible=False, elem_classes="lpr-what-if lpr-segments") as self.column:
+        with gr.Column(visible=False, elem_classes="lpr-what-if lpr-many-languages") as self.column:
             html_block(HEADING)
+            with gr.Row(elem_classes="lpr-controls"):
+                self.pick = gr.Dropdown([], label="Segment", filterable=False, interactive=True)
             with gr.Row(elem_classes="lpr-actions"):
-                self.pick = gr.Dropdown([], label="Segment", elem_classes="lpr-segment-pick", filterable=False)
                 self.go = gr.Button("Compare its languages", scale=0)
                 self.find = gr.Button("Find segments in the held-out text", scale=0)
             self.why = html_block()
