@@ -139,6 +139,7 @@ def settle(page: Page, quiet_ms: int = 80) -> None:
     """Wait until nothing is being fetched and nothing was for a moment."""
     page.wait_for_function(f"window.lprQuiet && window.lprQuiet({quiet_ms})", polling=25)
     page.wait_for_selector("[data-lpr-page=ready]", state="attached")
+    page.wait_for_selector("[data-lpr-waiting]", state="detached")
 
 
 def query_of(page: Page) -> dict[str, str]:

@@ -236,6 +236,10 @@ def compose_more(context: PageContext) -> dict[str, Any]:
     }
 
 
+_WAITING = Markup('<p class="lpr-caption" data-lpr-waiting>Reading the documents that moved and the other runs…</p>')
+"""Stands above the lower half until that is about what the upper half shows."""
+
+
 def shown_tokens(context: PageContext) -> str | Markup:
     """Return the tokens of the document that an address asks for, where it was read; else nothing."""
     both = _chosen(context)
@@ -283,6 +287,7 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     plot = gr.Plot(show_label=False, visible=False, elem_classes="lpr-plot lpr-card")
     table = html_block()
     why = DocumentControls()
+    waiting = html_block()
     tasks = html_block()
     moved = html_block()
     checks = html_block()
@@ -294,11 +299,11 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     upper |= why.parts
     lower = {"tasks": tasks, "moved": moved, "controls": checks, "among": among, "scatter": scatter, "points": points}
 
-    def draw(params: dict[str, Any]) -> list[Any]:
+    def draw(params: dict[str, Any], below: Any = _WAITING) -> list[Any]:
         context = shell.page_context(runs_dir, params)
         found = compose(context, runs_dir)
         found = {**found, "tokens": shown_tokens(context)}
-        return [found["top"], shell.show_runs(context), *(found[name] for name in upper)]
+        return [found["top"], shell.show_runs(context), *(found[name] for name in upper), below]
 
     def load(request: gr.Request) -> list[Any]:
         return draw(dict(request.query_params))
@@ -306,7 +311,7 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     def load_more(about: str, was: str, now: str, measured_on: str, request: gr.Request) -> list[Any]:
         params = {"run": about or "", "stage": now or "", "data": measured_on or "", **_earlier(was or BASE)}
         found = compose_more(shell.page_context(runs_dir, params))
-        return [found[name] for name in lower]
+        return [*(found[name] for name in lower), ""]
 
     def choose_run(chosen: str, request: gr.Request) -> list[Any]:
         nothing = {"run2": "", "stage": "", "stage2": "", "doc": ""}
@@ -316,10 +321,10 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
         return draw({**dict(request.query_params), "data": chosen, "doc": ""})
 
     def choose_language(chosen: str, request: gr.Request) -> list[Any]:
-        return draw({**dict(request.query_params), "lang": chosen, "doc": ""})
+        return draw({**dict(request.query_params), "lang": chosen, "doc": ""}, gr.skip())
 
     def choose_document(chosen: Any, request: gr.Request) -> list[Any]:
-        return draw({**dict(request.query_params), "doc": "" if chosen is None else chosen})
+        return draw({**dict(request.query_params), "doc": "" if chosen is None else chosen}, gr.skip())
 
     def read(request: gr.Request) -> Iterator[tuple[Any, ...]]:
         yield from read_chosen(shell.page_context(runs_dir, dict(request.query_params)))
@@ -330,7 +335,7 @@ def page(demo: gr.Blocks, runs_dir: Path) -> None:
     def choose_after(chosen: str, request: gr.Request) -> list[Any]:
         return draw({**dict(request.query_params), "stage": chosen})
 
-    words, more = [top, run, *upper.values()], list(lower.values())
+    words, more = [top, run, *upper.values(), waiting], [*lower.values(), waiting]
     events = [demo.load(load, None, words, **FILES)]
     reading = why.connect(read)
     for control, choose in ((run, choose_run), (dataset, choose_data), (before, choose_before), (after, choose_after)):
