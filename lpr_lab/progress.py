@@ -7,12 +7,13 @@ shows what comes on stderr as an error, it goes to stdout.
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import Protocol, TextIO, TypeVar
 
 from tqdm import tqdm
 
+Result = TypeVar("Result", covariant=True)
 _hidden = 0
 """How many blocks of `hidden` are open."""
 
@@ -82,3 +83,40 @@ def progress(total: float | None, label: str, unit: str = "it", initial: float =
         disable=is_hidden(),
     ) as bar:
         yield bar
+
+
+class Step(Protocol[Result]):
+    """How far some work is: what is done, of how much, and what came out once it is through."""
+
+    @property
+    def done(self) -> int:
+        """How much is done."""
+        ...
+
+    @property
+    def total(self) -> int:
+        """Of how much."""
+        ...
+
+    @property
+    def result(self) -> Result | None:
+        """What came out; None before the last step."""
+        ...
+
+
+def run_through(steps: Iterable[Step[Result]], label: str, unit: str = "it", total: int | None = None) -> Result:
+    """Do work that is done step by step, with progress, and return what came out.
+
+    Args:
+        steps: the last one has the result.
+        label: of the bar.
+        unit: of what is done.
+        total: how much there is to do, where that is known before the first step.
+    """
+    result = None
+    with progress(total, label, unit) as bar:
+        for step in steps:
+            bar.total, result = step.total, step.result
+            bar.update(step.done - bar.n)
+    assert result is not None, "the last step has the result"
+    return result

@@ -126,6 +126,16 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def unpack_runs(base: str, runs_dir: Path | None, results: Path | None = None) -> None:
+    """Put the runs that came with a saved table of a base into a folder of runs, and print which are new there."""
+    from lpr_lab.runs.scorecard.kept_runs import unpack
+
+    root = runs_folder(runs_dir)
+    new, there = unpack(base, root, results)
+    print(*new, sep="\n", end="\n" if new else "")
+    say(f"{len(new)} runs put into {root}" + (f", {len(there)} were there before." if there else "."))
+
+
 @contextmanager
 def progress_output(quiet: bool) -> Iterator[TextIO]:
     """Yield the stream for progress: stderr, or nowhere when quiet, also for child processes."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lpr_lab.cli.common import AsJson, Quiet, RunsDir, aligned, progress_output, runs_folder, say
+from lpr_lab.cli.common import AsJson, Quiet, RunsDir, aligned, progress_output, runs_folder, say, unpack_runs
 
 app = typer.Typer(
     help="Teach a base one language at a time: what each gains and costs, by script, fertility and similarity.",
@@ -98,12 +98,8 @@ def save_command(
 def unpack_command(base: Base = DEFAULT, runs_dir: RunsDir = None) -> None:
     """Put the runs that came with a saved table into the folder, without weights, to look at or to add others to."""
     from lpr_lab.experiments.each_language.table import RESULTS
-    from lpr_lab.runs.scorecard.kept_runs import unpack
 
-    root = runs_folder(runs_dir)
-    new, there = unpack(base, root, RESULTS)
-    print(*new, sep="\n", end="\n" if new else "")
-    say(f"{len(new)} runs put into {root}" + (f", {len(there)} were there before." if there else "."))
+    unpack_runs(base, runs_dir, RESULTS)
 
 
 def _print(table: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lpr_lab.cli.common import AsJson, Quiet, RunsDir, aligned, progress_output, runs_folder, say
+from lpr_lab.cli.common import AsJson, Quiet, RunsDir, aligned, progress_output, runs_folder, say, unpack_runs
 
 if TYPE_CHECKING:
     from lpr_lab.experiments.scorecard.plan import Card
@@ -118,12 +118,7 @@ def unpack_command(base: Base = "small-world", runs_dir: RunsDir = None) -> None
 
     `lpr-lab scorecard run` then makes only what is missing beside them.
     """
-    from lpr_lab.runs.scorecard.kept_runs import unpack
-
-    root = runs_folder(runs_dir)
-    new, there = unpack(base, root)
-    print(*new, sep="\n", end="\n" if new else "")
-    say(f"{len(new)} runs put into {root}" + (f", {len(there)} were there before." if there else "."))
+    unpack_runs(base, runs_dir)
 
 
 _FIRST_OF_ORDER = 8

@@ -30,7 +30,7 @@ from lpr_lab.model.head import head_of, hidden_states, next_token_losses
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import selected_stage, stage_names, use_stage
 from lpr_lab.model.steering import steer
-from lpr_lab.progress import progress
+from lpr_lab.progress import run_through
 from lpr_lab.text.graphemes import token_bytes
 from lpr_lab.text.packing import NO_TARGET, in_mode
 
@@ -86,11 +86,7 @@ def causal_map(
         >>> found.of_layers(expert=0)  # doctest: +SKIP
     """
     steps = causal_steps(model, tokenizer, text, language, stage=stage, experts=experts, batch_tokens=batch_tokens)
-    with progress(None, "Switching layers", "switch") as bar:
-        for step in steps:
-            bar.total = step.total
-            bar.update(step.done - bar.n)
-    return step.result
+    return run_through(steps, "Switching layers", "switch")
 
 
 def causal_steps(

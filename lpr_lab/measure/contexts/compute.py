@@ -26,7 +26,7 @@ from lpr_lab.measure.documents import choose_tests
 from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import selected_stage, stage_names, use_stage
-from lpr_lab.progress import progress
+from lpr_lab.progress import run_through
 from lpr_lab.text.corpus import Corpus
 from lpr_lab.text.graphemes import token_bytes
 from lpr_lab.text.vocabulary import require_embeddings
@@ -94,13 +94,7 @@ def expert_contexts(
         batch_documents=batch_documents,
         precision=precision,
     )
-    result = None
-    with progress(None, "Reading contexts", "part") as bar:
-        for step in steps:
-            bar.total, result = step.total, step.result
-            bar.update(step.done - bar.n)
-    assert result is not None
-    return result
+    return run_through(steps, "Reading contexts", "part")
 
 
 def context_steps(

@@ -27,7 +27,7 @@ from lpr_lab.model.capture import causal_lm_of, record_routing
 from lpr_lab.model.head import Head, head_of, hidden_states, rows_at_once
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import selected_stage, stage_names, use_stage
-from lpr_lab.progress import progress
+from lpr_lab.progress import run_through
 from lpr_lab.text.corpus import Corpus
 from lpr_lab.text.graphemes import token_bytes
 from lpr_lab.text.packing import in_mode
@@ -83,13 +83,7 @@ def logit_lens(
     codes = tuple(languages)
     known = count_token_languages(tokenizer, corpus, codes) if codes else TokenLanguages()
     steps = lens_steps(model, tokenizer, text, language, stage=stage, top=top, token_languages=known)
-    result = None
-    with progress(None, "Reading layers", "layer") as bar:
-        for step in steps:
-            bar.total, result = step.total, step.result
-            bar.update(step.done - bar.n)
-    assert result is not None
-    return result
+    return run_through(steps, "Reading layers", "layer")
 
 
 def lens_steps(

@@ -20,7 +20,7 @@ from lpr_lab.model.capture import watch_mlp_inputs
 from lpr_lab.model.cosines import mean_cosines, sum_of_unit_vectors
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import selected_stage, stage_names
-from lpr_lab.progress import progress
+from lpr_lab.progress import run_through
 from lpr_lab.text.languages import get_languages, language_name
 
 SHUFFLES = 200
@@ -77,13 +77,7 @@ def compare_languages(
         >>> found.to_frame().pivot(index="layer", columns="language", values="divergence_bits")  # doctest: +SKIP
     """
     steps = compare_steps(model, tokenizer, texts, reference=reference, stage=stage, shuffles=shuffles, seed=seed)
-    result = None
-    with progress(len(texts), "Comparing", "language") as bar:
-        for step in steps:
-            bar.update(step.done - bar.n)
-            result = step.result
-    assert result is not None
-    return result
+    return run_through(steps, "Comparing", "language", total=len(texts))
 
 
 def compare_steps(
