@@ -3,11 +3,10 @@
 Nothing is written: a map is as private as the text that it is of, and gone when the dashboard is restarted.
 """
 
-import threading
-from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 from lpr_lab.dashboard.server.models import Key, model_key
+from lpr_lab.dashboard.server.recent import Recent
 from lpr_lab.runs.run import Run
 
 if TYPE_CHECKING:
@@ -23,46 +22,29 @@ class CausalMaps:
     """Holds maps, and what was asked of their cells; the one asked for longest ago is the first to go."""
 
     def __init__(self, most: int = MOST) -> None:
-        self._lock = threading.Lock()
-        self._most = most
-        self._maps: OrderedDict[tuple[Key, str, str], CausalMap] = OrderedDict()
-        self._cells: OrderedDict[tuple[Any, ...], NextTokens] = OrderedDict()
-        self._count = 0
+        self._maps: Recent[tuple[Key, str, str], CausalMap] = Recent(most)
+        self._cells: Recent[tuple[Any, ...], NextTokens] = Recent(MOST_CELLS)
 
     def put(self, run: Run, causal: "CausalMap") -> None:
         """Hold a whole map."""
-        with self._lock:
-            self._count += 1
-            self._maps[model_key(run), causal.text, causal.stage] = causal
-            while len(self._maps) > self._most:
-                self._maps.popitem(last=False)
+        self._maps.put((model_key(run), causal.text, causal.stage), causal)
 
     def get(self, run: Run, trace: "RoutingTrace") -> "CausalMap | None":
         """Return the map of what a trace shows, by this run's model as it is now; None where there is none."""
-        with self._lock:
-            key = (model_key(run), trace.text, trace.stage)
-            found = self._maps.get(key)
-            if found is None or not found.is_for(trace):
-                return None
-            self._maps.move_to_end(key)
-            return found
+        found = self._maps.get((model_key(run), trace.text, trace.stage))
+        return found if found is not None and found.is_for(trace) else None
 
     def put_cell(self, run: Run, causal: "CausalMap", found: "NextTokens") -> None:
         """Hold what the model expects at a cell of a map."""
-        with self._lock:
-            self._count += 1
-            self._cells[model_key(run), causal.text, causal.stage, found.cell] = found
-            while len(self._cells) > MOST_CELLS:
-                self._cells.popitem(last=False)
+        self._cells.put((model_key(run), causal.text, causal.stage, found.cell), found)
 
     def get_cell(self, run: Run, causal: "CausalMap", cell: "Cell") -> "NextTokens | None":
         """Return that, or None."""
-        with self._lock:
-            return self._cells.get((model_key(run), causal.text, causal.stage, cell))
+        return self._cells.get((model_key(run), causal.text, causal.stage, cell))
 
-    def stamp(self) -> int:
+    def stamp(self) -> tuple[int, int]:
         """Return what changes whenever something is put here."""
-        return self._count
+        return self._maps.puts, self._cells.puts
 
 
 CAUSAL = CausalMaps()

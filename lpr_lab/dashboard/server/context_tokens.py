@@ -4,11 +4,10 @@ A run keeps ids and places of contexts, but no text of others; what stands aroun
 dashboard is restarted.
 """
 
-import threading
-from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from lpr_lab.dashboard.server.models import Key, model_key
+from lpr_lab.dashboard.server.recent import Recent
 from lpr_lab.runs.run import Run
 
 if TYPE_CHECKING:
@@ -22,32 +21,19 @@ class ContextTokens:
     """Holds the tokens of test sets; the one asked for longest ago is the first to go."""
 
     def __init__(self, most: int = MOST) -> None:
-        self._lock = threading.Lock()
-        self._most = most
-        self._held: OrderedDict[tuple[Key, str], Tokens] = OrderedDict()
-        self._count = 0
+        self._held: Recent[tuple[Key, str], Tokens] = Recent(most)
 
     def put(self, run: Run, dataset: str, tokens: "Tokens") -> None:
         """Hold the tokens of a test set as a run's model reads it."""
-        with self._lock:
-            self._count += 1
-            key = (model_key(run), dataset)
-            self._held[key] = tokens
-            self._held.move_to_end(key)
-            while len(self._held) > self._most:
-                self._held.popitem(last=False)
+        self._held.put((model_key(run), dataset), tokens)
 
     def get(self, run: Run, dataset: str) -> "Tokens":
         """Return them; empty where they are not held."""
-        with self._lock:
-            key = (model_key(run), dataset)
-            if key in self._held:
-                self._held.move_to_end(key)
-            return self._held.get(key, {})
+        return self._held.get((model_key(run), dataset)) or {}
 
     def stamp(self) -> int:
         """Return what changes whenever something is put here."""
-        return self._count
+        return self._held.puts
 
 
 CONTEXT_TOKENS = ContextTokens()

@@ -3,13 +3,12 @@
 Nothing is written: a comparison is as private as the texts that it is of, and a run's folder keeps no text of others.
 """
 
-import threading
-from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lpr_lab.dashboard.server.models import Key, model_key
+from lpr_lab.dashboard.server.recent import Recent
 from lpr_lab.runs.run import Run
 
 if TYPE_CHECKING:
@@ -39,52 +38,35 @@ class Segments:
     """Holds comparisons and lists of segments; of each, the one asked for longest ago is the first to go."""
 
     def __init__(self, most: int = MOST) -> None:
-        self._lock = threading.Lock()
-        self._most = most
-        self._compared: OrderedDict[tuple[Key, str, str], LanguageComparison] = OrderedDict()
-        self._lists: OrderedDict[Path, Listing] = OrderedDict()
-        self._count = 0
+        self._compared: Recent[tuple[Key, str, str], LanguageComparison] = Recent(most)
+        self._lists: Recent[Path, Listing] = Recent(MOST_LISTS)
 
     def put(self, run: Run, key: str, stage: str, compared: "LanguageComparison") -> None:
         """Hold a comparison under the key of its segment and the stage that was asked for; "" for the newest."""
-        with self._lock:
-            self._count += 1
-            self._compared[model_key(run), key, stage] = compared
-            while len(self._compared) > self._most:
-                self._compared.popitem(last=False)
+        self._compared.put((model_key(run), key, stage), compared)
 
     def get(self, run: Run, key: str, stage: str) -> "LanguageComparison | None":
         """Return a comparison by this run's model as it is now, or None."""
-        with self._lock:
-            found = self._compared.get((model_key(run), key, stage))
-            if found is not None:
-                self._compared.move_to_end((model_key(run), key, stage))
-            return found
+        return self._compared.get((model_key(run), key, stage))
 
     def texts(self, run: Run, key: str) -> dict[str, str] | None:
         """Return the texts of a segment that this run's model compared at any stage, by language, or None."""
-        with self._lock:
-            for (model, name, _), compared in self._compared.items():
-                if (model, name) == (model_key(run), key):
-                    return {code: trace.text for code, trace in compared.traces.items()}
+        for (model, name, _), compared in self._compared.items():
+            if (model, name) == (model_key(run), key):
+                return {code: trace.text for code, trace in compared.traces.items()}
         return None
 
     def put_list(self, run: Run, listing: Listing) -> None:
         """Hold the segments that a run's languages have in common."""
-        with self._lock:
-            self._count += 1
-            self._lists[run.path] = listing
-            while len(self._lists) > MOST_LISTS:
-                self._lists.popitem(last=False)
+        self._lists.put(run.path, listing)
 
     def get_list(self, run: Run) -> Listing | None:
         """Return them, or None where nobody has looked yet."""
-        with self._lock:
-            return self._lists.get(run.path)
+        return self._lists.get(run.path)
 
-    def stamp(self) -> int:
+    def stamp(self) -> tuple[int, int]:
         """Return what changes whenever something is put here."""
-        return self._count
+        return self._compared.puts, self._lists.puts
 
 
 SEGMENTS = Segments()

@@ -5,10 +5,10 @@ that is not kept is gone when it gave way to newer ones or the dashboard was res
 """
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
+from lpr_lab.dashboard.server.recent import Recent
 from lpr_lab.errors import MissingError
 from lpr_lab.runs.people.sittings import Sitting, keep_sitting, kept_sitting
 from lpr_lab.runs.run import Run
@@ -21,17 +21,12 @@ class Sittings:
     """Holds sittings by run and id; the one asked for longest ago is the first to go."""
 
     def __init__(self, most: int = MOST) -> None:
-        self._lock = threading.RLock()
-        self._most = most
-        self._held: OrderedDict[tuple[Path, str], Sitting] = OrderedDict()
+        self._lock = threading.RLock()  # of a change, which reads, writes a file and puts
+        self._held: Recent[tuple[Path, str], Sitting] = Recent(most)
 
     def put(self, run: Run, sitting: Sitting) -> None:
         """Hold a sitting as it is now."""
-        with self._lock:
-            self._held[run.path, sitting.id] = sitting
-            self._held.move_to_end((run.path, sitting.id))
-            while len(self._held) > self._most:
-                self._held.popitem(last=False)
+        self._held.put((run.path, sitting.id), sitting)
 
     def get(self, run: Run, sitting_id: str) -> Sitting | None:
         """Return a sitting, held or kept by the run; None where there is neither.
@@ -65,7 +60,7 @@ class Sittings:
     def drop(self, run: Run, sitting_id: str) -> None:
         """Forget a sitting."""
         with self._lock:
-            self._held.pop((run.path, sitting_id), None)
+            self._held.drop(lambda key: key == (run.path, sitting_id))
 
 
 SITTINGS = Sittings()

@@ -4,12 +4,12 @@ Nothing here is written anywhere. Who has the address of such a text sees it unt
 dashboard was restarted.
 """
 
-import threading
-from collections import OrderedDict
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lpr_lab.dashboard.server.recent import Recent
 from lpr_lab.runs.run import Run
 
 if TYPE_CHECKING:
@@ -34,38 +34,24 @@ class UnsavedTexts:
     """Holds typed texts by run and id; the one asked for longest ago is the first to go."""
 
     def __init__(self, most: int = MOST) -> None:
-        self._lock = threading.Lock()
-        self._most = most
-        self._held: OrderedDict[tuple[Path, str], Typed] = OrderedDict()
-        self._count = 0
+        self._held: Recent[tuple[Path, str], Typed] = Recent(most)
+        self._numbers = count(1)
 
     def put(self, run: Run, text_id: str, trace: "RoutingTrace", edited: str = "") -> None:
         """Hold a text, in place of an earlier trace of it."""
-        with self._lock:
-            self._count += 1
-            self._held[run.path, text_id] = Typed(trace, edited, self._count)
-            self._held.move_to_end((run.path, text_id))
-            while len(self._held) > self._most:
-                self._held.popitem(last=False)
+        self._held.put((run.path, text_id), Typed(trace, edited, next(self._numbers)))
 
     def get(self, run: Run, text_id: str) -> Typed | None:
         """Return a text, or None."""
-        with self._lock:
-            found = self._held.get((run.path, text_id))
-            if found is not None:
-                self._held.move_to_end((run.path, text_id))
-            return found
+        return self._held.get((run.path, text_id))
 
     def drop(self, text_id: str) -> None:
         """Forget a text, whichever runs traced it."""
-        with self._lock:
-            for key in [key for key in self._held if key[1] == text_id]:
-                del self._held[key]
+        self._held.drop(lambda key: key[1] == text_id)
 
     def stamp(self, text_id: str) -> tuple[int, ...]:
         """Return what changes whenever a text of this id does."""
-        with self._lock:
-            return tuple(held.number for (_, name), held in self._held.items() if name == text_id)
+        return tuple(held.number for (_, name), held in self._held.items() if name == text_id)
 
 
 UNSAVED = UnsavedTexts()
