@@ -28,6 +28,7 @@ from lpr_lab.method.settings import (
 from lpr_lab.method.training.budget import StageBudget
 from lpr_lab.model.bases.embedded import learning_rates
 from lpr_lab.model.bases.rounding import BASE_DTYPES
+from lpr_lab.runs.watch.alerts import Bounds
 from lpr_lab.text.languages import language_codes
 
 STEPS = ("fit_routers", "expand", "one_stage", "local_review", "review", "finetune", "interpolate")
@@ -108,6 +109,8 @@ class Experiment:
     """`old_only`: everything that trains by gradient reads original languages alone, in place of the expanded ones
     (see `experiments.controls.arms`); empty for a run of its own account."""
     asked: TaskSettings = field(default_factory=TaskSettings)
+    alerts: Bounds = field(default_factory=Bounds)
+    """From where on a run raises an alert; nothing that is trained or measured depends on it."""
     precision: str = "auto"
     seed: int = 0
 

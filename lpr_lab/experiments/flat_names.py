@@ -30,6 +30,7 @@ FLAT: dict[str, dict[str, str]] = {
     "evaluate": {"eval_tokens_per_language": "tokens_per_language", "bootstrap": "bootstrap"},
     "self_divergence": {"self_samples": "count", "self_sample_tokens": "tokens"},
     "asked": {"tasks": "tasks", "task_items": "items_per_language", "task_prompts": "prompts_per_language"},
+    "alerts": {f"alert_{name}": name for name in ("least_load", "steps", "forgetting_percent")},
 }
 """Per part of an experiment, the flat name of each setting and the name that the part itself has for it."""
 

@@ -242,7 +242,7 @@ def finish(context: RunContext) -> dict[str, Any]:
     with run.working("finish"):
         results = results_of(run, experiment)
         run.documents.write("results", results)
-        for alert in alerts.of_results(results):
+        for alert in alerts.of_results(results, experiment.alerts):
             alerts.add(run, alert)
             remark(alerts.line(alert))
         for step in experiment.steps:

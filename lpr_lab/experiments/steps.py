@@ -328,7 +328,7 @@ def _logger(context: RunContext, stage: str, settings: TrainSettings) -> Callabl
         nonlocal watch
         if watch is None:
             run.metrics.truncate(stage, int(metrics["step"]) - 1)
-            watch = alerts.resume(run, stage, int(metrics["step"]))
+            watch = alerts.resume(run, stage, int(metrics["step"]), context.experiment.alerts)
         run.metrics.log({"t": metrics["seconds"], **metrics}, stage=stage)
         context.track(metrics)
         for alert in watch.update(metrics):

@@ -30,8 +30,10 @@ class Bounds:
             hundredth of it sees so few tokens that a run a hundred times as long would be needed to train it.
         steps: for so many steps in a row. One step may hold text that needs no such expert; a step of a few thousand
             tokens that leaves it out by chance eight times running does not occur.
-        forgetting_percent: more bits per byte on an original language than this, with the whole interval above it. It
-            is the bound of the claim `retention`, so that alert and claim never disagree.
+        forgetting_percent: more bits per byte on an original language than this, with the whole interval above it.
+            Unless set otherwise it is the bound of the claim `retention`, so that the two do not disagree.
+
+    An experiment has them as `alert_least_load`, `alert_steps` and `alert_forgetting_percent`.
     """
 
     least_load: float = 0.01
@@ -40,7 +42,9 @@ class Bounds:
 
     def __post_init__(self) -> None:
         if not 0 <= self.least_load < 1 or self.steps < 1 or not self.forgetting_percent >= 0:
-            raise UsageError(f"{self}: expected least_load in [0, 1), steps from 1 and forgetting_percent from 0.")
+            raise UsageError(
+                f"Alerts with {self}: expected least_load in [0, 1), steps from 1 and forgetting_percent from 0."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
