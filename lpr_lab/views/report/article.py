@@ -99,7 +99,7 @@ class Article:
             ),
             "texts": self._strips,
             "said": lambda: (
-                sections.continuations(self.run, typed=self.shared.compare_pairs)
+                sections.continuations(self.run, typed=self.shared.compare_pairs) + sections.judged_blind(self.run)
                 or _MISSING.format("Base and expanded model continued no prompt in this run.")
             ),
             "training": self._training,

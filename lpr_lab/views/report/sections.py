@@ -16,12 +16,14 @@ from lpr_lab.runs.model_ref import baseline_of
 from lpr_lab.runs.people.continuations import Pair, exactness, pairs, typed_by_reader
 from lpr_lab.runs.people.own_texts import is_own
 from lpr_lab.runs.people.own_texts import own_texts as kept_texts
+from lpr_lab.runs.people.sittings import kept_sittings
 from lpr_lab.runs.run import Run
 from lpr_lab.runs.summary import divergence_lines, summary_lines
 from lpr_lab.runs.watch import alerts
 from lpr_lab.text.languages import language_name
 from lpr_lab.views.html import expert_panels, run_overview
 from lpr_lab.views.html.continuations import describe_settings, finding, render_pair
+from lpr_lab.views.html.judgements import decided, verdict
 from lpr_lab.views.html.tasks import render_tasks
 from lpr_lab.views.html.templates import render
 from lpr_lab.views.html.tokens import render_token_strip
@@ -135,6 +137,20 @@ def continuations(run: Run, *, typed: bool = False) -> Markup:
         how = describe_settings(record).capitalize()
         shown.append((language, finding(pair), how, render_pair(pair, exactness(run))))
     return render("views/report/continuations.html.j2", pairs=shown, num_all=len(records))
+
+
+def judged_blind(run: Run) -> Markup:
+    """Return what came of the sittings that the run keeps and that are over; empty where there are none.
+
+    Counts alone: what was written in them is on the page `/compare`.
+    """
+    lines = []
+    for one in kept_sittings(run):
+        if one.is_over and one.judged:
+            begun = one.begun[:16].replace("T", " ")
+            said = f"{begun} UTC, {len(one.judged)} of {len(one.prompts)} prompts: {verdict(one.tally)}."
+            lines.append(f"{said} {decided(one.tally)}; no difference {one.tally.ties}.")
+    return render("views/report/judged_blind.html.j2", lines=lines) if lines else Markup()
 
 
 def origin(run: Run, runs: Sequence[Run]) -> Markup:

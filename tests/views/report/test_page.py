@@ -12,6 +12,7 @@ from helpers.sample_tasks import write_answers
 from lpr_lab.errors import UsageError
 from lpr_lab.runs.people.continuations import Continuation, Pair
 from lpr_lab.runs.people.own_texts import keep_text, new_id
+from lpr_lab.runs.people.sittings import begin, keep_sitting
 from lpr_lab.runs.run import Run
 from lpr_lab.views.report import charts as report_charts
 from lpr_lab.views.report import page as report
@@ -266,3 +267,18 @@ def test_tasks_stand_in_it_only_where_they_were_asked(tmp_path):
     write_answers(asked)
     said = Page(str(sections.tasks(asked))).words
     assert "Continuation choice" in said and "G1 review" in said and "25%" in said
+
+
+def test_what_sittings_came_to_is_told_and_those_that_go_on_are_not(tmp_path):
+    run = make_run(tmp_path)
+    assert not sections.judged_blind(run)
+    over = begin(("base", "expanded"), [(f"Prompt {number}.", "en") for number in range(6)], {})
+    for place in range(6):
+        over = over.with_written(place, "one", "other")
+        over = over.with_choice(place, "left" if over.prompts[place].swapped else "right")  # always the expanded model
+    going_on = begin(("base", HOSTILE), [("Another.", "en")], {})
+    keep_sitting(run, over)
+    keep_sitting(run, going_on)
+    said = Page(render_report([run])).words
+    assert "6 of 6 prompts: Expanded model is preferred. Base model 0, Expanded model 6 (n = 6, p = 0.031)" in said
+    assert said.count("no difference 0") == 1

@@ -7,13 +7,13 @@ from markupsafe import Markup
 from lpr_lab.dashboard.pages.compare.sides import Speed, same_texts
 from lpr_lab.dashboard.query import Query
 from lpr_lab.measure.preference import Tally, tally
-from lpr_lab.measure.significance import UNCLEAR
 from lpr_lab.runs.people.continuations import Pair, pairs
 from lpr_lab.runs.run import Run
 from lpr_lab.text.languages import language_name
 from lpr_lab.views.html.continuations import describe_settings, title_of
+from lpr_lab.views.html.judgements import decided, verdict
 from lpr_lab.views.html.templates import render
-from lpr_lab.views.numbers import duration, percent
+from lpr_lab.views.numbers import duration
 
 SLOW_SECONDS = 60
 KEPT_SHOWN = 60
@@ -69,18 +69,3 @@ def _tally(count: Tally) -> tuple[str, str]:
     total = count.decided + count.ties + count.both_bad
     rest = f"ties {count.ties}, both bad {count.both_bad}; {count.blind} of {total} blind."
     return verdict(count), f"{decided(count)}; {rest}"
-
-
-def verdict(count: Tally) -> str:
-    """Return which side is preferred, in words, where that is clear."""
-    return f"{title_of(count.preferred)} is preferred" if count.preferred else UNCLEAR
-
-
-def decided(count: Tally) -> str:
-    """Return how often each side was preferred, the p of the sign test, and the interval of the share of wins."""
-    names = [title_of(side) for side in count.sides]
-    low, high = count.win_share(1)
-    share = f"; {names[1]} wins {percent(count.wins[1] / count.decided)} of them" if count.decided else ""
-    ends = f", 95% interval {percent(low)} to {percent(high)}" if count.decided else ""
-    p = f"{count.p:.2g}" if count.p < 0.1 else f"{count.p:.2f}"
-    return f"{names[0]} {count.wins[0]}, {names[1]} {count.wins[1]} (n = {count.decided}, p = {p}){share}{ends}"

@@ -2,12 +2,12 @@
 
 from markupsafe import Markup
 
-from lpr_lab.dashboard.pages.compare.render import decided, verdict
 from lpr_lab.dashboard.query import Query
 from lpr_lab.runs.people.sittings import SAME, Prompt, Sitting, kept_sitting, kept_sittings
 from lpr_lab.runs.run import Run
 from lpr_lab.text.languages import language_name
 from lpr_lab.views.html.continuations import render_pair, title_of
+from lpr_lab.views.html.judgements import decided, verdict
 from lpr_lab.views.html.templates import render
 
 
