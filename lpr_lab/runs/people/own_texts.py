@@ -276,6 +276,23 @@ def delete_text(run: Run, text_id: str) -> None:
     _forget_imported(run, text_id)
 
 
+def delete_group(run: Run, group: str) -> int:
+    """Delete all kept texts of a group for good; returns how many there were.
+
+    Raises:
+        UsageError: no group is named, or a run that came with the code.
+        MissingError: there is no text in it.
+    """
+    if not group:
+        raise UsageError("Texts of no group are deleted one by one.")
+    found = by_group(own_texts(run)).get(group)
+    if not found:
+        raise MissingError(f"Run {run.id} keeps no text in a group {group!r}; somebody may have deleted it.")
+    for text in found:
+        delete_text(run, text.id)
+    return len(found)
+
+
 def _existing(run: Run, text_id: str) -> str:
     if not is_kept(run, text_id):
         raise MissingError(f"Run {run.id} keeps no text {text_id!r}; somebody may have deleted it.")

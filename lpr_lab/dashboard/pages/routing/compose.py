@@ -187,7 +187,9 @@ def compose(context: PageContext, runs_dir: Path) -> dict[str, Any]:
         "language": gr.skip(),
         "keeping": hidden,
         "note": "",
-        **dict.fromkeys(("name", "group", "keep", "replace", "rename", "delete", "sure", "never_mind"), hidden),
+        **dict.fromkeys(
+            ("name", "group", "keep", "replace", "rename", "delete", "sure", "sure_group", "never_mind"), hidden
+        ),
         "why": "",
         "go": gr.update(interactive=False),
         "languages": "",

@@ -22,12 +22,15 @@ from lpr_lab.runs.people.own_texts import (
     MAX_CHARACTERS,
     MAX_LINES,
     add_texts,
+    by_group,
+    delete_group,
     delete_text,
     imported_text,
     is_kept,
     is_own,
     keep_text,
     new_id,
+    own_texts,
     read_lines,
     rename_text,
 )
@@ -168,6 +171,29 @@ def delete_own(runs_dir: Path, params: dict[str, Any]) -> tuple[str, dict[str, A
     return status("Deleted."), {**params, "text": "", "lang": "", "tok": ""}
 
 
+def group_of_shown(runs_dir: Path, params: dict[str, Any]) -> tuple[str, int]:
+    """Return the group of the kept text that is shown and how many texts are in it; empty and 0 where it has none."""
+    try:
+        run, text_id = _shown(runs_dir, params)
+    except LprError:
+        return "", 0
+    for group, texts in by_group(own_texts(run)).items():
+        if group and text_id in {text.id for text in texts}:
+            return group, len(texts)
+    return "", 0
+
+
+def delete_shown_group(runs_dir: Path, params: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Delete all kept texts of the group of the one that is shown; returns as `keep_own`."""
+    try:
+        run, _ = _shown(runs_dir, params)
+        group, _ = group_of_shown(runs_dir, params)
+        count = delete_group(run, group)
+    except (LprError, OSError) as error:
+        return status(f"Not deleted: {error}", bad=True), params
+    return status(f"{count} texts of “{group}” deleted."), {**params, "text": "", "lang": "", "tok": ""}
+
+
 def _shown(runs_dir: Path, params: dict[str, Any]) -> tuple[Run, str]:
     context = shell.page_context(runs_dir, params)
     if context.run is None or not is_own(context.query.text):
@@ -216,6 +242,7 @@ class OwnControls:
                     self.rename = gr.Button("Save changes", scale=0)
                     self.delete = gr.Button("Delete…", scale=0)
                     self.sure = gr.Button("Delete for everybody", variant="stop", scale=0, visible=False)
+                    self.sure_group = gr.Button("Delete its group", variant="stop", scale=0, visible=False)
                     self.never_mind = gr.Button("Leave it", scale=0, visible=False)
             with gr.Accordion("Import a file of texts, one a line", open=False, elem_classes="lpr-import"):
                 html_block(_FILE.format(MAX_LINES, MAX_CHARACTERS))
@@ -241,5 +268,5 @@ class OwnControls:
     @property
     def parts(self) -> dict[str, Any]:
         """What `compose` fills, by name."""
-        names = "text language go why keeping note name group keep replace rename delete sure never_mind"
+        names = "text language go why keeping note name group keep replace rename delete sure sure_group never_mind"
         return {"own": self.column, **{name: getattr(self, name) for name in names.split()}}

@@ -14,6 +14,8 @@ from lpr_lab.dashboard.pages.routing.own_texts import (
     Called,
     OwnControls,
     delete_own,
+    delete_shown_group,
+    group_of_shown,
     import_own,
     keep_own,
     rename_own,
@@ -31,7 +33,7 @@ from lpr_lab.dashboard.shell import FILES, MODEL, PICK, html_block, in_order, is
 SHOWN = (
     *("top", "picker", "kept", "stage", "other", "also"),
     *("own", "text", "language", "go", "why", "keeping", "note", "name", "group", "keep", "replace", "rename"),
-    *("delete", "sure", "never_mind", "strip", "causal", "causal_map", "causal_cell"),
+    *("delete", "sure", "sure_group", "never_mind", "strip", "causal", "causal_map", "causal_cell"),
     *("guesses", "guesses_grid", "what_if", "expert", "changed"),
     *("segment", "segment_pick", "segment_why", *VIEW),
     *("languages", "overview", "plot", "table"),
@@ -133,9 +135,10 @@ class Page:
         own.rename.click(self.named(rename_own), called, said, **FILES)
         own.bring.click(self.bring, [own.lines, own.into, own.spoken], [own.brought, *said[1:]], **FILES)
         own.sure.click(self.delete, None, said, **FILES)
-        asking = [own.delete, own.sure, own.never_mind]
-        own.delete.click(lambda: [gr.update(visible=v) for v in (False, True, True)], None, asking, **FILES)
-        own.never_mind.click(lambda: [gr.update(visible=v) for v in (True, False, False)], None, asking, **FILES)
+        own.sure_group.click(self.delete_group, None, said, **FILES)
+        asking = [own.delete, own.sure, own.sure_group, own.never_mind]
+        own.delete.click(self.ask_what_to_delete, None, asking, **FILES)
+        own.never_mind.click(lambda: [gr.update(visible=v) for v in (True, False, False, False)], None, asking, **FILES)
         return traced
 
     def connect_second_run(self) -> Any:
@@ -276,6 +279,17 @@ class Page:
     def bring(self, lines: str, group: str, language: str | None, request: gr.Request) -> list[Any]:
         """Keep one text for each line."""
         said, params = import_own(self.runs_dir, lines, group, language, dict(request.query_params))
+        return [said, *self.draw_for(params)]
+
+    def ask_what_to_delete(self, request: gr.Request) -> list[Any]:
+        """Ask whether the text is to be deleted, and where it has company, whether all of its group are."""
+        group, count = group_of_shown(self.runs_dir, dict(request.query_params))
+        whole = gr.update(visible=count > 1, value=f"Delete all {count} texts of “{group}”")
+        return [gr.update(visible=False), gr.update(visible=True), whole, gr.update(visible=True)]
+
+    def delete_group(self, request: gr.Request) -> list[Any]:
+        """Delete all texts of the group."""
+        said, params = delete_shown_group(self.runs_dir, dict(request.query_params))
         return [said, *self.draw_for(params)]
 
     def delete(self, request: gr.Request) -> list[Any]:

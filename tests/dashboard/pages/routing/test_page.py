@@ -17,7 +17,7 @@ from lpr_lab.dashboard.pages.routing import texts as routing_texts
 from lpr_lab.dashboard.pages.routing.own_texts import Called
 from lpr_lab.dashboard.server.unsaved_texts import UNSAVED, UnsavedTexts
 from lpr_lab.measure.trace import layers_in
-from lpr_lab.runs.people.own_texts import delete_text, keep_text, new_id
+from lpr_lab.runs.people.own_texts import add_texts, delete_text, keep_text, new_id, own_texts
 from lpr_lab.runs.run import Run
 
 
@@ -229,6 +229,20 @@ def test_keeping_renaming_editing_and_deleting_a_text(runs_dir, run):
     said, query = routing_own.delete_own(runs_dir, query)
     assert "Deleted" in said and text_id not in run.traces.names()
     assert not parts_of(runs_dir, **query)["kept"]["visible"]
+
+
+def test_a_whole_group_is_deleted_and_other_texts_stay(runs_dir, run):
+    query = {"run": run.id, "text": "own"}
+    said, query = routing_own.import_own(runs_dir, "One.\nTwo.", "Letters", "en", query)
+    alone, _ = add_texts(run, ["Three."], "Other"), add_texts(run, ["Four."])
+    assert routing_own.group_of_shown(runs_dir, query) == ("Letters", 2)
+    said, query = routing_own.delete_shown_group(runs_dir, query)
+    assert "2 texts of “Letters” deleted" in said and query["text"] == ""
+    assert [text.text for text in own_texts(run)] == ["Four.", "Three."]
+    for text in own_texts(run):
+        delete_text(run, text.id)
+    said, _ = routing_own.delete_shown_group(runs_dir, {"run": run.id, "text": alone[0].id})
+    assert "Not deleted" in said
 
 
 def test_every_kept_text_is_offered_and_its_address_outlives_the_others(runs_dir, run):
