@@ -187,6 +187,7 @@ WAY = Choice("What to do", ("force", "ban"))
 STEERING = Choice("What to do with the expert", ("", "force", "ban", "scale"))
 STRENGTH = Number("Strength", 0.1, 10, is_whole=False)
 LAYERS = Text("Layers", 200, may_be_empty=True)
+AFTER = Number("Written tokens before it begins", 0, NEW_TOKENS.high)
 _ANY = 10**9 - 1
 """What a run really has is known only to its page."""
 EXPERT = Number("Expert", 0, _ANY)

@@ -183,7 +183,8 @@ def generate_pair(
         right: the same for the right.
         left_model: writes on the left instead of `model`; it must have the same tokenizer.
         right_model: the same for the right.
-        left_steering: what `steer` is told while the left side writes: `force`, `ban` and `scale`, by name.
+        left_steering: what `steer` is told while the left side writes: `force`, `ban` and `scale`, by name. With
+            `after` it is told so only after so many tokens were written, in the middle of a sentence if need be.
         right_steering: the same for the right.
 
     Raises:
@@ -195,6 +196,8 @@ def generate_pair(
         >>> for step in generate_pair(model, tokenizer, "Η Αθήνα είναι"):  # doctest: +SKIP
         ...     print(step.left.text, "|", step.right.text)
         >>> steps = generate_pair(model, tokenizer, "Η Αθήνα", right_steering={"scale": (0, 4.0)})  # doctest: +SKIP
+        >>> switch = {"force": 1, "after": 8}  # what it is until then, then expert 1 alone
+        >>> steps = generate_pair(model, tokenizer, "Η Αθήνα", right_steering=switch)  # doctest: +SKIP
     """
     if not check_text(prompt, "The prompt").strip():
         raise UsageError("The prompt is empty; type some text to continue.")
@@ -217,7 +220,8 @@ def generate_pair(
         tensor = torch.tensor([ids], device=next(writer.parameters()).device)
         generator = torch.Generator(device=tensor.device).manual_seed(seed)
         cache = DynamicCache(config=writer.config)
-        sides.append(_Side(_ModelAtStage(writer, stage), tensor, temperature, generator, cache, told))
+        steering = _placed(told, len(ids))
+        sides.append(_Side(_ModelAtStage(writer, stage), tensor, temperature, generator, cache, steering))
     return _steps(sides, tokenizer, stops, max_new_tokens)
 
 
@@ -260,7 +264,7 @@ def trace_continuation(
     told = {"force": 0} if stage == BASE else steering
     with torch.no_grad(), in_mode(model, training=False), model.disable_adapter():
         as_base = trace_log_prob(model, ids)
-    with use_stage(model, named), _steered(model, told):
+    with use_stage(model, named), _steered(model, _placed(told, 1 + len(words))):
         traced = trace_tokens(model, ids, pieces, text, language, base=False)
     traced.base_log_prob = as_base
     traced.model |= {"steering": dict(told)} if told else {}
@@ -277,16 +281,30 @@ def _steered(model: PeftModel | PreTrainedModel, told: Mapping[str, Any] | None)
     return steer(cast("PeftModel", model), **told) if told else nullcontext()
 
 
+def _placed(told: Mapping[str, Any] | None, prompt_tokens: int) -> dict[str, Any] | None:
+    """Return what a side is told as `steer` takes it: from which place of prompt and continuation on.
+
+    A token is chosen by the pass over the one before it, so that this one is the first to be steered.
+    """
+    if not told:
+        return None
+    after = told.get("after", 0)
+    changes = {name: change for name, change in told.items() if name != "after"}
+    return changes | {"start": prompt_tokens - 1 + after if after else 0}
+
+
 def _refuse_steering(model: PeftModel | Tuned, stage: str, told: Mapping[str, Any] | None) -> None:
     """Refuse what cannot be steered before anything is written."""
     if not told:
         return
-    unknown = sorted(set(told) - {"force", "ban", "scale"})
+    unknown = sorted(set(told) - {"force", "ban", "scale", "after"})
     if unknown:
-        raise UsageError(f"Steering has {unknown[0]!r}; expected force, ban or scale.")
+        raise UsageError(f"Steering has {unknown[0]!r}; expected force, ban, scale or after.")
+    if told.get("after", 0) < 0:
+        raise UsageError(f"Steering begins after {told['after']} tokens; expected 0 or more.")
     if stage == BASE or isinstance(model, Tuned):
         raise UsageError("The base and baselines have no experts to steer; steer an expanded model or a stage of it.")
-    with use_stage(model, selected_stage(model) if stage == EXPANDED else stage), steer(model, **told):
+    with use_stage(model, selected_stage(model) if stage == EXPANDED else stage), _steered(model, _placed(told, 1)):
         pass
 
 

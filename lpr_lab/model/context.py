@@ -94,7 +94,7 @@ class ForwardContext:
 
     Attributes:
         recorders: are told of every pass and every routing.
-        steering: forces or bans experts, or None.
+        steering: is told of every pass as well; forces, bans or scales experts. None: nothing does.
     """
 
     def __init__(self) -> None:
@@ -173,6 +173,8 @@ class ForwardContext:
         """
         for recorder in self.recorders:
             recorder.begin()
+        if self.steering is not None:
+            self.steering.begin(0 if cache is None else int(cache.get_seq_length()))
         batch, length = shape
         self._shape, self._new_sums = shape, {}
         self._keeps_sums = makes_cache or cache is not None

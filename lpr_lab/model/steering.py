@@ -22,18 +22,27 @@ PerRow = tuple[int | None, ...]
 
 
 class Steering:
-    """What the layers of one block are told, layer by layer: which expert is forced, which are banned, which scaled."""
+    """What the layers of one block are told: which expert is forced, which are banned, which scaled, and from where on.
+
+    Before a place of every row, tokens go where they go by themselves.
+    """
 
     def __init__(
         self,
         force: Mapping[int, int | PerRow],
         ban: Mapping[int, frozenset[int]],
         scale: Mapping[int, tuple[int, float]],
+        start: int = 0,
     ) -> None:
         self._force = {layer: forced for layer, forced in force.items() if isinstance(forced, int)}
         self._by_row = {layer: forced for layer, forced in force.items() if not isinstance(forced, int)}
         self._ban = dict(ban)
         self._scale = dict(scale)
+        self._start = self._free = start
+
+    def begin(self, cached: int) -> None:
+        """Take note of the pass that follows: so many tokens of each row are in a cache and not in the pass."""
+        self._free = max(self._start - cached, 0)
 
     def steer(self, layer: int, router_logits: torch.Tensor, rows: int) -> torch.Tensor:
         """Return the logits [T, E] of a layer with all closed ways at minus infinity: their weight is exactly 0.
@@ -43,6 +52,12 @@ class Steering:
             router_logits: [T, E], row after row of the batch.
             rows: B.
         """
+        steered = self._steered(layer, router_logits, rows)
+        if not self._free:
+            return steered
+        return torch.where(self._is_steered(router_logits, rows).unsqueeze(-1), steered, router_logits)
+
+    def _steered(self, layer: int, router_logits: torch.Tensor, rows: int) -> torch.Tensor:
         num_experts = router_logits.shape[-1]
         if layer in self._scale:
             expert, strength = self._scale[layer]
@@ -64,17 +79,28 @@ class Steering:
         return steered
 
     def overrules_classifier(self, layer: int) -> bool:
-        """Say whether a routing classifier has no say: a forced expert, or its own target, expert 0, banned."""
-        return layer in self._force or ORIGINAL_EXPERT in self._ban.get(layer, ())
+        """Say whether a classifier has no say in a pass: an expert is forced, or expert 0, its target, is banned."""
+        return self._opens(layer) and not self._free
 
     def past_classifier(self, layer: int, classifier_logits: torch.Tensor, rows: int) -> torch.Tensor:
-        """Return a classifier's logits [T, 2] with the tokens of forced rows called expanded: they pass."""
-        if layer not in self._by_row:
+        """Return a classifier's logits [T, 2] with the tokens that it has no say in called expanded: they pass."""
+        if layer in self._by_row:
+            passes = self._of_tokens(layer, len(classifier_logits), rows, classifier_logits.device) >= 0
+        elif self._opens(layer):
+            passes = torch.ones(len(classifier_logits), dtype=torch.bool, device=classifier_logits.device)
+        else:
             return classifier_logits
-        forced = self._of_tokens(layer, len(classifier_logits), rows, classifier_logits.device) >= 0
         steered = classifier_logits.clone()
-        steered[forced, 0] = -torch.inf
+        steered[passes & self._is_steered(classifier_logits, rows), 0] = -torch.inf
         return steered
+
+    def _opens(self, layer: int) -> bool:
+        return layer in self._force or ORIGINAL_EXPERT in self._ban.get(layer, ())
+
+    def _is_steered(self, of_tokens: torch.Tensor, rows: int) -> torch.Tensor:
+        """Return which tokens of a pass are steered, bool [T], for something that has one entry for each."""
+        places = torch.arange(len(of_tokens) // rows, device=of_tokens.device)
+        return (places >= self._free).repeat(rows)
 
     def _without_banned(self, layer: int, router_logits: torch.Tensor, is_free: torch.Tensor) -> torch.Tensor:
         banned = torch.zeros(router_logits.shape[-1], dtype=torch.bool, device=router_logits.device)
@@ -100,6 +126,7 @@ def steer(
     force: int | Mapping[int, int | Sequence[int | None]] | None = None,
     ban: int | Mapping[int, int | Collection[int]] | None = None,
     scale: tuple[int, float] | Mapping[int, tuple[int, float]] | None = None,
+    start: int = 0,
 ) -> Iterator[None]:
     """Change the routing of every forward pass made inside the block; afterwards all is as before.
 
@@ -116,12 +143,13 @@ def steer(
         ban: an expert for all layers that have a router, or {decoder layer: expert or experts}.
         scale: (expert, strength) for all layers that have a router, or {decoder layer: (expert, strength)}; a strength
             is above 0, and 1 changes nothing.
+        start: the place in every row, padding and what a cache holds counted, from which on routing is changed. Tokens
+            before it are routed as ever, so a text can begin with one expert and go on with another.
 
     Raises:
         UsageError: nothing to change, a layer without a router, an expert that a layer does not have, an expert both
-            forced and banned or scaled, a layer with no expert left, a strength that is none, or a block inside
-            another. In the forward pass: a batch of
-            another number of rows than experts were said for.
+            forced and banned or scaled, a layer with no expert left, a strength that is none, a `start` below 0, or a
+            block inside another. In the forward pass: a batch of another number of rows than experts were said for.
 
     Examples:
         >>> with steer(model, force={3: 0}, ban={7: 1}):  # doctest: +SKIP
@@ -137,7 +165,9 @@ def steer(
     banned = {layer: _as_set(given) for layer, given in _by_layer(ban, experts).items()}
     scaled = _by_layer(scale, experts)
     _refuse_what_cannot_be(forced, banned, scaled, experts)
-    context.steering = Steering(forced, banned, scaled)
+    if start < 0:
+        raise UsageError(f"start is {start}; expected a place in the text, from 0.")
+    context.steering = Steering(forced, banned, scaled, start)
     try:
         yield
     finally:

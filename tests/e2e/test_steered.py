@@ -42,3 +42,29 @@ def test_a_side_forced_to_the_original_expert_writes_as_the_base_and_its_tokens_
     expect(strips.nth(1).locator(".lpr-token")).to_contain_text(re.compile("base"))
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert not axe(page)
+
+
+def test_a_switch_in_the_middle_of_a_sentence_is_seen_in_the_strip(open_page, served):
+    at, run = served
+    page = open_page(f"/compare?run={run}&lang=el", at=at)
+    page.get_by_label("Left").first.click()
+    page.get_by_role("option", name="expanded model").first.click()
+    page.get_by_role("button", name="Steer the experts of a side").press("Enter")
+    way = page.get_by_role("group", name="Right: experts").get_by_role("radio", name="As it is")
+    way.focus()
+    page.keyboard.press("ArrowRight")
+    after = page.get_by_label("Right: begins after so many written tokens")
+    after.fill("3")
+    after.press("Tab")
+    page.get_by_label("Prompt, continued by both").fill("Το πρωί")
+    page.get_by_role("button", name="Continue").press("Enter")
+    expect(page.get_by_role("status").filter(has_text="Done in")).to_be_visible()
+    expect(page.locator("#lpr-pair")).to_contain_text("expert 0 forced in all layers after 3 tokens")
+    page.get_by_role("button", name="Show where the tokens went").press("Enter")
+    strips = page.locator(".lpr-written .lpr-strip")
+    expect(strips).to_have_count(2)
+    in_layer_0 = strips.nth(1).locator(".lpr-grid [data-row='0'] button")
+    weights = in_layer_0.all_inner_texts()
+    # From the pass that chooses the fourth token on, everything goes to the original expert.
+    turned = weights.index("100%")
+    assert turned > 0 and all(weight == "100%" for weight in weights[turned:])

@@ -137,7 +137,26 @@ def test_all_on_the_original_expert_writes_what_the_base_writes(expanded, tiny_t
     assert last.left.ids == last.right.ids
 
 
-@pytest.mark.parametrize(("stage", "told"), [("expanded", STEERING["scaled"]), ("G1 expand", None)])
+SWITCH = {"force": {0: 0, 2: 0}, "after": 3}
+
+
+def test_a_side_can_be_steered_in_the_middle_and_is_what_it_was_until_there(expanded, tiny_tokenizer):
+    prompt = "The baker"
+    *_, last = generate_pair(expanded, tiny_tokenizer, prompt, 8, left="expanded", right_steering=SWITCH)
+    assert last.left.ids[:3] == last.right.ids[:3] and last.left.ids != last.right.ids
+    # What follows is what the steered model writes after a prompt that it read as it is: here, one pass a token.
+    ids = torch.tensor([[0, *tiny_tokenizer(prompt)["input_ids"]]])
+    prompt_tokens = ids.shape[1]
+    with steer(expanded, force=SWITCH["force"], start=prompt_tokens + 2), torch.no_grad():
+        for _ in range(len(last.right.ids)):
+            following = expanded(input_ids=ids, use_cache=False).logits[:, -1:].argmax(-1)
+            ids = torch.cat([ids, following], dim=1)
+    assert ids[0, prompt_tokens:].tolist() == list(last.right.ids)
+
+
+@pytest.mark.parametrize(
+    ("stage", "told"), [("expanded", STEERING["scaled"]), ("G1 expand", None), ("expanded", SWITCH)]
+)
 def test_the_trace_of_a_continuation_is_the_routing_while_it_was_written(expanded, tiny_tokenizer, stage, told):
     prompt = "The baker"
     with record_routing(expanded) as record:
@@ -162,8 +181,9 @@ def test_the_trace_of_a_continuation_is_the_routing_while_it_was_written(expande
     ("options", "said"),
     [
         ({"left_steering": {"force": 0}}, "no experts to steer"),
-        ({"right_steering": {"push": 0}}, "expected force, ban or scale"),
+        ({"right_steering": {"push": 0}}, "expected force, ban, scale or after"),
         ({"right_steering": {"force": {1: 0}}}, "Layer 1 has no router"),
+        ({"right_steering": {"force": 0, "after": -1}}, "after -1 tokens"),
     ],
 )
 def test_steering_that_cannot_be_is_refused_before_the_first_step(expanded, tiny_tokenizer, options, said):

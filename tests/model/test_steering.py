@@ -169,3 +169,41 @@ def test_a_scaled_expert_s_probability_is_multiplied_before_the_choice(model):
 def test_a_strength_that_cannot_be_is_refused(model, asked, said):
     with pytest.raises(UsageError, match=said), steer(model, **asked):
         pass
+
+
+@pytest.mark.parametrize("told", [{"force": {1: 1}}, {"force": {1: [0, 1]}}, {"ban": {1: 0}}, {"scale": (0, 9.0)}])
+def test_from_a_place_on_tokens_are_routed_as_steered_and_before_it_as_ever(model, told):
+    free, start = weights_of(model, 1, 0).view(2, 20), 7
+    with steer(model, **told):
+        whole = weights_of(model, 1, 0).view(2, 20)
+    with steer(model, **told, start=start):
+        found = weights_of(model, 1, 0).view(2, 20)
+    assert torch.equal(found[:, :start], free[:, :start])
+    if "scale" not in told:  # layer 0 is left alone there, and layer 1 reads what it wrote
+        assert torch.allclose(found[:, start:], whole[:, start:])
+    assert not torch.equal(found[:, start:], free[:, start:])
+
+
+def test_tokens_before_the_place_are_computed_as_if_nothing_were_steered(model):
+    free = logits(model)
+    with steer(model, force=0, start=7):
+        steered = logits(model)
+    assert torch.allclose(steered[:, :7], free[:, :7], atol=1e-6)
+    assert not torch.allclose(steered[:, 7:], free[:, 7:], atol=1e-3)
+
+
+@torch.no_grad()
+def test_the_place_counts_what_a_cache_holds(model):
+    with steer(model, force={1: 1}, start=7):
+        whole = logits(model)
+        cached, outputs = None, []
+        for part in IDS.split(4, dim=1):
+            given = model(input_ids=part, past_key_values=cached, use_cache=True)
+            cached = given.past_key_values
+            outputs.append(given.logits)
+    assert torch.allclose(torch.cat(outputs, dim=1), whole, atol=1e-5)
+
+
+def test_a_place_before_the_text_is_refused(model):
+    with pytest.raises(UsageError, match="start is -1"), steer(model, force=0, start=-1):
+        pass

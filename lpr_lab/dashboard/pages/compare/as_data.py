@@ -10,7 +10,7 @@ from lpr_lab.dashboard.pages.compare.compose import shown_pair
 from lpr_lab.dashboard.server.sittings import SITTINGS
 from lpr_lab.dashboard.shell import PageContext
 from lpr_lab.errors import MissingError
-from lpr_lab.runs.people.continuations import NAMES, Pair, pair_id
+from lpr_lab.runs.people.continuations import NAMES, STEERED, Pair, pair_id
 from lpr_lab.runs.people.sittings import kept_sitting
 from lpr_lab.runs.run import Run
 from lpr_lab.views import Table
@@ -19,8 +19,8 @@ from lpr_lab.views import Table
 def as_data(context: PageContext, run: Run, runs_dir: Path) -> PageData:
     """Return the pair of continuations that is shown. Of a pair that is being judged blind nothing is kept yet.
 
-    Where base and expanded model of this run wrote it, at temperature 0 or from a seed, the cell writes both again;
-    others are read as they are kept.
+    Where base and expanded model of this run wrote it, steered or not, the cell writes both again; others are read as
+    they are kept.
 
     Raises:
         MissingError: no pair is shown.
@@ -31,7 +31,8 @@ def as_data(context: PageContext, run: Run, runs_dir: Path) -> PageData:
     if record is None:
         raise MissingError("No pair of continuations is shown, so there is nothing to take along.")
     pair = Pair.from_record(record)
-    can_write = run.paths.has_checkpoint and pair.names == NAMES and record.get("max_new_tokens")
+    writers = tuple(name.partition(STEERED)[0] for name in pair.names)
+    can_write = run.paths.has_checkpoint and writers == NAMES and record.get("max_new_tokens")
     cell = _writing(record, run, runs_dir) if can_write else _reading(record, run, runs_dir)
     return PageData(cell, {"continuations": lambda: _table(pair)}, {"pair": lambda: record})
 
@@ -68,12 +69,24 @@ def _reading(record: dict[str, Any], run: Run, runs_dir: Path) -> str:
 def _writing(record: dict[str, Any], run: Run, runs_dir: Path) -> str:
     given = [repr(record["prompt"]), f"max_new_tokens={record['max_new_tokens']}"]
     given += [f"temperature={record.get('temperature') or 0.0}", f"seed={record.get('seed') or 0}"]
+    told = {name: record[name] for name in ("left_steering", "right_steering") if record.get(name)}
+    given += [f"{name}={_as_told(steering)!r}" for name, steering in told.items()]
     return (
         f"import pandas as pd\n\nimport lpr_lab as lab\n{opening(run, runs_dir)}"
         "model, tokenizer = lab.load_trained(run.path), lab.load_tokenizer(run.path)\n"
         f"*_, pair = lab.generate_pair(model, tokenizer, {', '.join(given)})\n"
-        f"{_AS_TABLE.format(names=repr(NAMES), prompt=repr(record['prompt']))}"
+        f"{_AS_TABLE.format(names=repr(Pair.from_record(record).names), prompt=repr(record['prompt']))}"
     )
+
+
+def _as_told(steering: dict[str, Any]) -> dict[str, Any]:
+    """Return steering as `lab.generate_pair` takes it: JSON has names of layers where there were numbers."""
+    return {
+        way: {int(layer): tuple(asked) if isinstance(asked, list) else asked for layer, asked in told.items()}
+        if isinstance(told, dict)
+        else told
+        for way, told in steering.items()
+    }
 
 
 _AS_TABLE = (

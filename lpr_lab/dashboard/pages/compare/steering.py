@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from lpr_lab.dashboard.parameters import EXPERT, LAYERS, STEERING, STRENGTH
+from lpr_lab.dashboard.parameters import AFTER, EXPERT, LAYERS, STEERING, STRENGTH
 from lpr_lab.dashboard.server.models import MODELS
 from lpr_lab.dashboard.shell import status
 from lpr_lab.errors import LprError, UsageError
@@ -18,7 +18,7 @@ from lpr_lab.runs.run import Run
 from lpr_lab.views.html.continuations import render_strips, title_of
 
 SIDES = ("left", "right")
-_PARTS = ("way", "expert", "strength", "layers")
+_PARTS = ("way", "expert", "strength", "layers", "after")
 ASKED = tuple(f"{side}_{part}" for side in SIDES for part in _PARTS)
 """The components that a generation reads, by name."""
 _WAYS = [("As it is", ""), ("Force", "force"), ("Ban", "ban"), ("Scale", "scale")]
@@ -32,13 +32,16 @@ class Wish:
     expert: int
     strength: float
     layers: str
+    after: int = 0
+    """Written tokens before it begins."""
 
     @property
     def words(self) -> str:
         """What is done, in words, as the side is called."""
         done = {"force": "forced", "ban": "banned", "scale": f"× {self.strength:g}"}[self.way]
         where = "all layers" if self.is_everywhere else f"layers {self.layers.strip()}"
-        return f"expert {self.expert} {done} in {where}"
+        when = f" after {self.after} token{'s' if self.after > 1 else ''}" if self.after else ""
+        return f"expert {self.expert} {done} in {where}{when}"
 
     @property
     def is_everywhere(self) -> bool:
@@ -46,7 +49,7 @@ class Wish:
         return self.layers.strip().lower() in ("", "all")
 
     def told(self, counts: Mapping[int, int]) -> dict[str, Any]:
-        """Return it as `lab.steer` takes it.
+        """Return it as `lab.generate_pair` takes it.
 
         Args:
             counts: decoder layer -> experts, of the stage that writes.
@@ -62,7 +65,8 @@ class Wish:
             layers = [layer for layer in layers if self.expert < counts[layer]]
         if not layers:
             raise UsageError(f"No layer has expert {self.expert}; the most there are is {max(counts.values())}.")
-        return {self.way: dict.fromkeys(layers, (self.expert, self.strength) if self.way == "scale" else self.expert)}
+        change = (self.expert, self.strength) if self.way == "scale" else self.expert
+        return {self.way: dict.fromkeys(layers, change)} | ({"after": self.after} if self.after else {})
 
 
 def wish_of(asked: Mapping[str, Any], side: str) -> Wish | None:
@@ -75,7 +79,7 @@ def wish_of(asked: Mapping[str, Any], side: str) -> Wish | None:
     if not way:
         return None
     expert, strength = EXPERT.read(asked[f"{side}_expert"]), STRENGTH.read(asked[f"{side}_strength"])
-    return Wish(way, expert, strength, LAYERS.read(asked[f"{side}_layers"]))
+    return Wish(way, expert, strength, LAYERS.read(asked[f"{side}_layers"]), AFTER.read(asked[f"{side}_after"]))
 
 
 def refuse_without_experts(side: ModelRef, wish: Wish | None) -> None:
@@ -152,5 +156,6 @@ class SteeringControls:
                 STRENGTH.low, STRENGTH.high, value=4, step=0.1, label=f"{title}: strength of a scaled one", scale=0
             ),
             "layers": gr.Textbox("all", label=f"{title}: layers, such as all or 0-5, 12", max_lines=1),
+            "after": gr.Number(0, label=f"{title}: begins after so many written tokens", min_width=96, scale=0),
         }
         self.parts |= {f"{side}_{part}": component for part, component in made.items()}
