@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """Of `CausalMap.to_dict`."""
+_MOST_TOKENS = 16
+"""Of a word: where white space is further apart than that, it does not divide words."""
 
 
 class Cell(NamedTuple):
@@ -111,6 +113,26 @@ class CausalMap:
     def of_layers(self, expert: int) -> np.ndarray:
         """Return the change in bits of the whole text, layer by layer, float [L]; NaN in layers without the expert."""
         return self.switched_to(expert)[:, 1:].sum(axis=1)
+
+    def word_at(self, token: int) -> range:
+        """Return the places of the tokens of the word that a token is in; of the token alone in scripts without spaces.
+
+        Raises:
+            UsageError: there is no such token, or nothing predicts it.
+        """
+        if not 1 <= token < self.num_tokens:
+            raise UsageError(f"There is no token {token} in this map; expected 1 to {self.num_tokens - 1}.")
+        first = token
+        while first > 1 and not self._begins_word(first):
+            first -= 1
+        end = token + 1
+        while end < self.num_tokens and not self._begins_word(end):
+            end += 1
+        return range(first, end) if end - first <= _MOST_TOKENS else range(token, token + 1)
+
+    def _begins_word(self, token: int) -> bool:
+        before, piece = self.token_bytes[token - 1], self.token_bytes[token]
+        return not before or not piece or before[-1:].isspace() or piece[:1].isspace()
 
     def is_for(self, trace: RoutingTrace) -> bool:
         """Whether this is the map of what a trace shows: its text, in its tokens, at its stage."""
@@ -219,6 +241,19 @@ def finding_in_words(causal: CausalMap, expert: int) -> str:
         f"({total:.1f} as it is). The largest change of one token is “{name}” (token {found.token + 1}), "
         f"{_more_or_less(found.token_bits)} by layer {found.token_layer} alone."
     )
+
+
+def word_in_words(causal: CausalMap, cell: Cell, most: int = 3) -> str:
+    """Return in a sentence which layers matter most to the word that a cell's token is in, for the cell's expert."""
+    place = causal.word_at(cell.token)
+    bits = causal.switched_to(cell.expert)[:, place.start : place.stop].sum(axis=1)
+    text = b"".join(causal.token_bytes[token] or b"" for token in place).decode(errors="replace").strip()
+    order = [row for row in np.argsort(-np.abs(bits), kind="stable") if not np.isnan(bits[row])][:most]
+    layers = [f"layer {causal.layers[row]} ({bits[row]:+.2f} bits)".replace("-", "−") for row in order]
+    what = f"the word “{text}”" if len(place) > 1 else f"“{text}”"
+    then = f", then {' and '.join(layers[1:])}" if layers[1:] else ""
+    which = "the original expert" if cell.expert == 0 else f"expert {cell.expert}"
+    return f"Sent to {which} in one layer alone, {what} changes most by {layers[0]}{then}."
 
 
 def _more_or_less(bits: float) -> str:

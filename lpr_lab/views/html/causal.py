@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from lpr_lab.measure.causal.causal_map import CausalMap, Cell, NextTokens, finding_in_words
+from lpr_lab.measure.causal.causal_map import CausalMap, Cell, NextTokens, finding_in_words, word_in_words
 from lpr_lab.views.html.templates import render
 from lpr_lab.views.html.token_data import chip_label
 from lpr_lab.views.names import expert_name
@@ -78,6 +78,7 @@ def render_next_tokens(causal: CausalMap, found: NextTokens) -> Markup:
         token=chip_label(causal.token_bytes[cell.token]),
         bits=found.bits,
         change=found.bits[1] - found.bits[0],
+        of_word=word_in_words(causal, cell) if cell.expert in causal.experts else "",
         rows=rows,
         is_among=any(row["is_next"] for row in rows),
     )

@@ -8,7 +8,7 @@ import torch
 
 from lpr_lab.errors import DamagedError, UsageError
 from lpr_lab.measure.causal import compute
-from lpr_lab.measure.causal.causal_map import CausalMap, Cell, finding, finding_in_words
+from lpr_lab.measure.causal.causal_map import CausalMap, Cell, finding, finding_in_words, word_in_words
 from lpr_lab.measure.causal.compute import causal_map, causal_steps, next_tokens
 from lpr_lab.measure.routing import trace
 from lpr_lab.method.upcycle import upcycle
@@ -174,3 +174,50 @@ def test_a_map_goes_through_json_and_a_table_and_says_what_matters_most(known):
     assert f"Layer {found.layer}" in finding_in_words(known, 0)
     with pytest.raises(DamagedError, match="not a causal map"):
         CausalMap.from_dict({"format": 1})
+
+
+def of_pieces(pieces: list[bytes | None]) -> CausalMap:
+    """A map of two layers over these tokens, of which each layer changes token t by t and 10 - 3 t bits."""
+    change = np.full((2, 2, len(pieces)), np.nan)
+    change[0, 0, 1:] = np.arange(1, len(pieces))
+    change[1, 0, 1:] = 10 - 3 * np.arange(1, len(pieces))
+    return CausalMap(
+        text="",
+        language=None,
+        stage="G1 review",
+        token_ids=list(range(len(pieces))),
+        token_bytes=pieces,
+        layers=np.array([2, 5]),
+        num_experts=np.array([2, 2]),
+        bits=np.ones(len(pieces)),
+        change=change,
+    )
+
+
+@pytest.mark.parametrize(
+    ("pieces", "words"),
+    [
+        ([None, b"One", b" wo", b"rd", b"."], [[1], [2, 3, 4]]),
+        (
+            [None, "Το".encode(), " π".encode(), "ρ".encode()[:1], "ρ".encode()[1:], b" ", b"a"],
+            [[1], [2, 3, 4], [5], [6]],
+        ),
+        ([None, b"a\n", b"b", None, b"c"], [[1], [2], [3], [4]]),
+        ([None, *[b"x"] * 20], [[place] for place in range(1, 21)]),  # no white space for so long: no words
+    ],
+)
+def test_a_word_is_what_white_space_divides_whatever_pieces_it_is_in(pieces, words):
+    found = of_pieces(pieces)
+    assert [list(found.word_at(token)) for token in range(1, len(pieces))] == [word for word in words for _ in word]
+
+
+def test_what_matters_to_a_word_is_the_sum_over_its_tokens_and_the_largest_comes_first():
+    found = of_pieces([None, b"One", b" wo", b"rd"])
+    said = word_in_words(found, Cell(2, 0, 3))
+    assert "the word “word” changes most by layer 2 (+5.00 bits), then layer 5 (+5.00 bits)" in said
+    said = word_in_words(found, Cell(2, 0, 1))
+    assert "“One” changes most by layer 5 (+7.00 bits), then layer 2 (+1.00 bits)" in said
+    assert "the original expert" in said
+    for token in (0, 4):
+        with pytest.raises(UsageError, match="no token"):
+            found.word_at(token)
