@@ -234,11 +234,14 @@ def finding_in_words(causal: CausalMap, expert: int) -> str:
     if found is None:
         return "Nothing is computed yet."
     total = float(np.nansum(causal.bits[1:]))
-    name = causal.tokens[found.token].strip() or "white space"
+    name = f"“{causal.tokens[found.token].strip() or 'white space'}”"
+    place = causal.word_at(found.token)
+    if len(place) > 1:
+        name += f" of the word “{_text_of(causal, place)}”"
     which = "the original expert" if expert == 0 else f"expert {expert}"
     return (
         f"Layer {found.layer} matters most: with {which} there the text costs {_more_or_less(found.layer_bits)} "
-        f"({total:.1f} as it is). The largest change of one token is “{name}” (token {found.token + 1}), "
+        f"({total:.1f} as it is). The largest change of one token is {name} (token {found.token + 1}), "
         f"{_more_or_less(found.token_bits)} by layer {found.token_layer} alone."
     )
 
@@ -247,13 +250,17 @@ def word_in_words(causal: CausalMap, cell: Cell, most: int = 3) -> str:
     """Return in a sentence which layers matter most to the word that a cell's token is in, for the cell's expert."""
     place = causal.word_at(cell.token)
     bits = causal.switched_to(cell.expert)[:, place.start : place.stop].sum(axis=1)
-    text = b"".join(causal.token_bytes[token] or b"" for token in place).decode(errors="replace").strip()
+    text = _text_of(causal, place)
     order = [row for row in np.argsort(-np.abs(bits), kind="stable") if not np.isnan(bits[row])][:most]
     layers = [f"layer {causal.layers[row]} ({bits[row]:+.2f} bits)".replace("-", "−") for row in order]
     what = f"the word “{text}”" if len(place) > 1 else f"“{text}”"
     then = f", then {' and '.join(layers[1:])}" if layers[1:] else ""
     which = "the original expert" if cell.expert == 0 else f"expert {cell.expert}"
     return f"Sent to {which} in one layer alone, {what} changes most by {layers[0]}{then}."
+
+
+def _text_of(causal: CausalMap, place: range) -> str:
+    return b"".join(causal.token_bytes[token] or b"" for token in place).decode(errors="replace").strip()
 
 
 def _more_or_less(bits: float) -> str:

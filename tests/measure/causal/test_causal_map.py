@@ -218,6 +218,7 @@ def test_what_matters_to_a_word_is_the_sum_over_its_tokens_and_the_largest_comes
     said = word_in_words(found, Cell(2, 0, 1))
     assert "“One” changes most by layer 5 (+7.00 bits), then layer 2 (+1.00 bits)" in said
     assert "the original expert" in said
+    assert "“wo” of the word “word” (token 2)" in finding_in_words(of_pieces([None, b"wo", b"rd", b" a"]), 0)
     for token in (0, 4):
         with pytest.raises(UsageError, match="no token"):
             found.word_at(token)
