@@ -37,7 +37,9 @@ def main(rounds: int) -> None:
             sums.begin(TOKENS)
             for block in states.split(BLOCK):
                 ones = torch.ones(1, len(block), dtype=torch.int64)
-                sums.count({"language_id": ones, "position_ids": ones})
+                batch = {"language_id": ones, "position_ids": ones}
+                sums.count(batch)
+                sums.expect(batch)
                 sums.add(0, block[None])
             means.append(sums.means())
         return float(mean_cosines(np.stack(means), [TOKENS, TOKENS])[0, 0, 1])
