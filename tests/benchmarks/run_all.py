@@ -1,6 +1,6 @@
 """Run every benchmark and put the table into docs/performance.md: `make bench`.
 
-An hour and a half on two cores. Names given as arguments are run alone; the table keeps what others left,
+An hour or more on two cores, with nothing beside it. Names given as arguments are run alone; the table keeps what others left,
 and `--table` only writes it.
 """
 
