@@ -1,7 +1,7 @@
 """Run every benchmark and put the table into docs/performance.md: `make bench`.
 
-An hour or more on two cores, with nothing beside it. Names given as arguments are run alone; the table keeps what others left,
-and `--table` only writes it.
+An hour or more on two cores, with nothing beside it. Names given as arguments are run alone; the table keeps what
+others left, and `--table` only writes it.
 """
 
 import json

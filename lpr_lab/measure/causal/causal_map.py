@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import regex
 
 from lpr_lab.errors import DamagedError, UsageError
 from lpr_lab.measure.trace import RoutingTrace
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 """Of `CausalMap.to_dict`."""
 _MOST_TOKENS = 16
-"""Of a word: where white space is further apart than that, it does not divide words."""
+"""Of a word: a longer one is a sentence in a script that does not part words."""
+_WORD = regex.compile(r"[\p{L}\p{M}\p{N}'’]+")
 
 
 class Cell(NamedTuple):
@@ -115,24 +117,25 @@ class CausalMap:
         return self.switched_to(expert)[:, 1:].sum(axis=1)
 
     def word_at(self, token: int) -> range:
-        """Return the places of the tokens of the word that a token is in; of the token alone in scripts without spaces.
+        """Return the places of the tokens of the word that a token is in: letters, marks and digits in a row.
+
+        A token that has none of these is alone, and so is each in scripts that put no space between words.
 
         Raises:
             UsageError: there is no such token, or nothing predicts it.
         """
         if not 1 <= token < self.num_tokens:
             raise UsageError(f"There is no token {token} in this map; expected 1 to {self.num_tokens - 1}.")
-        first = token
-        while first > 1 and not self._begins_word(first):
-            first -= 1
-        end = token + 1
-        while end < self.num_tokens and not self._begins_word(end):
-            end += 1
-        return range(first, end) if end - first <= _MOST_TOKENS else range(token, token + 1)
-
-    def _begins_word(self, token: int) -> bool:
-        before, piece = self.token_bytes[token - 1], self.token_bytes[token]
-        return not before or not piece or before[-1:].isspace() or piece[:1].isspace()
+        ends = np.cumsum([len(piece or b"") for piece in self.token_bytes]).tolist()
+        starts = [0, *ends[:-1]]
+        text = b"".join(piece or b"" for piece in self.token_bytes)
+        for found in _WORD.finditer(text.decode(errors="surrogateescape")):
+            first = len(found.string[: found.start()].encode(errors="surrogateescape"))
+            last = first + len(found[0].encode(errors="surrogateescape"))
+            if starts[token] < last and ends[token] > first:
+                places = [one for one in range(1, self.num_tokens) if starts[one] < last and ends[one] > first]
+                return range(places[0], places[-1] + 1) if len(places) <= _MOST_TOKENS else range(token, token + 1)
+        return range(token, token + 1)
 
     def is_for(self, trace: RoutingTrace) -> bool:
         """Whether this is the map of what a trace shows: its text, in its tokens, at its stage."""

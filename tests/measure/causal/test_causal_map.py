@@ -197,16 +197,18 @@ def of_pieces(pieces: list[bytes | None]) -> CausalMap:
 @pytest.mark.parametrize(
     ("pieces", "words"),
     [
-        ([None, b"One", b" wo", b"rd", b"."], [[1], [2, 3, 4]]),
+        ([None, b"One", b" wo", b"rd", b"."], [[1], [2, 3], [4]]),
         (
-            [None, "Το".encode(), " π".encode(), "ρ".encode()[:1], "ρ".encode()[1:], b" ", b"a"],
+            [None, "Το".encode(), " π".encode(), "ρ".encode()[:1], "ρ".encode()[1:], b" ", b"a("],
             [[1], [2, 3, 4], [5], [6]],
         ),
-        ([None, b"a\n", b"b", None, b"c"], [[1], [2], [3], [4]]),
-        ([None, *[b"x"] * 20], [[place] for place in range(1, 21)]),  # no white space for so long: no words
+        ([None, b"a(", b"b1", b"'s", b") ", b"c"], [[1], [2, 3], [4], [5]]),
+        ([None, b"a\n", b"b", None, b"c"], [[1], [2, 3, 4]]),  # a special token stands for no byte
+        ([None, b"\xce", b"\xce", b"ab"], [[1], [2], [3]]),  # bytes that are no text
+        ([None, *["ก".encode()] * 20], [[place] for place in range(1, 21)]),
     ],
 )
-def test_a_word_is_what_white_space_divides_whatever_pieces_it_is_in(pieces, words):
+def test_a_word_is_letters_in_a_row_whatever_pieces_they_are_in(pieces, words):
     found = of_pieces(pieces)
     assert [list(found.word_at(token)) for token in range(1, len(pieces))] == [word for word in words for _ in word]
 

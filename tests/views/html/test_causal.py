@@ -49,4 +49,4 @@ def test_both_distributions_stand_beside_one_another_and_the_text_s_own_token_is
     text = words(render_next_tokens(make_causal(), make_next()))
     assert "0.50 bits as it is, 2.00 with expert 1 in layer 3: 1.50 more" in text
     assert "a ← the text 75% 25%" in text and "◆ 10% 50%" in text
-    assert "Sent to expert 1 in one layer alone, the word “<b>x<b>x<b>x” changes most by layer" in text
+    assert "Sent to expert 1 in one layer alone, “<b>x” changes most by layer" in text
