@@ -9,7 +9,7 @@ from helpers.sample_runs import make_run, results
 from helpers.words import words
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.pages.compare import page as compare
-from lpr_lab.dashboard.pages.retention import page as retention
+from lpr_lab.dashboard.pages.retention import compose as retention
 from lpr_lab.dashboard.pages.routing import page as routing
 from lpr_lab.dashboard.pages.runs import page as runs
 from lpr_lab.dashboard.pages.runs.compare import render_comparison

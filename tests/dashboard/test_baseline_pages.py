@@ -11,7 +11,7 @@ from lpr_lab.dashboard.api import Endpoints
 from lpr_lab.dashboard.pages.compare.compose import compose as compare
 from lpr_lab.dashboard.pages.compare.sides import comparable
 from lpr_lab.dashboard.pages.experts import page as experts
-from lpr_lab.dashboard.pages.retention import page as retention
+from lpr_lab.dashboard.pages.retention import compose as retention
 from lpr_lab.dashboard.pages.routing.compose import compose as routing
 from lpr_lab.dashboard.pages.runs import page as runs
 from lpr_lab.dashboard.pages.runs.detail import render_detail

@@ -8,7 +8,7 @@ from helpers.sample_runs import change_table, log_training
 from helpers.words import words
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.pages.experts import page as experts
-from lpr_lab.dashboard.pages.retention import page as retention
+from lpr_lab.dashboard.pages.retention import compose as retention
 from lpr_lab.dashboard.pages.runs import page as runs
 from lpr_lab.dashboard.pages.runs.detail import render_detail
 from lpr_lab.runs.run import Run

@@ -8,7 +8,7 @@ import pytest
 
 from helpers.tiny_notebooks import copy_run
 from lpr_lab.dashboard import shell
-from lpr_lab.dashboard.pages.retention import page as retention
+from lpr_lab.dashboard.pages.retention import compose as retention
 from lpr_lab.errors import ComparisonRefusedError, LprError, UsageError
 from lpr_lab.experiments.notebooks.run import notebooks_dir, run_notebook
 from lpr_lab.experiments.studies import evaluation

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from lpr_lab.dashboard.page_data import PageData, opening, ready
+from lpr_lab.dashboard.pages.retention.compose import LIFELONG, compared_causes, shown_dataset, sides
 from lpr_lab.dashboard.pages.retention.document import token_table, trace_between
-from lpr_lab.dashboard.pages.retention.page import LIFELONG, compared_causes, shown_dataset, sides
 from lpr_lab.dashboard.shell import PageContext
 from lpr_lab.errors import ComparisonRefusedError, MissingError
 from lpr_lab.runs.compare.control_runs import excess_forgetting, find_old_only

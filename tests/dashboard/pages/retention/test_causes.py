@@ -7,7 +7,7 @@ from helpers.sample_runs import make_run
 from helpers.sample_scores import write_scores, write_slices
 from helpers.words import words
 from lpr_lab.dashboard import page_data, shell
-from lpr_lab.dashboard.pages.retention import page as retention
+from lpr_lab.dashboard.pages.retention import compose as retention
 from lpr_lab.dashboard.pages.retention.causes import shown_language
 from lpr_lab.dashboard.query import Query
 from lpr_lab.runs.compare.paired_scores import compare

@@ -11,7 +11,7 @@ from helpers.sample_scores import STAGES, scored, write_lifelong, write_scores
 from helpers.sample_tasks import write_answers
 from helpers.words import words
 from lpr_lab.dashboard import shell
-from lpr_lab.dashboard.pages.retention import page as retention
+from lpr_lab.dashboard.pages.retention import compose as retention
 from lpr_lab.dashboard.pages.retention import render
 from lpr_lab.measure.forgetting import bootstrap_draws, change_rows
 from lpr_lab.runs.compare import paired_scores
