@@ -9,9 +9,11 @@ import pytest
 from helpers.sample_scorecard import scorecard_runs
 from lpr_lab.errors import MissingError
 from lpr_lab.experiments.scorecard import build
+from lpr_lab.experiments.scorecard.plan import card_for
 from lpr_lab.runs.find import list_runs
 from lpr_lab.runs.scorecard import table
 from lpr_lab.runs.scorecard.claims import CLAIMS
+from lpr_lab.runs.scorecard.kept_runs import unpack
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +71,12 @@ def test_runs_on_another_base_of_the_same_name_are_left_out(made, tmp_path):
     kept = {run.id for own in build.find_arms(card, list_runs(root)).values() for run in own.values()}
     assert newest.id in kept and not kept & {run.id for run in others[:4]}
     assert kept >= {run.id for run in others[4:]}, "runs from before bases were recorded stay"
+
+
+def test_a_table_that_came_with_its_runs_is_what_they_say(tmp_path):
+    with_runs = sorted(table.RESULTS.glob("*.runs.zip"))
+    assert with_runs
+    for archive in with_runs:
+        base = archive.name.removesuffix(".runs.zip")
+        unpack(base, tmp_path, table.RESULTS)
+        assert json.loads(json.dumps(build.build(card_for(base), tmp_path))) == table.read_saved(base)
