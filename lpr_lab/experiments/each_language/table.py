@@ -19,6 +19,7 @@ from lpr_lab.measure.significance import bootstrap_interval, rank_correlation_in
 from lpr_lab.runs.find import list_runs
 from lpr_lab.runs.run import Run
 from lpr_lab.runs.scorecard.effects import Effect, NotMeasuredError, combined, sample_of
+from lpr_lab.runs.scorecard.kept_runs import source_of_saved
 from lpr_lab.runs.scorecard.parts import Term
 from lpr_lab.runs.scorecard.table import effect_json, file_name
 from lpr_lab.text.languages import get_language
@@ -106,7 +107,7 @@ def language_table(base: str, root: str | Path, folder: Path | None = None) -> t
         raise MissingError(
             f"No language was taught to {base!r} by itself. Make the runs: lpr-lab languages run --base {base}"
         )
-    return storage.read_json_object(path), "the results that came with the code; their runs are not here"
+    return storage.read_json_object(path), source_of_saved(base, path.parent, verb="languages")
 
 
 def save_table(table: Mapping[str, Any], folder: Path | None = None) -> Path:

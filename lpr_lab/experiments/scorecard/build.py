@@ -14,6 +14,7 @@ from lpr_lab.runs.scorecard import table
 from lpr_lab.runs.scorecard.claims import CLAIMS
 from lpr_lab.runs.scorecard.find import key_of
 from lpr_lab.runs.scorecard.instrument import check_instrument
+from lpr_lab.runs.scorecard.kept_runs import source_of_saved
 from lpr_lab.runs.scorecard.parts import MIN_SEEDS
 from lpr_lab.runs.scorecard.verdict import row_of
 from lpr_lab.storage import read_json_object
@@ -139,7 +140,7 @@ def scorecard(base: str, root: str | Path) -> tuple[dict[str, Any], str]:
         return card, f"the runs in {root}"
     if base in CARDS and base not in table.saved_bases():
         return card, "no run: none was made on this base yet"
-    return table.read_saved(base), "the results that came with the code; their runs are not here"
+    return table.read_saved(base), source_of_saved(base)
 
 
 def rerun(card: Card, number: int) -> str:

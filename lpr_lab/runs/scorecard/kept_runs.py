@@ -86,6 +86,19 @@ def unpack(base: str, root: Path, folder: Path | None = None) -> tuple[list[str]
     return new, there
 
 
+def source_of_saved(base: str, folder: Path | None = None, *, verb: str = "scorecard") -> str:
+    """Return in words where a saved table is from, and how its runs are had, where they were saved with it.
+
+    Args:
+        base: of the table.
+        folder: where it lies; None for the scorecards that came with the code.
+        verb: the command whose table it is.
+    """
+    there = _archive(base, folder or RESULTS).is_file()
+    how = f"their runs, without weights: lpr-lab {verb} unpack --base {base}" if there else "their runs are not here"
+    return f"the results that came with the code; {how}"
+
+
 def _content(path: Path) -> bytes:
     """Return a file as it is kept; of the status without which process on which machine did the work."""
     if path.name != "status.json":

@@ -5,11 +5,12 @@ import zipfile
 
 import pytest
 
+from helpers.sample_runs import make_run
 from helpers.sample_scorecard import scorecard_runs
 from lpr_lab.errors import DamagedError, MissingError
 from lpr_lab.experiments.scorecard import build
 from lpr_lab.runs.find import list_runs
-from lpr_lab.runs.scorecard.kept_runs import KEPT, pack, unpack
+from lpr_lab.runs.scorecard.kept_runs import KEPT, pack, source_of_saved, unpack
 
 
 @pytest.fixture(scope="module")
@@ -81,3 +82,9 @@ def test_an_archive_that_is_cut_short_is_refused(packed, tmp_path):
     (tmp_path / packed.name).write_bytes(packed.read_bytes()[:500])
     with pytest.raises(DamagedError, match="not readable"):
         unpack("small-world", tmp_path / "runs", tmp_path)
+
+
+def test_a_saved_table_says_how_its_runs_are_had_where_they_are(tmp_path):
+    assert source_of_saved("mine", tmp_path).endswith("their runs are not here")
+    pack([make_run(tmp_path / "runs")], "mine", tmp_path)
+    assert source_of_saved("mine", tmp_path, verb="languages").endswith("lpr-lab languages unpack --base mine")
