@@ -263,7 +263,8 @@ def word_in_words(causal: CausalMap, cell: Cell, most: int = 3) -> str:
 
 
 def _text_of(causal: CausalMap, place: range) -> str:
-    return b"".join(causal.token_bytes[token] or b"" for token in place).decode(errors="replace").strip()
+    pieces = [causal.token_bytes[token] for token in place]
+    return "".join(span.text for span in text_spans(pieces)).strip()
 
 
 def _more_or_less(bits: float) -> str:

@@ -224,3 +224,17 @@ def test_what_matters_to_a_word_is_the_sum_over_its_tokens_and_the_largest_comes
     for token in (0, 4):
         with pytest.raises(UsageError, match="no token"):
             found.word_at(token)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "said"),
+    [
+        ([None, b"a", " θ".encode()[:2], " θ".encode()[2:], "ά".encode()], "the word “θά”"),
+        ([None, "ก".encode()[:2], "ก".encode()[2:]], "the word “ก”"),
+        ([None, b"a", b" \xe0\xb8"], "“⟨E0 B8⟩”"),  # a lone piece of a character, as bytes
+    ],
+)
+def test_a_word_is_named_whole_and_a_lone_piece_of_a_character_by_its_bytes(pieces, said):
+    found = of_pieces(pieces)
+    last = len(pieces) - 1
+    assert said in word_in_words(found, Cell(2, 0, last)) and "�" not in finding_in_words(found, 0)
