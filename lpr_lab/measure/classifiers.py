@@ -7,6 +7,7 @@ import pandas as pd
 from transformers import PreTrainedTokenizerBase
 
 from lpr_lab.errors import UsageError
+from lpr_lab.measure.documents import choose_tests
 from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.capture import RoutingRecord, decoder_of, record_routing
 from lpr_lab.model.forward import inference, read_blocks
@@ -28,53 +29,49 @@ def classifier_accuracy(
     *,
     languages: Sequence[str],
     original: Sequence[str],
-    split: str = "dev",
+    splits: Sequence[str] = ("heldout", "dev"),
     tokens_per_language: int = 1024,
+    max_document_tokens: int = 256,
     block_tokens: int = 256,
     precision: str = "auto",
 ) -> pd.DataFrame:
     """Return per layer and language the share of tokens that the layer's classifier puts on the right side.
 
-    Its keywords are those of `evaluate`, which runs call with the same values.
+    Its keywords are those of `evaluate`, and it reads the documents that `evaluate` scores with the same limits.
 
     Args:
         model: an expanded model whose selected stage has classifiers.
         tokenizer: the base model's.
-        corpus: with documents of `split` that no stage was trained on.
+        corpus: splits that it lacks are left out, and those without text in one of the languages while another has all.
         languages: which to read.
         original: those of them whose tokens should be called original; the others should be called expanded.
-        split: which documents.
-        tokens_per_language: how much of them.
+        splits: of documents that no stage was trained on.
+        tokens_per_language: how much of each.
+        max_document_tokens: of a longer document the beginning is read.
         block_tokens: S of the packed blocks.
         precision: auto, fp32 or bf16.
 
     Returns:
-        Columns layer, language, role, dataset, accuracy, n_tokens. A language without documents in `split` is left out.
+        Columns layer, language, role, dataset, accuracy, n_tokens.
 
     Raises:
-        UsageError: no layer has a classifier at this stage.
+        UsageError: no layer has a classifier at this stage, or none of the splits has documents in a language.
     """
     if not any(layer.classifier is not None for layer in moe_layers(model)):
         raise UsageError("No layer has a routing classifier at this stage; give review(..., classifier_layers=[...]).")
     require_embeddings(model, tokenizer)
+    tests = choose_tests(corpus, splits, languages, tokens_per_language, max_document_tokens, tokenizer)
+    packed = [pack_documents(found, tokenizer, block_tokens, languages=[code]) for _, code, found in tests]
     rows: list[list[Any]] = []
-    num_blocks = max(tokens_per_language // block_tokens, 1)
-    total = tokens_per_language * len(languages)
     with (
         reading(model) as model,
         inference(model, precision),
-        progress(total, "Classifiers", "token") as bar,
+        progress(sum(len(blocks) for blocks in packed) * block_tokens, "Classifiers", "token") as bar,
     ):
-        for language in languages:
-            documents = corpus.documents(split, language) if split in corpus.splits else []
-            if not documents:
-                continue
-            blocks = pack_documents(documents, tokenizer, block_tokens, languages=[language])
+        for (split, language, _), blocks in zip(tests, packed, strict=True):
             role = "original" if language in original else "expanded"
             with record_routing(model) as record:
-                passes = read_blocks(
-                    decoder_of(model), blocks, range(min(len(blocks), num_blocks)), batch_blocks=1, bar=bar
-                )
+                passes = read_blocks(decoder_of(model), blocks, range(len(blocks)), batch_blocks=1, bar=bar)
                 right, seen = _count_right(passes, record, is_original=role == "original")
             rows += [[layer, language, role, split, right[layer] / max(seen, 1), seen] for layer in sorted(right)]
     return pd.DataFrame(rows, columns=COLUMNS)

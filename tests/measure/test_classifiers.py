@@ -1,5 +1,7 @@
 """The accuracy of routing classifiers, layer by layer."""
 
+from copy import copy
+
 import pytest
 import torch
 
@@ -12,7 +14,7 @@ from lpr_lab.model.stages import enter_stage
 OPTIONS = {
     "languages": ["en", "el"],
     "original": ["en"],
-    "tokens_per_language": 128,
+    "tokens_per_language": 200,
     "block_tokens": 64,
     "precision": "fp32",
 }
@@ -36,7 +38,7 @@ def test_a_classifier_that_always_says_original_is_right_on_original_languages_o
     assert list(table.columns) == COLUMNS
     accuracy = table.set_index(["layer", "language"])["accuracy"]
     assert accuracy.to_dict() == {(0, "en"): 1, (1, "en"): 0, (0, "el"): 0, (1, "el"): 1}
-    assert (table["n_tokens"] > 60).all() and (table["n_tokens"] <= 128).all()  # separators do not count
+    assert (table["n_tokens"] > 60).all() and (table["n_tokens"] <= 200).all()  # separators do not count
 
 
 def test_only_layers_with_a_classifier_are_reported(tiny_model, tiny_tokenizer, tiny_corpus):
@@ -47,3 +49,19 @@ def test_only_layers_with_a_classifier_are_reported(tiny_model, tiny_tokenizer, 
 def test_a_model_without_classifiers_is_refused(tiny_model, tiny_tokenizer, tiny_corpus):
     with pytest.raises(UsageError, match="classifier_layers"):
         classifier_accuracy(upcycle(tiny_model("llama"), (1, 1)), tiny_tokenizer, tiny_corpus, **OPTIONS)
+
+
+@pytest.mark.parametrize("splits", [("heldout",), ("train", "dev"), ("heldout", "dev")])
+def test_whatever_test_sets_there_are_are_read_and_named(tiny_model, tiny_tokenizer, tiny_corpus, splits):
+    corpus = copy(tiny_corpus)
+    corpus.splits = splits
+    table = classifier_accuracy(with_classifiers(tiny_model, 0, 1), tiny_tokenizer, corpus, **OPTIONS)
+    assert set(table["dataset"]) == set(splits) - {"train"}
+    assert len(table) == 4 * table["dataset"].nunique()
+
+
+def test_without_any_text_to_test_on_it_is_refused(tiny_model, tiny_tokenizer, tiny_corpus):
+    corpus = copy(tiny_corpus)
+    corpus.splits = ("train", "replay")
+    with pytest.raises(UsageError, match="no documents in"):
+        classifier_accuracy(with_classifiers(tiny_model, 0), tiny_tokenizer, corpus, **OPTIONS)

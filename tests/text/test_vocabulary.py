@@ -132,7 +132,7 @@ VERBS = {
     "trace": lambda m, t, c, out: trace(m, t, "Καλημέρα"),
     "generate_pair": lambda m, t, c, out: generate_pair(m, t, "Καλημέρα"),
     "classifier_accuracy": lambda m, t, c, out: classifier_accuracy(
-        m, t, c, languages=["en", "el"], original=["en"], split="train", tokens_per_language=100
+        m, t, c, languages=["en", "el"], original=["en"], splits=["train"], tokens_per_language=100
     ),
 }
 

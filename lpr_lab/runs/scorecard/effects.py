@@ -127,7 +127,10 @@ def sample_of(term: Term, run: Run) -> Sample:
     """Return the number of one arm that a term asks for, from one run."""
     if term.measure == "bits":
         return _bits(run, term)
-    return Sample(_MEASURES[term.measure](run, term))
+    value = _MEASURES[term.measure](run, term)
+    if not math.isfinite(value):
+        raise NotMeasuredError(f"run {run.id} has no number for {term.measure}")
+    return Sample(value)
 
 
 def _bits(run: Run, term: Term) -> Sample:
@@ -173,7 +176,9 @@ def _accuracy(run: Run, term: Term) -> float:
     table = run.tables.read("classifiers")
     if table is None:
         raise NotMeasuredError(f"run {run.id} has no routing classifier")
-    rows = table[table["dataset"] == DATASET] if "dataset" in table else table
+    rows = table[table["dataset"] == DATASET]
+    if rows.empty:
+        raise NotMeasuredError(f"run {run.id} did not ask its routing classifiers on {DATASET} text")
     return float(rows["accuracy"].mean())
 
 
@@ -182,7 +187,10 @@ def _kl(run: Run, term: Term) -> float:
     table = run.tables.read("self_divergence")
     if table is None:
         raise NotMeasuredError(f"run {run.id} drew no samples of its base")
-    rows = table[(table["model"] == (term.stage or table["model"].iloc[-1])) & (table["language"] == "all")]
+    rows = table[table["language"] == "all"]
+    rows = rows[rows["model"] == (term.stage or rows["model"].iloc[-1])] if len(rows) else rows
+    if rows.empty:
+        raise NotMeasuredError(f"run {run.id} has no distance from its base on the base's samples")
     return float(rows["kl_percent"].iloc[0])
 
 

@@ -79,6 +79,14 @@ def test_runs_that_are_there_are_not_made_again_and_an_interrupted_one_goes_on(m
     assert {row["language"]: row["role"] for row in changes} == {"en": "original", "es": "original", "el": "expanded"}
 
 
+@pytest.mark.slow
+def test_the_classifiers_of_a_run_are_judged_on_the_test_set_that_it_reads(materials, tmp_path):
+    made = make_missing(tiny_card(materials), ["layer_moe"], 1, tmp_path)
+    assert not made.failed
+    table = made.runs["layer_moe", 0].tables.read("classifiers")
+    assert set(table["dataset"]) == {"heldout"} and table["accuracy"].between(0, 1).all() and len(table)
+
+
 def test_an_arm_that_fails_is_noted_and_the_others_are_made(materials, tmp_path, monkeypatch):
     def fails(experiment, *args):
         if experiment.recipe == "full":

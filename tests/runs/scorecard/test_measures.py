@@ -1,5 +1,7 @@
 """What a scorecard reads of a run beside bits per byte."""
 
+import math
+
 import pandas as pd
 import pytest
 
@@ -42,3 +44,23 @@ def test_right_continuations_are_the_mean_over_a_roles_languages(run):
 def test_a_run_that_was_not_asked_says_so(measure, tmp_path):
     with pytest.raises(NotMeasuredError, match=r"drew no samples|was asked no"):
         sample_of(Term("", "original", measure=measure), arm_run(tmp_path, 0, MOE))
+
+
+CLASSIFIERS = ["layer", "language", "role", "dataset", "accuracy", "n_tokens"]
+
+
+def test_routing_classifiers_are_judged_on_the_test_set_of_the_scorecard(run):
+    rows = [[0, "en", "original", "dev", 0.1, 9], [0, "en", "original", "heldout", 0.9, 9]]
+    run.tables.write(
+        "classifiers", pd.DataFrame([*rows, [1, "hu", "expanded", "heldout", 0.7, 9]], columns=CLASSIFIERS)
+    )
+    assert sample_of(Term("", "", measure="classifier"), run).value == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize(
+    "rows", [[], [[0, "en", "original", "dev", 0.9, 9]], [[0, "en", "original", "heldout", math.nan, 0]]]
+)
+def test_a_table_without_a_number_for_it_is_no_measurement(run, rows):
+    run.tables.write("classifiers", pd.DataFrame(rows, columns=CLASSIFIERS))
+    with pytest.raises(NotMeasuredError, match="classifier"):
+        sample_of(Term("", "", measure="classifier"), run)
