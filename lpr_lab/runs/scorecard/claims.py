@@ -28,8 +28,11 @@ def _not_worse(text: str, one: str, other: str, role: str, min_layers: int = 0) 
     return Part(text, (Term(one, role), Term(other, role, -1.0)), below=ABOUT_EQUAL, min_layers=min_layers)
 
 
+_STAGE1_FORGETS = Part("Original languages get worse in stage 1.", (Term(LPR, "original", 1.0, STAGE1),), above=0.0)
+
+
 def _half_recovered(text: str, arm: str) -> Part:
-    return Part(text, (Term(arm, "reviewed"), Term(arm, "reviewed", -0.5, STAGE1)), below=0.0)
+    return Part(text, (Term(arm, "reviewed"), Term(arm, "reviewed", -0.5, STAGE1)), below=0.0, premise=_STAGE1_FORGETS)
 
 
 def _weight(text: str, one: tuple[str, str], other: tuple[str, str], role: str, **limits: float) -> Part:
@@ -74,7 +77,7 @@ CLAIMS: tuple[Claim, ...] = (
         "+10.7 new, -6.8 old (score)",
         parts=(
             Part("Expanded languages gain in stage 1.", (Term(LPR, "expanded", 1.0, STAGE1),), below=0.0),
-            Part("Original languages get worse in stage 1.", (Term(LPR, "original", 1.0, STAGE1),), above=0.0),
+            _STAGE1_FORGETS,
             Part(
                 "By more than the same training on original text makes them (the old-only control).",
                 (Term(LPR, "original", 1.0, STAGE1), Term("old-only", "original", -1.0, STAGE1)),

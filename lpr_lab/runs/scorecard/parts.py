@@ -45,6 +45,7 @@ class Part:
         above, below: the ends of the range, exclusive; None where there is none.
         min_layers: of a base on which it can be decided.
         curves: two pairs of arms instead of terms: forgetting of the first less that of the second, at equal gain.
+        premise: what has to hold for this to say anything; where nothing is lost, nothing can come back.
     """
 
     text: str
@@ -53,11 +54,14 @@ class Part:
     below: float | None = None
     min_layers: int = 0
     curves: tuple[tuple[str, ...], ...] = ()
+    premise: "Part | None" = None
 
     @property
     def arms(self) -> tuple[str, ...]:
         """The arms that it needs, each once."""
-        return tuple(dict.fromkeys([term.arm for term in self.terms] + [arm for curve in self.curves for arm in curve]))
+        of_premise = self.premise.arms if self.premise is not None else ()
+        own = [term.arm for term in self.terms] + [arm for curve in self.curves for arm in curve]
+        return tuple(dict.fromkeys([*own, *of_premise]))
 
 
 @dataclass(frozen=True)

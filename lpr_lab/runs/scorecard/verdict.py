@@ -74,7 +74,7 @@ def row_of(claim: Claim, arms: Arms, checks: Sequence[Mapping[str, Any]] = ()) -
         return _exact(claim, [check for check in checks if check["claim"] == claim.number])
     runs: list[Run] = [run for own in arms.values() for run in own.values()]
     layers = num_layers(runs)
-    parts = tuple(decide(part, effect_of(part, arms), layers) for part in claim.parts)
+    parts = tuple(_decided(part, arms, layers) for part in claim.parts)
     verdict = _of_all([one.verdict for one in parts])
     named = [one for one in parts if one.verdict == verdict]
     why = ""
@@ -83,6 +83,16 @@ def row_of(claim: Claim, arms: Arms, checks: Sequence[Mapping[str, Any]] = ()) -
     elif verdict == UNDECIDED:
         why = "; ".join(dict.fromkeys(f"{one.part.text} {one.why}" for one in named))
     return Row(claim, verdict, why, parts)
+
+
+def _decided(part: Part, arms: Arms, layers: int) -> Decided:
+    """Return a part with its verdict; where what it presupposes does not hold, it says nothing."""
+    found = decide(part, effect_of(part, arms), layers)
+    if part.premise is None or found.verdict == UNDECIDED:
+        return found
+    if decide(part.premise, effect_of(part.premise, arms), layers).verdict == HOLDS:
+        return found
+    return Decided(part, found.effect, UNDECIDED, f"it presupposes what does not hold here: {part.premise.text}")
 
 
 def _exact(claim: Claim, checks: Sequence[Mapping[str, Any]]) -> Row:

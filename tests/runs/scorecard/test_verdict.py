@@ -54,6 +54,21 @@ def test_what_comes_back_is_measured_between_the_stages_of_one_run(arms):
     assert decide(part, effect_of(part, arms)).verdict == HOLDS
 
 
+def test_where_nothing_was_lost_nothing_can_come_back(arms):
+    gave_back = {"terms": (Term("one", "reviewed"), Term("one", "reviewed", -0.5, "G1 expand")), "below": 0.0}
+    stage1 = (Term("one", "original", 1.0, "G1 expand"),)
+    forgot, gained = Part("It forgets.", stage1, above=0.0), Part("It does not forget.", stage1, below=0.0)
+    holds, presupposes = row_of(
+        Claim(
+            9, "a", "", ORDER, (Part("half", **gave_back, premise=forgot), Part("half", **gave_back, premise=gained))
+        ),
+        arms,
+    ).parts
+    assert holds.verdict == HOLDS and presupposes.verdict == UNDECIDED
+    assert "presupposes" in presupposes.why and "It does not forget." in presupposes.why
+    assert presupposes.effect.value == holds.effect.value, "the number stays"
+
+
 @pytest.mark.parametrize(
     ("part", "why"),
     [
