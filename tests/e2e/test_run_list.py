@@ -164,6 +164,7 @@ def test_notes_and_tags_are_written_in_the_page_and_stay_while_runs_are_ticked(o
     page = open_page(f"/?run={runs[3].id}", at=at, script=WATCH)
     settle(page)
     page.get_by_role("button", name="Write notes and tags").click()
+    settle(page, 300)  # the boxes are made when the section opens, and filled with what was saved
     notes, tags = page.get_by_label("Notes on this run, plain text"), page.get_by_label("Tags, with blanks")
     notes.fill("<b>Best</b> so far\nשורה שנייה")
     box(page, TITLES[0]).click()
