@@ -240,10 +240,11 @@ def keep_text(run: Run, text_id: str, name: str, trace: "RoutingTrace", group: s
     _forget_imported(run, text_id)
 
 
-def _forget_imported(run: Run, text_id: str) -> None:
+def _forget_imported(run: Run, *text_ids: str) -> None:
     if (run.path / IMPORTED).exists():
         with _importing(run) as kept:
-            kept.pop(text_id, None)
+            for text_id in text_ids:
+                kept.pop(text_id, None)
 
 
 def rename_text(run: Run, text_id: str, name: str, group: str | None = None, text: str | None = None) -> None:
@@ -288,8 +289,11 @@ def delete_group(run: Run, group: str) -> int:
     found = by_group(own_texts(run)).get(group)
     if not found:
         raise MissingError(f"Run {run.id} keeps no text in a group {group!r}; somebody may have deleted it.")
+    _refuse_example(run)
     for text in found:
-        delete_text(run, text.id)
+        if text.is_traced:
+            run.traces.delete(text.id)
+    _forget_imported(run, *(text.id for text in found))
     return len(found)
 
 
