@@ -241,10 +241,10 @@ def finding_in_words(causal: CausalMap, expert: int) -> str:
     place = causal.word_at(found.token)
     if len(place) > 1:
         name += f" of the word “{_text_of(causal, place)}”"
-    which = "the original expert" if expert == 0 else f"expert {expert}"
     return (
-        f"Layer {found.layer} matters most: with {which} there the text costs {_more_or_less(found.layer_bits)} "
-        f"({total:.1f} as it is). The largest change of one token is {name} (token {found.token + 1}), "
+        f"Layer {found.layer} matters most: with {_expert_in_words(expert)} there the text costs "
+        f"{_more_or_less(found.layer_bits)} ({total:.1f} as it is). "
+        f"The largest change of one token is {name} (token {found.token + 1}), "
         f"{_more_or_less(found.token_bits)} by layer {found.token_layer} alone."
     )
 
@@ -258,8 +258,12 @@ def word_in_words(causal: CausalMap, cell: Cell, most: int = 3) -> str:
     layers = [f"layer {causal.layers[row]} ({bits[row]:+.2f} bits)".replace("-", "−") for row in order]
     what = f"the word “{text}”" if len(place) > 1 else f"“{text}”"
     then = f", then {' and '.join(layers[1:])}" if layers[1:] else ""
-    which = "the original expert" if cell.expert == 0 else f"expert {cell.expert}"
-    return f"Sent to {which} in one layer alone, {what} changes most by {layers[0]}{then}."
+    where = f"Sent to {_expert_in_words(cell.expert)} in one layer alone"
+    return f"{where}, {what} changes most by {layers[0]}{then}."
+
+
+def _expert_in_words(expert: int) -> str:
+    return "the original expert" if expert == 0 else f"expert {expert}"
 
 
 def _text_of(causal: CausalMap, place: range) -> str:
