@@ -10,7 +10,6 @@ a command needs it, so that `--help` answers at once.
 import typer
 
 from lpr_lab.cli import (
-    bake_off,
     commands,
     control,
     harness,
@@ -45,7 +44,6 @@ app.command("harness", context_settings=harness.CONTEXT)(harness.harness_command
 app.add_typer(control.app, name="control")
 app.add_typer(scorecard.app, name="scorecard")
 app.add_typer(languages.app, name="languages")
-app.command("bake-off")(bake_off.bake_off_command)
 app.command("small-world")(small_world.small_world_command)
 app.command("import-routing")(import_routing.import_routing_command)
 app.command("app")(commands.app_command)

@@ -1,7 +1,7 @@
 """`lpr-lab scorecard`: whether the papers' claims hold, from runs; shown, made, saved."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -73,7 +73,8 @@ def run_command(
     from lpr_lab.experiments.scorecard.exact import exact_run
     from lpr_lab.experiments.scorecard.run import make_missing
 
-    card, names = _card(base, original, expanded, precision), _arms(only, arm)
+    card = _card(base, original, expanded, precision)
+    names = _arms(card, only, arm)
     root = runs_folder(runs_dir)
     with progress_output(quiet):
         if not dry_run and (only is None or min(only) < _FIRST_OF_ORDER):
@@ -123,6 +124,8 @@ def unpack_command(base: Base = "small-world", runs_dir: RunsDir = None) -> None
 
 _FIRST_OF_ORDER = 8
 """The first claim that needs training."""
+_SHOWN = 3
+"""Ways to divide the budget that are written out, of a rule that has a new one for every seed."""
 
 
 def _card(base: str, original: list[str] | None, expanded: list[str] | None, precision: str | None) -> "Card":
@@ -136,18 +139,17 @@ def _card(base: str, original: list[str] | None, expanded: list[str] | None, pre
     return card_for(base, **changes | ({"unreviewed": ()} if original else {}))
 
 
-def _arms(only: list[int] | None, arms: list[str] | None) -> list[str]:
+def _arms(card: "Card", only: list[int] | None, arms: list[str] | None) -> list[str]:
     """Return the arms that claims need, and those named; all where neither is given."""
     from lpr_lab.errors import one_of
-    from lpr_lab.experiments.scorecard.plan import ARMS
     from lpr_lab.runs.scorecard.claims import CLAIMS
 
     for name in arms or ():
-        one_of("arm", name, tuple(ARMS))
+        one_of("arm", name, tuple(card.arms))
     if only is None and not arms:
-        return list(ARMS)
+        return list(card.arms)
     wanted = {name for claim in CLAIMS if claim.number in (only or ()) for name in claim.arms}
-    return [name for name in ARMS if name in wanted or name in (arms or ())]
+    return [name for name in card.arms if name in wanted or name in (arms or ())]
 
 
 def _print(card: Mapping[str, Any]) -> None:
@@ -168,7 +170,24 @@ def _print(card: Mapping[str, Any]) -> None:
             numbers = [_number(part["value"]), _interval(part), str(part["seeds"] or "–")]
             rows.append(["", "  " + part["verdict"], *numbers, "  " + part["text"] + why])
     print(*aligned(rows), sep="\n")
+    _print_allocations(card["allocations"]["rules"])
     print(f"\n{', '.join(f'{count} {word}' for word, count in card['verdicts'].items())}.")
+
+
+def _print_allocations(rules: Sequence[Mapping[str, Any]]) -> None:
+    if not rules:
+        return
+    print("\nThe allocations (change of new and of original languages, and points of new ones beside uniform):")
+    rows = [["divided by", "new experts by layer", "seeds", "new", "original", "beside uniform"]]
+    for row in rules:
+        experts = "; ".join(" ".join(map(str, own)) for own in row["experts"][:_SHOWN])
+        numbers = [_with_interval(row[name]) for name in ("expanded", "original", "expanded_less_uniform")]
+        rows.append([row["rule"], experts, str(row["expanded"]["seeds"]), *numbers])
+    print(*aligned(rows), sep="\n")
+
+
+def _with_interval(of: Mapping[str, Any]) -> str:
+    return _number(of["value"]) + ("" if of["low"] is None else f" ({_interval(of)})")
 
 
 def _yes(passes: bool) -> str:

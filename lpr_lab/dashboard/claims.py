@@ -62,6 +62,8 @@ _ARM_COLUMNS = (
     "Peak memory",
     "A run took",
 )
+_WAYS = 3
+"""Ways to divide a budget that are drawn, of a rule that has a new one for every seed."""
 _GLYPHS = {"holds": "✓", "fails": "✕", "not decidable here": "?"}
 
 
@@ -103,6 +105,7 @@ def render_claims(runs_dir: Path, base: str = DEFAULT, stamps: tuple[Any, ...] =
         finding = f"Of {len(card['claims'])} claims of the two papers {_counted(card['verdicts'])}, on {base}."
         top = shell.head(TITLE, finding, query=Query(base=base))
         body = render("dashboard/claims_card.html.j2", **_values(card, source, runs_dir))
+        body += _allocations(card["allocations"])
     body += _each_language(base, runs_dir)
     page = {"head": theme.head(), "header": shell.header(""), "top": top, "footer": about.footer(), "title": TITLE}
     return render("dashboard/document.html.j2", body=body, **page, **parts)
@@ -160,6 +163,35 @@ def _arm(arm: Mapping[str, Any], here: set[str]) -> dict[str, Any]:
 
 def _cost(value: float | None, said: Callable[[float], str]) -> str:
     return NOT_MEASURED if value is None else said(value)
+
+
+def _allocations(found: Mapping[str, Any]) -> Markup:
+    """Return the comparison of rules that divide experts over the layers; empty where none was run."""
+    if not found["rules"]:
+        return Markup()
+    numbers = ("expanded", "original", "expanded_less_uniform", "original_less_uniform")
+    rules = [
+        {
+            "rule": row["rule"],
+            "experts": row["experts"][:_WAYS],
+            "more": max(len(row["experts"]) - _WAYS, 0),
+            "seeds": row["expanded"]["seeds"],
+            "new": row["expanded_less_uniform"],
+            **{name: _with_interval(row[name]) for name in numbers},
+        }
+        for row in found["rules"]
+    ]
+    scores = [
+        {
+            "score": row["score"].replace("_", " "),
+            "values": row["values"],
+            "words": " ".join(f"{value:.3g}" for value in row["values"]),
+            "correlation": NOT_MEASURED if row["correlation"] is None else _correlation(row["correlation"]),
+        }
+        for row in found["scores"]
+    ]
+    ends = [abs(row["new"][end]) for row in rules for end in ("value", "low", "high") if row["new"][end] is not None]
+    return render("dashboard/allocations.html.j2", rules=rules, scores=scores, reach=max(ends, default=0.0))
 
 
 def _each_language(base: str, runs_dir: Path) -> Markup:

@@ -69,6 +69,36 @@ def test_languages_that_were_taught_alone_stand_there_with_their_numbers(tmp_pat
     assert all(f'href="/?run={run}"' in page for row in table["rows"] for run in row["runs"].values())
 
 
+def test_rules_for_where_experts_go_stand_there_beside_uniform(made, monkeypatch, tmp_path):
+    def of(value, low=None, high=None):
+        return {"value": value, "low": low, "high": high, "seeds": 3, "by_seed": {}}
+
+    _, card = made
+    rules = [
+        {
+            "arm": name,
+            "rule": name,
+            "experts": experts,
+            "expanded": of(-2.5, -3.0, -2.0),
+            "original": of(0.5),
+            "expanded_less_uniform": of(less),
+            "original_less_uniform": of(None),
+        }
+        for name, experts, less in (("random", [[1, 3], [2, 2], [3, 1], [4, 0]], 0.31), ("uniform", [[2, 2]], None))
+    ]
+    scores = [{"score": "mlp_input", "values": [-0.1, 0.4], "correlation": {"value": 0.5, "low": None, "high": None}}]
+    shown = {**card, "allocations": {"rules": rules, "scores": scores}}
+    monkeypatch.setattr(claims, "scorecard", lambda base, runs_dir: (shown, "runs"))
+    claims.render_claims.cache_clear()
+    page = claims.render_claims(tmp_path)
+    claims.render_claims.cache_clear()
+    assert "−2.50 (−3.00 to −2.00)" in page and "+0.31" in page and page.count('class="lpr-interval"') == 1
+    assert 'aria-label="1 3"' in page and 'aria-label="4 0"' not in page and "1 more" in page
+    assert "mlp input" in page and "-0.1 0.4" in page
+    monkeypatch.undo()
+    assert 'id="allocations"' not in claims.render_claims(tmp_path, "gemma3-270m"), "nothing was run on it"
+
+
 @pytest.mark.slow
 def test_the_page_is_served_and_every_page_leads_to_it(made, monkeypatch):
     root, card = made

@@ -1,6 +1,8 @@
 """Made-up runs of a scorecard: what each arm gained and forgot is given, the scores of its documents follow."""
 
 import hashlib
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ def arm_run(
     noise: float = 0.002,
     config: dict[str, Any] | None = None,
     roles: dict[str, str] = ROLES,
+    datasets: Sequence[str] = ("heldout",),
     **further: Any,
 ) -> Run:
     """Make a finished run.
@@ -35,11 +38,12 @@ def arm_run(
         noise: standard deviation over seeds of a language's change, as a share.
         config: all settings; `CONFIG` and the seed when not given.
         roles: of every language that is scored.
+        datasets: that it is scored on.
         further: of what phases found, by phase.
     """
     run = Run.create(root, kind="expansion", slug="x", title="x", config=config or {**CONFIG, "seed": seed})
     rng, sets = np.random.default_rng(seed), []
-    for code, role in roles.items():
+    for (code, role), dataset in product(roles.items(), datasets):
         fixed = np.random.default_rng(len(code) + ord(code[0]))  # the same documents in every run
         sizes = fixed.integers(80, 900, 30)
         base = fixed.normal(2.2, 0.25, 30).clip(1) * np.log(2) * sizes
@@ -49,7 +53,7 @@ def arm_run(
             nats[stage] = base * (1 + changes.get(code, 0.0) + spread + rng.normal(0, noise))
         ids = tuple(f"{code}/{number:03}" for number in range(30))
         digest = hashlib.sha256(code.encode()).hexdigest()
-        sets.append(ScoredDocuments(code, role, "heldout", digest, sizes, nats, ids))
+        sets.append(ScoredDocuments(code, role, dataset, digest, sizes, nats, ids))
     run.tables.write("documents", document_rows(sets).rename(columns={"model": "stage"}))
     last = list(stages)[-1]
     run.tables.write("change", change_rows(sets, [bootstrap_draws(test, 50) for test in sets], "base", last))

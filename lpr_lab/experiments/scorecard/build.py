@@ -6,11 +6,12 @@ from typing import Any
 
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.config import completed
-from lpr_lab.experiments.scorecard.plan import ARMS, CARDS, Card, card_for, experiment_of
+from lpr_lab.experiments.scorecard.plan import CARDS, Card, card_for, experiment_of
 from lpr_lab.model.bases.made import made_folder
 from lpr_lab.runs.find import list_runs
 from lpr_lab.runs.run import Run
 from lpr_lab.runs.scorecard import table
+from lpr_lab.runs.scorecard.allocations import measured_gains
 from lpr_lab.runs.scorecard.claims import CLAIMS
 from lpr_lab.runs.scorecard.find import key_of
 from lpr_lab.runs.scorecard.instrument import check_instrument
@@ -56,12 +57,13 @@ def find_arms(card: Card, runs: Sequence[Run]) -> dict[str, dict[int, Run]]:
     for run in finished_of(card.base, runs):
         by_key.setdefault(settings_key(completed(run.config)), []).append(run)
     found: dict[str, dict[int, Run]] = {}
-    for name, arm in ARMS.items():
+    for name, arm in card.arms.items():
         parent = next(iter(found.get(arm.after, {}).values()), None) if arm.after else None
-        if arm.after and parent is None:
+        gains = measured_gains(found, arm.probes)
+        if (arm.after and parent is None) or (arm.probes and gains is None):
             continue
         own: dict[int, Run] = {}
-        for run in by_key.get(settings_key(completed(experiment_of(card, name, 0, parent).to_config())), []):
+        for run in by_key.get(settings_key(completed(experiment_of(card, name, 0, parent, gains).to_config())), []):
             seed = int(run.config["seed"]) - arm.first_seed
             if 0 <= seed < AGAIN:
                 own.setdefault(seed, run)
@@ -120,6 +122,7 @@ def build(card: Card, root: str | Path) -> dict[str, Any]:
         "instrument": [check.to_json() for check in check_instrument(arms)],
         "claims": rows,
         "verdicts": table.count_verdicts(rows),
+        "allocations": table.allocations_json(arms),
         "arms": table.arms_json(arms),
         "hours": round(
             sum(sum(run.phases.seconds.values()) for own in arms.values() for run in own.values()) / 3600, 2

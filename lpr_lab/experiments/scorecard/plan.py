@@ -4,14 +4,18 @@ An arm is a recipe with settings; a card is the base, the text and the budget on
 belongs to an arm by its settings alone, so one that was made otherwise counts as well. Torch-free.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lpr_lab.errors import one_of
 from lpr_lab.experiments import recipes
 from lpr_lab.experiments.config import Experiment
+from lpr_lab.method.allocation import allocate
+from lpr_lab.method.scores.table import LayerScores
 from lpr_lab.method.training.budget import StageBudget
+from lpr_lab.runs.scorecard import instrument
+from lpr_lab.runs.scorecard.allocations import MEASURED_GAIN, ORACLE, PER_LAYER, probe_of
 from lpr_lab.runs.scorecard.parts import MIN_SEEDS
 
 
@@ -35,6 +39,10 @@ class Card:
     similarity_tokens: int = 20_000
     seeds: int = 5
     """How many the card asks for."""
+    instrument_seeds: int = 0
+    """Of the arms by which the instrument is checked, where these are to be more than `seeds`."""
+    probed_layers: int = 0
+    """Layers of the base, where one expert is tried in each alone: a run for each, so only of a small base."""
     precision: str = "fp32"
     """What all arms compute in, on every machine: `auto` would compare runs of two precisions."""
     self_samples: int = 16
@@ -43,6 +51,16 @@ class Card:
     tasks: tuple[str, ...] = ()
     """Asked of every stage beside bits per byte."""
     task_items: int = 25
+
+    @property
+    def arms(self) -> Mapping[str, "Arm"]:
+        """All arms by name: `ARMS`, and where layers are probed one for each, and one that divides by the probes."""
+        if not self.probed_layers:
+            return ARMS
+        layers = range(self.probed_layers)
+        alone = {probe_of(one): tuple(int(one == other) for other in layers) for one in layers}
+        probes = {name: Arm(recipe="moe_lpr", settings={"allocation": new}, on_dev=True) for name, new in alone.items()}
+        return {**ARMS, **probes, ORACLE: Arm(recipe="moe_lpr", probes=tuple(probes))}
 
 
 _SMOLLM2 = Card(
@@ -72,6 +90,8 @@ CARDS: Mapping[str, Card] = {
         blocks_per_step=1,
         eval_tokens_per_language=2048,
         similarity_tokens=2048,
+        instrument_seeds=12,  # five are too few to see 1 % of forgetting
+        probed_layers=5,
     ),
     "smollm2-135m": _SMOLLM2,
     "gemma3-270m": replace(_SMOLLM2, base="gemma3-270m", seeds=1),
@@ -94,6 +114,10 @@ class Arm:
     """The arm whose run it goes on from, with the card's second group of languages."""
     first_seed: int = 0
     """Of this arm; another one repeats an arm with other seeds."""
+    on_dev: bool = False
+    """Whether dev text is measured beside held-out text: for what another arm's plan is made of."""
+    probes: tuple[str, ...] = ()
+    """Arms by whose gains on dev text its experts are divided over the layers, one arm for each."""
 
 
 _AS_THE_REVIEW = {"finetune_replay_share": None}
@@ -140,10 +164,16 @@ ARMS: Mapping[str, Arm] = {
     "lora_64": Arm(recipe="lora_64"),
     "lora_64, tenth of the rate": Arm(recipe="lora_64", rate=1 / 10),
     "lora_moe, tenth of the rate": Arm(recipe="lora_moe", rate=1 / 10),
-    "layer_moe, inverse": Arm(recipe="layer_moe", settings={"classifiers": 0, "allocation": "inverse"}),
-    "layer_moe, random": Arm(recipe="layer_moe", settings={"classifiers": 0, "allocation": "random"}),
+    # Fourth: other rules for which layers get the experts (see `runs.scorecard.allocations`).
+    **{
+        f"layer_moe, {rule.replace('_', ' ')}": Arm(recipe="layer_moe", settings={"classifiers": 0, "allocation": rule})
+        for rule in ("inverse", "random", "first", "last", "neurons", "gradient", "predicted_gain")
+    },
+    "layer_moe, attention outputs": Arm(
+        recipe="layer_moe", settings={"classifiers": 0, "similarity_state": "attention_output"}
+    ),
 }
-"""In the order in which they are trained: what most claims need comes first."""
+"""In the order in which they are trained: what most claims need comes first. See `Card.arms` for those of one base."""
 
 
 def card_for(base: str = "small-world", **changes: Any) -> Card:
@@ -152,7 +182,9 @@ def card_for(base: str = "small-world", **changes: Any) -> Card:
     return replace(known, **changes)
 
 
-def experiment_of(card: Card, name: str, seed: int, parent: Any = None) -> Experiment:
+def experiment_of(
+    card: Card, name: str, seed: int, parent: Any = None, gains: Sequence[float] | None = None
+) -> Experiment:
     """Return the experiment of an arm with a seed.
 
     Args:
@@ -160,13 +192,19 @@ def experiment_of(card: Card, name: str, seed: int, parent: Any = None) -> Exper
         name: of the arm.
         seed: 0 or more; an arm that repeats another one with other seeds adds its own first one.
         parent: the run it goes on from, of an arm that has one.
+        gains: of one expert in each layer (`measured_gains`), of an arm that divides by them.
     """
-    one_of("arm", name, tuple(ARMS))
-    arm = ARMS[name]
+    one_of("arm", name, tuple(card.arms))
+    arm = card.arms[name]
     if arm.after:
         assert parent is not None, f"the arm {name!r} goes on from a run of {arm.after!r}"
         return recipes.settings_of_further(parent, expanded=card.further, seed=seed)
-    return recipes.RECIPES[arm.recipe](**_settings(card, arm) | {"seed": arm.first_seed + seed})
+    settings = _settings(card, arm) | {"seed": arm.first_seed + seed}
+    if arm.probes:
+        assert gains is not None, f"the arm {name!r} divides experts by what its probes gained"
+        scores = LayerScores(kind=MEASURED_GAIN, values=tuple(gains))
+        settings["allocation"] = allocate(scores, PER_LAYER * len(gains)).new_experts
+    return recipes.RECIPES[arm.recipe](**settings)
 
 
 def _settings(card: Card, arm: Arm) -> dict[str, Any]:
@@ -200,10 +238,15 @@ def _settings(card: Card, arm: Arm) -> dict[str, Any]:
 def jobs(card: Card, names: Iterable[str], seeds: int) -> list[tuple[str, int]]:
     """Return (arm, seed) in the order in which they are trained.
 
-    The first three seeds of every arm come before the others, because with these a claim can be decided, and an arm's
-    parent comes before the arm.
+    The first three seeds of every arm come before the others, because with these a claim can be decided, and what an
+    arm goes on from, or is planned by, comes before the arm. The arms of the instrument have at least as many seeds as
+    the card asks for them, where all that the card asks for is made.
     """
-    wanted = set(names)
-    wanted |= {ARMS[name].after for name in wanted if ARMS[name].after}
+    arms, wanted = card.arms, set(names)
+    wanted |= {other for name in wanted for other in (arms[name].after, *arms[name].probes) if other}
     rounds = (range(min(seeds, MIN_SEEDS)), range(MIN_SEEDS, seeds))
-    return [(name, seed) for part in rounds for name in ARMS if name in wanted for seed in part]
+    planned = [(name, seed) for part in rounds for name in arms if name in wanted for seed in part]
+    if seeds < card.seeds:
+        return planned
+    further = range(seeds, card.instrument_seeds)
+    return planned + [(name, seed) for name in instrument.PAIR if name in wanted for seed in further]

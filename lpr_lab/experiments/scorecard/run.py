@@ -21,13 +21,15 @@ from lpr_lab.experiments import pipeline
 from lpr_lab.experiments.config import Experiment, completed
 from lpr_lab.experiments.corpus import corpus_of
 from lpr_lab.experiments.scorecard.build import base_of, finished_of, on_one_base
-from lpr_lab.experiments.scorecard.plan import ARMS, Card, experiment_of, jobs
+from lpr_lab.experiments.scorecard.plan import Card, experiment_of, jobs
 from lpr_lab.model.bases.fingerprint import base_fingerprint
 from lpr_lab.model.bases.load import load_base
 from lpr_lab.progress import hidden
 from lpr_lab.runs.find import list_runs
 from lpr_lab.runs.run import Run
+from lpr_lab.runs.scorecard.allocations import measured_gains
 from lpr_lab.runs.scorecard.find import finished_by_key, key_of
+from lpr_lab.runs.scorecard.parts import MIN_SEEDS
 from lpr_lab.text.corpus import Corpus
 
 Job = tuple[str, int]
@@ -56,7 +58,7 @@ def make_missing(
 
     Args:
         card: what all arms share.
-        names: of arms (`plan.ARMS`); the arms that these go on from are made too.
+        names: of arms (`Card.arms`); the arms that these go on from, or are planned by, are made too.
         seeds: how many of each.
         root: the folder of runs.
         say: told a line before and after every run.
@@ -69,7 +71,8 @@ def make_missing(
     made, texts = Made(), Texts()
     todo = []
     for job in jobs(card, names, seeds):
-        run = _finished(card, job, there, made)
+        needed = _needed(card, job, made)
+        run = None if isinstance(needed, str) else there.get(key_of(_plain(experiment_of(card, *job, **needed))))
         if run is None:
             todo.append(job)
         else:
@@ -81,14 +84,16 @@ def make_missing(
     for number, job in enumerate(todo):
         name, seed = job
         say(f"{number + 1} of {len(todo)}: {name}, seed {seed}{_left(time.monotonic() - began, number, len(todo))}")
-        parent = made.runs.get((ARMS[name].after, seed))
-        if ARMS[name].after and (parent is None or not parent.paths.has_checkpoint):
-            without = "not there" if parent is None else "here without weights"
-            made.failed[job] = f"its parent, {ARMS[name].after} with seed {seed}, is {without}"
+        needed = _needed(card, job, made)
+        parent = None if isinstance(needed, str) else needed.get("parent")
+        if parent is not None and not parent.paths.has_checkpoint:
+            needed = f"its parent, {card.arms[name].after} with seed {seed}, is here without weights"
+        if isinstance(needed, str):
+            made.failed[job] = needed
             continue
         try:
-            experiment = experiment_of(card, name, seed, parent)
-            made.runs[job] = one_run(experiment, root, texts.of(experiment))
+            experiment = experiment_of(card, name, seed, **needed)
+            made.runs[job] = one_run(experiment, root, texts.of(experiment, dev=card.arms[name].on_dev))
             made.new.append(job)
         except LprError as error:
             made.failed[job] = str(error)
@@ -109,14 +114,14 @@ class Texts:
     """Text that several runs read, loaded once; of two test sets only that of another genre, which halves measuring."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, tuple[str, ...]], Corpus] = {}
+        self._known: dict[tuple[str, tuple[str, ...], bool], Corpus] = {}
 
-    def of(self, experiment: Experiment) -> Corpus:
-        """Return an experiment's corpus."""
-        key = experiment.corpus, experiment.languages
+    def of(self, experiment: Experiment, dev: bool = False) -> Corpus:
+        """Return an experiment's corpus; with dev text where that is asked for, or where there is no other."""
+        key = experiment.corpus, experiment.languages, dev
         if key not in self._known:
             whole = corpus_of(experiment.to_config(), experiment.languages)
-            kept = {place: texts for place, texts in whole.texts.items() if place[0] != "dev"}
+            kept = {place: texts for place, texts in whole.texts.items() if dev or place[0] != "dev"}
             self._known[key] = replace(whole, texts=kept) if "heldout" in whole.splits else whole
         return self._known[key]
 
@@ -137,12 +142,20 @@ def seconds_of(run: Run) -> float:
     return float(sum(run.phases.seconds.values()))
 
 
-def _finished(card: Card, job: Job, there: dict[str, Run], made: Made) -> Run | None:
+def _needed(card: Card, job: Job, made: Made) -> dict[str, Any] | str:
+    """Return what `experiment_of` wants beside arm and seed; or, where runs for it are missing, which, in words."""
     name, seed = job
-    parent = made.runs.get((ARMS[name].after, seed))
-    if ARMS[name].after and parent is None:
-        return None
-    return there.get(key_of(_plain(experiment_of(card, name, seed, parent))))
+    arm = card.arms[name]
+    if arm.after:
+        parent = made.runs.get((arm.after, seed))
+        return f"its parent, {arm.after} with seed {seed}, is not there" if parent is None else {"parent": parent}
+    if arm.probes:
+        own = {probe: {of: run for (other, of), run in made.runs.items() if other == probe} for probe in arm.probes}
+        gains = measured_gains(own, arm.probes)
+        if gains is None:
+            return f"it is planned by {MIN_SEEDS} seeds of each of {', '.join(arm.probes)}"
+        return {"gains": gains}
+    return {}
 
 
 def _plain(experiment: Experiment) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pandas as pd
 from lpr_lab.errors import UsageError
 from lpr_lab.experiments.scorecard.build import build
 from lpr_lab.experiments.scorecard.exact import exact_run
-from lpr_lab.experiments.scorecard.plan import ARMS, Card, card_for
+from lpr_lab.experiments.scorecard.plan import Card, card_for
 from lpr_lab.experiments.scorecard.run import make_missing
 from lpr_lab.runs.claims import Claim, as_records
 from lpr_lab.runs.find import start_run
@@ -49,7 +49,7 @@ class ScorecardSettings:
     def arms(self) -> list[str]:
         """The arms that the claims need."""
         wanted = {name for claim in CLAIMS if claim.number in self.claims for name in claim.arms}
-        return [name for name in ARMS if name in wanted]
+        return [name for name in self.card.arms if name in wanted]
 
 
 def start(settings: ScorecardSettings, run_dir: str = "", root: str | Path | None = None) -> Run:

@@ -16,6 +16,8 @@ from lpr_lab.runs.scorecard.effects import Arms, Effect, NotMeasuredError, Sampl
 from lpr_lab.runs.scorecard.parts import Term
 
 FIRST, AGAIN, OTHER = "moe_lpr", "moe_lpr again", "full_replay"
+PAIR = FIRST, AGAIN
+"""The arm that is compared with itself."""
 PLANTED_PERCENT = 1.0
 ROLES = ("expanded", "original")
 
@@ -58,7 +60,7 @@ def check_instrument(arms: Arms) -> list[Check]:
 
 def _again(arms: Arms, role: str) -> Check:
     name, text = f"A/A, {role}", f"{FIRST} against itself with other seeds ({role} languages): the interval covers 0."
-    return _checked(name, text, arms, (FIRST, AGAIN), role, lambda found: found.low <= 0 <= found.high)
+    return _checked(name, text, arms, PAIR, role, lambda found: found.low <= 0 <= found.high)
 
 
 def _planted(arms: Arms, role: str) -> Check:
@@ -67,7 +69,7 @@ def _planted(arms: Arms, role: str) -> Check:
         "as worse."
     )
     name = f"planted {PLANTED_PERCENT:g} %, {role}"
-    return _checked(name, text, arms, (FIRST, AGAIN), role, lambda found: found.low > 0, dearer=PLANTED_PERCENT)
+    return _checked(name, text, arms, PAIR, role, lambda found: found.low > 0, dearer=PLANTED_PERCENT)
 
 
 def _checked(

@@ -9,13 +9,14 @@ from lpr_lab import storage
 from lpr_lab.errors import MissingError
 from lpr_lab.runs.compare.costs import costs_of
 from lpr_lab.runs.run import Run
+from lpr_lab.runs.scorecard.allocations import compare_allocations
 from lpr_lab.runs.scorecard.effects import Arms, Effect, NotMeasuredError, combined, sample_of
 from lpr_lab.runs.scorecard.parts import Term
 from lpr_lab.runs.scorecard.verdict import FAILS, HOLDS, UNDECIDED, Row
 
 RESULTS = Path(__file__).parent / "results"
 """Committed scorecards, one file per base."""
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _ARM_NUMBERS = {
     "expanded": Term("", "expanded"),
     "reviewed": Term("", "reviewed"),
@@ -95,6 +96,22 @@ def _arm_json(name: str, own: Mapping[int, Run]) -> dict[str, Any]:
         **{key: costs[key] for key in kept if key in costs},
         "seconds": round(sum(seconds) / len(seconds), 1),
     }
+
+
+def allocations_json(arms: Arms) -> dict[str, Any]:
+    """Return which rule divides experts best, and every score of layers, JSON-able (see `allocations`)."""
+    found = compare_allocations(arms)
+    rules = [
+        {key: effect_json(value) if isinstance(value, Effect) else value for key, value in row.items()}
+        for row in found["rules"]
+    ]
+    return {"rules": rules, "scores": [_score_json(row) for row in found["scores"]]}
+
+
+def _score_json(row: Mapping[str, Any]) -> dict[str, Any]:
+    of = row["correlation"]
+    ends = None if of is None else {name: _number(getattr(of, name)) for name in ("value", "low", "high")}
+    return {"score": row["score"], "values": [_number(value) for value in row["values"]], "correlation": ends}
 
 
 def count_verdicts(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:

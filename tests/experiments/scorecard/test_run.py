@@ -1,13 +1,18 @@
 """The scorecard's plan, and what trains it: nothing twice, parents first, and on after an interruption."""
 
+from dataclasses import replace
+
 import pytest
 
 from helpers.sample_scorecard import tiny_card
 from lpr_lab.errors import LprError
 from lpr_lab.experiments import pipeline
 from lpr_lab.experiments.config import Experiment
+from lpr_lab.experiments.scorecard.build import build
 from lpr_lab.experiments.scorecard.plan import ARMS, card_for, experiment_of, jobs
 from lpr_lab.experiments.scorecard.run import make_missing
+from lpr_lab.runs.scorecard import instrument
+from lpr_lab.runs.scorecard.allocations import ORACLE, RULES, UNIFORM, probe_of
 from lpr_lab.storage import remove_directory
 
 
@@ -46,6 +51,49 @@ def test_an_arm_that_goes_on_from_another_has_that_one_made_first():
         *(("moe_lpr", seed) for seed in range(2)),
         *(("second group", seed) for seed in range(2)),
     ]
+
+
+def test_rules_for_where_experts_go_share_their_number_and_differ_in_nothing_else():
+    card = card_for()
+    assert set(RULES) <= set(card.arms) and set(RULES) - set(ARMS) == {ORACLE}
+    budgets = {name: experiment_of(card, name, 0, gains=[1.0] * 5) for name in RULES}
+    same = {name: one.new_experts_per_layer for name, one in budgets.items() if not isinstance(one.allocation, tuple)}
+    assert set(same.values()) == {2, 5} and [name for name, count in same.items() if count == 5] == ["5 experts"]
+    uniform = budgets[UNIFORM].to_config()
+    for name, one in budgets.items():
+        other = {key for key, value in one.to_config().items() if value != uniform[key]}
+        assert other <= {"recipe", "allocation", "similarity_state", "new_experts_per_layer"}, name
+
+
+def test_the_oracle_divides_by_what_one_expert_gained_in_each_layer():
+    card, probes = card_for(), [probe_of(layer) for layer in range(5)]
+    assert [experiment_of(card, name, 0).allocation for name in probes[:2]] == [(1, 0, 0, 0, 0), (0, 1, 0, 0, 0)]
+    assert experiment_of(card, ORACLE, 0, gains=[4, 2, 2, 1, 1]).allocation == (4, 2, 2, 1, 1)
+    planned = jobs(card, [ORACLE], 3)
+    assert planned == [*((name, seed) for name in probes for seed in range(3)), *((ORACLE, seed) for seed in range(3))]
+    assert ORACLE not in card_for("smollm2-135m").arms, "thirty probes are too dear"
+
+
+def test_the_instrument_has_more_seeds_where_all_that_the_card_asks_for_are_made():
+    card = card_for()
+    every = jobs(card, card.arms, card.seeds)
+    seeds = {name: sum(name == other for other, _ in every) for name in card.arms}
+    assert {seeds.pop(name) for name in instrument.PAIR} == {card.instrument_seeds} and set(seeds.values()) == {5}
+    assert len(jobs(card, card.arms, 1)) == len(card.arms)
+
+
+@pytest.mark.slow
+def test_the_oracle_is_made_after_its_probes_and_found_again(materials, tmp_path):
+    card = replace(tiny_card(materials), probed_layers=2, stage1_tokens=64)
+    few = make_missing(card, [ORACLE], 1, tmp_path, say=lambda text: None)
+    assert "3 seeds" in few.failed[ORACLE, 0] and len(few.new) == 2
+    made = make_missing(card, [ORACLE], 3, tmp_path, say=lambda text: None)
+    assert not made.failed and sum(made.runs[ORACLE, 0].config["allocation"]) == 4
+    found = build(card, tmp_path)["allocations"]
+    assert {row["arm"] for row in found["rules"]} == {ORACLE, probe_of(0), probe_of(1)}
+    assert not make_missing(card, [ORACLE], 3, tmp_path, say=lambda text: None).new
+    dev, heldout = (set(made.runs[name, 0].tables.read("documents")["dataset"]) for name in (probe_of(0), ORACLE))
+    assert (dev, heldout) == ({"dev", "heldout"}, {"heldout"})
 
 
 @pytest.mark.slow
@@ -94,6 +142,6 @@ def test_an_arm_that_fails_is_noted_and_the_others_are_made(materials, tmp_path,
         return object()
 
     monkeypatch.setattr("lpr_lab.experiments.scorecard.run.one_run", fails)
-    monkeypatch.setattr("lpr_lab.experiments.scorecard.run.Texts.of", lambda self, experiment: None)
+    monkeypatch.setattr("lpr_lab.experiments.scorecard.run.Texts.of", lambda self, experiment, dev: None)
     made = make_missing(tiny_card(materials), ["full", "lora"], 1, tmp_path, say=lambda text: None)
     assert made.failed == {("full", 0): "out of paper"} and made.new == [("lora", 0)]
