@@ -122,6 +122,7 @@ def build(card: Card, root: str | Path) -> dict[str, Any]:
         "instrument": [check.to_json() for check in check_instrument(arms)],
         "claims": rows,
         "verdicts": table.count_verdicts(rows),
+        "equal_gain": table.equal_gain_json(arms),
         "allocations": table.allocations_json(arms),
         "arms": table.arms_json(arms),
         "hours": round(

@@ -108,6 +108,8 @@ class Arm:
     """What differs from the recipe, by flat names."""
     rate: float = 1.0
     """Learning rate of experts (of a baseline, of all), as a share of what suits the base."""
+    holds_routers: bool = False
+    """Whether routers stay as they begin, at as good as equal weights, in stage 1."""
     stage2: float = 1.0
     """Tokens of stage 2, as a share of the card's."""
     after: str = ""
@@ -120,6 +122,21 @@ class Arm:
     """Arms by whose gains on dev text its experts are divided over the layers, one arm for each."""
 
 
+_RATES = {
+    "thirtieth of the rate": 1 / 30,
+    "tenth of the rate": 1 / 10,
+    "third of the rate": 1 / 3,
+    "three times the rate": 3.0,
+}
+
+
+def _at_rates(recipe: str, *rates: str, **settings: Any) -> "dict[str, Arm]":
+    """Return a recipe at other rates than the one that suits it, as points of its curve at equal gain."""
+    return {f"{recipe}, {rate}": Arm(recipe=recipe, settings=settings, rate=_RATES[rate]) for rate in rates}
+
+
+_AS_GOOD_AS_NONE = 1e-12
+"""A learning rate at which nothing that is read in float32 changes."""
 _AS_THE_REVIEW = {"finetune_replay_share": None}
 """As much replay as the review has, not the 5 % of the recipe's own: what the paper gave its baselines."""
 
@@ -142,11 +159,8 @@ ARMS: Mapping[str, Arm] = {
     "full": Arm(recipe="full"),
     "2 experts": Arm(recipe="moe_lpr", settings={"new_experts_per_layer": 2}),
     "5 experts": Arm(recipe="moe_lpr", settings={"new_experts_per_layer": 5}),
-    "full_replay, third of the rate": Arm(recipe="full_replay", settings=_AS_THE_REVIEW, rate=1 / 3),
-    "full_replay, tenth of the rate": Arm(recipe="full_replay", settings=_AS_THE_REVIEW, rate=1 / 10),
-    "full_replay, thirtieth of the rate": Arm(recipe="full_replay", settings=_AS_THE_REVIEW, rate=1 / 30),
-    "moe_lpr, third of the rate": Arm(recipe="moe_lpr", rate=1 / 3),
-    "moe_lpr, three times the rate": Arm(recipe="moe_lpr", rate=3.0),
+    **_at_rates("full_replay", *list(_RATES)[2::-1], **_AS_THE_REVIEW),
+    **_at_rates("moe_lpr", "third of the rate", "three times the rate"),
     "layer_moe": Arm(recipe="layer_moe"),
     "layer_moe, no classifier": Arm(recipe="layer_moe", settings={"classifiers": 0}),
     "lora_moe": Arm(recipe="lora_moe"),
@@ -162,8 +176,8 @@ ARMS: Mapping[str, Arm] = {
     "lape": Arm(recipe="lape"),
     "interpolate": Arm(recipe="interpolate"),
     "lora_64": Arm(recipe="lora_64"),
-    "lora_64, tenth of the rate": Arm(recipe="lora_64", rate=1 / 10),
-    "lora_moe, tenth of the rate": Arm(recipe="lora_moe", rate=1 / 10),
+    **_at_rates("lora_64", "tenth of the rate"),
+    **_at_rates("lora_moe", "tenth of the rate"),
     # Fourth: other rules for which layers get the experts (see `runs.scorecard.allocations`).
     **{
         f"layer_moe, {rule.replace('_', ' ')}": Arm(recipe="layer_moe", settings={"classifiers": 0, "allocation": rule})
@@ -172,6 +186,17 @@ ARMS: Mapping[str, Arm] = {
     "layer_moe, attention outputs": Arm(
         recipe="layer_moe", settings={"classifiers": 0, "similarity_state": "attention_output"}
     ),
+    # Fifth: other points of what is compared at equal gain (see `runs.scorecard.equal_gain`), and an average of two.
+    **_at_rates("lora", "third of the rate", "tenth of the rate"),
+    **_at_rates("lora_moe", "thirtieth of the rate"),
+    **_at_rates("sparse_moe", "tenth of the rate", "thirtieth of the rate"),
+    **_at_rates("llama_pro", "three times the rate"),
+    **_at_rates("route_first", "third of the rate", "three times the rate"),
+    **_at_rates("layer_moe", "third of the rate", "three times the rate"),
+    **_at_rates("ssu", "tenth of the rate", "thirtieth of the rate"),
+    "interpolate, a quarter": Arm(recipe="interpolate", settings={"interpolation_weight": 0.25}),
+    "interpolate, a tenth": Arm(recipe="interpolate", settings={"interpolation_weight": 0.1}),
+    "no_review, routers held": Arm(recipe="no_review", holds_routers=True),
 }
 """In the order in which they are trained: what most claims need comes first. See `Card.arms` for those of one base."""
 
@@ -216,6 +241,8 @@ def _settings(card: Card, arm: Arm) -> dict[str, Any]:
         suits = recipes.RECIPES[arm.recipe](base=card.base).resolved().stage1.learning_rate
         assert suits is not None
         rate = {"learning_rate": suits * arm.rate}
+    if arm.holds_routers:
+        rate["router_learning_rate"] = _AS_GOOD_AS_NONE
     return {
         "base": card.base,
         "corpus": card.corpus,

@@ -11,6 +11,7 @@ from lpr_lab.runs.compare.costs import costs_of
 from lpr_lab.runs.run import Run
 from lpr_lab.runs.scorecard.allocations import compare_allocations
 from lpr_lab.runs.scorecard.effects import Arms, Effect, NotMeasuredError, combined, sample_of
+from lpr_lab.runs.scorecard.equal_gain import compare_at_equal_gain
 from lpr_lab.runs.scorecard.parts import Term
 from lpr_lab.runs.scorecard.verdict import FAILS, HOLDS, UNDECIDED, Row
 
@@ -96,6 +97,12 @@ def _arm_json(name: str, own: Mapping[int, Run]) -> dict[str, Any]:
         **{key: costs[key] for key in kept if key in costs},
         "seconds": round(sum(seconds) / len(seconds), 1),
     }
+
+
+def equal_gain_json(arms: Arms) -> list[dict[str, Any]]:
+    """Return what each method forgets where it gained what MoE-LPR did, JSON-able (see `equal_gain`)."""
+    rows = compare_at_equal_gain(arms)
+    return [{**row, "more": effect_json(row["more"]), "why": row["more"].problem} for row in rows]
 
 
 def allocations_json(arms: Arms) -> dict[str, Any]:
