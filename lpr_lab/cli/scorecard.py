@@ -170,8 +170,20 @@ def _print(card: Mapping[str, Any]) -> None:
             numbers = [_number(part["value"]), _interval(part), str(part["seeds"] or "–")]
             rows.append(["", "  " + part["verdict"], *numbers, "  " + part["text"] + why])
     print(*aligned(rows), sep="\n")
+    _print_equal_gain(card["equal_gain"])
     _print_allocations(card["allocations"]["rules"])
     print(f"\n{', '.join(f'{count} {word}' for word, count in card['verdicts'].items())}.")
+
+
+def _print_equal_gain(found: Sequence[Mapping[str, Any]]) -> None:
+    if not found:
+        return
+    print("\nAt equal gain (points by which original languages end above those of moe_lpr; below 0 forgets less):")
+    rows = [["method", "forgets more by", "seeds", "its points"]]
+    for row in found:
+        number = row["why"] or _with_interval(row["more"])
+        rows.append([row["method"], number, str(row["more"]["seeds"] or "–"), "; ".join(row["arms"])])
+    print(*aligned(rows), sep="\n")
 
 
 def _print_allocations(rules: Sequence[Mapping[str, Any]]) -> None:

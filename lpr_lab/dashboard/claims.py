@@ -3,7 +3,7 @@
 A document like `/concepts`: made on the server, without a session and without a script beside that of every page.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -105,7 +105,7 @@ def render_claims(runs_dir: Path, base: str = DEFAULT, stamps: tuple[Any, ...] =
         finding = f"Of {len(card['claims'])} claims of the two papers {_counted(card['verdicts'])}, on {base}."
         top = shell.head(TITLE, finding, query=Query(base=base))
         body = render("dashboard/claims_card.html.j2", **_values(card, source, runs_dir))
-        body += _allocations(card["allocations"])
+        body += _equal_gain(card["equal_gain"]) + _allocations(card["allocations"])
     body += _each_language(base, runs_dir)
     page = {"head": theme.head(), "header": shell.header(""), "top": top, "footer": about.footer(), "title": TITLE}
     return render("dashboard/document.html.j2", body=body, **page, **parts)
@@ -165,6 +165,20 @@ def _cost(value: float | None, said: Callable[[float], str]) -> str:
     return NOT_MEASURED if value is None else said(value)
 
 
+def _equal_gain(rows: Sequence[Mapping[str, Any]]) -> Markup:
+    """Return what each method forgets where it gained what MoE-LPR did; empty where none has several rates."""
+    if not rows:
+        return Markup()
+    shown = [{**row, "method": row["method"].replace("_", " "), "number": _with_interval(row["more"])} for row in rows]
+    return render("dashboard/equal_gain.html.j2", rows=shown, reach=_reach(row["more"] for row in rows))
+
+
+def _reach(effects: Iterable[Mapping[str, Any]]) -> float:
+    """Return how far from zero any of the numbers, or of the ends of their intervals, is."""
+    ends = [of[end] for of in effects for end in ("value", "low", "high")]
+    return max((abs(end) for end in ends if end is not None), default=0.0)
+
+
 def _allocations(found: Mapping[str, Any]) -> Markup:
     """Return the comparison of rules that divide experts over the layers; empty where none was run."""
     if not found["rules"]:
@@ -190,8 +204,8 @@ def _allocations(found: Mapping[str, Any]) -> Markup:
         }
         for row in found["scores"]
     ]
-    ends = [abs(row["new"][end]) for row in rules for end in ("value", "low", "high") if row["new"][end] is not None]
-    return render("dashboard/allocations.html.j2", rules=rules, scores=scores, reach=max(ends, default=0.0))
+    reach = _reach(row["new"] for row in rules)
+    return render("dashboard/allocations.html.j2", rules=rules, scores=scores, reach=reach)
 
 
 def _each_language(base: str, runs_dir: Path) -> Markup:

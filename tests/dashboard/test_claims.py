@@ -69,6 +69,22 @@ def test_languages_that_were_taught_alone_stand_there_with_their_numbers(tmp_pat
     assert all(f'href="/?run={run}"' in page for row in table["rows"] for run in row["runs"].values())
 
 
+def test_methods_stand_there_at_equal_gain_with_why_where_there_is_no_number(made, monkeypatch, tmp_path):
+    _, card = made
+    known = {"value": -1.25, "low": -2.0, "high": -0.5, "seeds": 3, "by_seed": {}}
+    unknown = {"value": None, "low": None, "high": None, "seeds": 0, "by_seed": {}}
+    rows = [
+        {"method": "route_first", "arms": ["a", "b"], "more": known, "why": ""},
+        {"method": "lora", "arms": ["c", "d"], "more": unknown, "why": "No gain was reached by all"},
+    ]
+    monkeypatch.setattr(claims, "scorecard", lambda base, runs_dir: ({**card, "equal_gain": rows}, "runs"))
+    claims.render_claims.cache_clear()
+    page = claims.render_claims(tmp_path)
+    claims.render_claims.cache_clear()
+    assert "route first" in page and "−1.25 (−2.00 to −0.50)" in page and "No gain was reached by all" in page
+    assert page.count('class="lpr-interval"') == 1
+
+
 def test_rules_for_where_experts_go_stand_there_beside_uniform(made, monkeypatch, tmp_path):
     def of(value, low=None, high=None):
         return {"value": value, "low": low, "high": high, "seeds": 3, "by_seed": {}}

@@ -2,12 +2,14 @@
 
 A way of training is a curve: several models of it, trained with other rates or budgets, each a point of gain and
 forgetting. Between two neighbouring points forgetting is taken to be a straight line in gain. Nothing is said of a gain
-that no two points enclose.
+that no two points enclose. A rate so high that a lower one gained as much is no way to gain, and is left out: a line
+from there to the others would make a method look worse than anyone would train it.
 
 Intervals are of a bootstrap over documents: every resample moves the points of all curves together, because all were
 scored on the same documents. They say nothing about other seeds. Numpy only.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -28,6 +30,8 @@ class GainPoint:
         gains: float [resamples].
         forgettings: float [resamples], of the same resamples.
         n_documents: of the smallest test set.
+        rate: the learning rate it was trained at; NaN where that is not known.
+        otherwise: of what it was made beside the rate; points that differ in the rate alone share it.
     """
 
     name: str
@@ -36,6 +40,8 @@ class GainPoint:
     gains: np.ndarray
     forgettings: np.ndarray
     n_documents: int
+    rate: float = math.nan
+    otherwise: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,13 +62,26 @@ class AtGain:
     resamples: np.ndarray | None
 
 
+def before_the_turn(points: Sequence[GainPoint]) -> list[GainPoint]:
+    """Return the points of a curve without those whose rate was too high: where a lower one gained no less."""
+    return [
+        point
+        for point in points
+        if not any(
+            lower.otherwise == point.otherwise and lower.rate < point.rate and lower.gain >= point.gain
+            for lower in points
+        )
+    ]
+
+
 def common_gain(curves: Mapping[str, Sequence[GainPoint]]) -> tuple[float, float]:
     """Return the lowest and highest gain that every curve encloses.
 
     Raises:
         ComparisonRefusedError: there is none, with the range of each.
     """
-    spans = {name: (min(p.gain for p in points), max(p.gain for p in points)) for name, points in curves.items()}
+    gains = {name: [point.gain for point in before_the_turn(points)] for name, points in curves.items()}
+    spans = {name: (min(own), max(own)) for name, own in gains.items()}
     low, high = max(span[0] for span in spans.values()), min(span[1] for span in spans.values())
     if low > high:
         told = "; ".join(f"{name} from {span[0]:.2f} to {span[1]:.2f} %" for name, span in spans.items())
@@ -84,7 +103,7 @@ def at_gain(points: Sequence[GainPoint], gain: float, name: str = "") -> AtGain:
     Raises:
         ComparisonRefusedError: no two points enclose the gain.
     """
-    order = sorted(points, key=lambda point: (point.gain, point.forgetting))
+    order = sorted(before_the_turn(points), key=lambda point: (point.gain, point.forgetting))
     low, high = order[0].gain, order[-1].gain
     if not low <= gain <= high:
         raise ComparisonRefusedError(

@@ -7,6 +7,8 @@ What any raw text does to a base is in both changes, so it is not in their diffe
 the base's bits per byte; above zero is forgetting. Its interval is paired over documents.
 """
 
+import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -120,7 +122,17 @@ def gain_point(model: ModelRef, dataset: str = "heldout") -> GainPoint:
     drawn = {role: np.mean([one.resamples for one in part], axis=0) for role, part in parts.items()}
     fewest = min(len(one.ids) for part in parts.values() for one in part)
     name = run.id + (f": {model.stage}" if model.stage else "")
-    return GainPoint(name, -means["expanded"], means["original"], -drawn["expanded"], drawn["original"], fewest)
+    resamples = -drawn["expanded"], drawn["original"]
+    return GainPoint(name, -means["expanded"], means["original"], *resamples, fewest, **rate_of(model))
+
+
+def rate_of(model: ModelRef) -> dict[str, Any]:
+    """Return the learning rate of a run's model, and what it was made of beside that, as a `GainPoint` has them."""
+    config = {name: value for name, value in model.run.config.items() if name != "seed"}
+    budget = dict(config.get("stage1") or {})
+    rate = budget.pop("learning_rate", None)
+    otherwise = json.dumps({**config, "stage1": budget, "stage": model.stage}, sort_keys=True)
+    return {"rate": math.nan if rate is None else float(rate), "otherwise": otherwise}
 
 
 def forgetting_at_gain(

@@ -17,6 +17,7 @@ import numpy as np
 from lpr_lab.errors import ComparisonRefusedError, LprError
 from lpr_lab.measure.controls.equal_gain import GainPoint, common_gain, difference_at_gain
 from lpr_lab.measure.significance import CONFIDENCE, student_quantile
+from lpr_lab.runs.compare.control_runs import rate_of
 from lpr_lab.runs.compare.paired_changes import Resampled, resampled_of
 from lpr_lab.runs.model_ref import ModelRef
 from lpr_lab.runs.run import Run
@@ -249,4 +250,5 @@ def _gain_point(run: Run) -> GainPoint:
     gain, forgetting = (_bits(run, Term("", role)) for role in ("expanded", "original"))
     assert gain.resamples is not None and forgetting.resamples is not None
     documents = min(gain.documents, forgetting.documents)
-    return GainPoint(run.id, -gain.value, forgetting.value, -gain.resamples, forgetting.resamples, documents)
+    drawn = -gain.resamples, forgetting.resamples
+    return GainPoint(run.id, -gain.value, forgetting.value, *drawn, documents, **rate_of(ModelRef(run, "")))

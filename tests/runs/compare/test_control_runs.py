@@ -13,10 +13,10 @@ from lpr_lab.runs.model_ref import ModelRef
 from lpr_lab.yaml_files import dump_yaml
 
 
-def point(gain: float, forgetting: float, name: str = "", noise: float = 0.1, seed: int = 0) -> GainPoint:
+def point(gain: float, forgetting: float, name: str = "", noise: float = 0.1, seed: int = 0, **made) -> GainPoint:
     rng = np.random.default_rng(seed)
-    shared = rng.normal(0, noise, 400)
-    return GainPoint(name or f"{gain}", gain, forgetting, gain + shared, forgetting + rng.normal(0, noise, 400), 50)
+    shared, own = rng.normal(0, noise, 400), rng.normal(0, noise, 400)
+    return GainPoint(name or f"{gain}", gain, forgetting, gain + shared, forgetting + own, 50, **made)
 
 
 def configured(run, **changes):
@@ -96,6 +96,18 @@ def test_two_points_of_one_gain_have_a_line_without_direction_and_claim_nothing(
     curve = [point(10.00, 1, seed=1), point(10.01, 9, seed=2)]
     assert not at_gain(curve, 10.005).forgetting.has_interval
     assert difference_at_gain(curve, [point(5, 1), point(20, 2)], 10.005).verdict() == UNCLEAR
+
+
+def test_a_rate_so_high_that_it_gained_less_is_no_point_of_the_curve():
+    low, best = point(5, 1, rate=1e-4), point(12, 2, rate=3e-4)
+    beyond = point(8, 20, rate=1e-3)
+    found = at_gain([low, beyond, best], 8.5)
+    assert found.forgetting.value == pytest.approx(1.5) and found.between == ("5", "12")
+    assert common_gain({"one": [low, best, beyond], "other": [best, point(30, 3, rate=9e-4)]}) == (12, 12)
+    reviewed = point(8, 0.5, rate=3e-4, otherwise="with a review")
+    assert at_gain([low, reviewed, best], 8).between == ("8", "8"), "another budget is another way to gain"
+    unknown = [point(5, 1), point(8, 20), point(12, 2)]
+    assert at_gain(unknown, 8).forgetting.value == 20, "of points without a rate nothing is known"
 
 
 def test_a_curve_equals_itself_at_every_gain_and_a_planted_difference_is_found():
