@@ -66,6 +66,7 @@ fix: $(READY) ## mend what lint, format and stripped notebooks can mend themselv
 	@$(BIN)/nbstripout notebooks/*.ipynb
 	@$(BIN)/python docs/hooks/cli_reference.py
 	@$(BIN)/python docs/hooks/scale_tables.py
+	@$(BIN)/python docs/hooks/finding_figures.py
 
 .PHONY: docs docs-serve
 docs: $(READY) ## build the documentation site into site/, strictly and without a network

@@ -148,7 +148,13 @@ def _claim(row: Mapping[str, Any], arms: Mapping[str, Any], here: set[str]) -> d
     needed = dict.fromkeys(name for part in row["parts"] for name in part["arms"])
     of_arms = [(name, _links(arms[name]["runs"].items(), here)) for name in needed if name in arms]
     of_checks = [run for check in row["checks"] for run in check["runs"]]
-    return {**row, "parts": parts, "of_arms": of_arms, "num_checked": len(set(of_checks))}
+    return {
+        **row,
+        "parts": parts,
+        "reach": _reach(row["parts"]),
+        "of_arms": of_arms,
+        "num_checked": len(set(of_checks)),
+    }
 
 
 def _arm(arm: Mapping[str, Any], here: set[str]) -> dict[str, Any]:

@@ -1,0 +1,206 @@
+"""The pictures and tables of `docs/findings.md` and `docs/allocation.md`, made from the scorecards in the package.
+
+    python docs/hooks/finding_figures.py
+
+They are committed, so that they are seen without building the site; a test holds them to the results.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lpr_lab.experiments.each_language.table import language_table
+from lpr_lab.runs.scorecard.table import read_saved
+from lpr_lab.text.languages import language_name
+from lpr_lab.views.html.forest import ForestRow, forest
+from lpr_lab.views.numbers import points
+
+DOCS = Path(__file__).parents[1]
+FOLDER = DOCS / "assets" / "findings"
+SMALL, SMOLLM2 = "small-world", "smollm2-135m"
+BITS = "change of bits per byte, points: below 0 is a gain on new languages, above 0 forgetting on original ones"
+SIGNS = {"holds": "✓", "fails": "✕", "not decidable here": "?"}
+CLAIMS = {
+    "stage-1": (SMALL, (8,)),
+    "review": (SMALL, (9, 10)),
+    "routers": (SMALL, (11,)),
+    "order": (SMALL, (12,)),
+    "gain": (SMALL, (13, 14)),
+    "start": (SMALL, (15, 16)),
+    "review-size": (SMALL, (17, 18)),
+    "second-group": (SMALL, (22,)),
+    "smollm2-stages": (SMOLLM2, (8, 10)),
+    "smollm2-layers": (SMOLLM2, (19, 20, 21)),
+}
+"""Pictures of the parts of claims: on which base, and which."""
+ARMS = {"arms": SMALL, "smollm2-arms": SMOLLM2}
+"""Pictures of what the arms gained and forgot."""
+MAIN_ARMS = (
+    *("moe_lpr", "review_without_lpr", "one_stage", "no_copy", "layer_moe", "route_first", "guided_review"),
+    *("full_replay", "full_replay, tenth of the rate", "sparse_moe", "lora", "lora_moe, tenth of the rate"),
+    *("llama_pro", "ssu", "lape", "interpolate"),
+)
+"""Arms that are drawn; the tables have all."""
+
+
+def pictures() -> dict[str, str]:
+    """Return every picture by its name, as SVG."""
+    cards = {base: read_saved(base) for base in (SMALL, SMOLLM2)}
+    found = {name: _claims(cards[base], numbers) for name, (base, numbers) in CLAIMS.items()}
+    found |= {name: _arms(cards[base]) for name, base in ARMS.items()}
+    found["instrument"] = _instrument(cards[SMALL])
+    found["equal-gain"] = _equal_gain(cards[SMALL])
+    found["allocations"] = _allocations(cards[SMALL])
+    found["languages"] = _languages()
+    return {name: f"{svg}\n" for name, svg in found.items() if svg}
+
+
+def _row(label: str, of: Mapping[str, Any], **further: str) -> ForestRow:
+    return ForestRow(label=label, **{end: of[end] for end in ("value", "low", "high")}, **further)
+
+
+def _claims(card: Mapping[str, Any], numbers: Sequence[int]) -> str:
+    parts = [(row["number"], part) for row in card["claims"] if row["number"] in numbers for part in row["parts"]]
+    named = len(numbers) > 1
+    rows = [
+        _row(f"{number}. {part['text']}" if named else part["text"], part, sign=SIGNS[part["verdict"]])
+        for number, part in parts
+    ]
+    title = f"Claims {' and '.join(map(str, numbers))} on {card['base']}"
+    return forest(title, rows, "points; ✓ holds, ✕ fails, ? not decidable")
+
+
+def _arms(card: Mapping[str, Any]) -> str:
+    rows = []
+    for arm in sorted((arm for arm in card["arms"] if arm["arm"] in MAIN_ARMS), key=_place):
+        for key, role, called in (
+            ("expanded", "expanded", "new"),
+            ("reviewed", "original", "original, reviewed"),
+            ("unreviewed", "original", "original, not reviewed"),
+        ):
+            if key in arm:
+                rows.append(_row(f"{arm['arm']}: {called}", arm[key], role=role))
+    return forest(f"What each arm gained and forgot on {card['base']}", rows, BITS)
+
+
+def _place(arm: Mapping[str, Any]) -> int:
+    return MAIN_ARMS.index(arm["arm"])
+
+
+def _instrument(card: Mapping[str, Any]) -> str:
+    rows = [
+        _row(check["name"], check, sign={True: "✓", False: "✕", None: "?"}[check["passes"]])
+        for check in card["instrument"]
+        if "shuffled" not in check["name"]
+    ]
+    return forest("Checks of the instrument", rows, "points; ✓ as it must be")
+
+
+def _equal_gain(card: Mapping[str, Any]) -> str:
+    rows = [_row(row["method"].replace("_", " "), row["more"]) for row in card["equal_gain"] if not row["why"]]
+    return forest("Forgetting at MoE-LPR's gain", rows, "points above MoE-LPR; below 0 forgets less") if rows else ""
+
+
+def _allocations(card: Mapping[str, Any]) -> str:
+    rows = [
+        _row(row["rule"], row["expanded_less_uniform"])
+        for row in card["allocations"]["rules"]
+        if row["expanded_less_uniform"]["seeds"] and "one expert" not in row["arm"]
+    ]
+    return forest("Rules for which layers get the experts", rows, "points beside uniform; below 0 gains more")
+
+
+def _languages() -> str:
+    table, _ = language_table(SMOLLM2, FOLDER)
+    rows = sorted((row for row in table["rows"] if "gain" in row), key=lambda row: row["gain"]["value"])
+    drawn = [_row(language_name(row["language"]), row["gain"], role="expanded") for row in rows]
+    return forest("What SmolLM2-135M gained in each language", drawn, "change of bits per byte, points")
+
+
+# ------------------------------------------------------------------------------------------------------------- tables
+
+
+def tables() -> dict[str, list[str]]:
+    """Return every table by its name, as lines of Markdown."""
+    cards = {base: read_saved(base) for base in (SMALL, SMOLLM2)}
+    return {
+        "small-world arms": _arms_table(cards[SMALL]),
+        "smollm2 arms": _arms_table(cards[SMOLLM2]),
+        "equal gain": _equal_gain_table(cards[SMALL]),
+        "allocations": _allocations_table(cards[SMALL]),
+        "scores of layers": _scores_table(cards[SMALL]),
+    }
+
+
+def _arms_table(card: Mapping[str, Any]) -> list[str]:
+    head = ["arm", "seeds", "new languages", "original, reviewed", "original, not reviewed", "KL to the base, %"]
+    rows = []
+    for arm in card["arms"]:
+        numbers = [_said(arm.get(key)) for key in ("expanded", "reviewed", "unreviewed", "kl_self")]
+        weights = [arm.get(f"weight_{key}") for key in ("reviewed", "unreviewed", "expanded")]
+        shown = " / ".join(f"{of['value']:.2f}" for of in weights if of) or "–"
+        rows.append([arm["arm"], str(arm["seeds"]), *numbers, shown])
+    return _table([*head, "expert 0 on reviewed / not / new"], rows)
+
+
+def _equal_gain_table(card: Mapping[str, Any]) -> list[str]:
+    rows = [
+        [row["method"], row["why"] or _said(row["more"]), str(row["more"]["seeds"]), "; ".join(row["arms"])]
+        for row in card["equal_gain"]
+    ]
+    return _table(["method", "forgets more than moe_lpr by", "seeds", "its points"], rows)
+
+
+def _allocations_table(card: Mapping[str, Any]) -> list[str]:
+    rows = []
+    for row in card["allocations"]["rules"]:
+        experts = "; ".join(" ".join(map(str, own)) for own in row["experts"])
+        less = row["expanded_less_uniform"]
+        apart = less["low"] is not None and (less["high"] < 0 or less["low"] > 0)
+        beside = f"**{_said(less)}**" if apart else _said(less)
+        rows.append(
+            [row["rule"], experts, str(row["expanded"]["seeds"]), _said(row["expanded"]), _said(row["original"])]
+        )
+        rows[-1].append(beside)
+    return _table(
+        ["divided by", "new experts by layer", "seeds", "new languages", "original", "new, beside uniform"], rows
+    )
+
+
+def _scores_table(card: Mapping[str, Any]) -> list[str]:
+    rows = []
+    for row in card["allocations"]["scores"]:
+        values = " ".join(f"{value:.3g}" for value in row["values"])
+        of = row["correlation"]
+        rows.append([row["score"].replace("_", " "), values, "–" if of is None else _said(of)])
+    return _table(["score of a layer", "by layer", "rank correlation with the gain of one expert there"], rows)
+
+
+def _said(of: Mapping[str, Any] | None) -> str:
+    if of is None or of["value"] is None:
+        return "–"
+    return points(of["value"]) + ("" if of["low"] is None else f" ({points(of['low'])} to {points(of['high'])})")
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
+
+
+def page(text: str) -> str:
+    """Return a page with every table that it has a place for made anew, between its two marks."""
+    for name, lines in tables().items():
+        start, end = f"<!-- {name}: start -->", f"<!-- {name}: end -->"
+        if start in text:
+            before, _, rest = text.partition(start)
+            text = "\n".join([f"{before}{start}\n", *lines, f"\n{end}{rest.partition(end)[2]}"])
+    return text
+
+
+PAGES = (DOCS / "findings.md", DOCS / "allocation.md")
+
+if __name__ == "__main__":
+    FOLDER.mkdir(exist_ok=True)
+    for name, svg in pictures().items():
+        (FOLDER / f"{name}.svg").write_text(svg, encoding="utf-8")
+    for path in PAGES:
+        path.write_text(page(path.read_text(encoding="utf-8")), encoding="utf-8")
