@@ -2,43 +2,29 @@
 
 import base64
 import re
-import threading
 
 import numpy as np
 import pandas as pd
 import pytest
 from playwright.sync_api import Page, expect
 
-from helpers.small_expansion import make_expansion
-from lpr_lab.dashboard import serve
+from helpers.served_expansion import SCRIPTS, halt_after_steps, serve_expansion
 
 pytestmark = pytest.mark.e2e
-
-TEXTS = {
-    "el": "Το πρωί άνοιξα το παράθυρο.",
-    "ar": "صباح الخير يا عالم.",
-    "th": "สวัสดีชาวโลก",
-}
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory, tiny_model, tiny_tokenizer):
-    """Return (address, run, model) of a dashboard with one run, whose layers have one, three and no new experts."""
-    from lpr_lab.measure.routing import trace
-
-    folder = tmp_path_factory.mktemp("causal")
-    base = tiny_model("llama", num_layers=3)
-    run, model = make_expansion(folder, base, tiny_tokenizer, new_experts=(1, 0, 3))
-    for code, text in TEXTS.items():
-        run.traces.write(code, trace(model, tiny_tokenizer, text, code))
-    return serve(folder / "runs", port=None, open_browser=False, block=False), run, model
+    return serve_expansion(
+        tmp_path_factory.mktemp("causal"), tiny_model("llama", num_layers=3), tiny_tokenizer, SCRIPTS
+    )
 
 
 @pytest.fixture(scope="module")
 def known(served, tiny_tokenizer):
     from lpr_lab.measure.causal.compute import causal_map
 
-    return causal_map(served[2], tiny_tokenizer, TEXTS["el"], "el")
+    return causal_map(served[2], tiny_tokenizer, SCRIPTS["el"], "el")
 
 
 def worked_out(open_page, served, text: str, **options) -> Page:
@@ -113,22 +99,13 @@ def test_the_map_is_one_tab_stop_walked_by_arrows_and_enter_asks(open_page, serv
 def test_a_map_can_be_stopped_and_leaves_the_model_to_the_next(open_page, served, monkeypatch):
     from lpr_lab.measure.causal import compute
 
-    real, done, go_on = compute.causal_steps, [], threading.Event()
-
-    def slow(*given, **options):
-        for step in real(*given, **{**options, "batch_tokens": 1}):
-            yield step
-            done.append(step.done)
-            go_on.wait(60)
-
-    monkeypatch.setattr(compute, "causal_steps", slow)
+    go_on = halt_after_steps(monkeypatch, compute, "causal_steps", batch_tokens=1)
     at, run, _ = served
     page = open_page(f"/routing?run={run.id}&text=th", at=at)
     page.get_by_role("button", name="Work it out").click()
     expect(page.get_by_text(re.compile(r"of 6 switches"))).to_be_visible()
     page.locator("button", has_text="Stop").click()
     expect(page.get_by_text("Stopped; nothing was kept.")).to_be_visible()
-    assert len(done) < 6
     go_on.set()
     monkeypatch.undo()
     page.get_by_role("button", name="Work it out").click()

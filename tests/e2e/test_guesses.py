@@ -3,7 +3,6 @@
 import io
 import json
 import re
-import threading
 
 import numpy as np
 import pandas as pd
@@ -11,23 +10,13 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from helpers.cells import last_value
-from helpers.small_expansion import make_expansion
-from lpr_lab.dashboard import serve
+from helpers.served_expansion import SCRIPTS, halt_after_steps, serve_expansion
 
 pytestmark = pytest.mark.e2e
-
-TEXTS = {
-    "el": "Το πρωί άνοιξα το παράθυρο.",
-    "ar": "صباح الخير يا عالم.",
-    "th": "สวัสดีชาวโลก",
-}
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory, tiny_model, tiny_tokenizer, sentences):
-    """Return (address, run, model) of a dashboard with one run, whose layers have one, three and no new experts."""
-    from lpr_lab.measure.routing import trace
-
     folder = tmp_path_factory.mktemp("guesses")
     texts = folder / "texts.jsonl"
     rows = [
@@ -37,10 +26,7 @@ def served(tmp_path_factory, tiny_model, tiny_tokenizer, sentences):
     ]
     texts.write_text("\n".join(json.dumps(row) for row in rows))
     base = tiny_model("llama", num_layers=3)
-    run, model = make_expansion(folder, base, tiny_tokenizer, new_experts=(1, 0, 3), corpus=str(texts))
-    for code, text in TEXTS.items():
-        run.traces.write(code, trace(model, tiny_tokenizer, text, code))
-    return serve(folder / "runs", port=None, open_browser=False, block=False), run, model
+    return serve_expansion(folder, base, tiny_tokenizer, SCRIPTS, corpus=str(texts))
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +35,7 @@ def known(served, tiny_tokenizer):
 
     _, run, model = served
     corpus = lab.load_corpus(run.config["corpus"], languages=["en", "el", "hu"])
-    return lab.logit_lens(model, tiny_tokenizer, TEXTS["el"], "el", languages=["en", "el", "hu"], corpus=corpus)
+    return lab.logit_lens(model, tiny_tokenizer, SCRIPTS["el"], "el", languages=["en", "el", "hu"], corpus=corpus)
 
 
 def read_layers(open_page, served, text: str, **options) -> Page:
@@ -174,14 +160,7 @@ def test_the_causal_map_and_the_guesses_are_walked_each_by_itself(open_page, ser
 def test_reading_can_be_stopped_and_leaves_the_model_to_the_next(open_page, served, monkeypatch):
     from lpr_lab.measure.guesses import compute
 
-    real, go_on = compute.lens_steps, threading.Event()
-
-    def slow(*given, **options):
-        for step in real(*given, **options):
-            yield step
-            go_on.wait(60)
-
-    monkeypatch.setattr(compute, "lens_steps", slow)
+    go_on = halt_after_steps(monkeypatch, compute, "lens_steps")
     at, run, _ = served
     page = open_page(f"/routing?run={run.id}&text=th", at=at)
     page.get_by_role("button", name="Read every layer").click()

@@ -1,12 +1,12 @@
 """One expert at its own address on `/experts`: found by mouse and keyboard, stopped, and reached from any token."""
 
 import re
-import threading
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
 
+from helpers.served_expansion import halt_after_steps
 from helpers.small_expansion import make_expansion
 from helpers.tiny_corpus import TinyCorpus
 from lpr_lab.dashboard import serve
@@ -142,14 +142,7 @@ def test_contexts_are_found_by_keyboard(open_page, at, fresh):
 
 
 def test_it_can_be_stopped_and_leaves_nothing_behind(open_page, at, fresh, monkeypatch):
-    real, go_on = finding.context_steps, threading.Event()
-
-    def slow(*given, **options):
-        for step in real(*given, **options):
-            yield step
-            go_on.wait(60)
-
-    monkeypatch.setattr(finding, "context_steps", slow)
+    go_on = halt_after_steps(monkeypatch, finding, "context_steps")
     page = open_page(f"/experts?run={fresh.id}&layer=2&expert=1", at=at)
     page.get_by_role("button", name="Find its contexts").click()
     expect(page.get_by_role("status").filter(has_text=re.compile(r"1 of \d+ parts"))).to_be_visible()

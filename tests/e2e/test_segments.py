@@ -1,13 +1,11 @@
 """One segment in many languages on page `/routing`: by mouse and by keyboard, its numbers, its links, on a phone."""
 
 import re
-import threading
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from helpers.small_expansion import make_expansion
-from lpr_lab.dashboard import serve
+from helpers.served_expansion import halt_after_steps, serve_expansion
 from lpr_lab.text.sample_texts import TEXTS
 
 pytestmark = pytest.mark.e2e
@@ -18,14 +16,9 @@ CODES = ("en", "el", "ar", "hi")
 @pytest.fixture(scope="module")
 def served(tmp_path_factory, tiny_model, tiny_tokenizer):
     """Return (address, run, model) of a dashboard with one run, in four scripts and both directions."""
-    from lpr_lab.measure.routing import trace
-
-    folder = tmp_path_factory.mktemp("segments")
     settings = {"corpus": "nowhere", "expanded": list(CODES[1:])}
-    base = tiny_model("llama", num_layers=3)
-    run, model = make_expansion(folder, base, tiny_tokenizer, new_experts=(1, 0, 3), **settings)
-    run.traces.write("el", trace(model, tiny_tokenizer, TEXTS["el"], "el"))
-    return serve(folder / "runs", port=None, open_browser=False, block=False), run, model
+    base, folder = tiny_model("llama", num_layers=3), tmp_path_factory.mktemp("segments")
+    return serve_expansion(folder, base, tiny_tokenizer, {"el": TEXTS["el"]}, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -119,14 +112,7 @@ def test_lines_that_cannot_be_read_and_a_corpus_that_is_not_there_are_said(open_
 def test_a_comparison_can_be_stopped_and_leaves_the_model_to_the_next(open_page, served, monkeypatch):
     from lpr_lab.measure.segments import compute
 
-    real, go_on = compute.compare_steps, threading.Event()
-
-    def slow(*given, **options):
-        for step in real(*given, **options):
-            yield step
-            go_on.wait(60)
-
-    monkeypatch.setattr(compute, "compare_steps", slow)
+    go_on = halt_after_steps(monkeypatch, compute, "compare_steps")
     at, run, _ = served
     page = open_page(f"/routing?run={run.id}&text=el", at=at)
     page.get_by_label(re.compile("Or your own")).fill("en: One.\nel: Ένα.\nhi: एक।")
