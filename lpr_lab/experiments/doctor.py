@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+from lpr_lab import processors
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.notebooks import run as notebooks
 from lpr_lab.model.bases.embedded import EMBEDDED
@@ -180,10 +181,11 @@ def _memory() -> Finding:
 
 def _processor() -> Finding:
     """Report the instructions that precision and kernels are chosen by; always ok."""
-    flags = environment.processor_flags()
+    flags = processors.processor_flags()
     has = [flag for flag, is_there in flags.items() if is_there]
-    bf16 = "native bf16" if {"avx512_bf16", "amx_bf16"} & set(has) else "no native bf16, so fp32 is quicker"
-    detail = f"{environment.processor_name()}, {os.cpu_count()} cores"
+    quicker = processors.bf16_is_quicker(flags.get("avx512_bf16", False), flags.get("amx_bf16", False))
+    bf16 = "bf16 is quicker than fp32" if quicker else "fp32 is quicker than bf16"
+    detail = f"{processors.processor_name()}, {os.cpu_count()} cores"
     if flags:
         detail += f"; {', '.join(has) or 'no AVX2'}: {bf16}"
     return Finding(name="processor", state="ok", detail=detail)

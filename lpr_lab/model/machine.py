@@ -13,6 +13,7 @@ import torch
 
 from lpr_lab.errors import one_of
 from lpr_lab.model.bases.rounding import BASE_DTYPES
+from lpr_lab.processors import bf16_is_quicker
 
 PRECISIONS = ("auto", "fp32", "bf16")
 
@@ -56,24 +57,25 @@ def peak_memory() -> int:
 
 
 def resolve_precision(precision: str) -> str:
-    """Return `bf16` or `fp32` for `auto`: bf16 on GPUs that have it and on processors with native bf16 arithmetic.
+    """Return `bf16` or `fp32` for `auto`: bf16 on GPUs that have it and on processors that are quicker with it.
 
-    bf16 is autocast: weights stay as they are, matrix products are rounded. Processors that only emulate bf16 are
-    slower with it and stay with fp32. Measured numbers are in docs/log.md.
+    bf16 is autocast: weights stay as they are, matrix products are rounded. Processors that only emulate bf16, or have
+    it and multiply no faster, are slower with it and stay with fp32 (`processors.bf16_is_quicker`).
     """
     one_of("precision", precision, PRECISIONS)
     if precision != "auto":
         return precision
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
+    has = torch.cpu._is_avx512_bf16_supported(), torch.cpu._is_amx_tile_supported()
+    return "bf16" if bf16_is_quicker(*has) else "fp32"
 
 
 def resolve_base_dtype(base_dtype: str, precision: str = "auto") -> torch.dtype:
     """Return what to hold a base in: for `auto` the precision that is computed in, bfloat16 or float32.
 
     A frozen base in bfloat16 takes half the memory and isn't rounded anew at every step; its states between layers are
-    bfloat16, too. What learns is float32 in any case. Processors without native bf16 arithmetic keep float32.
+    bfloat16, too. What learns is float32 in any case. Processors that are no quicker in bf16 keep float32.
 
     Args:
         base_dtype: `auto`, `float32` or `bfloat16`.

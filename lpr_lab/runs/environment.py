@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lpr_lab.errors import UsageError, one_of
+from lpr_lab.processors import processor_name
 
 PACKAGES = (
     "lpr_lab",
@@ -32,7 +33,6 @@ PACKAGES = (
     "plotly",
     "papermill",
 )
-PROCESSOR_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 TRAIN_WITH = "LPR_LAB_TRAIN_WITH"
 WAYS_TO_TRAIN: dict[str, tuple[str, Any]] = {
     "activation_checkpointing": ("activation_checkpointing", True),
@@ -112,27 +112,6 @@ def git_state() -> dict[str, Any] | None:
     if changes:
         state["diff_sha256"] = sha256(changes.encode()).hexdigest()
     return state
-
-
-def processor_name() -> str:
-    """Return the processor's model name, or its architecture where the system does not say more."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
-def processor_flags() -> dict[str, bool]:
-    """Return which of the instructions that libraries choose their kernels by a processor has; empty where unknown."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return {}
-    found = next((set(line.split()) for line in lines if line.lower().startswith(("flags", "features"))), set())
-    return {flag: flag in found for flag in PROCESSOR_FLAGS} if found else {}
 
 
 def train_with() -> dict[str, Any]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from lpr_lab import processors
 from lpr_lab.experiments import doctor
 from lpr_lab.runs import environment
 
@@ -92,8 +93,10 @@ def test_the_folder_of_runs_may_not_be_there_yet(finding, tmp_path):
 
 
 def test_the_processor_is_named_with_the_instructions_that_kernels_are_chosen_by(finding, monkeypatch):
-    monkeypatch.setattr(environment, "processor_flags", lambda: {"avx2": True, "avx512_bf16": True, "amx_bf16": False})
+    has = {"avx2": True, "avx512_bf16": True, "amx_bf16": False}
+    monkeypatch.setattr(processors, "processor_flags", lambda: has)
+    monkeypatch.setattr(processors, "bf16_is_quicker", lambda *flags: flags == (True, False))
     found = finding("processor")
-    assert "avx2, avx512_bf16: native bf16" in found.detail and "amx_bf16" not in found.detail
-    monkeypatch.setattr(environment, "processor_flags", dict)
-    assert environment.processor_name() in finding("processor").detail
+    assert "avx2, avx512_bf16: bf16 is quicker" in found.detail and "amx_bf16" not in found.detail
+    monkeypatch.setattr(processors, "processor_flags", dict)
+    assert processors.processor_name() in finding("processor").detail

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from lpr_lab import processors
 from lpr_lab.errors import UsageError
 from lpr_lab.model import machine
 
@@ -36,3 +37,26 @@ def test_a_base_is_held_in_the_precision_that_is_computed_in_unless_somebody_say
     assert machine.resolve_base_dtype("bfloat16", "fp32") == torch.bfloat16
     with pytest.raises(UsageError, match="bfloat17"):
         machine.resolve_base_dtype("bfloat17")
+
+
+@pytest.mark.parametrize(
+    ("vendor", "avx512_bf16", "amx", "expected"),
+    [
+        ("AuthenticAMD", True, False, "bf16"),
+        ("AuthenticAMD", False, False, "fp32"),
+        ("GenuineIntel", True, True, "bf16"),
+        ("GenuineIntel", True, False, "fp32"),
+        ("GenuineIntel", False, False, "fp32"),
+    ],
+)
+def test_auto_is_what_a_processor_is_quicker_with_not_what_it_can(
+    monkeypatch, tmp_path, vendor, avx512_bf16, amx, expected
+):
+    facts = tmp_path / "cpuinfo"
+    facts.write_text(f"vendor_id\t: {vendor}\nmodel name\t: A processor\n")
+    monkeypatch.setattr(processors, "_FACTS", facts)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert machine.resolve_precision("auto") == expected
+    assert machine.resolve_precision("bf16") == "bf16", "who asks for it gets it"
