@@ -12,14 +12,13 @@ from typing import Any
 from lpr_lab.experiments.each_language.table import language_table
 from lpr_lab.runs.scorecard.table import read_saved
 from lpr_lab.text.languages import language_name
-from lpr_lab.views.html.forest import ForestRow, forest
+from lpr_lab.views.html.forest import ForestRow, claims_forest, forest
 from lpr_lab.views.numbers import points
 
 DOCS = Path(__file__).parents[1]
 FOLDER = DOCS / "assets" / "findings"
 SMALL, SMOLLM2 = "small-world", "smollm2-135m"
 BITS = "change of bits per byte, points: below 0 is a gain on new languages, above 0 forgetting on original ones"
-SIGNS = {"holds": "✓", "fails": "✕", "not decidable here": "?"}
 CLAIMS = {
     "stage-1": (SMALL, (8,)),
     "review": (SMALL, (9, 10)),
@@ -60,14 +59,7 @@ def _row(label: str, of: Mapping[str, Any], **further: str) -> ForestRow:
 
 
 def _claims(card: Mapping[str, Any], numbers: Sequence[int]) -> str:
-    parts = [(row["number"], part) for row in card["claims"] if row["number"] in numbers for part in row["parts"]]
-    named = len(numbers) > 1
-    rows = [
-        _row(f"{number}. {part['text']}" if named else part["text"], part, sign=SIGNS[part["verdict"]])
-        for number, part in parts
-    ]
-    title = f"Claims {' and '.join(map(str, numbers))} on {card['base']}"
-    return forest(title, rows, "points; ✓ holds, ✕ fails, ? not decidable")
+    return claims_forest([row for row in card["claims"] if row["number"] in numbers])
 
 
 def _arms(card: Mapping[str, Any]) -> str:

@@ -24,6 +24,7 @@ from lpr_lab.runs.run import run_folders
 from lpr_lab.runs.scorecard.table import saved_bases
 from lpr_lab.storage import file_stamp
 from lpr_lab.text.languages import language_name
+from lpr_lab.views.html.forest import SIGNS
 from lpr_lab.views.html.templates import render
 from lpr_lab.views.numbers import NOT_MEASURED, count, percent, points, size
 
@@ -64,7 +65,6 @@ _ARM_COLUMNS = (
 )
 _WAYS = 3
 """Ways to divide a budget that are drawn, of a rule that has a new one for every seed."""
-_GLYPHS = {"holds": "✓", "fails": "✕", "not decidable here": "?"}
 
 
 def claims_route(runs_dir: Path) -> Route:
@@ -138,7 +138,7 @@ def _values(card: Mapping[str, Any], source: str, runs_dir: Path) -> dict[str, A
         "claims": [_claim(row, arms, here) for row in card["claims"]],
         "arms": [_arm(arm, here) for arm in card["arms"]],
         "arm_columns": _ARM_COLUMNS,
-        "glyphs": _GLYPHS,
+        "glyphs": SIGNS,
         "environment": _environment(card.get("environment") or {}),
     }
 

@@ -5,6 +5,7 @@ show sentences whole and from their own side.
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
@@ -14,6 +15,7 @@ from lpr_lab.runs.compare.paired_tasks import compare_tasks
 from lpr_lab.runs.model_ref import ModelRef
 from lpr_lab.runs.people.continuations import Pair
 from lpr_lab.views.figures.titles import with_wrapped_title
+from lpr_lab.views.html.forest import claims_forest
 from lpr_lab.views.html.run_overview import render_settings
 from lpr_lab.views.html.tasks import render_tasks, tasks_finding
 from lpr_lab.views.html.templates import with_style
@@ -83,6 +85,20 @@ def show_claims(run: "Run", all_must_hold: bool = False) -> "Styler":
         raise AssertionError(f"Not so in run {run.id}: {' '.join(broken)}")
     group = ["group"] if any("group" in claim for claim in claims) else []
     return in_full(pd.DataFrame(claims, columns=[*group, "text", "measured", "target", "holds"]))
+
+
+def show_verdicts(scorecard: Mapping[str, Any], claims: Sequence[int]) -> None:
+    """Show the parts of claims with their intervals and verdicts, below a notebook cell.
+
+    Args:
+        scorecard: from `experiments.studies.scorecard.make`.
+        claims: by number; those that were trained for.
+    """
+    from IPython.display import SVG, display
+
+    chosen = [row for row in scorecard["claims"] if row["number"] in claims and row["parts"]]
+    if chosen:
+        display(SVG(str(claims_forest(chosen))))
 
 
 def continuations_of(run: "Run") -> Any:

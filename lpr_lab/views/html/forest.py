@@ -2,7 +2,7 @@
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,8 @@ from lpr_lab.views import theme
 from lpr_lab.views.html.templates import render
 from lpr_lab.views.numbers import NOT_MEASURED, points
 
+SIGNS = {"holds": "✓", "fails": "✕", "not decidable here": "?"}
+"""Of verdicts."""
 _WIDTH, _LABELS, _NUMBERS, _LINE, _PAD = 760, 330, 180, 15, 9
 """Of the picture, of labels and of numbers beside the plot, of a line of text and above a row, in pixels."""
 _CHARACTERS = 54
@@ -79,9 +81,32 @@ def forest(title: str, rows: Sequence[ForestRow], axis: str) -> Markup:
     )
 
 
+def claims_forest(claims: Sequence[Mapping[str, Any]]) -> Markup:
+    """Return the picture of the parts of claims, each with the sign of its verdict.
+
+    Args:
+        claims: rows of a scorecard (`runs.scorecard.table.row_json`); exact ones have no number to draw.
+    """
+    several = len(claims) > 1
+    rows = [
+        ForestRow(
+            label=f"{claim['number']}. {part['text']}" if several else part["text"],
+            value=part["value"],
+            low=part["low"],
+            high=part["high"],
+            sign=SIGNS[part["verdict"]],
+        )
+        for claim in claims
+        for part in claim["parts"]
+    ]
+    numbers = ", ".join(str(claim["number"]) for claim in claims)
+    axis = ", ".join(f"{sign} {verdict}" for verdict, sign in SIGNS.items())
+    return forest(f"Parts of claims {numbers}", rows, f"points; {axis}")
+
+
 def _marks(row: ForestRow, x: Any) -> dict[str, Any]:
     if row.value is None:
-        return {"x": None, "ends": None, "number": NOT_MEASURED, "role": row.role}
+        return {"x": None, "ends": None, "number": f"{NOT_MEASURED} {row.sign}".strip(), "role": row.role}
     ends = None if row.low is None or row.high is None else (x(row.low), x(row.high))
     interval = "" if ends is None else f" ({points(row.low)} to {points(row.high)})"
     number = f"{points(row.value)}{interval} {row.sign}".strip()

@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from lpr_lab.views.html.forest import ForestRow, forest
+from lpr_lab.views.html.forest import ForestRow, claims_forest, forest
 
 ROWS = [
     ForestRow(label="a gain", value=-3.0, low=-4.0, high=-2.0, role="expanded"),
@@ -54,3 +54,19 @@ def test_a_long_label_has_several_lines_and_no_row_at_all_is_still_a_picture():
     long = ET.fromstring(forest("x", [ForestRow(label="word " * 30, value=0.0)], "points"))
     assert sum("word" in (node.text or "") for node in long.iter(f"{SVG}text")) > 1
     assert ET.fromstring(forest("x", [], "points")).tag == f"{SVG}svg"
+
+
+def test_parts_of_claims_have_the_sign_of_their_verdict_and_of_one_claim_no_number():
+    part = {"text": "It is less.", "value": -1.0, "low": -2.0, "high": -0.5, "verdict": "holds"}
+    unknown = {**part, "text": "Nobody ran it.", "value": None, "low": None, "high": None}
+    claims = [{"number": 9, "parts": [part]}, {"number": 10, "parts": [{**unknown, "verdict": "not decidable here"}]}]
+    texts = [node.text for node in ET.fromstring(claims_forest(claims)).iter(f"{SVG}text")]
+    assert "9. It is less." in texts and "−1.00 (−2.00 to −0.50) ✓" in texts and "– ?" in texts
+    alone = [node.text for node in ET.fromstring(claims_forest(claims[:1])).iter(f"{SVG}text")]
+    assert "It is less." in alone
+
+
+def test_its_colours_stay_within_it(picture):
+    rules = next(node.text for node in picture.iter(f"{SVG}style"))
+    selectors = [one.strip() for rule in re.findall(r"([^{}]+)\{[^{}]*\}", rules) for one in rule.split(",")]
+    assert selectors and all(one.startswith(".lpr-forest ") for one in selectors)
