@@ -159,7 +159,7 @@ ARMS: Mapping[str, Arm] = {
     "full": Arm(recipe="full"),
     "2 experts": Arm(recipe="moe_lpr", settings={"new_experts_per_layer": 2}),
     "5 experts": Arm(recipe="moe_lpr", settings={"new_experts_per_layer": 5}),
-    **_at_rates("full_replay", *list(_RATES)[2::-1], **_AS_THE_REVIEW),
+    **_at_rates(*("full_replay", "third of the rate", "tenth of the rate", "thirtieth of the rate"), **_AS_THE_REVIEW),
     **_at_rates("moe_lpr", "third of the rate", "three times the rate"),
     "layer_moe": Arm(recipe="layer_moe"),
     "layer_moe, no classifier": Arm(recipe="layer_moe", settings={"classifiers": 0}),
@@ -266,13 +266,15 @@ def jobs(card: Card, names: Iterable[str], seeds: int) -> list[tuple[str, int]]:
     """Return (arm, seed) in the order in which they are trained.
 
     The first three seeds of every arm come before the others, because with these a claim can be decided, and what an
-    arm goes on from, or is planned by, comes before the arm. The arms of the instrument have at least as many seeds as
-    the card asks for them, where all that the card asks for is made.
+    arm goes on from, or is planned by (three seeds of it), comes before the arm. The arms of the instrument have at
+    least as many seeds as the card asks for them, where all that the card asks for is made.
     """
     arms, wanted = card.arms, set(names)
-    wanted |= {other for name in wanted for other in (arms[name].after, *arms[name].probes) if other}
-    rounds = (range(min(seeds, MIN_SEEDS)), range(MIN_SEEDS, seeds))
-    planned = [(name, seed) for part in rounds for name in arms if name in wanted for seed in part]
+    probes = {probe for name in wanted for probe in arms[name].probes}
+    wanted |= probes | {arms[name].after for name in wanted if arms[name].after}
+    first = {name: range(MIN_SEEDS if name in probes else min(seeds, MIN_SEEDS)) for name in arms if name in wanted}
+    planned = [(name, seed) for name, own in first.items() for seed in own]
+    planned += [(name, seed) for name in first for seed in range(MIN_SEEDS, seeds)]
     if seeds < card.seeds:
         return planned
     further = range(seeds, card.instrument_seeds)

@@ -71,8 +71,8 @@ def make_missing(
     made, texts = Made(), Texts()
     todo = []
     for job in jobs(card, names, seeds):
-        needed = _needed(card, job, made)
-        run = None if isinstance(needed, str) else there.get(key_of(_plain(experiment_of(card, *job, **needed))))
+        needed, why = _needed(card, job, made)
+        run = None if why else there.get(key_of(_plain(experiment_of(card, *job, **needed))))
         if run is None:
             todo.append(job)
         else:
@@ -84,12 +84,11 @@ def make_missing(
     for number, job in enumerate(todo):
         name, seed = job
         say(f"{number + 1} of {len(todo)}: {name}, seed {seed}{_left(time.monotonic() - began, number, len(todo))}")
-        needed = _needed(card, job, made)
-        parent = None if isinstance(needed, str) else needed.get("parent")
-        if parent is not None and not parent.paths.has_checkpoint:
-            needed = f"its parent, {card.arms[name].after} with seed {seed}, is here without weights"
-        if isinstance(needed, str):
-            made.failed[job] = needed
+        needed, why = _needed(card, job, made)
+        if "parent" in needed and not needed["parent"].paths.has_checkpoint:
+            why = f"its parent, {card.arms[name].after} with seed {seed}, is here without weights"
+        if why:
+            made.failed[job] = why
             continue
         try:
             experiment = experiment_of(card, name, seed, **needed)
@@ -142,20 +141,20 @@ def seconds_of(run: Run) -> float:
     return float(sum(run.phases.seconds.values()))
 
 
-def _needed(card: Card, job: Job, made: Made) -> dict[str, Any] | str:
-    """Return what `experiment_of` wants beside arm and seed; or, where runs for it are missing, which, in words."""
+def _needed(card: Card, job: Job, made: Made) -> tuple[dict[str, Any], str]:
+    """Return what `experiment_of` wants beside arm and seed, and empty words; or nothing, and which run is missing."""
     name, seed = job
     arm = card.arms[name]
     if arm.after:
         parent = made.runs.get((arm.after, seed))
-        return f"its parent, {arm.after} with seed {seed}, is not there" if parent is None else {"parent": parent}
+        missing = f"its parent, {arm.after} with seed {seed}, is not there"
+        return ({}, missing) if parent is None else ({"parent": parent}, "")
     if arm.probes:
         own = {probe: {of: run for (other, of), run in made.runs.items() if other == probe} for probe in arm.probes}
         gains = measured_gains(own, arm.probes)
-        if gains is None:
-            return f"it is planned by {MIN_SEEDS} seeds of each of {', '.join(arm.probes)}"
-        return {"gains": gains}
-    return {}
+        missing = f"it is planned by {MIN_SEEDS} seeds of each of {', '.join(arm.probes)}"
+        return ({}, missing) if gains is None else ({"gains": gains}, "")
+    return {}, ""
 
 
 def _plain(experiment: Experiment) -> dict[str, Any]:

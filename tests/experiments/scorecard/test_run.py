@@ -8,9 +8,10 @@ from helpers.sample_scorecard import tiny_card
 from lpr_lab.errors import LprError
 from lpr_lab.experiments import pipeline
 from lpr_lab.experiments.config import Experiment
-from lpr_lab.experiments.scorecard.build import build
+from lpr_lab.experiments.scorecard.build import build, find_arms
 from lpr_lab.experiments.scorecard.plan import ARMS, card_for, experiment_of, jobs
 from lpr_lab.experiments.scorecard.run import make_missing
+from lpr_lab.runs.find import list_runs
 from lpr_lab.runs.scorecard import instrument
 from lpr_lab.runs.scorecard.allocations import ORACLE, RULES, UNIFORM, probe_of
 from lpr_lab.storage import remove_directory
@@ -79,19 +80,20 @@ def test_the_instrument_has_more_seeds_where_all_that_the_card_asks_for_are_made
     every = jobs(card, card.arms, card.seeds)
     seeds = {name: sum(name == other for other, _ in every) for name in card.arms}
     assert {seeds.pop(name) for name in instrument.PAIR} == {card.instrument_seeds} and set(seeds.values()) == {5}
-    assert len(jobs(card, card.arms, 1)) == len(card.arms)
+    assert len(jobs(card, card.arms, 1)) == len(card.arms) + 2 * card.probed_layers
 
 
 @pytest.mark.slow
 def test_the_oracle_is_made_after_its_probes_and_found_again(materials, tmp_path):
     card = replace(tiny_card(materials), probed_layers=2, stage1_tokens=64)
-    few = make_missing(card, [ORACLE], 1, tmp_path, say=lambda text: None)
-    assert "3 seeds" in few.failed[ORACLE, 0] and len(few.new) == 2
-    made = make_missing(card, [ORACLE], 3, tmp_path, say=lambda text: None)
-    assert not made.failed and sum(made.runs[ORACLE, 0].config["allocation"]) == 4
+    made = make_missing(card, [ORACLE], 1, tmp_path, say=lambda text: None)
+    assert not made.failed and len(made.new) == 7, "three seeds of each of two layers, and one of its own"
+    assert sum(made.runs[ORACLE, 0].config["allocation"]) == 4
     found = build(card, tmp_path)["allocations"]
     assert {row["arm"] for row in found["rules"]} == {ORACLE, probe_of(0), probe_of(1)}
-    assert not make_missing(card, [ORACLE], 3, tmp_path, say=lambda text: None).new
+    assert not make_missing(card, [ORACLE], 1, tmp_path, say=lambda text: None).new
+    remove_directory(made.runs[probe_of(1), 2].path)
+    assert ORACLE not in find_arms(card, list_runs(tmp_path)), "of which experts it would have is not known"
     dev, heldout = (set(made.runs[name, 0].tables.read("documents")["dataset"]) for name in (probe_of(0), ORACLE))
     assert (dev, heldout) == ({"dev", "heldout"}, {"heldout"})
 
