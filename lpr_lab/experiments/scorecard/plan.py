@@ -37,7 +37,7 @@ class Card:
     blocks_per_step: int = 4
     eval_tokens_per_language: int = 2048
     similarity_tokens: int = 20_000
-    seeds: int = 5
+    seeds: int = 3
     """How many the card asks for."""
     instrument_seeds: int = 0
     """Of the arms by which the instrument is checked, where these are to be more than `seeds`."""
@@ -72,7 +72,6 @@ _SMOLLM2 = Card(
     stage1_tokens=61_440,
     stage2_tokens=20_480,
     eval_tokens_per_language=4096,
-    seeds=3,
     precision="bf16",  # as the papers train, and several times as quick where it is native
     tasks=("choice",),
 )
@@ -90,7 +89,8 @@ CARDS: Mapping[str, Card] = {
         blocks_per_step=1,
         eval_tokens_per_language=2048,
         similarity_tokens=2048,
-        instrument_seeds=12,  # five are too few to see 1 % of forgetting
+        seeds=10,
+        instrument_seeds=24,  # ten are too few to see 1 % of forgetting
         probed_layers=5,
     ),
     "smollm2-135m": _SMOLLM2,
