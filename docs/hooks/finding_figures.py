@@ -97,7 +97,7 @@ def _allocations(card: Mapping[str, Any]) -> str:
     rows = [
         _row(row["rule"], row["expanded_less_uniform"])
         for row in card["allocations"]["rules"]
-        if row["expanded_less_uniform"]["seeds"] and "one expert" not in row["arm"]
+        if row["expanded_less_uniform"]["seeds"] and "one expert" not in row["rule"]
     ]
     return forest("Rules for which layers get the experts", rows, "points beside uniform; below 0 gains more")
 

@@ -92,7 +92,7 @@ def test_rules_for_where_experts_go_stand_there_beside_uniform(made, monkeypatch
     _, card = made
     rules = [
         {
-            "arm": name,
+            "arms": [name],
             "rule": name,
             "experts": experts,
             "expanded": of(-2.5, -3.0, -2.0),

@@ -79,14 +79,18 @@ def compare_allocations(arms: Arms) -> dict[str, Any]:
     """Return what each rule gained and forgot, and what was measured of the layers before any training.
 
     Returns:
-        `rules`: one dict per rule that was run, the largest gain first: `arm`, `rule` (in words), `experts` (new ones
-        by layer, a list for each way of it), and the `Effect`s `expanded`, `original` (change from the base, in per
-        cent of its bits per byte) and `expanded_less_uniform`, `original_less_uniform` (points, paired by seed).
+        `rules`: one dict per way to divide that was run, the largest gain first: `arms` (those that divided so, with
+        the same seeds), `rule` (in words), `experts` (new ones by layer, each way once), and the `Effect`s `expanded`,
+        `original` (change from the base, in per cent of its bits per byte) and `expanded_less_uniform`,
+        `original_less_uniform` (points, paired by seed).
         `scores`: one dict per curve: `score`, `values` by layer, and `correlation`, its rank correlation with what one
         expert gained there, of similarity with its sign turned; None where that was not tried.
     """
-    named = {**RULES, **{name: name for name in probes_of(arms)}}
-    rules = [_rule(name, called, arms) for name, called in named.items() if arms.get(name)]
+    alike: dict[tuple[tuple[int, tuple[int, ...]], ...], list[str]] = {}
+    for name in (*RULES, *probes_of(arms)):
+        if arms.get(name):
+            alike.setdefault(_plans(arms[name]), []).append(name)
+    rules = [_rule(names, plans, arms) for plans, names in alike.items()]
     gains = measured_gains(arms, probes_of(arms))
     curves = {**_similarities(arms), **_scores(arms)}
     scores = [{"score": name, "values": values, "correlation": None} for name, values in curves.items()]
@@ -98,13 +102,21 @@ def compare_allocations(arms: Arms) -> dict[str, Any]:
     return {"rules": sorted(rules, key=_by_gain), "scores": scores}
 
 
-def _rule(name: str, called: str, arms: Arms) -> dict[str, Any]:
-    plans = {tuple(run.phases["plan"]["new_experts"]) for run in arms[name].values() if "plan" in run.phases}
-    found: dict[str, Any] = {"arm": name, "rule": called, "experts": sorted(map(list, plans))}
+def _plans(runs: Mapping[int, Run]) -> tuple[tuple[int, tuple[int, ...]], ...]:
+    """Return the new experts by layer of every seed."""
+    return tuple((seed, tuple(run.phases["plan"]["new_experts"])) for seed, run in runs.items())
+
+
+def _rule(names: list[str], plans: Sequence[tuple[int, tuple[int, ...]]], arms: Arms) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "arms": names,
+        "rule": "; ".join(RULES.get(name, name) for name in names),
+        "experts": sorted(list(plan) for plan in {plan for _, plan in plans}),
+    }
     for role in ("expanded", "original"):
-        own, uniform = Term(name, role), Term(UNIFORM, role, -1.0)
+        own, uniform = Term(names[0], role), Term(UNIFORM, role, -1.0)
         found[role] = _effect((own,), arms)
-        found[f"{role}_less_uniform"] = _effect((own, uniform), arms) if name != UNIFORM else Effect()
+        found[f"{role}_less_uniform"] = _effect((own, uniform), arms) if names[0] != UNIFORM else Effect()
     return found
 
 

@@ -79,7 +79,9 @@ def test_the_instrument_has_more_seeds_where_all_that_the_card_asks_for_are_made
     card = card_for()
     every = jobs(card, card.arms, card.seeds)
     seeds = {name: sum(name == other for other, _ in every) for name in card.arms}
-    assert {seeds.pop(name) for name in instrument.PAIR} == {card.instrument_seeds} and set(seeds.values()) == {card.seeds}
+    assert {seeds.pop(name) for name in instrument.PAIR} == {card.instrument_seeds} and set(seeds.values()) == {
+        card.seeds
+    }
     assert len(jobs(card, card.arms, 1)) == len(card.arms) + 2 * card.probed_layers
 
 
@@ -90,7 +92,7 @@ def test_the_oracle_is_made_after_its_probes_and_found_again(materials, tmp_path
     assert not made.failed and len(made.new) == 7, "three seeds of each of two layers, and one of its own"
     assert sum(made.runs[ORACLE, 0].config["allocation"]) == 4
     found = build(card, tmp_path)["allocations"]
-    assert {row["arm"] for row in found["rules"]} == {ORACLE, probe_of(0), probe_of(1)}
+    assert {name for row in found["rules"] for name in row["arms"]} == {ORACLE, probe_of(0), probe_of(1)}
     assert not make_missing(card, [ORACLE], 1, tmp_path, say=lambda text: None).new
     remove_directory(made.runs[probe_of(1), 2].path)
     assert ORACLE not in find_arms(card, list_runs(tmp_path)), "of which experts it would have is not known"

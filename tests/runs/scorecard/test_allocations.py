@@ -39,8 +39,12 @@ def arms(tmp_path_factory):
     return found
 
 
+def by_arm(found):
+    return {name: row for row in found["rules"] for name in row["arms"]}
+
+
 def test_a_rule_that_gains_more_is_found_beside_uniform_and_the_others_are_not(arms):
-    rows = {row["arm"]: row for row in compare_allocations(arms)["rules"]}
+    rows = by_arm(compare_allocations(arms))
     best = rows["layer_moe, first"]
     assert best["expanded_less_uniform"].high < 0 < best["expanded_less_uniform"].seeds
     assert best["expanded_less_uniform"].value == pytest.approx(-2, abs=0.2)
@@ -50,12 +54,20 @@ def test_a_rule_that_gains_more_is_found_beside_uniform_and_the_others_are_not(a
 
 
 def test_every_way_in_which_a_rule_divided_the_budget_stands_there(arms):
-    rows = {row["arm"]: row["experts"] for row in compare_allocations(arms)["rules"]}
+    rows = {name: row["experts"] for name, row in by_arm(compare_allocations(arms)).items()}
     assert rows["layer_moe, first"] == [[4, 2, 1, 1]] and len(rows["layer_moe, random"]) == 3
 
 
+def test_rules_that_came_to_the_same_experts_are_one_row(arms):
+    with_last = {**arms, "layer_moe, last": arms["layer_moe, first"]}
+    rows = by_arm(compare_allocations(with_last))
+    assert rows["layer_moe, last"] is rows["layer_moe, first"] and rows["layer_moe, first"]["rule"] == "first; last"
+    oracle = by_arm(compare_allocations({**arms, ORACLE: arms[UNIFORM]}))[ORACLE]
+    assert UNIFORM in oracle["arms"] and not oracle["expanded_less_uniform"].seeds
+
+
 def test_one_seed_has_no_interval(arms):
-    rows = {row["arm"]: row for row in compare_allocations(arms)["rules"]}
+    rows = by_arm(compare_allocations(arms))
     assert rows[MORE]["expanded_less_uniform"].seeds == 1
     assert rows[MORE]["expanded_less_uniform"].low != rows[MORE]["expanded_less_uniform"].low
 
