@@ -41,7 +41,8 @@ def make_languages(
         def told(text: str, name: str = name) -> None:
             say(f"{name}: {text}")
 
-        made = make_missing(card_of(base, code), [ARM], seeds, root, say=told, dry_run=dry_run)
+        texts = Texts()  # for training and measuring, and of one language at a time
+        made = make_missing(card_of(base, code), [ARM], seeds, root, say=told, dry_run=dry_run, texts=texts)
         for (_, seed), why in made.failed.items():
             failed[code] = f"seed {seed}: {why}"
         for run in made.runs.values():
@@ -50,7 +51,7 @@ def make_languages(
             try:
                 experiment = Experiment.from_config(run.config)
                 with hidden():
-                    run.phases.record(PHASE, language_facts(experiment, Texts().of(experiment)))
+                    run.phases.record(PHASE, language_facts(experiment, texts.of(experiment)))
             except LprError as error:
                 failed[code] = str(error)
                 told(f"Not measured: {error}")

@@ -52,7 +52,14 @@ class Made:
 
 
 def make_missing(
-    card: Card, names: Iterable[str], seeds: int, root: str | Path, *, say: Say | None = None, dry_run: bool = False
+    card: Card,
+    names: Iterable[str],
+    seeds: int,
+    root: str | Path,
+    *,
+    say: Say | None = None,
+    dry_run: bool = False,
+    texts: "Texts | None" = None,
 ) -> Made:
     """Train the runs of a card that are not there yet, and return all.
 
@@ -63,12 +70,13 @@ def make_missing(
         root: the folder of runs.
         say: told a line before and after every run.
         dry_run: only say what would be made.
+        texts: where somebody reads the same texts beside.
 
     An arm that cannot be trained is noted, and the others are made.
     """
     say = say or _to_stderr
     there = finished_by_key(_on_this_base(card.base, list_runs(root)), completed)
-    made, texts = Made(), Texts()
+    made, texts = Made(), texts or Texts()
     todo = []
     for job in jobs(card, names, seeds):
         needed, why = _needed(card, job, made)

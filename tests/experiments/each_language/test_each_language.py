@@ -9,6 +9,7 @@ from helpers.cli_calls import call
 from helpers.sample_scorecard import arm_run, language_run, tiny_card
 from lpr_lab.errors import MissingError
 from lpr_lab.experiments.each_language import make, plan, table
+from lpr_lab.experiments.scorecard import run as making
 from lpr_lab.experiments.scorecard.plan import card_for, experiment_of
 from lpr_lab.measure.significance import rank_correlation, rank_correlation_interval
 from lpr_lab.runs.scorecard.kept_runs import unpack
@@ -127,7 +128,11 @@ def test_each_language_is_taught_alone_and_once_and_the_base_is_measured_on_it(m
     card = tiny_card(materials)
     monkeypatch.setattr(plan, "card_for", lambda base, **changes: card)
     said: list[str] = []
+    read: list[tuple[str, ...]] = []
+    real = making.corpus_of
+    monkeypatch.setattr(making, "corpus_of", lambda config, codes: read.append(codes) or real(config, codes))
     failed = make.make_languages(card.base, ["el", "tr", "fi"], tmp_path, say=said.append)
+    assert len(read) == len(set(read)), "a language's text is read once, to train and to measure"
     assert set(failed) == {"fi"}, "of which the corpus has no text"
     found = table.build_table(card.base, tmp_path)
     assert [row["language"] for row in found["rows"]] == ["el", "tr"]
