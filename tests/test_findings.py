@@ -1,10 +1,15 @@
 """Pictures and tables of the findings are those of the results that came with the code."""
 
 import importlib.util
+import re
 
 import pytest
 
+from lpr_lab.experiments.each_language.table import RESULTS as LANGUAGES
 from lpr_lab.runs.environment import CHECKOUT
+from lpr_lab.runs.scorecard.table import RESULTS
+from lpr_lab.storage import read_json_object
+from lpr_lab.views.numbers import points
 
 
 @pytest.fixture(scope="module")
@@ -33,3 +38,33 @@ def test_every_picture_is_shown_with_words_for_those_who_do_not_see_it(hook):
         assert f"](assets/findings/{name}.svg)" in text, name
         before = text.split(f"](assets/findings/{name}.svg)")[0]
         assert len(before.rpartition("![")[2]) > 10, name
+
+
+def numbers_with_intervals(value):
+    """Every effect of a results file, as documents write it."""
+    if isinstance(value, dict):
+        if {"value", "low", "high"} <= set(value) and value["low"] is not None:
+            ends = [points(value[end]) for end in ("value", "low", "high")]
+            yield f"{ends[0]} ({ends[1]} to {ends[2]})"
+        for inner in value.values():
+            yield from numbers_with_intervals(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from numbers_with_intervals(inner)
+
+
+def test_every_number_with_an_interval_is_one_of_the_committed_results(hook):
+    files = [*RESULTS.glob("*.json"), *LANGUAGES.glob("*.json")]
+    known = {number for file in files for number in numbers_with_intervals(read_json_object(file))}
+    known |= {turned(number) for number in known}
+    known |= {number.replace("+", "") for number in known if "−" not in number}  # shares and distances
+    for path in hook.PAGES:
+        said = re.findall(r"[−+]?\d+\.\d\d \([−+]?\d+\.\d\d to [−+]?\d+\.\d\d\)", path.read_text(encoding="utf-8"))
+        assert said and set(said) <= known, f"{path.name}: {sorted(set(said) - known)}"
+
+
+def turned(number):
+    """Return the same difference seen from the other side."""
+    value, low, high = re.findall(r"[−+]?\d+\.\d\d", number)
+    value, low, high = (one.translate(str.maketrans("−+", "+−")) for one in (value, high, low))
+    return f"{value} ({low} to {high})"

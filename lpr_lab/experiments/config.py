@@ -34,6 +34,8 @@ from lpr_lab.text.languages import language_codes
 STEPS = ("fit_routers", "expand", "one_stage", "local_review", "review", "finetune", "interpolate")
 OF_BASELINES = ("finetune", "interpolate")
 """Steps that train another model than an expansion."""
+_FITTING = ("fit_routers", "local_review")
+"""Steps that solve for routers in closed form."""
 STAGES = ("stage1", "stage2")
 OLD_ONLY = "old_only"
 CONTROLS = ("", OLD_ONLY)
@@ -145,6 +147,11 @@ class Experiment:
         for name in STAGES:
             if type(getattr(self, name)) is not StageBudget:
                 raise UsageError(f"{name} = {getattr(self, name)!r}; expected a StageBudget.")
+        if set(self.steps) & set(_FITTING) and self.fit.solver != "means" and not self.upcycle.router_bias:
+            raise UsageError(
+                f"fit_solver = {self.fit.solver!r} fits routers with a constant, and router_bias = False leaves them "
+                "without one. Take router_bias=True, or fit_solver='means'."
+            )
         if self.classifiers and not {"review", "local_review"} & set(self.steps):
             raise UsageError(f"classifiers = {self.classifiers}, but none of the steps {self.steps} is a review.")
         if not self.original or not self.expanded:
@@ -287,7 +294,8 @@ class Experiment:
     @staticmethod
     def begin(recipe: str, steps: Sequence[str], baseline: str = "") -> "Experiment":
         """Return an experiment with the defaults of everything but what decides which settings it can have."""
-        return Experiment(recipe=recipe, steps=tuple(steps), finetune=FinetuneSettings(kind=baseline))
+        upcycle = UpcycleSettings(router_bias=bool(set(steps) & set(_FITTING)))
+        return Experiment(recipe=recipe, steps=tuple(steps), finetune=FinetuneSettings(kind=baseline), upcycle=upcycle)
 
 
 BEGINNING = ("recipe", "steps", "baseline")

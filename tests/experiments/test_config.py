@@ -68,3 +68,11 @@ def test_unreviewed_languages_are_scored_as_original_ones_and_no_training_reads_
     for wrong in ({"original": ("en", "es")}, {"expanded": ("es",)}):
         with pytest.raises(UsageError, match="es cannot be both"):
             experiment.with_settings(**wrong)
+
+
+def test_routers_that_are_fitted_with_a_constant_have_one_or_it_is_said_before_anything_is_trained():
+    for recipe in (recipes.route_first, recipes.local_review, recipes.guided_review):
+        with pytest.raises(UsageError, match="router_bias"):
+            recipe(router_bias=False)
+        assert recipe(router_bias=False, fit_solver="means").fit.solver == "means"
+    assert not recipes.moe_lpr().upcycle.router_bias, "of routers that only learn nothing is asked"

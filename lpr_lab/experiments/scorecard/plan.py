@@ -137,6 +137,8 @@ def _at_rates(recipe: str, *rates: str, **settings: Any) -> "dict[str, Arm]":
 
 _AS_GOOD_AS_NONE = 1e-12
 """A learning rate at which nothing that is read in float32 changes."""
+_MEANS = {"fit_solver": "means", "router_bias": False}
+"""Routers from the mean states of language groups, without a constant, as DUME has them."""
 _AS_THE_REVIEW = {"finetune_replay_share": None}
 """As much replay as the review has, not the 5 % of the recipe's own: what the paper gave its baselines."""
 
@@ -167,9 +169,14 @@ ARMS: Mapping[str, Arm] = {
     # Third: kin of the method, and what is not in the paper's table.
     "route_first": Arm(recipe="route_first"),
     "route_first, tokens alone": Arm(recipe="route_first", settings={"router_input": "token"}),
-    "route_first, no bias": Arm(recipe="route_first", settings={"router_bias": False}),
+    "route_first, means": Arm(recipe="route_first", settings=_MEANS),
     "route_first, 2 experts": Arm(recipe="route_first", settings={"new_experts_per_layer": 2}),
     "local_review": Arm(recipe="local_review"),
+    "local_review, means": Arm(recipe="local_review", settings=_MEANS),
+    "moe_lpr, running mean": Arm(recipe="moe_lpr", settings={"router_input": "token_and_mean"}),
+    "moe_lpr, running mean and bias": Arm(
+        recipe="moe_lpr", settings={"router_input": "token_and_mean", "router_bias": True}
+    ),
     "guided_review": Arm(recipe="guided_review"),
     "full_replay_1": Arm(recipe="full_replay_1"),
     "ssu": Arm(recipe="ssu"),

@@ -86,6 +86,13 @@ def test_the_instrument_has_more_seeds_where_all_that_the_card_asks_for_are_made
 
 
 @pytest.mark.slow
+def test_every_arm_can_be_trained(materials, tmp_path):
+    card = replace(tiny_card(materials), stage1_tokens=64, self_samples=0, tasks=())
+    made = make_missing(card, card.arms, 1, tmp_path, say=lambda text: None)
+    assert not made.failed and {name for name, _ in made.runs} == set(card.arms)
+
+
+@pytest.mark.slow
 def test_the_oracle_is_made_after_its_probes_and_found_again(materials, tmp_path):
     card = replace(tiny_card(materials), probed_layers=2, stage1_tokens=64)
     made = make_missing(card, [ORACLE], 1, tmp_path, say=lambda text: None)
