@@ -4,9 +4,12 @@ With them anyone can compute an interval again, and put runs that another machin
 trained and what it read are not among them.
 """
 
+import io
 import json
-import zipfile
+import lzma
+import tarfile
 from collections.abc import Iterable
+from itertools import product
 from pathlib import Path, PurePosixPath
 
 from lpr_lab.errors import DamagedError, MissingError
@@ -27,8 +30,8 @@ _DOCUMENTS = (
 _TABLES = ("documents", "change", "stages", "expert_load", "classifiers", "self_divergence", "tasks", "task_changes")
 KEPT = frozenset((*_DOCUMENTS, *(f"tables/{name}.csv" for name in _TABLES)))
 """Files of a run that are kept."""
-_LONG_AGO = (1980, 1, 1, 0, 0, 0)
-"""When every file was written, for an archive of the same runs to be the same bytes; the first time that zip knows."""
+SUFFIX = ".runs.tar.xz"
+"""Of an archive. What runs have in common is compressed once, which makes it a fifth of the size of a zip file."""
 
 
 def pack(runs: Iterable[Run], base: str, folder: Path | None = None) -> Path:
@@ -37,13 +40,16 @@ def pack(runs: Iterable[Run], base: str, folder: Path | None = None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = _archive(base, folder)
     aside = path.with_name(f".{path.name}")
+    runs = sorted(runs, key=lambda run: run.id)
     with friendly_disk_errors(f"writing {path.name}", path):
-        with zipfile.ZipFile(aside, "w") as archive:
-            for run in sorted(runs, key=lambda run: run.id):
-                for name in sorted(name for name in KEPT if (run.path / name).is_file()):
-                    facts = zipfile.ZipInfo(f"{run.id}/{name}", _LONG_AGO)
-                    facts.compress_type = zipfile.ZIP_DEFLATED
-                    archive.writestr(facts, _content(run.path / name), compresslevel=9)
+        with tarfile.open(aside, "w:xz") as archive:
+            # The same file of all runs after one another, for what they share to lie close together.
+            for name, run in product(sorted(KEPT), runs):
+                if (run.path / name).is_file():
+                    content = _content(run.path / name)
+                    facts = tarfile.TarInfo(f"{run.id}/{name}")  # without owner or time: the same runs, the same bytes
+                    facts.size = len(content)
+                    archive.addfile(facts, io.BytesIO(content))
         aside.replace(path)
     return path
 
@@ -69,12 +75,14 @@ def unpack(base: str, root: Path, folder: Path | None = None) -> tuple[list[str]
             f"There are no runs of a scorecard of {base!r} to unpack. Make them: lpr-lab scorecard run --base {base}"
         )
     try:
-        with zipfile.ZipFile(path) as archive:
+        with tarfile.open(path, "r:xz") as archive:
             contents: dict[str, dict[str, bytes]] = {}
-            for name in archive.namelist():
-                run_id, rest = _checked(name, path)
-                contents.setdefault(run_id, {})[rest] = archive.read(name)
-    except zipfile.BadZipFile as error:
+            for member in archive:
+                run_id, rest = _checked(member, path)
+                file = archive.extractfile(member)
+                assert file is not None, "a plain file has content"
+                contents.setdefault(run_id, {})[rest] = file.read()
+    except (tarfile.TarError, lzma.LZMAError, EOFError) as error:
         raise DamagedError(f"{path} is not readable as an archive ({error}).") from error
     there = [run_id for run_id in contents if (root / run_id).exists()]
     new = [run_id for run_id in contents if run_id not in there]
@@ -107,12 +115,12 @@ def _content(path: Path) -> bytes:
     return (json.dumps(status, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _checked(name: str, path: Path) -> tuple[str, str]:
-    run_id, _, rest = PurePosixPath(name).as_posix().partition("/")
-    if not RUN_ID_PATTERN.fullmatch(run_id) or rest not in KEPT:
-        raise DamagedError(f"{path} holds {name!r}, which no run of a scorecard has; nothing was unpacked.")
+def _checked(member: tarfile.TarInfo, path: Path) -> tuple[str, str]:
+    run_id, _, rest = PurePosixPath(member.name).as_posix().partition("/")
+    if not member.isfile() or not RUN_ID_PATTERN.fullmatch(run_id) or rest not in KEPT:
+        raise DamagedError(f"{path} holds {member.name!r}, which no run of a scorecard has; nothing was unpacked.")
     return run_id, rest
 
 
 def _archive(base: str, folder: Path) -> Path:
-    return folder / f"{file_name(base)}.runs.zip"
+    return folder / f"{file_name(base)}{SUFFIX}"

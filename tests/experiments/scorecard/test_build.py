@@ -13,7 +13,7 @@ from lpr_lab.experiments.scorecard.plan import card_for
 from lpr_lab.runs.find import list_runs
 from lpr_lab.runs.scorecard import table
 from lpr_lab.runs.scorecard.claims import CLAIMS
-from lpr_lab.runs.scorecard.kept_runs import unpack
+from lpr_lab.runs.scorecard.kept_runs import SUFFIX, unpack
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +75,9 @@ def test_runs_on_another_base_of_the_same_name_are_left_out(made, tmp_path):
 
 
 def test_a_table_that_came_with_its_runs_is_what_they_say(tmp_path):
-    with_runs = sorted(table.RESULTS.glob("*.runs.zip"))
+    with_runs = sorted(table.RESULTS.glob(f"*{SUFFIX}"))
     assert with_runs
     for archive in with_runs:
-        base = archive.name.removesuffix(".runs.zip")
+        base = archive.name.removesuffix(SUFFIX)
         unpack(base, tmp_path, table.RESULTS)
         assert json.loads(json.dumps(build.build(card_for(base), tmp_path))) == table.read_saved(base)

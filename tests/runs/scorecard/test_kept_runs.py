@@ -1,7 +1,8 @@
 """The runs behind a committed scorecard: kept without weights, unpacked, added to."""
 
+import io
 import json
-import zipfile
+import tarfile
 
 import pytest
 
@@ -38,9 +39,10 @@ def test_unpacked_runs_give_the_same_scorecard(made, packed, tmp_path):
 
 
 def test_what_a_run_trained_and_what_people_wrote_of_it_is_not_kept(packed):
-    with zipfile.ZipFile(packed) as archive:
-        assert {name.partition("/")[2] for name in archive.namelist()} <= KEPT
-        kept = json.loads(archive.read(next(name for name in archive.namelist() if name.endswith("status.json"))))
+    with tarfile.open(packed) as archive:
+        assert {name.partition("/")[2] for name in archive.getnames()} <= KEPT
+        assert {(member.uname, member.gname, member.uid, member.mtime) for member in archive} == {("", "", 0, 0)}
+        kept = json.load(archive.extractfile(next(one for one in archive.getnames() if one.endswith("status.json"))))
     assert kept["state"] == "finished" and not {kept[name] for name in ("pid", "host", "boot_id", "start_ticks")} - {
         None
     }
@@ -64,17 +66,34 @@ def test_a_scorecard_without_its_runs_says_how_to_make_them(tmp_path):
         unpack("gemma3-270m", tmp_path, tmp_path)
 
 
+def with_member(packed, folder, member, content=b"{}"):
+    """Write a copy of an archive that holds one thing more."""
+    folder.mkdir()
+    with tarfile.open(packed) as old, tarfile.open(folder / packed.name, "w:xz") as new:
+        for one in old:
+            new.addfile(one, old.extractfile(one))
+        member.size = len(content)
+        new.addfile(member, io.BytesIO(content))
+    return folder
+
+
 @pytest.mark.parametrize(
     "name", ["../out/run.json", "/etc/run.json", "a-run/../../x.json", "a-run/notebook.ipynb", "x"]
 )
 def test_an_archive_that_holds_anything_else_is_refused_and_nothing_is_unpacked(packed, tmp_path, name):
-    other = tmp_path / "results" / packed.name
-    other.parent.mkdir()
-    other.write_bytes(packed.read_bytes())
-    with zipfile.ZipFile(other, "a") as archive:
-        archive.writestr(name, "{}")
+    other = with_member(packed, tmp_path / "results", tarfile.TarInfo(name))
     with pytest.raises(DamagedError, match="nothing was unpacked"):
-        unpack("small-world", tmp_path / "runs", other.parent)
+        unpack("small-world", tmp_path / "runs", other)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE])
+def test_a_link_or_anything_but_a_plain_file_is_refused(packed, tmp_path, kind):
+    member = tarfile.TarInfo("20260101-000000Z-expansion-x-0000/run.json")
+    member.type, member.linkname = kind, "/etc/passwd"
+    other = with_member(packed, tmp_path / "results", member, b"")
+    with pytest.raises(DamagedError, match="nothing was unpacked"):
+        unpack("small-world", tmp_path / "runs", other)
     assert not (tmp_path / "runs").exists()
 
 
