@@ -40,6 +40,12 @@ MAIN_ARMS = (
     *("llama_pro", "ssu", "lape", "interpolate"),
 )
 """Arms that are drawn; the tables have all."""
+KIN = (
+    *("moe_lpr", "no_review, routers held", "moe_lpr, running mean", "moe_lpr, running mean and bias", "local_review"),
+    *("local_review, means", "guided_review", "route_first", "route_first, tokens alone", "route_first, means"),
+    "route_first, 2 experts",
+)
+"""From the papers' two stages to route first, one difference after the other."""
 
 
 def pictures() -> dict[str, str]:
@@ -118,6 +124,7 @@ def tables() -> dict[str, list[str]]:
     return {
         "small-world arms": _arms_table(cards[SMALL]),
         "smollm2 arms": _arms_table(cards[SMOLLM2]),
+        "kin": _kin_table(cards[SMALL]),
         "equal gain": _equal_gain_table(cards[SMALL]),
         "allocations": _allocations_table(cards[SMALL]),
         "scores of layers": _scores_table(cards[SMALL]),
@@ -133,6 +140,17 @@ def _arms_table(card: Mapping[str, Any]) -> list[str]:
         shown = " / ".join(f"{of['value']:.2f}" for of in weights if of) or "–"
         rows.append([arm["arm"], str(arm["seeds"]), *numbers, shown])
     return _table([*head, "expert 0 on reviewed / not / new"], rows)
+
+
+def _kin_table(card: Mapping[str, Any]) -> list[str]:
+    """Return route first and what lies between it and the papers' two stages, seed by seed beside these."""
+    rows = []
+    for arm in (arm for arm in card["arms"] if arm["arm"] in KIN):
+        numbers = [_said(arm.get(f"{role}_less_moe_lpr")) for role in ("expanded", "original")]
+        weights = [arm.get(f"weight_{key}") for key in ("reviewed", "unreviewed", "expanded")]
+        rows.append([arm["arm"], *numbers, " / ".join(f"{of['value']:.2f}" for of in weights if of)])
+    head = ["arm", "new, beside moe_lpr", "original, beside moe_lpr", "expert 0 on reviewed / not / new"]
+    return _table(head, sorted(rows, key=lambda row: KIN.index(row[0])))
 
 
 def _equal_gain_table(card: Mapping[str, Any]) -> list[str]:

@@ -38,6 +38,8 @@ _CHANGES = {
     "kl_self": "KL to the base, %",
     "choice_expanded": "Right continuations, expanded",
     "choice_original": "Right continuations, originals",
+    "expanded_less_moe_lpr": "Expanded, beside moe_lpr",
+    "original_less_moe_lpr": "Originals, beside moe_lpr",
 }
 _WEIGHTS = {
     "weight_reviewed": "Expert 0 on reviewed",

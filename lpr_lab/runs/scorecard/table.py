@@ -10,9 +10,9 @@ from lpr_lab.errors import MissingError
 from lpr_lab.runs.compare.costs import costs_of
 from lpr_lab.runs.run import Run
 from lpr_lab.runs.scorecard.allocations import compare_allocations
-from lpr_lab.runs.scorecard.effects import Arms, Effect, NotMeasuredError, combined, sample_of
-from lpr_lab.runs.scorecard.equal_gain import compare_at_equal_gain
-from lpr_lab.runs.scorecard.parts import Term
+from lpr_lab.runs.scorecard.effects import Arms, Effect, NotMeasuredError, combined, effect_of, sample_of
+from lpr_lab.runs.scorecard.equal_gain import REFERENCE, compare_at_equal_gain
+from lpr_lab.runs.scorecard.parts import Part, Term
 from lpr_lab.runs.scorecard.verdict import FAILS, HOLDS, UNDECIDED, Row
 
 RESULTS = Path(__file__).parent / "results"
@@ -75,17 +75,33 @@ def row_json(row: Row, command: str) -> dict[str, Any]:
 
 def arms_json(arms: Arms) -> list[dict[str, Any]]:
     """Return every arm that was run: what it gained and forgot over its seeds, its cost, and its runs by seed."""
-    return [_arm_json(name, own) for name, own in arms.items() if own]
+    return [_arm_json(name, own) | _beside(name, arms) for name, own in arms.items() if own]
+
+
+def _beside(name: str, arms: Arms) -> dict[str, Any]:
+    """Return by how many points an arm is above MoE-LPR, seed by seed; nothing where it taught other languages."""
+    taught = [next(iter(arms[one].values())).config.get("expanded") for one in (name, REFERENCE) if arms.get(one)]
+    if name == REFERENCE or len(taught) < 2 or taught[0] != taught[1]:
+        return {}
+    found = {}
+    for role in ("expanded", "original"):
+        effect = effect_of(Part("", (Term(name, role), Term(REFERENCE, role, -1.0))), arms)
+        if not effect.problem:
+            found[f"{role}_less_{REFERENCE}"] = _ends(effect)
+    return found
+
+
+def _ends(effect: Effect) -> dict[str, Any]:
+    return {key: value for key, value in effect_json(effect).items() if key in ("value", "low", "high")}
 
 
 def _arm_json(name: str, own: Mapping[int, Run]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for number, term in _ARM_NUMBERS.items():
         try:
-            effect = combined({seed: sample_of(term, run) for seed, run in own.items()})
+            found[number] = _ends(combined({seed: sample_of(term, run) for seed, run in own.items()}))
         except NotMeasuredError:
             continue
-        found[number] = {key: value for key, value in effect_json(effect).items() if key in ("value", "low", "high")}
     costs = costs_of(next(iter(own.values())))
     kept = ("trained_parameters", "active_parameters", "file_bytes", "tokens_per_second", "peak_memory_bytes")
     seconds = [sum(run.phases.seconds.values()) for run in own.values()]

@@ -39,6 +39,8 @@ def test_the_table_has_every_claim_with_its_verdict_its_runs_and_the_command_tha
     assert rows[10]["parts"][0]["verdict"] == "holds" and rows[10]["parts"][0]["seeds"] == 3
     assert rows[15]["verdict"] == "not decidable here" and "no_copy" in rows[15]["why"]
     assert all(f"--only {number}" in row["command"] for number, row in rows.items())
+    beside = {arm["arm"]: arm.get("expanded_less_moe_lpr") for arm in found["arms"]}
+    assert beside["moe_lpr"] is None and beside["full_replay"]["high"] < 0, "it gains more, seed by seed"
     assert found["allocations"] == {"rules": [], "scores": []}
     of_arm = next(arm for arm in found["arms"] if arm["arm"] == "moe_lpr")
     assert set(of_arm["runs"].values()) <= {run.id for run in list_runs(root)} and of_arm["expanded"]["value"] < 0
