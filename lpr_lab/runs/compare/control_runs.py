@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from lpr_lab.errors import ComparisonRefusedError, LprError
-from lpr_lab.measure.controls.equal_gain import GainPoint, at_gain, common_gain, difference_at_gain
+from lpr_lab.measure.controls.equal_gain import GainPoint, at_gain, before_the_turn, common_gain, difference_at_gain
 from lpr_lab.measure.significance import Difference
 from lpr_lab.runs.compare.paired_changes import difference, resampled_changes, resampled_of
 from lpr_lab.runs.compare.paired_scores import Key, Table
@@ -142,12 +142,12 @@ def forgetting_at_gain(
 
     Args:
         curves: name of a way to models of it: runs with other rates or budgets, or stages of a run. All must have been
-            scored on the same documents.
+            scored on the same documents. A run at a rate so high that one at a lower rate gained no less is left out.
         gain: in per cent; None takes the middle of what all reached.
         dataset: of the test sets.
 
     Returns:
-        name, gain, forgetting, ci_low, ci_high, between (the two models that enclose it), n_models; against the first:
+        name, gain, forgetting, ci_low, ci_high, between (the two models that enclose it), n_models (that count); against the first:
         difference (points), difference_low, difference_high, verdict.
 
     Raises:
@@ -165,7 +165,7 @@ def forgetting_at_gain(
         apart = difference_at_gain(own, points[first], gain) if name != first else Difference(0.0)
         ends = {"ci_low": found.forgetting.low, "ci_high": found.forgetting.high}
         row = {"name": name, "gain": gain, "forgetting": found.forgetting.value, **ends}
-        row |= {"between": " and ".join(dict.fromkeys(found.between)), "n_models": len(own)}
+        row |= {"between": " and ".join(dict.fromkeys(found.between)), "n_models": len(before_the_turn(own))}
         row |= {"difference": apart.value, "difference_low": apart.low, "difference_high": apart.high}
         rows.append(row | {"verdict": "" if name == first else apart.verdict()})
     return pd.DataFrame(rows)

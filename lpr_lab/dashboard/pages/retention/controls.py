@@ -102,7 +102,8 @@ def _at_gain(run: Run, runs: Sequence[Run], dataset: str) -> Part:
     title = "Forgetting at equal gain"
     meaning = (
         "Recipes compared where they learned the new languages equally well, not at equal learning rates: between two "
-        "runs of a recipe forgetting is read off a straight line, and beyond them nothing is said."
+        "runs of a recipe forgetting is read off a straight line, and beyond them nothing is said. A learning rate so "
+        "high that a lower one gained no less does not count."
     )
     curves = {name: models for name, models in curves_of(run, runs).items() if len(models) > 1}
     own = str(run.config.get("recipe"))
