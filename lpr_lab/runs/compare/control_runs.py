@@ -147,8 +147,8 @@ def forgetting_at_gain(
         dataset: of the test sets.
 
     Returns:
-        name, gain, forgetting, ci_low, ci_high, between (the two models that enclose it), n_models (that count); against the first:
-        difference (points), difference_low, difference_high, verdict.
+        name, gain, forgetting, ci_low, ci_high, between (the two models that enclose it), n_models (that count);
+        against the first: difference (points), difference_low, difference_high, verdict.
 
     Raises:
         ComparisonRefusedError: other test sets, no gain that all reached, or a gain beyond what one of them reached.

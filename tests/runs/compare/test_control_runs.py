@@ -128,8 +128,8 @@ def test_runs_are_compared_at_a_gain_that_both_reached(tmp_path):
     assert table["difference"].tolist() == [0, 0] and table["gain"].nunique() == 1
     with pytest.raises(ComparisonRefusedError):
         forgetting_at_gain(ways, gain=90)
-    too_high = configured(finished_run(tmp_path, "lora high"), **{"stage1": {"learning_rate": 1e-2}})
-    lower = configured(ways["lora"][1].run, **{"stage1": {"learning_rate": 1e-4}})
+    too_high = configured(finished_run(tmp_path, "lora high"), stage1={"learning_rate": 1e-2})
+    lower = configured(ways["lora"][1].run, stage1={"learning_rate": 1e-4})
     rates = forgetting_at_gain({"lora": [ways["lora"][0], ModelRef(lower, ""), ModelRef(too_high, "")]})
     assert rates["n_models"].tolist() == [2], "a rate at which no more was gained does not count"
     other = ModelRef(finished_run(tmp_path, "texts", texts="x"), "")
