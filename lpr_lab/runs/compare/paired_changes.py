@@ -50,7 +50,7 @@ def resampled_of(model: ModelRef) -> dict[Key, Resampled]:
     return _resampled(model.run.path, stamp, model.stage) if stamp[0] else {}
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=2048)  # of some 40 kB each: a scorecard asks for those of all its runs several times
 def _resampled(path: Path, stamp: tuple[tuple[int, int] | None, ...], stage: str = "") -> dict[Key, Resampled]:
     from lpr_lab.measure.forgetting import bootstrap_draws  # it brings pandas, which pages do without until then
 

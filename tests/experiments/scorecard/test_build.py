@@ -76,6 +76,7 @@ def test_runs_on_another_base_of_the_same_name_are_left_out(made, tmp_path):
     assert kept >= {run.id for run in others[4:]}, "runs from before bases were recorded stay"
 
 
+@pytest.mark.slow  # there are seven hundred of them
 def test_a_table_that_came_with_its_runs_is_what_they_say(tmp_path):
     with_runs = sorted(table.RESULTS.glob(f"*{SUFFIX}"))
     assert with_runs
