@@ -202,17 +202,18 @@ def rank_correlation(one: Sequence[float], other: Sequence[float]) -> float:
 def rank_correlation_interval(one: Sequence[float], other: Sequence[float]) -> Difference:
     """Return Spearman's rank correlation with its 95 % interval over what the pairs are a sample of.
 
-    The interval is Fisher's, with the standard error of Bonett and Wright (2000); fewer than five pairs have none.
+    The interval is Fisher's, with the standard error of Bonett and Wright (2000); fewer than five pairs have none, and
+    neither has a perfect order, of which it would say that no other was possible.
 
     >>> found = rank_correlation_interval(range(20), [*range(18), 19, 18])
     >>> found.low > 0.9
     True
     """
     correlation, pairs = rank_correlation(one, other), len(one)
-    if pairs < _MIN_PAIRS or math.isnan(correlation):
+    if pairs < _MIN_PAIRS or math.isnan(correlation) or abs(correlation) == 1:
         return Difference(correlation)
     error = math.sqrt((1 + correlation**2 / 2) / (pairs - 3))
-    middle, half = math.atanh(max(min(correlation, 1 - 1e-12), -1 + 1e-12)), _NORMAL * error
+    middle, half = math.atanh(correlation), _NORMAL * error
     return Difference(correlation, math.tanh(middle - half), math.tanh(middle + half))
 
 

@@ -83,4 +83,7 @@ def test_a_table_that_came_with_its_runs_is_what_they_say(tmp_path):
     for archive in with_runs:
         base = archive.name.removesuffix(SUFFIX)
         unpack(base, tmp_path, table.RESULTS)
-        assert json.loads(json.dumps(build.build(card_for(base), tmp_path))) == table.read_saved(base)
+        found, saved = json.loads(json.dumps(build.build(card_for(base), tmp_path))), table.read_saved(base)
+        assert found | {"gate": None} == saved | {"gate": None}, (
+            "the gate is of the base, which is made on each machine"
+        )
