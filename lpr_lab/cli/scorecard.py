@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -100,17 +101,20 @@ def save_command(
 ) -> None:
     """Write the scorecard of the runs in the folder as a small JSON file, and beside it those runs without weights."""
     from lpr_lab.errors import MissingError
-    from lpr_lab.experiments.scorecard.build import build, runs_of
+    from lpr_lab.experiments.scorecard.build import build, find_arms, runs_of
     from lpr_lab.experiments.scorecard.plan import card_for
-    from lpr_lab.runs.scorecard.kept_runs import pack
+    from lpr_lab.runs.find import list_runs
+    from lpr_lab.runs.scorecard.kept_runs import pack, unpack
     from lpr_lab.runs.scorecard.table import RESULTS, save
 
     root = runs_folder(runs_dir)
-    card = build(card_for(base), root)
-    if not card["arms"]:
+    if not find_arms(card_for(base), list_runs(root)):
         raise MissingError(f"{root} has no run of this scorecard. Make them: lpr-lab scorecard run --base {base}")
-    print(save(card, out or RESULTS))
-    print(pack(runs_of(card_for(base), root), base, out or RESULTS))
+    archive = pack(runs_of(card_for(base), root), base, out or RESULTS)
+    with TemporaryDirectory() as folder:  # what is saved is what the kept runs say
+        unpack(base, Path(folder), out or RESULTS)
+        print(save(build(card_for(base), folder), out or RESULTS))
+    print(archive)
 
 
 @app.command("unpack")

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import tarfile
 
 import pytest
@@ -35,7 +36,28 @@ def test_unpacked_runs_give_the_same_scorecard(made, packed, tmp_path):
     root, card = made
     new, there = unpack(card.base, tmp_path, packed.parent)
     assert len(new) == 12 and not there
-    assert build.build(card, tmp_path) == build.build(card, root)
+    kept, whole = build.build(card, tmp_path), build.build(card, root)
+    assert kept["verdicts"] == whole["verdicts"] and [arm["runs"] for arm in kept["arms"]] == [
+        arm["runs"] for arm in whole["arms"]
+    ]
+    for one, other in zip(numbers_of(kept), numbers_of(whole), strict=True):
+        assert one == pytest.approx(other, abs=1e-4), "measured numbers are kept in seven digits"
+
+
+def numbers_of(value):
+    if isinstance(value, float):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from numbers_of(inner)
+
+
+def test_settings_are_kept_to_the_last_digit(made, packed, tmp_path):
+    unpack(made[1].base, tmp_path, packed.parent)
+    for run in list_runs(tmp_path):
+        assert (run.path / "config.yaml").read_bytes() == (made[0] / run.id / "config.yaml").read_bytes()
+    table = (tmp_path / run.id / "tables" / "documents.csv").read_text()
+    assert not re.search(r"\d\.\d{9}", table) and len(table) > 1000
 
 
 def test_what_a_run_trained_and_what_people_wrote_of_it_is_not_kept(packed):
