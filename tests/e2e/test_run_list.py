@@ -52,7 +52,8 @@ def listed(page: Page) -> list[str]:
 
 
 def ticked(page: Page) -> list[str]:
-    return query_of(page).get("runs", "").split(",")
+    # Asked of the page itself: Playwright's own address follows it by an event, a moment later.
+    return page.evaluate("new URLSearchParams(location.search).get('runs') ?? ''").split(",")
 
 
 @pytest.fixture
