@@ -112,8 +112,16 @@ def test_the_command_shows_saves_and_unpacks_it(runs, tmp_path, monkeypatch):
     assert call("languages", "save", *of_runs).exit_code == 0
     elsewhere = ("--base", "small-world", "--runs-dir", str(tmp_path / "none"))
     saved = call("languages", "show", "--json", *elsewhere)
-    assert json.loads(saved.stdout)["rows"] == table.build_table("small-world", runs)["rows"]
+    rows, whole = json.loads(saved.stdout)["rows"], table.build_table("small-world", runs)["rows"]
+    for row, own in zip(rows, whole, strict=True):
+        assert {key: value for key, value in row.items() if not isinstance(value, dict)} == {
+            key: value for key, value in own.items() if not isinstance(value, dict)
+        }
+        assert row["runs"] == own["runs"]
+        for name in ("gain", "cost"):
+            assert row[name] == pytest.approx(own[name], abs=1e-4), "kept numbers have seven digits"
     assert call("languages", "unpack", *elsewhere).exit_code == 0
+    assert rows == table.build_table("small-world", tmp_path / "none")["rows"], "what is saved is what is kept"
     assert json.loads(call("languages", "show", "--json", *elsewhere).stdout)["source"].endswith("none")
     none = call("languages", "show", "--base", "gemma3-270m", "--runs-dir", str(runs))
     assert none.exit_code == 3 and "lpr-lab languages run --base gemma3-270m" in none.stderr
