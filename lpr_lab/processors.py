@@ -41,7 +41,7 @@ def bf16_is_quicker(has_avx512_bf16: bool, has_amx: bool) -> bool:
 def _fact(name: str) -> str:
     """Return what Linux says of the first processor by that name; empty where it says nothing."""
     try:
-        lines = _FACTS.read_text(encoding="utf-8", errors="replace").splitlines()
+        with _FACTS.open(encoding="utf-8", errors="replace") as lines:  # of the first processor; there may be hundreds
+            return next((line.partition(":")[2].strip() for line in lines if line.lower().startswith(name)), "")
     except OSError:
         return ""
-    return next((line.partition(":")[2].strip() for line in lines if line.lower().startswith(name)), "")

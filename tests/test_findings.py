@@ -14,6 +14,12 @@ from lpr_lab.views.numbers import points
 
 @pytest.fixture(scope="module")
 def hook():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(CHECKOUT / "docs" / "hooks"))
+        yield loaded()
+
+
+def loaded():
     path = CHECKOUT / "docs" / "hooks" / "finding_figures.py"
     spec = importlib.util.spec_from_file_location("finding_figures", path)
     module = importlib.util.module_from_spec(spec)

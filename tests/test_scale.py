@@ -5,7 +5,8 @@ import importlib.util
 from lpr_lab.runs.environment import CHECKOUT
 
 
-def test_the_tables_of_the_page_are_those_of_the_code():
+def test_the_tables_of_the_page_are_those_of_the_code(monkeypatch):
+    monkeypatch.syspath_prepend(str(CHECKOUT / "docs" / "hooks"))
     path = CHECKOUT / "docs" / "hooks" / "scale_tables.py"
     spec = importlib.util.spec_from_file_location("scale_tables", path)
     assert spec is not None and spec.loader is not None

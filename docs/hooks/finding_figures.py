@@ -5,15 +5,17 @@
 They are committed, so that they are seen without building the site; a test holds them to the results.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from marked_tables import table, with_tables
 
 from lpr_lab.experiments.each_language.table import language_table
 from lpr_lab.runs.scorecard.table import read_saved
 from lpr_lab.text.languages import language_name
 from lpr_lab.views.html.forest import ForestRow, claims_forest, forest
-from lpr_lab.views.numbers import points
+from lpr_lab.views.numbers import NOT_MEASURED, points_and_ends
 
 DOCS = Path(__file__).parents[1]
 FOLDER = DOCS / "assets" / "findings"
@@ -141,10 +143,8 @@ def _arms_table(card: Mapping[str, Any]) -> list[str]:
     rows = []
     for arm in card["arms"]:
         numbers = [_said(arm.get(key)) for key in ("expanded", "reviewed", "unreviewed", "kl_self")]
-        weights = [arm.get(f"weight_{key}") for key in ("reviewed", "unreviewed", "expanded")]
-        shown = " / ".join(f"{of['value']:.2f}" for of in weights if of) or "–"
-        rows.append([arm["arm"], str(arm["seeds"]), *numbers, shown])
-    return _table([*head, "expert 0 on reviewed / not / new"], rows)
+        rows.append([arm["arm"], str(arm["seeds"]), *numbers, _weights(arm)])
+    return table([*head, "expert 0 on reviewed / not / new"], rows)
 
 
 def _kin_table(card: Mapping[str, Any]) -> list[str]:
@@ -152,10 +152,9 @@ def _kin_table(card: Mapping[str, Any]) -> list[str]:
     rows = []
     for arm in (arm for arm in card["arms"] if arm["arm"] in KIN):
         numbers = [_said(arm.get(f"{role}_less_moe_lpr")) for role in ("expanded", "original")]
-        weights = [arm.get(f"weight_{key}") for key in ("reviewed", "unreviewed", "expanded")]
-        rows.append([arm["arm"], *numbers, " / ".join(f"{of['value']:.2f}" for of in weights if of)])
+        rows.append([arm["arm"], *numbers, _weights(arm)])
     head = ["arm", "new, beside moe_lpr", "original, beside moe_lpr", "expert 0 on reviewed / not / new"]
-    return _table(head, sorted(rows, key=lambda row: KIN.index(row[0])))
+    return table(head, sorted(rows, key=lambda row: KIN.index(row[0])))
 
 
 def _equal_gain_table(card: Mapping[str, Any]) -> list[str]:
@@ -163,7 +162,7 @@ def _equal_gain_table(card: Mapping[str, Any]) -> list[str]:
         [row["method"], row["why"] or _said(row["more"]), str(row["more"]["seeds"]), "; ".join(row["arms"])]
         for row in card["equal_gain"]
     ]
-    return _table(["method", "forgets more than moe_lpr by", "seeds", "its points"], rows)
+    return table(["method", "forgets more than moe_lpr by", "seeds", "its points"], rows)
 
 
 def _allocations_table(card: Mapping[str, Any]) -> list[str]:
@@ -177,7 +176,7 @@ def _allocations_table(card: Mapping[str, Any]) -> list[str]:
             [row["rule"], experts, str(row["expanded"]["seeds"]), _said(row["expanded"]), _said(row["original"])]
         )
         rows[-1].append(beside)
-    return _table(
+    return table(
         ["divided by", "new experts by layer", "seeds", "new languages", "original", "new, beside uniform"], rows
     )
 
@@ -187,7 +186,7 @@ def _languages_table() -> list[str]:
     for row in _by_gain():
         facts = [f"{row[name]:.2f}" for name in ("tokens_per_byte", "similarity")]
         rows.append([language_name(row["language"]), _said(row["gain"]), _said(row["cost"]), *facts])
-    return _table(["language", "its change", "of the original languages", "tokens per byte", "similarity"], rows)
+    return table(["language", "its change", "of the original languages", "tokens per byte", "similarity"], rows)
 
 
 def _scores_table(card: Mapping[str, Any]) -> list[str]:
@@ -195,28 +194,23 @@ def _scores_table(card: Mapping[str, Any]) -> list[str]:
     for row in card["allocations"]["scores"]:
         values = " ".join(f"{value:.3g}" for value in row["values"])
         of = row["correlation"]
-        rows.append([row["score"].replace("_", " "), values, "–" if of is None else _said(of)])
-    return _table(["score of a layer", "by layer", "rank correlation with the gain of one expert there"], rows)
+        rows.append([row["score"].replace("_", " "), values, _said(of)])
+    return table(["score of a layer", "by layer", "rank correlation with the gain of one expert there"], rows)
+
+
+def _weights(arm: Mapping[str, Any]) -> str:
+    """Return the mean weight of expert 0 on reviewed, not reviewed and new languages, those of them that there are."""
+    of_roles = [arm.get(f"weight_{role}") for role in ("reviewed", "unreviewed", "expanded")]
+    return " / ".join(f"{of['value']:.2f}" for of in of_roles if of) or NOT_MEASURED
 
 
 def _said(of: Mapping[str, Any] | None) -> str:
-    if of is None or of["value"] is None:
-        return "–"
-    return points(of["value"]) + ("" if of["low"] is None else f" ({points(of['low'])} to {points(of['high'])})")
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
+    return NOT_MEASURED if of is None else points_and_ends(of["value"], of["low"], of["high"])
 
 
 def page(text: str) -> str:
     """Return a page with every table that it has a place for made anew, between its two marks."""
-    for name, lines in tables().items():
-        start, end = f"<!-- {name}: start -->", f"<!-- {name}: end -->"
-        if start in text:
-            before, _, rest = text.partition(start)
-            text = "\n".join([f"{before}{start}\n", *lines, f"\n{end}{rest.partition(end)[2]}"])
-    return text
+    return with_tables(text, tables())
 
 
 PAGES = (DOCS / "findings.md", DOCS / "allocation.md")

@@ -3,8 +3,9 @@
 They are committed, so that they are read without building the site; a test holds them to the code.
 """
 
-from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+from marked_tables import table, with_tables
 
 from lpr_lab.method.costs.estimate import (
     DEVICE_BYTES,
@@ -106,11 +107,6 @@ def fits(plan: Expansion, devices: int) -> bool:
     return training_memory(plan, setup).total < DEVICE_BYTES
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Return a table as lines of Markdown."""
-    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
-
-
 def page(text: str) -> str:
     """Return the page with every table made anew, between its two marks."""
     tables = {
@@ -120,12 +116,7 @@ def page(text: str) -> str:
         "choices": choices(),
         "hours": hours(),
     }
-    for name, lines in tables.items():
-        start, end = f"<!-- {name}: start -->", f"<!-- {name}: end -->"
-        before, _, rest = text.partition(start)
-        _, _, after = rest.partition(end)
-        text = "\n".join([f"{before}{start}\n", *lines, f"\n{end}{after}"])
-    return text
+    return with_tables(text, tables)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
@@ -84,17 +83,14 @@ def save_command(
     from lpr_lab.errors import MissingError
     from lpr_lab.experiments.each_language.table import RESULTS, build_table, find_languages, save_table
     from lpr_lab.runs.find import list_runs
-    from lpr_lab.runs.scorecard.kept_runs import pack, unpack
+    from lpr_lab.runs.scorecard.kept_runs import packed
 
     root = runs_folder(runs_dir)
-    table = build_table(base, root)
-    if not table["rows"]:
+    runs = [run for own in find_languages(base, list_runs(root)).values() for run in own.values()]
+    if not runs:
         raise MissingError(f"{root} has no run of this table. Make them: lpr-lab languages run --base {base}")
-    found = find_languages(base, list_runs(root))
-    archive = pack((run for own in found.values() for run in own.values()), base, out or RESULTS)
-    with TemporaryDirectory() as folder:  # what is saved is what the kept runs say
-        unpack(base, Path(folder), out or RESULTS)
-        print(save_table(build_table(base, folder), out or RESULTS))
+    with packed(runs, base, out or RESULTS) as (archive, kept):
+        print(save_table(build_table(base, kept), out or RESULTS))
     print(archive)
 
 

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -101,19 +100,17 @@ def save_command(
 ) -> None:
     """Write the scorecard of the runs in the folder as a small JSON file, and beside it those runs without weights."""
     from lpr_lab.errors import MissingError
-    from lpr_lab.experiments.scorecard.build import build, find_arms, runs_of
+    from lpr_lab.experiments.scorecard.build import EXACT_KIND, build, runs_of
     from lpr_lab.experiments.scorecard.plan import card_for
-    from lpr_lab.runs.find import list_runs
-    from lpr_lab.runs.scorecard.kept_runs import pack, unpack
+    from lpr_lab.runs.scorecard.kept_runs import packed
     from lpr_lab.runs.scorecard.table import RESULTS, save
 
     root = runs_folder(runs_dir)
-    if not find_arms(card_for(base), list_runs(root)):
+    runs = runs_of(card_for(base), root)
+    if all(run.kind == EXACT_KIND for run in runs):
         raise MissingError(f"{root} has no run of this scorecard. Make them: lpr-lab scorecard run --base {base}")
-    archive = pack(runs_of(card_for(base), root), base, out or RESULTS)
-    with TemporaryDirectory() as folder:  # what is saved is what the kept runs say
-        unpack(base, Path(folder), out or RESULTS)
-        print(save(build(card_for(base), folder), out or RESULTS))
+    with packed(runs, base, out or RESULTS) as (archive, kept):
+        print(save(build(card_for(base), kept), out or RESULTS))
     print(archive)
 
 

@@ -26,7 +26,7 @@ from lpr_lab.storage import file_stamp
 from lpr_lab.text.languages import language_name
 from lpr_lab.views.html.forest import SIGNS
 from lpr_lab.views.html.templates import render
-from lpr_lab.views.numbers import NOT_MEASURED, count, percent, points, size
+from lpr_lab.views.numbers import NOT_MEASURED, count, percent, points, points_and_ends, size
 
 PATH = about.CLAIMS
 TITLE = "Do the claims hold?"
@@ -271,8 +271,7 @@ def _numbers(of: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _with_interval(of: Mapping[str, Any]) -> str:
-    known = _numbers(of)
-    return known["points"] if of["low"] is None else f"{known['points']} ({known['interval']})"
+    return points_and_ends(of["value"], of["low"], of["high"])
 
 
 def _range(above: float | None, below: float | None) -> str:

@@ -35,6 +35,15 @@ def points(value: float | None) -> str:
     return NOT_MEASURED if value is None or not math.isfinite(value) else signed(value, 2)
 
 
+def points_and_ends(value: float | None, low: float | None, high: float | None) -> str:
+    """Return points with the ends of their interval, where there is one: `−0.04 (−0.31 to +0.22)`.
+
+    >>> points_and_ends(-0.04, -0.31, 0.22), points_and_ends(1.2, None, None)
+    ('−0.04 (−0.31 to +0.22)', '+1.20')
+    """
+    return points(value) if low is None or high is None else f"{points(value)} ({points(low)} to {points(high)})"
+
+
 def points_with_interval(found: Difference) -> str:
     """Return a paired difference in points with its interval: `−0.04 points (−0.31 to +0.22)`."""
     if not found.has_interval:

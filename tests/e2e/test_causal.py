@@ -99,13 +99,14 @@ def test_the_map_is_one_tab_stop_walked_by_arrows_and_enter_asks(open_page, serv
 def test_a_map_can_be_stopped_and_leaves_the_model_to_the_next(open_page, served, monkeypatch):
     from lpr_lab.measure.causal import compute
 
-    go_on = halt_after_steps(monkeypatch, compute, "causal_steps", batch_tokens=1)
+    go_on, taken = halt_after_steps(monkeypatch, compute, "causal_steps", batch_tokens=1)
     at, run, _ = served
     page = open_page(f"/routing?run={run.id}&text=th", at=at)
     page.get_by_role("button", name="Work it out").click()
     expect(page.get_by_text(re.compile(r"of 6 switches"))).to_be_visible()
     page.locator("button", has_text="Stop").click()
     expect(page.get_by_text("Stopped; nothing was kept.")).to_be_visible()
+    assert len(taken) < 6
     go_on.set()
     monkeypatch.undo()
     page.get_by_role("button", name="Work it out").click()

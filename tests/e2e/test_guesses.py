@@ -160,7 +160,7 @@ def test_the_causal_map_and_the_guesses_are_walked_each_by_itself(open_page, ser
 def test_reading_can_be_stopped_and_leaves_the_model_to_the_next(open_page, served, monkeypatch):
     from lpr_lab.measure.guesses import compute
 
-    go_on = halt_after_steps(monkeypatch, compute, "lens_steps")
+    go_on, _ = halt_after_steps(monkeypatch, compute, "lens_steps")
     at, run, _ = served
     page = open_page(f"/routing?run={run.id}&text=th", at=at)
     page.get_by_role("button", name="Read every layer").click()

@@ -142,7 +142,7 @@ def test_contexts_are_found_by_keyboard(open_page, at, fresh):
 
 
 def test_it_can_be_stopped_and_leaves_nothing_behind(open_page, at, fresh, monkeypatch):
-    go_on = halt_after_steps(monkeypatch, finding, "context_steps")
+    go_on, _ = halt_after_steps(monkeypatch, finding, "context_steps")
     page = open_page(f"/experts?run={fresh.id}&layer=2&expert=1", at=at)
     page.get_by_role("button", name="Find its contexts").click()
     expect(page.get_by_role("status").filter(has_text=re.compile(r"1 of \d+ parts"))).to_be_visible()

@@ -112,7 +112,7 @@ def test_lines_that_cannot_be_read_and_a_corpus_that_is_not_there_are_said(open_
 def test_a_comparison_can_be_stopped_and_leaves_the_model_to_the_next(open_page, served, monkeypatch):
     from lpr_lab.measure.segments import compute
 
-    go_on = halt_after_steps(monkeypatch, compute, "compare_steps")
+    go_on, _ = halt_after_steps(monkeypatch, compute, "compare_steps")
     at, run, _ = served
     page = open_page(f"/routing?run={run.id}&text=el", at=at)
     page.get_by_label(re.compile("Or your own")).fill("en: One.\nel: Ένα.\nhi: एक।")

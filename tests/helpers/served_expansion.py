@@ -34,7 +34,7 @@ def serve_expansion(folder: Path, base: Any, tokenizer: Any, texts: Mapping[str,
     return serve(folder / "runs", port=None, open_browser=False, block=False), run, model
 
 
-def halt_after_steps(monkeypatch: Any, module: ModuleType, name: str, **options: Any) -> threading.Event:
+def halt_after_steps(monkeypatch: Any, module: ModuleType, name: str, **options: Any) -> tuple[threading.Event, list]:
     """Make a function that yields step after step wait after each until the event that is returned is set.
 
     Args:
@@ -42,13 +42,17 @@ def halt_after_steps(monkeypatch: Any, module: ModuleType, name: str, **options:
         module: that has the function.
         name: of the function.
         options: with which it is called beside its own.
+
+    Returns:
+        The event, and the steps that were taken, which grow.
     """
-    real, go_on = getattr(module, name), threading.Event()
+    real, go_on, taken = getattr(module, name), threading.Event(), []
 
     def slow(*given: Any, **own: Any) -> Any:
         for step in real(*given, **{**own, **options}):
             yield step
+            taken.append(step)
             go_on.wait(60)
 
     monkeypatch.setattr(module, name, slow)
-    return go_on
+    return go_on, taken

@@ -9,9 +9,11 @@ import json
 import lzma
 import re
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import product
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 
 from lpr_lab.errors import DamagedError, MissingError
 from lpr_lab.runs.run import RUN_ID_PATTERN, Run
@@ -58,6 +60,18 @@ def pack(runs: Iterable[Run], base: str, folder: Path | None = None) -> Path:
                     archive.addfile(facts, io.BytesIO(content))
         aside.replace(path)
     return path
+
+
+@contextmanager
+def packed(runs: Iterable[Run], base: str, folder: Path | None = None) -> Iterator[tuple[Path, Path]]:
+    """Write runs as an archive, as `pack` does; yields the file, and a folder with what it keeps, inside the block.
+
+    A table is saved from there, so that its numbers are those of the kept runs.
+    """
+    path = pack(runs, base, folder)
+    with TemporaryDirectory() as kept:
+        unpack(base, Path(kept), folder)
+        yield path, Path(kept)
 
 
 def unpack(base: str, root: Path, folder: Path | None = None) -> tuple[list[str], list[str]]:

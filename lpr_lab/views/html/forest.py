@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from lpr_lab.views import theme
 from lpr_lab.views.html.templates import render
-from lpr_lab.views.numbers import NOT_MEASURED, points
+from lpr_lab.views.numbers import NOT_MEASURED, points_and_ends
 
 SIGNS = {"holds": "✓", "fails": "✕", "not decidable here": "?"}
 """Of verdicts."""
@@ -108,8 +108,7 @@ def _marks(row: ForestRow, x: Any) -> dict[str, Any]:
     if row.value is None:
         return {"x": None, "ends": None, "number": f"{NOT_MEASURED} {row.sign}".strip(), "role": row.role}
     ends = None if row.low is None or row.high is None else (x(row.low), x(row.high))
-    interval = "" if ends is None else f" ({points(row.low)} to {points(row.high)})"
-    number = f"{points(row.value)}{interval} {row.sign}".strip()
+    number = f"{points_and_ends(row.value, row.low, row.high)} {row.sign}".strip()
     return {"x": x(row.value), "ends": ends, "number": number, "role": row.role}
 
 
