@@ -7,6 +7,8 @@ Results go to stdout, progress and errors to stderr. Every error is one sentence
 a command needs it, so that `--help` answers at once.
 """
 
+import warnings
+
 import typer
 
 from lpr_lab.cli import (
@@ -53,4 +55,13 @@ app.command("doctor")(commands.doctor)
 
 def main() -> None:
     """Run the command line."""
+    warnings.formatwarning = _as_one_line
     app()
+
+
+def _as_one_line(message: Warning | str, category: type[Warning], *place: object) -> str:
+    """Return a warning that is meant for users without the place in the code, and any other one as Python has it."""
+    return f"Note: {message}\n" if category is UserWarning else _FORMAT(message, category, *place)
+
+
+_FORMAT = warnings.formatwarning

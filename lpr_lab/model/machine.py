@@ -4,6 +4,8 @@ import ctypes
 import os
 import sys
 import threading
+import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -60,15 +62,48 @@ def resolve_precision(precision: str) -> str:
     """Return `bf16` or `fp32` for `auto`: bf16 on GPUs that have it and on processors that are quicker with it.
 
     bf16 is autocast: weights stay as they are, matrix products are rounded. Processors that only emulate bf16, or have
-    it and multiply no faster, are slower with it and stay with fp32 (`processors.bf16_is_quicker`).
+    it and multiply no faster, are slower with it and stay with fp32 (`processors.bf16_is_quicker`). Where bf16 is asked
+    for on a processor that has no instructions for it, a warning says what that costs, once.
     """
     one_of("precision", precision, PRECISIONS)
+    if precision == "bf16" and not torch.cuda.is_available():
+        _warn_of_slow_bf16()
     if precision != "auto":
         return precision
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
     has = torch.cpu._is_avx512_bf16_supported(), torch.cpu._is_amx_tile_supported()
     return "bf16" if bf16_is_quicker(*has) else "fp32"
+
+
+_MUCH_SLOWER = 3
+"""Times as long a product takes in bf16 as in fp32, from which on somebody who asks for bf16 is told."""
+
+
+@cache
+def bf16_slowdown() -> float:
+    """Return how many times as long this processor takes for a product in bf16 as in fp32, measured once, in a moment."""
+    took = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        left, right = torch.ones(64, 512, dtype=dtype), torch.ones(512, 512, dtype=dtype)
+        timed = []
+        for _ in range(3):  # the quickest: the first one makes its kernel, and others may be at work here
+            began = time.perf_counter()
+            left @ right
+            timed.append(time.perf_counter() - began)
+        took[dtype] = min(timed)
+    return took[torch.bfloat16] / took[torch.float32]
+
+
+@cache
+def _warn_of_slow_bf16() -> None:
+    slowdown = bf16_slowdown()
+    if slowdown >= _MUCH_SLOWER:
+        warnings.warn(
+            f"On this processor a product of matrices takes {slowdown:.0f} times as long in bf16 as in fp32. Give precision "
+            "fp32 or auto, or use another machine where bf16 is wanted.",
+            stacklevel=4,
+        )
 
 
 def resolve_base_dtype(base_dtype: str, precision: str = "auto") -> torch.dtype:

@@ -203,3 +203,12 @@ def test_help_answers_at_once():
     started = time.monotonic()
     in_a_process("--help").communicate()
     assert time.monotonic() - started < 3  # 0.3 s on an idle machine; the bound only notices an import of a library
+
+
+def test_a_warning_for_users_is_a_line_and_one_for_programmers_keeps_its_place():
+    code = (
+        "import warnings, lpr_lab.cli as cli; cli.app = lambda: (warnings.warn('bf16 is slow here'), "
+        "warnings.warn('an old name', FutureWarning)); cli.main()"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr.splitlines()
+    assert said[0] == "Note: bf16 is slow here" and "FutureWarning: an old name" in said[1]

@@ -219,8 +219,8 @@ ARMS: Mapping[str, Arm] = {
 
 
 def card_for(base: str = "small-world", **changes: Any) -> Card:
-    """Return the card of a base: its own, or for one that has none that of SmolLM2 with its name; settings replaced."""
-    known = CARDS.get(base) or replace(_SMOLLM2, base=base, seeds=1)
+    """Return the card of a base: its own, or that of SmolLM2 with another name in float32; settings replaced."""
+    known = CARDS.get(base) or replace(_SMOLLM2, base=base, seeds=1, precision="fp32")
     return replace(known, **changes)
 
 
