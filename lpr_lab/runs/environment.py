@@ -9,13 +9,14 @@ import platform
 import subprocess
 import sys
 import tomllib
+from collections.abc import Mapping
 from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from lpr_lab.errors import UsageError, one_of
-from lpr_lab.processors import processor_name
+from lpr_lab.processors import processor_flags, processor_name
 
 PACKAGES = (
     "lpr_lab",
@@ -136,19 +137,34 @@ def train_with() -> dict[str, Any]:
 def describe() -> dict[str, Any]:
     """Return the environment as JSON-able facts. Torch is asked for device and threads only if it is already loaded."""
     torch = sys.modules.get("torch")
-    facts: dict[str, Any] = {
+    return {
         "schema_version": 1,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "processor": processor_name(),
-        "num_processors": os.cpu_count(),
         "packages": package_versions(),
         "installed_sha256": installed_sha256(),
         "git": git_state(),
-        "threads": None,
-        "device": None,
+        "threads": None if torch is None else torch.get_num_threads(),
+        **_machine(),
     }
+
+
+def is_like_here(recorded: Mapping[str, Any]) -> bool:
+    """Whether a recorded environment is of a machine as this one is, so that its times tell of this one's.
+
+    The processor's name does not say: virtual machines of three generations call theirs "AMD EPYC".
+    """
+    return all(name in recorded and recorded[name] == value for name, value in _machine().items())
+
+
+def _machine() -> dict[str, Any]:
+    torch = sys.modules.get("torch")
+    device = None
     if torch is not None:
-        facts["threads"] = torch.get_num_threads()
-        facts["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    return facts
+        device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    return {
+        "processor": processor_name(),
+        "instructions": [flag for flag, is_there in processor_flags().items() if is_there],
+        "num_processors": os.cpu_count(),
+        "device": device,
+    }

@@ -211,4 +211,4 @@ def environment_of(run: Run) -> dict[str, Any]:
     return {key: env[key] for key in _KEPT if key in env}
 
 
-_KEPT = ("python", "processor", "num_processors", "threads", "device", "packages", "git")
+_KEPT = ("python", "processor", "instructions", "num_processors", "threads", "device", "packages", "git")

@@ -25,6 +25,7 @@ from lpr_lab.experiments.scorecard.plan import Card, experiment_of, jobs
 from lpr_lab.model.bases.fingerprint import base_fingerprint
 from lpr_lab.model.bases.load import load_base
 from lpr_lab.progress import hidden
+from lpr_lab.runs.environment import is_like_here
 from lpr_lab.runs.find import list_runs
 from lpr_lab.runs.run import Run
 from lpr_lab.runs.scorecard.allocations import measured_gains
@@ -172,11 +173,12 @@ def _plain(experiment: Experiment) -> dict[str, Any]:
 
 def _forecast(made: Made, todo: list[Job]) -> str:
     text = f"{len(made.runs)} runs are there, {len(todo)} are to be made"
-    seconds = [took for took in map(seconds_of, made.runs.values()) if took]
+    here = [run for run in made.runs.values() if is_like_here(run.documents.read("env"))]
+    seconds = [took for took in map(seconds_of, here) if took]
     if not todo or not seconds:
-        return text + (". How long that takes is known when the first is done." if todo else ".")
+        return text + (". How long that takes is known when the first is done on this machine." if todo else ".")
     mean = sum(seconds) / len(seconds)
-    return f"{text}: some {mean * len(todo) / 3600:.1f} hours here, at the {mean:.0f} s that a run took so far."
+    return f"{text}: some {mean * len(todo) / 3600:.1f} hours, at the {mean:.0f} s that a run took on this machine."
 
 
 def _left(seconds: float, done: int, total: int) -> str:

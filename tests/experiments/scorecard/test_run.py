@@ -139,6 +139,18 @@ def test_runs_that_are_there_are_not_made_again_and_an_interrupted_one_goes_on(m
 
 
 @pytest.mark.slow
+def test_how_long_the_rest_takes_is_told_from_runs_of_such_a_machine_alone(materials, tmp_path):
+    card, said = tiny_card(materials), []
+    run = make_missing(card, ["full"], 1, tmp_path, say=said.append).runs["full", 0]
+    run.phases.record("seconds", {"baseline": 7200.0})
+    make_missing(card, ["full", "lora"], 1, tmp_path, say=said.append, dry_run=True)
+    assert "2.0 hours" in said[-1]
+    run.documents.write("env", run.documents.read("env") | {"instructions": ["amx_bf16"]})
+    make_missing(card, ["full", "lora"], 1, tmp_path, say=said.append, dry_run=True)
+    assert "hours" not in said[-1], "another machine's times say nothing about this one"
+
+
+@pytest.mark.slow
 def test_the_classifiers_of_a_run_are_judged_on_the_test_set_that_it_reads(materials, tmp_path):
     made = make_missing(tiny_card(materials), ["layer_moe"], 1, tmp_path)
     assert not made.failed
