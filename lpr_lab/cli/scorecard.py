@@ -17,6 +17,12 @@ app = typer.Typer(
     invoke_without_command=True,
 )
 Base = Annotated[str, typer.Option(help="Name, hub id or folder of the base.")]
+Corpus = Annotated[
+    str | None, typer.Option(help="Text: demo, files, a folder or a hub data set.", show_default="the card's")
+]
+Original = Annotated[list[str] | None, typer.Option(help="Original language; repeatable.", show_default="the card's")]
+Expanded = Annotated[list[str] | None, typer.Option(help="Expanded language; repeatable.", show_default="the card's")]
+Precision = Annotated[str | None, typer.Option(help="fp32 or bf16, of all arms.", show_default="the card's")]
 
 
 @app.callback()
@@ -29,13 +35,19 @@ def show_default(ctx: typer.Context) -> None:
 @app.command("show")
 def show_command(
     base: Base = "small-world",
+    corpus: Corpus = None,
+    original: Original = None,
+    expanded: Expanded = None,
+    precision: Precision = None,
     runs_dir: RunsDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Print the scorecard: of the runs in the folder, or where there are none the one that came with the code."""
     from lpr_lab.experiments.scorecard.build import scorecard
+    from lpr_lab.experiments.scorecard.plan import chosen_card
 
-    card, source = scorecard(base, runs_folder(runs_dir))
+    chosen = chosen_card(base, corpus=corpus, original=original, expanded=expanded, precision=precision)
+    card, source = scorecard(chosen, runs_folder(runs_dir))
     if as_json:
         print(json.dumps(card | {"source": source}, ensure_ascii=False))
         return
@@ -53,13 +65,10 @@ def run_command(
     seeds: Annotated[
         int | None, typer.Option("-n", "--seeds", min=1, help="Of each arm.", show_default="the card's")
     ] = None,
-    original: Annotated[
-        list[str] | None, typer.Option(help="Original language; repeatable.", show_default="the card's")
-    ] = None,
-    expanded: Annotated[
-        list[str] | None, typer.Option(help="Expanded language; repeatable.", show_default="the card's")
-    ] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32 or bf16, of all arms.", show_default="the card's")] = None,
+    corpus: Corpus = None,
+    original: Original = None,
+    expanded: Expanded = None,
+    precision: Precision = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be made, and how long.")] = False,
     runs_dir: RunsDir = None,
     quiet: Quiet = False,
@@ -71,9 +80,10 @@ def run_command(
     """
     from lpr_lab.experiments.scorecard.build import build
     from lpr_lab.experiments.scorecard.exact import exact_run
+    from lpr_lab.experiments.scorecard.plan import chosen_card
     from lpr_lab.experiments.scorecard.run import make_missing
 
-    card = _card(base, original, expanded, precision)
+    card = chosen_card(base, corpus=corpus, original=original, expanded=expanded, precision=precision)
     names = _arms(card, only, arm)
     root = runs_folder(runs_dir)
     with progress_output(quiet):
@@ -92,6 +102,10 @@ def run_command(
 @app.command("save")
 def save_command(
     base: Base = "small-world",
+    corpus: Corpus = None,
+    original: Original = None,
+    expanded: Expanded = None,
+    precision: Precision = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", help="Folder to write to.", show_default="the package's own", file_okay=False),
@@ -99,18 +113,25 @@ def save_command(
     runs_dir: RunsDir = None,
 ) -> None:
     """Write the scorecard of the runs in the folder as a small JSON file, and beside it those runs without weights."""
-    from lpr_lab.errors import MissingError
-    from lpr_lab.experiments.scorecard.build import EXACT_KIND, build, runs_of
-    from lpr_lab.experiments.scorecard.plan import card_for
+    from lpr_lab.errors import MissingError, UsageError
+    from lpr_lab.experiments.scorecard.build import EXACT_KIND, build, options_of, runs_of
+    from lpr_lab.experiments.scorecard.plan import choices, chosen_card
     from lpr_lab.runs.scorecard.kept_runs import packed
     from lpr_lab.runs.scorecard.table import RESULTS, save
 
+    card = chosen_card(base, corpus=corpus, original=original, expanded=expanded, precision=precision)
+    if choices(card) and out is None:
+        raise UsageError(
+            f"The package's own folder holds the scorecard of {base} with its own {' and '.join(choices(card))}. "
+            "Give --out FOLDER for yours."
+        )
     root = runs_folder(runs_dir)
-    runs = runs_of(card_for(base), root)
+    runs = runs_of(card, root)
     if all(run.kind == EXACT_KIND for run in runs):
-        raise MissingError(f"{root} has no run of this scorecard. Make them: lpr-lab scorecard run --base {base}")
+        command = f"lpr-lab scorecard run {options_of(card)}"
+        raise MissingError(f"{root} has no run of this scorecard. Make them: {command}")
     with packed(runs, base, out or RESULTS) as (archive, kept):
-        print(save(build(card_for(base), kept), out or RESULTS))
+        print(save(build(card, kept), out or RESULTS))
     print(archive)
 
 
@@ -127,17 +148,6 @@ _FIRST_OF_ORDER = 8
 """The first claim that needs training."""
 _SHOWN = 3
 """Ways to divide the budget that are written out, of a rule that has a new one for every seed."""
-
-
-def _card(base: str, original: list[str] | None, expanded: list[str] | None, precision: str | None) -> "Card":
-    from lpr_lab.errors import one_of
-    from lpr_lab.experiments.scorecard.plan import card_for
-
-    if precision is not None:
-        one_of("precision", precision, ("fp32", "bf16"))
-    given = {"original": tuple(original or ()), "expanded": tuple(expanded or ()), "precision": precision}
-    changes: dict[str, Any] = {name: value for name, value in given.items() if value}
-    return card_for(base, **changes | ({"unreviewed": ()} if original else {}))
 
 
 def _arms(card: "Card", only: list[int] | None, arms: list[str] | None) -> list[str]:

@@ -18,8 +18,8 @@ from lpr_lab.dashboard import about, shell, theme
 from lpr_lab.dashboard.query import Query
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.each_language.table import FACTS, language_table
-from lpr_lab.experiments.scorecard.build import scorecard
-from lpr_lab.experiments.scorecard.plan import CARDS
+from lpr_lab.experiments.scorecard.build import chosen_cards, scorecard
+from lpr_lab.experiments.scorecard.plan import CARDS, Card, card_for, choices, chosen_card
 from lpr_lab.runs.run import run_folders
 from lpr_lab.runs.scorecard.table import saved_bases
 from lpr_lab.storage import file_stamp
@@ -30,7 +30,7 @@ from lpr_lab.views.numbers import NOT_MEASURED, count, percent, points, points_a
 
 PATH = about.CLAIMS
 TITLE = "Do the claims hold?"
-DEFAULT = "small-world"
+DEFAULT = card_for("small-world")
 _CHANGES = {
     "expanded": "Expanded",
     "reviewed": "Reviewed originals",
@@ -70,12 +70,12 @@ _WAYS = 3
 
 
 def claims_route(runs_dir: Path) -> Route:
-    """Return the route of `/claims`; `?base=` chooses a scorecard."""
+    """Return the route of `/claims`; `?base=` and what else makes a card choose a scorecard."""
 
     async def answer(request: Request) -> HTMLResponse:
-        base = Query.parse(dict(request.query_params)).base or DEFAULT
+        query = Query.parse(dict(request.query_params))
         stamps = await run_in_threadpool(_stamps, runs_dir)
-        return HTMLResponse(await run_in_threadpool(render_claims, runs_dir, base, stamps))
+        return HTMLResponse(await run_in_threadpool(render_claims, runs_dir, _card_of(query), stamps))
 
     return Route(PATH, answer, methods=["GET"])
 
@@ -90,27 +90,56 @@ def _stamps(runs_dir: Path) -> tuple[Any, ...]:
 
 
 @lru_cache(maxsize=8)
-def render_claims(runs_dir: Path, base: str = DEFAULT, stamps: tuple[Any, ...] = ()) -> Markup:
+def render_claims(runs_dir: Path, card: Card = DEFAULT, stamps: tuple[Any, ...] = ()) -> Markup:
     """Return the page.
 
     Args:
         runs_dir: the folder of runs.
-        base: whose scorecard.
+        card: whose scorecard.
         stamps: of the runs, so that the page is made anew when one of them is another.
     """
-    parts: dict[str, Any] = {"bases": list(dict.fromkeys([*CARDS, *saved_bases(), base])), "base": base, "path": PATH}
+    own = (card_for(base) for base in dict.fromkeys([*CARDS, *saved_bases(), card.base]))
+    cards = dict.fromkeys([*own, *chosen_cards(runs_dir), card])
+    others = [(_name(one), _query(one).link(PATH), one == card) for one in cards]
     try:
-        card, source = scorecard(base, runs_dir)
+        found, source = scorecard(card, runs_dir)
     except LprError as error:
         top, body = shell.head(TITLE, "Nothing was measured on this base yet."), shell.card("No scorecard", str(error))
     else:
-        finding = f"Of {len(card['claims'])} claims of the two papers {_counted(card['verdicts'])}, on {base}."
-        top = shell.head(TITLE, finding, query=Query(base=base))
-        body = render("dashboard/claims_card.html.j2", **_values(card, source, runs_dir))
-        body += _equal_gain(card["equal_gain"]) + _allocations(card["allocations"])
-    body += _each_language(base, runs_dir)
+        finding = f"Of {len(found['claims'])} claims of the two papers {_counted(found['verdicts'])}, on {_name(card)}."
+        top = shell.head(TITLE, finding, query=_query(card))
+        body = render("dashboard/claims_card.html.j2", **_values(found, source, runs_dir))
+        body += _equal_gain(found["equal_gain"]) + _allocations(found["allocations"])
+    body += _each_language(card.base, runs_dir)
     page = {"head": theme.head(), "header": shell.header(""), "top": top, "footer": about.footer(), "title": TITLE}
-    return render("dashboard/document.html.j2", body=body, **page, **parts)
+    return render("dashboard/document.html.j2", body=body, others=others, **page)
+
+
+def _card_of(query: Query) -> Card:
+    """Return the card that an address asks for, of a base that is not named the first one's."""
+    precision = query.precision if query.precision in ("fp32", "bf16") else ""
+    original, expanded = ([code for code in codes.split(",") if code] for codes in (query.original, query.expanded))
+    return chosen_card(
+        query.base or DEFAULT.base, corpus=query.corpus, original=original, expanded=expanded, precision=precision
+    )
+
+
+def _query(card: Card) -> Query:
+    """Return the address of a card; what it shares with its base's own card is left out."""
+    chosen = {name: value if isinstance(value, str) else ",".join(value) for name, value in choices(card).items()}
+    return Query(base=card.base, **chosen)
+
+
+def _name(card: Card) -> str:
+    """Return what a card is called: its base, and what was chosen.
+
+    >>> _name(card_for("small-world")), _name(chosen_card("small-world", original=["en"], expanded=["hu", "tr"]))
+    ('small-world', 'small-world (original en; expanded hu, tr)')
+    """
+    chosen = [
+        f"{name} {value if isinstance(value, str) else ', '.join(value)}" for name, value in choices(card).items()
+    ]
+    return card.base + (f" ({'; '.join(chosen)})" if chosen else "")
 
 
 def _counted(verdicts: Mapping[str, int]) -> str:

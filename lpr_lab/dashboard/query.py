@@ -14,7 +14,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,80}")
 _STAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,80}")
 _TAG = re.compile(r"[^\s,<>\"'&]{1,40}")
 _PRINTED = re.compile(r"[^\x00-\x1f\x7f]{1,4000}")
-"""Names and values of settings, which may be in any script; the list of runs reads them."""
+"""Names and values of settings, ids and folders, which may be in any script; they are compared, and no file is opened."""
 _CAUSE = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}\.[0-9]{1,9})?")
 _GUESS = re.compile(r"(base|expanded)(\.[0-9]{1,9}\.[0-9]{1,9})?")
 _MAX_LISTED = 512
@@ -27,9 +27,9 @@ _PATTERNS = {
     "cause": _CAUSE,
     "guess": _GUESS,
     "sitting": re.compile(r"[0-9a-f]{32}"),
-    **dict.fromkeys(("where", "sort", "by"), _PRINTED),
+    **dict.fromkeys(("base", "corpus", "where", "sort", "by"), _PRINTED),
 }
-_LISTS = ("langs", "runs")
+_LISTS = ("langs", "runs", "original", "expanded")
 _ROWS = {"experts": re.compile(r"[0-9A-Za-z.,+ -]{0,8000}"), "similarity": re.compile(r"[0-9A-Za-z.,+ -]{0,20000}")}
 """Numbers one after the other, as they came: the page Plan reads them and says what is wrong with them."""
 
@@ -53,7 +53,15 @@ class Query:
     stage2: str = ""
     """Stage that it is compared with."""
     base: str = ""
-    """Name of a base model."""
+    """Name, hub id or folder of a base model."""
+    corpus: str = ""
+    """Text that a scorecard is made on, where it is not its base's own."""
+    original: str = ""
+    """Original languages of a scorecard, with commas between them, where they are not its base's own."""
+    expanded: str = ""
+    """Its expanded languages."""
+    precision: str = ""
+    """What its arms compute in, where that is not its base's own."""
     lang: str = ""
     """Language code."""
     langs: str = ""

@@ -46,6 +46,24 @@ def test_without_runs_it_is_the_one_that_came_with_the_code_and_without_that_it_
     assert other.exit_code == 3 and "scorecard run --base other" in other.stderr
 
 
+def test_a_scorecard_of_chosen_languages_is_shown_and_saved_as_such(made, tmp_path):
+    root, _ = made
+    options = ("--expanded", "hu", "--runs-dir", str(root))
+    shown = json.loads(call("scorecard", "show", "--json", *options).stdout)
+    assert shown["source"].endswith(str(root)) and len(shown["arms"]) == 4
+    assert {row["command"] for row in shown["claims"]} == {
+        f"lpr-lab scorecard run --base small-world --expanded hu --only {number + 1}" for number in range(22)
+    }
+    none = json.loads(call("scorecard", "show", "--json", "--original", "es", *options).stdout)
+    assert not none["arms"] and none["languages"]["original"] == ["es"] and none["source"].startswith("no run")
+    over_ours = call("scorecard", "save", *options)
+    assert over_ours.exit_code == 2 and "--out" in over_ours.stderr
+    assert call("scorecard", "save", "--out", str(tmp_path), *options).exit_code == 0
+    assert json.loads((tmp_path / "small-world.json").read_text())["languages"]["expanded"] == ["hu"]
+    nothing = call("scorecard", "save", "--out", str(tmp_path), "--corpus", "mine.jsonl", *options)
+    assert nothing.exit_code == 3 and "--corpus mine.jsonl --expanded hu" in nothing.stderr
+
+
 def test_only_what_a_claim_needs_is_made_and_a_dry_run_makes_nothing(of_the_runs, monkeypatch):
     asked = []
 

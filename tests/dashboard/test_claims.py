@@ -5,8 +5,10 @@ import pytest
 
 from helpers.sample_scorecard import language_run, scorecard_runs
 from lpr_lab.dashboard import about, claims, serve
+from lpr_lab.dashboard.query import Query
 from lpr_lab.experiments.each_language.table import build_table
 from lpr_lab.experiments.scorecard import build
+from lpr_lab.experiments.scorecard.plan import card_for, chosen_card
 from lpr_lab.runs.scorecard import table
 from lpr_lab.runs.scorecard.claims import CLAIMS
 
@@ -55,7 +57,27 @@ def test_what_was_written_into_a_scorecard_stays_text(made, monkeypatch, tmp_pat
 
 
 def test_a_base_without_a_scorecard_says_how_to_make_one(tmp_path):
-    assert "lpr-lab scorecard run --base nothing" in claims.render_claims(tmp_path, "nothing")
+    assert "lpr-lab scorecard run --base nothing" in claims.render_claims(tmp_path, card_for("nothing"))
+
+
+def test_a_scorecard_of_chosen_languages_has_an_address_that_the_page_of_its_base_leads_to(made):
+    root, card = made
+    chosen = card_for(expanded=("hu",))
+    page = claims.render_claims(root, chosen)
+    assert all(f'href="/?run={run}"' in page for arm in card["arms"] for run in arm["runs"].values())
+    assert "lpr-lab scorecard run --base small-world --expanded hu --only 15" in page
+    own = claims.render_claims(root)
+    assert 'href="/claims?base=small-world&amp;expanded=hu"' in own and "came with the code" in own
+
+
+def test_an_address_of_a_card_is_read_back_as_that_card():
+    chosen = {"corpus": "my texts/é.jsonl", "original": ["en"], "expanded": ["el", "qac_Latn"], "precision": "fp32"}
+    for base in ("small-world", "smollm2-135m", "Qwen/Qwen3-0.6B", "/a folder/model"):
+        for given in ({}, *({name: value} for name, value in chosen.items()), chosen):
+            card = chosen_card(base, **given)
+            address = httpx.URL("http://here" + claims._query(card).link("/claims"))
+            assert claims._card_of(Query.parse(dict(address.params))) == card
+    assert claims._card_of(Query.parse({"base": "small-world", "precision": "fp17"})) == claims.DEFAULT
 
 
 def test_languages_that_were_taught_alone_stand_there_with_their_numbers(tmp_path):
@@ -113,7 +135,9 @@ def test_rules_for_where_experts_go_stand_there_beside_uniform(made, monkeypatch
     assert 'aria-label="1 3"' in page and 'aria-label="4 0"' not in page and "1 more" in page
     assert "mlp input" in page and "-0.1 0.4" in page
     monkeypatch.undo()
-    assert 'id="allocations"' not in claims.render_claims(tmp_path, "gemma3-270m"), "nothing was run on it"
+    assert 'id="allocations"' not in claims.render_claims(tmp_path, card_for("small-world", expanded=("hu",))), (
+        "not run"
+    )
 
 
 @pytest.mark.slow
@@ -128,4 +152,4 @@ def test_the_page_is_served_and_every_page_leads_to_it(made, monkeypatch):
 
 def test_a_saved_scorecard_shows_where_there_are_no_runs(tmp_path):
     if table.saved_bases():
-        assert "came with the code" in claims.render_claims(tmp_path, table.saved_bases()[0])
+        assert "came with the code" in claims.render_claims(tmp_path, card_for(table.saved_bases()[0]))

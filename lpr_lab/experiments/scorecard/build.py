@@ -1,13 +1,14 @@
 """The scorecard of a base, made from the runs in a folder; torch-free."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.config import completed
-from lpr_lab.experiments.scorecard.plan import CARDS, Card, card_for, experiment_of
-from lpr_lab.model.bases.made import made_folder
+from lpr_lab.experiments.scorecard.plan import CARDS, CHOSEN, Card, choices, chosen_card, experiment_of
+from lpr_lab.model.bases.made import MADE, made_folder
 from lpr_lab.runs.find import list_runs
 from lpr_lab.runs.run import Run
 from lpr_lab.runs.scorecard import table
@@ -131,29 +132,61 @@ def build(card: Card, root: str | Path) -> dict[str, Any]:
     }
 
 
-def scorecard(base: str, root: str | Path) -> tuple[dict[str, Any], str]:
-    """Return the scorecard of a base, and where it is from: runs in a folder, else what came with the code.
+def scorecard(card: Card, root: str | Path) -> tuple[dict[str, Any], str]:
+    """Return the scorecard of a card, and where it is from: runs in a folder, else what came with the code.
 
-    Of a base that has a card of its own and was never run, every row says so.
+    Of a card that was never run every row says so, where its base has one or something of it was chosen.
 
     Raises:
         MissingError: neither runs nor a committed one, of any other base.
     """
-    card = build(card_for(base), root)
-    if card["arms"]:
-        return card, f"the runs in {root}"
-    if base in CARDS and base not in table.saved_bases():
-        return card, "no run: none was made on this base yet"
-    return table.read_saved(base), source_of_saved(base)
+    found = build(card, root)
+    if found["arms"]:
+        return found, f"the runs in {root}"
+    if choices(card) or (card.base in CARDS and card.base not in table.saved_bases()):
+        return found, "no run: none of these was made yet"
+    return table.read_saved(card.base), source_of_saved(card.base)
+
+
+def chosen_cards(root: str | Path) -> list[Card]:
+    """Return the cards of which something was chosen and at least one run is in a folder, the newest run's first."""
+    runs = list_runs(root)
+    cards = dict.fromkeys(filter(None, map(_card_of, runs)))
+    return [card for card in cards if choices(card) and find_arms(card, runs)]
+
+
+def _card_of(run: Run) -> Card | None:
+    """Return the card that a run may be of: the one with its languages, if it measures what a card asks for."""
+    try:
+        config = completed(run.config)
+        card = chosen_card(str(config["base"]), **{name: config[name] for name in CHOSEN})
+    except (LprError, KeyError, TypeError):  # not a run of the pipeline, or damaged
+        return None
+    asked = ("eval_tokens_per_language", "similarity_tokens", "self_samples", "task_items")
+    return card if all(config.get(name) == getattr(card, name) for name in asked) else None
 
 
 def rerun(card: Card, number: int) -> str:
-    """Return the command that makes what a claim is decided from."""
-    return f"lpr-lab scorecard run --base {card.base} --only {number}"
+    """Return the command that makes what a claim is decided from.
+
+    >>> rerun(chosen_card("small-world", expanded=["hu", "tr"]), 15)
+    'lpr-lab scorecard run --base small-world --expanded hu --expanded tr --only 15'
+    """
+    return f"lpr-lab scorecard run {options_of(card)} --only {number}"
+
+
+def options_of(card: Card) -> str:
+    """Return the options by which commands know a card."""
+    given = [("base", card.base)]
+    for name, value in choices(card).items():
+        given += [(name, one) for one in ([value] if isinstance(value, str) else value)]
+    return " ".join(f"--{name} {shlex.quote(value)}" for name, value in given)
 
 
 def gate_of(base: str) -> dict[str, Any] | None:
     """Return what the competence gate found of a base that was made here; None for another one."""
+    if base not in MADE:
+        return None
     path = made_folder(base) / "gate.json"
     return read_json_object(path) if path.is_file() else None
 

@@ -224,6 +224,44 @@ def card_for(base: str = "small-world", **changes: Any) -> Card:
     return replace(known, **changes)
 
 
+CHOSEN = ("corpus", "original", "expanded", "precision")
+"""What of a card somebody may choose: options of the commands, and keys of the address of the page."""
+
+
+def chosen_card(
+    base: str,
+    *,
+    corpus: str | None = None,
+    original: Iterable[str] | None = None,
+    expanded: Iterable[str] | None = None,
+    precision: str | None = None,
+) -> Card:
+    """Return the card of a base with what somebody chose of it; what is empty or None stays the base's own.
+
+    Args:
+        base: name, hub id or folder.
+        corpus: `demo`, files, a folder or a hub data set, as `load_corpus` takes them.
+        original: languages; others than the base's own are all reviewed.
+        expanded: languages.
+        precision: fp32 or bf16, of all arms.
+    """
+    if precision:
+        one_of("precision", precision, ("fp32", "bf16"))
+    own = card_for(base)
+    given = {"corpus": corpus, "original": original, "expanded": expanded, "precision": precision}
+    changes: dict[str, Any] = {
+        name: value if isinstance(value, str) else tuple(value) for name, value in given.items() if value
+    }
+    is_other = changes.get("original", own.original) != own.original
+    return replace(own, **changes | ({"unreviewed": ()} if is_other else {}))
+
+
+def choices(card: Card) -> dict[str, Any]:
+    """Return what of a card was chosen: all of `CHOSEN` in which it differs from the base's own."""
+    own = card_for(card.base)
+    return {name: getattr(card, name) for name in CHOSEN if getattr(card, name) != getattr(own, name)}
+
+
 def experiment_of(
     card: Card, name: str, seed: int, parent: Any = None, gains: Sequence[float] | None = None
 ) -> Experiment:
