@@ -82,7 +82,7 @@ _MUCH_SLOWER = 3
 
 @cache
 def bf16_slowdown() -> float:
-    """Return how many times as long this processor takes for a product in bf16 as in fp32, measured once, in a moment."""
+    """Return how many times as long a product takes here in bf16 as in fp32; measured once, in some milliseconds."""
     took = {}
     for dtype in (torch.float32, torch.bfloat16):
         left, right = torch.ones(64, 512, dtype=dtype), torch.ones(512, 512, dtype=dtype)
@@ -100,8 +100,8 @@ def _warn_of_slow_bf16() -> None:
     slowdown = bf16_slowdown()
     if slowdown >= _MUCH_SLOWER:
         warnings.warn(
-            f"On this processor a product of matrices takes {slowdown:.0f} times as long in bf16 as in fp32. Give precision "
-            "fp32 or auto, or use another machine where bf16 is wanted.",
+            f"On this processor a product of matrices takes {slowdown:.0f} times as long in bf16 as in fp32. Give "
+            "precision fp32 or auto, or use another machine where bf16 is wanted.",
             stacklevel=4,
         )
 
