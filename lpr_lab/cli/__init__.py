@@ -8,6 +8,7 @@ a command needs it, so that `--help` answers at once.
 """
 
 import warnings
+from typing import Any
 
 import typer
 
@@ -59,7 +60,7 @@ def main() -> None:
     app()
 
 
-def _as_one_line(message: Warning | str, category: type[Warning], *place: object) -> str:
+def _as_one_line(message: Warning | str, category: type[Warning], *place: Any) -> str:
     """Return a warning that is meant for users without the place in the code, and any other one as Python has it."""
     return f"Note: {message}\n" if category is UserWarning else _FORMAT(message, category, *place)
 

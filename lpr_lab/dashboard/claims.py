@@ -4,6 +4,7 @@ A document like `/concepts`: made on the server, without a session and without a
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -127,7 +128,7 @@ def _card_of(query: Query) -> Card:
 def _query(card: Card) -> Query:
     """Return the address of a card; what it shares with its base's own card is left out."""
     chosen = {name: value if isinstance(value, str) else ",".join(value) for name, value in choices(card).items()}
-    return Query(base=card.base, **chosen)
+    return replace(Query(base=card.base), **chosen)
 
 
 def _name(card: Card) -> str:

@@ -14,7 +14,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,80}")
 _STAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,80}")
 _TAG = re.compile(r"[^\s,<>\"'&]{1,40}")
 _PRINTED = re.compile(r"[^\x00-\x1f\x7f]{1,4000}")
-"""Names and values of settings, ids and folders, in any script; they are compared, and no file of that name is opened."""
+"""Names and values of settings, ids, folders, in any script; they are compared, and no file of that name is opened."""
 _CAUSE = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}\.[0-9]{1,9})?")
 _GUESS = re.compile(r"(base|expanded)(\.[0-9]{1,9}\.[0-9]{1,9})?")
 _MAX_LISTED = 512
