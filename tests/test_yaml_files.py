@@ -3,6 +3,7 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from lpr_lab import yaml_files
 from lpr_lab.errors import DamagedError, MissingError
 from lpr_lab.yaml_files import dump_yaml, parse_yaml, read_yaml
 
@@ -29,11 +30,32 @@ def test_a_bare_no_is_norwegian_and_an_exponent_is_a_number():
     assert read == {"languages": ["el", "no", "nan"], "lr": 1e-4, "since": "2026-11-22", "flag": True, "nothing": None}
 
 
-@pytest.mark.parametrize("text", ["a: [", "a: &x [1]\nb: *x", "!!python/object/apply:os.getcwd []", "\x00", "[" * 1000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("a: [", "a: &x [1]\nb: *x", "&x [*x]", "&x {a: *x}", "!!python/object/apply:os.getcwd []", "\x00"),
+        *("[" * 900_000, "- " * 400_000, "{a: " * 200_000),
+    ],
+    ids=lambda text: text[:12],
+)
 def test_what_is_not_plain_yaml_is_refused_in_one_sentence(text):
     with pytest.raises(DamagedError, match=r"settings\.yaml .*YAML") as caught:
         parse_yaml(text, "settings.yaml")
     assert "\n" not in str(caught.value)
+
+
+@given(values)
+@example({"a": {"no": [1e-4, "1:30", "\u2028 \x85 🙂"]}})
+def test_the_parser_in_c_reads_what_the_one_in_python_does(value):
+    class InPython(yaml.SafeLoader):
+        yaml_implicit_resolvers = yaml_files._Loader.yaml_implicit_resolvers
+
+    for text in (dump_yaml(value), yaml.safe_dump(value, allow_unicode=True)):
+        try:
+            expected = yaml.load(text, Loader=InPython)
+        except yaml.YAMLError:
+            continue
+        assert parse_yaml(text, "test") == expected
 
 
 def test_a_huge_file_is_refused_before_it_is_parsed():
