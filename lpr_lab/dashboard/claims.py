@@ -3,9 +3,8 @@
 A document like `/concepts`: made on the server, without a session and without a script beside that of every page.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,11 @@ from starlette.responses import HTMLResponse
 from starlette.routing import Route
 
 from lpr_lab.dashboard import about, shell, theme
+from lpr_lab.dashboard.making import PATIENCE, Documents, DocumentStep
 from lpr_lab.dashboard.query import Query
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.each_language.table import FACTS, language_table
-from lpr_lab.experiments.scorecard.build import chosen_cards, scorecard
+from lpr_lab.experiments.scorecard.build import build_steps, chosen_cards, settled
 from lpr_lab.experiments.scorecard.plan import CARDS, Card, card_for, choices, chosen_card
 from lpr_lab.runs.run import run_folders
 from lpr_lab.runs.scorecard.table import saved_bases
@@ -27,7 +27,7 @@ from lpr_lab.storage import file_stamp
 from lpr_lab.text.languages import language_name
 from lpr_lab.views.html.forest import SIGNS
 from lpr_lab.views.html.templates import render
-from lpr_lab.views.numbers import NOT_MEASURED, count, percent, points, points_and_ends, size
+from lpr_lab.views.numbers import NOT_MEASURED, count, duration, percent, points, points_and_ends, size
 
 PATH = about.CLAIMS
 TITLE = "Do the claims hold?"
@@ -72,11 +72,16 @@ _WAYS = 3
 
 def claims_route(runs_dir: Path) -> Route:
     """Return the route of `/claims`; `?base=` and what else makes a card choose a scorecard."""
+    documents = Documents(claims_steps)
+
+    def page(query: Query) -> Markup:
+        card = _card_of(query)
+        making = documents.of(runs_dir, card, _stamps(runs_dir))
+        step = making.wait(PATIENCE)
+        return _waiting(card, step, making.seconds_left) if step.result is None else step.result
 
     async def answer(request: Request) -> HTMLResponse:
-        query = Query.parse(dict(request.query_params))
-        stamps = await run_in_threadpool(_stamps, runs_dir)
-        return HTMLResponse(await run_in_threadpool(render_claims, runs_dir, _card_of(query), stamps))
+        return HTMLResponse(await run_in_threadpool(page, Query.parse(dict(request.query_params))))
 
     return Route(PATH, answer, methods=["GET"])
 
@@ -90,30 +95,59 @@ def _stamps(runs_dir: Path) -> tuple[Any, ...]:
     return tuple((folder.name, file_stamp(folder / "results.json")) for folder in folders)
 
 
-@lru_cache(maxsize=8)
-def render_claims(runs_dir: Path, card: Card = DEFAULT, stamps: tuple[Any, ...] = ()) -> Markup:
-    """Return the page.
+def render_claims(runs_dir: Path, card: Card = DEFAULT) -> Markup:
+    """Return the page of a card, made from the runs in a folder."""
+    *_, last = claims_steps(runs_dir, card)
+    assert last.result is not None
+    return last.result
+
+
+def claims_steps(runs_dir: Path, card: Card, stamps: tuple[Any, ...] = ()) -> Iterator[DocumentStep]:
+    """Make the page step by step, since hundreds of runs take a while to read; the last step has it.
 
     Args:
         runs_dir: the folder of runs.
         card: whose scorecard.
-        stamps: of the runs, so that the page is made anew when one of them is another.
+        stamps: of the runs; a page is made anew when one of them is another.
     """
+    body, top = Markup(), shell.head(TITLE, "Nothing was measured on this base yet.")
+    try:
+        for step in build_steps(card, runs_dir):
+            yield DocumentStep(step.done, step.total)
+            if step.result is not None:
+                found, source = settled(step.result, card, runs_dir)
+                verdicts = _counted(found["verdicts"])
+                finding = f"Of {len(found['claims'])} claims of the two papers {verdicts}, on {_name(card)}."
+                top = shell.head(TITLE, finding, query=_query(card))
+                body = render("dashboard/claims_card.html.j2", **_values(found, source, runs_dir))
+                body += _equal_gain(found["equal_gain"]) + _allocations(found["allocations"])
+    except LprError as error:
+        body = shell.card("No scorecard", str(error))
+    body += _each_language(card.base, runs_dir)
+    yield DocumentStep(1, 1, _document(top, body, _others(card, runs_dir)))
+
+
+def _waiting(card: Card, step: DocumentStep, seconds_left: float | None) -> Markup:
+    """Return a page that says how far the scorecard is, and asks for it again by itself."""
+    top = shell.head(TITLE, f"The scorecard of {_name(card)} is being computed.", query=_query(card))
+    left = "" if seconds_left is None else duration(seconds_left)
+    what = "Runs and claims read"
+    body = render("dashboard/making.html.j2", what=what, done=step.done, total=step.total, left=left)
+    return _document(top, body, renews=True)
+
+
+def _document(
+    top: Markup, body: Markup, others: Sequence[tuple[str, str, bool]] = (), *, renews: bool = False
+) -> Markup:
+    page = {"head": theme.head(), "header": shell.header(""), "top": top, "footer": about.footer(), "title": TITLE}
+    return render("dashboard/document.html.j2", body=body, others=others, renews=renews, **page)
+
+
+def _others(card: Card, runs_dir: Path) -> list[tuple[str, str, bool]]:
+    """Return every card that there is something of: its name, its address, and whether it is this one."""
     own = (card_for(base) for base in dict.fromkeys([*CARDS, *saved_bases(), card.base]))
     cards = dict.fromkeys([*own, *chosen_cards(runs_dir), card])
-    others = [(_name(one), _query(one).link(PATH), one == card) for one in cards]
-    try:
-        found, source = scorecard(card, runs_dir)
-    except LprError as error:
-        top, body = shell.head(TITLE, "Nothing was measured on this base yet."), shell.card("No scorecard", str(error))
-    else:
-        finding = f"Of {len(found['claims'])} claims of the two papers {_counted(found['verdicts'])}, on {_name(card)}."
-        top = shell.head(TITLE, finding, query=_query(card))
-        body = render("dashboard/claims_card.html.j2", **_values(found, source, runs_dir))
-        body += _equal_gain(found["equal_gain"]) + _allocations(found["allocations"])
-    body += _each_language(card.base, runs_dir)
-    page = {"head": theme.head(), "header": shell.header(""), "top": top, "footer": about.footer(), "title": TITLE}
-    return render("dashboard/document.html.j2", body=body, others=others, **page)
+    return [(_name(one), _query(one).link(PATH), one == card) for one in cards]
 
 
 def _card_of(query: Query) -> Card:

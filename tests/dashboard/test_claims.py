@@ -1,10 +1,15 @@
 """The page "Do the claims hold?": a document made on the server, from runs or from what came with the code."""
 
+import threading
+
 import httpx
 import pytest
+from markupsafe import Markup
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
 
 from helpers.sample_scorecard import language_run, scorecard_runs
-from lpr_lab.dashboard import about, claims, serve
+from lpr_lab.dashboard import about, claims, making, serve
 from lpr_lab.dashboard.query import Query
 from lpr_lab.experiments.each_language.table import build_table
 from lpr_lab.experiments.scorecard import build
@@ -20,13 +25,16 @@ def made(tmp_path_factory):
     return root, build.build(card, root)
 
 
+def show(monkeypatch, card, source="the runs"):
+    monkeypatch.setattr(claims, "build_steps", lambda of, runs_dir: iter([build.ScorecardStep(1, 1, card)]))
+    monkeypatch.setattr(claims, "settled", lambda found, of, runs_dir: (found, source))
+
+
 @pytest.fixture
 def page(made, monkeypatch):
     root, card = made
-    monkeypatch.setattr(claims, "scorecard", lambda base, runs_dir: (card, f"the runs in {runs_dir}"))
-    claims.render_claims.cache_clear()
-    yield claims.render_claims(root)
-    claims.render_claims.cache_clear()
+    show(monkeypatch, card, f"the runs in {root}")
+    return claims.render_claims(root)
 
 
 def test_every_claim_stands_there_below_the_instrument_with_its_verdict_and_command(page, made):
@@ -42,17 +50,14 @@ def test_runs_that_are_here_are_linked_and_others_only_named(page, made, tmp_pat
     _, card = made
     runs = [run for arm in card["arms"] for run in arm["runs"].values()]
     assert all(f'href="/?run={run}"' in page for run in runs)
-    claims.render_claims.cache_clear()
     assert not any(f"run={run}" in claims.render_claims(tmp_path) for run in runs)
 
 
 def test_what_was_written_into_a_scorecard_stays_text(made, monkeypatch, tmp_path):
     _, card = made
     bad = {**card, "claims": [{**card["claims"][7], "claim": "<script>boom</script>"}]}
-    monkeypatch.setattr(claims, "scorecard", lambda base, runs_dir: (bad, "<b>"))
-    claims.render_claims.cache_clear()
+    show(monkeypatch, bad, "<b>")
     page = claims.render_claims(tmp_path)
-    claims.render_claims.cache_clear()
     assert "<script>boom" not in page and "&lt;script&gt;boom" in page
 
 
@@ -68,6 +73,48 @@ def test_a_scorecard_of_chosen_languages_has_an_address_that_the_page_of_its_bas
     assert "lpr-lab scorecard run --base small-world --expanded hu --only 15" in page
     own = claims.render_claims(root)
     assert 'href="/claims?base=small-world&amp;expanded=hu"' in own and "came with the code" in own
+
+
+def test_while_hundreds_of_runs_are_read_the_page_says_how_far_it_is_and_comes_by_itself(made, monkeypatch):
+    _, card = made
+    goes_on, begun = threading.Event(), []
+
+    def steps(of, runs_dir):
+        begun.append(of)
+        yield build.ScorecardStep(3, 12)
+        goes_on.wait(30)
+        yield build.ScorecardStep(12, 12, card)
+
+    show(monkeypatch, card)
+    monkeypatch.setattr(claims, "build_steps", steps)
+    monkeypatch.setattr(claims, "PATIENCE", 0.2)
+    app = Starlette(routes=[claims.claims_route(made[0])])
+    with TestClient(app) as reader:
+        waiting = reader.get("/claims")
+        assert 'http-equiv="refresh"' in waiting.text and "3 of 12" in waiting.text and "left" in waiting.text
+        assert 'id="claim-1"' not in waiting.text
+        goes_on.set()
+        monkeypatch.setattr(claims, "PATIENCE", 30)
+        page = reader.get("/claims").text
+        assert 'id="claim-1"' in page and 'http-equiv="refresh"' not in page
+        assert reader.get("/claims").text == page and len(begun) == 1, "made once"
+
+
+def test_a_document_that_failed_is_begun_again():
+    tries = []
+
+    def steps(name):
+        tries.append(name)
+        yield making.DocumentStep(0, 1)
+        if len(tries) == 1:
+            raise OSError("the disk was away")
+        yield making.DocumentStep(1, 1, Markup("there"))
+
+    documents = making.Documents(steps)
+    with pytest.raises(OSError, match="away"):
+        documents.of("a").wait(30)
+    assert documents.of("a").wait(30).result == "there" and documents.of("a").wait(30).result == "there"
+    assert tries == ["a", "a"]
 
 
 def test_an_address_of_a_card_is_read_back_as_that_card():
@@ -99,10 +146,8 @@ def test_methods_stand_there_at_equal_gain_with_why_where_there_is_no_number(mad
         {"method": "route_first", "arms": ["a", "b"], "more": known, "why": ""},
         {"method": "lora", "arms": ["c", "d"], "more": unknown, "why": "No gain was reached by all"},
     ]
-    monkeypatch.setattr(claims, "scorecard", lambda base, runs_dir: ({**card, "equal_gain": rows}, "runs"))
-    claims.render_claims.cache_clear()
+    show(monkeypatch, {**card, "equal_gain": rows})
     page = claims.render_claims(tmp_path)
-    claims.render_claims.cache_clear()
     assert "route first" in page and "−1.25 (−2.00 to −0.50)" in page and "No gain was reached by all" in page
     assert page.partition('id="equal-gain"')[2].count('class="lpr-interval"') == 1
 
@@ -126,10 +171,8 @@ def test_rules_for_where_experts_go_stand_there_beside_uniform(made, monkeypatch
     ]
     scores = [{"score": "mlp_input", "values": [-0.1, 0.4], "correlation": {"value": 0.5, "low": None, "high": None}}]
     shown = {**card, "allocations": {"rules": rules, "scores": scores}}
-    monkeypatch.setattr(claims, "scorecard", lambda base, runs_dir: (shown, "runs"))
-    claims.render_claims.cache_clear()
+    show(monkeypatch, shown)
     page = claims.render_claims(tmp_path)
-    claims.render_claims.cache_clear()
     assert "−2.50 (−3.00 to −2.00)" in page and "+0.31" in page
     assert page.partition('id="allocations"')[2].count('class="lpr-interval"') == 1
     assert 'aria-label="1 3"' in page and 'aria-label="4 0"' not in page and "1 more" in page
@@ -143,7 +186,8 @@ def test_rules_for_where_experts_go_stand_there_beside_uniform(made, monkeypatch
 @pytest.mark.slow
 def test_the_page_is_served_and_every_page_leads_to_it(made, monkeypatch):
     root, card = made
-    monkeypatch.setattr(claims, "scorecard", lambda base, runs_dir: (card, "runs"))
+    show(monkeypatch, card)
+    monkeypatch.setattr(claims, "PATIENCE", 60)
     address = serve(root, port=None, open_browser=False, block=False)
     answer = httpx.get(f"{address}{about.CLAIMS}", timeout=60)
     assert answer.status_code == 200 and answer.text.count("<article") == len(CLAIMS)

@@ -1,15 +1,18 @@
 """The scorecard of a base, made from the runs in a folder; torch-free."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.config import completed
 from lpr_lab.experiments.scorecard.plan import CARDS, CHOSEN, Card, choices, chosen_card, experiment_of
 from lpr_lab.model.bases.made import MADE, made_folder
+from lpr_lab.progress import run_through
+from lpr_lab.runs.compare.paired_changes import resampled_of
 from lpr_lab.runs.find import list_runs
+from lpr_lab.runs.model_ref import ModelRef
 from lpr_lab.runs.run import Run
 from lpr_lab.runs.scorecard import table
 from lpr_lab.runs.scorecard.allocations import measured_gains
@@ -93,28 +96,45 @@ def runs_of(card: Card, root: str | Path) -> list[Run]:
     return [*_exact_runs(card, runs)[:1], *of_arms]
 
 
+class ScorecardStep(NamedTuple):
+    """How far a scorecard is, in runs and claims, and once it is through, the scorecard."""
+
+    done: int
+    total: int
+    result: dict[str, Any] | None = None
+
+
 def build(card: Card, root: str | Path) -> dict[str, Any]:
-    """Return the scorecard of the runs in a folder, JSON-able (see `runs.scorecard.table`)."""
+    """Return the scorecard of the runs in a folder, JSON-able (see `runs.scorecard.table`), with progress."""
+    return run_through(build_steps(card, root), "Computing the scorecard", "part")
+
+
+def build_steps(card: Card, root: str | Path) -> Iterator[ScorecardStep]:
+    """Make the same run by run and claim by claim, since hundreds of runs take a while; the last step has it."""
     runs = list_runs(root)
     arms = find_arms(card, runs)
+    own = [run for by_seed in arms.values() for run in by_seed.values()]
+    total, done = len(own) + len(CLAIMS) + 1, 0
+    for run in own:
+        yield ScorecardStep(done, total)
+        resampled_of(ModelRef(run, ""))  # kept there: every number of the scorecard is made of these
+        done += 1
     checks = [*_of_exact_runs(card, runs), *_of_trained_runs(arms)]
-    rows = [table.row_json(row_of(claim, arms, checks), rerun(card, claim.number)) for claim in CLAIMS]
-    newest = max((run for own in arms.values() for run in own.values()), key=lambda run: run.created, default=None)
-    return {
+    rows = []
+    for claim in CLAIMS:
+        yield ScorecardStep(done, total)
+        rows.append(table.row_json(row_of(claim, arms, checks), rerun(card, claim.number)))
+        done += 1
+    yield ScorecardStep(done, total)
+    newest = max(own, key=lambda run: run.created, default=None)
+    languages = ("original", "unreviewed", "expanded", "further")
+    budget = ("stage1_tokens", "stage2_tokens", "block_tokens", "blocks_per_step", "eval_tokens_per_language")
+    found = {
         "schema_version": table.SCHEMA_VERSION,
         "base": card.base,
         "corpus": card.corpus,
-        "languages": {name: list(getattr(card, name)) for name in ("original", "unreviewed", "expanded", "further")},
-        "budget": {
-            name: getattr(card, name)
-            for name in (
-                "stage1_tokens",
-                "stage2_tokens",
-                "block_tokens",
-                "blocks_per_step",
-                "eval_tokens_per_language",
-            )
-        },
+        "languages": {name: list(getattr(card, name)) for name in languages},
+        "budget": {name: getattr(card, name) for name in budget},
         "precision": card.precision,
         "seeds_asked_for": card.seeds,
         "min_seeds": MIN_SEEDS,
@@ -126,10 +146,9 @@ def build(card: Card, root: str | Path) -> dict[str, Any]:
         "equal_gain": table.equal_gain_json(arms),
         "allocations": table.allocations_json(arms),
         "arms": table.arms_json(arms),
-        "hours": round(
-            sum(sum(run.phases.seconds.values()) for own in arms.values() for run in own.values()) / 3600, 2
-        ),
+        "hours": round(sum(sum(run.phases.seconds.values()) for run in own) / 3600, 2),
     }
+    yield ScorecardStep(total, total, found)
 
 
 def scorecard(card: Card, root: str | Path) -> tuple[dict[str, Any], str]:
@@ -140,7 +159,11 @@ def scorecard(card: Card, root: str | Path) -> tuple[dict[str, Any], str]:
     Raises:
         MissingError: neither runs nor a committed one, of any other base.
     """
-    found = build(card, root)
+    return settled(build(card, root), card, root)
+
+
+def settled(found: dict[str, Any], card: Card, root: str | Path) -> tuple[dict[str, Any], str]:
+    """Return what to show where the runs in a folder gave a scorecard, and where it is from; see `scorecard`."""
     if found["arms"]:
         return found, f"the runs in {root}"
     if choices(card) or (card.base in CARDS and card.base not in table.saved_bases()):
