@@ -78,15 +78,18 @@ def find_arms(card: Card, runs: Sequence[Run]) -> dict[str, dict[int, Run]]:
 
 def finished_of(base: str, runs: Sequence[Run]) -> list[Run]:
     """Return the runs of a base that ended and can be read; of several bases of that name those of the newest run's."""
-    found = []
-    for run in runs:
-        try:
-            if run.problem is None and run.status.recorded_state == "finished" and run.config.get("base") == base:
-                base_of(run)
-                found.append(run)
-        except LprError:
-            continue
-    return on_one_base(found)
+    return on_one_base([run for run in runs if (_settings_of(run) or {}).get("base") == base])
+
+
+def _settings_of(run: Run) -> dict[str, Any] | None:
+    """Return the settings of a run that ended and can be read; None of another one. A run keeps what was read of it."""
+    try:
+        if run.problem is None and run.status.recorded_state == "finished":
+            base_of(run)
+            return run.config
+    except LprError:
+        pass
+    return None
 
 
 def runs_of(card: Card, root: str | Path) -> list[Run]:
@@ -112,20 +115,30 @@ def build(card: Card, root: str | Path) -> dict[str, Any]:
 def build_steps(card: Card, root: str | Path) -> Iterator[ScorecardStep]:
     """Make the same run by run and claim by claim, since hundreds of runs take a while; the last step has it."""
     runs = list_runs(root)
+    total, done = 2 * len(runs) + len(CLAIMS) + len(card.arms), 0
+
+    def part() -> ScorecardStep:
+        nonlocal done
+        done += 1
+        return ScorecardStep(done - 1, total)
+
+    for run in runs:
+        yield part()
+        _settings_of(run)
     arms = find_arms(card, runs)
     own = [run for by_seed in arms.values() for run in by_seed.values()]
-    total, done = len(own) + len(CLAIMS) + 1, 0
+    total = len(runs) + len(own) + len(CLAIMS) + len(arms)
     for run in own:
-        yield ScorecardStep(done, total)
+        yield part()
         resampled_of(ModelRef(run, ""))  # kept there: every number of the scorecard is made of these
-        done += 1
     checks = [*_of_exact_runs(card, runs), *_of_trained_runs(arms)]
-    rows = []
+    claims, of_arms = [], []
     for claim in CLAIMS:
-        yield ScorecardStep(done, total)
-        rows.append(table.row_json(row_of(claim, arms, checks), rerun(card, claim.number)))
-        done += 1
-    yield ScorecardStep(done, total)
+        yield part()
+        claims.append(table.row_json(row_of(claim, arms, checks), rerun(card, claim.number)))
+    for name in arms:
+        yield part()
+        of_arms.append(table.arm_json(name, arms))
     newest = max(own, key=lambda run: run.created, default=None)
     languages = ("original", "unreviewed", "expanded", "further")
     budget = ("stage1_tokens", "stage2_tokens", "block_tokens", "blocks_per_step", "eval_tokens_per_language")
@@ -141,11 +154,11 @@ def build_steps(card: Card, root: str | Path) -> Iterator[ScorecardStep]:
         "gate": gate_of(card.base),
         "environment": {} if newest is None else environment_of(newest),
         "instrument": [check.to_json() for check in check_instrument(arms)],
-        "claims": rows,
-        "verdicts": table.count_verdicts(rows),
+        "claims": claims,
+        "verdicts": table.count_verdicts(claims),
         "equal_gain": table.equal_gain_json(arms),
         "allocations": table.allocations_json(arms),
-        "arms": table.arms_json(arms),
+        "arms": of_arms,
         "hours": round(sum(sum(run.phases.seconds.values()) for run in own) / 3600, 2),
     }
     yield ScorecardStep(total, total, found)

@@ -73,9 +73,9 @@ def row_json(row: Row, command: str) -> dict[str, Any]:
     }
 
 
-def arms_json(arms: Arms) -> list[dict[str, Any]]:
-    """Return every arm that was run: what it gained and forgot over its seeds, its cost, and its runs by seed."""
-    return [_arm_json(name, own) | _beside(name, arms) for name, own in arms.items() if own]
+def arm_json(name: str, arms: Arms) -> dict[str, Any]:
+    """Return what an arm gained and forgot over its seeds, also beside MoE-LPR, its cost, and its runs by seed."""
+    return _of_arm(name, arms[name]) | _beside(name, arms)
 
 
 def _beside(name: str, arms: Arms) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def _ends(effect: Effect) -> dict[str, Any]:
     return {key: value for key, value in effect_json(effect).items() if key in ("value", "low", "high")}
 
 
-def _arm_json(name: str, own: Mapping[int, Run]) -> dict[str, Any]:
+def _of_arm(name: str, own: Mapping[int, Run]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for number, term in _ARM_NUMBERS.items():
         try:
