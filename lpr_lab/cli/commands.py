@@ -55,8 +55,9 @@ def demo(  # one parameter per option, because Typer reads the options from the 
 ) -> None:
     """Expand a real model by three languages, then open the dashboard on it.
 
-    About ten minutes on two processor cores. Ctrl-C leaves a run that the
-    same command goes on with; a finished run is not made again.
+    Ten minutes on two processor cores that are quick in bf16, half an hour
+    on two of AVX2. Ctrl-C leaves a run that the same command goes on with;
+    a finished run is not made again.
     """
     from lpr_lab.experiments.doctor import port_finding
     from lpr_lab.experiments.notebooks.parameters import read_notebook, resolve

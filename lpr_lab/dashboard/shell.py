@@ -160,8 +160,8 @@ def command(line: str) -> Markup:
 def no_runs(runs_dir: Path) -> Markup:
     """Return what a page shows when there is no run at all: how to make one."""
     body = Markup(
-        "<p>There is no run in <code>{}</code>. Make the first one: it takes about ten minutes on two processor cores "
-        "and opens here when it is done.</p>{}"
+        "<p>There is no run in <code>{}</code>. Make the first one: it takes ten minutes to half an hour on two "
+        "processor cores and opens here when it is done.</p>{}"
     ).format(runs_dir, command("lpr-lab demo"))
     return _card("No runs yet", body)
 
