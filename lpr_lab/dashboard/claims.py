@@ -4,7 +4,6 @@ A document like `/concepts`: made on the server, without a session and without a
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,13 @@ from starlette.responses import HTMLResponse
 from starlette.routing import Route
 
 from lpr_lab.dashboard import about, shell, theme
+from lpr_lab.dashboard.claims_address import DEFAULT, card_of, name_of, query_of
 from lpr_lab.dashboard.making import PATIENCE, Documents, DocumentStep
 from lpr_lab.dashboard.query import Query
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.each_language.table import FACTS, language_table
 from lpr_lab.experiments.scorecard.build import build_steps, chosen_cards, settled
-from lpr_lab.experiments.scorecard.plan import CARDS, Card, card_for, choices, chosen_card
+from lpr_lab.experiments.scorecard.plan import CARDS, Card, card_for
 from lpr_lab.runs.run import run_folders
 from lpr_lab.runs.scorecard.table import saved_bases
 from lpr_lab.storage import file_stamp
@@ -31,7 +31,6 @@ from lpr_lab.views.numbers import NOT_MEASURED, count, duration, percent, points
 
 PATH = about.CLAIMS
 TITLE = "Do the claims hold?"
-DEFAULT = card_for("small-world")
 _CHANGES = {
     "expanded": "Expanded",
     "reviewed": "Reviewed originals",
@@ -75,7 +74,7 @@ def claims_route(runs_dir: Path) -> Route:
     documents = Documents(claims_steps)
 
     def page(query: Query) -> Markup:
-        card = _card_of(query)
+        card = card_of(query)
         making = documents.of(runs_dir, card, _stamps(runs_dir))
         step = making.wait(PATIENCE)
         return _waiting(card, step, making.seconds_left) if step.result is None else step.result
@@ -117,8 +116,8 @@ def claims_steps(runs_dir: Path, card: Card, stamps: tuple[Any, ...] = ()) -> It
             if step.result is not None:
                 found, source = settled(step.result, card, runs_dir)
                 verdicts = _counted(found["verdicts"])
-                finding = f"Of {len(found['claims'])} claims of the two papers {verdicts}, on {_name(card)}."
-                top = shell.head(TITLE, finding, query=_query(card))
+                finding = f"Of {len(found['claims'])} claims of the two papers {verdicts}, on {name_of(card)}."
+                top = shell.head(TITLE, finding, query=query_of(card))
                 body = render("dashboard/claims_card.html.j2", **_values(found, source, runs_dir))
                 body += _equal_gain(found["equal_gain"]) + _allocations(found["allocations"])
     except LprError as error:
@@ -129,7 +128,7 @@ def claims_steps(runs_dir: Path, card: Card, stamps: tuple[Any, ...] = ()) -> It
 
 def _waiting(card: Card, step: DocumentStep, seconds_left: float | None) -> Markup:
     """Return a page that says how far the scorecard is, and asks for it again by itself."""
-    top = shell.head(TITLE, f"The scorecard of {_name(card)} is being computed.", query=_query(card))
+    top = shell.head(TITLE, f"The scorecard of {name_of(card)} is being computed.", query=query_of(card))
     left = "" if seconds_left is None else duration(seconds_left)
     what = "Runs and claims read"
     body = render("dashboard/making.html.j2", what=what, done=step.done, total=step.total, left=left)
@@ -147,34 +146,7 @@ def _others(card: Card, runs_dir: Path) -> list[tuple[str, str, bool]]:
     """Return every card that there is something of: its name, its address, and whether it is this one."""
     own = (card_for(base) for base in dict.fromkeys([*CARDS, *saved_bases(), card.base]))
     cards = dict.fromkeys([*own, *chosen_cards(runs_dir), card])
-    return [(_name(one), _query(one).link(PATH), one == card) for one in cards]
-
-
-def _card_of(query: Query) -> Card:
-    """Return the card that an address asks for, of a base that is not named the first one's."""
-    precision = query.precision if query.precision in ("fp32", "bf16") else ""
-    original, expanded = ([code for code in codes.split(",") if code] for codes in (query.original, query.expanded))
-    return chosen_card(
-        query.base or DEFAULT.base, corpus=query.corpus, original=original, expanded=expanded, precision=precision
-    )
-
-
-def _query(card: Card) -> Query:
-    """Return the address of a card; what it shares with its base's own card is left out."""
-    chosen = {name: value if isinstance(value, str) else ",".join(value) for name, value in choices(card).items()}
-    return replace(Query(base=card.base), **chosen)
-
-
-def _name(card: Card) -> str:
-    """Return what a card is called: its base, and what was chosen.
-
-    >>> _name(card_for("small-world")), _name(chosen_card("small-world", original=["en"], expanded=["hu", "tr"]))
-    ('small-world', 'small-world (original en; expanded hu, tr)')
-    """
-    chosen = [
-        f"{name} {value if isinstance(value, str) else ', '.join(value)}" for name, value in choices(card).items()
-    ]
-    return card.base + (f" ({'; '.join(chosen)})" if chosen else "")
+    return [(name_of(one), query_of(one).link(PATH), one == card) for one in cards]
 
 
 def _counted(verdicts: Mapping[str, int]) -> str:

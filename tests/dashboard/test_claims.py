@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from helpers.sample_scorecard import language_run, scorecard_runs
-from lpr_lab.dashboard import about, claims, making, serve
+from lpr_lab.dashboard import about, claims, claims_address, making, serve
 from lpr_lab.dashboard.query import Query
 from lpr_lab.experiments.each_language.table import build_table
 from lpr_lab.experiments.scorecard import build
@@ -122,9 +122,9 @@ def test_an_address_of_a_card_is_read_back_as_that_card():
     for base in ("small-world", "smollm2-135m", "Qwen/Qwen3-0.6B", "/a folder/model"):
         for given in ({}, *({name: value} for name, value in chosen.items()), chosen):
             card = chosen_card(base, **given)
-            address = httpx.URL("http://here" + claims._query(card).link("/claims"))
-            assert claims._card_of(Query.parse(dict(address.params))) == card
-    assert claims._card_of(Query.parse({"base": "small-world", "precision": "fp17"})) == claims.DEFAULT
+            address = httpx.URL("http://here" + claims_address.query_of(card).link("/claims"))
+            assert claims_address.card_of(Query.parse(dict(address.params))) == card
+    assert claims_address.card_of(Query.parse({"base": "small-world", "precision": "fp17"})) == claims_address.DEFAULT
 
 
 def test_languages_that_were_taught_alone_stand_there_with_their_numbers(tmp_path):
