@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from lpr_lab.dashboard.query import Query
 from lpr_lab.experiments.scorecard.plan import Card, card_for, choices, chosen_card
+from lpr_lab.text.languages import language_name
 
 DEFAULT = card_for("small-world")
 """Of an address that names none."""
@@ -27,10 +28,13 @@ def query_of(card: Card) -> Query:
 def name_of(card: Card) -> str:
     """Return what a card is called: its base, and what was chosen.
 
-    >>> name_of(card_for("small-world")), name_of(chosen_card("small-world", original=["es"], expanded=["hu", "tr"]))
-    ('small-world', 'small-world (original es; expanded hu, tr)')
+    >>> name_of(card_for("small-world"))
+    'small-world'
+    >>> name_of(chosen_card("small-world", original=["es"], expanded=["hu", "tr"]))
+    'small-world (original: Spanish; expanded: Hungarian, Turkish)'
     """
     chosen = [
-        f"{name} {value if isinstance(value, str) else ', '.join(value)}" for name, value in choices(card).items()
+        f"{name}: {value if isinstance(value, str) else ', '.join(map(language_name, value))}"
+        for name, value in choices(card).items()
     ]
     return card.base + (f" ({'; '.join(chosen)})" if chosen else "")
