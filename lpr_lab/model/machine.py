@@ -66,7 +66,7 @@ def resolve_precision(precision: str) -> str:
     for on a processor that has no instructions for it, a warning says what that costs, once.
     """
     one_of("precision", precision, PRECISIONS)
-    if precision == "bf16" and not torch.cuda.is_available():
+    if precision == "bf16":
         _warn_of_slow_bf16()
     if precision != "auto":
         return precision
@@ -99,13 +99,17 @@ def bf16_slowdown() -> float:
     return took[torch.bfloat16] / took[torch.float32]
 
 
+def bf16_is_slow() -> bool:
+    """Whether models compute on a processor that takes several times as long in bf16 as in fp32."""
+    return not torch.cuda.is_available() and bf16_slowdown() >= _MUCH_SLOWER
+
+
 @cache
 def _warn_of_slow_bf16() -> None:
-    slowdown = bf16_slowdown()
-    if slowdown >= _MUCH_SLOWER:
+    if bf16_is_slow():
         warnings.warn(
-            f"On this processor the products of a layer take {slowdown:.0f} times as long in bf16 as in fp32. Give "
-            "precision fp32 or auto, or use another machine where bf16 is wanted.",
+            f"On this processor the products of a layer take {bf16_slowdown():.0f} times as long in bf16 as in fp32. "
+            "Give precision fp32 or auto, or use another machine where bf16 is wanted.",
             stacklevel=4,
         )
 
