@@ -57,7 +57,7 @@ def render_tour(runs_dir: Path) -> Markup:
         body = shell.notice("bad", str(error))
     top = shell.head(TITLE, "Two minutes, six steps. Each opens a page; come back here for the next.", query=Query())
     page = {"head": theme.head(), "header": shell.header(""), "top": top, "footer": about.footer(), "title": "Tour"}
-    return render("dashboard/document.html.j2", body=body, others=(), **page)
+    return render("dashboard/document.html.j2", body=body, others=(), renews=False, **page)
 
 
 def _is_whole(run: Run) -> bool:
