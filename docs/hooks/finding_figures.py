@@ -19,7 +19,7 @@ from lpr_lab.views.numbers import NOT_MEASURED, points_and_ends
 
 DOCS = Path(__file__).parents[1]
 FOLDER = DOCS / "assets" / "findings"
-SMALL, SMOLLM2 = "small-world", "smollm2-135m"
+SMALL, SMOLLM2, GEMMA = "small-world", "smollm2-135m", "gemma3-270m"
 BITS = "change of bits per byte, points: below 0 is a gain on new languages, above 0 forgetting on original ones"
 CLAIMS = {
     "stage-1": (SMALL, (8,)),
@@ -34,7 +34,7 @@ CLAIMS = {
     "smollm2-layers": (SMOLLM2, (19, 20, 21)),
 }
 """Pictures of the parts of claims: on which base, and which."""
-ARMS = {"arms": SMALL, "smollm2-arms": SMOLLM2}
+ARMS = {"arms": SMALL, "smollm2-arms": SMOLLM2, "gemma-arms": GEMMA}
 """Pictures of what the arms gained and forgot."""
 MAIN_ARMS = (
     *("moe_lpr", "review_without_lpr", "one_stage", "no_copy", "layer_moe", "route_first", "guided_review"),
@@ -52,7 +52,7 @@ KIN = (
 
 def pictures() -> dict[str, str]:
     """Return every picture by its name, as SVG."""
-    cards = {base: read_saved(base) for base in (SMALL, SMOLLM2)}
+    cards = {base: read_saved(base) for base in (SMALL, SMOLLM2, GEMMA)}
     found = {name: _claims(cards[base], numbers) for name, (base, numbers) in CLAIMS.items()}
     found |= {name: _arms(cards[base]) for name, base in ARMS.items()}
     found["instrument"] = _instrument(cards[SMALL])
@@ -126,10 +126,11 @@ def _languages() -> str:
 
 def tables() -> dict[str, list[str]]:
     """Return every table by its name, as lines of Markdown."""
-    cards = {base: read_saved(base) for base in (SMALL, SMOLLM2)}
+    cards = {base: read_saved(base) for base in (SMALL, SMOLLM2, GEMMA)}
     return {
         "small-world arms": _arms_table(cards[SMALL]),
         "smollm2 arms": _arms_table(cards[SMOLLM2]),
+        "gemma arms": _arms_table(cards[GEMMA]),
         "kin": _kin_table(cards[SMALL]),
         "equal gain": _equal_gain_table(cards[SMALL]),
         "allocations": _allocations_table(cards[SMALL]),
