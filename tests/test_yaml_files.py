@@ -34,7 +34,7 @@ def test_a_bare_no_is_norwegian_and_an_exponent_is_a_number():
     "text",
     [
         *("a: [", "a: &x [1]\nb: *x", "&x [*x]", "&x {a: *x}", "!!python/object/apply:os.getcwd []", "\x00"),
-        *("[" * 900_000, "- " * 400_000, "{a: " * 200_000),
+        *("[" * 1000, "[" * 900_000, "- " * 400_000, "{a: " * 200_000),
     ],
     ids=lambda text: text[:12],
 )

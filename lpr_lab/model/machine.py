@@ -63,7 +63,7 @@ def resolve_precision(precision: str) -> str:
 
     bf16 is autocast: weights stay as they are, matrix products are rounded. Processors that only emulate bf16, or have
     it and multiply no faster, are slower with it and stay with fp32 (`processors.bf16_is_quicker`). Where bf16 is asked
-    for on a processor that has no instructions for it, a warning says what that costs, once.
+    for on a processor that takes several times as long for it, a warning says so, once.
     """
     one_of("precision", precision, PRECISIONS)
     if precision == "bf16":
