@@ -9,7 +9,6 @@ import platform
 import subprocess
 import sys
 import tomllib
-from collections.abc import Mapping
 from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
@@ -145,19 +144,15 @@ def describe() -> dict[str, Any]:
         "installed_sha256": installed_sha256(),
         "git": git_state(),
         "threads": None if torch is None else torch.get_num_threads(),
-        **_machine(),
+        **machine(),
     }
 
 
-def is_like_here(recorded: Mapping[str, Any]) -> bool:
-    """Whether a recorded environment is of a machine as this one is, so that its times tell of this one's.
+def machine() -> dict[str, Any]:
+    """Return of the environment what it has by the machine: runs that recorded the same tell how long one takes here.
 
-    The processor's name does not say: virtual machines of three generations call theirs "AMD EPYC".
+    The processor's name alone does not say: virtual machines of three generations call theirs "AMD EPYC".
     """
-    return all(name in recorded and recorded[name] == value for name, value in _machine().items())
-
-
-def _machine() -> dict[str, Any]:
     torch = sys.modules.get("torch")
     device = None
     if torch is not None:

@@ -25,7 +25,7 @@ from lpr_lab.experiments.scorecard.plan import Card, experiment_of, jobs
 from lpr_lab.model.bases.fingerprint import base_fingerprint
 from lpr_lab.model.bases.load import load_base
 from lpr_lab.progress import hidden
-from lpr_lab.runs.environment import is_like_here
+from lpr_lab.runs.environment import machine
 from lpr_lab.runs.find import list_runs
 from lpr_lab.runs.run import Run
 from lpr_lab.runs.scorecard.allocations import measured_gains
@@ -173,8 +173,9 @@ def _plain(experiment: Experiment) -> dict[str, Any]:
 
 def _forecast(made: Made, todo: list[Job]) -> str:
     text = f"{len(made.runs)} runs are there, {len(todo)} are to be made"
-    here = [run for run in made.runs.values() if is_like_here(run.documents.read("env"))]
-    seconds = [took for took in map(seconds_of, here) if took]
+    here = machine().items()
+    seconds = [seconds_of(run) for run in made.runs.values() if here <= run.documents.read("env").items()]
+    seconds = [took for took in seconds if took]
     if not todo or not seconds:
         return text + (". How long that takes is known when the first is done on this machine." if todo else ".")
     mean = sum(seconds) / len(seconds)
