@@ -14,14 +14,15 @@ from starlette.responses import HTMLResponse
 from starlette.routing import Route
 
 from lpr_lab.dashboard import about, shell, theme
-from lpr_lab.dashboard.claims_address import DEFAULT, card_of, name_of, query_of
+from lpr_lab.dashboard.claims_address import card_of, name_of, query_of
 from lpr_lab.dashboard.making import PATIENCE, Documents, DocumentStep
 from lpr_lab.dashboard.query import Query
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.each_language.table import FACTS, language_table
 from lpr_lab.experiments.scorecard.build import build_steps, chosen_cards, settled
 from lpr_lab.experiments.scorecard.plan import CARDS, Card, card_for
-from lpr_lab.runs.run import run_folders
+from lpr_lab.runs.find import list_runs
+from lpr_lab.runs.run import Run, run_folders
 from lpr_lab.runs.scorecard.table import saved_bases
 from lpr_lab.storage import file_stamp
 from lpr_lab.text.languages import language_name
@@ -94,13 +95,6 @@ def _stamps(runs_dir: Path) -> tuple[Any, ...]:
     return tuple((folder.name, file_stamp(folder / "results.json")) for folder in folders)
 
 
-def render_claims(runs_dir: Path, card: Card = DEFAULT) -> Markup:
-    """Return the page of a card, made from the runs in a folder."""
-    *_, last = claims_steps(runs_dir, card)
-    assert last.result is not None
-    return last.result
-
-
 def claims_steps(runs_dir: Path, card: Card, stamps: tuple[Any, ...] = ()) -> Iterator[DocumentStep]:
     """Make the page step by step, since hundreds of runs take a while to read; the last step has it.
 
@@ -110,8 +104,10 @@ def claims_steps(runs_dir: Path, card: Card, stamps: tuple[Any, ...] = ()) -> It
         stamps: of the runs; a page is made anew when one of them is another.
     """
     body, top = Markup(), shell.head(TITLE, "Nothing was measured on this base yet.")
+    runs: Sequence[Run] = ()
     try:
-        for step in build_steps(card, runs_dir):
+        runs = list_runs(runs_dir)
+        for step in build_steps(card, runs):
             yield DocumentStep(step.done, step.total)
             if step.result is not None:
                 found, source = settled(step.result, card, runs_dir)
@@ -123,7 +119,7 @@ def claims_steps(runs_dir: Path, card: Card, stamps: tuple[Any, ...] = ()) -> It
     except LprError as error:
         body = shell.card("No scorecard", str(error))
     body += _each_language(card.base, runs_dir)
-    yield DocumentStep(1, 1, _document(top, body, _others(card, runs_dir)))
+    yield DocumentStep(1, 1, _document(top, body, _others(card, runs)))
 
 
 def _waiting(card: Card, step: DocumentStep, seconds_left: float | None) -> Markup:
@@ -142,10 +138,10 @@ def _document(
     return render("dashboard/document.html.j2", body=body, others=others, renews=renews, **page)
 
 
-def _others(card: Card, runs_dir: Path) -> list[tuple[str, str, bool]]:
+def _others(card: Card, runs: Sequence[Run]) -> list[tuple[str, str, bool]]:
     """Return every card that there is something of: its name, its address, and whether it is this one."""
     own = (card_for(base) for base in dict.fromkeys([*CARDS, *saved_bases(), card.base]))
-    cards = dict.fromkeys([*own, *chosen_cards(runs_dir), card])
+    cards = dict.fromkeys([*own, *chosen_cards(runs), card])
     return [(name_of(one), query_of(one).link(PATH), one == card) for one in cards]
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from lpr_lab.dashboard.query import Query
+from lpr_lab.dashboard.query import Query, codes
 from lpr_lab.experiments.scorecard.plan import Card, card_for, choices, chosen_card
 from lpr_lab.text.languages import language_name
 
@@ -12,17 +12,18 @@ DEFAULT = card_for("small-world")
 
 def card_of(query: Query) -> Card:
     """Return the card that an address asks for, of a base that is not named the first one's."""
-    precision = query.precision if query.precision in ("fp32", "bf16") else ""
-    original, expanded = ([code for code in codes.split(",") if code] for codes in (query.original, query.expanded))
     return chosen_card(
-        query.base or DEFAULT.base, corpus=query.corpus, original=original, expanded=expanded, precision=precision
+        query.base or DEFAULT.base,
+        corpus=query.corpus,
+        original=codes(query.original),
+        expanded=codes(query.expanded),
+        precision=query.precision if query.precision in ("fp32", "bf16") else "",
     )
 
 
 def query_of(card: Card) -> Query:
     """Return the address of a card; what it shares with its base's own card is left out."""
-    chosen = {name: value if isinstance(value, str) else ",".join(value) for name, value in choices(card).items()}
-    return replace(Query(base=card.base), **chosen)
+    return replace(Query(base=card.base), **{name: ",".join(values) for name, values in choices(card).items()})
 
 
 def name_of(card: Card) -> str:
@@ -33,8 +34,6 @@ def name_of(card: Card) -> str:
     >>> name_of(chosen_card("small-world", original=["es"], expanded=["hu", "tr"]))
     'small-world (original: Spanish; expanded: Hungarian, Turkish)'
     """
-    chosen = [
-        f"{name}: {value if isinstance(value, str) else ', '.join(map(language_name, value))}"
-        for name, value in choices(card).items()
-    ]
+    named = {"original": language_name, "expanded": language_name}
+    chosen = [f"{name}: {', '.join(map(named.get(name, str), values))}" for name, values in choices(card).items()]
     return card.base + (f" ({'; '.join(chosen)})" if chosen else "")

@@ -2,11 +2,12 @@
 
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from typing import NamedTuple
 
 from markupsafe import Markup
+
+from lpr_lab.dashboard.server.recent import Recent
 
 PATIENCE = 1.0
 """Seconds that a reader waits for the document before being told how far it is."""
@@ -63,7 +64,7 @@ class Documents:
 
     def __init__(self, steps: Callable[..., Iterator[DocumentStep]]) -> None:
         self._steps = steps
-        self._makings: OrderedDict[tuple[Hashable, ...], Making] = OrderedDict()
+        self._makings = Recent[tuple[Hashable, ...], Making](most=_KEPT)
         self._lock = threading.Lock()
 
     def of(self, *made_from: Hashable) -> Making:
@@ -71,8 +72,6 @@ class Documents:
         with self._lock:
             making = self._makings.get(made_from)
             if making is None or making.error is not None:
-                making = self._makings[made_from] = Making(self._steps(*made_from))
-            self._makings.move_to_end(made_from)
-            while len(self._makings) > _KEPT:
-                self._makings.popitem(last=False)
+                making = Making(self._steps(*made_from))
+                self._makings.put(made_from, making)
         return making

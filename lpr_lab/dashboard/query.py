@@ -119,12 +119,12 @@ class Query:
     @property
     def languages(self) -> tuple[str, ...]:
         """The codes in `langs`."""
-        return tuple(filter(None, self.langs.split(",")))
+        return codes(self.langs)
 
     @property
     def compared(self) -> tuple[str, ...]:
         """The ids in `runs`."""
-        return tuple(filter(None, self.runs.split(",")))
+        return codes(self.runs)
 
     @classmethod
     def parse(cls, params: Mapping[str, Any]) -> "Query":
@@ -153,6 +153,15 @@ class Query:
         """Return the address of a page with this query; `page` is `/`, `/routing` and so on."""
         query = self.urlencode(**changes)
         return f"{page}?{query}" if query else page
+
+
+def codes(listed: str) -> tuple[str, ...]:
+    """Return what a list of an address names: codes of languages, or ids of runs.
+
+    >>> codes("el,tr"), codes("")
+    (('el', 'tr'), ())
+    """
+    return tuple(filter(None, listed.split(",")))
 
 
 def refused(params: Mapping[str, Any]) -> list[str]:

@@ -25,8 +25,13 @@ def made(tmp_path_factory):
     return root, build.build(card, root)
 
 
+def rendered(root, card=claims_address.DEFAULT):
+    *_, last = claims.claims_steps(root, card)
+    return last.result
+
+
 def show(monkeypatch, card, source="the runs"):
-    monkeypatch.setattr(claims, "build_steps", lambda of, runs_dir: iter([build.ScorecardStep(1, 1, card)]))
+    monkeypatch.setattr(claims, "build_steps", lambda of, runs: iter([build.ScorecardStep(1, 1, card)]))
     monkeypatch.setattr(claims, "settled", lambda found, of, runs_dir: (found, source))
 
 
@@ -34,7 +39,7 @@ def show(monkeypatch, card, source="the runs"):
 def page(made, monkeypatch):
     root, card = made
     show(monkeypatch, card, f"the runs in {root}")
-    return claims.render_claims(root)
+    return rendered(root)
 
 
 def test_every_claim_stands_there_below_the_instrument_with_its_verdict_and_command(page, made):
@@ -50,28 +55,28 @@ def test_runs_that_are_here_are_linked_and_others_only_named(page, made, tmp_pat
     _, card = made
     runs = [run for arm in card["arms"] for run in arm["runs"].values()]
     assert all(f'href="/?run={run}"' in page for run in runs)
-    assert not any(f"run={run}" in claims.render_claims(tmp_path) for run in runs)
+    assert not any(f"run={run}" in rendered(tmp_path) for run in runs)
 
 
 def test_what_was_written_into_a_scorecard_stays_text(made, monkeypatch, tmp_path):
     _, card = made
     bad = {**card, "claims": [{**card["claims"][7], "claim": "<script>boom</script>"}]}
     show(monkeypatch, bad, "<b>")
-    page = claims.render_claims(tmp_path)
+    page = rendered(tmp_path)
     assert "<script>boom" not in page and "&lt;script&gt;boom" in page
 
 
 def test_a_base_without_a_scorecard_says_how_to_make_one(tmp_path):
-    assert "lpr-lab scorecard run --base nothing" in claims.render_claims(tmp_path, card_for("nothing"))
+    assert "lpr-lab scorecard run --base nothing" in rendered(tmp_path, card_for("nothing"))
 
 
 def test_a_scorecard_of_chosen_languages_has_an_address_that_the_page_of_its_base_leads_to(made):
     root, card = made
     chosen = card_for(expanded=("hu",))
-    page = claims.render_claims(root, chosen)
+    page = rendered(root, chosen)
     assert all(f'href="/?run={run}"' in page for arm in card["arms"] for run in arm["runs"].values())
     assert "lpr-lab scorecard run --base small-world --expanded hu --only 15" in page
-    own = claims.render_claims(root)
+    own = rendered(root)
     assert 'href="/claims?base=small-world&amp;expanded=hu"' in own and "came with the code" in own
 
 
@@ -79,7 +84,7 @@ def test_while_hundreds_of_runs_are_read_the_page_says_how_far_it_is_and_comes_b
     _, card = made
     goes_on, begun = threading.Event(), []
 
-    def steps(of, runs_dir):
+    def steps(of, runs):
         begun.append(of)
         yield build.ScorecardStep(3, 12)
         goes_on.wait(30)
@@ -128,11 +133,11 @@ def test_an_address_of_a_card_is_read_back_as_that_card():
 
 
 def test_languages_that_were_taught_alone_stand_there_with_their_numbers(tmp_path):
-    assert "One language at a time" not in claims.render_claims(tmp_path)
+    assert "One language at a time" not in rendered(tmp_path)
     root = tmp_path / "runs"
     for code, change, tokens in (("hu", -0.05, 0.61), ("tr", -0.02, 0.58)):
         language_run(root, code, change, tokens_per_byte=tokens, similarity=0.21)
-    page = claims.render_claims(root)
+    page = rendered(root)
     table = build_table("small-world", root)
     assert page.index("Hungarian") < page.index("Turkish") and "0.61" in page and "rank correlation" in page
     assert all(f'href="/?run={run}"' in page for row in table["rows"] for run in row["runs"].values())
@@ -147,7 +152,7 @@ def test_methods_stand_there_at_equal_gain_with_why_where_there_is_no_number(mad
         {"method": "lora", "arms": ["c", "d"], "more": unknown, "why": "No gain was reached by all"},
     ]
     show(monkeypatch, {**card, "equal_gain": rows})
-    page = claims.render_claims(tmp_path)
+    page = rendered(tmp_path)
     assert "route first" in page and "−1.25 (−2.00 to −0.50)" in page and "No gain was reached by all" in page
     assert page.partition('id="equal-gain"')[2].count('class="lpr-interval"') == 1
 
@@ -172,15 +177,13 @@ def test_rules_for_where_experts_go_stand_there_beside_uniform(made, monkeypatch
     scores = [{"score": "mlp_input", "values": [-0.1, 0.4], "correlation": {"value": 0.5, "low": None, "high": None}}]
     shown = {**card, "allocations": {"rules": rules, "scores": scores}}
     show(monkeypatch, shown)
-    page = claims.render_claims(tmp_path)
+    page = rendered(tmp_path)
     assert "−2.50 (−3.00 to −2.00)" in page and "+0.31" in page
     assert page.partition('id="allocations"')[2].count('class="lpr-interval"') == 1
     assert 'aria-label="1 3"' in page and 'aria-label="4 0"' not in page and "1 more" in page
     assert "mlp input" in page and "-0.1 0.4" in page
     monkeypatch.undo()
-    assert 'id="allocations"' not in claims.render_claims(tmp_path, card_for("small-world", expanded=("hu",))), (
-        "not run"
-    )
+    assert 'id="allocations"' not in rendered(tmp_path, card_for("small-world", expanded=("hu",))), "not run"
 
 
 @pytest.mark.slow
@@ -196,4 +199,4 @@ def test_the_page_is_served_and_every_page_leads_to_it(made, monkeypatch):
 
 def test_a_saved_scorecard_shows_where_there_are_no_runs(tmp_path):
     if table.saved_bases():
-        assert "came with the code" in claims.render_claims(tmp_path, card_for(table.saved_bases()[0]))
+        assert "came with the code" in rendered(tmp_path, card_for(table.saved_bases()[0]))

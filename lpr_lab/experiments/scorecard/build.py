@@ -1,7 +1,7 @@
 """The scorecard of a base, made from the runs in a folder; torch-free."""
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from lpr_lab.runs.run import Run
 from lpr_lab.runs.scorecard import table
 from lpr_lab.runs.scorecard.allocations import measured_gains
 from lpr_lab.runs.scorecard.claims import CLAIMS
-from lpr_lab.runs.scorecard.find import key_of
+from lpr_lab.runs.scorecard.find import finished_settings, key_of
 from lpr_lab.runs.scorecard.instrument import check_instrument
 from lpr_lab.runs.scorecard.kept_runs import source_of_saved
 from lpr_lab.runs.scorecard.parts import MIN_SEEDS
@@ -78,18 +78,15 @@ def find_arms(card: Card, runs: Sequence[Run]) -> dict[str, dict[int, Run]]:
 
 def finished_of(base: str, runs: Sequence[Run]) -> list[Run]:
     """Return the runs of a base that ended and can be read; of several bases of that name those of the newest run's."""
-    return on_one_base([run for run in runs if (_settings_of(run) or {}).get("base") == base])
+    return on_one_base([run for run in runs if (finished_settings(run) or {}).get("base") == base and _is_whole(run)])
 
 
-def _settings_of(run: Run) -> dict[str, Any] | None:
-    """Return the settings of a run that ended and can be read; None of another one. A run keeps what was read of it."""
+def _is_whole(run: Run) -> bool:
     try:
-        if run.problem is None and run.status.recorded_state == "finished":
-            base_of(run)
-            return run.config
+        base_of(run)
     except LprError:
-        pass
-    return None
+        return False
+    return True
 
 
 def runs_of(card: Card, root: str | Path) -> list[Run]:
@@ -109,12 +106,16 @@ class ScorecardStep(NamedTuple):
 
 def build(card: Card, root: str | Path) -> dict[str, Any]:
     """Return the scorecard of the runs in a folder, JSON-able (see `runs.scorecard.table`), with progress."""
-    return run_through(build_steps(card, root), "Computing the scorecard", "part")
+    return run_through(build_steps(card, list_runs(root)), "Computing the scorecard", "part")
 
 
-def build_steps(card: Card, root: str | Path) -> Iterator[ScorecardStep]:
-    """Make the same run by run and claim by claim, since hundreds of runs take a while; the last step has it."""
-    runs = list_runs(root)
+def build_steps(card: Card, runs: Sequence[Run]) -> Iterator[ScorecardStep]:
+    """Make the same run by run and claim by claim, since hundreds of runs take a while; the last step has it.
+
+    Args:
+        card: what all arms share.
+        runs: newest first. Each keeps what was read of it.
+    """
     total, done = 2 * len(runs) + len(CLAIMS) + len(card.arms), 0
 
     def part() -> ScorecardStep:
@@ -124,7 +125,7 @@ def build_steps(card: Card, root: str | Path) -> Iterator[ScorecardStep]:
 
     for run in runs:
         yield part()
-        _settings_of(run)
+        finished_settings(run)
     arms = find_arms(card, runs)
     own = [run for by_seed in arms.values() for run in by_seed.values()]
     total = len(runs) + len(own) + len(CLAIMS) + len(arms)
@@ -184,22 +185,31 @@ def settled(found: dict[str, Any], card: Card, root: str | Path) -> tuple[dict[s
     return table.read_saved(card.base), source_of_saved(card.base)
 
 
-def chosen_cards(root: str | Path) -> list[Card]:
-    """Return the cards of which something was chosen and at least one run is in a folder, the newest run's first."""
-    runs = list_runs(root)
-    cards = dict.fromkeys(filter(None, map(_card_of, runs)))
+def chosen_cards(runs: Sequence[Run]) -> list[Card]:
+    """Return the cards of which something was chosen and at least one of the runs is, the newest run's first.
+
+    Args:
+        runs: newest first.
+    """
+    # A run that goes on from another has the card's further languages, and is of the card of that one.
+    settings = [of for of in map(finished_settings, runs) if of and not of.get("parent")]
+    kinds = {key_of({name: of.get(name) for name in (*CHOSEN, "base", *_ASKED)}): of for of in settings}
+    cards = dict.fromkeys(filter(None, map(_card_of, kinds.values())))
     return [card for card in cards if choices(card) and find_arms(card, runs)]
 
 
-def _card_of(run: Run) -> Card | None:
-    """Return the card that a run may be of: the one with its languages, if it measures what a card asks for."""
+_ASKED = ("eval_tokens_per_language", "similarity_tokens", "self_samples", "task_items")
+"""What a card asks of all its runs, and other runs rarely do."""
+
+
+def _card_of(settings: Mapping[str, Any]) -> Card | None:
+    """Return the card that a run with these settings may be of: the one with its languages, if it asks the same."""
     try:
-        config = completed(run.config)
+        config = completed(settings)
         card = chosen_card(str(config["base"]), **{name: config[name] for name in CHOSEN})
-    except (LprError, KeyError, TypeError):  # not a run of the pipeline, or damaged
+    except (LprError, KeyError, TypeError):  # not a run of the pipeline
         return None
-    asked = ("eval_tokens_per_language", "similarity_tokens", "self_samples", "task_items")
-    return card if all(config.get(name) == getattr(card, name) for name in asked) else None
+    return card if all(config.get(name) == getattr(card, name) for name in _ASKED) else None
 
 
 def rerun(card: Card, number: int) -> str:
@@ -213,10 +223,8 @@ def rerun(card: Card, number: int) -> str:
 
 def options_of(card: Card) -> str:
     """Return the options by which commands know a card."""
-    given = [("base", card.base)]
-    for name, value in choices(card).items():
-        given += [(name, one) for one in ([value] if isinstance(value, str) else value)]
-    return " ".join(f"--{name} {shlex.quote(value)}" for name, value in given)
+    given = {"base": (card.base,), **choices(card)}
+    return " ".join(f"--{name} {shlex.quote(value)}" for name, values in given.items() for value in values)
 
 
 def gate_of(base: str) -> dict[str, Any] | None:

@@ -256,10 +256,11 @@ def chosen_card(
     return replace(own, **changes | ({"unreviewed": ()} if is_other else {}))
 
 
-def choices(card: Card) -> dict[str, Any]:
-    """Return what of a card was chosen: all of `CHOSEN` in which it differs from the base's own."""
+def choices(card: Card) -> dict[str, tuple[str, ...]]:
+    """Return what of a card was chosen: the values of all of `CHOSEN` in which it differs from the base's own."""
     own = card_for(card.base)
-    return {name: getattr(card, name) for name in CHOSEN if getattr(card, name) != getattr(own, name)}
+    found = {name: getattr(card, name) for name in CHOSEN if getattr(card, name) != getattr(own, name)}
+    return {name: (value,) if isinstance(value, str) else value for name, value in found.items()}
 
 
 def experiment_of(

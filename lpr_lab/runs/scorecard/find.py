@@ -26,9 +26,15 @@ def finished_by_key(
     """
     found: dict[Key, Run] = {}
     for run in runs:
-        try:
-            if run.problem is None and run.status.recorded_state == "finished":
-                found.setdefault(key_of(completed(run.config)), run)
-        except LprError:
-            continue
+        settings = finished_settings(run)
+        if settings is not None:
+            found.setdefault(key_of(completed(settings)), run)
     return found
+
+
+def finished_settings(run: Run) -> Mapping[str, Any] | None:
+    """Return the settings of a run that ended and can be read; None of another one."""
+    try:
+        return run.config if run.problem is None and run.status.recorded_state == "finished" else None
+    except LprError:
+        return None

@@ -67,8 +67,8 @@ def test_what_came_with_the_code_is_as_the_code_writes_it():
 
 def test_cards_of_which_something_was_chosen_are_found_by_their_runs(made, tmp_path):
     root, card = made
-    assert build.chosen_cards(root) == [card] and build.choices(card) == {"expanded": ("hu",)}
-    assert build.chosen_cards(tmp_path / "none") == []
+    assert build.chosen_cards(list_runs(root)) == [card] and build.choices(card) == {"expanded": ("hu",)}
+    assert build.chosen_cards(list_runs(tmp_path / "none")) == []
 
 
 def test_runs_on_another_base_of_the_same_name_are_left_out(made, tmp_path):
