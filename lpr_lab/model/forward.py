@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from lpr_lab.model.bf16_products import quick_bf16_products
 from lpr_lab.model.machine import resolve_precision
 from lpr_lab.model.parallel.sharing import num_readers, own_batches
 from lpr_lab.text.blocks import Batch, Blocks, text_mask
@@ -25,7 +26,7 @@ def inference(model: nn.Module, precision: str = "auto", *, cache_rounded: bool 
     is_bf16 = resolve_precision(precision) == "bf16"
     device = next(model.parameters()).device.type
     autocast = torch.autocast(device, torch.bfloat16, enabled=is_bf16, cache_enabled=cache_rounded)
-    with in_mode(model, training=False), torch.no_grad(), autocast:
+    with in_mode(model, training=False), torch.no_grad(), autocast, quick_bf16_products(model, autocast=is_bf16):
         torch.clear_autocast_cache()  # inside another block, weights may have learned since they were rounded
         yield
 

@@ -5,7 +5,6 @@ import os
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -62,12 +61,9 @@ def resolve_precision(precision: str) -> str:
     """Return `bf16` or `fp32` for `auto`: bf16 on GPUs that have it and on processors that are quicker with it.
 
     bf16 is autocast: weights stay as they are, matrix products are rounded. Processors that only emulate bf16, or have
-    it and multiply no faster, are slower with it and stay with fp32 (`processors.bf16_is_quicker`). Where bf16 is asked
-    for on a processor that takes several times as long for it, a warning says so, once.
+    it and multiply no faster, are slower with it and stay with fp32 (`processors.bf16_is_quicker`).
     """
     one_of("precision", precision, PRECISIONS)
-    if precision == "bf16":
-        _warn_of_slow_bf16()
     if precision != "auto":
         return precision
     if torch.cuda.is_available():
@@ -77,7 +73,7 @@ def resolve_precision(precision: str) -> str:
 
 
 _MUCH_SLOWER = 3
-"""Times as long the products of a layer take in bf16 as in fp32, from which on somebody who asks for bf16 is told."""
+"""Times as long the products of a layer take in bf16 as in fp32, from which on other ways are taken for them."""
 
 
 @cache
@@ -102,16 +98,6 @@ def bf16_slowdown() -> float:
 def bf16_is_slow() -> bool:
     """Whether models compute on a processor that takes several times as long in bf16 as in fp32."""
     return not torch.cuda.is_available() and bf16_slowdown() >= _MUCH_SLOWER
-
-
-@cache
-def _warn_of_slow_bf16() -> None:
-    if bf16_is_slow():
-        warnings.warn(
-            f"On this processor the products of a layer take {bf16_slowdown():.0f} times as long in bf16 as in fp32. "
-            "Give precision fp32 or auto, or use another machine where bf16 is wanted.",
-            stacklevel=4,
-        )
 
 
 def resolve_base_dtype(base_dtype: str, precision: str = "auto") -> torch.dtype:

@@ -146,7 +146,7 @@ def test_thai_and_khmer_flow_in_whole_characters(open_page, staged, tiny_tokeniz
 
 def test_stop_takes_less_than_a_second_keeps_what_was_written_and_the_next_one_starts(open_page, tiny, slowly):
     page = open_page(f"/compare?run={tiny}&lang=en")
-    # Half a second on an idle machine. Work beside the test adds to it and never takes away: the quickest of a few counts.
+    # Half a second on an idle machine. Work beside the test only adds to it: the quickest of a few counts.
     seconds = []
     while not seconds or (min(seconds) >= 1 and len(seconds) < 5):
         go(page)

@@ -19,12 +19,18 @@ from lpr_lab.method.review import review
 from lpr_lab.method.settings import FitSettings
 from lpr_lab.method.training.train import TrainSettings
 from lpr_lab.method.upcycle import upcycle
-from lpr_lab.model import experts
+from lpr_lab.model import bf16_products, experts
 from lpr_lab.model.capture import decoder_of
 
 SETTINGS = TrainSettings(tokens=2 * 4 * 32, block_tokens=32, blocks_per_step=4, blocks_per_forward=2)
 FULL, HALF = torch.float32, torch.bfloat16
 PRECISION = {"fp32": FULL, "bf16": HALF}
+
+
+@pytest.fixture(autouse=True)
+def products_in_their_own_precision(monkeypatch):
+    """Have products that are counted here made in bfloat16 itself, also where the processor is slow in it."""
+    monkeypatch.setattr(bf16_products, "bf16_is_slow", lambda: False)
 
 
 class Products(TorchDispatchMode):

@@ -3,7 +3,6 @@
 import ctypes
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import pytest
@@ -61,19 +60,6 @@ def test_auto_is_what_a_processor_is_quicker_with_not_what_it_can(
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     assert machine.resolve_precision("auto") == expected
     assert machine.resolve_precision("bf16") == "bf16", "who asks for it gets it"
-
-
-@pytest.mark.parametrize(("slowdown", "warned"), [(70.0, True), (1.5, False), (0.2, False)])
-def test_who_asks_for_bf16_on_a_processor_without_it_is_told_once_what_it_costs(monkeypatch, slowdown, warned):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(machine, "bf16_slowdown", lambda: slowdown)
-    machine._warn_of_slow_bf16.cache_clear()
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        assert machine.resolve_precision("fp32") == "fp32" and not said
-        assert {machine.resolve_precision("bf16") for _ in range(2)} == {"bf16"}
-    machine._warn_of_slow_bf16.cache_clear()
-    assert len(said) == warned and all("70 times" in str(one.message) and "fp32" in str(one.message) for one in said)
 
 
 def test_bf16_is_timed_against_fp32_and_not_guessed_from_names():

@@ -21,6 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lpr_lab.errors import UsageError
 from lpr_lab.model.bases.families import find_decoder_mlps
+from lpr_lab.model.bf16_products import quick_bf16_products
 from lpr_lab.model.head import next_token_losses
 from lpr_lab.model.machine import resolve_precision
 from lpr_lab.progress import progress
@@ -122,9 +123,10 @@ def _add_gradients(
     counted = sum(int((batch["targets"] != NO_TARGET).sum()) for batch in batches)
     is_bf16 = resolve_precision(precision) == "bf16"
     for batch in batches:
-        with torch.autocast(device.type, torch.bfloat16, enabled=is_bf16), next_token_losses(model):
-            nats = model(**model_inputs(batch, device), targets=batch["targets"].to(device))
-        (nats / (counted * num_languages)).backward()
+        with quick_bf16_products(model, autocast=is_bf16):
+            with torch.autocast(device.type, torch.bfloat16, enabled=is_bf16), next_token_losses(model):
+                nats = model(**model_inputs(batch, device), targets=batch["targets"].to(device))
+            (nats / (counted * num_languages)).backward()
         yield batch
 
 

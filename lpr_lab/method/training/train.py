@@ -51,6 +51,7 @@ from lpr_lab.method.training.step import Metrics, Stepper
 from lpr_lab.method.training.terms import Term
 from lpr_lab.model.adapter import moe_layers, trainable_parameters
 from lpr_lab.model.bases.embedded import learning_rates
+from lpr_lab.model.bf16_products import quick_bf16_products
 from lpr_lab.model.capture import RoutingRecord, record_routing
 from lpr_lab.model.head import next_token_losses
 from lpr_lab.model.machine import default_device, keep_freed_memory, resolve_precision
@@ -206,6 +207,7 @@ def _stepper(
         compute_options(shared, attention=attention, **ways),
         nullcontext(False) if reads_logits else next_token_losses(shared) as without_logits,
         record_routing(shared) if moe_layers(shared) else nullcontext(RoutingRecord()) as record,
+        nullcontext() if settings.compile else quick_bf16_products(shared, autocast=precision == "bf16"),
     ):
         yield Stepper(
             shared,
