@@ -225,6 +225,8 @@ def test_a_blind_pair_tells_nothing_until_it_is_judged(open_page, staged, monkey
     page = open_page(f"/compare?run={staged['two']}&lang=th", at=staged["at"])
     page.get_by_label("Blind", exact=False).check()
     expect(page).to_have_url(re.compile("mode=blind"))
+    # No other test writes of it: of a pair that was seen in the open, a judgement isn't blind.
+    page.get_by_label("Prompt, continued by both").fill("สองคนเดินไปตลาด")
     go(page)
     finished(page)
     expect(page.locator(".lpr-pane h2")).to_have_text(["A", "B"])
