@@ -24,6 +24,7 @@ from lpr_lab.measure.routing import trace_log_prob, trace_tokens
 from lpr_lab.measure.streaming import CharacterStream
 from lpr_lab.measure.trace import RoutingTrace
 from lpr_lab.model.adapter import moe_layers
+from lpr_lab.model.forward import inference
 from lpr_lab.model.mixture import all_layers
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import selected_stage, stage_names, use_stage
@@ -262,7 +263,7 @@ def trace_continuation(
     text = b"".join(filter(None, pieces)).decode(errors="replace")
     named = selected_stage(model) if stage in (BASE, EXPANDED) else stage
     told = {"force": 0} if stage == BASE else steering
-    with torch.no_grad(), in_mode(model, training=False), model.disable_adapter():
+    with inference(model, None), model.disable_adapter():
         as_base = trace_log_prob(model, ids)
     with use_stage(model, named), _steered(model, _placed(told, 1 + len(words))):
         traced = trace_tokens(model, ids, pieces, text, language, base=False)

@@ -16,12 +16,13 @@ from lpr_lab.errors import UsageError
 from lpr_lab.measure.trace import RoutingTrace
 from lpr_lab.model.adapter import expansion_config, moe_layers
 from lpr_lab.model.capture import record_routing
+from lpr_lab.model.forward import inference
 from lpr_lab.model.head import next_token_losses, rows_at_once
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import selected_stage, stage_names, use_stage
 from lpr_lab.model.steering import steer
 from lpr_lab.text.graphemes import token_bytes
-from lpr_lab.text.packing import NO_TARGET, in_mode, separator_token_id
+from lpr_lab.text.packing import NO_TARGET, separator_token_id
 from lpr_lab.text.unicode import check_text
 from lpr_lab.text.vocabulary import require_embeddings
 
@@ -52,7 +53,6 @@ def ids_of_text(
     return ids, [None, *token_bytes(tokenizer, words, text)]
 
 
-@torch.no_grad()
 def trace(
     model: PeftModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -87,7 +87,6 @@ def trace(
     return trace_tokens(model, ids, pieces, text, language, stages=stages, base=base)
 
 
-@torch.no_grad()
 def trace_tokens(
     model: PeftModel,
     ids: list[int],
@@ -118,7 +117,7 @@ def trace_tokens(
         "base_log_prob": None,
     }
     if base:
-        with in_mode(model, training=False), model.disable_adapter():
+        with inference(model, None), model.disable_adapter():
             token_facts["base_log_prob"] = _log_prob(model, tensor)
     results = [_trace_at(model, tensor, stage, token_facts) for stage in stages or [selected_stage(model)]]
     results[-1].stages = {result.stage: result for result in results[:-1]}
@@ -133,7 +132,7 @@ def trace_unrouted(
     Its log-probabilities are there, of the model as it stands and of its base.
     """
     ids, pieces = ids_of_text(cast("PeftModel", model), tokenizer, text)
-    with torch.no_grad(), in_mode(model, training=False):
+    with inference(model, None):
         log_prob = trace_log_prob(cast("PeftModel", model), ids)
         with cast("PeftModel", model).disable_adapter():
             base_log_prob = trace_log_prob(cast("PeftModel", model), ids)
@@ -160,7 +159,7 @@ def trace_stages(model: PeftModel, tokenizer: PreTrainedTokenizerBase, known: Ro
     """
     earlier = [stage for stage in stage_names(model) if stage != known.stage]
     device = next(model.parameters()).device
-    with torch.no_grad(), in_mode(model, training=False), model.disable_adapter():
+    with inference(model, None), model.disable_adapter():
         base_log_prob = _log_prob(model, torch.tensor([known.token_ids], device=device))
     stages = {}
     for stage in earlier:
@@ -210,7 +209,7 @@ def trace_log_prob(model: PeftModel, ids: Sequence[int]) -> np.ndarray:
 
 def _trace_at(model: PeftModel, tensor: torch.Tensor, stage: str, token_facts: dict[str, Any]) -> RoutingTrace:
     with use_stage(model, stage):
-        with in_mode(model, training=False), record_routing(model) as record:
+        with inference(model, None), record_routing(model) as record:
             log_prob = _log_prob(model, tensor)
             routing = dict(sorted(record.routing.items()))
         num_experts = [layer.num_experts for layer in moe_layers(model)]

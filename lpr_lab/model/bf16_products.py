@@ -1,8 +1,8 @@
 """Products of matrices in bfloat16 on processors that have no instructions for them.
 
-There torch multiplies such numbers one by one, in some twenty times the time of float32. The instructions, where there
-are any, multiply exactly, sum in float32 and round what comes out. So does this: operands are widened, which loses
-nothing, multiplied in float32, and the result is rounded.
+There torch multiplies such numbers one by one, which in training takes some fifteen times as long as float32. The
+instructions, where there are any, multiply exactly, sum in float32 and round what comes out. So does this: operands are
+widened, which loses nothing, multiplied in float32, and the result is rounded.
 """
 
 from collections.abc import Iterator
@@ -22,13 +22,15 @@ _PRODUCTS = {
     _aten.addmm.default: (3, 1),
     _aten.bmm.default: (2, 1),
     _aten.baddbmm.default: (3, 1),
-    _aten.mv.default: (2, 1),
     _aten._grouped_mm.default: (2, 1),
     # Beside them attention has the logarithms of its sums, which are float32 in any case.
     _aten._scaled_dot_product_flash_attention_for_cpu.default: (3, 1),
     _aten._scaled_dot_product_flash_attention_for_cpu_backward.default: (5, 3),
 }
 """What multiplies matrices: how many operands of one dtype it begins with, and how many results have that dtype."""
+
+_FEW = 16
+"""Rows or columns below which a matrix is as quickly read as widened, such as that of a token that is being written."""
 
 
 @contextmanager
@@ -53,7 +55,7 @@ class WidenedProducts(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         operands, results = _PRODUCTS.get(func, (0, 0))
-        if not operands or not all(_on_processor(operand) for operand in args[:operands]):
+        if not operands or not all(map(_is_worth_it, args[:operands])):
             return func(*args, **kwargs)  # also what torch refuses, such as operands of two kinds
         made = func(*map(_widened, args), **{name: _widened(value) for name, value in kwargs.items()})
         if isinstance(made, torch.Tensor):
@@ -61,8 +63,9 @@ class WidenedProducts(TorchDispatchMode):
         return (*(one.bfloat16() for one in made[:results]), *made[results:])
 
 
-def _on_processor(operand: torch.Tensor) -> bool:
-    return operand.dtype == torch.bfloat16 and operand.device.type == "cpu"
+def _is_worth_it(operand: torch.Tensor) -> bool:
+    is_large = operand.dim() < 2 or min(operand.shape[-2:]) >= _FEW
+    return operand.dtype == torch.bfloat16 and operand.device.type == "cpu" and is_large
 
 
 def _widened(value: Any) -> Any:

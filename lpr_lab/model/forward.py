@@ -15,15 +15,15 @@ from lpr_lab.text.packing import in_mode, model_inputs
 
 
 @contextmanager
-def inference(model: nn.Module, precision: str = "auto", *, cache_rounded: bool = True) -> Iterator[None]:
+def inference(model: nn.Module, precision: str | None = "auto", *, cache_rounded: bool = True) -> Iterator[None]:
     """Have a model in evaluation mode, without gradients, with autocast to bf16 where the precision says so.
 
     Args:
         model: any.
-        precision: auto, fp32 or bf16.
+        precision: auto, fp32 or bf16; None for that of its weights.
         cache_rounded: keep weights that were rounded to bf16 for the next pass: quicker, and a second copy of them.
     """
-    is_bf16 = resolve_precision(precision) == "bf16"
+    is_bf16 = precision is not None and resolve_precision(precision) == "bf16"
     device = next(model.parameters()).device.type
     autocast = torch.autocast(device, torch.bfloat16, enabled=is_bf16, cache_enabled=cache_rounded)
     with in_mode(model, training=False), torch.no_grad(), autocast, quick_bf16_products(model, autocast=is_bf16):

@@ -20,27 +20,35 @@ def _numbers(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, dtype=torch.bfloat16)
 
 
-ENDS = torch.tensor([3, 12], dtype=torch.int32)
+ENDS = torch.tensor([9, 32], dtype=torch.int32)
+
+
+@pytest.fixture
+def all_sizes(monkeypatch):
+    """Have products of small matrices widened too, as tiny models have no others."""
+    monkeypatch.setattr(bf16_products, "_FEW", 1)
+
 
 PRODUCTS = {
-    "mm": (lambda a, b: a @ b, (12, 48), (48, 20)),
-    "linear": (F.linear, (2, 6, 48), (20, 48)),
-    "addmm": (lambda a, b, c: torch.addmm(c, a, b), (12, 48), (48, 20), (20,)),
-    "bmm": (torch.bmm, (3, 12, 48), (3, 48, 20)),
-    "baddbmm": (lambda a, b, c: torch.baddbmm(c, a, b), (3, 12, 48), (3, 48, 20), (3, 12, 20)),
-    "mv": (lambda a, b: a @ b, (12, 48), (48,)),
-    "transposed": (lambda a, b: a.T @ b.T, (48, 12), (20, 48)),
-    "grouped": (lambda a, b: F.grouped_mm(a, b, offs=ENDS), (12, 48), (2, 48, 16)),
+    "mm": (lambda a, b: a @ b, (32, 48), (48, 20)),
+    "linear": (F.linear, (2, 16, 48), (20, 48)),
+    "addmm": (lambda a, b, c: torch.addmm(c, a, b), (32, 48), (48, 20), (20,)),
+    "bmm": (torch.bmm, (3, 32, 48), (3, 48, 20)),
+    "baddbmm": (lambda a, b, c: torch.baddbmm(c, a, b), (3, 32, 48), (3, 48, 20), (3, 32, 20)),
+    "transposed": (lambda a, b: a.T @ b.T, (48, 32), (20, 48)),
+    "grouped": (lambda a, b: F.grouped_mm(a, b, offs=ENDS), (32, 48), (2, 48, 16)),
 }
 
 
 @pytest.mark.parametrize("name", PRODUCTS)
-def test_a_product_is_the_exact_one_rounded_once(name):
+def test_a_product_is_the_exact_one_rounded_once(name, monkeypatch):
+    widened = _count(monkeypatch, slow=True)
     product, *shapes = PRODUCTS[name]
     operands = [_numbers(*shape) for shape in shapes]
     exact = product(*(one.double() for one in operands)) if name != "grouped" else _grouped(*operands)
     with WidenedProducts():
         made = product(*operands)
+    assert len(widened) >= 2, "both matrices"
     assert made.dtype == torch.bfloat16 and made.shape == exact.shape
     # To the nearest number of bfloat16; a sum in float32 that lies beside the middle of two may fall to the other.
     is_nearest = made == exact.bfloat16()
@@ -71,6 +79,15 @@ def test_attention_and_its_gradients_are_nearer_to_the_exact_ones_than_bfloat16_
         assert (made.float() - exact).norm() < 2**-6 * exact.norm()
 
 
+def test_a_token_that_is_being_written_takes_the_weights_as_they_are(monkeypatch):
+    widened = _count(monkeypatch, slow=True)
+    with WidenedProducts():
+        F.linear(_numbers(1, 1, 48), _numbers(20, 48))
+        assert not widened
+        F.linear(_numbers(1, 32, 48), _numbers(20, 48))
+        assert len(widened) == 2
+
+
 def test_products_of_other_numbers_stay_as_they_are():
     a, b = torch.randn(12, 48), torch.randn(48, 20)
     with WidenedProducts():
@@ -93,6 +110,7 @@ def _gradients(model, ids: torch.Tensor, context, *, rounds: bool) -> tuple[torc
 
 @pytest.mark.parametrize("family", ["llama", "gemma3", "qwen3", "opt"])
 @pytest.mark.parametrize("experts", [1, 2])
+@pytest.mark.usefixtures("all_sizes")
 def test_a_model_in_bf16_computes_what_torch_computes_in_bf16(tiny_model, family, experts):
     model = tiny_model(family)
     model = upcycle(model, (experts,) * model.config.num_hidden_layers)
@@ -106,7 +124,10 @@ def test_a_model_in_bf16_computes_what_torch_computes_in_bf16(tiny_model, family
 
 
 @pytest.mark.parametrize("slow", [True, False])
-@pytest.mark.parametrize(("held", "precision"), [("float32", "bf16"), ("float32", "fp32"), ("bfloat16", "fp32")])
+@pytest.mark.parametrize(
+    ("held", "precision"), [("float32", "bf16"), ("float32", "fp32"), ("bfloat16", "fp32"), ("bfloat16", None)]
+)
+@pytest.mark.usefixtures("all_sizes")
 def test_measurements_take_this_way_where_the_processor_is_slow_in_bf16_and_nowhere_else(
     tiny_model, monkeypatch, slow, held, precision
 ):
@@ -118,6 +139,7 @@ def test_measurements_take_this_way_where_the_processor_is_slow_in_bf16_and_nowh
 
 
 @pytest.mark.parametrize("slow", [True, False])
+@pytest.mark.usefixtures("all_sizes")
 def test_training_takes_it_too_and_learns_what_it_learns_without(
     tiny_model, tiny_tokenizer, tiny_corpus, tmp_path, monkeypatch, slow
 ):

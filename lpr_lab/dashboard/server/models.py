@@ -134,7 +134,6 @@ class ModelCache:
             raise LprError(
                 "There is not enough memory for this model beside what runs already; close something and try again."
             ) from error
-        _unround(model, self._budget or memory_budget())
         tokenizer = load_tokenizer(run.path)
         device = str(next(model.parameters()).device)
         return Loaded(run.id, model, tokenizer, device, time.monotonic() - started, _bytes_of(model))
@@ -156,22 +155,6 @@ def _expected_bytes(run: Run) -> int:
     except LprError:
         return 0
     return 4 * sum(value for value in counts if isinstance(value, int))
-
-
-def _unround(model: Any, budget: int) -> None:
-    """Hold in float32 what was trained in bfloat16 elsewhere, where this processor is slow in that and there is room.
-
-    The weights stay what they are, and their products are no longer rounded. A run that was trained on a GPU and is
-    looked at on a laptop answers several times as quickly.
-    """
-    import torch
-
-    from lpr_lab.model.machine import bf16_is_slow
-
-    rounded = [part for part in (*model.parameters(), *model.buffers()) if part.dtype == torch.bfloat16]
-    if rounded and bf16_is_slow() and _bytes_of(model) + sum(2 * part.numel() for part in rounded) <= budget:
-        for part in rounded:
-            part.data = part.data.float()
 
 
 def _bytes_of(model: Any) -> int:

@@ -26,13 +26,14 @@ from lpr_lab.model.adapter import expansion_config, moe_layers
 from lpr_lab.model.bases.families import decoder_layers
 from lpr_lab.model.bases.rounding import logit_tolerance
 from lpr_lab.model.capture import causal_lm_of
+from lpr_lab.model.forward import inference
 from lpr_lab.model.head import head_of, hidden_states, next_token_losses
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import selected_stage, stage_names, use_stage
 from lpr_lab.model.steering import steer
 from lpr_lab.progress import run_through
 from lpr_lab.text.graphemes import token_bytes
-from lpr_lab.text.packing import NO_TARGET, in_mode
+from lpr_lab.text.packing import NO_TARGET
 
 BATCH_TOKENS = 4096
 """Tokens of one forward pass, all rows together."""
@@ -150,7 +151,7 @@ def next_tokens(
             f"the layers {', '.join(map(str, counts))} and the tokens 1 to {causal.num_tokens - 1}."
         )
     ids = torch.tensor([causal.token_ids], device=next(model.parameters()).device)
-    with use_stage(model, causal.stage), in_mode(model, training=False), torch.no_grad():
+    with use_stage(model, causal.stage), inference(model, None):
         as_is = _distribution(model, ids, cell.token - 1)
         with steer(model, force={cell.layer: cell.expert}):
             switched = _distribution(model, ids, cell.token - 1)
@@ -193,7 +194,7 @@ def _steps(model: PeftModel, result: CausalMap, switches: Sequence[_Switch], bat
     joins = None
     for start in range(0, len(switches), at_once):
         part = switches[start : start + at_once]
-        with use_stage(model, result.stage), in_mode(model, training=False), torch.no_grad():
+        with use_stage(model, result.stage), inference(model, None):
             if joins is None:
                 joins = _lets_rows_join(model)
             losses = _losses(model, result.token_ids, part, joins=joins)

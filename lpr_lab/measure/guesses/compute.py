@@ -24,13 +24,13 @@ from lpr_lab.measure.routing import ids_of_text
 from lpr_lab.model.adapter import expansion_config
 from lpr_lab.model.bases.families import decoder_layers, final_norm
 from lpr_lab.model.capture import causal_lm_of, record_routing
+from lpr_lab.model.forward import inference
 from lpr_lab.model.head import Head, head_of, hidden_states, rows_at_once
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import selected_stage, stage_names, use_stage
 from lpr_lab.progress import run_through
 from lpr_lab.text.corpus import Corpus
 from lpr_lab.text.graphemes import token_bytes
-from lpr_lab.text.packing import in_mode
 
 TOP = 5
 
@@ -165,7 +165,7 @@ def _vocabulary(model: PeftModel) -> int:
 @contextmanager
 def _standing(model: PeftModel, stage: str | None) -> Iterator[None]:
     """Have a model at a stage, or as its base (None), ready to be read."""
-    with use_stage(model, stage), in_mode(model, training=False), torch.no_grad():
+    with use_stage(model, stage), inference(model, None):
         yield
 
 

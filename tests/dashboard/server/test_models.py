@@ -8,7 +8,6 @@ import time
 import psutil
 import pytest
 
-from lpr_lab.dashboard.server import models
 from lpr_lab.dashboard.server.models import Loaded, ModelCache, _bytes_of, memory_budget, why_no_model
 from lpr_lab.errors import MissingError, UsageError
 from lpr_lab.runs.run import Run
@@ -158,23 +157,3 @@ def test_a_run_without_weights_is_refused_in_a_sentence(tmp_path):
     assert re.search(r"\(failed\) .*no weights", why_no_model(run) or "")
     example = Run.create(tmp_path / "examples", kind="test", slug="x", title="x", config={})
     assert "came with the code" in (why_no_model(example) or "")
-
-
-@pytest.mark.parametrize(
-    ("slow", "budget", "expected"), [(True, 10**6, "float32"), (True, 1000, "bfloat16"), (False, 10**6, "bfloat16")]
-)
-def test_what_was_trained_in_bf16_is_held_in_fp32_where_the_processor_is_slow_in_it_and_there_is_room(
-    monkeypatch, slow, budget, expected
-):
-    import torch
-
-    monkeypatch.setattr("lpr_lab.model.machine.bf16_is_slow", lambda: slow)
-    head = torch.nn.Linear(16, 16, dtype=torch.bfloat16)
-    model = torch.nn.ModuleDict({"head": head, "experts": torch.nn.Linear(16, 16)})
-    model["tied"] = torch.nn.Linear(16, 16, bias=False, dtype=torch.bfloat16)
-    model["tied"].weight = head.weight
-    before = head.weight.detach().clone()
-    models._unround(model, budget)
-    assert str(head.weight.dtype) == f"torch.{expected}" and model["tied"].weight is head.weight
-    assert torch.equal(head.weight, before.to(head.weight.dtype)), "the numbers stay"
-    assert torch.isfinite(model["experts"](head(torch.ones(1, 16, dtype=head.weight.dtype)).float())).all()
