@@ -7,7 +7,8 @@ The verbs' own settings are composed here. Recipes, notebooks, presets and `conf
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from lpr_lab.errors import UsageError, one_of
 from lpr_lab.experiments.flat_names import FLAT, names_of, refuse_unknown
@@ -30,6 +31,9 @@ from lpr_lab.model.bases.embedded import learning_rates
 from lpr_lab.model.bases.rounding import BASE_DTYPES
 from lpr_lab.runs.watch.alerts import Bounds
 from lpr_lab.text.languages import language_codes
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 STEPS = ("fit_routers", "expand", "one_stage", "local_review", "review", "finetune", "interpolate")
 OF_BASELINES = ("finetune", "interpolate")
@@ -329,7 +333,7 @@ def changed(experiment: Experiment, settings: Mapping[str, Any]) -> Experiment:
 
 def _of_its_type(settings: type, field_name: str, value: Any, name: str) -> Any:
     """Return a value of its setting's type (a list passes as a tuple, a whole number as a number), or refuse it."""
-    from pydantic import ConfigDict, TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     kind: Any = next(field.type for field in fields(settings) if field.name == field_name)
     value = tuple(value) if isinstance(value, list) else value
@@ -338,10 +342,18 @@ def _of_its_type(settings: type, field_name: str, value: Any, name: str) -> Any:
             return value
     else:
         try:
-            return TypeAdapter(kind, config=ConfigDict(strict=True)).validate_python(value)
+            return _strict(kind).validate_python(value)
         except ValidationError:
             pass
     raise UsageError(f"Setting {name} = {value!r}; expected {getattr(kind, '__name__', kind)}.")
+
+
+@cache
+def _strict(kind: Any) -> "TypeAdapter[Any]":
+    """Return what reads a value of a type; made once, as hundreds of runs have the same settings."""
+    from pydantic import ConfigDict, TypeAdapter
+
+    return TypeAdapter(kind, config=ConfigDict(strict=True))
 
 
 def completed(config: Mapping[str, Any]) -> dict[str, Any]:
