@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 
 from lpr_lab.model.machine import bf16_is_slow
 
@@ -50,17 +50,30 @@ def quick_bf16_products(model: nn.Module, *, autocast: bool) -> Iterator[None]:
 
 
 class WidenedProducts(TorchDispatchMode):
-    """Inside the block, products of bfloat16 matrices that lie on a processor are made in float32 and rounded."""
+    """Inside the block, products of bfloat16 matrices that lie on a processor are made in float32 and rounded.
+
+    Attributes:
+        any_made: whether there was one.
+    """
+
+    any_made = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         operands, results = _PRODUCTS.get(func, (0, 0))
         if not operands or not all(map(_is_worth_it, args[:operands])):
             return func(*args, **kwargs)  # also what torch refuses, such as operands of two kinds
+        self.any_made = True
         made = func(*map(_widened, args), **{name: _widened(value) for name, value in kwargs.items()})
         if isinstance(made, torch.Tensor):
             return made.bfloat16()
         return (*(one.bfloat16() for one in made[:results]), *made[results:])
+
+
+def are_widened() -> bool:
+    """Whether the block around this call made products of bfloat16 numbers by way of float32."""
+    around = _get_current_dispatch_mode_stack()
+    return any(isinstance(mode, WidenedProducts) and mode.any_made for mode in around)
 
 
 def _is_worth_it(operand: torch.Tensor) -> bool:

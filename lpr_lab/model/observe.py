@@ -17,6 +17,7 @@ from transformers import AttentionInterface
 from transformers.pytorch_utils import Conv1D
 
 from lpr_lab.errors import LprError
+from lpr_lab.model.bf16_products import are_widened
 from lpr_lab.model.capture import causal_lm_of
 from lpr_lab.model.mixture import all_layers
 
@@ -38,6 +39,7 @@ class Observed:
         recomputed: whether a layer ran again in the backward pass.
         experts_recomputed: whether an expert did, called by itself.
         compiled: whether compiled code ran.
+        widened: whether products of bfloat16 numbers were made by way of float32.
     """
 
     products: set[torch.dtype] = field(default_factory=set)
@@ -46,6 +48,7 @@ class Observed:
     recomputed: bool = False
     experts_recomputed: bool = False
     compiled: bool = False
+    widened: bool = False
 
     @property
     def precision(self) -> str:
@@ -61,7 +64,9 @@ class Observed:
     def facts(self) -> dict[str, Any]:
         """Return what results say of it: precision, and attention, activation_checkpointing and compile beside it."""
         again = self.recomputed or (EXPERTS if self.experts_recomputed else False)
-        ways = {"activation_checkpointing": again, "compile": self.compiled}
+        ways: dict[str, Any] = {"activation_checkpointing": again, "compile": self.compiled}
+        if self.widened:
+            ways["bf16_products"] = "by way of float32"
         return {"precision": self.precision, "computed_with": {"attention": _several(self.attention), **ways}}
 
 
@@ -115,6 +120,7 @@ def observe(model: nn.Module, seen: Observed, autocast: torch.dtype | None) -> I
         else:
             stack.enter_context(_attention_watched(seen))
         yield
+    seen.widened = are_widened()
     if seen.unexpected is not None:
         name, found, expected = seen.unexpected
         raise LprError(

@@ -148,6 +148,7 @@ def test_training_takes_it_too_and_learns_what_it_learns_without(
     settings = TrainSettings(tokens=256, block_tokens=32, blocks_per_step=2, blocks_per_forward=2, precision="bf16")
     result = expand(model, tiny_tokenizer, tiny_corpus, languages=["el", "tr"], out=tmp_path, settings=settings)
     assert result["precision"] == "bf16" and bool(made) == slow
+    assert ("bf16_products" in result["computed_with"]) == slow, "what was seen is in the results"
     assert 0 < result["last"]["loss"] < 10
 
 
