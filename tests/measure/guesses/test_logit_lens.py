@@ -16,6 +16,7 @@ from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model import head
 from lpr_lab.model.adapter import forward_context, moe_layers
 from lpr_lab.model.bases.families import final_norm, find_decoder_mlps
+from lpr_lab.model.forward import inference
 from lpr_lab.model.stages import enter_stage, selected_stage, use_stage
 
 TEXT = "A letter came. Το πρωί άνοιξα."
@@ -34,7 +35,7 @@ def expanded(base, experts, **options):
 
 
 def logits_of(model, lens, stage):
-    with torch.no_grad(), use_stage(model, stage):
+    with use_stage(model, stage), inference(model, None):  # in bfloat16 its products are rounded the same way
         return model(input_ids=torch.tensor([lens.token_ids]), use_cache=False).logits[0].float()
 
 
