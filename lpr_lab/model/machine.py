@@ -96,8 +96,17 @@ def bf16_slowdown() -> float:
 
 
 def bf16_is_slow() -> bool:
-    """Whether models compute on a processor that takes several times as long in bf16 as in fp32."""
-    return not torch.cuda.is_available() and bf16_slowdown() >= _MUCH_SLOWER
+    """Whether models compute on a processor that has no instructions for bf16.
+
+    Where its instructions cannot be asked for, it is one that takes several times as long in bf16 as in fp32. Asking
+    comes first, as it gives every process of a machine the same answer: a run that is taken up again goes on with the
+    same products.
+    """
+    if torch.cuda.is_available():
+        return False
+    if torch.cpu._is_avx2_supported():
+        return not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return bf16_slowdown() >= _MUCH_SLOWER
 
 
 def resolve_base_dtype(base_dtype: str, precision: str = "auto") -> torch.dtype:

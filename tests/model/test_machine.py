@@ -62,6 +62,28 @@ def test_auto_is_what_a_processor_is_quicker_with_not_what_it_can(
     assert machine.resolve_precision("bf16") == "bf16", "who asks for it gets it"
 
 
+@pytest.mark.parametrize(
+    ("avx2", "avx512_bf16", "amx", "slowdown", "expected"),
+    [
+        (True, False, False, 1.0, True),  # whatever a busy machine would say of it
+        (True, True, False, 20.0, False),
+        (True, False, True, 20.0, False),
+        (False, False, False, 20.0, True),  # not asked for there: timed
+        (False, False, False, 1.5, False),
+    ],
+)
+def test_whether_a_processor_is_slow_in_bf16_is_asked_of_it_and_timed_where_it_cannot_tell(
+    monkeypatch, avx2, avx512_bf16, amx, slowdown, expected
+):
+    monkeypatch.setattr(torch.cpu, "_is_avx2_supported", lambda: avx2)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(machine, "bf16_slowdown", lambda: slowdown)
+    for has_gpu in (False, True):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda has_gpu=has_gpu: has_gpu)
+        assert machine.bf16_is_slow() == (expected and not has_gpu)
+
+
 def test_bf16_is_timed_against_fp32_and_not_guessed_from_names():
     assert 0.01 < machine.bf16_slowdown() < 1000
     has = processors.processor_flags()
