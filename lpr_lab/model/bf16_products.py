@@ -44,8 +44,8 @@ def quick_bf16_products(model: nn.Module, *, autocast: bool) -> Iterator[None]:
         model: what computes inside the block; it may be held in bfloat16.
         autocast: whether its products are rounded in any case.
     """
-    has_any = autocast or any(parameter.dtype == torch.bfloat16 for parameter in model.parameters())
-    with WidenedProducts() if has_any and bf16_is_slow() else nullcontext():
+    is_wanted = bf16_is_slow() and (autocast or any(one.dtype == torch.bfloat16 for one in model.parameters()))
+    with WidenedProducts() if is_wanted else nullcontext():
         yield
 
 

@@ -68,8 +68,12 @@ def resolve_precision(precision: str) -> str:
         return precision
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    has = torch.cpu._is_avx512_bf16_supported(), torch.cpu._is_amx_tile_supported()
-    return "bf16" if bf16_is_quicker(*has) else "fp32"
+    return "bf16" if bf16_is_quicker(*_bf16_instructions()) else "fp32"
+
+
+def _bf16_instructions() -> tuple[bool, bool]:
+    """Return whether the processor has AVX512-BF16, and whether it has AMX."""
+    return torch.cpu._is_avx512_bf16_supported(), torch.cpu._is_amx_tile_supported()
 
 
 _MUCH_SLOWER = 3
@@ -105,7 +109,7 @@ def bf16_is_slow() -> bool:
     if torch.cuda.is_available():
         return False
     if torch.cpu._is_avx2_supported():
-        return not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+        return not any(_bf16_instructions())
     return bf16_slowdown() >= _MUCH_SLOWER
 
 
