@@ -142,7 +142,7 @@ def test_measurements_take_this_way_where_the_processor_is_slow_in_bf16_and_nowh
 
 @pytest.mark.parametrize("slow", [True, False])
 @pytest.mark.usefixtures("all_sizes")
-def test_training_takes_it_too_and_learns_what_it_learns_without(
+def test_training_takes_it_too_and_its_results_say_so(
     tiny_model, tiny_tokenizer, tiny_corpus, tmp_path, monkeypatch, slow
 ):
     made = _count(monkeypatch, slow)
@@ -155,7 +155,7 @@ def test_training_takes_it_too_and_learns_what_it_learns_without(
 
 
 def _count(monkeypatch, slow: bool) -> list[str]:
-    """Say how slow the processor is; returns the names of the operands that are widened from now on, growing."""
+    """Say how slow the processor is; returns a list that has one more entry for each value that is looked at to widen."""
     made: list[str] = []
     widened = bf16_products._widened
     monkeypatch.setattr(bf16_products, "bf16_is_slow", lambda: slow)
