@@ -155,7 +155,7 @@ def test_training_takes_it_too_and_its_results_say_so(
 
 
 def _count(monkeypatch, slow: bool) -> list[str]:
-    """Say how slow the processor is; returns a list that has one more entry for each value that is looked at to widen."""
+    """Say how slow the processor is; returns a list with an entry for each value that is looked at to widen."""
     made: list[str] = []
     widened = bf16_products._widened
     monkeypatch.setattr(bf16_products, "bf16_is_slow", lambda: slow)
