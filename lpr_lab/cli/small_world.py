@@ -15,7 +15,7 @@ def small_world_command(  # one parameter per option, because Typer reads the op
         int | None, typer.Option(help="Entries of its tokenizer; 257 for bytes alone.", show_default="2048")
     ] = None,
     twins: Annotated[bool, typer.Option("--twins", help="Train a twin per language, for the gate.")] = False,
-    seed: Annotated[int, typer.Option(help="Of all that is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of all that is drawn, and of its name where it is not 0.")] = 0,
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder to make it in.", show_default="the cache", file_okay=False)
     ] = None,
@@ -27,6 +27,7 @@ def small_world_command(  # one parameter per option, because Typer reads the op
 
     A tiny model of English and Spanish, some minutes on two cores; it is
     kept, and runs take it by name: `-p base=small-world -p corpus=small-world`.
+    With another seed it is another base beside it, such as `small-world-3`.
     Ctrl-C leaves a training that the same command goes on with.
     """
     from lpr_lab.experiments.small_world.make import WorldSettings, gate_of, make_small_world

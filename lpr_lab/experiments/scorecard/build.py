@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.config import completed
 from lpr_lab.experiments.scorecard.plan import CARDS, CHOSEN, Card, choices, chosen_card, experiment_of
-from lpr_lab.model.bases.made import MADE, made_folder
+from lpr_lab.model.bases.made import is_made, made_folder
 from lpr_lab.progress import run_through
 from lpr_lab.runs.compare.paired_changes import resampled_of
 from lpr_lab.runs.find import list_runs
@@ -229,7 +229,7 @@ def options_of(card: Card) -> str:
 
 def gate_of(base: str) -> dict[str, Any] | None:
     """Return what the competence gate found of a base that was made here; None for another one."""
-    if base not in MADE:
+    if not is_made(base):
         return None
     path = made_folder(base) / "gate.json"
     return read_json_object(path) if path.is_file() else None

@@ -14,6 +14,7 @@ from lpr_lab.experiments.config import Experiment
 from lpr_lab.method.allocation import allocate
 from lpr_lab.method.scores.table import LayerScores
 from lpr_lab.method.training.budget import StageBudget
+from lpr_lab.model.bases.made import SMALL_WORLD, is_made
 from lpr_lab.runs.scorecard import instrument
 from lpr_lab.runs.scorecard.allocations import MEASURED_GAIN, ORACLE, PER_LAYER, probe_of
 from lpr_lab.runs.scorecard.parts import MIN_SEEDS
@@ -77,8 +78,8 @@ _SMOLLM2 = Card(
 )
 
 CARDS: Mapping[str, Card] = {
-    "small-world": Card(
-        base="small-world",
+    SMALL_WORLD: Card(
+        base=SMALL_WORLD,
         corpus="small-world",
         original=("en",),
         unreviewed=("es",),
@@ -218,10 +219,19 @@ ARMS: Mapping[str, Arm] = {
 """In the order in which they are trained: what most claims need comes first. See `Card.arms` for those of one base."""
 
 
-def card_for(base: str = "small-world", **changes: Any) -> Card:
-    """Return the card of a base: its own, or that of SmolLM2 with another name in float32; settings replaced."""
-    known = CARDS.get(base) or replace(_SMOLLM2, base=base, seeds=1, precision="fp32")
-    return replace(known, **changes)
+def card_for(base: str = SMALL_WORLD, **changes: Any) -> Card:
+    """Return the card of a base, settings replaced.
+
+    A small world of another seed has the small world's, with as few seeds of an arm as decide a claim; any other base
+    that has none of its own has that of SmolLM2, in float32.
+    """
+    return replace(CARDS.get(base) or _card_like_another(base), **changes)
+
+
+def _card_like_another(base: str) -> Card:
+    if is_made(base):
+        return replace(CARDS[SMALL_WORLD], base=base, seeds=MIN_SEEDS, instrument_seeds=0, probed_layers=0)
+    return replace(_SMOLLM2, base=base, seeds=1, precision="fp32")
 
 
 CHOSEN = ("corpus", "original", "expanded", "precision")

@@ -1,6 +1,7 @@
 """Makes the base `small-world`: a tiny Llama trained from scratch on English and Spanish, gated, and kept in the cache.
 
     lpr-lab small-world                      the base that runs name by `base: small-world`
+    lpr-lab small-world --seed 3             the same from another seed, by the name `small-world-3`
     lpr-lab small-world --tokens 400000      a shorter training; the gate says what it is worth
 
 A twentieth of the blocks is a mixed slice of all other languages, so that the embeddings of their tokens are not
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from lpr_lab import storage
 from lpr_lab.errors import UsageError
 from lpr_lab.fetching import locked
-from lpr_lab.model.bases.made import SMALL_WORLD, made_folder
+from lpr_lab.model.bases.made import SMALL_WORLD, made_folder, world_name
 from lpr_lab.text.corpus import Corpus, Document
 from lpr_lab.text.load import load_corpus
 from lpr_lab.text.worlds.corpus import WORLD_LANGUAGES
@@ -63,6 +64,8 @@ class WorldSettings:
             raise UsageError(f"vocabulary = {self.vocabulary}; expected at least {BYTES}, the bytes and the separator.")
         if not 0 <= self.mixed_share < 1:
             raise UsageError(f"mixed_share = {self.mixed_share}; expected 0 to below 1.")
+        if self.seed < 0:
+            raise UsageError(f"seed = {self.seed}; expected 0 or more.")
 
 
 def make_small_world(
@@ -77,7 +80,7 @@ def make_small_world(
 
     Args:
         settings: of a base to be made; one that is there with other settings is refused.
-        out: where; by default in the cache, as the base `small-world`.
+        out: where; by default in the cache, by the name of its seed (`world_name`).
         corpus: text to train on; by default the corpus `small-world`.
         new: make it anew where it is there.
         log: told the numbers of every step.
@@ -86,7 +89,7 @@ def make_small_world(
         UsageError: it is there and was made with other settings.
     """
     settings = settings or WorldSettings()
-    folder = made_folder(SMALL_WORLD) if out is None else Path(out)
+    folder = made_folder(world_name(settings.seed)) if out is None else Path(out)
     if folder.is_dir() and not new:
         _refuse_others(folder, settings)
         return folder

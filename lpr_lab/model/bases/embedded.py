@@ -7,7 +7,7 @@ downloads and converts them.
 from dataclasses import dataclass
 from pathlib import Path
 
-from lpr_lab.model.bases.made import SMALL_WORLD
+from lpr_lab.model.bases.made import is_made
 from lpr_lab.storage import cache_dir
 
 
@@ -128,7 +128,7 @@ better ones: a few short runs on it, each at three times the rate of the one bef
 highest rate at which the loss fell all along (docs/guides, "Learning rates")."""
 
 
-_RATES_OF_MADE = {SMALL_WORLD: (1e-3, 1e-2)}
+_RATES_OF_MADE = (1e-3, 1e-2)
 """Of bases that are made here (docs/log.md)."""
 
 
@@ -144,4 +144,4 @@ def learning_rates(base: str) -> tuple[float, float]:
     known = EMBEDDED.get(base)
     if known is not None:
         return known.learning_rate, known.router_learning_rate
-    return _RATES_OF_MADE.get(base, OTHER_LEARNING_RATES)
+    return _RATES_OF_MADE if is_made(base) else OTHER_LEARNING_RATES

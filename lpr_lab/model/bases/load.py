@@ -15,7 +15,7 @@ from lpr_lab.fetching import HUB_NAME, hub_errors
 from lpr_lab.model.bases.embedded import EMBEDDED
 from lpr_lab.model.bases.fetch import ensure_cached
 from lpr_lab.model.bases.files import is_complete, refuse_damaged_files, refuse_damaged_tokenizer, refuse_incomplete
-from lpr_lab.model.bases.made import MADE, made_folder, require_made
+from lpr_lab.model.bases.made import SMALL_WORLD, is_made, made_folder, require_made
 from lpr_lab.model.bases.quantized import check_quantization, quantization_config, use_portable_linear
 from lpr_lab.model.bases.quiet import without_progress_bars
 from lpr_lab.model.machine import default_device
@@ -42,7 +42,7 @@ def load_base(
     """Load a base model and its tokenizer, ready for evaluation.
 
     Args:
-        name: an embedded base (`EMBEDDED`), one that is made here (`MADE`), a hub id, or a local folder.
+        name: an embedded base (`EMBEDDED`), one that is made here (`made`), a hub id, or a local folder.
         dtype: of the weights in memory. What is put on the base to learn is float32 in any case.
         device: where to put the model; by default this process's GPU, or the processor where there is none or where
             processes are to divide the model (see `model.parallel.sharding`).
@@ -142,7 +142,7 @@ def resolve_base(name: str | Path) -> Path:
         LprError: as `load_base`.
     """
     text = str(name).strip()
-    if text in EMBEDDED or text in MADE:
+    if text in EMBEDDED or is_made(text):
         path = ensure_cached(EMBEDDED[text]) if text in EMBEDDED else require_made(text)
         try:
             verify(path)
@@ -153,7 +153,7 @@ def resolve_base(name: str | Path) -> Path:
         return _local_folder(Path(text).expanduser())
     if not HUB_NAME.fullmatch(text):
         raise UsageError(
-            f"{text!r} cannot be the name of a model; expected one of {', '.join([*EMBEDDED, *MADE])}, a hub id "
+            f"{text!r} cannot be the name of a model; expected one of {', '.join([*EMBEDDED, SMALL_WORLD])}, a hub id "
             "such as 'org/model', or the path of a folder."
         )
     if "/" not in text and did_you_mean(text, EMBEDDED):
@@ -170,7 +170,7 @@ def local_folder(name: str) -> Path | None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    if name in EMBEDDED or name in MADE:
+    if name in EMBEDDED or is_made(name):
         path = _cached(name)
         return path if path.is_dir() else None
     if name and Path(name).is_dir():
@@ -190,14 +190,14 @@ def path_for_auto_classes(name: str | None) -> str | None:
     >>> path_for_auto_classes("HuggingFaceTB/SmolLM2-135M")
     'HuggingFaceTB/SmolLM2-135M'
     """
-    return str(_cached(name)) if name in EMBEDDED or name in MADE else name or None
+    return str(_cached(name)) if name in EMBEDDED or is_made(name) else name or None
 
 
 def canonical_name(name: str | Path) -> str:
     """Return the name by which `load_base` finds the same base from anywhere: folders become absolute paths."""
     text = str(name).strip()
     folder = Path(text).expanduser()
-    return str(folder.resolve()) if text and text not in (*EMBEDDED, *MADE) and folder.is_dir() else text
+    return str(folder.resolve()) if text and text not in EMBEDDED and not is_made(text) and folder.is_dir() else text
 
 
 def _cached(name: str) -> Path:

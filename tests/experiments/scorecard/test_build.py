@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from lpr_lab.runs.find import list_runs
 from lpr_lab.runs.scorecard import table
 from lpr_lab.runs.scorecard.claims import CLAIMS
 from lpr_lab.runs.scorecard.kept_runs import SUFFIX, unpack
+from lpr_lab.runs.scorecard.parts import MIN_SEEDS
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +65,13 @@ def test_what_came_with_the_code_is_as_the_code_writes_it():
         assert [row["number"] for row in card["claims"]] == [claim.number for claim in CLAIMS]
         assert card["verdicts"] == table.count_verdicts(card["claims"])
         assert not any("/" in str(value) for value in card["environment"].get("packages", {}).values())
+
+
+def test_a_small_world_of_another_seed_is_compared_on_the_same_text_and_budget():
+    own, other = card_for("small-world"), card_for("small-world-4")
+    assert replace(other, base=own.base, seeds=own.seeds, instrument_seeds=24, probed_layers=5) == own
+    assert other.seeds == MIN_SEEDS and set(other.arms) < set(own.arms)
+    assert build.rerun(other, 15) == "lpr-lab scorecard run --base small-world-4 --only 15"
 
 
 def test_cards_of_which_something_was_chosen_are_found_by_their_runs(made, tmp_path):

@@ -14,6 +14,7 @@ from lpr_lab.dashboard.pages.plan.facts import FEW_TOKENS, BaseFacts
 from lpr_lab.dashboard.query import Query
 from lpr_lab.dashboard.shell import notice
 from lpr_lab.model.bases.embedded import EMBEDDED, learning_rates
+from lpr_lab.model.bases.made import is_made
 from lpr_lab.runs.run import Run
 from lpr_lab.views.html.templates import render
 from lpr_lab.views.numbers import NOT_MEASURED, count, duration, percent
@@ -167,7 +168,11 @@ def as_yaml(facts: BaseFacts, plan: Plan, run: Run | None) -> str:
 def _rates(base: str) -> str:
     """Say at which rates a base learns where none is given."""
     experts, routers = learning_rates(base)
-    known = f"what suits {base}" if base in EMBEDDED else "a guess for this base; a few short runs find better ones"
+    known = (
+        f"what suits {base}"
+        if base in EMBEDDED or is_made(base)
+        else "a guess for this base; a few short runs find better ones"
+    )
     return f"Experts learn at {experts:g} and routers at {routers:g}: {known}."
 
 

@@ -212,7 +212,14 @@ def test_every_number_of_the_picture_is_in_the_table(runs_dir):
     assert len(re.findall(r'<th scope="row">\d+</th>(<td>[\d.]+</td>){4}', table)) == 30
 
 
-@pytest.mark.parametrize(("base", "said"), [("gemma3-270m", "what suits gemma3-270m"), ("my models/one", "a guess")])
+@pytest.mark.parametrize(
+    ("base", "said"),
+    [
+        ("gemma3-270m", "what suits gemma3-270m"),
+        ("small-world-3", "what suits small-world-3"),
+        ("my models/one", "a guess"),
+    ],
+)
 def test_every_command_of_a_plan_names_its_base_and_the_page_says_its_rates(base, said):
     facts = replace(FACTS, base=base)
     page = html.unescape(render_export(facts, make_plan(facts, Query(rule="uniform")), None))
