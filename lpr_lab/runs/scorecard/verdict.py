@@ -1,6 +1,6 @@
 """Decides each claim: it holds, it fails, or it cannot be decided here, and why."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,13 +38,14 @@ class Row:
         return tuple(dict.fromkeys([*of_parts, *(str(run) for check in self.checks for run in check["runs"])]))
 
 
-def decide(part: Part, effect: Effect, layers: int = 0) -> Decided:
+def decide(part: Part, effect: Effect, layers: int = 0, of: str = "seeds") -> Decided:
     """Decide a part by where its interval lies: inside its range, outside of it, or over one of its ends.
 
     Args:
         part: what was claimed.
         effect: what was measured.
         layers: of the base; 0 where that is not known.
+        of: what its interval is over, for the reader.
     """
     if effect.problem:
         return Decided(part, effect, UNDECIDED, effect.problem)
@@ -52,7 +53,7 @@ def decide(part: Part, effect: Effect, layers: int = 0) -> Decided:
         why = f"a base of {layers} layers; layers differ enough from {part.min_layers} on"
         return Decided(part, effect, UNDECIDED, why)
     if effect.seeds < MIN_SEEDS:
-        return Decided(part, effect, UNDECIDED, f"{effect.seeds} of at least {MIN_SEEDS} seeds")
+        return Decided(part, effect, UNDECIDED, f"{effect.seeds} of at least {MIN_SEEDS} {of}")
     above, below = (part.above if part.above is not None else -float("inf")), part.below
     below = float("inf") if below is None else below
     if above < effect.low and effect.high < below:
@@ -74,8 +75,12 @@ def row_of(claim: Claim, arms: Arms, checks: Sequence[Mapping[str, Any]] = ()) -
         return _exact(claim, [check for check in checks if check["claim"] == claim.number])
     runs: list[Run] = [run for own in arms.values() for run in own.values()]
     layers = num_layers(runs)
-    parts = tuple(_decided(part, arms, layers) for part in claim.parts)
-    verdict = _of_all([one.verdict for one in parts])
+
+    def decided(part: Part) -> Decided:
+        return decide(part, effect_of(part, arms), layers)
+
+    parts = tuple(decide_with_premise(part, decided) for part in claim.parts)
+    verdict = of_all([one.verdict for one in parts])
     named = [one for one in parts if one.verdict == verdict]
     why = ""
     if verdict == FAILS:
@@ -85,12 +90,15 @@ def row_of(claim: Claim, arms: Arms, checks: Sequence[Mapping[str, Any]] = ()) -
     return Row(claim, verdict, why, parts)
 
 
-def _decided(part: Part, arms: Arms, layers: int) -> Decided:
-    """Return a part with its verdict; where what it presupposes does not hold, it says nothing."""
-    found = decide(part, effect_of(part, arms), layers)
-    if part.premise is None or found.verdict == UNDECIDED:
-        return found
-    if decide(part.premise, effect_of(part.premise, arms), layers).verdict == HOLDS:
+def decide_with_premise(part: Part, decided: Callable[[Part], Decided]) -> Decided:
+    """Return a part with its verdict; where what it presupposes does not hold, it says nothing.
+
+    Args:
+        part: what was claimed.
+        decided: gives the verdict of a part by itself.
+    """
+    found = decided(part)
+    if part.premise is None or found.verdict == UNDECIDED or decided(part.premise).verdict == HOLDS:
         return found
     return Decided(part, found.effect, UNDECIDED, f"it presupposes what does not hold here: {part.premise.text}")
 
@@ -102,7 +110,8 @@ def _exact(claim: Claim, checks: Sequence[Mapping[str, Any]]) -> Row:
     return Row(claim, FAILS if failed else HOLDS, "; ".join(failed), checks=tuple(checks))
 
 
-def _of_all(verdicts: Sequence[str]) -> str:
+def of_all(verdicts: Sequence[str]) -> str:
+    """Return the verdict of what has several parts: it fails where one fails, and holds where all hold."""
     if FAILS in verdicts:
         return FAILS
     return HOLDS if verdicts and set(verdicts) == {HOLDS} else UNDECIDED
