@@ -55,6 +55,36 @@ def show_command(
     print(f"From {source}.")
 
 
+@app.command("bases")
+def bases_command(runs_dir: RunsDir = None, as_json: AsJson = False) -> None:
+    """Print the verdicts on all bases side by side, and over small worlds of several seeds.
+
+    Of each base the runs in the folder, or where there are none what came
+    with the code.
+    """
+    from lpr_lab.experiments.scorecard.bases import compare_all
+
+    found = compare_all(runs_folder(runs_dir))
+    print(json.dumps(found, ensure_ascii=False) if as_json else _side_by_side(found))
+
+
+def _side_by_side(found: Mapping[str, Any]) -> str:
+    """Return verdicts and points of every claim and its parts as lines, a column for each base."""
+    bases, worlds = found["bases"], found["worlds"]
+    rows = [["", *bases, *([f"over {len(worlds)} worlds"] if worlds else []), "claim"]]
+    for row in found["claims"]:
+        over = [row["over_worlds"]] if worlds else []
+        signs = [_SIGNS[verdict] for verdict in [*(row["bases"][base] for base in bases), *over]]
+        rows.append([str(row["number"]), *signs, row["claim"]])
+        for part in row["parts"]:
+            of_bases = [part["bases"][base] for base in bases]
+            over = [f"{_SIGNS[of['verdict']]} {_with_interval(of)}" for of in [part["over_worlds"]] if of]
+            numbers = [f"{_SIGNS[of['verdict']]} {_number(of['value'])}" for of in of_bases]
+            rows.append(["", *numbers, *over, "  " + part["text"]])
+    sources = "\n".join(f"{base} from {source}." for base, source in found["sources"].items())
+    return "\n".join([*aligned(rows), "", "✓ holds, ✕ fails, ? not decidable there.", sources])
+
+
 @app.command("run")
 def run_command(
     base: Base = "small-world",
@@ -146,6 +176,8 @@ def unpack_command(base: Base = "small-world", runs_dir: RunsDir = None) -> None
 
 _FIRST_OF_ORDER = 8
 """The first claim that needs training."""
+_SIGNS = {"holds": "✓", "fails": "✕", "not decidable here": "?"}
+"""Of verdicts, where there is no room for words."""
 _SHOWN = 3
 """Ways to divide the budget that are written out, of a rule that has a new one for every seed."""
 

@@ -21,8 +21,8 @@ from lpr_lab.views.static import read_static
 
 PATH = "/concepts"
 CLAIMS = "/claims"
-TOUR = "/tour"
 """The scorecard, see `claims`."""
+TOUR = "/tour"
 PAPERS = {
     "MoE-LPR (paper)": "https://arxiv.org/abs/2408.11396",
     "LayerMoE (paper)": "https://arxiv.org/abs/2505.22582",

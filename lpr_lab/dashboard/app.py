@@ -8,7 +8,7 @@ import gradio as gr
 from gradio.components.navbar import Navbar
 from starlette.middleware import Middleware
 
-from lpr_lab.dashboard import about, api, claims, not_found, shell, theme, tour
+from lpr_lab.dashboard import about, api, claims, claims_bases, not_found, shell, theme, tour
 from lpr_lab.dashboard.page_data import data_route
 from lpr_lab.dashboard.pages.runs.report import report_route
 from lpr_lab.dashboard.server.assets import assets_route
@@ -74,6 +74,7 @@ def launch_options(
                 data_route(runs_dir),
                 about.concepts_route(),
                 claims.claims_route(runs_dir),
+                claims_bases.bases_route(runs_dir),
                 tour.tour_route(runs_dir),
                 assets_route(),
             ],

@@ -13,24 +13,25 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 from starlette.routing import Route
 
-from lpr_lab.dashboard import about, shell, theme
+from lpr_lab.dashboard import about, shell
 from lpr_lab.dashboard.claims_address import card_of, name_of, query_of
+from lpr_lab.dashboard.claims_document import Link, document, stamps_of, waiting
 from lpr_lab.dashboard.making import PATIENCE, Documents, DocumentStep
 from lpr_lab.dashboard.query import Query
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.each_language.table import FACTS, language_table
-from lpr_lab.experiments.scorecard.build import build_steps, chosen_cards, settled
-from lpr_lab.experiments.scorecard.plan import CARDS, Card, card_for
+from lpr_lab.experiments.scorecard.build import build_steps, cards_of, settled
+from lpr_lab.experiments.scorecard.plan import Card, card_for
 from lpr_lab.runs.find import list_runs
 from lpr_lab.runs.run import Run, run_folders
-from lpr_lab.runs.scorecard.table import saved_bases
-from lpr_lab.storage import file_stamp
 from lpr_lab.text.languages import language_name
 from lpr_lab.views.html.forest import SIGNS
 from lpr_lab.views.html.templates import render
-from lpr_lab.views.numbers import NOT_MEASURED, count, duration, percent, points, points_and_ends, size
+from lpr_lab.views.numbers import NOT_MEASURED, count, percent, points, points_and_ends, size
 
 PATH = about.CLAIMS
+BASES = f"{PATH}/bases"
+"""All bases side by side, see `claims_bases`."""
 TITLE = "Do the claims hold?"
 _CHANGES = {
     "expanded": "Expanded",
@@ -76,23 +77,17 @@ def claims_route(runs_dir: Path) -> Route:
 
     def page(query: Query) -> Markup:
         card = card_of(query)
-        making = documents.of(runs_dir, card, _stamps(runs_dir))
+        making = documents.of(runs_dir, card, stamps_of(runs_dir))
         step = making.wait(PATIENCE)
-        return _waiting(card, step, making.seconds_left) if step.result is None else step.result
+        if step.result is not None:
+            return step.result
+        top = shell.head(TITLE, f"The scorecard of {name_of(card)} is being computed.", query=query_of(card))
+        return waiting(TITLE, top, step, making.seconds_left)
 
     async def answer(request: Request) -> HTMLResponse:
         return HTMLResponse(await run_in_threadpool(page, Query.parse(dict(request.query_params))))
 
     return Route(PATH, answer, methods=["GET"])
-
-
-def _stamps(runs_dir: Path) -> tuple[Any, ...]:
-    """Return what changes when a run of the folder begins or ends."""
-    try:
-        folders = sorted(run_folders(runs_dir))
-    except LprError:
-        return ()
-    return tuple((folder.name, file_stamp(folder / "results.json")) for folder in folders)
 
 
 def claims_steps(runs_dir: Path, card: Card, stamps: tuple[Any, ...] = ()) -> Iterator[DocumentStep]:
@@ -111,7 +106,7 @@ def claims_steps(runs_dir: Path, card: Card, stamps: tuple[Any, ...] = ()) -> It
             yield DocumentStep(step.done, step.total)
             if step.result is not None:
                 found, source = settled(step.result, card, runs_dir)
-                verdicts = _counted(found["verdicts"])
+                verdicts = counted(found["verdicts"])
                 finding = f"Of {len(found['claims'])} claims of the two papers {verdicts}, on {name_of(card)}."
                 top = shell.head(TITLE, finding, query=query_of(card))
                 body = render("dashboard/claims_card.html.j2", **_values(found, source, runs_dir))
@@ -119,36 +114,26 @@ def claims_steps(runs_dir: Path, card: Card, stamps: tuple[Any, ...] = ()) -> It
     except LprError as error:
         body = shell.card("No scorecard", str(error))
     body += _each_language(card.base, runs_dir)
-    yield DocumentStep(1, 1, _document(top, body, _others(card, runs)))
+    yield DocumentStep(1, 1, document(TITLE, top, body, links_of(runs, card)))
 
 
-def _waiting(card: Card, step: DocumentStep, seconds_left: float | None) -> Markup:
-    """Return a page that says how far the scorecard is, and asks for it again by itself."""
-    top = shell.head(TITLE, f"The scorecard of {name_of(card)} is being computed.", query=query_of(card))
-    left = "" if seconds_left is None else duration(seconds_left)
-    what = "Runs and claims read"
-    body = render("dashboard/making.html.j2", what=what, done=step.done, total=step.total, left=left)
-    return _document(top, body, renews=True)
+def links_of(runs: Sequence[Run], card: Card | None = None) -> list[Link]:
+    """Return every card that there is something of, and the page that has them side by side.
+
+    Args:
+        runs: newest first.
+        card: the one that is shown; None for all together.
+    """
+    own = [] if card is None else [card_for(card.base), card]
+    cards = dict.fromkeys([*cards_of(runs), *own])
+    links = [(name_of(one), query_of(one).link(PATH), one == card) for one in cards]
+    return [*links, ("side by side", BASES, card is None)]
 
 
-def _document(
-    top: Markup, body: Markup, others: Sequence[tuple[str, str, bool]] = (), *, renews: bool = False
-) -> Markup:
-    page = {"head": theme.head(), "header": shell.header(""), "top": top, "footer": about.footer(), "title": TITLE}
-    return render("dashboard/document.html.j2", body=body, others=others, renews=renews, **page)
-
-
-def _others(card: Card, runs: Sequence[Run]) -> list[tuple[str, str, bool]]:
-    """Return every card that there is something of: its name, its address, and whether it is this one."""
-    own = (card_for(base) for base in dict.fromkeys([*CARDS, *saved_bases(), card.base]))
-    cards = dict.fromkeys([*own, *chosen_cards(runs), card])
-    return [(name_of(one), query_of(one).link(PATH), one == card) for one in cards]
-
-
-def _counted(verdicts: Mapping[str, int]) -> str:
+def counted(verdicts: Mapping[str, int]) -> str:
     """Return how many claims have which verdict.
 
-    >>> _counted({"holds": 1, "fails": 2, "not decidable here": 0})
+    >>> counted({"holds": 1, "fails": 2, "not decidable here": 0})
     '1 holds, 2 fail and 0 are not decidable here'
     """
     holds, fails, undecided = verdicts.values()
@@ -178,7 +163,7 @@ def _values(card: Mapping[str, Any], source: str, runs_dir: Path) -> dict[str, A
 
 
 def _claim(row: Mapping[str, Any], arms: Mapping[str, Any], here: set[str]) -> dict[str, Any]:
-    parts = [{**part, **_numbers(part), "range": _range(part["above"], part["below"])} for part in row["parts"]]
+    parts = [{**part, **_numbers(part), "range": range_words(part["above"], part["below"])} for part in row["parts"]]
     needed = dict.fromkeys(name for part in row["parts"] for name in part["arms"])
     of_arms = [(name, _links(arms[name]["runs"].items(), here)) for name in needed if name in arms]
     of_checks = [run for check in row["checks"] for run in check["runs"]]
@@ -194,7 +179,7 @@ def _claim(row: Mapping[str, Any], arms: Mapping[str, Any], here: set[str]) -> d
 def _arm(arm: Mapping[str, Any], here: set[str]) -> dict[str, Any]:
     cells = [arm["arm"], str(arm["seeds"])]
     for name in _CHANGES:
-        cells.append(_with_interval(arm[name]) if arm.get(name) else NOT_MEASURED)
+        cells.append(with_interval(arm[name]) if arm.get(name) else NOT_MEASURED)
     for name in _WEIGHTS:
         cells.append(_plain((arm.get(name) or {"value": None})["value"]))
     cells += [_cost(arm.get(name), said) for name, said in _COSTS.items()]
@@ -209,7 +194,7 @@ def _equal_gain(rows: Sequence[Mapping[str, Any]]) -> Markup:
     """Return what each method forgets where it gained what MoE-LPR did; empty where none has several rates."""
     if not rows:
         return Markup()
-    shown = [{**row, "method": row["method"].replace("_", " "), "number": _with_interval(row["more"])} for row in rows]
+    shown = [{**row, "method": row["method"].replace("_", " "), "number": with_interval(row["more"])} for row in rows]
     return render("dashboard/equal_gain.html.j2", rows=shown, reach=_reach(row["more"] for row in rows))
 
 
@@ -231,7 +216,7 @@ def _allocations(found: Mapping[str, Any]) -> Markup:
             "more": max(len(row["experts"]) - _WAYS, 0),
             "seeds": row["expanded"]["seeds"],
             "new": row["expanded_less_uniform"],
-            **{name: _with_interval(row[name]) for name in numbers},
+            **{name: with_interval(row[name]) for name in numbers},
         }
         for row in found["rules"]
     ]
@@ -259,7 +244,7 @@ def _each_language(base: str, runs_dir: Path) -> Markup:
         {
             "name": row["name"],
             "script": row["script"],
-            "cells": [_with_interval(row[name]) if name in row else NOT_MEASURED for name in ("gain", "cost")]
+            "cells": [with_interval(row[name]) if name in row else NOT_MEASURED for name in ("gain", "cost")]
             + [_plain(row["weight"]["value"] if "weight" in row else None)]
             + [_plain(row[name]) for name in FACTS],
             "runs": _links(row["runs"].items(), here),
@@ -302,14 +287,15 @@ def _numbers(of: Mapping[str, Any]) -> dict[str, str]:
     return {"points": points(of["value"]), "interval": ends}
 
 
-def _with_interval(of: Mapping[str, Any]) -> str:
+def with_interval(of: Mapping[str, Any]) -> str:
+    """Return a number with the ends of its interval, where it has one."""
     return points_and_ends(of["value"], of["low"], of["high"])
 
 
-def _range(above: float | None, below: float | None) -> str:
+def range_words(above: float | None, below: float | None) -> str:
     """Return where a number has to lie, in words.
 
-    >>> _range(None, 0.0), _range(-1.0, 1.0), _range(0.95, None)
+    >>> range_words(None, 0.0), range_words(-1.0, 1.0), range_words(0.95, None)
     ('below 0', 'between -1 and 1', 'above 0.95')
     """
     if above is not None and below is not None:

@@ -46,6 +46,15 @@ def test_without_runs_it_is_the_one_that_came_with_the_code_and_without_that_it_
     assert other.exit_code == 3 and "scorecard run --base other" in other.stderr
 
 
+def test_all_bases_stand_side_by_side(of_the_runs):
+    done = call("scorecard", "bases", "--runs-dir", str(of_the_runs))
+    assert done.exit_code == 0 and str(of_the_runs) in done.stdout
+    head = done.stdout.splitlines()[0].split()
+    assert {"small-world", "smollm2-135m", "gemma3-270m", "claim"} <= set(head)
+    found = json.loads(call("scorecard", "bases", "--json", "--runs-dir", str(of_the_runs)).stdout)
+    assert len(found["claims"]) == 22 and set(found["bases"]) == set(found["sources"])
+
+
 def test_a_scorecard_of_chosen_languages_is_shown_and_saved_as_such(made, tmp_path):
     root, _ = made
     options = ("--expanded", "hu", "--runs-dir", str(root))

@@ -1,6 +1,7 @@
 """The page "Do the claims hold?": a document made on the server, from runs or from what came with the code."""
 
 import threading
+import time
 
 import httpx
 import pytest
@@ -9,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from helpers.sample_scorecard import language_run, scorecard_runs
-from lpr_lab.dashboard import about, claims, claims_address, making, serve
+from lpr_lab.dashboard import about, claims, claims_address, claims_bases, making, serve
 from lpr_lab.dashboard.query import Query
 from lpr_lab.experiments.each_language.table import build_table
 from lpr_lab.experiments.scorecard import build
@@ -103,6 +104,19 @@ def test_while_hundreds_of_runs_are_read_the_page_says_how_far_it_is_and_comes_b
         page = reader.get("/claims").text
         assert 'id="claim-1"' in page and 'http-equiv="refresh"' not in page
         assert reader.get("/claims").text == page and len(begun) == 1, "made once"
+
+
+def test_all_bases_stand_side_by_side_and_each_verdict_leads_to_its_claim(made):
+    root, _ = made
+    app = Starlette(routes=[claims_bases.bases_route(root)])
+    with TestClient(app) as reader:
+        while 'http-equiv="refresh"' in (page := reader.get("/claims/bases").text):
+            time.sleep(0.1)
+    for claim in CLAIMS:
+        assert f'href="/claims?base=smollm2-135m#claim-{claim.number}"' in page
+        assert (f'id="claim-{claim.number}"' in page) == bool(claim.parts)
+    assert "wherever they can be decided" in page and "came with the code" in page
+    assert 'href="/claims/bases"' in rendered(root), "the page of a base leads there"
 
 
 def test_a_document_that_failed_is_begun_again():

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.config import completed
-from lpr_lab.experiments.scorecard.plan import CARDS, CHOSEN, Card, choices, chosen_card, experiment_of
+from lpr_lab.experiments.scorecard.plan import CARDS, CHOSEN, Card, card_for, choices, chosen_card, experiment_of
 from lpr_lab.model.bases.made import is_made, made_folder
 from lpr_lab.progress import run_through
 from lpr_lab.runs.compare.paired_changes import resampled_of
@@ -187,17 +187,22 @@ def settled(found: dict[str, Any], card: Card, root: str | Path) -> tuple[dict[s
     return table.read_saved(card.base), source_of_saved(card.base)
 
 
-def chosen_cards(runs: Sequence[Run]) -> list[Card]:
-    """Return the cards of which something was chosen and at least one of the runs is, the newest run's first.
+def cards_of(runs: Sequence[Run]) -> list[Card]:
+    """Return every card that there is something of: the bases' own, those that came with the code, those of runs.
 
     Args:
-        runs: newest first.
+        runs: newest first; a card that is there by them alone comes in their order.
     """
+    known = dict.fromkeys(card_for(base) for base in dict.fromkeys([*CARDS, *table.saved_bases()]))
+    return [*known, *(card for card in _cards_that_fit(runs) if card not in known and find_arms(card, runs))]
+
+
+def _cards_that_fit(runs: Sequence[Run]) -> list[Card]:
+    """Return the cards that any of the runs may be of, the newest run's first."""
     # A run that goes on from another has the card's further languages, and is of the card of that one.
     settings = [of for of in map(finished_settings, runs) if of and not of.get("parent")]
     kinds = {key_of({name: of.get(name) for name in (*CHOSEN, "base", *_ASKED)}): of for of in settings}
-    cards = dict.fromkeys(filter(None, map(_card_of, kinds.values())))
-    return [card for card in cards if choices(card) and find_arms(card, runs)]
+    return list(dict.fromkeys(filter(None, map(_card_of, kinds.values()))))
 
 
 _ASKED = ("eval_tokens_per_language", "similarity_tokens", "self_samples", "task_items")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from helpers.sample_scorecard import scorecard_runs
+from helpers.sample_scorecard import MOE, arm_run, scorecard_runs
 from lpr_lab.errors import MissingError
 from lpr_lab.experiments.scorecard import build
-from lpr_lab.experiments.scorecard.plan import card_for
+from lpr_lab.experiments.scorecard.plan import card_for, experiment_of
 from lpr_lab.runs.find import list_runs
 from lpr_lab.runs.scorecard import table
 from lpr_lab.runs.scorecard.claims import CLAIMS
@@ -74,10 +74,16 @@ def test_a_small_world_of_another_seed_is_compared_on_the_same_text_and_budget()
     assert build.rerun(other, 15) == "lpr-lab scorecard run --base small-world-4 --only 15"
 
 
-def test_cards_of_which_something_was_chosen_are_found_by_their_runs(made, tmp_path):
+def test_a_card_is_found_by_its_runs_also_of_a_base_that_has_none_of_its_own_or_where_something_was_chosen(
+    made, tmp_path
+):
     root, card = made
-    assert build.chosen_cards(list_runs(root)) == [card] and build.choices(card) == {"expanded": ("hu",)}
-    assert build.chosen_cards(list_runs(tmp_path / "none")) == []
+    own = build.cards_of(list_runs(tmp_path / "none"))
+    assert own == [card_for(base) for base in ("small-world", "smollm2-135m", "gemma3-270m")]
+    assert build.cards_of(list_runs(root)) == [*own, card] and build.choices(card) == {"expanded": ("hu",)}
+    other = card_for("small-world-2")
+    arm_run(tmp_path / "runs", 0, MOE, config=experiment_of(other, "moe_lpr", 0).to_config())
+    assert build.cards_of(list_runs(tmp_path / "runs")) == [*own, other]
 
 
 def test_runs_on_another_base_of_the_same_name_are_left_out(made, tmp_path):
