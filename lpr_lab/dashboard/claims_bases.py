@@ -58,7 +58,7 @@ def bases_steps(runs_dir: Path, stamps: tuple[Any, ...] = ()) -> Iterator[Docume
         for step in compare_steps(runs, runs_dir):
             yield DocumentStep(step.done, step.total)
             if step.result is not None:
-                top = shell.head(TITLE, agreement(step.result["claims"]))
+                top = shell.head(TITLE, agreement(step.result["claims"]), query=Query())
                 body = render("dashboard/claims_bases.html.j2", **_values(step.result))
     except LprError as error:
         body = shell.card("No scorecard", str(error))
