@@ -6,16 +6,18 @@ They are committed, so that they are seen without building the site; a test hold
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from marked_tables import table, with_tables
 
 from lpr_lab.experiments.each_language.table import language_table
+from lpr_lab.experiments.scorecard.bases import compare_steps
 from lpr_lab.runs.scorecard.table import read_saved
 from lpr_lab.text.languages import language_name
-from lpr_lab.views.html.forest import ForestRow, claims_forest, forest
-from lpr_lab.views.numbers import NOT_MEASURED, points_and_ends
+from lpr_lab.views.html.forest import SIGNS, ForestRow, claims_forest, forest
+from lpr_lab.views.numbers import NOT_MEASURED, points, points_and_ends
 
 DOCS = Path(__file__).parents[1]
 FOLDER = DOCS / "assets" / "findings"
@@ -34,6 +36,8 @@ CLAIMS = {
     "smollm2-layers": (SMOLLM2, (19, 20, 21)),
 }
 """Pictures of the parts of claims: on which base, and which."""
+OVER_WORLDS = (8, 9, 10, 15)
+"""Claims of which the parts are drawn over small worlds of several seeds."""
 ARMS = {"arms": SMALL, "smollm2-arms": SMOLLM2, "gemma-arms": GEMMA}
 """Pictures of what the arms gained and forgot."""
 MAIN_ARMS = (
@@ -59,6 +63,7 @@ def pictures() -> dict[str, str]:
     found["equal-gain"] = _equal_gain(cards[SMALL])
     found["allocations"] = _allocations(cards[SMALL])
     found["languages"] = _languages()
+    found["worlds"] = _over_worlds()
     return {name: f"{svg}\n" for name, svg in found.items() if svg}
 
 
@@ -110,6 +115,27 @@ def _allocations(card: Mapping[str, Any]) -> str:
     return forest("Rules for which layers get the experts", rows, "points beside uniform; below 0 gains more")
 
 
+@cache
+def side_by_side() -> Mapping[str, Any]:
+    """Return the verdicts on all bases that came with the code (`runs.scorecard.bases`)."""
+    *_, last = compare_steps([], FOLDER)
+    assert last.result is not None
+    return last.result
+
+
+def _over_worlds() -> str:
+    found = side_by_side()
+    if not found["worlds"]:
+        return ""
+    return claims_forest(
+        [
+            {"number": row["number"], "parts": [{"text": part["text"], **part["over_worlds"]} for part in row["parts"]]}
+            for row in found["claims"]
+            if row["number"] in OVER_WORLDS
+        ]
+    )
+
+
 def _by_gain() -> list[Mapping[str, Any]]:
     """Return the languages that SmolLM2 was taught alone, the largest gain first."""
     table, _ = language_table(SMOLLM2, FOLDER)  # a folder without runs: those that came with the code
@@ -135,6 +161,8 @@ def tables() -> dict[str, list[str]]:
         "equal gain": _equal_gain_table(cards[SMALL]),
         "allocations": _allocations_table(cards[SMALL]),
         "languages": _languages_table(),
+        "bases": _bases_table(),
+        "worlds": _worlds_table(),
         "scores of layers": _scores_table(cards[SMALL]),
     }
 
@@ -188,6 +216,31 @@ def _languages_table() -> list[str]:
         facts = [f"{row[name]:.2f}" for name in ("tokens_per_byte", "similarity")]
         rows.append([language_name(row["language"]), _said(row["gain"]), _said(row["cost"]), *facts])
     return table(["language", "its change", "of the original languages", "tokens per byte", "similarity"], rows)
+
+
+def _bases_table() -> list[str]:
+    """Return the verdict on each claim by base, and over the worlds."""
+    found = side_by_side()
+    rows = []
+    for row in found["claims"]:
+        over = [SIGNS[row["over_worlds"]]] if found["worlds"] else []
+        signs = [SIGNS[row["bases"][base]] for base in found["bases"]]
+        rows.append([f"{row['number']}. {row['claim']}", *signs, *over])
+    return table(["claim", *found["bases"], *(["over the worlds"] if found["worlds"] else [])], rows)
+
+
+def _worlds_table() -> list[str]:
+    """Return what each world gave of every part that was decided over worlds, and their mean."""
+    found = side_by_side()
+    rows = []
+    for row in found["claims"]:
+        for part in row["parts"]:
+            over = part["over_worlds"]
+            if over and over["low"] is not None:
+                of_worlds = [part["bases"][world]["value"] for world in found["worlds"]]
+                values = [NOT_MEASURED if value is None else points(value) for value in of_worlds]
+                rows.append([f"{row['number']}. {part['text']}", *values, f"{_said(over)} {SIGNS[over['verdict']]}"])
+    return table(["part", *found["worlds"], "over the worlds"], rows)
 
 
 def _scores_table(card: Mapping[str, Any]) -> list[str]:
