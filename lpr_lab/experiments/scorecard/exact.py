@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from lpr_lab.experiments.corpus import corpus_of
 from lpr_lab.experiments.scorecard.build import EXACT_KIND
+from lpr_lab.experiments.scorecard.folder import choosing
 from lpr_lab.experiments.scorecard.plan import Card, experiment_of
 from lpr_lab.method.allocation import allocate
 from lpr_lab.method.expand import expand
@@ -39,6 +40,11 @@ Check = dict[str, Any]
 
 def exact_run(card: Card, root: str | Path) -> Run:
     """Return the run that checked the exact claims on a card's base; made now where it is not there."""
+    with choosing(root):  # for another command that begins the same now
+        return _exact_run(card, root)
+
+
+def _exact_run(card: Card, root: str | Path) -> Run:
     languages = {"original": list(card.original), "expanded": list(card.expanded)}
     config = {"base": card.base, "corpus": card.corpus, **languages}
     for run in list_runs(root):

@@ -3,8 +3,9 @@
     lpr-lab scorecard run                    everything that is missing in the small world
     lpr-lab scorecard run --only 15 -n 5     what claim 15 needs, five seeds
 
-A run that is there with the same settings is not made again, an interrupted one goes on from its checkpoint. No kernel
-is started, the text is read once, and what an overview does not need (traces, generations) is left out.
+A run that is there with the same settings is not made again, an interrupted one goes on from its checkpoint, and one
+that another command works on is left to it (see `folder`). No kernel is started, the text is read once, and what an
+overview does not need (traces, generations) is left out.
 """
 
 import sys
@@ -12,29 +13,24 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-import torch
-
-from lpr_lab.errors import LprError
+from lpr_lab.errors import LprError, MissingError
 from lpr_lab.experiments import pipeline
-from lpr_lab.experiments.config import Experiment, completed
+from lpr_lab.experiments.config import Experiment
 from lpr_lab.experiments.corpus import corpus_of
-from lpr_lab.experiments.scorecard.build import base_of, finished_of, on_one_base
+from lpr_lab.experiments.scorecard.folder import Folder, choosing
 from lpr_lab.experiments.scorecard.plan import Card, experiment_of, jobs
-from lpr_lab.model.bases.fingerprint import base_fingerprint
-from lpr_lab.model.bases.load import load_base
 from lpr_lab.progress import hidden
 from lpr_lab.runs.environment import machine
-from lpr_lab.runs.find import list_runs
 from lpr_lab.runs.run import Run
 from lpr_lab.runs.scorecard.allocations import measured_gains
-from lpr_lab.runs.scorecard.find import finished_by_key, key_of
 from lpr_lab.runs.scorecard.parts import MIN_SEEDS
 from lpr_lab.text.corpus import Corpus
 
 Job = tuple[str, int]
 Say = Callable[[str], None]
+_LOOK_AGAIN = 3.0
+"""Seconds after which a command that has nothing to do looks whether the others are done."""
 
 
 @dataclass
@@ -76,46 +72,133 @@ def make_missing(
     An arm that cannot be trained is noted, and the others are made.
     """
     say = say or _to_stderr
-    there = finished_by_key(_on_this_base(card.base, list_runs(root)), completed)
-    made, texts = Made(), texts or Texts()
-    todo = []
-    for job in jobs(card, names, seeds):
-        needed, why = _needed(card, job, made)
-        run = None if why else there.get(key_of(_plain(experiment_of(card, *job, **needed))))
-        if run is None:
-            todo.append(job)
-        else:
-            made.runs[job] = run
-    say(_forecast(made, todo))
+    making = _Making(card, root, jobs(card, names, seeds), say)
+    say(making.forecast())
     if dry_run:
-        return made
-    began = time.monotonic()
-    for number, job in enumerate(todo):
-        name, seed = job
-        say(f"{number + 1} of {len(todo)}: {name}, seed {seed}{_left(time.monotonic() - began, number, len(todo))}")
-        needed, why = _needed(card, job, made)
-        if "parent" in needed and not needed["parent"].paths.has_checkpoint:
-            why = f"its parent, {card.arms[name].after} with seed {seed}, is here without weights"
-        if why:
-            made.failed[job] = why
+        return making.made
+    texts, began, waits = texts or Texts(), time.monotonic(), False
+    while making.todo:
+        begun = making.begin_next()
+        if begun is None:
+            if making.todo and not waits:
+                say(f"Waiting for {len(making.todo)} runs that another command works on.")
+            waits = bool(making.todo)
+            time.sleep(_LOOK_AGAIN if waits else 0)
             continue
+        (name, seed), experiment, run = begun
+        made, number = making.made, making.total - len(making.todo)
+        left = _left(time.monotonic() - began, len(made.new), len(making.todo) + 1)
+        say(f"{number} of {making.total}: {name}, seed {seed}{left}")
         try:
-            experiment = experiment_of(card, name, seed, **needed)
-            made.runs[job] = one_run(experiment, root, texts.of(experiment, dev=card.arms[name].on_dev))
-            made.new.append(job)
+            work_on(experiment, run, texts.of(experiment, dev=card.arms[name].on_dev))
         except LprError as error:
-            made.failed[job] = str(error)
-            say(f"Given up: {error}")
-    return made
+            making.give_up((name, seed), error)
+        else:
+            made.runs[name, seed] = run
+            made.new.append((name, seed))
+    return making.made
 
 
-def _on_this_base(name: str, runs: list[Run]) -> list[Run]:
-    """Return the runs without those that started from another base of that name, as one made on another machine."""
-    if not any(base_of(run) for run in finished_of(name, runs)):
-        return runs
-    with hidden():
-        model, _ = load_base(name)
-    return on_one_base(finished_of(name, runs), base_fingerprint(model, torch.bfloat16))
+class _Making:
+    """What is left to make of a card, and what is there.
+
+    Attributes:
+        made: what is there, and what was given up.
+        todo: jobs that are neither, in the order of the plan.
+        total: how many were to be made at first.
+    """
+
+    def __init__(self, card: Card, root: str | Path, planned: Iterable[Job], say: Say) -> None:
+        self._card, self._root, self._say = card, root, say
+        self._folder = Folder(root, card.base)
+        self.made = Made()
+        self.todo: dict[Job, None] = {}
+        for job in planned:
+            try:
+                run = self._folder.finished(self._experiment(job))
+            except LprError:  # it goes on from one that is to be made
+                run = None
+            if run is None:
+                self.todo[job] = None
+            else:
+                self.made.runs[job] = run
+        self.total = len(self.todo)
+
+    def begin_next(self) -> tuple[Job, Experiment, Run] | None:
+        """Begin the first job that can be begun and return it; None where all that are left are under way, or wait.
+
+        What another command has finished meanwhile, and what cannot be made, is taken off the list.
+        """
+        with choosing(self._root):
+            self._folder.look()
+            for job in tuple(self.todo):
+                if self._comes_after(job) & self.todo.keys():
+                    continue
+                try:
+                    experiment = self._experiment(job)
+                    there = self._folder.finished(experiment)
+                    if there is None and self._folder.is_under_way(experiment):
+                        continue
+                    del self.todo[job]
+                    if there is None:
+                        self._require_weights(job)
+                        return job, experiment, pipeline.start(experiment, root=self._root)
+                    self.made.runs[job] = there
+                except LprError as error:
+                    self.give_up(job, error)
+        return None
+
+    def give_up(self, job: Job, error: LprError) -> None:
+        """Note why a job is not made."""
+        self.todo.pop(job, None)
+        self.made.failed[job] = str(error)
+        self._say(f"Given up: {error}")
+
+    def forecast(self) -> str:
+        """Return how much is to be made, and how long that takes at the pace of the runs of such a machine."""
+        text = f"{len(self.made.runs)} runs are there, {self.total} are to be made"
+        here = machine().items()
+        seconds = [seconds_of(run) for run in self.made.runs.values() if here <= run.documents.read("env").items()]
+        seconds = [took for took in seconds if took]
+        if not self.total or not seconds:
+            unknown = ". How long that takes is known when the first is done on this machine."
+            return text + (unknown if self.total else ".")
+        mean = sum(seconds) / len(seconds)
+        return (
+            f"{text}: some {mean * self.total / 3600:.1f} hours, at the {mean:.0f} s that a run took on this machine."
+        )
+
+    def _comes_after(self, job: Job) -> set[Job]:
+        """Return the jobs whose runs it goes on from, or is planned by."""
+        name, seed = job
+        arm = self._card.arms[name]
+        return {(arm.after, seed)} if arm.after else {(probe, of) for probe in arm.probes for of in range(MIN_SEEDS)}
+
+    def _experiment(self, job: Job) -> Experiment:
+        """Return the experiment of a job.
+
+        Raises:
+            LprError: it cannot be, or a run that it goes on from, or is planned by, is not there.
+        """
+        name, seed = job
+        arm, runs = self._card.arms[name], self.made.runs
+        if arm.after:
+            if (arm.after, seed) not in runs:
+                raise MissingError(f"its parent, {arm.after} with seed {seed}, is not there")
+            return experiment_of(self._card, name, seed, parent=runs[arm.after, seed])
+        if arm.probes:
+            own = {probe: {of: run for (other, of), run in runs.items() if other == probe} for probe in arm.probes}
+            gains = measured_gains(own, arm.probes)
+            if gains is None:
+                raise MissingError(f"it is planned by {MIN_SEEDS} seeds of each of {', '.join(arm.probes)}")
+            return experiment_of(self._card, name, seed, gains=gains)
+        return experiment_of(self._card, name, seed)
+
+    def _require_weights(self, job: Job) -> None:
+        name, seed = job
+        after = self._card.arms[name].after
+        if after and not self.made.runs[after, seed].paths.has_checkpoint:
+            raise MissingError(f"its parent, {after} with seed {seed}, is here without weights")
 
 
 class Texts:
@@ -134,52 +217,18 @@ class Texts:
         return self._known[key]
 
 
-def one_run(experiment: Experiment, root: str | Path, corpus: Corpus | None = None) -> Run:
-    """Return a run that was trained and measured, without the traces and generations of one that people look at."""
-    run = pipeline.start(experiment, root=root)
+def work_on(experiment: Experiment, run: Run, corpus: Corpus | None = None) -> None:
+    """Train and measure a run, without the traces and generations of one that people look at."""
     with hidden():
         context = pipeline.prepare(experiment, run, trackers=(), corpus=corpus)
         pipeline.train(context)
         pipeline.measure(context)
         pipeline.finish(context)
-    return run
 
 
 def seconds_of(run: Run) -> float:
     """Return how long a run took, over all its phases."""
     return float(sum(run.phases.seconds.values()))
-
-
-def _needed(card: Card, job: Job, made: Made) -> tuple[dict[str, Any], str]:
-    """Return what `experiment_of` wants beside arm and seed, and empty words; or nothing, and which run is missing."""
-    name, seed = job
-    arm = card.arms[name]
-    if arm.after:
-        parent = made.runs.get((arm.after, seed))
-        missing = f"its parent, {arm.after} with seed {seed}, is not there"
-        return ({}, missing) if parent is None else ({"parent": parent}, "")
-    if arm.probes:
-        own = {probe: {of: run for (other, of), run in made.runs.items() if other == probe} for probe in arm.probes}
-        gains = measured_gains(own, arm.probes)
-        missing = f"it is planned by {MIN_SEEDS} seeds of each of {', '.join(arm.probes)}"
-        return ({}, missing) if gains is None else ({"gains": gains}, "")
-    return {}, ""
-
-
-def _plain(experiment: Experiment) -> dict[str, Any]:
-    """Return an experiment's settings as a run that was written and read again has them."""
-    return completed(experiment.to_config())
-
-
-def _forecast(made: Made, todo: list[Job]) -> str:
-    text = f"{len(made.runs)} runs are there, {len(todo)} are to be made"
-    here = machine().items()
-    seconds = [seconds_of(run) for run in made.runs.values() if here <= run.documents.read("env").items()]
-    seconds = [took for took in seconds if took]
-    if not todo or not seconds:
-        return text + (". How long that takes is known when the first is done on this machine." if todo else ".")
-    mean = sum(seconds) / len(seconds)
-    return f"{text}: some {mean * len(todo) / 3600:.1f} hours, at the {mean:.0f} s that a run took on this machine."
 
 
 def _left(seconds: float, done: int, total: int) -> str:

@@ -1,6 +1,12 @@
 """The scorecard's plan, and what trains it: nothing twice, parents first, and on after an interruption."""
 
+import os
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -8,6 +14,7 @@ from helpers.sample_scorecard import tiny_card
 from lpr_lab.errors import LprError
 from lpr_lab.experiments import pipeline
 from lpr_lab.experiments.config import Experiment
+from lpr_lab.experiments.scorecard import run as making
 from lpr_lab.experiments.scorecard.build import build, find_arms
 from lpr_lab.experiments.scorecard.plan import ARMS, card_for, experiment_of, jobs
 from lpr_lab.experiments.scorecard.run import make_missing
@@ -158,13 +165,86 @@ def test_the_classifiers_of_a_run_are_judged_on_the_test_set_that_it_reads(mater
     assert set(table["dataset"]) == {"heldout"} and table["accuracy"].between(0, 1).all() and len(table)
 
 
+@pytest.fixture
+def finished_at_once(monkeypatch):
+    """Let no run be trained: it is finished as soon as it has begun."""
+    monkeypatch.setattr(making.Texts, "of", lambda self, experiment, dev: None)
+    monkeypatch.setattr(making, "work_on", lambda experiment, run, corpus: run.finish({"schema_version": 1}))
+
+
+def while_waiting(monkeypatch, happens):
+    """Let something happen where a command waits for others."""
+    monkeypatch.setattr(making, "time", SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: happens()))
+
+
+def test_a_run_that_another_command_works_on_is_left_to_it_and_found_when_it_is_done(
+    materials, tmp_path, monkeypatch, finished_at_once
+):
+    card, said = tiny_card(materials), []
+    theirs = pipeline.start(experiment_of(card, "full", 0), root=tmp_path)
+    assert theirs.status.is_live
+    while_waiting(monkeypatch, lambda: theirs.finish({"schema_version": 1}))
+    made = make_missing(card, ["full", "lora"], 1, tmp_path, say=said.append)
+    assert made.new == [("lora", 0)] and made.runs["full", 0].id == theirs.id and not made.failed
+    assert len(list_runs(tmp_path)) == 2 and "Waiting for 1 runs" in said[-1]
+
+
+def test_a_run_that_another_command_gave_up_is_taken_up(materials, tmp_path, monkeypatch, finished_at_once):
+    card = tiny_card(materials)
+    theirs = pipeline.start(experiment_of(card, "full", 0), root=tmp_path)
+    while_waiting(monkeypatch, lambda: theirs.stop("failed", error_tail="no room"))
+    made = make_missing(card, ["full"], 1, tmp_path, say=lambda text: None)
+    assert made.new == [("full", 0)] and made.runs["full", 0].id == theirs.id
+
+
+def test_what_goes_on_from_a_run_of_another_command_waits_for_it(materials, tmp_path, monkeypatch, finished_at_once):
+    card = tiny_card(materials)
+    theirs = pipeline.start(experiment_of(card, "moe_lpr", 0), root=tmp_path)
+
+    def finish():
+        theirs.paths.checkpoint.mkdir()
+        (theirs.paths.checkpoint / "MANIFEST.json").write_text("{}")
+        theirs.finish({"schema_version": 1})
+
+    while_waiting(monkeypatch, finish)
+    made = make_missing(card, ["second group"], 1, tmp_path, say=lambda text: None)
+    assert made.new == [("second group", 0)] and made.runs["second group", 0].parents == (theirs.id,)
+
+
+_COMMAND = """
+import sys, time
+from pathlib import Path
+from helpers.sample_scorecard import tiny_card
+from lpr_lab.experiments.scorecard import run as making
+
+making.Texts.of = lambda self, experiment, dev: None
+making._LOOK_AGAIN = 0.05
+def work_on(experiment, run, corpus):
+    time.sleep(0.3)
+    run.finish({"schema_version": 1})
+making.work_on = work_on
+made = making.make_missing(tiny_card(Path(sys.argv[1])), sys.argv[3:], 3, sys.argv[2], say=lambda text: None)
+print(len(made.new), len(made.runs), len(made.failed))
+"""
+
+
+@pytest.mark.slow
+def test_commands_that_make_one_scorecard_at_once_share_its_runs(materials, tmp_path):
+    arms = ["full", "lora", "ssu", "interpolate"]
+    command = [sys.executable, "-c", _COMMAND, str(materials), str(tmp_path), *arms]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(2)]
+    new, there, failed = zip(*(map(int, one.communicate(timeout=300)[0].split()) for one in both), strict=True)
+    assert sum(new) == 12 and there == (12, 12) and failed == (0, 0)
+    assert len(list_runs(tmp_path)) == 12, "none was made twice"
+
+
 def test_an_arm_that_fails_is_noted_and_the_others_are_made(materials, tmp_path, monkeypatch):
     def fails(experiment, *args):
         if experiment.recipe == "full":
             raise LprError("out of paper")
-        return object()
 
-    monkeypatch.setattr("lpr_lab.experiments.scorecard.run.one_run", fails)
+    monkeypatch.setattr("lpr_lab.experiments.scorecard.run.work_on", fails)
     monkeypatch.setattr("lpr_lab.experiments.scorecard.run.Texts.of", lambda self, experiment, dev: None)
     made = make_missing(tiny_card(materials), ["full", "lora"], 1, tmp_path, say=lambda text: None)
     assert made.failed == {("full", 0): "out of paper"} and made.new == [("lora", 0)]
