@@ -190,7 +190,7 @@ def path_for_auto_classes(name: str | None) -> str | None:
     >>> path_for_auto_classes("HuggingFaceTB/SmolLM2-135M")
     'HuggingFaceTB/SmolLM2-135M'
     """
-    return str(_cached(name)) if name in EMBEDDED or is_made(name) else name or None
+    return str(_cached(name)) if name and (name in EMBEDDED or is_made(name)) else name or None
 
 
 def canonical_name(name: str | Path) -> str:
