@@ -78,11 +78,17 @@ def _side_by_side(found: Mapping[str, Any]) -> str:
         rows.append([str(row["number"]), *signs, row["claim"]])
         for part in row["parts"]:
             of_bases = [part["bases"][base] for base in bases]
-            over = [f"{_SIGNS[of['verdict']]} {_with_interval(of)}" for of in [part["over_worlds"]] if of]
+            over = [_over_worlds(of, len(worlds)) for of in [part["over_worlds"]] if of]
             numbers = [f"{_SIGNS[of['verdict']]} {_number(of['value'])}" for of in of_bases]
             rows.append(["", *numbers, *over, "  " + part["text"]])
     sources = "\n".join(f"{base} from {source}." for base, source in found["sources"].items())
     return "\n".join([*aligned(rows), "", "✓ holds, ✕ fails, ? not decidable there.", sources])
+
+
+def _over_worlds(of: Mapping[str, Any], num_worlds: int) -> str:
+    """Return a number over worlds, and of how many where these are not all."""
+    fewer = f", {of['worlds']} of them" if 0 < of["worlds"] < num_worlds else ""
+    return f"{_SIGNS[of['verdict']]} {_with_interval(of)}{fewer}"
 
 
 @app.command("run")
