@@ -50,7 +50,8 @@ def _divergence(run: Run) -> Part:
     meaning = (
         "KL_self: how differently the model goes on where the base wrote the text itself, in bits per byte, over the "
         "whole vocabulary at every token. It is 0 only where both say the same and never below, so raw text cannot "
-        "hide it. It says that the model changed there, not that it got worse."
+        "hide it. It says that the model changed there, not that it got worse: learning raw text moves it too, so look "
+        "at that of the old-only arm as well."
     )
     if table is None:
         return Part(title, meaning, missing="This run did not ask for it (self_samples=64).")
