@@ -70,16 +70,18 @@ def bases_command(runs_dir: RunsDir = None, as_json: AsJson = False) -> None:
 
 def _side_by_side(found: Mapping[str, Any]) -> str:
     """Return verdicts and points of every claim and its parts as lines, a column for each base."""
+    from lpr_lab.views.html.forest import SIGNS
+
     bases, worlds = found["bases"], found["worlds"]
     rows = [["", *bases, *([f"over {len(worlds)} worlds"] if worlds else []), "claim"]]
     for row in found["claims"]:
         over = [row["over_worlds"]] if worlds else []
-        signs = [_SIGNS[verdict] for verdict in [*(row["bases"][base] for base in bases), *over]]
+        signs = [SIGNS[verdict] for verdict in [*(row["bases"][base] for base in bases), *over]]
         rows.append([str(row["number"]), *signs, row["claim"]])
         for part in row["parts"]:
             of_bases = [part["bases"][base] for base in bases]
-            over = [_over_worlds(of, len(worlds)) for of in [part["over_worlds"]] if of]
-            numbers = [f"{_SIGNS[of['verdict']]} {_number(of['value'])}" for of in of_bases]
+            over = [f"{SIGNS[of['verdict']]} {_over_worlds(of, len(worlds))}" for of in [part["over_worlds"]] if of]
+            numbers = [f"{SIGNS[of['verdict']]} {_number(of['value'])}" for of in of_bases]
             rows.append(["", *numbers, *over, "  " + part["text"]])
     sources = "\n".join(f"{base} from {source}." for base, source in found["sources"].items())
     return "\n".join([*aligned(rows), "", "✓ holds, ✕ fails, ? not decidable there.", sources])
@@ -87,8 +89,7 @@ def _side_by_side(found: Mapping[str, Any]) -> str:
 
 def _over_worlds(of: Mapping[str, Any], num_worlds: int) -> str:
     """Return a number over worlds, and of how many where these are not all."""
-    fewer = f", {of['worlds']} of them" if 0 < of["worlds"] < num_worlds else ""
-    return f"{_SIGNS[of['verdict']]} {_with_interval(of)}{fewer}"
+    return _with_interval(of) + (f", {of['worlds']} of them" if 0 < of["worlds"] < num_worlds else "")
 
 
 @app.command("run")
@@ -182,8 +183,6 @@ def unpack_command(base: Base = "small-world", runs_dir: RunsDir = None) -> None
 
 _FIRST_OF_ORDER = 8
 """The first claim that needs training."""
-_SIGNS = {"holds": "✓", "fails": "✕", "not decidable here": "?"}
-"""Of verdicts, where there is no room for words."""
 _SHOWN = 3
 """Ways to divide the budget that are written out, of a rule that has a new one for every seed."""
 

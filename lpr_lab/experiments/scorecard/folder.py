@@ -54,18 +54,24 @@ class Folder:
         self.look()
 
     def look(self) -> None:
-        """Take in what has changed in the folder."""
+        """Take in what has changed in the folder.
+
+        Raises:
+            LprError: a run says from which base it started, and the base of that name is not here.
+        """
+        finished: list[_Settled] = []
         self._finished, self._under_way = {}, set()
         for run in list_runs(self._root):
             try:
                 if run.id not in self._settled and run.problem is None and run.status.is_live:
                     self._under_way.add(key_of(completed(run.config)))
-                    continue
-                found = self._found(run)
-                if found is not None and found.fingerprint in ("", self._fingerprint(found)):
-                    self._finished.setdefault(found.key, found.run)
+                elif (found := self._found(run)) is not None:
+                    finished.append(found)
             except LprError:  # it cannot be read, or is no run of an experiment
                 continue
+        for found in finished:
+            if found.fingerprint in ("", self._fingerprint(found)):
+                self._finished.setdefault(found.key, found.run)
 
     def finished(self, experiment: Experiment) -> Run | None:
         """Return the newest run with these settings that is finished."""

@@ -22,6 +22,7 @@ from lpr_lab.experiments.scorecard.folder import Folder, choosing
 from lpr_lab.experiments.scorecard.plan import Card, experiment_of, jobs
 from lpr_lab.progress import hidden
 from lpr_lab.runs.environment import machine
+from lpr_lab.runs.find import discard
 from lpr_lab.runs.run import Run
 from lpr_lab.runs.scorecard.allocations import measured_gains
 from lpr_lab.runs.scorecard.parts import MIN_SEEDS
@@ -90,7 +91,7 @@ def make_missing(
         left = _left(time.monotonic() - began, len(made.new), len(making.todo) + 1)
         say(f"{number} of {making.total}: {name}, seed {seed}{left}")
         try:
-            work_on(experiment, run, texts.of(experiment, dev=card.arms[name].on_dev))
+            work_on(experiment, run, _text_of(experiment, run, texts, card.arms[name].on_dev))
         except LprError as error:
             making.give_up((name, seed), error)
         else:
@@ -224,6 +225,17 @@ def work_on(experiment: Experiment, run: Run, corpus: Corpus | None = None) -> N
         pipeline.train(context)
         pipeline.measure(context)
         pipeline.finish(context)
+
+
+def _text_of(experiment: Experiment, run: Run, texts: Texts, dev: bool) -> Corpus:
+    """Return what a run reads; where that cannot be had, a run in which nothing was done is not left behind."""
+    try:
+        return texts.of(experiment, dev=dev)
+    except LprError as error:
+        run.stop("failed", error=error)
+        if not run.status.done_phases:
+            discard(run)
+        raise
 
 
 def seconds_of(run: Run) -> float:

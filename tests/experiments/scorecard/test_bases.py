@@ -22,7 +22,8 @@ def three_worlds(tmp_path_factory):
     return root
 
 
-def test_worlds_come_first_by_seed_and_are_taken_together(three_worlds):
+def test_worlds_come_first_by_seed_and_are_taken_together(three_worlds, monkeypatch):
+    monkeypatch.setattr(table, "saved_bases", lambda: ["smollm2-135m", "gemma3-270m"])
     found = compare_all(three_worlds)
     assert found["worlds"] == list(WORLDS) and found["bases"] == [*WORLDS, "smollm2-135m", "gemma3-270m"]
     assert found["sources"]["small-world-2"].startswith("the runs in")

@@ -75,11 +75,12 @@ def test_a_small_world_of_another_seed_is_compared_on_the_same_text_and_budget()
 
 
 def test_a_card_is_found_by_its_runs_also_of_a_base_that_has_none_of_its_own_or_where_something_was_chosen(
-    made, tmp_path
+    made, tmp_path, monkeypatch
 ):
     root, card = made
+    monkeypatch.setattr(table, "saved_bases", lambda: ["small-world", "small-world-1"])
     own = build.cards_of(list_runs(tmp_path / "none"))
-    assert own == [card_for(base) for base in ("small-world", "smollm2-135m", "gemma3-270m")]
+    assert own == [card_for(base) for base in ("small-world", "smollm2-135m", "gemma3-270m", "small-world-1")]
     assert build.cards_of(list_runs(root)) == [*own, card] and build.choices(card) == {"expanded": ("hu",)}
     other = card_for("small-world-2")
     arm_run(tmp_path / "runs", 0, MOE, config=experiment_of(other, "moe_lpr", 0).to_config())

@@ -211,6 +211,27 @@ def test_what_goes_on_from_a_run_of_another_command_waits_for_it(materials, tmp_
     assert made.new == [("second group", 0)] and made.runs["second group", 0].parents == (theirs.id,)
 
 
+def test_without_its_text_nothing_is_begun_that_stays(materials, tmp_path, monkeypatch):
+    def no_text(self, experiment, dev):
+        raise LprError("no such text")
+
+    monkeypatch.setattr(making.Texts, "of", no_text)
+    made = make_missing(tiny_card(materials), ["full", "lora"], 1, tmp_path, say=lambda text: None)
+    assert set(made.failed.values()) == {"no such text"} and list_runs(tmp_path) == []
+
+
+def test_runs_of_a_base_that_is_not_here_are_not_taken_for_missing(materials, tmp_path, finished_at_once):
+    card = tiny_card(materials)
+    run = make_missing(card, ["full"], 1, tmp_path, say=lambda text: None).runs["full", 0]
+    run.phases.record("baseline", {"base_fingerprint": "a" * 64})
+    (materials / "base" / "model.safetensors").rename(materials / "gone")
+    try:
+        with pytest.raises(LprError, match="base"):
+            make_missing(card, ["full"], 1, tmp_path, say=lambda text: None, dry_run=True)
+    finally:
+        (materials / "gone").rename(materials / "base" / "model.safetensors")
+
+
 _COMMAND = """
 import sys, time
 from pathlib import Path
