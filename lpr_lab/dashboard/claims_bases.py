@@ -83,9 +83,11 @@ def agreement(claims: Sequence[Mapping[str, Any]]) -> str:
 
 def _values(found: Mapping[str, Any]) -> dict[str, Any]:
     links = {base: Query(base=base).link(PATH) for base in found["bases"]}
+    others = [base for base in found["bases"] if base not in found["worlds"]]
     claims = [{**row, "parts": [_part(part) for part in row["parts"]]} for row in found["claims"]]
     return {
-        "bases": found["bases"],
+        # The empty name is that of all worlds together, beside those that it is of.
+        "columns": [*found["worlds"], *([""] if found["worlds"] else []), *others],
         "worlds": found["worlds"],
         "claims": claims,
         "links": links,
