@@ -106,7 +106,7 @@ def claims_steps(runs_dir: Path, card: Card, stamps: tuple[Any, ...] = ()) -> It
             yield DocumentStep(step.done, step.total)
             if step.result is not None:
                 found, source = settled(step.result, card, runs_dir)
-                verdicts = counted(found["verdicts"])
+                verdicts = _counted(found["verdicts"])
                 finding = f"Of {len(found['claims'])} claims of the two papers {verdicts}, on {name_of(card)}."
                 top = shell.head(TITLE, finding, query=query_of(card))
                 body = render("dashboard/claims_card.html.j2", **_values(found, source, runs_dir))
@@ -130,10 +130,10 @@ def links_of(runs: Sequence[Run], card: Card | None = None) -> list[Link]:
     return [*links, ("side by side", BASES, card is None)]
 
 
-def counted(verdicts: Mapping[str, int]) -> str:
+def _counted(verdicts: Mapping[str, int]) -> str:
     """Return how many claims have which verdict.
 
-    >>> counted({"holds": 1, "fails": 2, "not decidable here": 0})
+    >>> _counted({"holds": 1, "fails": 2, "not decidable here": 0})
     '1 holds, 2 fail and 0 are not decidable here'
     """
     holds, fails, undecided = verdicts.values()
