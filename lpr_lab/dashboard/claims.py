@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from lpr_lab.dashboard import about, shell
 from lpr_lab.dashboard.claims_address import card_of, name_of, query_of
-from lpr_lab.dashboard.claims_document import Link, document, stamps_of, waiting
+from lpr_lab.dashboard.claims_document import Link, document, made_or_waiting, stamps_of
 from lpr_lab.dashboard.making import PATIENCE, Documents, DocumentStep
 from lpr_lab.dashboard.query import Query
 from lpr_lab.errors import LprError
@@ -78,11 +78,8 @@ def claims_route(runs_dir: Path) -> Route:
     def page(query: Query) -> Markup:
         card = card_of(query)
         making = documents.of(runs_dir, card, stamps_of(runs_dir))
-        step = making.wait(PATIENCE)
-        if step.result is not None:
-            return step.result
         top = shell.head(TITLE, f"The scorecard of {name_of(card)} is being computed.", query=query_of(card))
-        return waiting(TITLE, top, step, making.seconds_left)
+        return made_or_waiting(making, PATIENCE, TITLE, top)
 
     async def answer(request: Request) -> HTMLResponse:
         return HTMLResponse(await run_in_threadpool(page, Query.parse(dict(request.query_params))))

@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.claims import BASES, PATH, links_of, range_words, with_interval
-from lpr_lab.dashboard.claims_document import document, stamps_of, waiting
+from lpr_lab.dashboard.claims_document import document, made_or_waiting, stamps_of
 from lpr_lab.dashboard.making import PATIENCE, Documents, DocumentStep
 from lpr_lab.dashboard.query import Query
 from lpr_lab.errors import LprError
@@ -32,11 +32,8 @@ def bases_route(runs_dir: Path) -> Route:
 
     def page() -> Markup:
         making = documents.of(runs_dir, stamps_of(runs_dir))
-        step = making.wait(PATIENCE)
-        if step.result is not None:
-            return step.result
         top = shell.head(TITLE, "The scorecards of all bases are being computed.")
-        return waiting(TITLE, top, step, making.seconds_left)
+        return made_or_waiting(making, PATIENCE, TITLE, top)
 
     async def answer(request: Request) -> HTMLResponse:
         return HTMLResponse(await run_in_threadpool(page))

@@ -7,7 +7,7 @@ from typing import Any
 from markupsafe import Markup
 
 from lpr_lab.dashboard import about, shell, theme
-from lpr_lab.dashboard.making import DocumentStep
+from lpr_lab.dashboard.making import Making
 from lpr_lab.errors import LprError
 from lpr_lab.runs.run import run_folders
 from lpr_lab.storage import file_stamp
@@ -32,8 +32,19 @@ def document(title: str, top: Markup, body: Markup, links: Sequence[Link] = (), 
     return render("dashboard/document.html.j2", body=body, others=links, renews=renews, **page)
 
 
-def waiting(title: str, top: Markup, step: DocumentStep, seconds_left: float | None) -> Markup:
-    """Return a page that says how far the one that was asked for is, and asks for it again by itself."""
+def made_or_waiting(making: Making, patience: float, title: str, top: Markup) -> Markup:
+    """Return a document once it is made, else a page that says how far it is and asks for it again by itself.
+
+    Args:
+        making: of the document.
+        patience: seconds to wait for it.
+        title: of the window, while it is being made.
+        top: heading, while it is being made.
+    """
+    step = making.wait(patience)
+    if step.result is not None:
+        return step.result
+    seconds_left = making.seconds_left
     left = "" if seconds_left is None else duration(seconds_left)
     what = "Runs and claims read"
     body = render("dashboard/making.html.j2", what=what, done=step.done, total=step.total, left=left)
