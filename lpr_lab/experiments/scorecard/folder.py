@@ -1,7 +1,7 @@
 """The folder in which a scorecard is made, as the commands that make it see it: which run is there, which under way.
 
-Several commands may make one scorecard, beside each other or on machines that share the folder: whoever is free takes
-the next run that is neither there nor under way. One at a time chooses, so no two take the same.
+Several commands may make one scorecard beside each other: whoever is free takes the next run that is neither there nor
+under way. One at a time chooses, so no two take the same.
 """
 
 from collections.abc import Iterator
