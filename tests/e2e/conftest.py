@@ -5,7 +5,6 @@ full check sets it) they fail instead, so that a skip cannot hide.
 """
 
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 
 from helpers.sample_runs import HOSTILE, MIXED, SENTENCES, make_run, make_trace
 from lpr_lab.dashboard import serve
+from lpr_lab.experiments.doctor import BROWSERS, find_browser
 from lpr_lab.runs.run import Run
 
 pytest.importorskip("playwright", reason="the browser tests need playwright (pip install -e '.[dev]')")
@@ -46,10 +46,10 @@ def patient_launch() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def chromium() -> str:
-    found = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-    if found and Path(found).exists():
+    found = find_browser()
+    if found:
         return found
-    reason = "NO BROWSER: install Debian's `chromium`, or set CHROMIUM to one; the app was not tested."
+    reason = f"NO BROWSER: install Debian's `{BROWSERS[0]}`, or set CHROMIUM to one; the app was not tested."
     if os.environ.get("LPR_LAB_REQUIRE_BROWSER") == "1":
         pytest.fail(reason)
     pytest.skip(reason)

@@ -5,8 +5,6 @@ numbers is shown, which is for looking, not for publishing. Look at every select
 """
 
 import argparse
-import os
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -14,6 +12,7 @@ from pathlib import Path
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from lpr_lab.dashboard import serve
+from lpr_lab.experiments.doctor import find_browser
 from lpr_lab.runs.find import default_runs_dir, list_runs
 from lpr_lab.runs.run import Run
 
@@ -63,7 +62,6 @@ def main() -> None:
     parser.add_argument("--whole", action="store_true", help="the whole page, not what fits a window")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         run = subject(given.runs_dir)
         if run is None:
@@ -73,7 +71,7 @@ def main() -> None:
             print(f"No finished expansion in {given.runs_dir}: these pictures show made-up numbers.")
             run = make_run(Path(folder) / "runs")
         address = serve(run.path.parent, port=None, open_browser=False, block=False)
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        browser = playwright.chromium.launch(executable_path=find_browser(), args=["--no-sandbox", "--disable-gpu"])
         for width in given.widths:
             for scheme in given.schemes:
                 take(browser, address, run, given.out, width, scheme, given.whole)

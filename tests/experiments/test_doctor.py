@@ -78,6 +78,19 @@ def test_a_browser_that_is_named_but_not_there_is_a_warning(finding, monkeypatch
     assert found.state == "warn" and str(tmp_path / "nowhere") in found.detail
 
 
+def test_the_browser_that_takes_least_is_driven_unless_another_is_named(monkeypatch, tmp_path):
+    for name in ("chromium", "chromium-headless-shell", "other"):
+        (tmp_path / name).write_text("#!/bin/sh\n", encoding="utf-8")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CHROMIUM", raising=False)
+    assert doctor.find_browser() == str(tmp_path / "chromium-headless-shell")
+    monkeypatch.setenv("CHROMIUM", str(tmp_path / "other"))
+    assert doctor.find_browser() == str(tmp_path / "other")
+    monkeypatch.setenv("CHROMIUM", str(tmp_path / "nowhere"))
+    assert doctor.find_browser() is None
+
+
 def test_a_look_that_fails_says_so_and_the_others_go_on(finding, monkeypatch):
     def broken() -> doctor.Finding:
         raise OSError("no such thing")
