@@ -38,12 +38,13 @@ WATCH = """
             mark(-1);
         }
     };
+    new MutationObserver(() => mark(0)).observe(document, { subtree: true, childList: true, attributes: true });
     window.lprQuiet = (ms) => !open && performance.now() - since > ms;
     window.changes = [];
     document.addEventListener("lpr:change", (event) => window.changes.push(event.detail));
 })();
 """
-"""Run before a page's own scripts: knows when nothing is being fetched, and notes what strips announce."""
+"""Run before a page's own scripts: knows when nothing is fetched or drawn, and notes what strips announce."""
 
 STRIP = """
 () => {
@@ -136,7 +137,7 @@ PAGE = """
 
 
 def settle(page: Page, quiet_ms: int = 80) -> None:
-    """Wait until nothing is being fetched and nothing was for a moment."""
+    """Wait until nothing is being fetched or drawn and nothing was for a moment."""
     page.wait_for_function(f"window.lprQuiet && window.lprQuiet({quiet_ms})", polling=25)
     page.wait_for_selector("[data-lpr-page=ready]", state="attached")
     page.wait_for_selector("[data-lpr-waiting]", state="detached")
