@@ -6,16 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.tiny_families import families, tiny_of
 from lpr_lab.errors import UnsupportedModelError, UsageError
-from lpr_lab.measure.guesses import compute
 from lpr_lab.measure.guesses.compute import lens_steps, logit_lens
 from lpr_lab.measure.guesses.lens import finding_in_words
 from lpr_lab.measure.routing import trace
 from lpr_lab.method.upcycle import upcycle
 from lpr_lab.model import head
 from lpr_lab.model.adapter import forward_context, moe_layers
-from lpr_lab.model.bases.families import final_norm, find_decoder_mlps
+from lpr_lab.model.bases.families import final_norm
 from lpr_lab.model.forward import inference
 from lpr_lab.model.stages import enter_stage, selected_stage, use_stage
 
@@ -54,29 +52,6 @@ def test_the_last_layer_guesses_what_the_model_says_in_every_family(family, tiny
     assert lens.layers.tolist() == [0, 1, 2]
     assert_is_the_model_s_own(lens.expanded, logits_of(model, lens, "G1 review"))
     assert_is_the_model_s_own(lens.base, logits_of(model, lens, None))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", families())
-def test_every_family_that_can_be_expanded_is_read_exactly_or_refused(name, tiny_tokenizer):
-    base = tiny_of(name)
-    try:
-        assert base is not None
-        find_decoder_mlps(base)
-    except (AssertionError, UnsupportedModelError):
-        pytest.skip(f"{name} is not expanded")
-    ids = torch.arange(5, 17)
-    if name in REFUSED:
-        with pytest.raises(UnsupportedModelError, match="norm"):
-            compute._states(base, ids[None])
-        return
-    with torch.no_grad():
-        states = compute._states(base, ids[None])
-        assert torch.equal(compute._head_after_norm(base)(states[-1]), base(ids[None]).logits[0])
-
-
-REFUSED = {"openai-gpt", "gemma3n_text", "gemma4_text", "gemma4_unified_text"}
-"""No final norm; four states of each layer; a head that asks for the ids, which are not there."""
 
 
 @pytest.mark.parametrize(
