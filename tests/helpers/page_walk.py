@@ -163,6 +163,7 @@ def check_routing(page: Page, folder: Path) -> set[str]:
 
 def check_strip(page: Page, folder: Path) -> str:
     """Compare strip, panel and table with the address and with the run's files; returns the text that is shown."""
+    page.mouse.move(2, 2)  # left where it clicked it may lie on a token by now, which is shown then
     asked, seen = query_of(page), page.evaluate(STRIP)
     assert seen is not None, "no strip"
     stored = Run(folder / asked["run"]).traces.read(asked["text"])
@@ -177,7 +178,8 @@ def check_strip(page: Page, folder: Path) -> str:
     weight = trace.original_weight if row is None else trace.original_weight[row : row + 1]
     where = "all layers" if layer is None else f"layer {layer}"
     if token is None:
-        assert seen["hint"] and not seen["selected"] and seen["of"] == "whole text", "a token without being asked for"
+        nothing = seen["hint"], seen["selected"], seen["of"]
+        assert nothing == (True, [], "whole text"), f"a token without being asked for: {nothing}"
     else:
         _check_token(seen, trace, token, weight[:, token].mean(), where)
     mean = trace.mass()[:, 0].mean() if row is None else trace.mass()[row, 0]
