@@ -36,7 +36,7 @@ CLAIMS = {
     "smollm2-layers": (SMOLLM2, (19, 20, 21)),
 }
 """Pictures of the parts of claims: on which base, and which."""
-OVER_WORLDS = (8, 9, 10, 15)
+OVER_WORLDS = (8, 9, 10, 15, 17)
 """Claims of which the parts are drawn over small worlds of several seeds."""
 ARMS = {"arms": SMALL, "smollm2-arms": SMOLLM2, "gemma-arms": GEMMA}
 """Pictures of what the arms gained and forgot."""
