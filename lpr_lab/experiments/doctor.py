@@ -275,5 +275,5 @@ def _browser() -> Finding:
     if found:
         return Finding(name="chromium", state="ok", detail=found)
     detail = f"$CHROMIUM names {named}, which is no program" if named else "not found"
-    step = f"Only the dashboard's own tests need it: apt-get install {BROWSERS[0]}, or {BROWSERS[1]}"
+    step = f"Only the dashboard's own tests need it: apt-get install {BROWSERS[0]} libatomic1"
     return Finding(name="chromium", state="warn", detail=detail, next_step=step)
