@@ -34,15 +34,18 @@ def make_languages(
     Raises:
         KeyboardInterrupt: after what was under way was saved; the same call goes on.
     """
-    failed = {}
-    for number, code in enumerate(codes, 1):
-        name = f"{language_name(code)} ({number} of {len(codes)})"
+    failed: dict[str, str] = {}
 
-        def told(text: str, name: str = name) -> None:
+    def teach(code: str, *, wait: bool) -> bool:
+        """Make the runs of a language; return whether some of them are left to another command."""
+        name = f"{language_name(code)} ({codes.index(code) + 1} of {len(codes)})"
+
+        def told(text: str) -> None:
             say(f"{name}: {text}")
 
         texts = Texts()  # for training and measuring, and of one language at a time
-        made = make_missing(card_of(base, code), [ARM], seeds, root, say=told, dry_run=dry_run, texts=texts)
+        options = {"say": told, "dry_run": dry_run, "texts": texts, "wait": wait}
+        made = make_missing(card_of(base, code), [ARM], seeds, root, **options)
         for (_, seed), why in made.failed.items():
             failed[code] = f"seed {seed}: {why}"
         for run in made.runs.values():
@@ -55,4 +58,8 @@ def make_languages(
             except LprError as error:
                 failed[code] = str(error)
                 told(f"Not measured: {error}")
+        return bool(made.left)
+
+    for code in [code for code in codes if teach(code, wait=False)]:  # another command teaches it: it comes last
+        teach(code, wait=True)
     return failed

@@ -42,11 +42,13 @@ class Made:
         runs: by arm and seed, finished.
         new: those of them that this call made.
         failed: why a job was given up, in a sentence.
+        left: what other commands work on, where they were not waited for.
     """
 
     runs: dict[Job, Run] = field(default_factory=dict)
     new: list[Job] = field(default_factory=list)
     failed: dict[Job, str] = field(default_factory=dict)
+    left: list[Job] = field(default_factory=list)
 
 
 def make_missing(
@@ -58,6 +60,7 @@ def make_missing(
     say: Say | None = None,
     dry_run: bool = False,
     texts: "Texts | None" = None,
+    wait: bool = True,
 ) -> Made:
     """Train the runs of a card that are not there yet, and return all.
 
@@ -69,6 +72,7 @@ def make_missing(
         say: told a line before and after every run.
         dry_run: only say what would be made.
         texts: where somebody reads the same texts beside.
+        wait: for runs that other commands work on; else they are left to these.
 
     An arm that cannot be trained is noted, and the others are made.
     """
@@ -81,6 +85,9 @@ def make_missing(
     while making.todo:
         begun = making.begin_next()
         if begun is None:
+            if not wait:
+                making.made.left += making.todo
+                break
             if making.todo and not waits:
                 say(f"Waiting for {len(making.todo)} runs that another command works on.")
             waits = bool(making.todo)

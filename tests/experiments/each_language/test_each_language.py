@@ -6,12 +6,15 @@ import math
 import pytest
 
 from helpers.cli_calls import call
+from helpers.other_commands import while_waiting
 from helpers.sample_scorecard import arm_run, language_run, tiny_card
 from lpr_lab.errors import MissingError
+from lpr_lab.experiments import pipeline
 from lpr_lab.experiments.each_language import make, plan, table
 from lpr_lab.experiments.scorecard import run as making
 from lpr_lab.experiments.scorecard.plan import card_for, experiment_of
 from lpr_lab.measure.significance import rank_correlation, rank_correlation_interval
+from lpr_lab.runs.find import list_runs
 from lpr_lab.runs.scorecard.kept_runs import unpack
 from lpr_lab.storage import read_json_object
 
@@ -138,6 +141,26 @@ def test_what_came_with_the_code_is_what_its_runs_say(tmp_path):
     for path in saved:
         unpack(path.stem, tmp_path, table.RESULTS)
         assert table.build_table(path.stem, tmp_path) == read_json_object(path)
+
+
+def test_a_language_that_another_command_teaches_is_waited_for_when_the_others_are_done(
+    materials, tmp_path, monkeypatch
+):
+    card, finished = tiny_card(materials), []
+
+    def finish(run):
+        run.finish({"schema_version": 1})
+        finished.append(run.config["expanded"])
+
+    monkeypatch.setattr(plan, "card_for", lambda base, **changes: card)
+    monkeypatch.setattr(make, "language_facts", lambda experiment, corpus: {"similarity": 0.5})
+    monkeypatch.setattr(making.Texts, "of", lambda self, experiment, dev=False: None)
+    monkeypatch.setattr(making, "work_on", lambda experiment, run, corpus: finish(run))
+    theirs = pipeline.start(experiment_of(plan.card_of(card.base, "el"), plan.ARM, 0), root=tmp_path)
+    while_waiting(monkeypatch, lambda: theirs.status.is_live and finish(theirs))
+    assert not make.make_languages(card.base, ["el", "tr"], tmp_path, say=lambda text: None)
+    assert finished == [["tr"], ["el"]] and len(list_runs(tmp_path)) == 2
+    assert all(run.phases.get(plan.PHASE) for run in list_runs(tmp_path))
 
 
 @pytest.mark.slow

@@ -3,13 +3,12 @@
 import os
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
+from helpers.other_commands import while_waiting
 from helpers.sample_scorecard import tiny_card
 from lpr_lab.errors import LprError
 from lpr_lab.experiments import pipeline
@@ -170,11 +169,6 @@ def finished_at_once(monkeypatch):
     """Let no run be trained: it is finished as soon as it has begun."""
     monkeypatch.setattr(making.Texts, "of", lambda self, experiment, dev: None)
     monkeypatch.setattr(making, "work_on", lambda experiment, run, corpus: run.finish({"schema_version": 1}))
-
-
-def while_waiting(monkeypatch, happens):
-    """Let something happen where a command waits for others."""
-    monkeypatch.setattr(making, "time", SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: happens()))
 
 
 def test_a_run_that_another_command_works_on_is_left_to_it_and_found_when_it_is_done(
