@@ -213,7 +213,8 @@ def _allocations_table(card: Mapping[str, Any]) -> list[str]:
 def _languages_table() -> list[str]:
     rows = []
     for row in _by_gain():
-        facts = [f"{row[name]:.2f}" for name in ("tokens_per_byte", "similarity")]
+        facts = [row[name] for name in ("tokens_per_byte", "similarity")]
+        facts = [NOT_MEASURED if fact is None else f"{fact:.2f}" for fact in facts]
         rows.append([language_name(row["language"]), _said(row["gain"]), _said(row["cost"]), *facts])
     return table(["language", "its change", "of the original languages", "tokens per byte", "similarity"], rows)
 
