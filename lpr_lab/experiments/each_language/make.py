@@ -44,8 +44,8 @@ def make_languages(
             say(f"{name}: {text}")
 
         texts = Texts()  # for training and measuring, and of one language at a time
-        options = {"say": told, "dry_run": dry_run, "texts": texts, "wait": wait}
-        made = make_missing(card_of(base, code), [ARM], seeds, root, **options)
+        card = card_of(base, code)
+        made = make_missing(card, [ARM], seeds, root, say=told, dry_run=dry_run, texts=texts, wait=wait)
         for (_, seed), why in made.failed.items():
             failed[code] = f"seed {seed}: {why}"
         for run in made.runs.values():
