@@ -23,6 +23,13 @@ Corpus = Annotated[
 Original = Annotated[list[str] | None, typer.Option(help="Original language; repeatable.", show_default="the card's")]
 Expanded = Annotated[list[str] | None, typer.Option(help="Expanded language; repeatable.", show_default="the card's")]
 Precision = Annotated[str | None, typer.Option(help="fp32 or bf16, of all arms.", show_default="the card's")]
+Tasks = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Asked beside bits per byte: choice, inflection, generation, or none; repeatable.",
+        show_default="the card's; none of a chosen corpus",
+    ),
+]
 
 
 @app.callback()
@@ -39,6 +46,7 @@ def show_command(
     original: Original = None,
     expanded: Expanded = None,
     precision: Precision = None,
+    tasks: Tasks = None,
     runs_dir: RunsDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -46,7 +54,7 @@ def show_command(
     from lpr_lab.experiments.scorecard.build import scorecard
     from lpr_lab.experiments.scorecard.plan import chosen_card
 
-    chosen = chosen_card(base, corpus=corpus, original=original, expanded=expanded, precision=precision)
+    chosen = chosen_card(base, corpus=corpus, original=original, expanded=expanded, precision=precision, tasks=tasks)
     card, source = scorecard(chosen, runs_folder(runs_dir))
     if as_json:
         print(json.dumps(card | {"source": source}, ensure_ascii=False))
@@ -106,6 +114,7 @@ def run_command(
     original: Original = None,
     expanded: Expanded = None,
     precision: Precision = None,
+    tasks: Tasks = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be made, and how long.")] = False,
     runs_dir: RunsDir = None,
     quiet: Quiet = False,
@@ -120,7 +129,7 @@ def run_command(
     from lpr_lab.experiments.scorecard.plan import chosen_card
     from lpr_lab.experiments.scorecard.run import make_missing
 
-    card = chosen_card(base, corpus=corpus, original=original, expanded=expanded, precision=precision)
+    card = chosen_card(base, corpus=corpus, original=original, expanded=expanded, precision=precision, tasks=tasks)
     names = _arms(card, only, arm)
     root = runs_folder(runs_dir)
     with progress_output(quiet):
@@ -143,6 +152,7 @@ def save_command(
     original: Original = None,
     expanded: Expanded = None,
     precision: Precision = None,
+    tasks: Tasks = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", help="Folder to write to.", show_default="the package's own", file_okay=False),
@@ -156,7 +166,7 @@ def save_command(
     from lpr_lab.runs.scorecard.kept_runs import packed
     from lpr_lab.runs.scorecard.table import RESULTS, save
 
-    card = chosen_card(base, corpus=corpus, original=original, expanded=expanded, precision=precision)
+    card = chosen_card(base, corpus=corpus, original=original, expanded=expanded, precision=precision, tasks=tasks)
     if choices(card) and out is None:
         raise UsageError(
             f"The package's own folder holds the scorecard of {base} with its own {' and '.join(choices(card))}. "

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from lpr_lab.dashboard.query import Query, codes
-from lpr_lab.experiments.scorecard.plan import Card, card_for, choices, chosen_card
+from lpr_lab.experiments.scorecard.plan import TASKS, Card, card_for, choices, chosen_card
 from lpr_lab.text.languages import language_name
 
 DEFAULT = card_for("small-world")
@@ -18,6 +18,7 @@ def card_of(query: Query) -> Card:
         original=codes(query.original),
         expanded=codes(query.expanded),
         precision=query.precision if query.precision in ("fp32", "bf16") else "",
+        tasks=[task for task in codes(query.tasks) if task in TASKS],
     )
 
 

@@ -29,7 +29,7 @@ _PATTERNS = {
     "sitting": re.compile(r"[0-9a-f]{32}"),
     **dict.fromkeys(("base", "corpus", "where", "sort", "by"), _PRINTED),
 }
-_LISTS = ("langs", "runs", "original", "expanded")
+_LISTS = ("langs", "runs", "original", "expanded", "tasks")
 _ROWS = {"experts": re.compile(r"[0-9A-Za-z.,+ -]{0,8000}"), "similarity": re.compile(r"[0-9A-Za-z.,+ -]{0,20000}")}
 """Numbers one after the other, as they came: the page Plan reads them and says what is wrong with them."""
 
@@ -62,6 +62,8 @@ class Query:
     """Its expanded languages."""
     precision: str = ""
     """What its arms compute in, where that is not its base's own."""
+    tasks: str = ""
+    """What it asks beside bits per byte, with commas between, or `none`, where that is not what is asked anyway."""
     lang: str = ""
     """Language code."""
     langs: str = ""

@@ -138,12 +138,14 @@ def test_a_document_that_failed_is_begun_again():
 
 def test_an_address_of_a_card_is_read_back_as_that_card():
     chosen = {"corpus": "my texts/é.jsonl", "original": ["en"], "expanded": ["el", "qac_Latn"], "precision": "fp32"}
+    chosen |= {"tasks": ["choice", "inflection"]}
     for base in ("small-world", "smollm2-135m", "Qwen/Qwen3-0.6B", "/a folder/model"):
-        for given in ({}, *({name: value} for name, value in chosen.items()), chosen):
+        for given in ({}, *({name: value} for name, value in chosen.items()), {"tasks": ["none"]}, chosen):
             card = chosen_card(base, **given)
             address = httpx.URL("http://here" + claims_address.query_of(card).link("/claims"))
             assert claims_address.card_of(Query.parse(dict(address.params))) == card
-    assert claims_address.card_of(Query.parse({"base": "small-world", "precision": "fp17"})) == claims_address.DEFAULT
+    wrong = {"base": "small-world", "precision": "fp17", "tasks": "riddles"}
+    assert claims_address.card_of(Query.parse(wrong)) == claims_address.DEFAULT
 
 
 def test_languages_that_were_taught_alone_stand_there_with_their_numbers(tmp_path):

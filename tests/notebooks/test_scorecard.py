@@ -16,6 +16,9 @@ def test_what_is_empty_is_the_cards_own_and_claims_that_are_none_are_refused():
     assert ScorecardSettings(text=empty).card == CARDS["small-world"]
     assert ScorecardSettings(text={**empty, "original": ["es"]}).card.original == ("es",)
     assert ScorecardSettings().arms == ["moe_lpr", "no_copy"]
+    assert ScorecardSettings(base="smollm2-135m", text={**empty, "stage1_tokens": 64}).card.tasks == ("choice",)
+    assert ScorecardSettings(base="smollm2-135m", text={**empty, "corpus": "mine/"}).card.tasks == ()
+    assert ScorecardSettings(base="smollm2-135m", text={**empty, "tasks": ["none"]}).card.tasks == ()
     for wrong in ({"claims": (23,)}, {"claims": ()}, {"seeds": 0}):
         with pytest.raises(UsageError, match="claims"):
             ScorecardSettings(**wrong)

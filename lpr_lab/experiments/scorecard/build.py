@@ -7,7 +7,16 @@ from typing import Any, NamedTuple
 
 from lpr_lab.errors import LprError
 from lpr_lab.experiments.config import completed
-from lpr_lab.experiments.scorecard.plan import CARDS, CHOSEN, Card, card_for, choices, chosen_card, experiment_of
+from lpr_lab.experiments.scorecard.plan import (
+    CARDS,
+    CHOSEN,
+    NO_TASKS,
+    Card,
+    card_for,
+    choices,
+    chosen_card,
+    experiment_of,
+)
 from lpr_lab.model.bases.made import is_made, made_folder
 from lpr_lab.progress import run_through
 from lpr_lab.runs.compare.paired_changes import resampled_of
@@ -213,7 +222,8 @@ def _card_of(settings: Mapping[str, Any]) -> Card | None:
     """Return the card that a run with these settings may be of: the one with its languages, if it asks the same."""
     try:
         config = completed(settings)
-        card = chosen_card(str(config["base"]), **{name: config[name] for name in CHOSEN})
+        chosen = {name: config[name] for name in CHOSEN}
+        card = chosen_card(str(config["base"]), **{**chosen, "tasks": chosen["tasks"] or (NO_TASKS,)})
     except (LprError, KeyError, TypeError):  # not a run of the pipeline
         return None
     return card if all(config.get(name) == getattr(card, name) for name in _ASKED) else None

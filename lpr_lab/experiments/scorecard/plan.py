@@ -11,6 +11,7 @@ from typing import Any
 from lpr_lab.errors import one_of
 from lpr_lab.experiments import recipes
 from lpr_lab.experiments.config import Experiment
+from lpr_lab.measure.tasks import kinds
 from lpr_lab.method.allocation import allocate
 from lpr_lab.method.scores.table import LayerScores
 from lpr_lab.method.training.budget import StageBudget
@@ -234,8 +235,12 @@ def _card_like_another(base: str) -> Card:
     return replace(_SMOLLM2, base=base, seeds=1, precision="fp32")
 
 
-CHOSEN = ("corpus", "original", "expanded", "precision")
+CHOSEN = ("corpus", "original", "expanded", "precision", "tasks")
 """What of a card somebody may choose: options of the commands, and keys of the address of the page."""
+NO_TASKS = "none"
+"""Said for the tasks by somebody who wants none, where the card asks some."""
+TASKS = (*kinds.NAMES, NO_TASKS)
+"""What may be said for the tasks."""
 
 
 def chosen_card(
@@ -245,6 +250,7 @@ def chosen_card(
     original: Iterable[str] | None = None,
     expanded: Iterable[str] | None = None,
     precision: str | None = None,
+    tasks: Iterable[str] | None = None,
 ) -> Card:
     """Return the card of a base with what somebody chose of it; what is empty or None stays the base's own.
 
@@ -254,23 +260,42 @@ def chosen_card(
         original: languages; others than the base's own are all reviewed.
         expanded: languages.
         precision: fp32 or bf16, of all arms.
+        tasks: asked beside bits per byte; `none` for none. Of other text than the base's own they are asked only
+            where they are named here.
+
+    Raises:
+        UsageError: a precision or a task that there is not.
     """
     if precision:
         one_of("precision", precision, ("fp32", "bf16"))
-    own = card_for(base)
+    own = _own_card(base, corpus)
     given = {"corpus": corpus, "original": original, "expanded": expanded, "precision": precision}
     changes: dict[str, Any] = {
         name: value if isinstance(value, str) else tuple(value) for name, value in given.items() if value
     }
+    if tasks:
+        asked = tuple(dict.fromkeys(tasks))
+        for task in asked:
+            one_of("task", task, TASKS)
+        changes["tasks"] = tuple(task for task in asked if task != NO_TASKS)
     is_other = changes.get("original", own.original) != own.original
     return replace(own, **changes | ({"unreviewed": ()} if is_other else {}))
 
 
 def choices(card: Card) -> dict[str, tuple[str, ...]]:
     """Return what of a card was chosen: the values of all of `CHOSEN` in which it differs from the base's own."""
-    own = card_for(card.base)
+    own = replace(_own_card(card.base, card.corpus), corpus=card_for(card.base).corpus)
     found = {name: getattr(card, name) for name in CHOSEN if getattr(card, name) != getattr(own, name)}
-    return {name: (value,) if isinstance(value, str) else value for name, value in found.items()}
+    return {name: (value,) if isinstance(value, str) else value or (NO_TASKS,) for name, value in found.items()}
+
+
+def _own_card(base: str, corpus: str | None) -> Card:
+    """Return the card of a base on a text: its own, or one of which it is not known that tasks can be made of it.
+
+    Continuations are chosen among translations, which few corpora are.
+    """
+    own = card_for(base)
+    return replace(own, corpus=corpus, tasks=()) if corpus and corpus != own.corpus else own
 
 
 def experiment_of(

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from lpr_lab.errors import LprError, MissingError
+from lpr_lab.errors import BusyError, LprError, MissingError
 from lpr_lab.experiments import pipeline
 from lpr_lab.experiments.config import Experiment
 from lpr_lab.experiments.corpus import corpus_of
@@ -98,9 +98,11 @@ def make_missing(
         left = _left(time.monotonic() - began, len(made.new), len(making.todo) + 1)
         say(f"{number} of {making.total}: {name}, seed {seed}{left}")
         try:
-            work_on(experiment, run, _text_of(experiment, run, texts, card.arms[name].on_dev))
+            work_on(experiment, run, texts.of(experiment, dev=card.arms[name].on_dev))
         except LprError as error:
             making.give_up((name, seed), error)
+            if not isinstance(error, BusyError):  # else it is another command's
+                _put_away(run, error)
         else:
             made.runs[name, seed] = run
             made.new.append((name, seed))
@@ -234,15 +236,11 @@ def work_on(experiment: Experiment, run: Run, corpus: Corpus | None = None) -> N
         pipeline.finish(context)
 
 
-def _text_of(experiment: Experiment, run: Run, texts: Texts, dev: bool) -> Corpus:
-    """Return what a run reads; where that cannot be had, a run in which nothing was done is not left behind."""
-    try:
-        return texts.of(experiment, dev=dev)
-    except LprError as error:
-        run.stop("failed", error=error)
-        if not run.status.done_phases:
-            discard(run)
-        raise
+def _put_away(run: Run, error: LprError) -> None:
+    """Leave a run that failed to be looked at and gone on with, or, where nothing was done in it, not at all."""
+    run.stop("failed", error=error)
+    if not run.status.done_phases:
+        discard(run)
 
 
 def seconds_of(run: Run) -> float:

@@ -1,6 +1,6 @@
 """The code behind the notebook about claims: makes the runs of some, and keeps the table in a run of its own."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import pandas as pd
 from lpr_lab.errors import UsageError
 from lpr_lab.experiments.scorecard.build import build
 from lpr_lab.experiments.scorecard.exact import exact_run
-from lpr_lab.experiments.scorecard.plan import Card, card_for
+from lpr_lab.experiments.scorecard.plan import CHOSEN, Card, chosen_card
 from lpr_lab.experiments.scorecard.run import make_missing
 from lpr_lab.runs.claims import Claim, as_records
 from lpr_lab.runs.find import start_run
@@ -28,7 +28,7 @@ class ScorecardSettings:
     claims: tuple[int, ...] = (15,)
     seeds: int = 3
     text: dict[str, Any] = field(default_factory=dict)
-    """Corpus, languages, and budgets, by the names of a card."""
+    """Corpus, languages, what is asked, and budgets, by the names of a card."""
 
     def __post_init__(self) -> None:
         known = {claim.number for claim in CLAIMS}
@@ -42,8 +42,10 @@ class ScorecardSettings:
     @property
     def card(self) -> Card:
         """What all arms share."""
-        given = {name: tuple(value) if isinstance(value, list) else value for name, value in self.text.items() if value}
-        return card_for(self.base, **given)
+        given: dict[str, Any] = {name: value for name, value in self.text.items() if value}
+        chosen = {name: given.pop(name) for name in CHOSEN if name in given}
+        own = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+        return replace(chosen_card(self.base, **chosen), **own)
 
     @property
     def arms(self) -> list[str]:

@@ -6,16 +6,17 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from helpers.other_commands import while_waiting
 from helpers.sample_scorecard import tiny_card
-from lpr_lab.errors import LprError
+from lpr_lab.errors import BusyError, LprError
 from lpr_lab.experiments import pipeline
 from lpr_lab.experiments.config import Experiment
 from lpr_lab.experiments.scorecard import run as making
 from lpr_lab.experiments.scorecard.build import build, find_arms
-from lpr_lab.experiments.scorecard.plan import ARMS, card_for, experiment_of, jobs
+from lpr_lab.experiments.scorecard.plan import ARMS, card_for, choices, chosen_card, experiment_of, jobs
 from lpr_lab.experiments.scorecard.run import make_missing
 from lpr_lab.runs.find import list_runs
 from lpr_lab.runs.scorecard import instrument
@@ -44,6 +45,19 @@ def test_all_arms_compute_in_one_precision_whatever_the_machine_has(base):
     precisions = {experiment_of(card, name, 0).precision for name, arm in ARMS.items() if not arm.after}
     assert precisions == {card.precision} <= {"fp32", "bf16"}
     assert experiment_of(card_for(base, precision="fp32"), "moe_lpr", 0).precision == "fp32"
+
+
+def test_text_that_somebody_chose_is_asked_only_the_tasks_that_are_named():
+    assert card_for("smollm2-135m").tasks == chosen_card("smollm2-135m", corpus="demo").tasks == ("choice",)
+    assert chosen_card("smollm2-135m", corpus="mine/").tasks == ()
+    for tasks, asked in ((["inflection", "choice"], ("inflection", "choice")), (["none"], ())):
+        card = chosen_card("smollm2-135m", tasks=tasks)
+        assert card.tasks == experiment_of(card, "moe_lpr", 0).asked.tasks == asked
+        assert choices(card) == {"tasks": tuple(tasks)}
+        assert chosen_card("smollm2-135m", corpus="mine/", tasks=tasks).tasks == asked
+    assert choices(chosen_card("smollm2-135m", corpus="mine/", tasks=["none"])) == {"corpus": ("mine/",)}
+    with pytest.raises(LprError, match="riddles"):
+        chosen_card("smollm2-135m", tasks=["riddles"])
 
 
 def test_a_learning_rate_is_a_share_of_what_suits_the_recipe():
@@ -214,6 +228,34 @@ def test_without_its_text_nothing_is_begun_that_stays(materials, tmp_path, monke
     assert set(made.failed.values()) == {"no such text"} and list_runs(tmp_path) == []
 
 
+@pytest.fixture
+def own_text(materials, sentences, tmp_path):
+    """A folder of plain text in two languages, no line of one a translation of a line of the other."""
+    folder = tmp_path / "my-texts"
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    for code in ("en", "el"):
+        words = " ".join(sentences[code]).split()
+        paragraphs = (" ".join(generator.choice(words, size=30)) for _ in range(120))
+        (folder / f"{code}.txt").write_text("\n\n".join(paragraphs), encoding="utf-8")
+    return str(folder)
+
+
+def test_any_text_is_good_for_a_scorecard_though_no_tasks_can_be_made_of_it(materials, tmp_path, own_text):
+    chosen = chosen_card(str(materials / "base"), corpus=own_text, original=["en"], expanded=["el"])
+    small = {name: getattr(tiny_card(materials), name) for name in ("block_tokens", "eval_tokens_per_language")}
+    card = replace(chosen, stage1_tokens=64, stage2_tokens=64, blocks_per_step=2, self_samples=0, **small)
+    made = make_missing(card, ["full"], 1, tmp_path / "runs", say=lambda text: None)
+    assert not made.failed and made.new == [("full", 0)]
+
+
+def test_a_run_that_fails_before_anything_is_done_does_not_stay(materials, tmp_path, own_text):
+    card = replace(tiny_card(materials), corpus=own_text, unreviewed=(), tasks=("choice",))
+    made = make_missing(card, ["full", "lora"], 1, tmp_path / "runs", say=lambda text: None)
+    assert len(made.failed) == 2 and all("in common" in why for why in made.failed.values())
+    assert list_runs(tmp_path / "runs") == []
+
+
 def test_runs_of_a_base_that_is_not_here_are_not_taken_for_missing(materials, tmp_path, finished_at_once):
     card = tiny_card(materials)
     run = make_missing(card, ["full"], 1, tmp_path, say=lambda text: None).runs["full", 0]
@@ -263,3 +305,14 @@ def test_an_arm_that_fails_is_noted_and_the_others_are_made(materials, tmp_path,
     monkeypatch.setattr("lpr_lab.experiments.scorecard.run.Texts.of", lambda self, experiment, dev: None)
     made = make_missing(tiny_card(materials), ["full", "lora"], 1, tmp_path, say=lambda text: None)
     assert made.failed == {("full", 0): "out of paper"} and made.new == [("lora", 0)]
+
+
+def test_a_run_that_another_command_began_first_stays_its_own(materials, tmp_path, monkeypatch):
+    def is_taken(experiment, run, corpus):
+        raise BusyError(f"{run.id} is worked on")
+
+    monkeypatch.setattr(making, "work_on", is_taken)
+    monkeypatch.setattr(making.Texts, "of", lambda self, experiment, dev: None)
+    made = make_missing(tiny_card(materials), ["full"], 1, tmp_path, say=lambda text: None)
+    (run,) = list_runs(tmp_path)
+    assert run.id in made.failed["full", 0] and run.status.recorded_state != "failed"
