@@ -11,13 +11,16 @@ from lpr_lab.cli.completion import complete_run
 app = typer.Typer(
     help="Make the controls without which a fall or rise on original languages says little.", no_args_is_help=True
 )
-Dataset = Annotated[str, typer.Option("--data", help="Test sets: heldout or dev.")]
+Dataset = Annotated[
+    str,
+    typer.Option("--data", help="Test sets: heldout or dev.", show_default="heldout, or else dev"),
+]
 
 
 @app.command("old-only")
 def old_only_command(
     run_id: Annotated[str, typer.Argument(metavar="RUN", help="Id, or `latest`.", autocompletion=complete_run)],
-    dataset: Dataset = "heldout",
+    dataset: Dataset = "",
     runs_dir: RunsDir = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -29,9 +32,10 @@ def old_only_command(
     points, with a 95 % interval paired over documents.
     """
     from lpr_lab.experiments.controls.arms import make_old_only
-    from lpr_lab.runs.compare.control_runs import excess_forgetting
+    from lpr_lab.runs.compare.control_runs import excess_forgetting, forgotten_on
 
     (run,) = open_runs(runs_folder(runs_dir), [run_id])
+    dataset = forgotten_on(run, dataset)
     with progress_output(quiet):
         control = make_old_only(run)
     table = excess_forgetting(run, control, dataset)

@@ -23,6 +23,7 @@ from lpr_lab.measure.trace import RoutingTrace
 from lpr_lab.runs.find import list_runs
 from lpr_lab.runs.run import Run
 from lpr_lab.text.languages import language_name
+from lpr_lab.text.splits import main_test_set
 from lpr_lab.views.html.templates import render
 from lpr_lab.views.numbers import change, percent
 
@@ -128,8 +129,7 @@ def _gained(run: Run) -> str:
     table = run.tables.read("change")
     if table is None or table.empty:
         return "This run was not measured."
-    data = "heldout" if "heldout" in set(table["dataset"]) else str(table["dataset"].iloc[0])
-    rows = table[table["dataset"] == data]
+    rows = table[table["dataset"] == main_test_set(table["dataset"])]
     said = []
     for role in ("expanded", "original"):
         part = rows[rows["role"] == role].to_dict("records")

@@ -16,7 +16,7 @@ def find_contexts(
     run: Run,
     use: Callable[[], AbstractContextManager[HasModel]],
     *,
-    dataset: str = "heldout",
+    dataset: str = "",
     stage: str = "",
     without: tuple[int, int] | None = None,
 ) -> Iterator[ContextStep]:
@@ -27,7 +27,7 @@ def find_contexts(
     Args:
         run: with weights, and a corpus that is here or can be fetched.
         use: gives the model for one step and takes it back, so that others can use it in between.
-        dataset: the test set.
+        dataset: the test set; the one that says most (`text.corpus.main_split`) where none is named.
         stage: of the model; empty for the newest.
         without: (layer, expert) of one that is also left out.
 
@@ -58,7 +58,7 @@ def find_contexts(
         yield step
 
 
-def find_tokens(run: Run, use: Callable[[], AbstractContextManager[HasModel]], dataset: str = "heldout") -> Tokens:
+def find_tokens(run: Run, use: Callable[[], AbstractContextManager[HasModel]], dataset: str = "") -> Tokens:
     """Return the tokens of the documents that a run's contexts are from: the run keeps their ids and places only.
 
     Arguments are those of `find_contexts`.
@@ -70,7 +70,9 @@ def find_tokens(run: Run, use: Callable[[], AbstractContextManager[HasModel]], d
     """
     kept = read_contexts(run, dataset)
     if kept is None:
-        raise MissingError(f"Run {run.id} keeps no contexts of its experts in {dataset} text; find them first.")
+        raise MissingError(
+            f"Run {run.id} keeps no contexts of its experts in {dataset or 'any'} text; find them first."
+        )
     languages = list(scored_roles(run))
     corpus = corpus_of(run.config, languages)
     with use() as held:

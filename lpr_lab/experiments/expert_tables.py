@@ -19,8 +19,8 @@ from lpr_lab.model.stages import stage_names
 from lpr_lab.runs.run import Run
 from lpr_lab.text.corpus import Corpus, comparable_splits
 from lpr_lab.text.packing import pack
+from lpr_lab.text.splits import TEST_SETS
 
-SPLITS = ("heldout", "dev")
 MAX_DOCUMENT_TOKENS = 256
 BLOCK_TOKENS = 256
 
@@ -114,7 +114,7 @@ def count_experts(
     roles: Mapping[str, str],
     use: Callable[[], AbstractContextManager[HasModel]],
     *,
-    splits: Sequence[str] = SPLITS,
+    splits: Sequence[str] = TEST_SETS,
     tokens_per_language: int,
     precision: str = "auto",
 ) -> Iterator[Progress]:

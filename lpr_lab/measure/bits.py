@@ -44,6 +44,7 @@ from lpr_lab.text.corpus import Corpus
 from lpr_lab.text.languages import find_language
 from lpr_lab.text.packing import NO_TARGET, PackedBlocks, pack, refuse_if_documents_mix
 from lpr_lab.text.round_trip import LostText
+from lpr_lab.text.splits import TEST_SETS
 from lpr_lab.text.vocabulary import require_embeddings
 
 LOST_COLUMNS = ["language", "role", "dataset", "n_bytes", "lost_bytes", "lost_share", "characters"]
@@ -116,7 +117,7 @@ def evaluate(
     *,
     languages: Sequence[str],
     original: Sequence[str] = (),
-    splits: Sequence[str] = ("heldout", "dev"),
+    splits: Sequence[str] = TEST_SETS,
     stages: Sequence[str] = (),
     tokens_per_language: int = 4096,
     max_document_tokens: int = 256,

@@ -17,6 +17,7 @@ from lpr_lab.progress import progress
 from lpr_lab.text.blocks import Batch
 from lpr_lab.text.corpus import Corpus
 from lpr_lab.text.shards.blocks import pack_documents
+from lpr_lab.text.splits import TEST_SETS
 from lpr_lab.text.vocabulary import require_embeddings
 
 COLUMNS = ["layer", "language", "role", "dataset", "accuracy", "n_tokens"]
@@ -29,7 +30,7 @@ def classifier_accuracy(
     *,
     languages: Sequence[str],
     original: Sequence[str],
-    splits: Sequence[str] = ("heldout", "dev"),
+    splits: Sequence[str] = TEST_SETS,
     tokens_per_language: int = 1024,
     max_document_tokens: int = 256,
     block_tokens: int = 256,

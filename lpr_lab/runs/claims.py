@@ -14,6 +14,7 @@ import pandas as pd
 from lpr_lab.measure.significance import BETTER, Difference, change_of
 from lpr_lab.model.bases.rounding import logit_tolerance
 from lpr_lab.runs.watch.alerts import FORGETTING_PERCENT
+from lpr_lab.text.splits import main_test_set
 
 MIN_GAIN_PERCENT = 8.0
 MAX_FORGETTING_PERCENT = FORGETTING_PERCENT
@@ -50,11 +51,6 @@ class Claim:
     is_exact: bool = False
 
 
-def main_dataset(table: pd.DataFrame) -> str:
-    """Return the data set to report first: held-out text where there is any."""
-    return "heldout" if "heldout" in set(table["dataset"]) else str(table["dataset"].iloc[0])
-
-
 def check(
     changes: pd.DataFrame,
     original_weight: pd.DataFrame | None,
@@ -80,7 +76,7 @@ def check(
         only_stage: `stage1` or `stage2` for a run of one stage: only what that stage is for is claimed.
         stages: by step, what it found; for those that trained, whether they diverged.
     """
-    dataset = main_dataset(changes)
+    dataset = main_test_set(changes["dataset"])
     changes = changes[changes["dataset"] == dataset]
     expanded, original = changes[changes["role"] == "expanded"], changes[changes["role"] == "original"]
     claims = [

@@ -6,6 +6,7 @@ No sentence is kept: runs hold no text of others. Whoever has the corpus finds t
 from typing import TYPE_CHECKING
 
 from lpr_lab.measure.contexts.expert_contexts import ExpertContexts
+from lpr_lab.text.splits import main_test_set
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -15,15 +16,17 @@ if TYPE_CHECKING:
 CONTEXTS, NEIGHBOURS, EFFECTS = TABLES = ("expert_contexts", "expert_neighbours", "expert_effects")
 
 
-def read_contexts(run: "Run", dataset: str = "heldout", stage: str = "") -> ExpertContexts | None:
+def read_contexts(run: "Run", dataset: str = "", stage: str = "") -> ExpertContexts | None:
     """Return what a run keeps of one test set at one stage, without sentences; None where that was not read.
 
     Args:
         run: any.
-        dataset: name of the test set.
+        dataset: name of the test set; held-out text where none is named, or else what there is.
         stage: of the run's model; empty for the one that was read last.
     """
     found = run.tables.read(CONTEXTS)
+    if found is not None:
+        dataset = dataset or main_test_set(found["dataset"])
     if found is None or not (stages := found.loc[found["dataset"] == dataset, "stage"].unique().tolist()):
         return None
     stage = stage or stages[-1]

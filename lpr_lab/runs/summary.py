@@ -8,6 +8,7 @@ from lpr_lab.measure.significance import ADAPTATION, UNCLEAR, change_of
 from lpr_lab.runs.claims import diverged
 from lpr_lab.runs.run import Run
 from lpr_lab.text.languages import get_language
+from lpr_lab.text.splits import main_test_set
 
 _DATASETS = {"heldout": "held-out text", "dev": "text like that of training"}
 
@@ -24,8 +25,7 @@ def summary_lines(results: Mapping[str, Any], seconds: Mapping[str, float]) -> l
     Raises:
         KeyError: these are the results of something else.
     """
-    datasets = [row["dataset"] for row in results["change"]]
-    dataset = "heldout" if "heldout" in datasets else datasets[0]
+    dataset = main_test_set(row["dataset"] for row in results["change"])
     change = [row for row in results["change"] if row["dataset"] == dataset]
     weights = [row for row in (results.get("routing") or {}).get("original_weight") or () if row["dataset"] == dataset]
     known, taught = (_list([_name(code) for code in results[role]]) for role in ("original", "expanded"))

@@ -18,7 +18,7 @@ from typing import Any
 
 from lpr_lab.errors import UsageError, one_of
 from lpr_lab.text.languages import language_codes
-from lpr_lab.text.splits import SPLITS
+from lpr_lab.text.splits import SPLITS, TEST_SETS
 
 
 @dataclass(frozen=True)
@@ -143,3 +143,15 @@ def comparable_splits(corpus: Corpus, splits: Sequence[str], languages: Sequence
     there = [split for split in splits if split in corpus.splits]
     whole = [split for split in there if all(corpus.documents(split, code) for code in languages)]
     return whole or there
+
+
+def main_split(corpus: Corpus, languages: Sequence[str]) -> str:
+    """Return the split that says most of models in these languages: held-out text, or dev text where that is not whole.
+
+    Raises:
+        UsageError: the corpus has neither.
+    """
+    found = comparable_splits(corpus, TEST_SETS, languages)
+    if not found:
+        raise UsageError(f"The corpus {corpus.name} has neither held-out nor dev text; it has {corpus.splits}.")
+    return found[0]

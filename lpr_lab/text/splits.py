@@ -8,7 +8,7 @@ words in a row with it.
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -23,6 +23,9 @@ source and genre, where there is one."""
 
 DEALT = SPLITS[:3]
 """What one source is divided into."""
+
+TEST_SETS = ("heldout", "dev")
+"""What models are scored on; text of another genre than they learned from says more, but few corpora have it."""
 
 NGRAM = 13
 """Words in a row that two texts may not share; in scripts without spaces, characters."""
@@ -42,6 +45,20 @@ class Block(NamedTuple):
     document: str
     split: str
     text: str
+
+
+def in_order(test_sets: Iterable[str]) -> list[str]:
+    """Return the names of test sets, each once, held-out text first."""
+    return sorted(map(str, dict.fromkeys(test_sets)), key=lambda name: name != TEST_SETS[0])
+
+
+def main_test_set(test_sets: Iterable[str]) -> str:
+    """Return the one to report first: held-out text where there is any; empty where there is none.
+
+    >>> main_test_set(["dev", "heldout"]), main_test_set(["dev"])
+    ('heldout', 'dev')
+    """
+    return next(iter(in_order(test_sets)), "")
 
 
 def assign_split(path: str) -> str:

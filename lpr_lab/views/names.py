@@ -1,5 +1,6 @@
 """What roles, data sets and experts are called on screen."""
 
+from lpr_lab.text.splits import in_order
 from lpr_lab.views import Table
 
 ROLES = {"original": "Original languages", "expanded": "Expanded languages"}
@@ -12,7 +13,7 @@ def dataset_name(name: str) -> str:
 
 def datasets(table: Table) -> list[str]:
     """Return the data sets of a table, held-out text first."""
-    return sorted(map(str, dict.fromkeys(table["dataset"])), key=lambda name: name != "heldout")
+    return in_order(table["dataset"])
 
 
 def expert_name(expert: int) -> str:

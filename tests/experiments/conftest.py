@@ -3,6 +3,7 @@
 import sys
 from functools import partial
 
+import numpy as np
 import pytest
 
 from helpers.tiny_corpus import write_corpus
@@ -24,3 +25,15 @@ def materials(tiny_model, tiny_tokenizer, sentences, tmp_path_factory):
     tiny_tokenizer.save_pretrained(folder / "base")
     write_corpus(folder / "corpus.jsonl", sentences, ("en", "es", "el", "tr"))
     return folder
+
+
+@pytest.fixture(scope="module")
+def own_text(sentences, tmp_path_factory) -> str:
+    """A folder of plain text in two languages, as people have it: without splits, ids and translations."""
+    folder = tmp_path_factory.mktemp("my-texts")
+    generator = np.random.default_rng(0)
+    for code in ("en", "el"):
+        words = " ".join(sentences[code]).split()
+        paragraphs = (" ".join(generator.choice(words, size=30)) for _ in range(120))
+        (folder / f"{code}.txt").write_text("\n\n".join(paragraphs), encoding="utf-8")
+    return str(folder)

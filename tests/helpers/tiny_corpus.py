@@ -15,11 +15,15 @@ class TinyCorpus:
     """What `load_corpus` returns, as far as the verbs use it."""
 
     name = "tiny"
-    splits = ("train", "replay", "dev", "heldout")
     manifest: dict = {}  # noqa: RUF012
 
-    def __init__(self, sentences: dict[str, list[str]], languages: tuple[str, ...]) -> None:
-        self.languages = languages
+    def __init__(
+        self,
+        sentences: dict[str, list[str]],
+        languages: tuple[str, ...],
+        splits: tuple[str, ...] = ("train", "replay", "dev", "heldout"),
+    ) -> None:
+        self.languages, self.splits = languages, splits
         self._documents = {
             language: tuple(
                 Document(f"{start}", language, " ".join(sentences[language][(start + i) % 6] for i in range(3)), "tiny")

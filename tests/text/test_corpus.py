@@ -7,7 +7,7 @@ import json
 import pytest
 
 from lpr_lab.errors import UsageError
-from lpr_lab.text.corpus import Corpus, Document, comparable_splits, describe_documents
+from lpr_lab.text.corpus import Corpus, Document, comparable_splits, describe_documents, main_split
 from lpr_lab.text.load import load_corpus
 
 
@@ -36,6 +36,9 @@ def test_a_split_without_text_in_one_language_is_no_test_set_while_another_has_a
     assert comparable_splits(partial, ("heldout", "dev"), ["el", "en"]) == ["dev"]
     assert comparable_splits(partial, ("heldout", "dev"), ["en"]) == ["heldout", "dev"]
     assert comparable_splits(partial, ("heldout",), ["el", "en"]) == ["heldout"]
+    assert main_split(partial, ["el", "en"]) == "dev" and main_split(partial, ["en"]) == "heldout"
+    with pytest.raises(UsageError, match="neither"):
+        main_split(corpus(train_el=["a"]), ["el"])
 
 
 def test_an_unknown_split_or_language_is_named_with_what_there_is():

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lpr_lab.measure.bits import document_nats, evaluate
 from lpr_lab.measure.controls.self_samples import MAX_REPETITION, draw_samples
 from lpr_lab.measure.documents import choose_documents
-from lpr_lab.text.corpus import Corpus, Document
+from lpr_lab.text.corpus import Corpus, Document, main_split
 from lpr_lab.text.packing import pack
 
 MIN_BELOW_NGRAM_PERCENT = 15.0
@@ -58,7 +58,7 @@ def check(
         twin_bits_per_byte and above_twin_percent (None without a twin), swaps_found, repetition, and `fails`, the names
         of the checks that failed.
     """
-    split = "heldout" if "heldout" in corpus.splits else "dev"
+    split = main_split(corpus, languages)
     budget = {"languages": languages, "splits": [split], "tokens_per_language": tokens_per_language}
     bits = _bits(model, tokenizer, corpus, budget)
     loops = _loops(model, tokenizer, corpus, languages, seed)

@@ -19,7 +19,7 @@ from lpr_lab.experiments.studies.scoring_settings import EvaluationSettings
 from lpr_lab.experiments.studies.subjects import find_subject, has_default_settings, languages_in, scored
 from lpr_lab.experiments.tasks import task_results
 from lpr_lab.measure.significance import BETTER, change_of
-from lpr_lab.runs.claims import MAX_FORGETTING_PERCENT, Claim, as_records, main_dataset
+from lpr_lab.runs.claims import MAX_FORGETTING_PERCENT, Claim, as_records
 from lpr_lab.runs.compare import paired_scores
 from lpr_lab.runs.compare.paired_scores import PairedChange
 from lpr_lab.runs.compare.trade_off import trade_off
@@ -27,6 +27,7 @@ from lpr_lab.runs.find import list_runs, start_run
 from lpr_lab.runs.formats import json_records
 from lpr_lab.runs.model_ref import BASE, ModelRef, analysed_run, parse_model_ref, run_id_in, tuned_as
 from lpr_lab.runs.run import Run
+from lpr_lab.text.splits import main_test_set
 
 KIND = "evaluation"
 
@@ -155,7 +156,7 @@ def check(evaluation: Evaluation, change: pd.DataFrame) -> list[Claim]:
     if again is not None:
         text = "Scores that the run kept of the same documents come out again (largest difference, %)."
         claims.append(Claim("repeatable", text, again, 0.5, again <= 0.5))
-    dataset = main_dataset(change)
+    dataset = main_test_set(change["dataset"])
     rows = change[change["dataset"] == dataset]
     taught, known = (rows[rows["role"] == role] for role in ("expanded", "original"))
     if len(taught):

@@ -3,7 +3,7 @@
 A run of this kind keeps the same tables and traces as the run it looks at, for other text, languages or layers.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -33,7 +33,7 @@ from lpr_lab.runs.claims import MIN_ORIGINAL_WEIGHT, MIN_SEPARATION, Claim, as_r
 from lpr_lab.runs.find import start_run
 from lpr_lab.runs.formats import json_records
 from lpr_lab.runs.run import Run
-from lpr_lab.text.corpus import Corpus
+from lpr_lab.text.corpus import Corpus, main_split
 from lpr_lab.text.languages import language_codes
 from lpr_lab.text.sample_texts import TEXTS
 
@@ -52,7 +52,8 @@ class RoutingSettings:
     """Empty for the one that the run was made from."""
     languages: tuple[str, ...] = ()
     """Empty for all of the run."""
-    test_sets: tuple[str, ...] = ("heldout",)
+    test_sets: tuple[str, ...] = ()
+    """Splits; empty for held-out text, or dev text where that is not there in every language."""
     tokens_per_language: int = 2048
     """Counted, per test set."""
     n_sentences: int = 2
@@ -85,7 +86,7 @@ class Analysis:
     def uses_defaults(self) -> bool:
         """Whether model and text are as they come, so that the measured claims must hold as well."""
         asked = (self.settings.corpus, self.settings.layers, self.settings.test_sets)
-        return asked == (self.subject.config["corpus"], "all", ("heldout",)) and has_default_settings(self.subject)
+        return asked == (self.subject.config["corpus"], "all", ()) and has_default_settings(self.subject)
 
     def table(self, name: str) -> pd.DataFrame:
         """Return one of the tables, empty where there was nothing to count."""
@@ -128,10 +129,11 @@ def measure(analysis: Analysis) -> None:
         return
     with run.working("measure"):
         corpus = corpus_of(analysis.subject.config, list(analysis.roles), settings.corpus)
+        test_sets = settings.test_sets or (main_split(corpus, list(analysis.roles)),)
         model, tokenizer = load_model(analysis.subject)
         wanted = _layers(settings.layers, list(expansion_config(model).layer_indices))
         counter = ExpertCounter(stage_names(model))
-        options = {"splits": settings.test_sets, "tokens_per_language": settings.tokens_per_language}
+        options = {"splits": test_sets, "tokens_per_language": settings.tokens_per_language}
 
         @contextmanager
         def use() -> Iterator[Any]:
@@ -143,7 +145,7 @@ def measure(analysis: Analysis) -> None:
                 bar.update(step.done - bar.n)
         tables = {name: table[table["layer"].isin(wanted)] for name, table in counter.tables(tokenizer).items()}
         if tables["expert_load"].empty:
-            sets = ", ".join(settings.test_sets)
+            sets = ", ".join(test_sets)
             raise UsageError(f"The corpus {corpus.name} has no text in the test sets {sets}, so nothing was counted.")
         for name, table in tables.items():
             if len(table):
@@ -154,7 +156,7 @@ def measure(analysis: Analysis) -> None:
                 tokenizer,
                 corpus,
                 analysis.roles,
-                splits=settings.test_sets,
+                splits=test_sets,
                 tokens_per_language=settings.causal_tokens,
             )
             run.tables.write("causal", caused[caused["layer"].isin(wanted)])
@@ -168,7 +170,7 @@ def measure(analysis: Analysis) -> None:
         if len(samples) > 1:
             compared = compare_languages(model, tokenizer, samples).to_frame()
             run.tables.write("segment", compared[compared["layer"].isin(wanted)])
-        for name, (language, text) in _texts(analysis, corpus).items():
+        for name, (language, text) in _texts(analysis, corpus, test_sets).items():
             traced = trace(model, tokenizer, text, language, stages=stage_names(model))
             traced.model |= {"run": analysis.subject.id}
             run.traces.write(name, _only(traced, wanted))
@@ -282,13 +284,13 @@ def _guesses(analysis: Analysis, corpus: Corpus, model: Any, tokenizer: Any) -> 
         return None
 
 
-def _texts(analysis: Analysis, corpus: Corpus) -> dict[str, tuple[str, str]]:
+def _texts(analysis: Analysis, corpus: Corpus, test_sets: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Return name -> (language, text): our own sample texts, then the beginnings of documents."""
     found: dict[str, tuple[str, str]] = {}
     for code in analysis.roles:
         if code in TEXTS:
             found[code] = (code, TEXTS[code])
-        split = next((name for name in analysis.settings.test_sets if name in corpus.splits), None)
+        split = next((name for name in test_sets if name in corpus.splits), None)
         documents = corpus.documents(split, code) if split else []
         for number, document in enumerate(documents[: analysis.settings.n_sentences], 1):
             found[f"{code}-{number}"] = (code, beginning(document.text))

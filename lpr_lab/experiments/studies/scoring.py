@@ -3,7 +3,7 @@
 Two models that were measured on different documents are refused, if possible before any work.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,8 +24,9 @@ from lpr_lab.runs.compare import paired_scores
 from lpr_lab.runs.compare.paired_slices import paired_slice_scores
 from lpr_lab.runs.model_ref import BASE, ModelRef, stages_of
 from lpr_lab.runs.run import Run
-from lpr_lab.text.corpus import Corpus
+from lpr_lab.text.corpus import Corpus, main_split
 from lpr_lab.text.languages import language_name
+from lpr_lab.text.splits import main_test_set
 
 MAX_DOCUMENT_TOKENS = 256
 
@@ -43,15 +44,16 @@ def score(before: ModelRef, after: ModelRef, settings: EvaluationSettings, run: 
         ComparisonRefusedError: their tokenizers choose different documents.
     """
     corpus = corpus_of(after.run.config, settings.languages, settings.corpus)
+    test_sets = settings.test_sets or (main_split(corpus, settings.languages),)
     run.documents.write("data", corpus.manifest)
     model, tokenizer = load_model(after.run)
     other = load_model(before.run) if before.run.id != after.run.id else None
     if other is not None:
-        _refuse_other_documents(settings, corpus, tokenizer, other[1])
+        _refuse_other_documents(settings, test_sets, corpus, tokenizer, other[1])
     options: dict[str, Any] = {
         "languages": settings.languages,
         "original": [code for code, role in languages_in(after.run).items() if role == "original"],
-        "splits": settings.test_sets,
+        "splits": test_sets,
         "tokens_per_language": settings.eval_tokens_per_language,
         "max_document_tokens": MAX_DOCUMENT_TOKENS,
         "bootstrap": settings.bootstrap,
@@ -106,10 +108,11 @@ def take_kept(before: ModelRef, after: ModelRef, settings: EvaluationSettings, r
         raise ComparisonRefusedError(" ".join([reason, *([f"({'; '.join(hashes)})"] if hashes else [])]))
     first, last = called(before, after.run), called(after, after.run)
     keys = list(zip(found.rows["language"], found.rows["dataset"], strict=True))
-    wanted = [code in settings.languages and dataset in settings.test_sets for code, dataset in keys]
+    test_sets = settings.test_sets or (main_test_set(found.rows["dataset"]),)
+    wanted = [code in settings.languages and dataset in test_sets for code, dataset in keys]
     rows = found.rows[wanted].reset_index(drop=True)
     if rows.empty:
-        asked = f"{', '.join(settings.languages)} on {', '.join(settings.test_sets)}"
+        asked = f"{', '.join(settings.languages)} on {', '.join(test_sets)}"
         there = ", ".join(f"{code} on {dataset}" for code, dataset in keys)
         raise UsageError(f"The runs kept no scores of {asked}; they have {there}.")
     pairs = paired_scores.paired(before, after, [key for key, take in zip(keys, wanted, strict=True) if take])
@@ -156,10 +159,12 @@ def measured_text(
     return next(one.text for one in chosen if one.id == document)
 
 
-def _refuse_other_documents(settings: EvaluationSettings, corpus: Corpus, *tokenizers: Any) -> None:
+def _refuse_other_documents(
+    settings: EvaluationSettings, test_sets: Sequence[str], corpus: Corpus, *tokenizers: Any
+) -> None:
     """Refuse before anything is scored where two tokenizers cut the text into different test sets."""
     limits = settings.eval_tokens_per_language, MAX_DOCUMENT_TOKENS
-    for split in [split for split in settings.test_sets if split in corpus.splits]:
+    for split in [split for split in test_sets if split in corpus.splits]:
         for code in settings.languages:
             documents = corpus.documents(split, code)
             chosen = [fingerprint_of(choose_documents(documents, *limits, tokenizer))[:16] for tokenizer in tokenizers]

@@ -24,7 +24,8 @@ class EvaluationSettings:
     """Empty for the one that the runs were made from."""
     languages: tuple[str, ...] = ()
     """Empty for all of the run after."""
-    test_sets: tuple[str, ...] = ("heldout",)
+    test_sets: tuple[str, ...] = ()
+    """Splits; empty for held-out text, or dev text where that is not there in every language."""
     eval_tokens_per_language: int = 4096
     """Per test set."""
     bootstrap: int = 1000
@@ -44,5 +45,3 @@ class EvaluationSettings:
             raise UsageError(
                 "scores = 'kept' reads no model, so it can answer no tasks; give scores='new', or no tasks."
             )
-        if not self.test_sets:
-            raise UsageError("test_sets is empty; expected splits of the corpus, such as heldout and dev.")

@@ -9,6 +9,7 @@ import pandas as pd
 
 from lpr_lab.experiments.sweep.grid import SEED
 from lpr_lab.measure.significance import UNCLEAR, direction, student_interval
+from lpr_lab.text.splits import main_test_set
 
 MORE, LESS = "more", "less"
 _VERDICTS = {1: MORE, -1: LESS, 0: UNCLEAR}
@@ -59,8 +60,7 @@ def value_of(results: Mapping[str, Any] | None, metric: str) -> float:
     summary = (results or {}).get("summary")
     if not isinstance(summary, Mapping) or not summary:
         return math.nan
-    dataset = "heldout" if "heldout" in summary else next(iter(summary))
-    return simple.sign * _number_at(summary[dataset], [simple.role, simple.key])
+    return simple.sign * _number_at(summary[main_test_set(summary)], [simple.role, simple.key])
 
 
 def _number_at(value: Any, path: Sequence[str]) -> float:

@@ -17,7 +17,7 @@ from lpr_lab.measure.documents import choose_tests, fingerprint_of
 from lpr_lab.measure.significance import bootstrap_interval, resample
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.progress import progress
-from lpr_lab.text.corpus import Corpus
+from lpr_lab.text.corpus import Corpus, main_split
 
 COLUMNS = "language role dataset layer expert change_bits ci_low ci_high n_documents n_tokens".split()
 
@@ -28,7 +28,7 @@ def causal_by_language(
     corpus: Corpus,
     roles: Mapping[str, str],
     *,
-    splits: Sequence[str] = ("heldout",),
+    splits: Sequence[str] = (),
     tokens_per_language: int = 256,
     max_document_tokens: int = 48,
     stage: str | None = None,
@@ -44,7 +44,8 @@ def causal_by_language(
         tokenizer: the base model's.
         corpus: where the documents are from.
         roles: language code -> `original` or `expanded`.
-        splits: test sets; those without text in one of the languages are left out.
+        splits: test sets; those without text in one of the languages are left out. Where none is named, held-out text,
+            or dev text where that is not there in every language.
         tokens_per_language: documents up to this many tokens, in an order fixed by their ids.
         max_document_tokens: of each document its beginning, so that there are several.
         stage: of the model; None: the one in use.
@@ -65,6 +66,7 @@ def causal_by_language(
             f"tokens_per_language = {tokens_per_language}, max_document_tokens = {max_document_tokens}, bootstrap = "
             f"{bootstrap}; expected at least 1 of each."
         )
+    splits = splits or [main_split(corpus, list(roles))]
     tests = choose_tests(corpus, splits, list(roles), tokens_per_language, max_document_tokens, tokenizer)
     options = {"stage": stage, "experts": experts, "batch_tokens": batch_tokens}
     rows = []

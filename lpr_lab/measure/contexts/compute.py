@@ -27,7 +27,7 @@ from lpr_lab.model.adapter import moe_layers
 from lpr_lab.model.peft import PeftModel
 from lpr_lab.model.stages import selected_stage, stage_names, use_stage
 from lpr_lab.progress import run_through
-from lpr_lab.text.corpus import Corpus
+from lpr_lab.text.corpus import Corpus, main_split
 from lpr_lab.text.graphemes import token_bytes
 from lpr_lab.text.vocabulary import require_embeddings
 
@@ -46,7 +46,7 @@ def expert_contexts(
     corpus: Corpus,
     *,
     languages: Sequence[str],
-    split: str = "heldout",
+    split: str = "",
     effects_of: Collection[tuple[int, int]] = (),
     k: int = 5,
     stage: str | None = None,
@@ -62,7 +62,7 @@ def expert_contexts(
         tokenizer: the base model's.
         corpus: the documents are those that `evaluate` scores with the same limits.
         languages: codes; every list is made for each of them.
-        split: what is read.
+        split: what is read; where none is named, held-out text, or dev text where that is not there in every language.
         effects_of: (layer, expert) of those that are also left out, each alone, by `steer(ban=…)`: the others of its
             layer share its weight. One more forward pass over the text for each.
         k: how many tokens each list has at most.
@@ -103,7 +103,7 @@ def context_steps(
     corpus: Corpus,
     *,
     languages: Sequence[str],
-    split: str = "heldout",
+    split: str = "",
     effects_of: Collection[tuple[int, int]] = (),
     k: int = 5,
     stage: str | None = None,
@@ -127,6 +127,7 @@ def context_steps(
         places = [Place(layer.layer, expert) for layer in moe_layers(model) for expert in range(layer.num_experts)]
     left_out = _checked(effects_of, places)
     require_embeddings(model, tokenizer)
+    split = split or main_split(corpus, languages)
     texts = _texts(model, tokenizer, corpus, languages, split, tokens_per_language, max_document_tokens)
     reader = Reader(model, stage, places, batch_documents, precision)
     return _steps(reader, tokenizer, texts, left_out, split, k)
@@ -139,7 +140,7 @@ def context_tokens(
     contexts: pd.DataFrame,
     *,
     languages: Sequence[str],
-    split: str = "heldout",
+    split: str = "",
     tokens_per_language: int = 4096,
     max_document_tokens: int = 256,
 ) -> Tokens:
@@ -161,6 +162,7 @@ def context_tokens(
         ComparisonRefusedError: a token of the table isn't at its place: the corpus has other text now.
         UsageError: see `expert_contexts`.
     """
+    split = split or main_split(corpus, languages)
     texts = _texts(model, tokenizer, corpus, languages, split, tokens_per_language, max_document_tokens)
     found = {
         (text.language, document.id): ids[kept].tolist()

@@ -9,9 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lpr_lab.text.corpus import Corpus
+from lpr_lab.text.splits import TEST_SETS
 
-SPLITS = ("heldout", "dev")
-"""Where segments are looked for: text that nothing was trained on, the first split with any."""
 MOST_CHARACTERS = 600
 """Of a segment in any language: of a longer one nobody reads the tokens in many languages under one another."""
 
@@ -51,14 +50,14 @@ def aligned_segments(corpus: Corpus, languages: Sequence[str], most: int = 60) -
     Of a long segment more tokens are compared, so chance counts for less.
 
     Args:
-        corpus: with `SPLITS`, or some of them.
+        corpus: with `TEST_SETS`, or some of them: text that nothing was trained on, the first with any.
         languages: ISO 639-1 codes.
         most: how many to return.
 
     Returns:
         Segments of one split, each of at most `MOST_CHARACTERS` in every language; none where there are none.
     """
-    for split in (name for name in SPLITS if name in corpus.splits):
+    for split in (name for name in TEST_SETS if name in corpus.splits):
         texts = aligned_texts(corpus, split, languages)
         found = [Segment(name, split, own) for name, own in texts.items() if len(own) > 1 and _is_readable(own)]
         if found:

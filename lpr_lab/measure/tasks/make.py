@@ -11,6 +11,7 @@ from lpr_lab.measure.tasks.kinds import NAMES
 from lpr_lab.text.corpus import Corpus, comparable_splits
 from lpr_lab.text.languages import language_name
 from lpr_lab.text.lemmas import has_lemmas
+from lpr_lab.text.splits import TEST_SETS
 
 FEWEST_ITEMS = 20
 """Of inflection, unless fewer are asked for; so few say nothing of a language."""
@@ -62,7 +63,7 @@ def make_items(
         raise UsageError(
             f"Expected at least 1 item and 1 prompt per language, got {items_per_language} and {prompts_per_language}."
         )
-    splits = [split] if split else comparable_splits(corpus, ("heldout", "dev"), languages)
+    splits = [split] if split else comparable_splits(corpus, TEST_SETS, languages)
     if not splits:
         raise UsageError(f"The corpus {corpus.name} has neither held-out nor dev text to make tasks from.")
     there = [code for code in languages if corpus.documents(splits[0], code)]

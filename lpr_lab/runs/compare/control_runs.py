@@ -21,6 +21,7 @@ from lpr_lab.runs.compare.paired_changes import difference, resampled_changes, r
 from lpr_lab.runs.compare.paired_scores import Key, Table
 from lpr_lab.runs.model_ref import BASE, ModelRef, analysed_run, baseline_of
 from lpr_lab.runs.run import Run
+from lpr_lab.text.splits import main_test_set
 
 OLD_ONLY = "old_only"
 """Value of an experiment's setting `control`."""
@@ -51,13 +52,13 @@ def find_old_only(run: Run, runs: Iterable[Run]) -> Run | None:
     return None
 
 
-def excess_forgetting(run: Run, control: Run, dataset: str = "heldout") -> Table:
+def excess_forgetting(run: Run, control: Run, dataset: str = "") -> Table:
     """Return what a run forgot beyond its old-only arm: a row per original language, and their mean.
 
     Args:
         run: a finished expansion.
         control: its old-only arm, scored on the same documents.
-        dataset: of the test sets.
+        dataset: of the test sets; held-out text where none is named, or else what there is.
 
     Returns:
         language, change_percent (of the run), control_percent, excess (points), ci_low, ci_high, verdict, control (its
@@ -73,6 +74,7 @@ def excess_forgetting(run: Run, control: Run, dataset: str = "heldout") -> Table
             f"Run {run.id} is of the base {run.config.get('base')!r} and run {control.id} of "
             f"{control.config.get('base')!r}; excess forgetting is a difference between two models of one base."
         )
+    dataset = forgotten_on(run, dataset)
     changes, controls = (_changes(one, dataset) for one in (run, control))
     keys: list[Key] = [(code, dataset) for code, row in changes.items() if row["role"] == "original"]
     for code, _ in keys:
@@ -81,8 +83,6 @@ def excess_forgetting(run: Run, control: Run, dataset: str = "heldout") -> Table
                 f"Run {control.id} was not scored on the documents of run {run.id} in {code!r} ({dataset}); make the "
                 "control with the same corpus and evaluation: `lpr-lab control RUN`."
             )
-    if not keys:
-        raise ComparisonRefusedError(f"Run {run.id} was not scored on an original language ({dataset}).")
     rows = []
     for name, part in [*((key[0], [key]) for key in keys), (MEAN, keys)]:
         means = [float(np.mean([of[code]["change_percent"] for code, _ in part])) for of in (changes, controls)]
@@ -90,6 +90,23 @@ def excess_forgetting(run: Run, control: Run, dataset: str = "heldout") -> Table
         known = found if found.has_interval else Difference(means[0] - means[1])
         rows.append([name, *means, means[0] - means[1], known.low, known.high, known.verdict(), control.id])
     return pd.DataFrame(rows, columns=EXCESS_COLUMNS)
+
+
+def forgotten_on(run: Run, dataset: str = "") -> str:
+    """Return the test set on which a run's forgetting is told: the one named, held-out text, or else what there is.
+
+    Raises:
+        ComparisonRefusedError: it was not scored on an original language there.
+    """
+    dataset = dataset or _main_of(run)
+    if not any(row["role"] == "original" for row in _changes(run, dataset).values()):
+        raise ComparisonRefusedError(f"Run {run.id} was not scored on an original language ({dataset}).")
+    return dataset
+
+
+def _main_of(run: Run) -> str:
+    table = run.tables.read("change")
+    return "" if table is None else main_test_set(table["dataset"])
 
 
 def _changes(run: Run, dataset: str) -> dict[str, Mapping[Any, Any]]:
@@ -102,12 +119,13 @@ def _changes(run: Run, dataset: str) -> dict[str, Mapping[Any, Any]]:
 # ------------------------------------------------------------------------------------------------- at equal gain
 
 
-def gain_point(model: ModelRef, dataset: str = "heldout") -> GainPoint:
+def gain_point(model: ModelRef, dataset: str = "") -> GainPoint:
     """Return what a run's model, at any stage that was scored document by document, gained and forgot.
 
     Raises:
         ComparisonRefusedError: it was not scored so on languages of both kinds.
     """
+    dataset = dataset or _main_of(model.run)
     run, known = model.run, _changes(model.run, dataset)
     found = resampled_of(model) if model.stage else resampled_changes(run)
     parts = {
@@ -135,16 +153,14 @@ def rate_of(model: ModelRef) -> dict[str, Any]:
     return {"rate": math.nan if rate is None else float(rate), "otherwise": otherwise}
 
 
-def forgetting_at_gain(
-    curves: Mapping[str, Sequence[ModelRef]], gain: float | None = None, dataset: str = "heldout"
-) -> Table:
+def forgetting_at_gain(curves: Mapping[str, Sequence[ModelRef]], gain: float | None = None, dataset: str = "") -> Table:
     """Return the forgetting of several ways of training at one gain, each against the first.
 
     Args:
         curves: name of a way to models of it: runs with other rates or budgets, or stages of a run. All must have been
             scored on the same documents. A run at a rate so high that one at a lower rate gained no less is left out.
         gain: in per cent; None takes the middle of what all reached.
-        dataset: of the test sets.
+        dataset: of the test sets; held-out text where none is named, or else what there is.
 
     Returns:
         name, gain, forgetting, ci_low, ci_high, between (the two models that enclose it), n_models (that count);
@@ -155,7 +171,9 @@ def forgetting_at_gain(
     """
     import pandas as pd
 
-    _refuse_other_documents([model for models in curves.values() for model in models], dataset)
+    all_models = [model for models in curves.values() for model in models]
+    dataset = dataset or _main_of(all_models[0].run)
+    _refuse_other_documents(all_models, dataset)
     points = {name: [gain_point(model, dataset) for model in models] for name, models in curves.items()}
     low, high = common_gain(points)
     gain = (low + high) / 2 if gain is None else gain

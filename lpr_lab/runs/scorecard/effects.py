@@ -22,8 +22,8 @@ from lpr_lab.runs.compare.paired_changes import Resampled, resampled_of
 from lpr_lab.runs.model_ref import ModelRef
 from lpr_lab.runs.run import Run
 from lpr_lab.runs.scorecard.parts import Part, Term
+from lpr_lab.text.splits import main_test_set
 
-DATASET = "heldout"
 Arms = Mapping[str, Mapping[int, Run]]
 """Runs by arm and seed."""
 
@@ -140,10 +140,11 @@ def _bits(run: Run, term: Term) -> Sample:
     if not languages:
         raise NotMeasuredError(f"these runs have no {term.role} languages")
     found = resampled_of(ModelRef(run, term.stage))
-    missing = [code for code in languages if (code, DATASET) not in found]
+    dataset = main_test_set(name for _, name in found)
+    missing = [code for code in languages if (code, dataset) not in found]
     if missing:
         raise NotMeasuredError(f"run {run.id} was not scored document by document in {', '.join(missing)}")
-    own: list[Resampled] = [found[code, DATASET] for code in languages]
+    own: list[Resampled] = [found[code, dataset] for code in languages]
     resamples = np.mean([one.resamples for one in own], axis=0)
     return Sample(float(np.mean([one.change for one in own])), resamples, min(len(one.ids) for one in own))
 
@@ -154,7 +155,7 @@ def _weight(run: Run, term: Term) -> float:
     if load is None:
         raise NotMeasuredError(f"run {run.id} counted no experts")
     stage = term.stage or str(load["stage"].iloc[-1])
-    rows = load[(load["expert"] == 0) & (load["stage"] == stage) & (load["dataset"] == DATASET)]
+    rows = load[(load["expert"] == 0) & (load["stage"] == stage) & (load["dataset"] == main_test_set(load["dataset"]))]
     rows = rows[rows["language"].isin(languages_of(run, term.role))]
     if rows.empty:
         raise NotMeasuredError(f"run {run.id} counted no experts in the stage {stage}")
@@ -177,9 +178,10 @@ def _accuracy(run: Run, term: Term) -> float:
     table = run.tables.read("classifiers")
     if table is None:
         raise NotMeasuredError(f"run {run.id} has no routing classifier")
-    rows = table[table["dataset"] == DATASET]
+    dataset = main_test_set(name for _, name in resampled_of(ModelRef(run, "")))
+    rows = table[table["dataset"] == dataset]
     if rows.empty:
-        raise NotMeasuredError(f"run {run.id} did not ask its routing classifiers on {DATASET} text")
+        raise NotMeasuredError(f"run {run.id} did not ask its routing classifiers on {dataset} text")
     return float(rows["accuracy"].mean())
 
 

@@ -8,6 +8,7 @@ from lpr_lab.measure.significance import ADAPTATION, UNCLEAR, Difference, mean_c
 from lpr_lab.runs.compare.costs import costs_of
 from lpr_lab.runs.run import Run
 from lpr_lab.text.languages import language_name
+from lpr_lab.text.splits import main_test_set
 from lpr_lab.views.html.templates import render
 from lpr_lab.views.names import dataset_name
 from lpr_lab.views.numbers import NOT_MEASURED, change, count, duration, interval, percent, size
@@ -19,8 +20,8 @@ def render_tiles(run: Run) -> Markup:
     if not results.get("summary"):
         return Markup()
     summary = results["summary"]
-    dataset = "heldout" if "heldout" in summary else next(iter(summary), None)
-    by_role = summary.get(dataset, {}) if dataset else {}
+    dataset = main_test_set(summary)
+    by_role = summary.get(dataset, {})
     tiles = []
     for role, word in (("expanded", "gain"), ("original", "retention")):
         value = (by_role.get(role) or {}).get("mean_change_percent")
@@ -67,8 +68,7 @@ def _change_note(results: dict[str, Any], role: str, value: float | None) -> Mar
 def mean_of(results: dict[str, Any], role: str) -> Difference:
     """Return the mean change of bits per byte over the languages of a role, on held-out text where there is any."""
     rows = [row for row in results.get("change") or [] if isinstance(row, dict)]
-    named = {str(row.get("dataset")) for row in rows}
-    dataset = "heldout" if "heldout" in named else next((str(row.get("dataset")) for row in rows), "")
+    dataset = main_test_set(str(row.get("dataset")) for row in rows)
     return mean_change(row for row in rows if (row.get("dataset"), row.get("role")) == (dataset, role))
 
 

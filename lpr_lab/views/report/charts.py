@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from lpr_lab.measure.significance import change_verdict
-from lpr_lab.runs.claims import main_dataset
 from lpr_lab.runs.compare.differences import changed_between
 from lpr_lab.runs.model_ref import BASE, baseline_of
 from lpr_lab.runs.run import Run
 from lpr_lab.text.languages import language_name
+from lpr_lab.text.splits import main_test_set
 from lpr_lab.views import Table
 from lpr_lab.views.figures import experts, stages
 from lpr_lab.views.figures.causal import causal_by_layer
@@ -76,7 +76,7 @@ def retention_charts(run: Run) -> Iterator[Chart]:
             yield replace(one, kicker=dataset_name(dataset))
     table = run.tables.read("retention_by_stage")
     if table is not None and not table.empty:
-        rows = table[table["dataset"] == main_dataset(table)]
+        rows = _main(table)
         head = ("Language", "Group", "Stage", "Bits per byte", "Change", "95 % interval")
         body = [
             (
@@ -120,12 +120,12 @@ def routing_charts(run: Run) -> Iterator[Chart]:
     load = run.tables.read("load")
     if load is None or load.empty:
         return
-    rows = load[load["dataset"] == main_dataset(load)]
+    rows = _main(load)
     weights: Table = rows[rows["expert"] == 0].pivot_table(index="layer", columns="language", values="mass", sort=True)
     codes = [str(code) for code in dict.fromkeys(rows["language"])]
     head = ("Layer", *(language_name(code) for code in codes))
     body = [(str(layer), *(percent(weights.loc[layer, code]) for code in codes)) for layer in weights.index]
-    caption = f"{dataset_name(main_dataset(load))}; mean weight of expert 0, the base's own block, over tokens."
+    caption = f"{_on(load)}; mean weight of expert 0, the base's own block, over tokens."
     yield _chart("routing-layers", load_heatmap(rows), head, body, caption)
     profile = _chart("routing-profile", layer_profile(rows), head, body, caption)
     yield replace(profile, title="The same over depth, a line per language")
@@ -136,7 +136,7 @@ def causal_charts(run: Run) -> Iterator[Chart]:
     table = run.tables.read("causal")
     if table is None or table.empty or not (table["expert"] == 0).any():
         return
-    rows = table[(table["dataset"] == main_dataset(table)) & (table["expert"] == 0)]
+    rows = _main(table).query("expert == 0")
     body = [
         (
             language_name(str(row["language"])),
@@ -149,7 +149,7 @@ def causal_charts(run: Run) -> Iterator[Chart]:
     ]
     head = ("Language", "Layer", "Bits per token", "95 % interval", "Documents")
     caption = (
-        f"{dataset_name(main_dataset(table))}; what a token costs more when this layer alone uses the original expert "
+        f"{_on(table)}; what a token costs more when this layer alone uses the original expert "
         "for every token. In brackets: the interval, from resampling documents, contains 0."
     )
     yield _chart("causal-layers", causal_by_layer(rows), head, body, caption)
@@ -159,7 +159,8 @@ def expert_charts(run: Run) -> Iterator[Chart]:
     """Yield what experts tell about language, and what changed between stages, where it was counted."""
     table = run.tables.read("expert_information")
     if table is not None and not table.empty:
-        rows = table[(table["dataset"] == main_dataset(table)) & (table["stage"] == table["stage"].iloc[-1])]
+        rows = _main(table)
+        rows = rows[rows["stage"] == table["stage"].iloc[-1]]
         columns = [name for name in ("bits", "ceiling_bits", "null_bits", "null_high_bits") if name in rows]
         names = {
             "bits": "Measured",
@@ -172,7 +173,7 @@ def expert_charts(run: Run) -> Iterator[Chart]:
         yield _chart("experts-information", experts.information(rows), head, body)
     table = run.tables.read("original_probability")
     if table is not None and not table.empty:
-        rows = table[table["dataset"] == main_dataset(table)]
+        rows = _main(table)
         body = [
             (language_name(str(row["language"])), str(row["layer"]), str(row["stage"]), percent(row["probability"]))
             for row in rows.to_dict("records")
@@ -184,7 +185,7 @@ def expert_charts(run: Run) -> Iterator[Chart]:
     if table is not None and not table.empty:
         last = table.iloc[-1]
         rows = table[(table["before"] == last["before"]) & (table["after"] == last["after"])]
-        rows = rows[rows["dataset"] == main_dataset(rows)]
+        rows = _main(rows)
         rows = rows.assign(role=rows["language"].map(_roles(run))).dropna(subset=["role"])
         if rows.empty:
             return
@@ -326,3 +327,12 @@ def _number(value: Any) -> str:
     if isinstance(value, float):
         return NOT_MEASURED if value != value else f"{value:.4g}"
     return NOT_MEASURED if value is None else str(value)
+
+
+def _main(table: Table) -> Table:
+    """Return the rows on the test set that is reported first."""
+    return table[table["dataset"] == main_test_set(table["dataset"])]
+
+
+def _on(table: Table) -> str:
+    return dataset_name(main_test_set(table["dataset"]))

@@ -8,7 +8,6 @@ from markupsafe import Markup
 
 from lpr_lab.errors import LprError
 from lpr_lab.model.bases.embedded import EMBEDDED
-from lpr_lab.runs.claims import main_dataset
 from lpr_lab.runs.compare.differences import flatten, source_name
 from lpr_lab.runs.environment import folder_of
 from lpr_lab.runs.lineage import ancestors_of, children_of
@@ -21,6 +20,7 @@ from lpr_lab.runs.run import Run
 from lpr_lab.runs.summary import divergence_lines, summary_lines
 from lpr_lab.runs.watch import alerts
 from lpr_lab.text.languages import language_name
+from lpr_lab.text.splits import main_test_set
 from lpr_lab.views.html import expert_panels, run_overview
 from lpr_lab.views.html.continuations import describe_settings, finding, render_pair
 from lpr_lab.views.html.judgements import decided, verdict
@@ -82,7 +82,7 @@ def experts(run: Run) -> Markup:
         load = run.tables.read("load")
     if load is None or load.empty:
         return Markup()
-    dataset = main_dataset(load)
+    dataset = main_test_set(load["dataset"])
     load = load[load["dataset"] == dataset]
     groups = []
     for role in ("original", "expanded"):

@@ -6,7 +6,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from helpers.other_commands import while_waiting
@@ -226,19 +225,6 @@ def test_without_its_text_nothing_is_begun_that_stays(materials, tmp_path, monke
     monkeypatch.setattr(making.Texts, "of", no_text)
     made = make_missing(tiny_card(materials), ["full", "lora"], 1, tmp_path, say=lambda text: None)
     assert set(made.failed.values()) == {"no such text"} and list_runs(tmp_path) == []
-
-
-@pytest.fixture
-def own_text(materials, sentences, tmp_path):
-    """A folder of plain text in two languages, no line of one a translation of a line of the other."""
-    folder = tmp_path / "my-texts"
-    folder.mkdir()
-    generator = np.random.default_rng(0)
-    for code in ("en", "el"):
-        words = " ".join(sentences[code]).split()
-        paragraphs = (" ".join(generator.choice(words, size=30)) for _ in range(120))
-        (folder / f"{code}.txt").write_text("\n\n".join(paragraphs), encoding="utf-8")
-    return str(folder)
 
 
 def test_any_text_is_good_for_a_scorecard_though_no_tasks_can_be_made_of_it(materials, tmp_path, own_text):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.tiny_corpus import TinyCorpus
 from lpr_lab.errors import UsageError
 from lpr_lab.measure.causal.compute import causal_map
 from lpr_lab.measure.causal.languages import COLUMNS, causal_by_language
@@ -48,3 +49,10 @@ def test_a_single_document_gives_an_interval_without_bounds_and_no_number_below_
     assert np.isinf(table["ci_high"]).all()
     with pytest.raises(UsageError, match="max_document_tokens = 0"):
         causal_by_language(model, tiny_tokenizer, tiny_corpus, ROLES, max_document_tokens=0)
+
+
+def test_the_test_set_that_says_most_is_read_where_none_is_named(model, tiny_tokenizer, tiny_corpus, sentences):
+    budget = {"tokens_per_language": 20, "max_document_tokens": 14}
+    dealt = TinyCorpus(sentences, tiny_corpus.languages, ("train", "replay", "dev"))
+    for corpus, split in ((tiny_corpus, "heldout"), (dealt, "dev")):
+        assert set(causal_by_language(model, tiny_tokenizer, corpus, ROLES, **budget)["dataset"]) == {split}

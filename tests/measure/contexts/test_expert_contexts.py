@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.tiny_corpus import TinyCorpus
 from lpr_lab.errors import ComparisonRefusedError, MissingError, UsageError
 from lpr_lab.measure.contexts import reading
 from lpr_lab.measure.contexts.compute import context_steps, context_tokens, expert_contexts
@@ -258,3 +259,17 @@ def test_what_the_model_or_corpus_lacks_is_refused_before_anything_is_read(
     monkeypatch.setattr(model, "forward", lambda *_, **__: pytest.fail("it read"))
     with pytest.raises(UsageError, match=named):
         context_steps(model, tiny_tokenizer, tiny_corpus, **{**OPTIONS, **given})
+
+
+def test_the_test_set_that_says_most_is_read_where_none_is_named(tiny_model, tiny_tokenizer, tiny_corpus, sentences):
+    model = shaken(tiny_model("llama"))
+    options = {name: value for name, value in OPTIONS.items() if name != "split"}
+    dealt = TinyCorpus(sentences, tiny_corpus.languages, ("train", "replay", "dev"))
+    for corpus, split in ((tiny_corpus, "heldout"), (dealt, "dev")):
+        found = expert_contexts(model, tiny_tokenizer, corpus, **options)
+        assert set(found.contexts["dataset"]) == {split}
+        assert context_tokens(model, tiny_tokenizer, corpus, found.contexts, **_limits(options))
+
+
+def _limits(options):
+    return {name: options[name] for name in ("languages", "tokens_per_language", "max_document_tokens")}

@@ -8,7 +8,7 @@ from lpr_lab.errors import ComparisonRefusedError
 from lpr_lab.measure.controls.equal_gain import GainPoint, at_gain, common_gain, difference_at_gain
 from lpr_lab.measure.forgetting import bootstrap_draws, change_rows
 from lpr_lab.measure.significance import UNCLEAR, WORSE
-from lpr_lab.runs.compare.control_runs import excess_forgetting, find_old_only, forgetting_at_gain
+from lpr_lab.runs.compare.control_runs import excess_forgetting, find_old_only, forgetting_at_gain, forgotten_on
 from lpr_lab.runs.model_ref import ModelRef
 from lpr_lab.yaml_files import dump_yaml
 
@@ -42,6 +42,25 @@ def test_a_planted_per_cent_is_found_although_bits_fell(tmp_path):
     assert (found["change_percent"] < 0).all()  # what raw bits per byte would call no forgetting
     assert found["excess"].to_numpy() == pytest.approx(1, abs=1e-6) and (found["verdict"] == WORSE).all()
     assert (found["ci_low"] > 0).all() and (found["ci_low"] <= found["excess"]).all()
+
+
+def test_where_there_is_no_held_out_text_forgetting_is_told_on_dev_text(tmp_path):
+    runs = []
+    for name, more in (("old only", -0.05), ("run", -0.04)):
+        run = finished_run(tmp_path, name, more=more)
+        assert forgotten_on(run) == "heldout"
+        for table in ("change", "documents"):
+            rows = run.tables.read(table)
+            run.tables.write(table, rows[rows["dataset"] == "dev"])
+        runs.append(type(run)(run.path))
+    control, run = runs
+    assert forgotten_on(run) == "dev"
+    found = excess_forgetting(run, control)
+    assert found["excess"].to_numpy() == pytest.approx(1, abs=1e-6) and len(found) == 3
+    at_gain = forgetting_at_gain({name: [ModelRef(one, "")] * 2 for name, one in (("a", run), ("b", run))})
+    assert list(at_gain["name"]) == ["a", "b"]
+    with pytest.raises(ComparisonRefusedError, match="heldout"):
+        forgotten_on(run, "heldout")
 
 
 def test_shuffled_labels_show_nothing():

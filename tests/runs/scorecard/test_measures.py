@@ -46,6 +46,16 @@ def test_a_run_that_was_not_asked_says_so(measure, tmp_path):
         sample_of(Term("", "original", measure=measure), arm_run(tmp_path, 0, MOE))
 
 
+def test_where_there_is_no_held_out_text_dev_text_is_what_counts(tmp_path):
+    run = arm_run(tmp_path, 0, MOE, datasets=("dev",))
+    run.tables.write("classifiers", pd.DataFrame([[0, "en", "original", "dev", 0.7, 9]], columns=CLASSIFIERS))
+    on_both = arm_run(tmp_path, 0, MOE, datasets=("dev", "heldout"))
+    gain = sample_of(Term("", "expanded"), run)
+    assert gain.value == pytest.approx(-4.5, abs=1) and gain.documents == 30
+    assert sample_of(Term("", "", measure="classifier"), run).value == 0.7
+    assert sample_of(Term("", "expanded"), on_both).value != gain.value
+
+
 CLASSIFIERS = ["layer", "language", "role", "dataset", "accuracy", "n_tokens"]
 
 

@@ -7,6 +7,7 @@ from lpr_lab.dashboard import shell
 from lpr_lab.dashboard.query import Query
 from lpr_lab.measure.experts import NUMBERS, by_layer, is_idle
 from lpr_lab.runs.run import Run
+from lpr_lab.text.splits import in_order
 from lpr_lab.views import Table
 
 ALONE = "none"
@@ -83,7 +84,7 @@ def read(run: Run, query: Query) -> Selection | None:
     stages = tuple(dict.fromkeys(load["stage"]))
     stage = query.stage if query.stage in stages else stages[-1]
     stage2 = query.stage2 if query.stage2 in stages else stage_before(stages, stage)
-    datasets = tuple(sorted(dict.fromkeys(load["dataset"]), key=lambda name: name != "heldout"))
+    datasets = tuple(in_order(load["dataset"]))
     data = query.data if query.data in datasets else datasets[0]
     shown = load[(load["stage"] == stage) & (load["dataset"] == data)]
     roles = {str(row.language): str(row.role) for row in shown[["language", "role"]].drop_duplicates().itertuples()}

@@ -24,6 +24,7 @@ from lpr_lab.measure.trace import RoutingChange, RoutingTrace, routing_change
 from lpr_lab.runs.model_ref import why_no_routing
 from lpr_lab.runs.people.own_texts import is_own
 from lpr_lab.runs.run import Run
+from lpr_lab.text.splits import main_test_set
 from lpr_lab.views.figures.layers import load_heatmap
 from lpr_lab.views.figures.titles import take_title
 from lpr_lab.views.html.tokens import StripChoices, render_token_strip
@@ -153,7 +154,7 @@ def overview(run: Run | None) -> tuple[str | Markup, Any, str | Markup]:
     load = run.tables.read("load") if run else None
     if load is None or load.empty:
         return "", gr.update(visible=False, value=None), ""
-    data = sorted(set(load["dataset"]), key=lambda name: name != "heldout")[0]
+    data = main_test_set(load["dataset"])
     rows = load[load["dataset"] == data]
     figure = load_heatmap(rows)
     title = take_title(figure)

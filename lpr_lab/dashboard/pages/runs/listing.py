@@ -18,6 +18,7 @@ from lpr_lab.runs.people.notes import first_line, read_notes
 from lpr_lab.runs.run import Run
 from lpr_lab.runs.watch import alerts
 from lpr_lab.text.languages import language_name
+from lpr_lab.text.splits import main_test_set
 from lpr_lab.views.html.run_overview import mean_of
 from lpr_lab.views.html.templates import render
 from lpr_lab.views.numbers import NOT_MEASURED, change, duration
@@ -32,7 +33,7 @@ Choice = tuple[str, str, bool, int]
 def headline(results: dict[str, Any]) -> dict[str, float]:
     """Return mean change of bits per byte in per cent by role, on held-out text where there is any; empty when none."""
     summary = results.get("summary") or {}
-    by_role = summary.get("heldout") or next(iter(summary.values()), {})
+    by_role = summary.get(main_test_set(summary), {})
     found = {}
     for role in ("expanded", "original"):
         value = by_role.get(role, {}).get("mean_change_percent") if isinstance(by_role, dict) else None
