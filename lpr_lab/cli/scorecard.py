@@ -211,9 +211,12 @@ def _arms(card: "Card", only: list[int] | None, arms: list[str] | None) -> list[
 
 
 def _print(card: Mapping[str, Any]) -> None:
+    from lpr_lab.views.names import dataset_in_words
+
     gate = card.get("gate")
     gated = "" if gate is None else f"; the competence gate {'passes' if gate['passes'] else 'does not pass'}"
-    print(f"Scorecard of {card['base']}{gated}.\n\nThe instrument:")
+    scored = f", scored on {dataset_in_words(card['test_set'])}" if card.get("test_set") else ""
+    print(f"Scorecard of {card['base']}{scored}{gated}.\n\nThe instrument:")
     rows = [["check", "points", "95 %", "seeds", "passes"]]
     for check in card["instrument"]:
         passes = "could not be done: " + check["why"] if check["passes"] is None else _yes(check["passes"])

@@ -25,8 +25,10 @@ from lpr_lab.experiments.scorecard.plan import Card, card_for
 from lpr_lab.runs.find import list_runs
 from lpr_lab.runs.run import Run, run_folders
 from lpr_lab.text.languages import language_name
+from lpr_lab.text.splits import TEST_SETS
 from lpr_lab.views.html.forest import SIGNS
 from lpr_lab.views.html.templates import render
+from lpr_lab.views.names import dataset_in_words
 from lpr_lab.views.numbers import NOT_MEASURED, count, percent, points, points_and_ends, size
 
 PATH = about.CLAIMS
@@ -144,6 +146,7 @@ def _values(card: Mapping[str, Any], source: str, runs_dir: Path) -> dict[str, A
     return {
         "card": card,
         "source": source,
+        "test_set": dataset_in_words(card.get("test_set") or TEST_SETS[0]),
         "gate": _gate(card.get("gate")),
         "languages": [
             (role, ", ".join(language_name(code) for code in codes))

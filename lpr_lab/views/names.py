@@ -11,6 +11,12 @@ def dataset_name(name: str) -> str:
     return {"dev": "Dev text, same genre as training", "heldout": "Held-out text, another genre"}.get(name, name)
 
 
+def dataset_in_words(name: str) -> str:
+    """Return the same for the middle of a sentence."""
+    words = {"dev": "dev text of the same genre as that of training", "heldout": "held-out text of another genre"}
+    return words.get(name, name)
+
+
 def datasets(table: Table) -> list[str]:
     """Return the data sets of a table, held-out text first."""
     return in_order(table["dataset"])

@@ -136,6 +136,13 @@ def test_a_document_that_failed_is_begun_again():
     assert tries == ["a", "a"]
 
 
+def test_the_page_says_what_text_the_numbers_are_of(made, monkeypatch, tmp_path):
+    _, card = made
+    for test_set, words in (("heldout", "held-out text of another genre"), ("dev", "dev text of the same genre")):
+        show(monkeypatch, {**card, "test_set": test_set})
+        assert f"Bits per byte on {words}" in rendered(tmp_path)
+
+
 def test_an_address_of_a_card_is_read_back_as_that_card():
     chosen = {"corpus": "my texts/é.jsonl", "original": ["en"], "expanded": ["el", "qac_Latn"], "precision": "fp32"}
     chosen |= {"tasks": ["choice", "inflection"]}

@@ -26,7 +26,7 @@ from lpr_lab.runs.run import Run
 from lpr_lab.runs.scorecard import table
 from lpr_lab.runs.scorecard.allocations import measured_gains
 from lpr_lab.runs.scorecard.claims import CLAIMS
-from lpr_lab.runs.scorecard.effects import num_layers
+from lpr_lab.runs.scorecard.effects import decided_on, num_layers
 from lpr_lab.runs.scorecard.find import finished_settings, key_of
 from lpr_lab.runs.scorecard.instrument import check_instrument
 from lpr_lab.runs.scorecard.kept_runs import source_of_saved
@@ -160,6 +160,7 @@ def build_steps(card: Card, runs: Sequence[Run]) -> Iterator[ScorecardStep]:
         "languages": {name: list(getattr(card, name)) for name in languages},
         "budget": {name: getattr(card, name) for name in budget},
         "precision": card.precision,
+        "test_set": decided_on(own),
         "layers": num_layers(own),
         "seeds_asked_for": card.seeds,
         "min_seeds": MIN_SEEDS,

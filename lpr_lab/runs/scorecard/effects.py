@@ -139,8 +139,7 @@ def _bits(run: Run, term: Term) -> Sample:
     languages = languages_of(run, term.role)
     if not languages:
         raise NotMeasuredError(f"these runs have no {term.role} languages")
-    found = resampled_of(ModelRef(run, term.stage))
-    dataset = main_test_set(name for _, name in found)
+    found, dataset = resampled_of(ModelRef(run, term.stage)), _test_set(run)
     missing = [code for code in languages if (code, dataset) not in found]
     if missing:
         raise NotMeasuredError(f"run {run.id} was not scored document by document in {', '.join(missing)}")
@@ -149,13 +148,18 @@ def _bits(run: Run, term: Term) -> Sample:
     return Sample(float(np.mean([one.change for one in own])), resamples, min(len(one.ids) for one in own))
 
 
+def _test_set(run: Run) -> str:
+    """Return the test set that decides: held-out text, where the run was scored on any."""
+    return main_test_set(dataset for _, dataset in resampled_of(ModelRef(run, "")))
+
+
 def _weight(run: Run, term: Term) -> float:
     """Return the mean weight of expert 0 over layers and a role's languages."""
     load = run.tables.read("expert_load")
     if load is None:
         raise NotMeasuredError(f"run {run.id} counted no experts")
     stage = term.stage or str(load["stage"].iloc[-1])
-    rows = load[(load["expert"] == 0) & (load["stage"] == stage) & (load["dataset"] == main_test_set(load["dataset"]))]
+    rows = load[(load["expert"] == 0) & (load["stage"] == stage) & (load["dataset"] == _test_set(run))]
     rows = rows[rows["language"].isin(languages_of(run, term.role))]
     if rows.empty:
         raise NotMeasuredError(f"run {run.id} counted no experts in the stage {stage}")
@@ -178,7 +182,7 @@ def _accuracy(run: Run, term: Term) -> float:
     table = run.tables.read("classifiers")
     if table is None:
         raise NotMeasuredError(f"run {run.id} has no routing classifier")
-    dataset = main_test_set(name for _, name in resampled_of(ModelRef(run, "")))
+    dataset = _test_set(run)
     rows = table[table["dataset"] == dataset]
     if rows.empty:
         raise NotMeasuredError(f"run {run.id} did not ask its routing classifiers on {dataset} text")
@@ -218,6 +222,11 @@ _MEASURES: Mapping[str, Callable[[Run, Term], float]] = {
     "choice": _choice,
 }
 """By name, beside `bits`, which alone has documents to resample."""
+
+
+def decided_on(runs: Sequence[Run]) -> str:
+    """Return the test set that decides, of runs that were scored on the same text; empty where there are none."""
+    return next((_test_set(run) for run in runs), "")
 
 
 def num_layers(runs: Sequence[Run]) -> int:

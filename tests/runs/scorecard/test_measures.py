@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from helpers.sample_scorecard import MOE, arm_run
-from lpr_lab.runs.scorecard.effects import NotMeasuredError, sample_of
+from lpr_lab.runs.scorecard.effects import NotMeasuredError, decided_on, sample_of
 from lpr_lab.runs.scorecard.parts import Term
 
 
@@ -54,6 +54,7 @@ def test_where_there_is_no_held_out_text_dev_text_is_what_counts(tmp_path):
     assert gain.value == pytest.approx(-4.5, abs=1) and gain.documents == 30
     assert sample_of(Term("", "", measure="classifier"), run).value == 0.7
     assert sample_of(Term("", "expanded"), on_both).value != gain.value
+    assert (decided_on([run]), decided_on([on_both]), decided_on([])) == ("dev", "heldout", "")
 
 
 CLASSIFIERS = ["layer", "language", "role", "dataset", "accuracy", "n_tokens"]
