@@ -1,7 +1,7 @@
 """`lpr-lab scorecard`: whether the papers' claims hold, from runs; shown, made, saved."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -128,6 +128,7 @@ def run_command(
     from lpr_lab.experiments.scorecard.exact import exact_run
     from lpr_lab.experiments.scorecard.plan import chosen_card
     from lpr_lab.experiments.scorecard.run import make_missing
+    from lpr_lab.runs.scorecard.table import count_verdicts
 
     card = chosen_card(base, corpus=corpus, original=original, expanded=expanded, precision=precision, tasks=tasks)
     names = _arms(card, only, arm)
@@ -138,9 +139,11 @@ def run_command(
         made = make_missing(card, names, seeds or card.seeds, root, say=_silent if quiet else say, dry_run=dry_run)
     if dry_run:
         return
-    _print(build(card, root))
-    for (name, seed), why in made.failed.items():
-        say(f"Not made: {name}, seed {seed}: {why}")
+    found = build(card, root)
+    claims = [row for row in found["claims"] if not only or row["number"] in only]
+    _print(found | {"claims": claims, "verdicts": count_verdicts(claims)})
+    for line in _not_made(made.failed):
+        say(line)
     if made.failed:
         raise typer.Exit(1)
 
@@ -208,6 +211,21 @@ def _arms(card: "Card", only: list[int] | None, arms: list[str] | None) -> list[
         return list(card.arms)
     wanted = {name for claim in CLAIMS if claim.number in (only or ()) for name in claim.arms}
     return [name for name in card.arms if name in wanted or name in (arms or ())]
+
+
+def _not_made(failed: Mapping[tuple[str, int], str]) -> Iterator[str]:
+    """Yield which runs could not be made, a line for each reason, since one may be that of all.
+
+    >>> list(_not_made({("lora", 0): "No text.", ("lora", 1): "No text.", ("full", 0): "No text."}))
+    ['Not made: lora (seed 0, 1), full (seed 0): No text.']
+    """
+    for why in dict.fromkeys(failed.values()):
+        seeds: dict[str, list[str]] = {}
+        for (name, seed), reason in failed.items():
+            if reason == why:
+                seeds.setdefault(name, []).append(str(seed))
+        names = [f"{name} (seed {', '.join(own)})" for name, own in seeds.items()]
+        yield f"Not made: {', '.join(names)}: {why}"
 
 
 def _print(card: Mapping[str, Any]) -> None:
