@@ -22,6 +22,12 @@ Corpus = Annotated[
 ]
 Original = Annotated[list[str] | None, typer.Option(help="Original language; repeatable.", show_default="the card's")]
 Expanded = Annotated[list[str] | None, typer.Option(help="Expanded language; repeatable.", show_default="the card's")]
+Unreviewed = Annotated[
+    list[str] | None, typer.Option(help="Original language that nothing reads; repeatable.", show_default="the card's")
+]
+Further = Annotated[
+    list[str] | None, typer.Option(help="Language of the second group; repeatable.", show_default="the card's")
+]
 Precision = Annotated[str | None, typer.Option(help="fp32 or bf16, of all arms.", show_default="the card's")]
 Tasks = Annotated[
     list[str] | None,
@@ -44,7 +50,9 @@ def show_command(
     base: Base = "small-world",
     corpus: Corpus = None,
     original: Original = None,
+    unreviewed: Unreviewed = None,
     expanded: Expanded = None,
+    further: Further = None,
     precision: Precision = None,
     tasks: Tasks = None,
     runs_dir: RunsDir = None,
@@ -54,7 +62,16 @@ def show_command(
     from lpr_lab.experiments.scorecard.build import scorecard
     from lpr_lab.experiments.scorecard.plan import chosen_card
 
-    chosen = chosen_card(base, corpus=corpus, original=original, expanded=expanded, precision=precision, tasks=tasks)
+    chosen = chosen_card(
+        base,
+        corpus=corpus,
+        original=original,
+        unreviewed=unreviewed,
+        expanded=expanded,
+        further=further,
+        precision=precision,
+        tasks=tasks,
+    )
     card, source = scorecard(chosen, runs_folder(runs_dir))
     if as_json:
         print(json.dumps(card | {"source": source}, ensure_ascii=False))
@@ -112,7 +129,9 @@ def run_command(
     ] = None,
     corpus: Corpus = None,
     original: Original = None,
+    unreviewed: Unreviewed = None,
     expanded: Expanded = None,
+    further: Further = None,
     precision: Precision = None,
     tasks: Tasks = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be made, and how long.")] = False,
@@ -124,13 +143,25 @@ def run_command(
     Runs that are there with the same settings are not made again, and an
     interrupted one goes on. Ctrl-C stops; the same command goes on.
     """
+    from lpr_lab.errors import UsageError
     from lpr_lab.experiments.scorecard.build import build
     from lpr_lab.experiments.scorecard.exact import exact_run
     from lpr_lab.experiments.scorecard.plan import chosen_card
     from lpr_lab.experiments.scorecard.run import make_missing
     from lpr_lab.runs.scorecard.table import count_verdicts
 
-    card = chosen_card(base, corpus=corpus, original=original, expanded=expanded, precision=precision, tasks=tasks)
+    card = chosen_card(
+        base,
+        corpus=corpus,
+        original=original,
+        unreviewed=unreviewed,
+        expanded=expanded,
+        further=further,
+        precision=precision,
+        tasks=tasks,
+    )
+    if only and _SECOND_GROUP in only and not card.further:
+        raise UsageError(f"Claim {_SECOND_GROUP} is about a second group of languages. Name it: --further LANGUAGE.")
     names = _arms(card, only, arm)
     root = runs_folder(runs_dir)
     with progress_output(quiet):
@@ -153,7 +184,9 @@ def save_command(
     base: Base = "small-world",
     corpus: Corpus = None,
     original: Original = None,
+    unreviewed: Unreviewed = None,
     expanded: Expanded = None,
+    further: Further = None,
     precision: Precision = None,
     tasks: Tasks = None,
     out: Annotated[
@@ -169,7 +202,16 @@ def save_command(
     from lpr_lab.runs.scorecard.kept_runs import packed
     from lpr_lab.runs.scorecard.table import RESULTS, save
 
-    card = chosen_card(base, corpus=corpus, original=original, expanded=expanded, precision=precision, tasks=tasks)
+    card = chosen_card(
+        base,
+        corpus=corpus,
+        original=original,
+        unreviewed=unreviewed,
+        expanded=expanded,
+        further=further,
+        precision=precision,
+        tasks=tasks,
+    )
     if choices(card) and out is None:
         raise UsageError(
             f"The package's own folder holds the scorecard of {base} with its own {' and '.join(choices(card))}. "
@@ -194,6 +236,8 @@ def unpack_command(base: Base = "small-world", runs_dir: RunsDir = None) -> None
     unpack_runs(base, runs_dir)
 
 
+_SECOND_GROUP = 22
+"""The claim that needs one."""
 _FIRST_OF_ORDER = 8
 """The first claim that needs training."""
 _SHOWN = 3

@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from lpr_lab.dashboard.query import Query, codes
-from lpr_lab.experiments.scorecard.plan import TASKS, Card, card_for, choices, chosen_card
+from lpr_lab.errors import UsageError
+from lpr_lab.experiments.scorecard.plan import LANGUAGES, Card, card_for, choices, chosen_card
 from lpr_lab.text.languages import language_name
 
 DEFAULT = card_for("small-world")
@@ -11,15 +12,16 @@ DEFAULT = card_for("small-world")
 
 
 def card_of(query: Query) -> Card:
-    """Return the card that an address asks for, of a base that is not named the first one's."""
-    return chosen_card(
-        query.base or DEFAULT.base,
-        corpus=query.corpus,
-        original=codes(query.original),
-        expanded=codes(query.expanded),
-        precision=query.precision if query.precision in ("fp32", "bf16") else "",
-        tasks=[task for task in codes(query.tasks) if task in TASKS],
-    )
+    """Return the card that an address asks for, of a base that is not named the first one's.
+
+    Where there cannot be such a card it is the base's own.
+    """
+    lists = {name: codes(getattr(query, name)) for name in (*LANGUAGES, "tasks")}
+    base = query.base or DEFAULT.base
+    try:
+        return chosen_card(base, corpus=query.corpus, precision=query.precision, **lists)
+    except UsageError:
+        return card_for(base)
 
 
 def query_of(card: Card) -> Query:
@@ -35,6 +37,8 @@ def name_of(card: Card) -> str:
     >>> name_of(chosen_card("small-world", original=["es"], expanded=["hu", "tr"]))
     'small-world (original: Spanish; expanded: Hungarian, Turkish)'
     """
-    named = {"original": language_name, "expanded": language_name}
-    chosen = [f"{name}: {', '.join(map(named.get(name, str), values))}" for name, values in choices(card).items()]
+    chosen = [
+        f"{name}: {', '.join(map(language_name if name in LANGUAGES else str, values))}"
+        for name, values in choices(card).items()
+    ]
     return card.base + (f" ({'; '.join(chosen)})" if chosen else "")

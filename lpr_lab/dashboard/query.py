@@ -29,7 +29,7 @@ _PATTERNS = {
     "sitting": re.compile(r"[0-9a-f]{32}"),
     **dict.fromkeys(("base", "corpus", "where", "sort", "by"), _PRINTED),
 }
-_LISTS = ("langs", "runs", "original", "expanded", "tasks")
+_LISTS = ("langs", "runs", "original", "unreviewed", "expanded", "further", "tasks")
 _ROWS = {"experts": re.compile(r"[0-9A-Za-z.,+ -]{0,8000}"), "similarity": re.compile(r"[0-9A-Za-z.,+ -]{0,20000}")}
 """Numbers one after the other, as they came: the page Plan reads them and says what is wrong with them."""
 
@@ -58,8 +58,12 @@ class Query:
     """Text that a scorecard is made on, where it is not its base's own."""
     original: str = ""
     """Original languages of a scorecard, with commas between them, where they are not its base's own."""
+    unreviewed: str = ""
+    """Languages of its base that nothing reads."""
     expanded: str = ""
     """Its expanded languages."""
+    further: str = ""
+    """Those of its second group."""
     precision: str = ""
     """What its arms compute in, where that is not its base's own."""
     tasks: str = ""

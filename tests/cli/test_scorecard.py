@@ -87,6 +87,8 @@ def test_only_what_a_claim_needs_is_made_and_a_dry_run_makes_nothing(of_the_runs
     assert failed.exit_code == 1 and "out of paper" in failed.stderr
     told = [line.split()[0] for line in failed.stdout.splitlines() if line[:2].strip().isdecimal()]
     assert told == ["15", "0"] and "1 not decidable here" in failed.stdout, "of the claim alone, and then the counts"
+    none = call("scorecard", "run", "--only", "22", "--expanded", "hu", "--expanded", "tr")
+    assert none.exit_code == 2 and "--further" in none.stderr
     wrong = call("scorecard", "run", "--arm", "no_copi", "--runs-dir", str(of_the_runs))
     assert wrong.exit_code == 2 and "no_copy" in wrong.stderr
 

@@ -145,14 +145,14 @@ def test_the_page_says_what_text_the_numbers_are_of(made, monkeypatch, tmp_path)
 
 def test_an_address_of_a_card_is_read_back_as_that_card():
     chosen = {"corpus": "my texts/é.jsonl", "original": ["en"], "expanded": ["el", "qac_Latn"], "precision": "fp32"}
-    chosen |= {"tasks": ["choice", "inflection"]}
+    chosen |= {"tasks": ["choice", "inflection"], "unreviewed": ["fi"], "further": ["de", "bn"]}
     for base in ("small-world", "smollm2-135m", "Qwen/Qwen3-0.6B", "/a folder/model"):
         for given in ({}, *({name: value} for name, value in chosen.items()), {"tasks": ["none"]}, chosen):
             card = chosen_card(base, **given)
             address = httpx.URL("http://here" + claims_address.query_of(card).link("/claims"))
             assert claims_address.card_of(Query.parse(dict(address.params))) == card
-    wrong = {"base": "small-world", "precision": "fp17", "tasks": "riddles"}
-    assert claims_address.card_of(Query.parse(wrong)) == claims_address.DEFAULT
+    for wrong in ({"precision": "fp17"}, {"tasks": "riddles"}, {"expanded": "de", "further": "de"}):
+        assert claims_address.card_of(Query.parse({"base": "small-world", **wrong})) == claims_address.DEFAULT
 
 
 def test_languages_that_were_taught_alone_stand_there_with_their_numbers(tmp_path):

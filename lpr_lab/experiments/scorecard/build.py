@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ from lpr_lab.experiments.config import completed
 from lpr_lab.experiments.scorecard.plan import (
     CARDS,
     CHOSEN,
+    LANGUAGES,
     NO_TASKS,
     Card,
     card_for,
@@ -151,13 +153,12 @@ def build_steps(card: Card, runs: Sequence[Run]) -> Iterator[ScorecardStep]:
         yield part()
         of_arms.append(table.arm_json(name, arms))
     newest = max(own, key=lambda run: run.created, default=None)
-    languages = ("original", "unreviewed", "expanded", "further")
     budget = ("stage1_tokens", "stage2_tokens", "block_tokens", "blocks_per_step", "eval_tokens_per_language")
     found = {
         "schema_version": table.SCHEMA_VERSION,
         "base": card.base,
         "corpus": card.corpus,
-        "languages": {name: list(getattr(card, name)) for name in languages},
+        "languages": {name: list(getattr(card, name)) for name in LANGUAGES},
         "budget": {name: getattr(card, name) for name in budget},
         "precision": card.precision,
         "test_set": decided_on(own),
@@ -209,22 +210,31 @@ def cards_of(runs: Sequence[Run]) -> list[Card]:
 
 def _cards_that_fit(runs: Sequence[Run]) -> list[Card]:
     """Return the cards that any of the runs may be of, the newest run's first."""
-    # A run that goes on from another has the card's further languages, and is of the card of that one.
-    settings = [of for of in map(finished_settings, runs) if of and not of.get("parent")]
-    kinds = {key_of({name: of.get(name) for name in (*CHOSEN, "base", *_ASKED)}): of for of in settings}
-    return list(dict.fromkeys(filter(None, map(_card_of, kinds.values()))))
+    settings = {run.id: of for run in runs if (of := finished_settings(run))}
+    kinds = {}
+    for of in settings.values():
+        # One that goes on from another run has the further languages of that one's card.
+        parent = of.get("parent")
+        first, further = (settings.get(parent), of["expanded"]) if parent else (of, ())
+        if first and not first.get("parent"):
+            asked = {name: first.get(name) for name in ("base", *CHOSEN, *_ASKED)}
+            kinds[key_of({**asked, "further": further})] = first, further
+    cards = list(dict.fromkeys(filter(None, (_card_of(*kind) for kind in kinds.values()))))
+    whole = {replace(card, further=()) for card in cards if card.further}
+    return [card for card in cards if card not in whole]
 
 
 _ASKED = ("eval_tokens_per_language", "similarity_tokens", "self_samples", "task_items")
 """What a card asks of all its runs, and other runs rarely do."""
 
 
-def _card_of(settings: Mapping[str, Any]) -> Card | None:
+def _card_of(settings: Mapping[str, Any], further: Sequence[str]) -> Card | None:
     """Return the card that a run with these settings may be of: the one with its languages, if it asks the same."""
     try:
         config = completed(settings)
-        chosen = {name: config[name] for name in CHOSEN}
-        card = chosen_card(str(config["base"]), **{**chosen, "tasks": chosen["tasks"] or (NO_TASKS,)})
+        chosen = {name: config[name] for name in CHOSEN if name != "further"}
+        chosen |= {"further": further, "tasks": chosen["tasks"] or (NO_TASKS,)}
+        card = chosen_card(str(config["base"]), **chosen)
     except (LprError, KeyError, TypeError):  # not a run of the pipeline
         return None
     return card if all(config.get(name) == getattr(card, name) for name in _ASKED) else None

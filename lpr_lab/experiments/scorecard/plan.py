@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lpr_lab.errors import one_of
+from lpr_lab.errors import UsageError, one_of
 from lpr_lab.experiments import recipes
 from lpr_lab.experiments.config import Experiment
 from lpr_lab.measure.tasks import kinds
@@ -19,6 +19,7 @@ from lpr_lab.model.bases.made import SMALL_WORLD, is_made
 from lpr_lab.runs.scorecard import instrument
 from lpr_lab.runs.scorecard.allocations import MEASURED_GAIN, ORACLE, PER_LAYER, probe_of
 from lpr_lab.runs.scorecard.parts import MIN_SEEDS
+from lpr_lab.text.languages import language_codes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,7 @@ class Card:
     """Languages of the base that nothing replays."""
     expanded: tuple[str, ...]
     further: tuple[str, ...]
-    """The second group of languages, of claim 22."""
+    """The second group of languages, of claim 22; where it is empty, no arm has one."""
     stage1_tokens: int
     stage2_tokens: int
     block_tokens: int = 256
@@ -56,13 +57,18 @@ class Card:
 
     @property
     def arms(self) -> Mapping[str, "Arm"]:
-        """All arms by name: `ARMS`, and where layers are probed one for each, and one that divides by the probes."""
+        """All arms by name.
+
+        `ARMS`, without the second group where none is named; and where layers are probed one for each, and one that
+        divides by the probes.
+        """
+        arms = {name: arm for name, arm in ARMS.items() if self.further or not arm.after}
         if not self.probed_layers:
-            return ARMS
+            return arms
         layers = range(self.probed_layers)
         alone = {probe_of(one): tuple(int(one == other) for other in layers) for one in layers}
         probes = {name: Arm(recipe="moe_lpr", settings={"allocation": new}, on_dev=True) for name, new in alone.items()}
-        return {**ARMS, **probes, ORACLE: Arm(recipe="moe_lpr", probes=tuple(probes))}
+        return {**arms, **probes, ORACLE: Arm(recipe="moe_lpr", probes=tuple(probes))}
 
 
 _SMOLLM2 = Card(
@@ -235,12 +241,12 @@ def _card_like_another(base: str) -> Card:
     return replace(_SMOLLM2, base=base, seeds=1, precision="fp32")
 
 
-CHOSEN = ("corpus", "original", "expanded", "precision", "tasks")
+LANGUAGES = ("original", "unreviewed", "expanded", "further")
+"""The groups of a card."""
+CHOSEN = ("corpus", *LANGUAGES, "precision", "tasks")
 """What of a card somebody may choose: options of the commands, and keys of the address of the page."""
 NO_TASKS = "none"
 """Said for the tasks by somebody who wants none, where the card asks some."""
-TASKS = (*kinds.NAMES, NO_TASKS)
-"""What may be said for the tasks."""
 
 
 def chosen_card(
@@ -248,7 +254,9 @@ def chosen_card(
     *,
     corpus: str | None = None,
     original: Iterable[str] | None = None,
+    unreviewed: Iterable[str] | None = None,
     expanded: Iterable[str] | None = None,
+    further: Iterable[str] | None = None,
     precision: str | None = None,
     tasks: Iterable[str] | None = None,
 ) -> Card:
@@ -257,45 +265,58 @@ def chosen_card(
     Args:
         base: name, hub id or folder.
         corpus: `demo`, files, a folder or a hub data set, as `load_corpus` takes them.
-        original: languages; others than the base's own are all reviewed.
-        expanded: languages.
+        original: languages that reviews and replay read.
+        unreviewed: languages of the base that nothing reads; those of the card only beside its own original ones.
+        expanded: languages that are taught.
+        further: those of the second group; those of the card only on its own text, and where nothing else reads them.
         precision: fp32 or bf16, of all arms.
         tasks: asked beside bits per byte; `none` for none. Of other text than the base's own they are asked only
             where they are named here.
 
     Raises:
-        UsageError: a precision or a task that there is not.
+        UsageError: a precision or a task that there is not, or a further language that is another one already.
     """
     if precision:
         one_of("precision", precision, ("fp32", "bf16"))
     own = _own_card(base, corpus)
-    given = {"corpus": corpus, "original": original, "expanded": expanded, "precision": precision}
-    changes: dict[str, Any] = {
-        name: value if isinstance(value, str) else tuple(value) for name, value in given.items() if value
-    }
+    groups = dict(zip(LANGUAGES, (original, unreviewed, expanded, further), strict=True))
+    changes: dict[str, Any] = {name: language_codes(codes) for name, codes in groups.items() if codes}
+    if precision:
+        changes["precision"] = precision
     if tasks:
         asked = tuple(dict.fromkeys(tasks))
         for task in asked:
-            one_of("task", task, TASKS)
+            one_of("task", task, (*kinds.NAMES, NO_TASKS))
         changes["tasks"] = tuple(task for task in asked if task != NO_TASKS)
-    is_other = changes.get("original", own.original) != own.original
-    return replace(own, **changes | ({"unreviewed": ()} if is_other else {}))
+    card = replace(_beside(own, changes), **changes)
+    if both := sorted({*card.further} & {*card.original, *card.unreviewed, *card.expanded}):
+        raise UsageError(f"further names {', '.join(both)}, which the first group of runs reads or knows already.")
+    return card
 
 
 def choices(card: Card) -> dict[str, tuple[str, ...]]:
     """Return what of a card was chosen: the values of all of `CHOSEN` in which it differs from the base's own."""
-    own = replace(_own_card(card.base, card.corpus), corpus=card_for(card.base).corpus)
+    own = _beside(_own_card(card.base, card.corpus), {name: getattr(card, name) for name in CHOSEN})
+    own = replace(own, corpus=card_for(card.base).corpus)
     found = {name: getattr(card, name) for name in CHOSEN if getattr(card, name) != getattr(own, name)}
     return {name: (value,) if isinstance(value, str) else value or (NO_TASKS,) for name, value in found.items()}
 
 
 def _own_card(base: str, corpus: str | None) -> Card:
-    """Return the card of a base on a text: its own, or one of which it is not known that tasks can be made of it.
+    """Return the card of a base on a text: its own, or one of which it is not known what there is in it.
 
-    Continuations are chosen among translations, which few corpora are.
+    It need not have the second group's languages, nor be translations, among which continuations are chosen.
     """
     own = card_for(base)
-    return replace(own, corpus=corpus, tasks=()) if corpus and corpus != own.corpus else own
+    return replace(own, corpus=corpus, further=(), tasks=()) if corpus and corpus != own.corpus else own
+
+
+def _beside(own: Card, chosen: Mapping[str, Any]) -> Card:
+    """Return a card without those of its languages that do not go with the chosen ones."""
+    original, expanded = (chosen.get(name) or getattr(own, name) for name in ("original", "expanded"))
+    unreviewed = own.unreviewed if original == own.original and not {*own.unreviewed} & {*expanded} else ()
+    taken = {*original, *expanded, *(chosen.get("unreviewed") or unreviewed)}
+    return replace(own, unreviewed=unreviewed, further=tuple(code for code in own.further if code not in taken))
 
 
 def experiment_of(

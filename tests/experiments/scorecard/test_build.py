@@ -87,6 +87,17 @@ def test_a_card_is_found_by_its_runs_also_of_a_base_that_has_none_of_its_own_or_
     assert build.cards_of(list_runs(tmp_path / "runs")) == [*own, other]
 
 
+def test_a_card_with_a_second_group_of_its_own_is_found_by_the_runs_of_that_group(tmp_path):
+    own = len(build.cards_of([]))
+    card = build.chosen_card("small-world", expanded=["hu", "tr"], further=["de"])
+    first = arm_run(tmp_path, 0, MOE, config=experiment_of(card, "moe_lpr", 0).to_config())
+    assert build.cards_of(list_runs(tmp_path))[own:] == [replace(card, further=())]
+    second = experiment_of(card, "second group", 0, parent=first)
+    arm_run(tmp_path, 0, MOE, config=second.to_config())
+    assert build.cards_of(list_runs(tmp_path))[own:] == [card]
+    assert set(build.find_arms(card, list_runs(tmp_path))) == {"moe_lpr", "second group"}
+
+
 def test_runs_on_another_base_of_the_same_name_are_left_out(made, tmp_path):
     root, card = made
     root = Path(shutil.copytree(root, tmp_path / "runs"))

@@ -59,6 +59,22 @@ def test_text_that_somebody_chose_is_asked_only_the_tasks_that_are_named():
         chosen_card("smollm2-135m", tasks=["riddles"])
 
 
+def test_languages_that_do_not_go_with_the_chosen_ones_are_left_out_of_a_card():
+    own = card_for("small-world")
+    assert (own.unreviewed, own.further) == (("es",), ("tr",))
+    assert chosen_card("small-world", original=["hu"]).unreviewed == ()
+    assert chosen_card("small-world", expanded=["es"]).unreviewed == ()
+    assert chosen_card("small-world", original=["en"]) == own
+    for chosen in ({"expanded": ["hu", "tr"]}, {"original": ["tr"]}, {"unreviewed": ["tur"]}, {"corpus": "mine/"}):
+        card = chosen_card("small-world", **chosen)
+        assert card.further == () and "second group" not in card.arms and "moe_lpr" in card.arms
+        assert "further" not in choices(card)
+        named = chosen_card("small-world", **chosen, further=["de"])
+        assert named.further == ("de",) and "second group" in named.arms and choices(named)["further"] == ("de",)
+    with pytest.raises(LprError, match="further names tr"):
+        chosen_card("small-world", expanded=["hu", "tr"], further=["tr"])
+
+
 def test_a_learning_rate_is_a_share_of_what_suits_the_recipe():
     card = card_for()
     names = ("full_replay", "full_replay, third of the rate")
@@ -233,6 +249,7 @@ def test_any_text_is_good_for_a_scorecard_though_no_tasks_can_be_made_of_it(mate
     card = replace(chosen, stage1_tokens=64, stage2_tokens=64, blocks_per_step=2, self_samples=0, **small)
     made = make_missing(card, ["full"], 1, tmp_path / "runs", say=lambda text: None)
     assert not made.failed and made.new == [("full", 0)]
+    assert build(card, tmp_path / "runs")["test_set"] == "dev"
 
 
 def test_a_run_that_fails_before_anything_is_done_does_not_stay(materials, tmp_path, own_text):
