@@ -248,8 +248,8 @@ def seconds_of(run: Run) -> float:
     return float(sum(run.phases.seconds.values()))
 
 
-def _left(seconds: float, done: int, total: int) -> str:
-    return f" ({seconds / done * (total - done) / 60:.0f} min left)" if done else ""
+def _left(seconds: float, done: int, todo: int) -> str:
+    return f" ({seconds / done * todo / 60:.0f} min left)" if done else ""
 
 
 def _to_stderr(text: str) -> None:

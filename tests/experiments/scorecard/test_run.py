@@ -1,10 +1,12 @@
 """The scorecard's plan, and what trains it: nothing twice, parents first, and on after an interruption."""
 
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -308,6 +310,21 @@ def test_an_arm_that_fails_is_noted_and_the_others_are_made(materials, tmp_path,
     monkeypatch.setattr("lpr_lab.experiments.scorecard.run.Texts.of", lambda self, experiment, dev: None)
     made = make_missing(tiny_card(materials), ["full", "lora"], 1, tmp_path, say=lambda text: None)
     assert made.failed == {("full", 0): "out of paper"} and made.new == [("lora", 0)]
+
+
+def test_the_time_left_is_that_of_all_runs_that_are_not_done(materials, tmp_path, monkeypatch):
+    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now, sleep=lambda seconds: None)
+
+    def takes_a_minute(experiment, run, corpus):
+        clock.now += 60
+        run.finish({"schema_version": 1})
+
+    monkeypatch.setattr(making, "time", clock)
+    monkeypatch.setattr(making, "work_on", takes_a_minute)
+    monkeypatch.setattr(making.Texts, "of", lambda self, experiment, dev: None)
+    said = []
+    make_missing(tiny_card(materials), ["full", "lora", "ssu", "interpolate"], 1, tmp_path, say=said.append)
+    assert re.findall(r"(-?\d+) min left", " ".join(said)) == ["3", "2", "1"]
 
 
 def test_a_run_that_another_command_began_first_stays_its_own(materials, tmp_path, monkeypatch):
