@@ -274,13 +274,15 @@ def chosen_card(
             where they are named here.
 
     Raises:
-        UsageError: a precision or a task that there is not, or a further language that is another one already.
+        UsageError: a precision or a task that there is not, or a language in two groups.
     """
     if precision:
         one_of("precision", precision, ("fp32", "bf16"))
     own = _own_card(base, corpus)
     groups = dict(zip(LANGUAGES, (original, unreviewed, expanded, further), strict=True))
-    changes: dict[str, Any] = {name: language_codes(codes) for name, codes in groups.items() if codes}
+    changes: dict[str, Any] = {
+        name: tuple(dict.fromkeys(language_codes(codes))) for name, codes in groups.items() if codes
+    }
     if precision:
         changes["precision"] = precision
     if tasks:
@@ -289,8 +291,10 @@ def chosen_card(
             one_of("task", task, (*kinds.NAMES, NO_TASKS))
         changes["tasks"] = tuple(task for task in asked if task != NO_TASKS)
     card = replace(_beside(own, changes), **changes)
-    if both := sorted({*card.further} & {*card.original, *card.unreviewed, *card.expanded}):
-        raise UsageError(f"further names {', '.join(both)}, which the first group of runs reads or knows already.")
+    named = [code for name in LANGUAGES for code in getattr(card, name)]
+    if twice := sorted({code for code in named if named.count(code) > 1}):
+        known = "; ".join(f"{name}: {', '.join(getattr(card, name)) or 'none'}" for name in LANGUAGES)
+        raise UsageError(f"{', '.join(twice)} cannot be in two groups of a scorecard's languages. They are {known}.")
     return card
 
 

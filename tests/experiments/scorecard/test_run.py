@@ -64,7 +64,7 @@ def test_text_that_somebody_chose_is_asked_only_the_tasks_that_are_named():
 def test_languages_that_do_not_go_with_the_chosen_ones_are_left_out_of_a_card():
     own = card_for("small-world")
     assert (own.unreviewed, own.further) == (("es",), ("tr",))
-    assert chosen_card("small-world", original=["hu"]).unreviewed == ()
+    assert chosen_card("small-world", original=["fi"]).unreviewed == ()
     assert chosen_card("small-world", expanded=["es"]).unreviewed == ()
     assert chosen_card("small-world", original=["en"]) == own
     for chosen in ({"expanded": ["hu", "tr"]}, {"original": ["tr"]}, {"unreviewed": ["tur"]}, {"corpus": "mine/"}):
@@ -73,8 +73,10 @@ def test_languages_that_do_not_go_with_the_chosen_ones_are_left_out_of_a_card():
         assert "further" not in choices(card)
         named = chosen_card("small-world", **chosen, further=["de"])
         assert named.further == ("de",) and "second group" in named.arms and choices(named)["further"] == ("de",)
-    with pytest.raises(LprError, match="further names tr"):
-        chosen_card("small-world", expanded=["hu", "tr"], further=["tr"])
+    for twice in ({"expanded": ["tr"], "further": ["tur"]}, {"expanded": ["en"]}, {"original": ["hu"]}):
+        with pytest.raises(LprError, match="in two groups"):
+            chosen_card("small-world", **twice)
+    assert chosen_card("small-world", expanded=["hu", "hun"]).expanded == ("hu",)
 
 
 def test_a_learning_rate_is_a_share_of_what_suits_the_recipe():
