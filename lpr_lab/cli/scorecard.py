@@ -41,12 +41,15 @@ Tasks = Annotated[
 @app.callback()
 def show_default(ctx: typer.Context) -> None:
     """Decide the papers' claims from runs; without a command, show the table of the small world."""
+    from lpr_lab.experiments.scorecard.plan import card_for
+
     if ctx.invoked_subcommand is None:
-        show_command()
+        _show(card_for(), None)
 
 
 @app.command("show")
 def show_command(
+    ctx: typer.Context,
     base: Base = "small-world",
     corpus: Corpus = None,
     original: Original = None,
@@ -59,25 +62,25 @@ def show_command(
     as_json: AsJson = False,
 ) -> None:
     """Print the scorecard: of the runs in the folder, or where there are none the one that came with the code."""
-    from lpr_lab.experiments.scorecard.build import scorecard
-    from lpr_lab.experiments.scorecard.plan import chosen_card
+    _show(_card(ctx), runs_dir, as_json=as_json)
 
-    chosen = chosen_card(
-        base,
-        corpus=corpus,
-        original=original,
-        unreviewed=unreviewed,
-        expanded=expanded,
-        further=further,
-        precision=precision,
-        tasks=tasks,
-    )
-    card, source = scorecard(chosen, runs_folder(runs_dir))
+
+def _show(card: "Card", runs_dir: Path | None, *, as_json: bool = False) -> None:
+    from lpr_lab.experiments.scorecard.build import scorecard
+
+    found, source = scorecard(card, runs_folder(runs_dir))
     if as_json:
-        print(json.dumps(card | {"source": source}, ensure_ascii=False))
+        print(json.dumps(found | {"source": source}, ensure_ascii=False))
         return
-    _print(card)
+    _print(found)
     print(f"From {source}.")
+
+
+def _card(ctx: typer.Context) -> "Card":
+    """Return the card that the options of a command choose, which all have the same names there."""
+    from lpr_lab.experiments.scorecard.plan import CHOSEN, chosen_card
+
+    return chosen_card(ctx.params["base"], **{name: ctx.params[name] for name in CHOSEN})
 
 
 @app.command("bases")
@@ -119,6 +122,7 @@ def _over_worlds(of: Mapping[str, Any], num_worlds: int) -> str:
 
 @app.command("run")
 def run_command(
+    ctx: typer.Context,
     base: Base = "small-world",
     only: Annotated[
         list[int] | None, typer.Option("--only", min=1, max=22, help="Claim to make the runs of; repeatable.")
@@ -143,25 +147,12 @@ def run_command(
     Runs that are there with the same settings are not made again, and an
     interrupted one goes on. Ctrl-C stops; the same command goes on.
     """
-    from lpr_lab.errors import UsageError
     from lpr_lab.experiments.scorecard.build import build
     from lpr_lab.experiments.scorecard.exact import exact_run
-    from lpr_lab.experiments.scorecard.plan import chosen_card
     from lpr_lab.experiments.scorecard.run import make_missing
     from lpr_lab.runs.scorecard.table import count_verdicts
 
-    card = chosen_card(
-        base,
-        corpus=corpus,
-        original=original,
-        unreviewed=unreviewed,
-        expanded=expanded,
-        further=further,
-        precision=precision,
-        tasks=tasks,
-    )
-    if only and _SECOND_GROUP in only and not card.further:
-        raise UsageError(f"Claim {_SECOND_GROUP} is about a second group of languages. Name it: --further LANGUAGE.")
+    card = _card(ctx)
     names = _arms(card, only, arm)
     root = runs_folder(runs_dir)
     with progress_output(quiet):
@@ -181,6 +172,7 @@ def run_command(
 
 @app.command("save")
 def save_command(
+    ctx: typer.Context,
     base: Base = "small-world",
     corpus: Corpus = None,
     original: Original = None,
@@ -198,20 +190,11 @@ def save_command(
     """Write the scorecard of the runs in the folder as a small JSON file, and beside it those runs without weights."""
     from lpr_lab.errors import MissingError, UsageError
     from lpr_lab.experiments.scorecard.build import EXACT_KIND, build, options_of, runs_of
-    from lpr_lab.experiments.scorecard.plan import choices, chosen_card
+    from lpr_lab.experiments.scorecard.plan import choices
     from lpr_lab.runs.scorecard.kept_runs import packed
     from lpr_lab.runs.scorecard.table import RESULTS, save
 
-    card = chosen_card(
-        base,
-        corpus=corpus,
-        original=original,
-        unreviewed=unreviewed,
-        expanded=expanded,
-        further=further,
-        precision=precision,
-        tasks=tasks,
-    )
+    card = _card(ctx)
     if choices(card) and out is None:
         raise UsageError(
             f"The package's own folder holds the scorecard of {base} with its own {' and '.join(choices(card))}. "
@@ -236,8 +219,6 @@ def unpack_command(base: Base = "small-world", runs_dir: RunsDir = None) -> None
     unpack_runs(base, runs_dir)
 
 
-_SECOND_GROUP = 22
-"""The claim that needs one."""
 _FIRST_OF_ORDER = 8
 """The first claim that needs training."""
 _SHOWN = 3
@@ -246,7 +227,7 @@ _SHOWN = 3
 
 def _arms(card: "Card", only: list[int] | None, arms: list[str] | None) -> list[str]:
     """Return the arms that claims need, and those named; all where neither is given."""
-    from lpr_lab.errors import one_of
+    from lpr_lab.errors import UsageError, one_of
     from lpr_lab.runs.scorecard.claims import CLAIMS
 
     for name in arms or ():
@@ -254,6 +235,8 @@ def _arms(card: "Card", only: list[int] | None, arms: list[str] | None) -> list[
     if only is None and not arms:
         return list(card.arms)
     wanted = {name for claim in CLAIMS if claim.number in (only or ()) for name in claim.arms}
+    if not wanted <= set(card.arms):
+        raise UsageError("Claim 22 is about a second group of languages. Name it: --further LANGUAGE.")
     return [name for name in card.arms if name in wanted or name in (arms or ())]
 
 
