@@ -23,6 +23,7 @@ from lpr_lab.runs.scorecard.kept_runs import source_of_saved
 from lpr_lab.runs.scorecard.parts import Term
 from lpr_lab.runs.scorecard.table import effect_json, file_name
 from lpr_lab.text.languages import get_language
+from lpr_lab.text.splits import main_test_set
 
 RESULTS = Path(__file__).parent / "results"
 """Committed tables, one file per base, and the runs behind it."""
@@ -150,10 +151,11 @@ def _row(code: str, own: Mapping[int, Run]) -> dict[str, Any]:
     language, newest = get_language(code), next(iter(own.values()))
     facts = newest.phases.get(PHASE) or {}
     retention = newest.results.get("retention") or ()
+    test_set = main_test_set(row["dataset"] for row in retention)
     of_base = [
         row["bits_per_byte"]
         for row in retention
-        if (row["language"], row["model"], row["dataset"]) == (code, "base", "heldout")
+        if (row["language"], row["model"], row["dataset"]) == (code, "base", test_set)
     ]
     row: dict[str, Any] = {
         "language": code,

@@ -26,7 +26,8 @@ from lpr_lab.runs.find import discard
 from lpr_lab.runs.run import Run
 from lpr_lab.runs.scorecard.allocations import measured_gains
 from lpr_lab.runs.scorecard.parts import MIN_SEEDS
-from lpr_lab.text.corpus import Corpus
+from lpr_lab.text.corpus import Corpus, main_split
+from lpr_lab.text.splits import TEST_SETS
 
 Job = tuple[str, int]
 Say = Callable[[str], None]
@@ -212,7 +213,7 @@ class _Making:
 
 
 class Texts:
-    """Text that several runs read, loaded once; of two test sets only that of another genre, which halves measuring."""
+    """Text that several runs read, loaded once; of two test sets only the one that decides, which halves measuring."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, tuple[str, ...], bool], Corpus] = {}
@@ -222,8 +223,10 @@ class Texts:
         key = experiment.corpus, experiment.languages, dev
         if key not in self._known:
             whole = corpus_of(experiment.to_config(), experiment.languages)
-            kept = {place: texts for place, texts in whole.texts.items() if dev or place[0] != "dev"}
-            self._known[key] = replace(whole, texts=kept) if "heldout" in whole.splits else whole
+            decides = main_split(whole, experiment.languages)
+            passed_over = {*TEST_SETS} - {decides, "dev" if dev else decides}
+            kept = {place: texts for place, texts in whole.texts.items() if place[0] not in passed_over}
+            self._known[key] = replace(whole, texts=kept)
         return self._known[key]
 
 

@@ -1,5 +1,6 @@
 """The scorecard's plan, and what trains it: nothing twice, parents first, and on after an interruption."""
 
+import json
 import os
 import re
 import subprocess
@@ -253,6 +254,16 @@ def test_any_text_is_good_for_a_scorecard_though_no_tasks_can_be_made_of_it(mate
     card = replace(chosen, stage1_tokens=64, stage2_tokens=64, blocks_per_step=2, self_samples=0, **small)
     made = make_missing(card, ["full"], 1, tmp_path / "runs", say=lambda text: None)
     assert not made.failed and made.new == [("full", 0)]
+    assert build(card, tmp_path / "runs")["test_set"] == "dev"
+
+
+def test_held_out_text_in_some_languages_alone_does_not_take_the_dev_text_of_the_others(materials, tmp_path):
+    lines = (materials / "corpus.jsonl").read_text(encoding="utf-8").splitlines()
+    kept = [line for line in lines if (row := json.loads(line))["split"] != "heldout" or row["language"] == "en"]
+    (tmp_path / "partial.jsonl").write_text("\n".join(kept), encoding="utf-8")
+    card = replace(tiny_card(materials), corpus=str(tmp_path / "partial.jsonl"), tasks=(), self_samples=0)
+    made = make_missing(card, ["full"], 1, tmp_path / "runs", say=lambda text: None)
+    assert not made.failed and set(made.runs["full", 0].tables.read("change")["language"]) == {"en", "es", "el"}
     assert build(card, tmp_path / "runs")["test_set"] == "dev"
 
 
