@@ -228,6 +228,15 @@ class Experiment:
         return self.original if self.control == OLD_ONLY else self.expanded
 
     @property
+    def replayed(self) -> tuple[str, ...]:
+        """The languages of which a training reads `replay` text: the original ones, or of some recipes none."""
+        steps, is_control = {*self.steps}, self.control == OLD_ONLY
+        in_one_stage = {"one_stage", "finetune"} & steps and not is_control and self.replay_share_of_both
+        # A further group's routers may be fitted from statistics alone, which the run before kept of the originals.
+        is_fitted = {*_FITTING} & steps and not self.parent
+        return self.original if "review" in steps or in_one_stage or is_fitted else ()
+
+    @property
     def tokens_per_language(self) -> int:
         """Return the tokens of `train` text that a language must have for both stages to see none of it twice."""
         is_control = self.control == OLD_ONLY

@@ -24,6 +24,22 @@ def corpus_of(config: Mapping[str, Any], languages: Sequence[str], corpus: str =
     return load_corpus(name, languages=list(languages), tokens=_tokens(config) if name == config["corpus"] else None)
 
 
+def check_text(experiment: Experiment, corpus: Corpus) -> None:
+    """Refuse text that a training will ask for and does not have, before anything is trained.
+
+    Raises:
+        UsageError: a language without text in a split that is read.
+    """
+    for split, codes in (("train", experiment.taught), ("replay", experiment.replayed)):
+        without = [code for code in codes if not corpus.documents(split, code)]
+        if without:
+            raise UsageError(
+                f"The corpus {corpus.name} has no {split} text in {', '.join(without)}, which recipe "
+                f"{experiment.recipe} reads. Original languages are replayed from `replay`, and expanded ones taught "
+                "from `train`: mark some records so, or give no record a split, and the text is divided."
+            )
+
+
 def _tokens(config: Mapping[str, Any]) -> int | None:
     try:
         return Experiment.from_config(config).tokens_per_language

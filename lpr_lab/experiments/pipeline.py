@@ -13,7 +13,7 @@ from accelerate.utils import parse_flag_from_env
 
 from lpr_lab import storage
 from lpr_lab.experiments.config import Experiment, completed
-from lpr_lab.experiments.corpus import corpus_of
+from lpr_lab.experiments.corpus import check_text, corpus_of
 from lpr_lab.experiments.load import model_to_train, starting_model
 from lpr_lab.experiments.measuring import logits_of, measure_run, probe_of
 from lpr_lab.experiments.processes.check import check
@@ -131,6 +131,7 @@ def prepare(
     environment.train_with()  # a wrong name is said now, not when the text is ready
     with run.working("prepare"), timed(run, "prepare"):
         corpus = corpus or corpus_of(experiment.to_config(), experiment.languages)
+        check_text(experiment, corpus)
         check_tasks(experiment, corpus)
         run.documents.write("data", corpus.manifest)
         # What several processes are to divide among them need not fit one device.
