@@ -11,10 +11,7 @@ from lpr_lab.cli.completion import complete_run
 app = typer.Typer(
     help="Make the controls without which a fall or rise on original languages says little.", no_args_is_help=True
 )
-Dataset = Annotated[
-    str,
-    typer.Option("--data", help="Test sets: heldout or dev.", show_default="heldout, or else dev"),
-]
+Dataset = Annotated[str, typer.Option("--data", help="Test sets: heldout or dev.", show_default="heldout, or else dev")]
 
 
 @app.command("old-only")

@@ -32,7 +32,7 @@ Precision = Annotated[str | None, typer.Option(help="fp32 or bf16, of all arms."
 Tasks = Annotated[
     list[str] | None,
     typer.Option(
-        help="Asked beside bits per byte: choice, inflection, generation, or none; repeatable.",
+        help="Task beside bits per byte: choice, inflection, generation, or none; repeatable.",
         show_default="the card's; none of a chosen corpus",
     ),
 ]

@@ -223,9 +223,9 @@ class Texts:
         key = experiment.corpus, experiment.languages, dev
         if key not in self._known:
             whole = corpus_of(experiment.to_config(), experiment.languages)
-            decides = main_split(whole, experiment.languages)
-            passed_over = {*TEST_SETS} - {decides, "dev" if dev else decides}
-            kept = {place: texts for place, texts in whole.texts.items() if place[0] not in passed_over}
+            scored = {main_split(whole, experiment.languages), *(["dev"] if dev else [])}
+            unread = {*TEST_SETS} - scored
+            kept = {place: texts for place, texts in whole.texts.items() if place[0] not in unread}
             self._known[key] = replace(whole, texts=kept)
         return self._known[key]
 

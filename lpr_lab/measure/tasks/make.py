@@ -8,10 +8,9 @@ from lpr_lab.measure.tasks.choice import make_choices
 from lpr_lab.measure.tasks.inflection import make_pairs
 from lpr_lab.measure.tasks.items import Item
 from lpr_lab.measure.tasks.kinds import NAMES
-from lpr_lab.text.corpus import Corpus, comparable_splits
+from lpr_lab.text.corpus import Corpus, main_split
 from lpr_lab.text.languages import language_name
 from lpr_lab.text.lemmas import has_lemmas
-from lpr_lab.text.splits import TEST_SETS
 
 FEWEST_ITEMS = 20
 """Of inflection, unless fewer are asked for; so few say nothing of a language."""
@@ -63,12 +62,10 @@ def make_items(
         raise UsageError(
             f"Expected at least 1 item and 1 prompt per language, got {items_per_language} and {prompts_per_language}."
         )
-    splits = [split] if split else comparable_splits(corpus, TEST_SETS, languages)
-    if not splits:
-        raise UsageError(f"The corpus {corpus.name} has neither held-out nor dev text to make tasks from.")
-    there = [code for code in languages if corpus.documents(splits[0], code)]
+    split = split or main_split(corpus, languages)
+    there = [code for code in languages if corpus.documents(split, code)]
     left_out = [
-        (task, code, f"no {splits[0]} text in {language_name(code)}")
+        (task, code, f"no {split} text in {language_name(code)}")
         for task in tasks
         for code in languages
         if code not in there
@@ -77,16 +74,16 @@ def make_items(
     aligned = {"choice": items_per_language, "generation": prompts_per_language}
     for task in tasks:
         if task in aligned:
-            made = make_choices(corpus, splits[0], there, aligned[task], seed)
+            made = make_choices(corpus, split, there, aligned[task], seed)
             items |= {(task, code): made[code] for code in there}
             continue
         for code in there:
             if not has_lemmas(code):
                 left_out.append((task, code, "there is no table of lemmas"))
                 continue
-            pairs = make_pairs(corpus.documents(splits[0], code), code, items_per_language, seed)
+            pairs = make_pairs(corpus.documents(split, code), code, items_per_language, seed)
             if len(pairs) >= min(FEWEST_ITEMS, items_per_language - items_per_language % 2):
                 items[task, code] = pairs
             else:
                 left_out.append((task, code, f"only {len(pairs)} items can be made of its text"))
-    return MadeItems(splits[0], items, left_out)
+    return MadeItems(split, items, left_out)
