@@ -69,12 +69,13 @@ class Folder:
                     finished.append(found)
             except LprError:  # it cannot be read, or is no run of an experiment
                 continue
+        finished.sort(key=lambda found: not found.run.paths.has_checkpoint)  # newest first stays within each
         for found in finished:
             if found.fingerprint in ("", self._fingerprint(found)):
                 self._finished.setdefault(found.key, found.run)
 
     def finished(self, experiment: Experiment) -> Run | None:
-        """Return the newest run with these settings that is finished."""
+        """Return the newest finished run with these settings: of those with weights, where any has them."""
         return self._finished.get(_key(experiment))
 
     def is_under_way(self, experiment: Experiment) -> bool:

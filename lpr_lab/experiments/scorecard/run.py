@@ -11,6 +11,7 @@ overview does not need (traces, generations) is left out.
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from lpr_lab.runs.scorecard.allocations import measured_gains
 from lpr_lab.runs.scorecard.parts import MIN_SEEDS
 from lpr_lab.text.corpus import Corpus, main_split
 from lpr_lab.text.splits import TEST_SETS
+from lpr_lab.wording import counted
 
 Job = tuple[str, int]
 Say = Callable[[str], None]
@@ -67,7 +69,8 @@ def make_missing(
 
     Args:
         card: what all arms share.
-        names: of arms (`Card.arms`); the arms that these go on from, or are planned by, are made too.
+        names: of arms (`Card.arms`); the arms that these go on from, or are planned by, are made too, and those that
+            one goes on from are made anew where they are here without weights.
         seeds: how many of each.
         root: the folder of runs.
         say: told a line before and after every run.
@@ -90,7 +93,7 @@ def make_missing(
                 making.made.left += making.todo
                 break
             if making.todo and not waits:
-                say(f"Waiting for {len(making.todo)} runs that another command works on.")
+                say(f"Waiting for {counted(len(making.todo), 'run')} that another command works on.")
             waits = bool(making.todo)
             time.sleep(_LOOK_AGAIN if waits else 0)
             continue
@@ -123,17 +126,26 @@ class _Making:
         self._card, self._root, self._say = card, root, say
         self._folder = Folder(root, card.base)
         self.made = Made()
-        self.todo: dict[Job, None] = {}
-        for job in planned:
-            try:
-                run = self._folder.finished(self._experiment(job))
-            except LprError:  # it goes on from one that is to be made
-                run = None
-            if run is None:
-                self.todo[job] = None
-            else:
-                self.made.runs[job] = run
+        planned, self._continued = tuple(planned), frozenset[Job]()
+        self._find(planned)
+        missing = [(name, seed) for name, seed in planned if (name, seed) not in self.made.runs]
+        self._continued = frozenset((after, seed) for name, seed in missing if (after := card.arms[name].after))
+        self._find(self._continued)
+        self.todo = dict.fromkeys(job for job in planned if job not in self.made.runs)
         self.total = len(self.todo)
+
+    def _find(self, jobs: Iterable[Job]) -> None:
+        for job in jobs:
+            self.made.runs.pop(job, None)
+            with suppress(LprError):  # it goes on from one that is to be made
+                if (run := self._finished(job, self._experiment(job))) is not None:
+                    self.made.runs[job] = run
+
+    def _finished(self, job: Job, experiment: Experiment) -> Run | None:
+        """Return the run of a job; of one that another job goes on from, only where its weights are there."""
+        run = self._folder.finished(experiment)
+        lacks_weights = job in self._continued and run is not None and not run.paths.has_checkpoint
+        return None if lacks_weights else run
 
     def begin_next(self) -> tuple[Job, Experiment, Run] | None:
         """Begin the first job that can be begun and return it; None where all that are left are under way, or wait.
@@ -147,12 +159,11 @@ class _Making:
                     continue
                 try:
                     experiment = self._experiment(job)
-                    there = self._folder.finished(experiment)
+                    there = self._finished(job, experiment)
                     if there is None and self._folder.is_under_way(experiment):
                         continue
                     del self.todo[job]
                     if there is None:
-                        self._require_weights(job)
                         return job, experiment, pipeline.start(experiment, root=self._root)
                     self.made.runs[job] = there
                 except LprError as error:
@@ -167,7 +178,7 @@ class _Making:
 
     def forecast(self) -> str:
         """Return how much is to be made, and how long that takes at the pace of the runs of such a machine."""
-        text = f"{len(self.made.runs)} runs are there, {self.total} are to be made"
+        text = f"{counted(len(self.made.runs), 'run')} there, {self.total} to be made"
         here = machine().items()
         seconds = [seconds_of(run) for run in self.made.runs.values() if here <= run.documents.read("env").items()]
         seconds = [took for took in seconds if took]
@@ -204,12 +215,6 @@ class _Making:
                 raise MissingError(f"it is planned by {MIN_SEEDS} seeds of each of {', '.join(arm.probes)}")
             return experiment_of(self._card, name, seed, gains=gains)
         return experiment_of(self._card, name, seed)
-
-    def _require_weights(self, job: Job) -> None:
-        name, seed = job
-        after = self._card.arms[name].after
-        if after and not self.made.runs[after, seed].paths.has_checkpoint:
-            raise MissingError(f"its parent, {after} with seed {seed}, is here without weights")
 
 
 class Texts:

@@ -173,7 +173,8 @@ def test_runs_that_are_there_are_not_made_again_and_an_interrupted_one_goes_on(m
     assert ("second group", 0) in light.runs, "what was made from it is found though its weights are gone"
     remove_directory(made.runs["second group", 0].path)
     lost = make_missing(card, ["second group"], 1, tmp_path, say=said.append)
-    assert "without weights" in lost.failed["second group", 0]
+    assert lost.new == [("moe_lpr", 0), ("second group", 0)] and not lost.failed
+    assert lost.runs["moe_lpr", 0].id != made.runs["moe_lpr", 0].id
     changes = made.runs["moe_lpr", 0].results["change"]
     assert {row["language"]: row["role"] for row in changes} == {"en": "original", "es": "original", "el": "expanded"}
 
@@ -214,7 +215,7 @@ def test_a_run_that_another_command_works_on_is_left_to_it_and_found_when_it_is_
     while_waiting(monkeypatch, lambda: theirs.finish({"schema_version": 1}))
     made = make_missing(card, ["full", "lora"], 1, tmp_path, say=said.append)
     assert made.new == [("lora", 0)] and made.runs["full", 0].id == theirs.id and not made.failed
-    assert len(list_runs(tmp_path)) == 2 and "Waiting for 1 runs" in said[-1]
+    assert len(list_runs(tmp_path)) == 2 and "Waiting for 1 run " in said[-1]
 
 
 def test_a_run_that_another_command_gave_up_is_taken_up(materials, tmp_path, monkeypatch, finished_at_once):
@@ -237,6 +238,26 @@ def test_what_goes_on_from_a_run_of_another_command_waits_for_it(materials, tmp_
     while_waiting(monkeypatch, finish)
     made = make_missing(card, ["second group"], 1, tmp_path, say=lambda text: None)
     assert made.new == [("second group", 0)] and made.runs["second group", 0].parents == (theirs.id,)
+
+
+def test_what_an_arm_goes_on_from_is_made_anew_where_its_weights_are_gone(materials, tmp_path, monkeypatch):
+    def finish(experiment, run, corpus):
+        run.paths.checkpoint.mkdir()
+        (run.paths.checkpoint / "MANIFEST.json").write_text("{}")
+        run.finish({"schema_version": 1})
+
+    monkeypatch.setattr(making.Texts, "of", lambda self, experiment, dev: None)
+    monkeypatch.setattr(making, "work_on", finish)
+    card, said = tiny_card(materials), []
+    light = pipeline.start(experiment_of(card, "moe_lpr", 0), root=tmp_path)
+    light.finish({"schema_version": 1})
+    assert not make_missing(card, ["moe_lpr"], 1, tmp_path, say=said.append).new, "by itself it is there"
+    planned = make_missing(card, ["second group"], 1, tmp_path, say=said.append, dry_run=True)
+    assert not planned.runs and "2 to be made" in said[-1]
+    made = make_missing(card, ["second group"], 1, tmp_path, say=said.append)
+    assert made.new == [("moe_lpr", 0), ("second group", 0)] and not made.failed
+    assert made.runs["second group", 0].parents == (made.runs["moe_lpr", 0].id,) != (light.id,)
+    assert not make_missing(card, ["second group"], 1, tmp_path, say=said.append).new
 
 
 def test_without_its_text_nothing_is_begun_that_stays(materials, tmp_path, monkeypatch):
