@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from lpr_lab.cli.completion import complete_assignment, complete_parameters
 from lpr_lab.errors import LprError
+from lpr_lab.wording import counted
 
 if TYPE_CHECKING:
     from lpr_lab.runs.run import Run
@@ -133,7 +134,7 @@ def unpack_runs(base: str, runs_dir: Path | None, results: Path | None = None) -
     root = runs_folder(runs_dir)
     new, there = unpack(base, root, results)
     print(*new, sep="\n", end="\n" if new else "")
-    say(f"{len(new)} runs put into {root}" + (f", {len(there)} were there before." if there else "."))
+    say(f"{counted(len(new), 'run')} put into {root}" + (f", {len(there)} were there before." if there else "."))
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import typer
 
 from lpr_lab.cli.common import AsJson, RunsDir, open_run, runs_folder, say
 from lpr_lab.cli.completion import complete_run
+from lpr_lab.wording import counted
 
 
 def texts_command(
@@ -34,7 +35,7 @@ def texts_command(
         if not file.is_file():
             raise MissingError(f"There is no file {file}.")
         texts = add_texts(run, read_lines(file.read_bytes()), group, language)
-        say(f"{len(texts)} texts were imported.")
+        say(f"{counted(len(texts), 'text')} imported.")
     else:
         texts = own_texts(run)
     if as_json:

@@ -31,6 +31,7 @@ from lpr_lab.progress import progress
 from lpr_lab.runs.find import list_runs, start_run
 from lpr_lab.runs.formats import json_records
 from lpr_lab.runs.run import Run
+from lpr_lab.wording import counted
 
 MAX_RUNS = 64
 STOP_SECONDS = 60.0
@@ -107,7 +108,7 @@ def start(sweep: Sweep, run_dir: str | Path = "", root: str | Path | None = None
         sweep.to_config(),
         kind=KIND,
         slug=f"{notebook.path.stem} {' '.join(sweep.grid)}",
-        title=f"{notebook.path.stem}: {names}, {len(found)} runs",
+        title=f"{notebook.path.stem}: {names}, {counted(len(found), 'run')}",
         run_dir=run_dir,
         root=root,
     )

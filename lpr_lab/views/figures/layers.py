@@ -9,6 +9,7 @@ from lpr_lab.text.languages import language_name
 from lpr_lab.views import Table, theme
 from lpr_lab.views.names import ROLES
 from lpr_lab.views.numbers import percent
+from lpr_lab.wording import counted
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -170,8 +171,9 @@ def _load_finding(rows: Table) -> str:
 
 def _plan_finding(layers: Table) -> str:
     low, high = (layers.loc[place] for place in (layers["similarity"].idxmin(), layers["similarity"].idxmax()))
+    own = counted(low["new_experts"], "new expert")
     return (
-        f"Least alike in layer {low['layer']} ({low['similarity']:.2f}), which gets {low['new_experts']} new experts; "
+        f"Least alike in layer {low['layer']} ({low['similarity']:.2f}), which gets {own}; "
         f"most alike in layer {high['layer']} ({high['similarity']:.2f}), which gets {high['new_experts']}"
     )
 

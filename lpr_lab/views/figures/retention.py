@@ -14,6 +14,7 @@ from lpr_lab.views import Table, theme
 from lpr_lab.views.names import ROLES
 from lpr_lab.views.numbers import change as change_text
 from lpr_lab.views.numbers import interval
+from lpr_lab.wording import counted
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -159,7 +160,7 @@ def describe_changes(change: Table) -> list[str]:
         found = change_of(row)
         ends = f"95% interval {interval(found.low, found.high)}" if found.has_interval else "no interval was kept"
         known = f"{found.verdict()}: {much}, {ends}"
-        lines.append(f"{language_name(row['language'])} {known}, {row['n_documents']} documents")
+        lines.append(f"{language_name(row['language'])} {known}, {counted(row['n_documents'], 'document')}")
     return lines
 
 
@@ -172,7 +173,7 @@ def trade_off_finding(points: Table) -> str:
     others = points[~points["chosen"]]
     if others.empty:
         return "No other run was measured on the same test sets"
-    total = f"{len(others)} other run{'s' if len(others) > 1 else ''} on the same test sets"
+    total = f"{counted(len(others), 'other run')} on the same test sets"
     gained = _counts(list(others["gain_verdict"]), {WORSE: "more than", BETTER: "less than"})
     forgot = _counts(list(others["forgetting_verdict"]), {BETTER: "more than", WORSE: "less than"})
     if not gained and not forgot:

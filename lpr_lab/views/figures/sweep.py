@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from lpr_lab.experiments.sweep.grid import SEED
 from lpr_lab.views import Table, theme
+from lpr_lab.wording import counted
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -28,7 +29,7 @@ def finding(differences: Table) -> str:
     if seeds < 2:
         return "One seed: no difference can be told from noise"
     clear = differences[differences["verdict"].isin(CLEAR)]
-    said = f"{seeds} seeds"
+    said = counted(seeds, "seed")
     if clear.empty:
         return f"Nothing differs clearly over {said}"
     pairs = clear.groupby("parameter", sort=False)["metric"].agg(

@@ -17,6 +17,7 @@ from lpr_lab.text.languages import direction_of
 from lpr_lab.views.html.templates import render, with_style
 from lpr_lab.views.html.tokens import StripChoices, render_token_strip
 from lpr_lab.views.numbers import percent
+from lpr_lab.wording import counted
 
 BLIND = ("A", "B")
 
@@ -43,10 +44,10 @@ def _finding(pair: Pair) -> str:
     if pair.diverged_at == 0:
         return f"{both} part at the first token."
     longest = max(pair.left.tokens or 0, pair.right.tokens or 0)
-    plural = "s" if (longest or pair.diverged_at) != 1 else ""
-    of = f" of {longest}" if longest else ""
-    share = f" ({percent(pair.diverged_at / longest)})" if longest else ""
-    return f"{both} agree for {pair.diverged_at}{of} token{plural}{share}, then part."
+    agreed = counted(pair.diverged_at, "token")
+    if longest:
+        agreed = f"{pair.diverged_at} of {counted(longest, 'token')} ({percent(pair.diverged_at / longest)})"
+    return f"{both} agree for {agreed}, then part."
 
 
 def render_pair(pair: Pair, checked: Exactness | None = None, *, standalone: bool = False) -> Markup:
@@ -124,13 +125,13 @@ def facts(said: Continuation, pair: Pair) -> list[str]:
     """Return what can be said of a continuation without reading it: length, speed, script, loops."""
     found = []
     if said.tokens is not None:
-        found.append(f"{said.tokens} token{'s' if said.tokens != 1 else ''}")
+        found.append(counted(said.tokens, "token"))
         if said.seconds and not pair.hidden:
             found.append(f"{said.tokens / said.seconds:.1f} tokens/s")
     if pair.is_running:
         return found
     if said.text:
-        found.append(f"{len(said.text)} characters")
+        found.append(counted(len(said.text), "character"))
     share = foreign_share(said.text, pair.language)
     if share is not None:
         script = {"Han": "Chinese"}.get(script_of(pair.language) or "", script_of(pair.language))

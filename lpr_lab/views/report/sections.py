@@ -29,6 +29,7 @@ from lpr_lab.views.html.templates import render
 from lpr_lab.views.html.tokens import render_token_strip
 from lpr_lab.views.names import dataset_name
 from lpr_lab.views.numbers import NOT_MEASURED
+from lpr_lab.wording import counted
 from lpr_lab.yaml_files import dump_yaml
 
 MAX_PAIRS = 40
@@ -148,7 +149,7 @@ def judged_blind(run: Run) -> Markup:
     for one in kept_sittings(run):
         if one.is_over and one.judged:
             begun = one.begun[:16].replace("T", " ")
-            said = f"{begun} UTC, {len(one.judged)} of {len(one.prompts)} prompts: {verdict(one.tally)}."
+            said = f"{begun} UTC, {len(one.judged)} of {counted(len(one.prompts), 'prompt')}: {verdict(one.tally)}."
             lines.append(f"{said} {decided(one.tally)}; no difference {one.tally.ties}.")
     return render("views/report/judged_blind.html.j2", lines=lines) if lines else Markup()
 

@@ -14,6 +14,7 @@ from lpr_lab.views.html.continuations import describe_settings, title_of
 from lpr_lab.views.html.judgements import decided, verdict
 from lpr_lab.views.html.templates import render
 from lpr_lab.views.numbers import duration
+from lpr_lab.wording import counted
 
 SLOW_SECONDS = 60
 KEPT_SHOWN = 60
@@ -31,7 +32,7 @@ def estimate(speed: Speed | None, tokens: int, is_loaded: bool, characters: int 
     seconds = speed.seconds(tokens, characters)
     loading = "" if is_loaded else ", after loading the model"
     rate = f"{1 / speed.per_token:.1f} tokens/s"
-    said = f"About {duration(max(seconds, 1))} for {tokens} tokens each{loading}: {rate} when last measured."
+    said = f"About {duration(max(seconds, 1))} for {counted(tokens, 'token')} each{loading}: {rate} when last measured."
     if seconds > SLOW_SECONDS:
         fewer = max(8, int(SLOW_SECONDS / 2 / speed.per_token) // 8 * 8)
         if fewer < tokens:

@@ -9,6 +9,7 @@ from lpr_lab.text.languages import language_name
 from lpr_lab.views.html.continuations import render_pair, title_of
 from lpr_lab.views.html.judgements import decided, verdict
 from lpr_lab.views.html.templates import render
+from lpr_lab.wording import counted
 
 
 def sitting(run: Run, now: Sitting, query: Query) -> Markup:
@@ -61,7 +62,8 @@ def kept(run: Run, query: Query) -> Markup:
     """Return the sittings that the run keeps, as links; what a sitting that goes on is between is not told."""
     rows = []
     for one in kept_sittings(run):
-        said = f"{one.begun[:16].replace('T', ' ')} UTC · {len(one.judged)} of {len(one.prompts)} prompts judged"
+        judged = f"{len(one.judged)} of {counted(len(one.prompts), 'prompt')} judged"
+        said = f"{one.begun[:16].replace('T', ' ')} UTC · {judged}"
         if one.is_over:
             said += f" · {' and '.join(map(title_of, one.models))}: {verdict(one.tally)}"
         rows.append((query.urlencode(sitting=one.id, text="", seed=None), said, query.sitting == one.id))

@@ -16,6 +16,7 @@ from lpr_lab.runs.model_ref import BASE, EXPANDED, ModelRef, why_no_routing
 from lpr_lab.runs.people.continuations import STEERED, Pair
 from lpr_lab.runs.run import Run
 from lpr_lab.views.html.continuations import render_strips, title_of
+from lpr_lab.wording import counted
 
 SIDES = ("left", "right")
 _PARTS = ("way", "expert", "strength", "layers", "after")
@@ -40,7 +41,7 @@ class Wish:
         """What is done, in words, as the side is called."""
         done = {"force": "forced", "ban": "banned", "scale": f"× {self.strength:g}"}[self.way]
         where = "all layers" if self.is_everywhere else f"layers {self.layers.strip()}"
-        when = f" after {self.after} token{'s' if self.after > 1 else ''}" if self.after else ""
+        when = f" after {counted(self.after, 'token')}" if self.after else ""
         return f"expert {self.expert} {done} in {where}{when}"
 
     @property

@@ -21,6 +21,7 @@ from lpr_lab.views.figures.experts import agreement, information, original_proba
 from lpr_lab.views.figures.titles import take_title
 from lpr_lab.views.names import dataset_name
 from lpr_lab.views.numbers import NOT_MEASURED
+from lpr_lab.wording import counted
 
 QUESTION = "Which experts work, and for which languages?"
 CONTROLS = ("stage", "stage2", "data", "number", "languages", "layer")
@@ -62,7 +63,7 @@ def _pickers(selection: Selection) -> dict[str, Any]:
     stages = [(name, name) for name in reversed(selection.stages)]
     others = [("nothing", ALONE), *((name, name) for name in selection.stages if name != selection.stage)]
     several = len(selection.stages) > 1
-    layers = [(f"{layer} ({number} experts)", layer) for layer, number in selection.sizes.items()]
+    layers = [(f"{layer} ({counted(number, 'expert')})", layer) for layer, number in selection.sizes.items()]
     return {
         "stage": gr.update(choices=stages, value=selection.stage, visible=several),
         "stage2": gr.update(choices=others, value=selection.stage2 or ALONE, visible=several),

@@ -7,6 +7,7 @@ from markupsafe import Markup
 from lpr_lab.dashboard.pages.plan.facts import Similarity
 from lpr_lab.dashboard.parameters import MAX_PER_LAYER
 from lpr_lab.views.html.templates import render
+from lpr_lab.wording import counted
 
 
 def render_editor(experts: Sequence[int], similarity: Similarity | None) -> Markup:
@@ -31,7 +32,7 @@ def render_editor(experts: Sequence[int], similarity: Similarity | None) -> Mark
 
 def said(count: int) -> str:
     """Return a count of new experts in words, as `plan.js` does."""
-    return "no new expert" if count == 0 else "1 new expert" if count == 1 else f"{count} new experts"
+    return counted(count, "new expert") if count else "no new expert"
 
 
 def _curves(similarity: Similarity) -> tuple[list[tuple[str, str]], float]:

@@ -11,6 +11,7 @@ from lpr_lab.dashboard.parameters import MAX_LAYERS
 from lpr_lab.errors import LprError
 from lpr_lab.method.scores.table import KINDS, LayerScores
 from lpr_lab.runs.run import Run
+from lpr_lab.wording import counted
 
 FEW_TOKENS = 10_000
 """Similarity from fewer tokens of a language is said to be rough; the papers measured 100,000."""
@@ -172,7 +173,7 @@ def _speed(run: Run, phases: Mapping[str, Any], experts: Sequence[int]) -> Speed
         where = [f"{made_with.get('threads', '?')} threads of {made_with.get('processor', 'the processor')}"]
     if experts:
         low, high = min(experts), max(experts)
-        each = f"{low} new expert{'s' if low != 1 else ''}" if low == high else f"{low} to {high} new experts"
+        each = counted(low, "new expert") if low == high else f"{low} to {high} new experts"
         where.append(f"{each} per layer")
     return Speed(float(value), run.id, run.title, ", ".join(filter(None, where)))
 

@@ -18,6 +18,7 @@ from lpr_lab.model.bases.made import is_made
 from lpr_lab.runs.run import Run
 from lpr_lab.views.html.templates import render
 from lpr_lab.views.numbers import NOT_MEASURED, count, duration, percent
+from lpr_lab.wording import counted
 from lpr_lab.yaml_files import dump_yaml
 
 NOTEBOOK = "00_quickstart"
@@ -27,7 +28,7 @@ def finding(facts: BaseFacts, plan: Plan, cost: Costs) -> Markup:
     """Return the page's answer in a sentence."""
     low, high = min(plan.experts), max(plan.experts)
     each = f"{low} in each of {len(plan.experts)} layers" if low == high else f"{low} to {high} per layer"
-    text = Markup('<span class="lpr-expanded">{} new experts</span>, {}').format(count(cost.new_experts), each)
+    text = Markup('<span class="lpr-expanded">{}</span>, {}').format(counted(cost.new_experts, "new expert"), each)
     if cost.added is not None:
         text += f", are {_big(cost.added)} parameters"
         if cost.added_share:
@@ -94,7 +95,7 @@ def warnings(facts: BaseFacts, plan: Plan, cost: Costs) -> list[Markup]:
             notice(
                 "info",
                 f"The paper's formula counts expert 0 of every layer and rounds up: δ = {plan.budget} comes to "
-                f"{cost.new_experts} new experts.",
+                f"{counted(cost.new_experts, 'new expert')}.",
             )
         )
     if cost.without_choice:
@@ -137,7 +138,7 @@ def render_costs(facts: BaseFacts, plan: Plan, cost: Costs) -> Markup:
 def _share_note(cost: Costs) -> str:
     if cost.added is None:
         return ""
-    return f"{cost.new_experts} experts" + (f"; the base has {_short(cost.base)}" if cost.base else "")
+    return counted(cost.new_experts, "expert") + (f"; the base has {_short(cost.base)}" if cost.base else "")
 
 
 def _short(value: float | None) -> str:

@@ -36,6 +36,7 @@ from lpr_lab.runs.people.own_texts import (
 )
 from lpr_lab.runs.run import Run
 from lpr_lab.text.languages import LANGUAGES
+from lpr_lab.wording import counted
 
 Step = tuple[str, Any, Any]
 """A status line, then what two parts of the page show."""
@@ -77,7 +78,7 @@ def trace_own(runs_dir: Path, text: str, language: str | None, params: dict[str,
         edited = asks.text if is_kept(run, asks.text) else ""
         UNSAVED.put(run, name, trace, edited)
         count = int(trace.is_text.sum())
-        done = f"{count} tokens in {took:.1f} s on {device}"
+        done = f"{counted(count, 'token')} in {took:.1f} s on {device}"
         yield status(f"{done}; the base and earlier stages follow…", busy=True), *show_trace(run, trace, name, query)
         with MODELS.use(run) as loaded:
             trace = trace_stages(loaded.model, loaded.tokenizer, trace)
@@ -153,7 +154,7 @@ def import_own(
     except (LprError, OSError) as error:
         return shell.problem(f"Nothing was imported: {error}"), params
     left = len(texts) - len(made)
-    said = f"{len(made)} text{'s' if len(made) != 1 else ''} kept with this run, for everybody to see"
+    said = f"{counted(len(made), 'text')} kept with this run, for everybody to see"
     said += f"; {left} that the group has already {'were' if left != 1 else 'was'} left out." if left else "."
     shown = {"text": made[0].id, "lang": "", "tok": ""} if made else {}
     return status(said), {**params, **shown}
@@ -191,7 +192,7 @@ def delete_shown_group(runs_dir: Path, params: dict[str, Any]) -> tuple[str, dic
         count = delete_group(run, group)
     except (LprError, OSError) as error:
         return status(f"Not deleted: {error}", bad=True), params
-    return status(f"{count} texts of “{group}” deleted."), {**params, "text": "", "lang": "", "tok": ""}
+    return status(f"{counted(count, 'text')} of “{group}” deleted."), {**params, "text": "", "lang": "", "tok": ""}
 
 
 def _shown(runs_dir: Path, params: dict[str, Any]) -> tuple[Run, str]:

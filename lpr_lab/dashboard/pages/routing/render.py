@@ -13,6 +13,7 @@ from lpr_lab.text.languages import language_name
 from lpr_lab.views.html.templates import render
 from lpr_lab.views.html.token_data import chip_label
 from lpr_lab.views.numbers import NOT_MEASURED, percent
+from lpr_lab.wording import counted
 
 KEPT = 0.9
 """From this share of tokens on, an original language counts as kept (runs/claims.py); the aim is all."""
@@ -66,9 +67,9 @@ def finding(trace: RoutingTrace, role: str | None) -> Markup:
 def detail(trace: RoutingTrace) -> Markup:
     """Return a second sentence: what was counted, the range over layers, the weight, and what it changed in bits."""
     text, marks = int(trace.is_text.sum()), int((~trace.is_text).sum())
-    mark = f" and {marks} mark{'s' if marks != 1 else ''} ◆" if marks else ""
+    mark = f" and {counted(marks, 'mark')} ◆" if marks else ""
     layers = len(trace.layers)
-    parts = [f"{text} token{'s' if text != 1 else ''}{mark}, mean over {layers} layers with a router"]
+    parts = [f"{counted(text, 'token')}{mark}, mean over {counted(layers, 'layer')} with a router"]
     if layers and text:
         reached = trace.reached_original()
         low, high = int(reached.argmin()), int(reached.argmax())

@@ -18,6 +18,7 @@ from lpr_lab.runs.watch import alerts
 from lpr_lab.views.html import run_overview
 from lpr_lab.views.html.templates import render
 from lpr_lab.views.numbers import count
+from lpr_lab.wording import counted
 
 PAGES = {
     "/routing": "Where its tokens went",
@@ -111,7 +112,7 @@ def _lineage(run: Run, runs: list[Run]) -> Markup:
 
     earlier = Markup(" ").join(Markup("{} →").format(link(parent)) for parent in before)
     if run.kind == SWEEP and children:
-        after = Markup("→ {} runs of this sweep").format(len(children))  # its table links to them
+        after = Markup("→ {} of this sweep").format(counted(len(children), "run"))  # its table links to them
     else:
         after = Markup(" ").join(Markup("→ {}").format(link(child.id)) for child in children)
     section = Markup('<section><h3>Lineage</h3><p class="lpr-lineage">{} <b>{}</b> {}</p></section>')

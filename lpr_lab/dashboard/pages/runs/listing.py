@@ -22,6 +22,7 @@ from lpr_lab.text.splits import main_test_set
 from lpr_lab.views.html.run_overview import mean_of
 from lpr_lab.views.html.templates import render
 from lpr_lab.views.numbers import NOT_MEASURED, change, duration
+from lpr_lab.wording import counted
 
 MAX_ROWS = 200
 SEARCH_FROM = 8
@@ -107,11 +108,11 @@ def _list(codes: list[str]) -> str:
 def _inventory(context: PageContext) -> str:
     own = [run for run in context.runs if not run.is_example]
     examples = len(context.runs) - len(own)
-    parts = [f"{len(own)} run{'s' if len(own) != 1 else ''} in this folder" if own else "No run of your own yet"]
+    parts = [f"{counted(len(own), 'run')} in this folder" if own else "No run of your own yet"]
     states = [run.status.state for run in own if run.problem is None]
     parts += [f"{states.count(state)} {state}" for state in shell.STATES if state != "finished" and state in states]
     if examples:
-        parts.append(f"{examples} example{'s' if examples != 1 else ''} that came with the code")
+        parts.append(f"{counted(examples, 'example')} that came with the code")
     return ", ".join(parts) + "."
 
 
@@ -189,7 +190,7 @@ def _alert_badge(run: Run) -> Markup:
     raised = alerts.read(run)
     if not raised:
         return Markup("")
-    many = f"{len(raised)} alert{'s' if len(raised) != 1 else ''}"
+    many = counted(len(raised), "alert")
     badge = Markup('<span class="lpr-badge lpr-alert" title="{}"><i aria-hidden="true">▲</i> {}</span>')
     return badge.format(" ".join(map(alerts.line, raised)), many)
 

@@ -32,6 +32,7 @@ from lpr_lab.measure.segments.comparison import LanguageComparison, choose_refer
 from lpr_lab.runs.people.own_texts import is_own
 from lpr_lab.runs.run import Run
 from lpr_lab.text.languages import get_language, language_name
+from lpr_lab.wording import counted
 
 MOST_LANGUAGES = 24
 """Texts of one comparison."""
@@ -54,7 +55,7 @@ def find_segments(runs_dir: Path, params: dict[str, Any]) -> Iterator[tuple[Any,
         yield _failed(error), keep, keep
         return
     count = len(listing.segments)
-    said = f"{count} segment{'s' if count != 1 else ''} to choose from." if count else "None was found."
+    said = f"{counted(count, 'segment')} to choose from." if count else "None was found."
     choices = segment_choices(run)
     yield status(said), gr.update(choices=choices, visible=bool(choices)), shell.caption(listing.reason)
 
