@@ -275,11 +275,18 @@ class Experiment:
     def with_settings(self, **settings: Any) -> "Experiment":
         """Return the experiment with settings replaced, by their flat names; a list passes as a tuple.
 
+        A stage's budget is a `StageBudget`, or a mapping of those of its settings that change.
+
         Raises:
-            UsageError: an unknown setting, with the closest known one.
+            UsageError: an unknown setting, with the closest known one, or a budget that cannot be.
         """
         refuse_unknown(settings, NAMES)
         settings = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+        settings |= {
+            name: _budget(name, getattr(self, name), settings[name])
+            for name in STAGES
+            if isinstance(settings.get(name), Mapping)
+        }
         parts = {
             part: {own: settings.pop(flat) for flat, own in names.items() if flat in settings}
             for part, names in FLAT.items()
@@ -326,18 +333,36 @@ def changed(experiment: Experiment, settings: Mapping[str, Any]) -> Experiment:
     >>> changed(Experiment(recipe="mine", steps=("expand",)), {"stage1": {"weight_decay": 0.1}}).stage1.weight_decay
     0.1
     """
+    return experiment.with_settings(**typed(settings))
+
+
+def typed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings that a person gave as plain values as `with_settings` takes them.
+
+    Raises:
+        UsageError: an unknown setting, or a value of another type than it has.
+    """
     refuse_unknown(settings, NAMES)
-    values = {}
-    for name, value in settings.items():
-        if name in STAGES and isinstance(value, Mapping):
-            refuse_unknown(value, names_of(StageBudget), f"{name}.")
-            given = {key: _of_its_type(StageBudget, key, one, f"{name}.{key}") for key, one in value.items()}
-            values[name] = replace(getattr(experiment, name), **given)
-        else:
-            part = next((part for part, names in FLAT.items() if name in names), None)
-            owner, own = (type(getattr(experiment, part)), FLAT[part][name]) if part else (Experiment, name)
-            values[name] = _of_its_type(owner, own, value, name)
-    return experiment.with_settings(**values)
+    return {name: _typed(name, value) for name, value in settings.items()}
+
+
+def _typed(name: str, value: Any) -> Any:
+    if name in STAGES and isinstance(value, Mapping):
+        refuse_unknown(value, names_of(StageBudget), f"{name}.")
+        return {key: _of_its_type(StageBudget, key, one, f"{name}.{key}") for key, one in value.items()}
+    part = next((part for part, names in FLAT.items() if name in names), None)
+    if part is None:
+        return _of_its_type(Experiment, name, value, name)
+    owner: Any = next(field.type for field in fields(Experiment) if field.name == part)
+    return _of_its_type(owner, FLAT[part][name], value, name)
+
+
+def _budget(stage: str, before: StageBudget, changes: Mapping[str, Any]) -> StageBudget:
+    """Return a stage's budget with settings replaced."""
+    try:
+        return replace(before, **_typed(stage, changes))
+    except UsageError as error:
+        raise UsageError(f"{stage}: {error}") from error
 
 
 def _of_its_type(settings: type, field_name: str, value: Any, name: str) -> Any:

@@ -33,15 +33,14 @@ holds. With the same settings they end with the very weights of `moe_lpr`.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from lpr_lab.errors import DamagedError, MissingError, UsageError, one_of
-from lpr_lab.experiments.config import BEGINNING, STAGES, Experiment, changed
+from lpr_lab.experiments.config import BEGINNING, STAGES, Experiment, typed
 from lpr_lab.method.paper_settings import CLASSIFIER_LAYERS, NEW_EXPERTS_G1, PRESETS
 from lpr_lab.method.settings import UpcycleSettings
-from lpr_lab.method.training.budget import StageBudget
 from lpr_lab.runs.model_ref import tuned_as
 from lpr_lab.runs.run import Run
 
@@ -287,9 +286,13 @@ def from_notebook(
     values = settings_of(parameters)
     if preset:
         recipe, own = _preset(preset)
-        capped = {name: replace(own[name], max_minutes=values[name].max_minutes) for name in STAGES if name in values}
+        capped = {name: asdict(own[name]) | {"max_minutes": values.get(name, {}).get("max_minutes")} for name in STAGES}
         values |= {**own, **capped}
-    experiment = changed(named(recipe, **values), settings or {})
+    given = typed(settings or {})
+    for name in STAGES:
+        if isinstance(given.get(name), Mapping):
+            given[name] = values.get(name, {}) | given[name]
+    experiment = named(recipe, **values | given)
     if finds_rate:
         from lpr_lab.experiments.controls.learning_rate import with_found_rate
 
@@ -305,13 +308,13 @@ def settings_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
             in both: `learning_rate`, `router_learning_rate`, `blocks_per_step`, `max_minutes`. None leaves a setting as
             it is.
 
-    >>> settings_of({"base": "my/model", "stage1_tokens": 4096, "max_minutes": 5.0})["stage1"].max_minutes
-    5.0
+    >>> settings_of({"base": "my/model", "stage1_tokens": 4096, "max_minutes": 5.0})
+    {'base': 'my/model', 'stage1': {'tokens': 4096, 'max_minutes': 5.0}}
     """
     values = {name: value for name, value in parameters.items() if value is not None}
     shared = {name: values.pop(name) for name in _OF_BOTH_STAGES if name in values}
     tokens = {name: values.pop(f"{name}_tokens") for name in STAGES if f"{name}_tokens" in values}
-    return values | {name: StageBudget(tokens=number, **shared) for name, number in tokens.items()}
+    return values | {name: {"tokens": number, **shared} for name, number in tokens.items()}
 
 
 def decided_by(preset: str) -> dict[str, Any]:

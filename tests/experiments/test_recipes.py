@@ -199,3 +199,32 @@ def test_a_baseline_takes_no_further_group(tmp_path):
     run = Run.create(tmp_path, kind="expansion", slug="full", title="full", config=experiment.to_config())
     with pytest.raises(UsageError, match="trained a baseline"):
         recipes.further(run, expanded=("hi",))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "settings"),
+    [
+        (
+            {"stage1_tokens": 512, "stage2_tokens": 256},
+            {"stage1": {"block_tokens": 64}, "stage2": {"block_tokens": 64}},
+        ),
+        ({"stage1_tokens": 4096, "blocks_per_step": 8}, {"stage1": {"tokens": 16_384}}),
+        ({"stage1_tokens": 61_440, "blocks_per_step": 3}, {"stage1": {"blocks_per_step": 4, "blocks_per_forward": 2}}),
+    ],
+)
+def test_settings_and_parameters_of_a_notebook_are_judged_together(parameters, settings):
+    made = recipes.from_notebook("moe_lpr", parameters, settings=settings)
+    for stage, own in settings.items():
+        assert {name: getattr(getattr(made, stage), name) for name in own} == own
+
+
+def test_settings_that_belong_together_may_come_from_both_sides_of_a_notebook():
+    made = recipes.from_notebook("moe_lpr", {"delta": 60}, settings={"allocation_rule": "round_up"})
+    assert (made.delta, made.allocation_rule) == (60, "round_up")
+
+
+def test_a_budget_that_cannot_be_is_refused_by_the_name_of_its_stage():
+    with pytest.raises(UsageError, match=r"^stage2: "):
+        recipes.from_notebook("moe_lpr", {"stage2_tokens": 512})
+    with pytest.raises(UsageError, match=r"^stage1: "):
+        recipes.moe_lpr(stage1={"tokens": 4096, "block_tokens": 2048})
