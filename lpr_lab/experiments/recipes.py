@@ -343,7 +343,7 @@ def _preset(name: str) -> tuple[str, Mapping[str, Any]]:
     return PRESETS[name]
 
 
-def named(recipe: str, **changes: Any) -> Experiment:
+def named(recipe: str, /, **changes: Any) -> Experiment:
     """Return a recipe by name with fields replaced.
 
     Raises:

@@ -223,6 +223,11 @@ def test_settings_that_belong_together_may_come_from_both_sides_of_a_notebook():
     assert (made.delta, made.allocation_rule) == (60, "round_up")
 
 
+def test_settings_of_a_notebook_may_be_all_that_a_run_recorded():
+    whole = recipes.layer_moe(seed=3).to_config() | {"recipe": "of my own"}
+    assert recipes.from_notebook("moe_lpr", {"stage1_tokens": 4096}, settings=whole).to_config() == whole
+
+
 def test_a_budget_that_cannot_be_is_refused_by_the_name_of_its_stage():
     with pytest.raises(UsageError, match=r"^stage2: "):
         recipes.from_notebook("moe_lpr", {"stage2_tokens": 512})
