@@ -320,7 +320,13 @@ class Experiment:
 
 BEGINNING = ("recipe", "steps", "baseline")
 """What `Experiment.begin` takes, by its flat names."""
-NAMES = tuple(flat for own in fields(Experiment) for flat in FLAT.get(own.name, [own.name]))
+_PLACES: Mapping[str, tuple[Any, str]] = {
+    flat: (part.type, own) if part.name in FLAT else (Experiment, own)
+    for part in fields(Experiment)
+    for flat, own in FLAT.get(part.name, {part.name: part.name}).items()
+}
+"""Of every setting by its flat name, the class that has it, and its name there."""
+NAMES = tuple(_PLACES)
 """Every setting by its flat name."""
 
 
@@ -343,24 +349,18 @@ def typed(settings: Mapping[str, Any]) -> dict[str, Any]:
         UsageError: an unknown setting, or a value of another type than it has.
     """
     refuse_unknown(settings, NAMES)
-    return {name: _typed(name, value) for name, value in settings.items()}
-
-
-def _typed(name: str, value: Any) -> Any:
-    if name in STAGES and isinstance(value, Mapping):
-        refuse_unknown(value, names_of(StageBudget), f"{name}.")
-        return {key: _of_its_type(StageBudget, key, one, f"{name}.{key}") for key, one in value.items()}
-    part = next((part for part, names in FLAT.items() if name in names), None)
-    if part is None:
-        return _of_its_type(Experiment, name, value, name)
-    owner: Any = next(field.type for field in fields(Experiment) if field.name == part)
-    return _of_its_type(owner, FLAT[part][name], value, name)
+    return {
+        name: value if name in STAGES and isinstance(value, Mapping) else _of_its_type(*_PLACES[name], value, name)
+        for name, value in settings.items()
+    }
 
 
 def _budget(stage: str, before: StageBudget, changes: Mapping[str, Any]) -> StageBudget:
     """Return a stage's budget with settings replaced."""
+    refuse_unknown(changes, names_of(StageBudget), f"{stage}.")
+    given = {name: _of_its_type(StageBudget, name, value, f"{stage}.{name}") for name, value in changes.items()}
     try:
-        return replace(before, **_typed(stage, changes))
+        return replace(before, **given)
     except UsageError as error:
         raise UsageError(f"{stage}: {error}") from error
 

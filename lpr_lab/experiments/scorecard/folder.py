@@ -69,10 +69,11 @@ class Folder:
                     finished.append(found)
             except LprError:  # it cannot be read, or is no run of an experiment
                 continue
-        finished.sort(key=lambda found: not found.run.paths.has_checkpoint)  # newest first stays within each
         for found in finished:
             if found.fingerprint in ("", self._fingerprint(found)):
-                self._finished.setdefault(found.key, found.run)
+                newer = self._finished.get(found.key)
+                if newer is None or (found.run.paths.has_checkpoint and not newer.paths.has_checkpoint):
+                    self._finished[found.key] = found.run
 
     def finished(self, experiment: Experiment) -> Run | None:
         """Return the newest finished run with these settings: of those with weights, where any has them."""
