@@ -1,4 +1,4 @@
-"""How a number of things is said."""
+"""How counts are worded."""
 
 
 def counted(number: int, noun: str) -> str:
